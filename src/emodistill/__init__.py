@@ -1,0 +1,1 @@
+"""EmoDistill: speech emotion recognition from the waveform alone, taught by models that know more."""

@@ -1,0 +1,343 @@
+"""The command line: one verb per function, thin. Heavy imports happen inside the verb that needs them."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from emodistill.errors import AudioError, EmodistillError, MissingExtraError
+
+if TYPE_CHECKING:
+    from emodistill.recognizer import Prediction
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Speech emotion recognition from the waveform alone, taught by models that know more.",
+)
+corpus_app = typer.Typer(
+    no_args_is_help=True, help="Turn a corpus folder into utterances.csv; count it; audit its folds."
+)
+app.add_typer(corpus_app, name="corpus")
+
+screen = Console(stderr=True)  # progress and messages; standard output is for results alone
+
+
+class Format(StrEnum):
+    """How predictions are written."""
+
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a recipe field, e.g. student.optim.epochs=3. Repeatable."
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/RECIPE-seedN.")]
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Audio files or folders (every audio file below, sorted).")
+    ],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of an exported model.")],
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")
+    ] = Format.table,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here; an existing jsonl is resumed.")
+    ] = None,
+    emotions: Annotated[str | None, typer.Option(help="Consider only these, e.g. angry,happy,sad.")] = None,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Abstain below this confidence.")] = 0.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of one model run.")] = None,
+) -> None:
+    """One emotion per audio file.
+
+    Exit code 0: all done; 1: some inputs could not be read (their rows say why), the rest is done.
+
+    Example: emodistill predict call.wav clips/ --model exported/ --format json
+    """
+    from emodistill.recognizer import Recognizer
+
+    chosen = [name.strip() for name in emotions.split(",")] if emotions else None
+    recognizer = Recognizer(model, chosen, min_confidence, threads)
+    files = _expand(paths)
+    done: set[str] = set()
+    if format is Format.jsonl and output is not None and output.is_file():
+        done = _rows_there(output)
+    todo = [file for file in files if str(file) not in done]
+    failed = 0
+    stream: TextIO = (
+        sys.stdout if output is None else output.open("a" if done else "w", encoding="utf-8", newline="")
+    )
+    try:
+        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+            rows = _counted(bar.track(recognizer.predict_all(todo), total=len(todo), description="predict"))
+            failed = _write(rows, format, stream, recognizer.emotions)
+    finally:
+        if output is not None:
+            stream.close()
+    if done:
+        screen.print(f"{len(done)} rows were there already, {len(todo)} added to {output}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@corpus_app.command("prepare")
+def prepare(
+    name: Annotated[str, typer.Argument(help="A known corpus, e.g. ravdess, iemocap, nemo.")],
+    folder: Annotated[Path, typer.Argument(help="The corpus as its authors distribute it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="utterances.csv, .tsv or .parquet")],
+    labels: Annotated[
+        str | None, typer.Option(help="Label map: own, four, seven, iemocap-4, all, or a list a,b,c.")
+    ] = None,
+) -> None:
+    """Read a corpus folder and write its manifest; whatever is dropped or merged is counted."""
+    from emodistill.corpora import drop_bad_audio, read_corpus, write_manifest
+
+    corpus, problems = drop_bad_audio(read_corpus(name, folder, labels))
+    for problem in problems:
+        screen.print(f"left out: {problem}", style="yellow")
+    for what, counts in (("merged", corpus.merged), ("dropped", corpus.dropped)):
+        for reason, count in counts.items():
+            screen.print(f"{what}: {count} × {reason}")
+    write_manifest(corpus, output)
+    screen.print(
+        f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {list(corpus.labels)} -> {output}"
+    )
+    raise typer.Exit(1 if problems else 0)
+
+
+@corpus_app.command("stats")
+def stats(
+    manifest: Annotated[Path, typer.Argument(help="utterances.csv, .tsv or .parquet")],
+    plot: Annotated[Path | None, typer.Option(help="Also draw it: a .png or .svg file.")] = None,
+) -> None:
+    """Utterances per emotion and speaker, and hours."""
+    from emodistill.corpora import read_manifest
+    from emodistill.corpora.stats import draw, summarise
+
+    found = summarise(read_manifest(manifest))
+    table = Table(
+        title=f"{manifest}: {found.num_utterances} utterances, {found.num_speakers} speakers, {found.hours:.2f} h"
+    )
+    table.add_column("speaker")
+    for emotion in (*found.emotions, "all", "minutes"):
+        table.add_column(emotion, justify="right")
+    for speaker, counts in found.by_speaker.items():
+        row = [str(counts.get(emotion, 0)) for emotion in found.emotions]
+        table.add_row(speaker, *row, str(sum(counts.values())), f"{found.minutes[speaker]:.1f}")
+    totals = [
+        str(sum(counts.get(emotion, 0) for counts in found.by_speaker.values())) for emotion in found.emotions
+    ]
+    table.add_section()
+    table.add_row("all", *totals, str(found.num_utterances), f"{60 * found.hours:.1f}")
+    Console().print(table)
+    if plot is not None:
+        draw(found, plot)
+        screen.print(f"drawn: {plot}")
+
+
+@corpus_app.command("audit")
+def audit(
+    recipe: Annotated[str, typer.Argument(help="Recipe whose corpus and folds are to be audited.")],
+    set: Set = None,
+) -> None:
+    """Check the folds of a recipe for leaks: speakers, utterances or identical recordings in two splits."""
+    from emodistill.config import load_recipe
+    from emodistill.protocol import audit as check
+    from emodistill.protocol import build_protocol
+    from emodistill.training.crossval import open_corpus
+
+    loaded = load_recipe(recipe, set or ())
+    corpus = open_corpus(loaded.corpus)
+    protocol = build_protocol(corpus, loaded.protocol)
+    found = check(corpus, protocol, loaded.runtime.workers)
+    table = Table(title=f"{corpus.name}, {protocol.description}, hash {protocol.stamp}: no leak")
+    for column in ("fold", "train", "dev", "test", "test transcripts also in training"):
+        table.add_column(column, justify="right")
+    for fold in protocol.folds:
+        share = found.shared_transcripts.get(fold.name)
+        shown = "–" if share is None else f"{100 * share:.1f} %"
+        table.add_row(fold.name, str(len(fold.train)), str(len(fold.dev)), str(len(fold.test)), shown)
+    Console().print(table)
+    for one, two in found.duplicates:
+        Console().print(f"identical recordings, always in one split: {one} = {two}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe or the path of a TOML file.")],
+    fold: Annotated[str | None, typer.Option(help="Which fold; default: the first.")] = None,
+    out: Out = None,
+    set: Set = None,
+) -> None:
+    """One fold: teachers, their targets, student, predictions, scores. Resumes where it was stopped.
+
+    Example: emodistill train ravdess-whisper --set corpus.root=RAVDESS --set student.backbone=DIR
+    """
+    _run(recipe, set or (), out, one_fold=True, fold=fold)
+
+
+@app.command()
+def crossval(recipe: Annotated[str, typer.Argument(help="A shipped recipe or the path of a TOML file.")],
+             out: Out = None, set: Set = None) -> None:  # fmt: skip
+    """Every fold of a recipe, teachers trained inside the fold; then one table. Resumes where it was stopped.
+
+    Example: emodistill crossval ravdess-whisper --set corpus.root=RAVDESS --set seed=1
+    """
+    _run(recipe, set or (), out, one_fold=False, fold=None)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder of train or crossval.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx and card.json.")],
+    fold: Annotated[str | None, typer.Option(help="Whose student; default: the run's first fold.")] = None,
+) -> None:
+    """Export a student as ONNX with its card. A model that differs from torch by over 1e-4 is refused."""
+    _need_training()
+    from emodistill.export import export_run
+
+    with screen.status("exporting, and comparing with torch"):
+        card = export_run(run, out, fold)
+    size = (out / "model.onnx").stat().st_size / 1e6
+    screen.print(
+        f"{out}: {size:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, emotions {list(card.emotions)}; differs from "
+        f"torch by at most {max(card.parity['alone'], card.parity['batched']):.1e} over {card.parity['utterances']:.0f} utterances"
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where runs and the exported model are kept.")
+    ] = Path("runs/demo"),
+) -> None:
+    """The whole method on the embedded synthetic corpus, in minutes, offline: teachers, student, export, predict."""
+    _need_training()
+    from emodistill.demo.story import tell
+
+    tell(out, Console())
+
+
+def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool, fold: str | None) -> None:
+    _need_training()
+    from emodistill.config import load_recipe
+    from emodistill.training.crossval import crossval as run_all
+    from emodistill.training.crossval import first_fold, show
+
+    loaded = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}"
+    only = [fold or first_fold(loaded)] if one_fold else None
+    scores = run_all(loaded, folder, only)
+    show(scores, Console())
+    screen.print(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
+
+
+def _need_training() -> None:
+    try:
+        import lightning
+        import torch
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    del lightning, torch
+
+
+def _expand(paths: Sequence[Path]) -> list[Path]:
+    from emodistill.audio import SUFFIXES
+
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            below = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+            )
+            if not below:
+                screen.print(
+                    f"no audio files below '{path}' (looked for {', '.join(SUFFIXES)})", style="yellow"
+                )
+            files += below
+        else:
+            files.append(path)
+    return files
+
+
+def _rows_there(output: Path) -> set[str]:
+    """Paths of the complete rows of an earlier jsonl; a half-written last row is cut off."""
+    lines = output.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        output.write_text("".join(lines), encoding="utf-8")
+    return {json.loads(line)["path"] for line in lines}
+
+
+def _counted(rows: Iterable["Prediction"]) -> Iterator["Prediction"]:
+    for row in rows:
+        if row.error is not None:
+            screen.print(f"failed: {row.error}", style="red")
+        yield row
+
+
+def _write(rows: Iterator["Prediction"], format: Format, stream: TextIO, emotions: Sequence[str]) -> int:
+    """Write predictions as they come; returns how many inputs failed."""
+    failed = 0
+    if format is Format.json:
+        made = [row.as_dict() for row in rows]
+        stream.write(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+        return sum(row["error"] is not None for row in made)
+    if format is Format.table:
+        table = Table("file", "emotion", "confidence", "note")
+        for row in rows:
+            failed += row.error is not None
+            shown = "" if row.confidence is None else f"{row.confidence:.2f}"
+            table.add_row(row.path, row.emotion or "–", shown, row.error or row.reason or "")
+        Console(file=stream).print(table)
+        return failed
+    writer = csv.writer(stream, lineterminator="\n")
+    if format is Format.csv:
+        writer.writerow(
+            ["path", "emotion", "confidence", "abstained", "reason", "error", *(f"p_{n}" for n in emotions)]
+        )
+    for row in rows:
+        failed += row.error is not None
+        if format is Format.jsonl:
+            stream.write(json.dumps(row.as_dict(), ensure_ascii=False) + "\n")
+            stream.flush()
+            continue
+        probabilities: dict[str, Any] = row.probabilities or {}
+        values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
+        writer.writerow(
+            [
+                row.path,
+                *("" if v is None else v for v in values),
+                *(probabilities.get(n, "") for n in emotions),
+            ]
+        )
+    return failed
+
+
+def main() -> None:
+    """The entry point: what a user can mend is one message on standard error and exit code 2."""
+    try:
+        app()
+    except (EmodistillError, AudioError) as error:
+        screen.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Recipes: TOML files, validated into the frozen models below. An unknown key names the nearest known one."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emodistill.errors import ConfigError, one_of
+
+TEACHERS = ("prosodic", "linguistic", "acoustic")
+Teacher = Literal["prosodic", "linguistic", "acoustic"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusConfig(Section):
+    """Which recordings. Either a known corpus and its folder, or a manifest."""
+
+    name: str = "corpus"  # a reader's name (ravdess, iemocap, …) or what to call the manifest
+    root: str | None = None  # the corpus's distribution folder
+    manifest: str | None = None  # utterances.csv / .tsv / .parquet
+    columns: dict[str, str] = {}  # our column -> the manifest's column
+    labels: str | None = None  # a label map, "a,b,c", or None for the corpus's own classes
+    transcripts: str | None = None  # CSV id,transcript,source: words from a recogniser
+
+
+class ProtocolConfig(Section):
+    """How speakers are divided into train, dev and test."""
+
+    kind: Literal["leave-one-speaker-out", "leave-one-session-out", "k-fold", "fixed", "published"] = "k-fold"
+    folds: int = Field(5, ge=2)  # k-fold alone
+    fixed: str | None = None  # a list in emodistill.protocol.FIXED
+    dev: Literal["auto", "next-fold", "same-session"] = "auto"
+    allow: tuple[Literal["speaker"], ...] = ()  # leaks that a published split has by design
+    refit: bool = False  # after the epochs are fixed on dev, train again on train + dev
+
+
+class AudioConfig(Section):
+    """What is done to a recording before any model sees it."""
+
+    trim_db: float | None = Field(35.0, gt=0)  # cut both ends this far below the loudest frame
+    max_s: float = Field(20.0, gt=0)  # longer utterances are cut here in training
+
+
+class AugmentConfig(Section):
+    """Waveform augmentation. A view is one augmented copy; view 0 is always the clean recording."""
+
+    views: int = Field(1, ge=0)  # how many views an utterance has; 0: a new one every epoch
+    seed: int = 0  # of the views; apart from the recipe's, so that runs with other seeds share a cache
+    speed: float = Field(0.0, ge=0, lt=0.5)  # resampling by 1 ± speed (pitch moves along)
+    gain_db: float = Field(0.0, ge=0)
+    noise_snr_db: tuple[float, float] | None = None  # coloured noise, uniform in this range
+    noise_probability: float = Field(0.5, ge=0, le=1)
+    reverb_probability: float = Field(0.0, ge=0, le=1)
+    band_limit_probability: float = Field(0.0, ge=0, le=1)  # telephone band
+    codec_probability: float = Field(0.0, ge=0, le=1)  # Opus, Vorbis or MP3 and back
+
+
+class OptimConfig(Section):
+    """One training: AdamW with warm-up and cosine decay."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(32, ge=1)  # over all devices
+    lr: float = Field(1e-3, gt=0)
+    backbone_lr: float | None = None  # pretrained layers; None: the same as `lr`
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)  # share of all steps
+    clip: float = Field(1.0, gt=0)  # gradient norm
+    accumulate: int = Field(1, ge=1)  # batches in one step
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: bool = True  # inverse frequency in the hard-label loss
+    mixup: float = Field(0.0, ge=0)  # Beta(mixup, mixup) over pooled statistics; 0: off
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of averaged weights, which are then the model; 0: off
+    select: Literal["best", "last"] = "best"  # which epoch is kept, by dev UA
+    patience: int | None = None  # stop after this many epochs without a better dev UA
+
+
+class ProsodicConfig(Section):
+    """The prosodic teacher: a 2-D ResNet over LLD x time."""
+
+    width: int = Field(64, ge=8)  # channels; the last block has 3/2 of it
+    embedding_dim: int = Field(128, ge=2)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    stretch: float = Field(0.2, ge=0, lt=1)  # in time, to between 1 - stretch and 1 / (1 - stretch)
+    crop: float = Field(0.2, ge=0, lt=1)  # at most this share of the frames is cut off
+    noise: float = Field(0.1, ge=0)  # standard deviation added to normalised LLDs, frame by frame
+    offset: float = Field(0.3, ge=0)  # the same, constant over an utterance
+    time_masks: int = Field(2, ge=0)  # masks of up to 15 % of the frames
+    lld_masks: int = Field(3, ge=0, le=25)  # at most so many LLDs are masked
+    init: str | None = None  # checkpoint folder to start from; its training ids are audited
+    optim: OptimConfig = OptimConfig(
+        epochs=24, batch_size=32, lr=3e-3, weight_decay=0.05, warmup=0.15, clip=5.0,
+        label_smoothing=0.1, class_weights=False, select="last",
+    )  # fmt: skip
+
+
+class LinguisticConfig(Section):
+    """The linguistic teacher: a Hugging Face text encoder, pooling and a head."""
+
+    encoder: str = "bert-base-uncased"  # hub id, folder, or "scratch": small, words of the training split
+    embedding_dim: int = Field(128, ge=2)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    max_tokens: int = Field(128, ge=4)
+    init: str | None = None
+    optim: OptimConfig = OptimConfig(epochs=4, batch_size=16, lr=1e-3, backbone_lr=2e-5)
+
+
+class StudentConfig(Section):
+    """A speech backbone, attentive statistics pooling, two projection heads and a classifier."""
+
+    backbone: str = "facebook/hubert-base-ls960"  # hub id, folder, or "compact"
+    layers: int | None = Field(None, ge=1)  # use the first n layers; None: all
+    mix_layers: bool = False  # pool a learned weighted sum of the layers
+    frozen: int = Field(0, ge=0)  # layers below this are not trained, and computed once; 0: train all
+    width: int = Field(192, ge=8)  # compact alone
+    embedding_dim: int = Field(256, ge=2)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    optim: OptimConfig = OptimConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "StudentConfig":
+        if self.layers is not None and self.frozen > self.layers:
+            raise ValueError(f"frozen = {self.frozen} is more than layers = {self.layers}")
+        if self.backbone == "compact" and self.frozen:
+            raise ValueError("compact is trained from nothing: frozen must be 0")
+        return self
+
+
+class AcousticConfig(Section):
+    """The acoustic teacher: a larger student, trained inside the fold or taken from a run."""
+
+    run: str | None = None  # a run folder with the same protocol: its fold k teaches fold k
+    student: StudentConfig = StudentConfig()
+    augment: AugmentConfig | None = None  # None: the recipe's own
+
+
+class DistillationConfig(Section):
+    """L = gamma CE + sum_t w_t [alpha tau^2 KL + beta distance] (+ hidden, acoustic alone)."""
+
+    teachers: tuple[Teacher, ...] = ("prosodic", "linguistic")
+    alpha: float = Field(1.0, ge=0)  # logit level
+    beta: float = Field(1.0, ge=0)  # embedding level
+    gamma: float = Field(1.0, ge=0)  # hard label
+    hidden: float = Field(0.0, ge=0)  # frame level, acoustic teacher alone
+    temperature: float = Field(2.0, gt=0)
+    weights: dict[Teacher, float] = {}  # w_t; 1 where not named
+    distance: Literal["cosine", "mse", "l1"] = "cosine"
+    targets: Literal["in-sample", "out-of-fold"] = "in-sample"
+    inner_folds: int = Field(4, ge=2)  # out-of-fold alone
+
+
+class RuntimeConfig(Section):
+    """Where and how training runs; nothing here changes what is learned, up to rounding."""
+
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    strategy: str = "auto"
+    precision: Literal["32", "bf16", "16"] = "32"
+    threads: int | None = None  # CPU threads of torch; None: as torch finds
+    workers: int = Field(2, ge=1)  # processes for features
+    loaders: int = Field(0, ge=0)  # data loading processes
+    tensorboard: bool = False
+
+
+class Recipe(Section):
+    """Everything that decides a result."""
+
+    name: str
+    seed: int = 0
+    corpus: CorpusConfig = CorpusConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    audio: AudioConfig = AudioConfig()
+    augment: AugmentConfig = AugmentConfig()
+    prosodic: ProsodicConfig = ProsodicConfig()
+    linguistic: LinguisticConfig = LinguisticConfig()
+    acoustic: AcousticConfig = AcousticConfig()
+    student: StudentConfig = StudentConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("emodistill"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe by name or a TOML file by path, then apply `key.sub=value` overrides.
+
+    Values are TOML (`0.5`, `true`, `[1, 2]`, `"text"`); anything else is taken as text. Raises
+    `ConfigError` for an unknown recipe or key (naming the nearest) and for a bad value.
+    """
+    shipped = shipped_recipes()
+    path = shipped.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        raise ConfigError(one_of("recipe", name_or_path, shipped) + ", or the path of a TOML file")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"'{path}' is not TOML: {error}") from error
+    for override in overrides:
+        _override(data, override)
+    return parse_recipe(data, str(path))
+
+
+def parse_recipe(data: dict[str, Any], source: str = "recipe") -> Recipe:
+    """Validate recipe data; `source` names it in errors."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(item)}" for item in error.errors())) from error
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """A recipe as TOML, every field written out, for the run folder."""
+    lines: list[str] = []
+    _write_table(recipe.model_dump(mode="json", exclude_none=True), "", lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on the parts alone, not on the process or platform."""
+    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"bad override '{override}', expected key=value, such as student.optim.epochs=3")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    table = data
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"bad override '{override}': '{parent}' is a value, not a section")
+    if value == "none":
+        table.pop(last, None)
+    else:
+        table[last] = value
+
+
+def _explain(item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    if item["type"] != "extra_forbidden":
+        return f"{'.'.join(location)} = {item.get('input')!r}: {item['msg']}"
+    section: Any = Recipe
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+        for option in getattr(section, "__args__", ()):
+            section = option if isinstance(option, type) and issubclass(option, Section) else section
+    return f"'{'.'.join(location)}': " + one_of("key", location[-1], section.model_fields)
+
+
+def _write_table(table: dict[str, Any], name: str, lines: list[str]) -> None:
+    if name:
+        lines.append(f"\n[{name}]")
+    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
+    for key, value in table.items():
+        if key not in nested:
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    for key, value in nested.items():
+        if value:
+            _write_table(value, f"{name}.{key}" if name else key, lines)

@@ -1,0 +1,129 @@
+"""EmoBox metadata: 32 corpora in one JSONL format.
+
+Ma et al. (2024), Interspeech, https://arxiv.org/abs/2406.07162; MIT; from https://github.com/emo-box/EmoBox.
+The metadata holds no audio: each corpus keeps its own licence.
+
+Layout: `data/CORPUS/CORPUS.jsonl`, a line an utterance: {"key", "dataset", "wav", "type", "sample_rate",
+"num_frame", "task", "length", "emo", "channel"}, for pavoque also "start_time" and "end_time"; `wav` is
+relative to the folder that holds `data` and starts with `downloads/`. Beside it `label_map.json` (the
+corpus's label to EmoBox's name), `data.seg.wrd.stm` (the speakers) and `fold_1` …, with a train, a test and
+now and then a valid file each.
+
+Give `data/CORPUS` to read it all, or one of its folds to read its published parts as splits.
+
+Quirks: the JSONL names no speaker, the `.stm` does; a line may bring "speaker" itself. For IEMOCAP the
+`.stm` says who wore the markers, so the speaker is taken from the id instead (see `iemocap`), and `exc`
+stays excited although EmoBox's map merges it. Many published folds share speakers between train and test.
+msppodcast comes without the `.stm` (its own reader knows the speakers).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emodistill.corpora.base import Corpus, Utterance, check_root
+from emodistill.errors import CorpusError, one_of
+
+# EmoBox's names, and the raw labels of corpora that come without a label map.
+_EMOTIONS = {
+    "Angry": "angry", "Happy": "happy", "Sad": "sad", "Neutral": "neutral", "Fear": "fearful",
+    "Disgust": "disgusted", "Surprise": "surprised", "Calm": "calm", "Boredom": "bored",
+    "Excited": "excited", "Contempt": "contempt", "No-agreement": None, "UnKnown": None,
+    "Amused": "other", "Anxious": "other", "Apologetic": "other", "Assertive": "other", "breath": "other",
+    "Concerned": "other", "disappointment, disapproval": "other", "Encouraging": "other",
+    "Enthusiastic": "other", "Other": "other", "pain, groan": "other", "pleasure": "other", "Poker": "other",
+    "Sarcastic": "other", "Sleepy": "other", "Worried": "other",
+    "rab": "angry", "gio": "happy", "tri": "sad", "neu": "neutral", "pau": "fearful", "dis": "disgusted",
+    "sor": "surprised", "exc": "excited",
+}  # fmt: skip
+_LANGUAGES = {
+    "aesdd": "el", "ased": "am", "cafe": "fr", "casia": "zh", "cremad": "en", "emns": "en", "emodb": "de",
+    "emovdb": "en", "emovo": "it", "emozionalmente": "it", "enterface": "en", "iemocap": "en",
+    "jlcorpus": "en", "m3ed": "zh", "mead": "en", "meld": "en", "mer2023": "zh", "mesd": "es",
+    "msppodcast": "en", "oreau": "fr", "pavoque": "de", "polish": "pl", "ravdess": "en", "resd": "ru",
+    "savee": "en", "shemo": "fa", "subesco": "bn", "tess": "en", "turevdb": "tr", "urdu": "ur",
+}  # fmt: skip
+_SPLITS = {"train": "train", "valid": "dev", "test": "test"}
+_SPEAKER = re.compile(r"(\S+) .*?,spk=(.*),emotion=")
+_IEMOCAP = re.compile(r"(?:iemocap-)?(Ses\d\d)\w+_([FM])\w+")
+
+
+def read(root: Path) -> Corpus:
+    """Read `data/CORPUS` or `data/CORPUS/fold_N` of an EmoBox checkout; audio is looked for, not opened."""
+    root = check_root(root, "emobox", "data/CORPUS or data/CORPUS/fold_1 of EmoBox", "*.jsonl").resolve()
+    is_fold = root.name.startswith("fold_")
+    folder = root.parent if is_fold else root
+    base = next((path.parent for path in root.parents if path.name == "data"), root)
+    names = _label_map(folder / "label_map.json")
+    speakers = _speakers(folder / "data.seg.wrd.stm")
+    utterances: list[Utterance] = []
+    for path in sorted(root.glob("*.jsonl")):
+        split = next((ours for part, ours in _SPLITS.items() if is_fold and f"_{part}_" in path.name), None)
+        for number, item in _lines(path):
+            where = f"emobox: '{path}', line {number}: "
+            utterances.append(_utterance(item, where, base, names, speakers, split))
+    return Corpus(utterances[0].corpus or "emobox" if utterances else "emobox", tuple(utterances))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if line.strip():
+            try:
+                item = json.loads(line)
+            except ValueError as error:
+                raise CorpusError(f"emobox: '{path}', line {number}: not JSON ({error})") from error
+            yield number, item
+
+
+def _label_map(path: Path) -> dict[str, str]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _speakers(path: Path) -> dict[str, str]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {match[1]: match[2] for line in lines if (match := _SPEAKER.match(line))}
+
+
+def _utterance(
+    item: dict[str, Any],
+    where: str,
+    base: Path,
+    names: dict[str, str],
+    speakers: dict[str, str],
+    split: str | None,
+) -> Utterance:
+    for field in ("key", "dataset", "wav"):
+        if field not in item:
+            raise CorpusError(f"{where}no '{field}' (it has {list(item)})")
+    key, dataset = str(item["key"]), str(item["dataset"])
+    label = str(item.get("emo", item.get("label")))
+    name = label if label in _EMOTIONS else names.get(label, label)
+    if name not in _EMOTIONS:
+        raise CorpusError(where + one_of("emotion", label, names or _EMOTIONS))
+    speaker = item.get("speaker") or item.get("spk") or speakers.get(key)
+    session = None
+    if match := _IEMOCAP.fullmatch(key):
+        session = match[1]
+        speaker = match[1] + match[2]
+    if not speaker:
+        raise CorpusError(
+            f"{where}no speaker for '{key}': expected a field 'speaker', or EmoBox's file data.seg.wrd.stm "
+            "beside the JSONL of the whole corpus"
+        )
+    transcript = str(item.get("text") or "").strip() or None
+    return Utterance(
+        id=key,
+        path=base / item["wav"],
+        start_s=item.get("start_time"),
+        end_s=item.get("end_time"),
+        speaker=str(speaker),
+        session=session,
+        language=_LANGUAGES.get(dataset),
+        emotion=_EMOTIONS[name],
+        transcript=transcript,
+        transcript_source="gold" if transcript else None,
+        split=split,
+        corpus=dataset,
+    )

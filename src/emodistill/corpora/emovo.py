@@ -1,0 +1,65 @@
+"""EMOVO, acted emotional speech in Italian.
+
+Costantini, Iaderola, Paoloni & Todisco (2014), LREC, https://aclanthology.org/L14-1478. No licence stated:
+research, cite the paper. From http://voice.fub.it/activities/corpora/emovo.
+
+Layout: `f1/dis-f1-b1.wav`: emotion, actor, sentence.
+
+Quirks: six actors say 14 sentences once in each emotion, so words tell nothing; five sentences make no
+sense on purpose (n1 to n5).
+"""
+
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.errors import CorpusError
+
+_EMOTIONS = {
+    "dis": "disgusted", "gio": "happy", "neu": "neutral", "pau": "fearful",
+    "rab": "angry", "sor": "surprised", "tri": "sad",
+}  # fmt: skip
+_GENDERS = {"f": "female", "m": "male"}
+_SENTENCES = {
+    "b1": "Gli operai si alzano presto.",
+    "b2": "I vigili sono muniti di pistola.",
+    "b3": "La cascata fa molto rumore.",
+    "l1": "L'autunno prossimo Tony partirà per la Spagna: nella prima metà di ottobre.",
+    "l2": "Ora prendo la felpa di là ed esco per fare una passeggiata.",
+    "l3": "Un attimo dopo s'è incamminato... ed è inciampato.",
+    "l4": "Vorrei il numero telefonico del Signor Piatti.",
+    "n1": "La casa forte vuole col pane.",
+    "n2": "La forza trova il passo e l'aglio rosso.",
+    "n3": "Il gatto sta scorrendo nella pera.",
+    "n4": "Insalata pastasciutta coscia d'agnello limoncello.",
+    "n5": "Uno quarantatré dieci mille cinquantasette venti.",
+    "d1": "Sabato sera cosa farà?",
+    "d2": "Porti con te quella cosa?",
+}
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds `f1` … `m3`."""
+    root = check_root(root, "emovo", "folders f1, f2, f3, m1, m2, m3", "[fFmM][123]/*")
+    utterances: list[Utterance] = []
+    for stem, path in audio_files(root, "[fFmM][123]/*").items():
+        parts = stem.lower().split("-")
+        if len(parts) != 3 or parts[0] not in _EMOTIONS or parts[2] not in _SENTENCES:
+            raise CorpusError(
+                f"emovo: '{path}' is not named emotion-actor-sentence as in dis-f1-b1: expected an "
+                f"emotion of {list(_EMOTIONS)} and a sentence of {list(_SENTENCES)}"
+            )
+        emotion, actor, sentence = parts
+        utterances.append(
+            Utterance(
+                id=stem,
+                path=path,
+                speaker=actor,
+                gender=_GENDERS.get(actor[0]),
+                language="it",
+                emotion=_EMOTIONS[emotion],
+                transcript=_SENTENCES[sentence],
+                transcript_source="gold",
+                corpus="emovo",
+            )
+        )
+    return Corpus("emovo", tuple(utterances))

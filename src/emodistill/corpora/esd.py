@@ -1,0 +1,73 @@
+"""ESD, the Emotional Speech Dataset, Mandarin and English.
+
+Zhou, Sisman, Liu & Li (2021), ICASSP and Speech Communication 137, https://arxiv.org/abs/2105.14762. Free
+for research after signing; from https://github.com/HLTSingapore/Emotional-Speech-Data.
+
+Layout: `0001/Angry/0001_000351.wav`, in older copies with `train`, `evaluation` and `test` in between;
+`0001/0001.txt` holds `0001_000351<tab>text<tab>emotion`. Speakers 0001 to 0010 speak Mandarin, 0011 to
+0020 English.
+
+Quirks: the same 350 sentences in every emotion and by every speaker of a language, so words tell nothing;
+the text files come in several encodings (UTF-8, UTF-16, GB 18030) and name the emotion in either language,
+so the folder decides; the published parts share all their speakers. Which speakers are women is not in the
+files and is left out.
+"""
+
+import re
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.errors import CorpusError, one_of
+
+_EMOTIONS = {
+    "Angry": "angry", "Happy": "happy", "Neutral": "neutral", "Sad": "sad", "Surprise": "surprised",
+}  # fmt: skip
+_SPLITS = {"train": "train", "evaluation": "dev", "test": "test"}
+_FIRST_ENGLISH = 11
+_NAMES = "|".join([*_EMOTIONS, "生气", "快乐", "中立", "伤心", "惊喜"])
+_LINE = re.compile(rf"(\d{{4}}_\d{{6}})\s+(.+?)(?:\s+(?:{_NAMES}))?\s*")
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds `0001` … `0020` (any of them)."""
+    speakers = "0[0-9][0-9][0-9]"
+    root = check_root(root, "esd", "folders 0001 … 0020 with Angry, Happy, …", speakers)
+    utterances: list[Utterance] = []
+    missing = 0
+    for folder in sorted(path for path in root.glob(speakers) if path.is_dir()):
+        audio = audio_files(folder)
+        words = _transcripts(folder / f"{folder.name}.txt")
+        missing += len(words.keys() - audio.keys())
+        for stem, path in audio.items():
+            emotion, *parts = path.relative_to(folder).parts[:-1] or ("",)
+            if emotion not in _EMOTIONS:
+                raise CorpusError(f"esd: '{path}': " + one_of("emotion folder", emotion, _EMOTIONS))
+            utterances.append(
+                Utterance(
+                    id=stem,
+                    path=path,
+                    speaker=folder.name,
+                    language="en" if int(folder.name) >= _FIRST_ENGLISH else "zh",
+                    emotion=_EMOTIONS[emotion],
+                    transcript=words.get(stem),
+                    transcript_source="gold" if stem in words else None,
+                    split=_SPLITS.get(parts[0]) if parts else None,
+                    corpus="esd",
+                )
+            )
+    return Corpus("esd", tuple(utterances), {"words without audio": missing} if missing else {})
+
+
+def _transcripts(path: Path) -> dict[str, str]:
+    """The words by id; a file that is missing gives none."""
+    if not path.is_file():
+        return {}
+    data = path.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16", errors="replace")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("gb18030", errors="replace")
+    return {match[1]: match[2] for line in text.splitlines() if (match := _LINE.fullmatch(line))}

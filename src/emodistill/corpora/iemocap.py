@@ -1,0 +1,113 @@
+"""IEMOCAP, the Interactive Emotional Dyadic Motion Capture database (full release).
+
+Busso et al. (2008), Language Resources and Evaluation 42, https://doi.org/10.1007/s10579-008-9076-6.
+Free for research after signing the release form, https://sail.usc.edu/iemocap. No redistribution.
+
+Layout, below `Session1` … `Session5`: `dialog/EmoEvaluation/DIALOG.txt` (one block a turn: times, id,
+consensus emotion, mean valence, activation, dominance; then one line a rater),
+`dialog/transcriptions/DIALOG.txt`, `sentences/wav/DIALOG/ID.wav`.
+
+Quirks: the letter after the session in `Ses01F_impro04_M003` says who wore the markers, not who speaks:
+the speaker is the session and the letter of the last part, here `Ses01M`. Dimensions are in the order
+V, A, D, from 1 to 5. `xxx` means that the raters did not agree: emotion None. Votes are the categories
+named by the outside raters (lines C-E1 …; one rater may name several), without the actors' views of
+themselves (C-F1, C-M1). Mac archives leave files named `._*`: skipped. Four-class papers count excited
+as happy and keep 5531 turns: label map `iemocap-4`, the default of `read_corpus`. Scripted dialogues
+repeat the same lines across sessions.
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.errors import CorpusError, one_of
+
+_EMOTIONS = {
+    "ang": "angry", "hap": "happy", "sad": "sad", "neu": "neutral", "exc": "excited", "fru": "frustrated",
+    "fea": "fearful", "sur": "surprised", "dis": "disgusted", "oth": "other", "xxx": None,
+}  # fmt: skip
+_VOTES = {
+    "anger": "angry", "happiness": "happy", "sadness": "sad", "neutral": "neutral",
+    "neutral state": "neutral", "excited": "excited", "frustration": "frustrated", "fear": "fearful",
+    "surprise": "surprised", "disgust": "disgusted", "other": "other",
+}  # fmt: skip
+_GENDERS = {"F": "female", "M": "male"}
+_NUMBER = r"(-?[\d.]+)"
+_TURN = re.compile(rf"\[{_NUMBER} - {_NUMBER}\]\s+(\S+)\s+(\S+)\s+\[{_NUMBER},\s*{_NUMBER},\s*{_NUMBER}\]\s*")
+_RATER = re.compile(r"C-E\d+:\s*([^\t(]*)")
+_WORDS = re.compile(r"(Ses\S+) \[[^]]*\]:\s*(.*)")
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds `Session1` … `Session5` (any of them), without opening audio."""
+    layout = "folders Session1 … Session5 with dialog/EmoEvaluation and sentences/wav (IEMOCAP_full_release)"
+    evaluations = "Session[1-5]/dialog/EmoEvaluation/*.txt"
+    root = check_root(root, "iemocap", layout, evaluations)
+    utterances: list[Utterance] = []
+    for session in sorted(root.glob("Session[1-5]")):
+        words: dict[str, str] = {}
+        for path in _texts(session / "dialog/transcriptions"):
+            words |= _transcripts(path)
+        audio = audio_files(session, "sentences/wav/*/*")
+        for path in _texts(session / "dialog/EmoEvaluation"):
+            utterances += _turns(path, session / "sentences/wav", audio, words)
+    return Corpus("iemocap", tuple(utterances))
+
+
+def _texts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+
+
+def _transcripts(path: Path) -> dict[str, str]:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {match[1]: match[2].strip() for line in lines if (match := _WORDS.match(line))}
+
+
+def _turns(path: Path, wav: Path, audio: dict[str, Path], words: dict[str, str]) -> list[Utterance]:
+    """The turns of one dialogue; a block ends where the next one starts."""
+    turns: list[re.Match[str]] = []
+    votes: list[Counter[str]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        where = f"iemocap: '{path}', line {number}: "
+        if line.startswith("["):
+            turn = _TURN.fullmatch(line)
+            if turn is None:
+                raise CorpusError(f"{where}got '{line}', expected '[start - end] id emotion [v, a, d]'")
+            if turn[4] not in _EMOTIONS:
+                raise CorpusError(where + one_of("emotion", turn[4], _EMOTIONS))
+            if turn[3].rsplit("_", 1)[-1][0] not in _GENDERS:
+                raise CorpusError(f"{where}the last part of the id '{turn[3]}' names no speaker, F or M")
+            turns.append(turn)
+            votes.append(Counter())
+        elif turns and (rater := _RATER.match(line)):
+            for vote in filter(None, (part.strip().lower() for part in rater[1].split(";"))):
+                if vote not in _VOTES:
+                    raise CorpusError(where + one_of("vote", vote, _VOTES))
+                votes[-1][_VOTES[vote]] += 1
+    return [_utterance(turn, count, wav, audio, words) for turn, count in zip(turns, votes, strict=True)]
+
+
+def _utterance(
+    turn: re.Match[str], votes: Counter[str], wav: Path, audio: dict[str, Path], words: dict[str, str]
+) -> Utterance:
+    _, _, name, emotion, valence, arousal, dominance = turn.groups()
+    dialogue, last = name.rsplit("_", 1)
+    transcript = words.get(name) or None
+    return Utterance(
+        id=name,
+        path=audio.get(name, wav / dialogue / f"{name}.wav"),
+        speaker=name[:5] + last[0],
+        session=name[:5],
+        gender=_GENDERS[last[0]],
+        language="en",
+        emotion=_EMOTIONS[emotion],
+        transcript=transcript,
+        transcript_source="gold" if transcript else None,
+        valence=float(valence),
+        arousal=float(arousal),
+        dominance=float(dominance),
+        votes=json.dumps(votes) if votes else None,
+        corpus="iemocap",
+    )

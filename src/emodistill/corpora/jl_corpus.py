@@ -1,0 +1,55 @@
+"""JL-Corpus, acted emotional speech in New Zealand English.
+
+James, Tian & Watson (2018), Interspeech, https://doi.org/10.21437/Interspeech.2018-1349. CC0; from
+https://www.kaggle.com/datasets/tli725/jl-corpus.
+
+Layout: `Raw JL corpus (unchecked and unannotated)/JL(wav+txt)/female1_angry_10a_1.wav` with the words in
+`female1_angry_10a_1.txt`: speaker, emotion, sentence with its session letter, repetition.
+
+Quirks: four speakers; five primary emotions have our names, the five secondary ones (anxious,
+apologetic, assertive, concerned, encouraging) have no counterpart and become other: keep the primary ones
+alone with `--labels angry,excited,happy,neutral,sad`.
+"""
+
+import re
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.errors import CorpusError
+
+_EMOTIONS = {
+    "angry": "angry", "excited": "excited", "happy": "happy", "neutral": "neutral", "sad": "sad",
+    "anxious": "other", "apologetic": "other", "assertive": "other", "concerned": "other",
+    "encouraging": "other",
+}  # fmt: skip
+_NAME = re.compile(r"((female|male)\d)_([a-z]+)_(\w+)")
+
+
+def read(root: Path) -> Corpus:
+    """Read all files below the folder."""
+    root = check_root(root, "jl-corpus", "files such as female1_angry_10a_1.wav", "**/*male[12]_*")
+    utterances: list[Utterance] = []
+    for stem, path in audio_files(root).items():
+        match = _NAME.fullmatch(stem)
+        if match is None or match[3] not in _EMOTIONS:
+            raise CorpusError(
+                f"jl-corpus: '{path}' is not named speaker_emotion_sentence_repetition as in "
+                f"female1_angry_10a_1: expected an emotion of {list(_EMOTIONS)}"
+            )
+        words = path.with_suffix(".txt")
+        found = words.read_text(encoding="utf-8-sig", errors="replace") if words.is_file() else ""
+        transcript = found.strip()
+        utterances.append(
+            Utterance(
+                id=stem,
+                path=path,
+                speaker=match[1],
+                gender=match[2],
+                language="en",
+                emotion=_EMOTIONS[match[3]],
+                transcript=transcript or None,
+                transcript_source="gold" if transcript else None,
+                corpus="jl-corpus",
+            )
+        )
+    return Corpus("jl-corpus", tuple(utterances))

@@ -1,0 +1,57 @@
+"""ShEMO, the Sharif Emotional Speech Database: Persian radio plays.
+
+Mohamad Nezami, Jamshid Lou & Karami (2019), Language Resources and Evaluation 53,
+https://arxiv.org/abs/1906.01155. Free for academic purposes; from https://github.com/mansourehk/ShEMO.
+
+Layout: `female/F01A01.wav` and `male/M01A01.wav`: speaker, emotion letter, number. The words come apart, as
+`shemo.json` (https://huggingface.co/datasets/pariajm/sharif_emotional_speech_dataset):
+`{"F21N37": {"speaker_id", "gender", "emotion", "transcript", "ipa"}}`.
+
+Quirks: semi-natural, so far from balanced: fear has 38 utterances, surprise 225 of 3000; a part of the
+original transcripts is known to be wrong.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.errors import CorpusError
+
+_EMOTIONS = {
+    "A": "angry", "F": "fearful", "H": "happy", "N": "neutral", "S": "sad", "W": "surprised",
+}  # fmt: skip
+_FOLDERS = {"F": "female", "M": "male"}
+_NAME = re.compile(r"(([FM])\d\d)([A-Z])\d+")
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds `female`, `male` and, where it is there, `shemo.json`."""
+    root = check_root(root, "shemo", "folders female and male", "*male/*")
+    audio = {**audio_files(root, "female/*"), **audio_files(root, "male/*")}
+    table = root / "shemo.json"
+    words = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
+    utterances: list[Utterance] = []
+    for stem in sorted(audio.keys() | words.keys()):
+        match = _NAME.fullmatch(stem)
+        if match is None or match[3] not in _EMOTIONS:
+            raise CorpusError(
+                f"shemo: '{audio.get(stem, table)}': '{stem}' is not named speaker, emotion, number as in "
+                f"F01A01: expected an emotion of {list(_EMOTIONS)}"
+            )
+        speaker, gender, emotion = match.groups()
+        transcript = str(words.get(stem, {}).get("transcript") or "").strip()
+        utterances.append(
+            Utterance(
+                id=stem,
+                path=audio.get(stem, root / _FOLDERS[gender] / f"{stem}.wav"),
+                speaker=speaker,
+                gender=_FOLDERS[gender],
+                language="fa",
+                emotion=_EMOTIONS[emotion],
+                transcript=transcript or None,
+                transcript_source="gold" if transcript else None,
+                corpus="shemo",
+            )
+        )
+    return Corpus("shemo", tuple(utterances))

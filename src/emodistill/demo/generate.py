@@ -1,0 +1,381 @@
+"""Generate the demo corpus: synthetic speakers whose words and prosody each carry half of the emotion.
+
+    python -m emodistill.demo.generate OUT_DIR
+
+Every utterance has one emotion. Its words and its prosody are drawn independently given that emotion, and
+both are noisy: the words come from another emotion's list with probability `Settings.word_noise`, and rate,
+pitch and pitch range come from overlapping normal distributions, one `Style` per emotion. So neither the
+transcript nor the sound of the voice is enough, and the two together tell more than either.
+One tie is left between them: a sentence that lasts too long or too short at the rate drawn is replaced.
+
+espeak-ng speaks the sentences. The same settings and the same espeak-ng give the same table and the same
+PCM; the encoded files differ in the random serial number that Ogg puts into each stream.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+from xml.sax.saxutils import escape
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+EMOTIONS: Final = ("angry", "happy", "neutral", "sad")
+COLUMNS: Final = (
+    "id",
+    "path",
+    "start_s",
+    "end_s",
+    "speaker",
+    "session",
+    "gender",
+    "language",
+    "emotion",
+    "transcript",
+    "split",
+)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One synthetic voice; emotions move rate and pitch away from this speaker's own."""
+
+    id: str
+    voice: str  # espeak-ng voice + variant
+    gender: str
+    pitch: float  # espeak-ng -p, 0 to 99
+    rate: float  # factor on the words per minute
+
+
+@dataclass(frozen=True)
+class Style:
+    """The mean prosody of one emotion."""
+
+    rate_wpm: float  # espeak-ng -s
+    pitch: float  # added to the speaker's espeak-ng -p
+    range_percent: float  # SSML pitch range, 100 is the voice's own
+
+
+# British voices are "en" here: espeak-ng 1.51 knows "en-gb" too, but drops the variant after it.
+SPEAKERS: Final = (
+    Speaker("f01", "en-us+f1", "female", 34.0, 1.00),
+    Speaker("f02", "en+f2", "female", 40.0, 1.06),
+    Speaker("f03", "en-gb-scotland+f3", "female", 48.0, 0.96),
+    Speaker("f04", "en-us-nyc+f4", "female", 52.0, 1.03),
+    Speaker("f05", "en-029+f5", "female", 26.0, 0.98),
+    Speaker("m01", "en-us+m1", "male", 30.0, 0.97),
+    Speaker("m02", "en+m2", "male", 46.0, 1.04),
+    Speaker("m03", "en-gb-scotland+m3", "male", 62.0, 1.00),
+    Speaker("m04", "en-gb-x-gbclan+m4", "male", 40.0, 0.95),
+    Speaker("m05", "en-gb-x-rp+m7", "male", 56.0, 1.05),
+)
+
+STYLES: Final[Mapping[str, Style]] = MappingProxyType(
+    {
+        "angry": Style(rate_wpm=214.0, pitch=8.0, range_percent=125.0),
+        "happy": Style(rate_wpm=192.0, pitch=24.0, range_percent=180.0),
+        "neutral": Style(rate_wpm=172.0, pitch=0.0, range_percent=70.0),
+        "sad": Style(rate_wpm=146.0, pitch=-8.0, range_percent=30.0),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the corpus; the defaults made the one in the package."""
+
+    seed: int = 20240
+    speakers: tuple[Speaker, ...] = SPEAKERS
+    styles: Mapping[str, Style] = field(default_factory=lambda: STYLES)
+    num_per_emotion: int = 12  # utterances of each emotion by each speaker
+    word_noise: float = 0.28  # probability that the words come from another emotion's list
+    rate_sd_wpm: float = 11.0
+    pitch_sd: float = 7.0
+    range_sd_percent: float = 22.0
+    rate_limits_wpm: tuple[float, float] = (130.0, 240.0)
+    pitch_limits: tuple[float, float] = (2.0, 97.0)
+    range_limits_percent: tuple[float, float] = (10.0, 220.0)
+    amplitude_limits: tuple[float, float] = (50.0, 90.0)  # espeak-ng -a, the same for all emotions
+    duration_limits_s: tuple[float, float] = (1.0, 2.5)  # other words are drawn for what is outside
+    num_attempts: int = 20
+    sample_rate_hz: int = 16_000
+    silence_db: float = -40.0  # below the peak; what is quieter at both ends is cut
+    margin_s: float = 0.05  # silence left at both ends
+    opus_compression: float = 0.94  # soundfile's 0 (most bits) to 1 (fewest)
+
+
+SETTINGS: Final = Settings()
+
+NOUNS: Final = (
+    *("meeting", "weather", "train", "dinner", "letter", "garden", "match", "concert", "holiday", "message"),
+    *("phone call", "report", "visit", "exam", "film", "trip", "party", "kitchen", "house", "lesson"),
+)
+# {a} becomes "a" or "an" by the word that follows it.
+STATE_TEMPLATES: Final = (
+    "I am {word} about the {noun}.",
+    "We were {word} about the {noun}.",
+    "She sounds {word} about that {noun}.",
+    "He is {word} about this {noun} again.",
+    "They felt {word} about the {noun}.",
+    "You seem {word} about your {noun}.",
+)
+THING_TEMPLATES: Final = (
+    "The {noun} was {word} today.",
+    "That is {a} {word} {noun}.",
+    "Your {noun} was really {word}.",
+    "It was {a} {word} {noun} again.",
+    "This {noun} sounds {word} to me.",
+    "We had {a} {word} {noun} yesterday.",
+)
+STATE_WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "angry": ("angry", "furious", "annoyed", "outraged"),
+        "happy": ("happy", "delighted", "thrilled", "cheerful"),
+        "neutral": ("neutral", "certain", "informed", "practical"),
+        "sad": ("sad", "miserable", "heartbroken", "gloomy"),
+    }
+)
+THING_WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "angry": ("outrageous", "infuriating", "unfair", "hateful"),
+        "happy": ("wonderful", "fantastic", "lovely", "joyful"),
+        "neutral": ("ordinary", "regular", "standard", "typical"),
+        "sad": ("depressing", "hopeless", "tragic", "mournful"),
+    }
+)
+
+README: Final = """\
+# Demo corpus
+
+{num_utterances} utterances by {num_speakers} synthetic speakers ({emotions}),
+balanced by speaker and emotion. `utterances.csv` has one row per file; paths are relative to this folder.
+Audio is Ogg Opus, 16 kHz mono.
+
+All of it is made by `python -m emodistill.demo.generate OUT_DIR`: espeak-ng speaks sentences of a small
+grammar. Given the emotion, words and prosody are drawn independently, and both are noisy: with
+probability {word_noise:.2f} the words are those of another emotion, and rate, pitch and range overlap
+between emotions. The transcript is always what is spoken.
+
+The voices are synthetic: no person was recorded for this corpus, and no voice imitates a person. Results
+on it show that the method runs; they say nothing about human speech.
+
+Licence: Apache-2.0, as the package. Made with {version}.
+"""
+
+
+@dataclass(frozen=True)
+class Prosody:
+    """What espeak-ng is asked for, as the integers that its options take."""
+
+    rate_wpm: int
+    pitch: int
+    range_percent: int
+    amplitude: int
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of the table, with the prosody drawn for it and the emotion of its words."""
+
+    id: str
+    speaker: Speaker
+    emotion: str
+    word_emotion: str
+    prosody: Prosody
+
+    @property
+    def path(self) -> str:
+        """Where its audio lies, relative to the table."""
+        return f"audio/{self.speaker.id}/{self.id}.ogg"
+
+
+def draw_word_emotion(rng: random.Random, emotion: str, noise: float) -> str:
+    """The emotion itself, or with probability `noise` one of the others, all alike."""
+    if rng.random() >= noise:
+        return emotion
+    return rng.choice([other for other in EMOTIONS if other != emotion])
+
+
+def draw_sentence(rng: random.Random, emotion: str) -> str:
+    """A sentence with one word of that emotion; who or what it is about says nothing of the emotion."""
+    if rng.random() < 0.5:
+        template, word = rng.choice(STATE_TEMPLATES), rng.choice(STATE_WORDS[emotion])
+    else:
+        template, word = rng.choice(THING_TEMPLATES), rng.choice(THING_WORDS[emotion])
+    article = "an" if word[0] in "aeiou" else "a"
+    return template.format(a=article, word=word, noun=rng.choice(NOUNS))
+
+
+def draw_prosody(rng: random.Random, speaker: Speaker, style: Style, settings: Settings) -> Prosody:
+    """Rate, pitch and range around the style's means, clipped to the limits; loudness regardless of it."""
+
+    def draw(mean: float, sd: float, limits: tuple[float, float]) -> int:
+        return round(min(max(rng.gauss(mean, sd), limits[0]), limits[1]))
+
+    return Prosody(
+        rate_wpm=draw(style.rate_wpm * speaker.rate, settings.rate_sd_wpm, settings.rate_limits_wpm),
+        pitch=draw(speaker.pitch + style.pitch, settings.pitch_sd, settings.pitch_limits),
+        range_percent=draw(style.range_percent, settings.range_sd_percent, settings.range_limits_percent),
+        amplitude=round(rng.uniform(*settings.amplitude_limits)),
+    )
+
+
+def plan(settings: Settings = SETTINGS) -> list[Utterance]:
+    """All utterances of the corpus, before anything is spoken; ids do not tell the emotion."""
+    utterances = []
+    for speaker in settings.speakers:
+        emotions = list(EMOTIONS) * settings.num_per_emotion
+        random.Random(f"{settings.seed}/{speaker.id}").shuffle(emotions)
+        for number, emotion in enumerate(emotions, start=1):
+            utterance_id = f"{speaker.id}_{number:03d}"
+            # One generator for words and one for prosody: a change to either leaves the other as it was.
+            words = random.Random(f"{settings.seed}/{utterance_id}/words")
+            prosody = random.Random(f"{settings.seed}/{utterance_id}/prosody")
+            utterances.append(
+                Utterance(
+                    id=utterance_id,
+                    speaker=speaker,
+                    emotion=emotion,
+                    word_emotion=draw_word_emotion(words, emotion, settings.word_noise),
+                    prosody=draw_prosody(prosody, speaker, settings.styles[emotion], settings),
+                )
+            )
+    return utterances
+
+
+def find_espeak() -> str:
+    """The path of the espeak-ng program.
+
+    Raises FileNotFoundError, with what to install, where there is none.
+    """
+    program = shutil.which("espeak-ng")
+    if program is None:
+        raise FileNotFoundError(
+            "espeak-ng is not installed: `apt-get install espeak-ng` (Debian, Ubuntu), "
+            "`brew install espeak-ng` (macOS), or https://github.com/espeak-ng/espeak-ng"
+        )
+    return program
+
+
+def speak(program: str, text: str, voice: str, prosody: Prosody, settings: Settings) -> NDArray[np.int16]:
+    """Speak the text; returns int16 PCM, shape (samples,), at `settings.sample_rate_hz`, silence cut.
+
+    Raises RuntimeError where espeak-ng fails, says nothing, or is so loud that the PCM clips.
+    """
+    ssml = f'<speak><prosody range="{prosody.range_percent}%">{escape(text)}</prosody></speak>'
+    command = [program, "-m", "-v", voice, "-s", str(prosody.rate_wpm), "-p", str(prosody.pitch)]
+    command += ["-a", str(prosody.amplitude), "--stdout", ssml]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        raise RuntimeError(f"espeak-ng failed on {text!r}, voice {voice!r}: {done.stderr.decode().strip()}")
+    spoken, rate_hz = soundfile.read(io.BytesIO(done.stdout), dtype="float64")
+    waveform = np.asarray(soxr.resample(spoken, rate_hz, settings.sample_rate_hz), dtype=np.float64)
+    level = np.abs(waveform)
+    peak = float(level.max(initial=0.0))
+    if not 0.0 < peak < 0.99:
+        raise RuntimeError(f"bad peak {peak:.2f} of {text!r}, voice {voice!r}, expected above 0, below 0.99")
+    (loud,) = np.nonzero(level > peak * 10.0 ** (settings.silence_db / 20.0))
+    margin = np.zeros(round(settings.margin_s * settings.sample_rate_hz))
+    cut = np.concatenate([margin, waveform[loud[0] : loud[-1] + 1], margin])
+    return np.round(cut * 32767.0).astype(np.int16)
+
+
+def render(program: str, utterance: Utterance, settings: Settings) -> tuple[str, NDArray[np.int16]]:
+    """The transcript and its PCM, int16, shape (samples,).
+
+    A sentence that comes out too short or too long is drawn again, with the same emotion of the words and
+    the same prosody. Raises RuntimeError where no attempt fits.
+    """
+    rng = random.Random(f"{settings.seed}/{utterance.id}/sentence")
+    shortest_s, longest_s = settings.duration_limits_s
+    for _ in range(settings.num_attempts):
+        text = draw_sentence(rng, utterance.word_emotion)
+        pcm = speak(program, text, utterance.speaker.voice, utterance.prosody, settings)
+        if shortest_s <= len(pcm) / settings.sample_rate_hz <= longest_s:
+            return text, pcm
+    raise RuntimeError(
+        f"no sentence of {utterance.id!r} lasts {shortest_s} to {longest_s} s at "
+        f"{utterance.prosody.rate_wpm} words per minute: change rate_limits_wpm or duration_limits_s"
+    )
+
+
+def write_table(path: Path, utterances: Sequence[Utterance], transcripts: Sequence[str]) -> None:
+    """Write utterances.csv; start_s, end_s, session and split stay empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for utterance, transcript in zip(utterances, transcripts, strict=True):
+            row = {"id": utterance.id, "path": utterance.path, "speaker": utterance.speaker.id}
+            row |= {"gender": utterance.speaker.gender, "language": "en"}
+            row |= {"emotion": utterance.emotion, "transcript": transcript}
+            writer.writerow(row)
+
+
+def generate(out_dir: Path, settings: Settings = SETTINGS) -> str:
+    """Write the corpus into `out_dir`: utterances.csv, README.md and audio/<speaker>/<id>.ogg.
+
+    Returns the SHA-256 of all PCM before encoding, in the order of the table. Raises FileNotFoundError
+    without espeak-ng, and RuntimeError where it cannot speak a sentence as asked.
+    """
+    program = find_espeak()
+    utterances = plan(settings)
+    digest = hashlib.sha256()
+    transcripts = []
+    for utterance in utterances:
+        transcript, pcm = render(program, utterance, settings)
+        transcripts.append(transcript)
+        digest.update(pcm.astype("<i2").tobytes())
+        path = out_dir / utterance.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(
+            path,
+            pcm,
+            settings.sample_rate_hz,
+            format="OGG",
+            subtype="OPUS",
+            compression_level=settings.opus_compression,
+        )
+    write_table(out_dir / "utterances.csv", utterances, transcripts)
+    version = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
+    readme = README.format(
+        num_utterances=len(utterances),
+        num_speakers=len(settings.speakers),
+        emotions=", ".join(EMOTIONS),
+        word_noise=settings.word_noise,
+        version=version.split("  Data at")[0].strip(),
+    )
+    (out_dir / "README.md").write_text(readme, encoding="utf-8")
+    return digest.hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: one folder and, for another corpus of the same kind, a seed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m emodistill.demo.generate", description="Generate the demo corpus."
+    )
+    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write into")
+    parser.add_argument(
+        "--seed", type=int, default=SETTINGS.seed, help="default: %(default)s, the packaged corpus"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        digest = generate(options.out_dir, Settings(seed=options.seed))
+    except (FileNotFoundError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{options.out_dir / 'utterances.csv'}: PCM sha256 {digest}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Student -> ONNX: waveform in, probabilities and embeddings out, behind a parity gate.
+
+The front-end is inside the graph. The gate runs the exported model and torch on real utterances of
+0.3 to 20 s, alone and batched, and refuses a model whose probabilities differ by more than 1e-4.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emodistill.audio import SAMPLE_RATE, Waveform
+from emodistill.config import TEACHERS, AudioConfig, load_recipe
+from emodistill.corpora import Corpus
+from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.features import conditioned
+from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.student import Student
+from emodistill.protocol import read_protocol
+from emodistill.recognizer import Card, file_sha256
+from emodistill.training.crossval import open_corpus, read_scores
+
+TOLERANCE = 1e-4  # largest difference of a probability
+NUM_UTTERANCES = 64  # at least, in the gate
+
+
+class Exported(nn.Module):
+    """What the ONNX graph computes: waveform (batch, samples), every row whole, no mask."""
+
+    def __init__(self, student: Student, classifiers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.student = student
+        self.classifiers = nn.ModuleDict(dict(classifiers))
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in order."""
+        teachers = [name for name in self.student.heads if not name.endswith("_hidden")]
+        return [
+            "probabilities",
+            "embedding",
+            *(f"embedding_{name}" for name in teachers),
+            *(f"probabilities_{name}" for name in self.classifiers),
+        ]
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities (batch, emotions), embeddings (batch, dim), what each teacher would say."""
+        output = self.student(waveform, None)
+        pooled = {name: value for name, value in output.projections.items() if not name.endswith("_hidden")}
+        return (
+            output.logits.softmax(dim=1),
+            output.embedding,
+            *(F.normalize(value, dim=1) for value in pooled.values()),
+            *(classifier(pooled[name]).softmax(dim=1) for name, classifier in self.classifiers.items()),
+        )
+
+
+def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
+    """Export the student of a run's fold into a folder with `model.onnx` and `card.json`.
+
+    Raises `ModelError` where the run is incomplete or the parity gate fails, with the figures.
+    """
+    recipe = load_recipe(run / "recipe.toml")
+    protocol, scores = read_protocol(run / "protocol.json"), read_scores(run)
+    fold = fold or scores["folds"][0]
+    if fold not in scores["folds"]:
+        raise ConfigError(one_of("fold", fold, scores["folds"]))
+    phase = run / f"fold-{fold}" / ("refit" if recipe.protocol.refit else "select")
+    found = load_checkpoint(phase / "student")
+    assert isinstance(found.model, Student)
+    teachers = [name for name in TEACHERS if name in found.model.heads]
+    classifiers: dict[str, Any] = {
+        name: load_checkpoint(phase / name).model.classifier
+        for name in teachers
+        if (phase / name / "model.json").is_file()
+    }
+    exported = Exported(found.model, classifiers).eval()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "card.json").unlink(missing_ok=True)
+    write_onnx(exported, out / "model.onnx")
+    held_out = set(protocol.fold(fold).test)
+    waveforms = gate_waveforms(open_corpus(recipe.corpus), held_out, recipe.audio.max_s)
+    parity = check_parity(exported, out / "model.onnx", waveforms)
+    entry = scores["models"]["student"]
+    card = Card(
+        name=recipe.name,
+        emotions=found.labels.names,
+        trim_db=recipe.audio.trim_db,
+        sha256=file_sha256(out / "model.onnx"),
+        teachers=tuple(teachers),
+        backbone=recipe.student.backbone
+        if Path(recipe.student.backbone).name == ""
+        else Path(recipe.student.backbone).name,
+        num_parameters=sum(value.numel() for value in found.model.parameters()),
+        corpus=recipe.corpus.name,
+        protocol=protocol.stamp,
+        fold=fold,
+        scores={
+            split: {m: part["by_fold"][fold][m] for m in ("ua", "wa", "macro_f1")}
+            for split, part in entry.items()
+        },
+        parity=parity,
+        versions={
+            name: version(name) for name in ("emodistill", "torch", "transformers", "onnx", "onnxruntime")
+        },
+    )
+    (out / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return card
+
+
+def write_onnx(model: Exported, path: Path) -> None:
+    """Write the graph, weights inside, batch and length dynamic."""
+    example = torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1)
+    shape = {0: torch.export.Dim("batch", min=1, max=1024), 1: torch.export.Dim.AUTO}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, none about the model
+        torch.onnx.export(
+            model,
+            (example,),
+            str(path),
+            input_names=["waveform"],
+            output_names=model.outputs,
+            dynamic_shapes=(shape,),
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+        )
+
+
+def gate_waveforms(corpus: Corpus, prefer: set[str], max_s: float) -> list[Waveform]:
+    """Real utterances for the gate: at least 64, held-out ones first, cut or joined to span 0.3 to 20 s."""
+    spoken = sorted((u for u in corpus if u.path is not None), key=lambda u: u.id not in prefer)
+    whole = AudioConfig(trim_db=None, max_s=max_s)
+    found = [conditioned(utterance, whole) for utterance in spoken[:NUM_UTTERANCES]]
+    found = [found[index % len(found)] for index in range(max(NUM_UTTERANCES, len(found)))]
+    lengths_s = np.geomspace(0.3, min(20.0, max_s), 16)
+    for index, length_s in enumerate(lengths_s):
+        samples = round(length_s * SAMPLE_RATE)
+        joined = np.concatenate(found[index:] + found[:index])
+        found[index] = np.resize(joined, samples).astype(np.float32)
+    return found
+
+
+@torch.no_grad()
+def check_parity(model: Exported, path: Path, waveforms: Sequence[Waveform]) -> dict[str, float]:
+    """Compare ONNX Runtime with torch; returns the figures, raises `ModelError` beyond `TOLERANCE`."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def worst(batch: np.ndarray) -> float:
+        said = session.run(None, {"waveform": batch})
+        expected = [value.numpy() for value in model(torch.from_numpy(batch))]
+        return max(float(np.abs(a - b).max()) for a, b in zip(said, expected, strict=True))
+
+    alone = max(worst(waveform[None]) for waveform in waveforms)
+    second = [waveform for waveform in waveforms if len(waveform) >= SAMPLE_RATE]
+    batched = worst(np.stack([waveform[:SAMPLE_RATE] for waveform in second]))
+    figures = {
+        "alone": alone,
+        "batched": batched,
+        "utterances": float(len(waveforms)),
+        "tolerance": TOLERANCE,
+    }
+    if not max(alone, batched) <= TOLERANCE:
+        path.unlink()
+        raise ModelError(
+            f"the exported model differs from torch: {alone:.1e} alone, {batched:.1e} batched, over "
+            f"{len(waveforms)} utterances; at most {TOLERANCE:.0e} is allowed. Nothing was exported."
+        )
+    return figures

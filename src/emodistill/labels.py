@@ -1,0 +1,91 @@
+"""Emotion names, ordered label sets, and the maps that merge or drop emotions. All of it is data."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from emodistill.errors import ConfigError, one_of
+
+# Every emotion name this package ever reads or writes, in the order label sets list them.
+EMOTIONS = (
+    "angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised",
+    "calm", "bored", "excited", "frustrated", "contempt", "other",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The ordered emotion names of a model; a label is an index into it."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name not in EMOTIONS:
+                raise ConfigError(one_of("emotion", name, EMOTIONS))
+        if len(set(self.names)) != len(self.names):
+            raise ConfigError(f"bad label set {list(self.names)}: an emotion is listed twice")
+
+    @classmethod
+    def of(cls, emotions: Iterable[str]) -> "LabelSet":
+        """The set of the emotions that occur, in the order of `EMOTIONS`."""
+        present = set(emotions)
+        unknown = present - set(EMOTIONS)
+        if unknown:
+            raise ConfigError(one_of("emotion", sorted(unknown)[0], EMOTIONS))
+        return cls(tuple(name for name in EMOTIONS if name in present))
+
+    def index(self, name: str) -> int:
+        """The label of an emotion; raises `ConfigError` for an emotion outside the set."""
+        if name not in self.names:
+            raise ConfigError(one_of("emotion", name, self.names))
+        return self.names.index(name)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What becomes of each emotion of a corpus: merged into another, kept, or dropped.
+
+    `keep` lists the emotions that remain after merging; None keeps all of them.
+    """
+
+    name: str
+    merges: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] | None = None
+
+    def apply(self, emotion: str | None) -> str | None:
+        """The emotion's new name, or None where it is dropped (an utterance without one always is)."""
+        if emotion is None:
+            return None
+        merged = self.merges.get(emotion, emotion)
+        return merged if self.keep is None or merged in self.keep else None
+
+
+LABEL_MAPS = {
+    label_map.name: label_map
+    for label_map in (
+        LabelMap("own"),  # a corpus's own classes; utterances without an agreed emotion are dropped
+        # The four classes of most IEMOCAP papers, 5531 utterances.
+        LabelMap("iemocap-4", {"excited": "happy"}, ("angry", "happy", "sad", "neutral")),
+        LabelMap("four", {"excited": "happy", "calm": "neutral"}, ("angry", "happy", "sad", "neutral")),
+        LabelMap(
+            "seven",
+            {"excited": "happy", "calm": "neutral"},
+            ("angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised"),
+        ),
+    )
+}
+
+
+def label_map(name: str) -> LabelMap:
+    """Look a label map up by name; `a,b,c` makes one that keeps just these emotions."""
+    if "," in name:
+        return LabelMap(name, {}, LabelSet(tuple(part.strip() for part in name.split(","))).names)
+    if name not in LABEL_MAPS:
+        raise ConfigError(one_of("label map", name, [*LABEL_MAPS, "all"]) + ", or a list such as 'angry,sad'")
+    return LABEL_MAPS[name]

@@ -1,0 +1,1 @@
+"""Teachers and student. Every model maps (inputs, lengths) to an `Output`."""

@@ -1,0 +1,104 @@
+"""One folder = weights (safetensors) + model.json: configuration, labels, versions, training ids.
+
+Nothing is pickled, and loading is strict: a missing, foreign or renamed weight is an error.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
+from emodistill.errors import ModelError, one_of
+from emodistill.labels import LabelSet
+from emodistill.models.backbones import rebuild_backbone
+from emodistill.models.linguistic import LinguisticTeacher
+from emodistill.models.prosodic import ProsodicTeacher
+from emodistill.models.student import Student
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and what must be known of it."""
+
+    model: nn.Module
+    labels: LabelSet
+    training_ids: tuple[str, ...]  # every utterance whose label the model has seen
+    info: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, model: nn.Module, labels: LabelSet, training_ids: tuple[str, ...]) -> None:
+    """Write a teacher or a student; the folder appears complete or `model.json` is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").unlink(missing_ok=True)
+    weights = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    info = {
+        "format": FORMAT,
+        "emotions": list(labels.names),
+        "versions": {name: version(name) for name in ("emodistill", "torch", "transformers")},
+        **_describe(model),
+        "training_ids": list(training_ids),
+    }
+    if isinstance(model, LinguisticTeacher):
+        model.tokenizer.save_pretrained(folder)
+    (folder / "model.json").write_text(
+        json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote, without any download; raises `ModelError` naming what is wrong."""
+    for name in ("model.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise ModelError(f"'{folder}' is not a complete checkpoint: it has no {name}")
+    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    if info.get("format") != FORMAT:
+        raise ModelError(f"'{folder}': checkpoint format {info.get('format')}, this version reads {FORMAT}")
+    labels = LabelSet(tuple(info["emotions"]))
+    model = _rebuild(info, labels, folder)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except RuntimeError as error:
+        raise ModelError(f"'{folder}': the weights do not fit model.json: {error}") from error
+    return Checkpoint(model.eval(), labels, tuple(info["training_ids"]), info)
+
+
+def _describe(model: nn.Module) -> dict[str, Any]:
+    if isinstance(model, ProsodicTeacher):
+        return {"kind": "prosodic", "config": model.config.model_dump(mode="json")}
+    if isinstance(model, LinguisticTeacher):
+        encoder = model.encoder.config.to_dict()
+        return {"kind": "linguistic", "config": model.config.model_dump(mode="json"), "encoder": encoder}
+    assert isinstance(model, Student), type(model)
+    return {
+        "kind": "student",
+        "config": model.config.model_dump(mode="json"),
+        "backbone": {
+            "kind": model.backbone.kind,
+            "config": model.backbone.config,
+            "layers": model.backbone.num_layers,
+        },
+        "teachers": model.teacher_dims,
+    }
+
+
+def _rebuild(info: dict[str, Any], labels: LabelSet, folder: Path) -> nn.Module:
+    if info["kind"] == "prosodic":
+        return ProsodicTeacher(ProsodicConfig.model_validate(info["config"]), len(labels))
+    if info["kind"] == "linguistic":
+        config = LinguisticConfig.model_validate(info["config"])
+        return LinguisticTeacher.rebuild(config, len(labels), info["encoder"], folder)
+    if info["kind"] == "student":
+        made = info["backbone"]
+        backbone = rebuild_backbone(made["kind"], made["config"], made["layers"])
+        return Student(backbone, StudentConfig.model_validate(info["config"]), len(labels), info["teachers"])
+    raise ModelError(f"'{folder}': " + one_of("kind", info["kind"], ["prosodic", "linguistic", "student"]))

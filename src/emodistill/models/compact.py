@@ -1,0 +1,53 @@
+"""The compact backbone: ours, trained from nothing, waveform in."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emodistill.models.backbones import Backbone, LogMel, peak_normalised
+from emodistill.models.layers import frame_mask, zero_padding
+
+
+class ConvNeXtBlock(nn.Module):
+    """ConvNeXt block over time (Liu et al. 2022, arXiv 2201.03545): depthwise, then a pointwise MLP."""
+
+    def __init__(self, width: int, kernel: int = 7) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x : (batch, frames, width); mask : (batch, frames) or None -> the same shape."""
+        mixed = self.depthwise(zero_padding(x, mask).transpose(1, 2)).transpose(1, 2)
+        added: Tensor = self.contract(F.gelu(self.expand(self.norm(mixed))))
+        return x + added
+
+
+class Compact(Backbone):
+    """Log-mel, two strided convolutions (25 frames a second), ConvNeXt blocks."""
+
+    kind = "compact"
+
+    def __init__(self, width: int = 192, num_layers: int = 6, num_mels: int = 80) -> None:
+        super().__init__(width, num_layers, {"width": width, "num_layers": num_layers, "num_mels": num_mels})
+        self.mel = LogMel(num_mels)
+        self.conv1 = nn.Conv1d(num_mels, width, 5, stride=2, padding=2)
+        self.conv2 = nn.Conv1d(width, width, 5, stride=2, padding=2)
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width) for _ in range(num_layers))
+
+    def embed(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """waveform : (batch, samples) -> frames (batch, frames, width) and their lengths."""
+        x, lengths = self.mel(peak_normalised(waveform, lengths), lengths)
+        for conv in (self.conv1, self.conv2):
+            x = F.gelu(conv(x.transpose(1, 2)).transpose(1, 2))
+            lengths = None if lengths is None else (lengths - 1) // 2 + 1
+            x = zero_padding(x, frame_mask(lengths, x.shape[1]))
+        return self.norm(x), lengths
+
+    def layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
+        """One ConvNeXt block."""
+        block: nn.Module = self.blocks[index]
+        out: Tensor = block(x, mask)
+        return out

@@ -1,0 +1,76 @@
+"""Parts that all models share: masks, pooling, the scaled cosine classifier, and their common output."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass
+class Output:
+    """What a model says of a batch."""
+
+    logits: Tensor  # (batch, emotions)
+    embedding: Tensor  # (batch, dim), L2-normalised
+    projections: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (batch, its dim)
+    hidden: Tensor | None = None  # (batch, frames, width), the last layer's states
+    mask: Tensor | None = None  # (batch, frames), True = valid; None: all are
+
+
+def frame_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
+    """Lengths (batch,) in frames -> mask (batch, frames), True = valid; None stays None."""
+    if lengths is None:
+        return None
+    return torch.arange(num_frames, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Set padded frames of (batch, frames, width) to zero, as if the utterance ended there."""
+    return x if mask is None else x * mask[:, :, None].to(x.dtype)
+
+
+class AttentiveStatistics(nn.Module):
+    """Attentive statistics pooling (Okabe et al. 2018, arXiv 1803.10963), several heads.
+
+    Frames (batch, frames, width) and a mask -> (batch, 2 * width): for each of `num_heads` equal slices
+    of the width, the mean and the standard deviation over frames under softmax weights of its own.
+    The weights start uniform, so that an untrained pooling is plain mean and standard deviation.
+    """
+
+    def __init__(self, width: int, num_heads: int = 4, hidden: int = 64) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        last = nn.Linear(hidden, num_heads)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.score = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x : (batch, frames, width); mask : (batch, frames) or None -> (batch, 2 * width)."""
+        scores = self.score(x).float()
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
+        weights = scores.softmax(dim=1)[..., None]  # (batch, frames, heads, 1)
+        slices = x.float().reshape(*x.shape[:2], self.num_heads, -1)  # (batch, frames, heads, width / heads)
+        mean = (weights * slices).sum(dim=1)
+        variance = (weights * (slices - mean[:, None]) ** 2).sum(dim=1)
+        return torch.cat([mean.flatten(1), (variance + 1e-5).sqrt().flatten(1)], dim=1)
+
+
+class CosineClassifier(nn.Module):
+    """logits = s * cos(embedding, class vector), s learned.
+
+    Since only the direction of an embedding counts, a student whose projected embedding has cosine 1
+    with a teacher's gets exactly that teacher's answer from the teacher's frozen classifier.
+    """
+
+    def __init__(self, dim: int, num_classes: int, scale: float = 10.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, dim) / dim**0.5)
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """embedding : (batch, dim) -> logits (batch, classes)."""
+        cosine = F.normalize(embedding, dim=1) @ F.normalize(self.weight, dim=1).T
+        return cosine * self.log_scale.exp()

@@ -1,0 +1,86 @@
+"""The linguistic teacher: any Hugging Face text encoder over the transcript, mean pooling, a head."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+
+from emodistill.config import LinguisticConfig
+from emodistill.errors import ModelError
+from emodistill.models.layers import CosineClassifier, Output, frame_mask
+
+SCRATCH = "scratch"  # a small encoder of our own, whose words are those of the training transcripts
+
+
+class LinguisticTeacher(nn.Module):
+    """Token ids (batch, tokens) and their number -> `Output`."""
+
+    def __init__(self, config: LinguisticConfig, num_classes: int, encoder: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.dropout = nn.Dropout(config.dropout)
+        self.embed = nn.Linear(encoder.config.hidden_size, config.embedding_dim)
+        self.classifier = CosineClassifier(config.embedding_dim, num_classes)
+
+    @classmethod
+    def create(
+        cls, config: LinguisticConfig, num_classes: int, transcripts: Sequence[str]
+    ) -> "LinguisticTeacher":
+        """With pretrained weights by hub id or folder; `transcripts` are the training split's, which
+        alone decide the vocabulary of a scratch encoder. Raises `ModelError` where nothing loads."""
+        if config.encoder == SCRATCH:
+            tokenizer = _word_tokenizer(transcripts)
+            shape = BertConfig(
+                vocab_size=len(tokenizer), hidden_size=96, num_hidden_layers=2, num_attention_heads=4,
+                intermediate_size=192, max_position_embeddings=config.max_tokens,
+            )  # fmt: skip
+            return cls(config, num_classes, BertModel(shape, add_pooling_layer=False), tokenizer)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.encoder)
+            encoder = AutoModel.from_pretrained(config.encoder, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"text encoder '{config.encoder}' cannot be loaded: {str(error).splitlines()[0]} "
+                "Give a folder (--set linguistic.encoder=DIR), 'scratch', or go online once."
+            ) from error
+        return cls(config, num_classes, encoder, tokenizer)
+
+    @classmethod
+    def rebuild(
+        cls, config: LinguisticConfig, num_classes: int, encoder: dict[str, Any], folder: Path
+    ) -> "LinguisticTeacher":
+        """The architecture without weights; the tokenizer comes from the checkpoint folder."""
+        made = AutoModel.from_config(AutoConfig.for_model(**encoder))
+        if config.encoder == SCRATCH:
+            made = BertModel(BertConfig(**encoder), add_pooling_layer=False)
+        return cls(config, num_classes, made, AutoTokenizer.from_pretrained(folder))
+
+    def tokenize(self, transcript: str) -> Tensor:
+        """A transcript as token ids (tokens,)."""
+        ids = self.tokenizer(transcript, truncation=True, max_length=self.config.max_tokens)["input_ids"]
+        return torch.tensor(ids, dtype=torch.long)
+
+    def forward(self, tokens: Tensor, lengths: Tensor | None) -> Output:
+        """tokens : (batch, tokens); lengths : (batch,) or None."""
+        mask = frame_mask(lengths, tokens.shape[1])
+        keep = torch.ones_like(tokens) if mask is None else mask.long()
+        states = self.encoder(input_ids=tokens, attention_mask=keep).last_hidden_state
+        pooled = (states * keep[:, :, None]).sum(dim=1) / keep.sum(dim=1, keepdim=True)
+        embedding = F.normalize(self.embed(self.dropout(pooled)), dim=1)
+        return Output(self.classifier(embedding), embedding)
+
+
+def _word_tokenizer(transcripts: Sequence[str]) -> Any:
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(special_tokens=["[PAD]", "[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator(sorted(transcripts), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")

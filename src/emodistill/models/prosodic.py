@@ -1,0 +1,184 @@
+"""The prosodic teacher: a 2-D ResNet over the plane of LLD x time (eGeMAPSv02, 25 LLDs at 10 ms).
+
+Neighbouring rows of the plane are unrelated descriptors, so the first kernel spans all of them (25 x 5)
+and the residual blocks then go along time.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emodistill.config import ProsodicConfig
+from emodistill.features import NUM_LLDS
+from emodistill.models.layers import CosineClassifier, Output, frame_mask
+
+Array = npt.NDArray[Any]
+
+# What the columns of eGeMAPSv02 are, as far as they need care; the rest is used as it is.
+_LOG_OFFSETS = {0: 0.01, 5: 0.001, 11: 0.001, 12: 0.05}  # loudness, spectral flux, jitter, shimmer
+_BANDWIDTHS = (17, 20, 23)  # of formants, in Hz: logarithm
+_AMPLITUDES = (18, 21, 24)  # of formants, relative to F0: -201 where there is none
+_F0 = 10  # semitones; 0 where unvoiced
+_VOICED_ONLY = slice(10, NUM_LLDS)  # columns that mean something on voiced frames alone
+_CLIP = 4.0  # standard deviations
+
+# Columns of `planes`: every frame carries z, u and voicing, and the utterance's own statistics.
+_Z, _U, _VOICING = slice(0, 25), slice(25, 50), slice(50, 51)
+_STATISTICS = slice(51, 101)
+NUM_PLANES = 101
+
+
+def transform(llds: Array) -> tuple[Array, Array]:
+    """Raw LLDs (frames, 25) with skewed ones as logarithms, and where each is valid (1 or 0)."""
+    out = llds.astype(np.float32).copy()
+    voiced = out[:, _F0] > 0
+    for column, offset in _LOG_OFFSETS.items():
+        out[:, column] = np.log(np.maximum(out[:, column], 0) + offset)
+    for column in _BANDWIDTHS:
+        out[:, column] = np.log(np.maximum(out[:, column], 10.0))
+    for column in _AMPLITUDES:
+        out[:, column] = np.maximum(out[:, column], -80.0)
+    valid = np.ones_like(out)
+    valid[:, _VOICED_ONLY] = voiced[:, None]
+    return out, valid
+
+
+def statistics(llds: list[Array]) -> tuple[Array, Array]:
+    """Mean and standard deviation (25,) over the valid frames of many utterances."""
+    pairs = [transform(item) for item in llds]
+    values, valid = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+    count = np.maximum(valid.sum(axis=0), 1)
+    mean = (values * valid).sum(axis=0, dtype=np.float64) / count
+    variance = ((values - mean) ** 2 * valid).sum(axis=0, dtype=np.float64) / count
+    return mean.astype(np.float32), np.sqrt(np.maximum(variance, 1e-8)).astype(np.float32)
+
+
+def planes(llds: Array, mean: Array, std: Array) -> Array:
+    """The model's input (frames of 20 ms, 101) of raw LLDs (frames of 10 ms, 25).
+
+    Columns: z, normalised by the training split's statistics; u, z less the utterance's own mean; the
+    share of voiced frames; and, the same in every frame, the utterance's means and deviations of z.
+    """
+    values, valid = transform(llds)
+    z = np.clip((values - mean) / std, -_CLIP, _CLIP) * valid
+    count = np.maximum(valid.sum(axis=0), 1)
+    own_mean = z.sum(axis=0) / count
+    own_std = np.maximum(np.sqrt(((z - own_mean) ** 2 * valid).sum(axis=0) / count), 0.2)
+    voicing = valid[:, -1:]
+    if len(z) % 2:
+        z, valid, voicing = (np.pad(item, ((0, 1), (0, 0))) for item in (z, valid, voicing))
+    weight = valid.reshape(-1, 2, NUM_LLDS).sum(axis=1)
+    z = z.reshape(-1, 2, NUM_LLDS).sum(axis=1) / np.maximum(weight, 1)
+    u = (z - own_mean) * (weight > 0)
+    own = np.broadcast_to(np.concatenate([own_mean, own_std]), (len(z), 2 * NUM_LLDS))
+    return np.concatenate([z, u, voicing.reshape(-1, 2, 1).mean(axis=1), own], axis=1).astype(np.float32)
+
+
+def augment_planes(planes: Array, config: ProsodicConfig, rng: np.random.Generator) -> Array:
+    """Stretch and crop in time, shift and blur the LLDs, mask frames and LLDs (SpecAugment, 1904.08779)."""
+    low, high = 1 - config.stretch, 1 / (1 - config.stretch)
+    rate = low * (high / low) ** rng.random()
+    kept = len(planes) * (1 - config.crop * rng.random())
+    start = rng.random() * (len(planes) - kept)
+    frames = max(min(8, len(planes)), int(kept * rate))
+    out = planes[np.minimum((start + np.arange(frames) / rate).astype(int), len(planes) - 1)].copy()
+    heard = out[:, _U] != 0
+    out[:, _Z] += config.noise * rng.standard_normal(heard.shape) * heard
+    offset = config.offset * rng.standard_normal(NUM_LLDS)
+    out[:, _Z] += offset * heard
+    out[:, 51:76] += offset
+    for _ in range(config.time_masks):
+        width = int(0.15 * rng.random() * frames)
+        begin = int(rng.random() * (frames - width))
+        out[begin : begin + width, :51] = 0
+    masked = rng.permutation(NUM_LLDS)[: rng.integers(0, config.lld_masks + 1)]
+    out[:, masked] = 0
+    out[:, 25 + masked] = 0
+    return out.astype(np.float32)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions along time and a shortcut (He et al. 2016, arXiv 1512.03385)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(channels_in, channels_out, (1, 3), (1, stride), (0, 1), bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, (1, 3), 1, (0, 1), bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or channels_in != channels_out:
+            conv = nn.Conv2d(channels_in, channels_out, 1, (1, stride), bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(channels_out))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x : (batch, channels, 1, frames); valid : (batch, 1, 1, frames after the stride), 1 = valid."""
+        out = F.relu(self.norm1(self.conv1(x))) * valid
+        out = self.norm2(self.conv2(out))
+        return F.relu(out + (x if self.shortcut is None else self.shortcut(x))) * valid
+
+
+class ProsodicTeacher(nn.Module):
+    """`planes` (batch, frames, 101) and their number of frames -> `Output`.
+
+    The mean and standard deviation that normalise the LLDs are the training split's and travel with
+    the weights. Attentive statistics pooling has one weight per frame and channel; the utterance's own
+    statistics of the LLDs join what it pools.
+    """
+
+    def __init__(self, config: ProsodicConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(NUM_LLDS))
+        self.register_buffer("std", torch.ones(NUM_LLDS))
+        width, wide = config.width, config.width * 3 // 2
+        self.stem = nn.Conv2d(3, width, (NUM_LLDS, 5), (1, 2), (0, 2), bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        blocks = [ResidualBlock(width, width, 1), ResidualBlock(width, width, 2), ResidualBlock(width, wide, 2)]
+        self.blocks = nn.ModuleList(blocks)
+        self.strides = [block.stride for block in blocks]
+        self.attend = nn.Sequential(nn.Linear(wide, 64), nn.Tanh(), nn.Linear(64, wide))
+        pooled = 2 * wide + 2 * NUM_LLDS
+        self.norm = nn.BatchNorm1d(pooled)
+        self.dropout = nn.Dropout(config.dropout)
+        self.embed = nn.Linear(pooled, config.embedding_dim)
+        self.classifier = CosineClassifier(config.embedding_dim, num_classes)
+
+    def set_normalisation(self, mean: Array, std: Array) -> None:
+        """Take the training split's statistics, each (25,)."""
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(std))
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Output:
+        """x : (batch, frames, 101); lengths : (batch,) in frames, or None."""
+        lengths = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
+        own = x[:, 0, _STATISTICS]
+        levels = torch.stack([x[..., _Z], x[..., _U], x[..., _VOICING].expand(-1, -1, NUM_LLDS)], dim=1)
+        lengths = (lengths + 1) // 2
+        out = F.relu(self.stem_norm(self.stem(levels.transpose(2, 3))))
+        out = out * _valid(lengths, out.shape[3])
+        for block, stride in zip(self.blocks, self.strides, strict=True):
+            lengths = (lengths - 1) // stride + 1
+            out = block(out, _valid(lengths, (out.shape[3] - 1) // stride + 1))
+        frames = out[:, :, 0].transpose(1, 2)  # (batch, frames, channels)
+        mask = frame_mask(lengths, frames.shape[1])
+        assert mask is not None
+        weights = self.attend(frames).masked_fill(~mask[:, :, None], float("-inf")).softmax(dim=1)
+        mean = (weights * frames).sum(dim=1)
+        deviation = ((weights * frames**2).sum(dim=1) - mean**2).clamp(min=1e-4).sqrt()
+        pooled = self.norm(torch.cat([mean, deviation, own], dim=1))
+        embedding = F.normalize(self.embed(self.dropout(pooled)), dim=1)
+        return Output(self.classifier(embedding), embedding)
+
+
+def _valid(lengths: Tensor, frames: int) -> Tensor:
+    mask = frame_mask(lengths, frames)
+    assert mask is not None
+    return mask[:, None, None, :].float()

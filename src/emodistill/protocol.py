@@ -1,0 +1,317 @@
+"""Fold protocols, their file `protocol.json`, and the audit that refuses leakage."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from emodistill.audio import SAMPLE_RATE, load, peak_normalise, trim_silence
+from emodistill.config import ProtocolConfig
+from emodistill.corpora import Corpus, Utterance
+from emodistill.errors import AudioError, ConfigError, CorpusError, LeakError, ModelError, one_of
+
+SPLITS = ("train", "dev", "test")
+
+# Published lists of test speakers, fold by fold.
+FIXED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    # EmoBox (Ma et al. 2024, arXiv 2406.07162), RAVDESS: actors.
+    "ravdess-emobox": {
+        "1": ("1", "11", "20", "21"),
+        "2": ("4", "10", "12", "14"),
+        "3": ("8", "9", "19", "23"),
+        "4": ("3", "5", "7", "24"),
+        "5": ("2", "15", "16", "18"),
+        "6": ("6", "13", "17", "22"),
+    }
+}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One train/dev/test partition, as ids of utterances."""
+
+    name: str
+    train: tuple[str, ...]
+    dev: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def split(self, name: str) -> tuple[str, ...]:
+        """The ids of a split by name."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}[name]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All folds over a corpus. Every score made under it carries its hash."""
+
+    corpus: str
+    description: str
+    folds: tuple[Fold, ...]
+    allowed: tuple[str, ...] = ()  # leaks of a published split, stamped on every score
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits over every id of every split (and the leaks allowed)."""
+        content = json.dumps([[f.name, f.train, f.dev, f.test] for f in self.folds] + [self.allowed])
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def stamp(self) -> str:
+        """What stands beside a score: the hash, and any leak that was allowed."""
+        return self.hash + "".join(f" LEAKS {kind} BY DESIGN" for kind in self.allowed)
+
+    def fold(self, name: str) -> Fold:
+        """A fold by name; raises `ConfigError` for an unknown one."""
+        for fold in self.folds:
+            if fold.name == name:
+                return fold
+        raise ConfigError(one_of("fold", name, [fold.name for fold in self.folds]))
+
+    def write(self, path: Path) -> None:
+        """Write `protocol.json`: a person can open and compare it."""
+        data = {
+            "corpus": self.corpus,
+            "description": self.description,
+            "hash": self.hash,
+            "allowed": list(self.allowed),
+            "folds": [
+                {"name": f.name, **{split: list(f.split(split)) for split in SPLITS}} for f in self.folds
+            ],
+        }
+        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_protocol(path: Path) -> Protocol:
+    """Read `protocol.json`; raises `ModelError` where its hash does not fit its ids."""
+    if not path.is_file():
+        raise ModelError(f"no protocol '{path}': is this a run folder?")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    folds = tuple(Fold(item["name"], *(tuple(item[split]) for split in SPLITS)) for item in data["folds"])
+    protocol = Protocol(data["corpus"], data["description"], folds, tuple(data["allowed"]))
+    if protocol.hash != data["hash"]:
+        raise ModelError(f"'{path}' was changed: its ids hash to {protocol.hash}, it says {data['hash']}")
+    return protocol
+
+
+def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
+    """Divide a corpus into folds.
+
+    Dev speakers of fold k are the test speakers of fold k + 1, cyclic; or, where every session has
+    exactly two speakers and one is left out (IEMOCAP), the other speaker of the session.
+    """
+    if config.kind == "published":
+        return _published(corpus, config)
+    groups = _test_speakers(corpus, config)
+    if len(groups) < 3:
+        raise ConfigError(
+            f"{config.kind} on '{corpus.name}' gives {len(groups)} folds; train, dev and test need at least 3"
+        )
+    partner = _session_partners(corpus) if config.dev != "next-fold" else None
+    same_session = config.kind == "leave-one-speaker-out" and partner is not None
+    if config.dev == "same-session" and not same_session:
+        raise ConfigError("dev = 'same-session' needs leave-one-speaker-out and two speakers in each session")
+    folds: list[Fold] = []
+    names = list(groups)
+    for position, name in enumerate(names):
+        test = set(groups[name])
+        if same_session and partner is not None:
+            dev = {partner[next(iter(test))]}
+        else:
+            dev = set(groups[names[(position + 1) % len(names)]])
+        folds.append(
+            Fold(
+                name,
+                tuple(u.id for u in corpus if u.speaker not in test | dev),
+                tuple(u.id for u in corpus if u.speaker in dev),
+                tuple(u.id for u in corpus if u.speaker in test),
+            )
+        )
+    rule = "the session's other speaker" if same_session else "the next fold's test speakers"
+    kind = f"fixed list {config.fixed}" if config.kind == "fixed" else config.kind
+    return Protocol(corpus.name, f"{kind}; dev: {rule}", tuple(folds), tuple(config.allow))
+
+
+def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[str, ...]]:
+    speakers = corpus.speakers
+    if config.kind == "leave-one-speaker-out":
+        return {speaker: (speaker,) for speaker in speakers}
+    if config.kind == "leave-one-session-out":
+        sessions: dict[str, set[str]] = defaultdict(set)
+        for utterance in corpus:
+            if utterance.session is None:
+                raise ConfigError(
+                    f"'{utterance.id}' has no session; leave-one-session-out needs one for each"
+                )
+            sessions[utterance.session].add(utterance.speaker)
+        return {session: tuple(sorted(sessions[session])) for session in sorted(sessions)}
+    if config.kind == "k-fold":
+        if config.folds > len(speakers):
+            raise ConfigError(f"{config.folds} folds by speaker need as many speakers, got {len(speakers)}")
+        order = sorted(speakers, key=lambda speaker: hashlib.sha256(speaker.encode()).hexdigest())
+        return {str(k + 1): tuple(sorted(order[k :: config.folds])) for k in range(config.folds)}
+    if config.fixed is None or config.fixed not in FIXED:
+        raise ConfigError(one_of("fixed list", config.fixed, FIXED))
+    listed = FIXED[config.fixed]
+    unknown = set(speakers) ^ {speaker for group in listed.values() for speaker in group}
+    if unknown:
+        raise ConfigError(
+            f"the list '{config.fixed}' and corpus '{corpus.name}' differ in speakers {sorted(unknown)}"
+        )
+    return dict(listed)
+
+
+def _session_partners(corpus: Corpus) -> dict[str, str] | None:
+    sessions: dict[str | None, set[str]] = defaultdict(set)
+    for utterance in corpus:
+        sessions[utterance.session].add(utterance.speaker)
+    if None in sessions or any(len(speakers) != 2 for speakers in sessions.values()):
+        return None
+    pairs = (sorted(speakers) for speakers in sessions.values())
+    return {speaker: other for a, b in pairs for speaker, other in ((a, b), (b, a))}
+
+
+def _published(corpus: Corpus, config: ProtocolConfig) -> Protocol:
+    ids: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for utterance in corpus:
+        if utterance.split not in ids:
+            raise ConfigError(
+                f"'{utterance.id}': "
+                + one_of("split", utterance.split, SPLITS)
+                + "; a published protocol needs it"
+            )
+        ids[utterance.split].append(utterance.id)
+    empty = [split for split, members in ids.items() if not members]
+    if empty:
+        raise ConfigError(f"the published split of '{corpus.name}' has no utterances in {empty}")
+    fold = Fold("published", *(tuple(ids[split]) for split in SPLITS))
+    return Protocol(corpus.name, "published split", (fold,), tuple(config.allow))
+
+
+# --- the audit ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the audit looked at; a leak does not get this far."""
+
+    num_utterances: int
+    duplicates: tuple[tuple[str, str], ...]  # identical recordings, inside one split in every fold
+    shared_transcripts: Mapping[str, float]  # fold -> share of test transcripts also spoken in training
+
+
+def audit(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audit:
+    """Refuse a protocol that leaks: raises `LeakError` naming the first pairs.
+
+    A leak is a speaker, an utterance or an identical recording (equal PCM after trimming silence and
+    peak normalisation) in two splits of a fold, or a dev split that equals the test split.
+    """
+    by_id = {utterance.id: utterance for utterance in corpus}
+    for fold in protocol.folds:
+        _check_ids(fold, by_id)
+        if "speaker" not in protocol.allowed:
+            _check_speakers(fold, by_id)
+    duplicates = identical_recordings(corpus, workers)
+    for fold in protocol.folds:
+        where = {name: split for split in SPLITS for name in fold.split(split)}
+        crossing = [
+            f"'{a}' ({where[a]}) = '{b}' ({where[b]})"
+            for a, b in duplicates
+            if a in where and b in where and where[a] != where[b]
+        ]
+        _refuse(crossing, f"fold {fold.name}: identical recordings in two splits")
+    shared = {fold.name: _shared_transcripts(fold, by_id) for fold in protocol.folds}
+    return Audit(len(corpus), tuple(duplicates), {k: v for k, v in shared.items() if v is not None})
+
+
+def audit_teacher(training_ids: Iterable[str], held_out_ids: Iterable[str], teacher: str) -> None:
+    """Refuse a teacher that was trained on an utterance held out from the student."""
+    seen = sorted(set(training_ids) & set(held_out_ids))
+    _refuse([f"'{name}'" for name in seen], f"the {teacher} teacher was trained on held-out utterances")
+
+
+def _refuse(pairs: Sequence[str], what: str) -> None:
+    if pairs:
+        more = f", and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        raise LeakError(f"{what}: {', '.join(pairs[:5])}{more}")
+
+
+def _check_ids(fold: Fold, by_id: Mapping[str, Utterance]) -> None:
+    for split in SPLITS:
+        if not fold.split(split):
+            raise LeakError(f"fold {fold.name}: the {split} split is empty")
+        unknown = [name for name in fold.split(split) if name not in by_id]
+        if unknown:
+            raise CorpusError(f"fold {fold.name}, {split}: the corpus has no utterance '{unknown[0]}'")
+    if set(fold.dev) == set(fold.test):
+        raise LeakError(f"fold {fold.name}: dev and test are the same utterances")
+    for one, two in combinations(SPLITS, 2):
+        both = sorted(set(fold.split(one)) & set(fold.split(two)))
+        _refuse([f"'{name}'" for name in both], f"fold {fold.name}: utterances in both {one} and {two}")
+
+
+def _check_speakers(fold: Fold, by_id: Mapping[str, Utterance]) -> None:
+    for one, two in combinations(SPLITS, 2):
+        first = {by_id[name].speaker: name for name in fold.split(one)}
+        second = {by_id[name].speaker: name for name in fold.split(two)}
+        both = [f"speaker '{s}' ('{first[s]}', '{second[s]}')" for s in sorted(first.keys() & second.keys())]
+        _refuse(both, f"fold {fold.name}: speakers in both {one} and {two}")
+
+
+def _shared_transcripts(fold: Fold, by_id: Mapping[str, Utterance]) -> float | None:
+    def words(split: str) -> list[str]:
+        texts = (by_id[name].transcript for name in fold.split(split))
+        return [" ".join(text.lower().split()) for text in texts if text]
+
+    test, train = words("test"), set(words("train"))
+    return sum(text in train for text in test) / len(test) if test else None
+
+
+_SEGMENTS = 32  # a recording's envelope, in as many parts
+
+
+def identical_recordings(corpus: Corpus, workers: int = 1) -> list[tuple[str, str]]:
+    """Pairs of utterances with equal PCM after trimming silence and peak normalisation.
+
+    Candidates have equal length and envelope; each is then compared sample by sample to within the
+    rounding of 16-bit PCM, so a copy at another gain is found as well. Audio that cannot be read is
+    left to the stages that need it.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    spoken = [utterance for utterance in corpus if utterance.path is not None]
+    with ThreadPoolExecutor(workers) as pool:
+        prints = list(pool.map(_fingerprint, spoken))
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, print_ in enumerate(prints):
+        if print_ is not None:
+            by_length[print_[0]].append(index)
+    pairs: list[tuple[str, str]] = []
+    for members in by_length.values():
+        for a, b in combinations(members, 2):
+            one, two = prints[a], prints[b]
+            if one is None or two is None or np.abs(one[1] - two[1]).max() > 1e-3:
+                continue
+            if np.abs(_bare(spoken[a]) - _bare(spoken[b])).max() < 1e-3:
+                pairs.append((spoken[a].id, spoken[b].id))
+    return pairs
+
+
+def _bare(utterance: Utterance) -> np.ndarray:
+    assert utterance.path is not None
+    return peak_normalise(trim_silence(load(utterance.path, utterance.start_s, utterance.end_s), 35.0))
+
+
+def _fingerprint(utterance: Utterance) -> tuple[int, np.ndarray] | None:
+    try:
+        waveform = np.abs(_bare(utterance))
+    except AudioError:
+        return None
+    if len(waveform) < SAMPLE_RATE // 100:
+        return None
+    bounds = np.linspace(0, len(waveform), _SEGMENTS + 1).astype(int)[:-1]
+    return len(waveform), np.add.reduceat(waveform, bounds) / (len(waveform) / _SEGMENTS)

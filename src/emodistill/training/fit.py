@@ -1,0 +1,316 @@
+"""One training loop, on Lightning, for teachers and student alike: they differ in input and target.
+
+A run can be killed at any point and started again with the same result, since order, augmentation and
+dropout are functions of the seed and the step, and the state is saved at the end of every epoch.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, stable_seed
+from emodistill.distillation import distillation_loss, hard_label_loss
+from emodistill.evaluation.metrics import unweighted_accuracy
+from emodistill.models.layers import Output
+from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training went; kept beside the weights as `fit.json`."""
+
+    epochs: int  # how many were trained for the weights that are kept
+    dev_ua: float | None  # of the weights that are kept; None without a dev split
+    history: list[dict[str, float]]  # one row an epoch: epoch, dev_ua, and every loss term's mean
+
+    @classmethod
+    def read(cls, path: Path) -> "FitResult":
+        """Read `fit.json`."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+class Learner(lightning.LightningModule):
+    """A model, its data and its losses, as Lightning wants them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: UtteranceDataset,
+        dev: UtteranceDataset | None,
+        optim: OptimConfig,
+        distillation: DistillationConfig | None,
+        folder: Path,
+        seed: int,
+        num_classes: int,
+        loaders: int = 0,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # frozen weights are not saved: see on_save_checkpoint
+        self.model = model
+        self.train_set, self.dev_set = train, dev
+        self.optim, self.distillation = optim, distillation
+        self.folder, self.seed, self.loaders = folder, seed, loaders
+        counts = np.bincount(train.labels, minlength=num_classes)
+        weights = np.where(counts > 0, len(train) / np.maximum(counts, 1) / max(1, (counts > 0).sum()), 0.0)
+        self.class_weights: Tensor | None
+        self.register_buffer(
+            "class_weights",
+            torch.tensor(weights, dtype=torch.float32) if optim.class_weights else None,
+            persistent=False,
+        )
+        self.history: list[dict[str, float]] = []
+        self.best: tuple[float, int] = (-1.0, 0)  # dev UA, epochs trained
+        self.sums: dict[str, list[float]] = {}
+        self.said: list[tuple[Tensor, Tensor]] = []
+        self.average: dict[str, Tensor] = {}
+
+    def forward(self, batch: Batch) -> Output:
+        output: Output = self.model(batch.inputs, batch.lengths)
+        return output
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Every term of the loss of a batch, and their sum as `loss`."""
+        output = self.model(batch.inputs, batch.lengths)
+        hard = hard_label_loss(output.logits, batch.labels, self.class_weights, self.optim.label_smoothing)
+        if self.distillation is None or not batch.targets:
+            return {"loss": hard}
+        return distillation_loss(output, hard, batch.targets, self.distillation)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # Dropout is a function of (seed, batch), so that a resumed run draws what an unbroken one draws.
+        torch.manual_seed(stable_seed("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank))
+        terms = self.losses(batch)
+        for name, value in terms.items():
+            self.sums.setdefault(name, []).append(float(value.detach()))
+        self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.labels))
+        return terms["loss"]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if not self.optim.ema:
+            return
+        step = self.global_step
+        decay = min(self.optim.ema, (1 + step) / (10 + step))
+        for name, value in self._trained().items():
+            if name in self.average:
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name] = value.clone()
+
+    def on_train_epoch_end(self) -> None:
+        row = {"epoch": float(self.current_epoch + 1)}
+        row |= {name: float(np.mean(values)) for name, values in self.sums.items()}
+        self.sums = {}
+        weights = self.average if self.optim.ema else self._trained()
+        if self.dev_set is not None:
+            row["dev_ua"] = self._dev_ua(weights)
+            self.log("dev_ua", row["dev_ua"], prog_bar=True, logger=False)
+        self.history.append(row)
+        for logger in self.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=self.current_epoch)
+        ua = row.get("dev_ua", -1.0)
+        if self.dev_set is None or self.optim.select == "last" or ua > self.best[0]:
+            self.best = (ua, self.current_epoch + 1)
+            if self.trainer.is_global_zero:
+                save_file(
+                    {k: v.detach().cpu().contiguous() for k, v in weights.items()},
+                    self.folder / "best.safetensors",
+                )
+        waited = self.current_epoch + 1 - self.best[1]
+        if self.optim.patience is not None and waited >= self.optim.patience:
+            self.trainer.should_stop = True
+
+    def _dev_ua(self, weights: dict[str, Tensor]) -> float:
+        """UA on dev; every process scores all of it, so nothing is repeated or dropped."""
+        assert self.dev_set is not None
+        backup = {name: value.clone() for name, value in self._trained().items()} if self.optim.ema else {}
+        if backup:
+            self.model.load_state_dict(weights, strict=False)
+        outputs = infer(self.model, self.dev_set, self.optim.batch_size, self.device)
+        if backup:
+            self.model.load_state_dict(backup, strict=False)
+        self.model.train()
+        return unweighted_accuracy(self.dev_set.labels, outputs["logits"].argmax(dim=1).numpy())
+
+    def _trained(self) -> dict[str, Tensor]:
+        frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
+        return {name: value.detach() for name, value in self.model.state_dict().items() if name not in frozen}
+
+    def configure_optimizers(self) -> Any:
+        optim = self.optim
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, value in self.model.named_parameters():
+            if value.requires_grad:
+                pretrained = "backbone." in name or name.startswith("encoder.")
+                lr = optim.backbone_lr if pretrained and optim.backbone_lr is not None else optim.lr
+                groups.setdefault((lr, optim.weight_decay if value.ndim > 1 else 0.0), []).append(value)
+        optimizer = torch.optim.AdamW(
+            [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+        )
+        steps = optim.epochs * -(-len(self.train_batches(0)) // optim.accumulate)
+        warmup = optim.warmup * steps
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            return 0.5 + 0.5 * float(np.cos(np.pi * min(1.0, (step - warmup) / max(1.0, steps - warmup))))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def train_batches(self, epoch: int) -> Batches:
+        """The batches of an epoch, this process's share of each."""
+        trainer = self._trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return Batches(self.train_set, self.optim.batch_size, self.seed, epoch, rank, world)
+
+    def train_dataloader(self) -> Any:
+        return loader(self.train_set, self.train_batches(self.current_epoch), self.loaders)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trained = {f"model.{name}" for name in self._trained()}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        checkpoint["emodistill"] = {"history": self.history, "best": list(self.best), "average": self.average}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint["emodistill"]
+        self.history, self.average = kept["history"], kept["average"]
+        self.best = (kept["best"][0], kept["best"][1])
+
+
+class SaveEveryEpoch(Checkpoint):
+    """Writes the state to resume from, `last.ckpt`, at the end of each epoch, at once or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        partial = self.folder / "last.partial"
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.folder / "last.ckpt")
+
+
+def fit(
+    model: nn.Module,
+    train: UtteranceDataset,
+    dev: UtteranceDataset | None,
+    optim: OptimConfig,
+    folder: Path,
+    runtime: RuntimeConfig,
+    *,
+    seed: int,
+    num_classes: int,
+    distillation: DistillationConfig | None = None,
+    stop_after: int | None = None,
+) -> FitResult:
+    """Train a model in place and leave it with the weights that are to be kept.
+
+    Args:
+        model: maps (inputs, lengths) to `Output`; parameters without gradient are left alone.
+        dev: scored after every epoch; without it the last epoch is kept.
+        folder: of this training alone: logs, the state to resume from, `fit.json` when it is done.
+        distillation: weighs the teachers' terms; None for a teacher, which learns from labels.
+        stop_after: end after this many epochs of the same schedule (an epoch fixed on dev).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "fit.json"
+    if not done.is_file():
+        learner = Learner(model, train, dev, optim, distillation, folder, seed, num_classes, runtime.loaders)
+        with _quiet_lightning():
+            trainer = _trainer(optim, folder, runtime, stop_after)
+            resume = folder / "last.ckpt"
+            trainer.fit(learner, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # the first process goes on alone
+        result = FitResult(learner.best[1], learner.best[0] if dev is not None else None, learner.history)
+        done.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+        (folder / "last.ckpt").unlink(missing_ok=True)
+    model.load_state_dict(load_file(folder / "best.safetensors"), strict=False)
+    model.eval()
+    return FitResult.read(done)
+
+
+@torch.no_grad()
+def infer(
+    model: nn.Module, dataset: UtteranceDataset, batch_size: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Clean outputs for every utterance, in the dataset's order, on the CPU.
+
+    Returns `logits`, `embedding` and each teacher's name -> projected embedding, (utterances, …).
+    """
+    model.eval()
+    collected: dict[str, list[Tensor]] = {}
+    order: list[int] = []
+    for keys in Batches(dataset, batch_size, 0, CLEAN):
+        batch = collate([dataset[key] for key in keys])
+        output = model(batch.inputs.to(device), batch.lengths.to(device))
+        order += batch.indices.tolist()
+        pooled = {n: v for n, v in output.projections.items() if not n.endswith("_hidden")}
+        for name, value in {"logits": output.logits, "embedding": output.embedding, **pooled}.items():
+            collected.setdefault(name, []).append(value.float().cpu())
+    back = torch.argsort(torch.tensor(order))
+    return {name: torch.cat(parts)[back] for name, parts in collected.items()}
+
+
+def _trainer(optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_after: int | None) -> Any:
+    console = Console(stderr=True)
+    loggers: list[Any] = [CSVLogger(folder, name="log", version="")]
+    if runtime.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    callbacks: list[Callback] = [SaveEveryEpoch(folder)]
+    if console.is_terminal:
+        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
+    return lightning.Trainer(
+        max_epochs=stop_after or optim.epochs,
+        accelerator=runtime.accelerator,
+        devices=runtime.devices,
+        strategy=runtime.strategy,
+        precision=PRECISIONS[runtime.precision],  # type: ignore[arg-type]
+        gradient_clip_val=optim.clip,
+        accumulate_grad_batches=optim.accumulate,
+        deterministic=True,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        enable_progress_bar=console.is_terminal,
+        logger=loggers,
+        callbacks=callbacks,
+    )
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's advice on hardware and loader processes; its errors and real warnings stay."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for advice in (
+            "does not have many workers",
+            "Checkpoint directory",
+            "No `?val_dataloader",
+            "You defined a `validation",
+        ):
+            warnings.filterwarnings("ignore", message=f".*{advice}")
+        yield
+    logger.setLevel(level)

@@ -1,0 +1,270 @@
+"""One fold from end to end: teachers, targets, student, predictions. Each stage reads the one before.
+
+    fold folder/
+      select/     trained on train, scored on dev
+      refit/      (protocol.refit) trained again on train + dev, for as many epochs as dev chose
+        prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets.safetensors
+        student/                          checkpoint, fit.json
+      predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
+
+A stage whose files are complete is not run again, so a killed run goes on where it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from emodistill.config import Recipe, stable_seed
+from emodistill.corpora import Corpus, Utterance
+from emodistill.errors import ConfigError
+from emodistill.evaluation.predictions import Predictions, write_predictions
+from emodistill.labels import LabelSet
+from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
+from emodistill.protocol import Fold, audit_teacher
+from emodistill.training.data import UtteranceDataset
+from emodistill.training.fit import FitResult, fit, infer
+from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
+from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass over a fold's stages."""
+
+    name: str  # "select" or "refit"
+    train: tuple[Utterance, ...]
+    dev: tuple[Utterance, ...]  # empty in refit
+    stops: Mapping[str, int]  # stage -> epochs, where dev has fixed them
+    folder: Path
+
+
+class FoldRun:
+    """A fold of a recipe on a corpus, in a folder of its own."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, labels: LabelSet, fold: Fold, folder: Path) -> None:
+        self.recipe, self.labels, self.fold, self.folder = recipe, labels, fold, folder
+        by_id = {utterance.id: utterance for utterance in corpus}
+        self.train, self.dev, self.test = (
+            tuple(by_id[name] for name in fold.split(split)) for split in ("train", "dev", "test")
+        )
+        self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
+
+    def run(self) -> None:
+        """Train what is missing and write the predictions of the student and of every teacher."""
+        if (self.folder / "predictions.csv").is_file():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        select = Phase("select", self.train, self.dev, {}, self.folder / "select")
+        models, stops = self._phase(select)
+        self._predict(models, self.dev, "-dev")
+        if self.recipe.protocol.refit:
+            refit = Phase("refit", self.train + self.dev, (), stops, self.folder / "refit")
+            models, _ = self._phase(refit)
+        self._predict(models, self.test, "")
+
+    @property
+    def final(self) -> Path:
+        """The checkpoint folder of the fold's student."""
+        return self.folder / ("refit" if self.recipe.protocol.refit else "select") / "student"
+
+    def _has_input(self, teacher: str) -> bool:
+        if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
+            return True
+        console.print("no transcripts in training: the linguistic teacher is left out", style="yellow")
+        return False
+
+    def _phase(self, phase: Phase) -> tuple[dict[str, tuple[Stage, nn.Module]], dict[str, int]]:
+        """Every model of a phase with its stage, and the epochs that each was trained for."""
+        models: dict[str, tuple[Stage, nn.Module]] = {}
+        stops: dict[str, int] = {}
+        targets: dict[str, TeacherTargets] = {}
+        heads: dict[str, int] = {}
+        for name in self.teachers:
+            stage = self._teacher_stage(name)
+            model, stops[name] = self._train(stage, phase)
+            models[name] = (stage, model)
+            targets[name] = self._targets(stage, model, phase, stops[name])
+            heads[name] = targets[name].embedding.shape[1]
+            hidden = targets[name].hidden
+            if hidden is not None:
+                heads[f"{name}_hidden"] = hidden.shape[1]
+        student = SpeechStage(
+            "student", self.recipe, len(self.labels), self.recipe.student, self.recipe.augment, heads
+        )
+        model, stops["student"] = self._train(student, phase, targets)
+        models["student"] = (student, model)
+        return models, stops
+
+    def _teacher_stage(self, name: str) -> Stage:
+        if name == "prosodic":
+            return ProsodicStage(name, self.recipe, len(self.labels))
+        if name == "linguistic":
+            return LinguisticStage(name, self.recipe, len(self.labels))
+        acoustic = self.recipe.acoustic
+        views = acoustic.augment or self.recipe.augment
+        return SpeechStage(name, self.recipe, len(self.labels), acoustic.student, views, {})
+
+    def _train(
+        self, stage: Stage, phase: Phase, targets: Mapping[str, TeacherTargets] | None = None
+    ) -> tuple[nn.Module, int]:
+        """A stage's trained model, from disk where it is complete, and its number of epochs."""
+        folder = phase.folder / stage.name
+        if stage.name == "acoustic" and self.recipe.acoustic.run is not None:
+            folder = Path(self.recipe.acoustic.run) / f"fold-{self.fold.name}" / phase.name / "student"
+            found = load_checkpoint(folder)
+            self._audit(found.training_ids, phase, stage.name)
+            return found.model, 0
+        if not (folder / "model.json").is_file():
+            self._train_new(stage, phase, folder, targets or {})
+        found = load_checkpoint(folder)
+        self._audit(found.training_ids, phase, stage.name)
+        result = FitResult.read(folder / "fit.json")
+        shown = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f}"
+        console.print(f"fold {self.fold.name} · {phase.name} · {stage.name}: {result.epochs} epochs{shown}")
+        return found.model, result.epochs
+
+    def _train_new(
+        self, stage: Stage, phase: Phase, folder: Path, targets: Mapping[str, TeacherTargets]
+    ) -> None:
+        seed = stable_seed(self.recipe.seed, self.fold.name, phase.name, stage.name)
+        train = [utterance for utterance in phase.train if stage.uses(utterance)]
+        dev = [utterance for utterance in phase.dev if stage.uses(utterance)]
+        torch.manual_seed(seed)
+        model, initial_ids = stage.start(train)
+        self._audit(initial_ids, phase, f"initial {stage.name}")
+        rows = {name: TargetRows(found, self.recipe.augment, seed) for name, found in targets.items()}
+        fit(
+            stage.trained(model),
+            UtteranceDataset(stage.source(model, train, seed), self._labels(train), rows),
+            UtteranceDataset(stage.source(model, dev, NO_VIEWS), self._labels(dev)) if dev else None,
+            stage.optim,
+            folder,
+            self.recipe.runtime,
+            seed=seed,
+            num_classes=len(self.labels),
+            distillation=self.recipe.distillation if targets else None,
+            stop_after=phase.stops.get(stage.name),
+        )
+        ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
+        save_checkpoint(folder, model, self.labels, ids)
+        (folder / "best.safetensors").unlink()
+
+    def _audit(self, training_ids: Sequence[str], phase: Phase, name: str) -> None:
+        audit_teacher(training_ids, [u.id for u in (*phase.dev, *self.test)], name)
+
+    def _labels(self, utterances: Sequence[Utterance]) -> list[int]:
+        return [self.labels.index(utterance.emotion or "") for utterance in utterances]
+
+    def _infer(self, stage: Stage, model: nn.Module, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+        dataset = UtteranceDataset(stage.source(model, utterances, NO_VIEWS), [0] * len(utterances))
+        return infer(stage.trained(model), dataset, stage.optim.batch_size)
+
+    # --- targets ---------------------------------------------------------------------------------
+
+    def _targets(self, stage: Stage, model: nn.Module, phase: Phase, epochs: int) -> TeacherTargets:
+        """What a teacher says of the training utterances, from disk where it is complete."""
+        how = self.recipe.distillation.targets
+        path = phase.folder / stage.name / f"targets-{how}.safetensors"
+        ids = [utterance.id for utterance in phase.train]
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            known = [utterance for utterance in phase.train if stage.uses(utterance)]
+            if how == "in-sample":
+                said = self._infer(stage, model, known)
+            else:
+                said = self._out_of_fold(stage, known, phase, epochs)
+            made = _spread(ids, [utterance.id for utterance in known], said)
+            if stage.name == "acoustic" and self.recipe.distillation.hidden:
+                made = self._with_hidden(made, stage, model, phase.train)
+            made.write(path, stage.name, how)
+        return TeacherTargets.read(path, ids)
+
+    def _out_of_fold(
+        self, stage: Stage, known: Sequence[Utterance], phase: Phase, epochs: int
+    ) -> dict[str, Tensor]:
+        """Each utterance judged by a teacher that has not heard its speaker."""
+        speakers = sorted({utterance.speaker for utterance in known})
+        inner_folds = min(self.recipe.distillation.inner_folds, len(speakers))
+        if inner_folds < 2:
+            raise ConfigError("out-of-fold targets need at least two training speakers")
+        parts: dict[str, dict[str, Tensor]] = {}
+        for inner in range(inner_folds):
+            held = set(speakers[inner::inner_folds])
+            rest = tuple(utterance for utterance in known if utterance.speaker not in held)
+            folder = phase.folder / stage.name / f"inner-{inner + 1}"
+            part = Phase(phase.name, rest, (), {stage.name: epochs}, folder)
+            model, _ = self._train(stage, part)
+            judged = [utterance for utterance in known if utterance.speaker in held]
+            said = self._infer(stage, model, judged)
+            for row, utterance in enumerate(judged):
+                parts[utterance.id] = {name: value[row] for name, value in said.items()}
+        return {
+            name: torch.stack([parts[utterance.id][name] for utterance in known])
+            for name in ("logits", "embedding")
+        }
+
+    @torch.no_grad()
+    def _with_hidden(
+        self, targets: TeacherTargets, stage: Stage, model: nn.Module, train: Sequence[Utterance]
+    ) -> TeacherTargets:
+        """Add the acoustic teacher's frame-level states of every view that the student will hear."""
+        views = self.recipe.augment
+        if views.views == 0:
+            raise ConfigError(
+                "distillation.hidden needs a fixed number of views: set augment.views to 1 or more"
+            )
+        assert isinstance(stage, SpeechStage)
+        student_views = SpeechStage(stage.name, self.recipe, len(self.labels), stage.config, views, {})
+        source = student_views.source(model, train, 0)
+        speech = stage.trained(model).eval()
+        states = [
+            [speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)]
+            for index in range(len(train))
+        ]
+        hidden, offsets = pack_hidden(states)
+        return TeacherTargets(
+            targets.ids, targets.logits, targets.embedding, targets.available, hidden, offsets
+        )
+
+    # --- predictions -----------------------------------------------------------------------------
+
+    def _predict(
+        self, models: Mapping[str, tuple[Stage, nn.Module]], split: Sequence[Utterance], suffix: str
+    ) -> None:
+        """Write what each model says of a split; the student's table last, as it marks the fold done."""
+        for name, (stage, model) in models.items():
+            known = [utterance for utterance in split if stage.uses(utterance)]
+            if not known:
+                continue
+            logits = self._infer(stage, model, known)["logits"]
+            made = Predictions(
+                self.labels,
+                tuple(utterance.id for utterance in known),
+                (self.fold.name,) * len(known),
+                tuple(utterance.speaker for utterance in known),
+                tuple(utterance.emotion or "" for utterance in known),
+                logits.double().softmax(dim=1).numpy(),
+            )
+            prefix = "predictions" if name == "student" else f"predictions-{name}"
+            write_predictions(made, self.folder / f"{prefix}{suffix}.csv")
+
+
+def _spread(ids: Sequence[str], known: Sequence[str], said: Mapping[str, Tensor]) -> TeacherTargets:
+    """Rows for all ids; those that a teacher cannot judge are zero and marked as not available."""
+    position = {name: row for row, name in enumerate(ids)}
+    rows = torch.tensor([position[name] for name in known], dtype=torch.long)
+    available = torch.zeros(len(ids), dtype=torch.bool)
+    available[rows] = True
+
+    def spread(values: Tensor) -> Tensor:
+        out = torch.zeros(len(ids), values.shape[1])
+        out[rows] = values
+        return out
+
+    return TeacherTargets(tuple(ids), spread(said["logits"]), spread(said["embedding"]), available)

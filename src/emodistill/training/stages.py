@@ -1,0 +1,210 @@
+"""What is trained in a fold: how each kind of model is made and what it reads. The loop is `fit`."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from emodistill.audio import content_hash
+from emodistill.augment import augment
+from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
+from emodistill.corpora import Utterance
+from emodistill.errors import CorpusError
+from emodistill.features import ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
+from emodistill.models.backbones import load_backbone
+from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.linguistic import LinguisticTeacher
+from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
+from emodistill.models.student import Student, Suffix
+from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource
+
+
+class Stage(ABC):
+    """A kind of model in a recipe."""
+
+    def __init__(self, name: str, recipe: Recipe, num_classes: int) -> None:
+        self.name, self.recipe, self.num_classes = name, recipe, num_classes
+
+    @property
+    @abstractmethod
+    def optim(self) -> OptimConfig:
+        """How it is trained."""
+
+    @property
+    def init(self) -> str | None:
+        """A checkpoint folder to start from."""
+        return None
+
+    @abstractmethod
+    def create(self, train: Sequence[Utterance]) -> nn.Module:
+        """A new model; what it takes from data (statistics, words) comes from `train` alone."""
+
+    @abstractmethod
+    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
+        """The inputs of a model."""
+
+    def uses(self, utterance: Utterance) -> bool:
+        """Whether it can say anything of an utterance."""
+        return utterance.path is not None
+
+    def trained(self, model: nn.Module) -> nn.Module:
+        """The module that `source` feeds and `fit` trains."""
+        return model
+
+    def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
+        """A new model, and the ids that its initial weights were trained on."""
+        model = self.create(train)
+        if self.init is None:
+            return model, ()
+        found = load_checkpoint(Path(self.init))
+        state = found.model.state_dict()
+        own = model.state_dict()
+        fitting = {
+            name: value for name, value in state.items() if name in own and own[name].shape == value.shape
+        }
+        model.load_state_dict(fitting, strict=False)
+        return model, found.training_ids
+
+
+class ProsodicStage(Stage):
+    """The prosodic teacher over cached LLDs."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        return self.recipe.prosodic.optim
+
+    @property
+    def init(self) -> str | None:
+        return self.recipe.prosodic.init
+
+    def create(self, train: Sequence[Utterance]) -> nn.Module:
+        model = ProsodicTeacher(self.recipe.prosodic, self.num_classes)
+        model.set_normalisation(*statistics(self._llds(train)))
+        return model
+
+    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
+        assert isinstance(model, ProsodicTeacher)
+        mean, std = model.mean.numpy(), model.std.numpy()
+        made = [planes(llds, mean, std) for llds in self._llds(utterances)]
+        return LldSource(made, [utterance.id for utterance in utterances], self.recipe.prosodic, seed)
+
+    def _llds(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
+        cache = ArrayCache(cache_folder() / "llds")
+        keys = cached_llds(utterances, self.recipe.audio, self.recipe.runtime.workers, cache)
+        return [cache.read(key) for key in keys]
+
+
+class LinguisticStage(Stage):
+    """The linguistic teacher over transcripts."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        return self.recipe.linguistic.optim
+
+    @property
+    def init(self) -> str | None:
+        return self.recipe.linguistic.init
+
+    def uses(self, utterance: Utterance) -> bool:
+        return bool(utterance.transcript)
+
+    def create(self, train: Sequence[Utterance]) -> nn.Module:
+        words = [utterance.transcript for utterance in train if utterance.transcript]
+        return LinguisticTeacher.create(self.recipe.linguistic, self.num_classes, words)
+
+    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
+        assert isinstance(model, LinguisticTeacher)
+        return TokenSource([model.tokenize(utterance.transcript or "") for utterance in utterances])
+
+
+class SpeechStage(Stage):
+    """A student, or the acoustic teacher, which is a larger student: waveforms or cached states."""
+
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        num_classes: int,
+        config: StudentConfig,
+        views: AugmentConfig,
+        heads: Mapping[str, int],
+    ) -> None:
+        super().__init__(name, recipe, num_classes)
+        self.config, self.views, self.heads = config, views, heads
+
+    @property
+    def optim(self) -> OptimConfig:
+        return self.config.optim
+
+    def create(self, train: Sequence[Utterance]) -> nn.Module:
+        backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
+        return Student(backbone, self.config, self.num_classes, self.heads)
+
+    def source(
+        self, model: nn.Module, utterances: Sequence[Utterance], seed: int
+    ) -> WaveformSource | StateSource:
+        assert isinstance(model, Student)
+        if not self.config.frozen:
+            return WaveformSource(utterances, self.recipe.audio, self.views, seed)
+        num_views = max(1, self.views.views) if seed != NO_VIEWS else 1
+        return cached_states(model, utterances, self.recipe.audio, self.views, num_views, seed)
+
+    def trained(self, model: nn.Module) -> nn.Module:
+        assert isinstance(model, Student)
+        return Suffix(model) if self.config.frozen else model
+
+
+NO_VIEWS = -1  # a seed for sources that are only ever read clean
+
+
+def cached_states(
+    student: Student,
+    utterances: Sequence[Utterance],
+    audio: AudioConfig,
+    views: AugmentConfig,
+    num_views: int,
+    seed: int,
+) -> StateSource:
+    """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
+    cache = ArrayCache(cache_folder() / "states")
+    prefix = f"{_prefix_hash(student)}|{audio}|{views}"
+    keys = []
+    jobs: dict[str, tuple[Utterance, int, str]] = {}
+    for utterance in utterances:
+        if utterance.path is None:
+            raise CorpusError(f"utterance '{utterance.id}' has no audio for the student to hear")
+        recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
+        # A clean view is the same under any augmentation.
+        row = [f"{recording}-{stable_seed(f'{prefix}|{view}' if view else prefix.rsplit('|', 1)[0]):016x}"
+               for view in range(num_views)]  # fmt: skip
+        keys.append(row)
+        jobs |= {key: (utterance, view, key) for view, key in enumerate(row) if key not in cache}
+
+    @torch.no_grad()
+    def compute(job: tuple[Utterance, int, str]) -> None:
+        utterance, view, key = job
+        waveform = augment(conditioned(utterance, audio), views, view, utterance.id)
+        padded = np.pad(waveform, (0, max(0, 800 - len(waveform))))
+        states, _ = student.prefix(torch.from_numpy(padded)[None], None)
+        cache.write(key, states[0].half().numpy())
+
+    if jobs:
+        student.eval()
+        run_jobs(compute, list(jobs.values()), "frozen layers", workers=1)
+    sizes = [0 if utterance.path is None else utterance.path.stat().st_size for utterance in utterances]
+    return StateSource(keys, [utterance.id for utterance in utterances], sizes, views, seed, cache)
+
+
+def _prefix_hash(student: Student) -> str:
+    """The frozen prefix by its weights: two backbones of one name never share a cache."""
+    digest = hashlib.sha256(f"{student.config.frozen}|{student.num_states}".encode())
+    trained = {id(value) for value in student.parameters() if value.requires_grad}
+    for name, value in sorted(student.backbone.state_dict(keep_vars=True).items()):
+        if id(value) not in trained:
+            digest.update(name.encode())
+            digest.update(value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

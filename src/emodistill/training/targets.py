@@ -1,0 +1,81 @@
+"""Teacher targets on disk: `targets.safetensors`, computed once per fold and read by the student."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emodistill.config import AugmentConfig
+from emodistill.errors import ModelError
+from emodistill.training.data import view_of
+
+
+@dataclass(frozen=True)
+class TeacherTargets:
+    """What a teacher says of the training utterances, in the order of `ids`."""
+
+    ids: tuple[str, ...]
+    logits: Tensor  # (utterances, emotions)
+    embedding: Tensor  # (utterances, dim)
+    available: Tensor  # (utterances,), False: no transcript to judge by
+    hidden: Tensor | None = None  # (all frames of all views, width), float16
+    offsets: Tensor | None = None  # (utterances, views, 2): where an utterance's frames start and end
+
+    def write(self, path: Path, teacher: str, how: str) -> None:
+        """Write the targets; `how` is in-sample or out-of-fold."""
+        tensors = {"logits": self.logits, "embedding": self.embedding, "available": self.available.byte()}
+        if self.hidden is not None and self.offsets is not None:
+            tensors |= {"hidden": self.hidden, "offsets": self.offsets}
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"teacher": teacher, "how": how, "ids": json.dumps(self.ids)})
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path, expected_ids: Sequence[str]) -> "TeacherTargets":
+        """Read targets; raises `ModelError` where they are of other utterances."""
+        with safe_open(path, framework="pt") as file:
+            ids = tuple(json.loads(file.metadata()["ids"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if ids != tuple(expected_ids):
+            raise ModelError(
+                f"'{path}' holds targets of {len(ids)} other utterances, expected {len(expected_ids)}: "
+                "delete it and run again"
+            )
+        return cls(ids, **{**tensors, "available": tensors["available"].bool()})
+
+
+@dataclass(frozen=True)
+class TargetRows:
+    """Targets as the dataset reads them: hidden states follow the view that the student sees."""
+
+    targets: TeacherTargets
+    augment: AugmentConfig
+    seed: int
+
+    def row(self, index: int, epoch: int) -> dict[str, Tensor]:
+        """The targets of an utterance in an epoch."""
+        found = self.targets
+        row = {
+            "logits": found.logits[index],
+            "embedding": found.embedding[index],
+            "available": found.available[index],
+        }
+        if found.hidden is not None and found.offsets is not None:
+            view = view_of(self.augment, self.seed, epoch, found.ids[index])
+            start, end = found.offsets[index, view].tolist()
+            row["hidden"] = found.hidden[start:end].float()
+        return row
+
+
+def pack_hidden(states: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Frame-level states [utterance][view] (frames, width) -> all frames in a row, and offsets."""
+    flat = [item.half() for views in states for item in views]
+    ends = torch.tensor([len(item) for item in flat]).cumsum(0)
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1]])
+    offsets = torch.stack([starts, ends], dim=1).reshape(len(states), -1, 2)
+    return torch.cat(flat), offsets
