@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from emodistill.console import console, say, warn
 from emodistill.errors import AudioError, EmodistillError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ corpus_app = typer.Typer(
     no_args_is_help=True, help="Turn a corpus folder into utterances.csv; count it; audit its folds."
 )
 app.add_typer(corpus_app, name="corpus")
-
-screen = Console(stderr=True)  # progress and messages; standard output is for results alone
 
 
 class Format(StrEnum):
@@ -76,7 +75,7 @@ def predict(
     chosen = [name.strip() for name in emotions.split(",")] if emotions else None
     recognizer = Recognizer(model, chosen, min_confidence, threads)
     files = _expand(paths)
-    done: set[str] = set()
+    done: dict[str, bool] = {}
     if format is Format.jsonl and output is not None and output.is_file():
         done = _rows_there(output)
     todo = [file for file in files if str(file) not in done]
@@ -85,14 +84,15 @@ def predict(
         sys.stdout if output is None else output.open("a" if done else "w", encoding="utf-8", newline="")
     )
     try:
-        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             rows = _counted(bar.track(recognizer.predict_all(todo), total=len(todo), description="predict"))
             failed = _write(rows, format, stream, recognizer.emotions)
     finally:
         if output is not None:
             stream.close()
     if done:
-        screen.print(f"{len(done)} rows were there already, {len(todo)} added to {output}")
+        say(f"{len(done)} rows were there already, {len(todo)} added to {output}")
+    failed += sum(done.get(str(file), False) for file in files)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -110,14 +110,12 @@ def prepare(
 
     corpus, problems = drop_bad_audio(read_corpus(name, folder, labels))
     for problem in problems:
-        screen.print(f"left out: {problem}", style="yellow")
+        warn(f"left out: {problem}")
     for what, counts in (("merged", corpus.merged), ("dropped", corpus.dropped)):
         for reason, count in counts.items():
-            screen.print(f"{what}: {count} × {reason}")
+            say(f"{what}: {count} × {reason}")
     write_manifest(corpus, output)
-    screen.print(
-        f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {list(corpus.labels)} -> {output}"
-    )
+    say(f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {list(corpus.labels)} -> {output}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -148,7 +146,7 @@ def stats(
     Console().print(table)
     if plot is not None:
         draw(found, plot)
-        screen.print(f"drawn: {plot}")
+        say(f"drawn: {plot}")
 
 
 @corpus_app.command("audit")
@@ -158,12 +156,12 @@ def audit(
 ) -> None:
     """Check the folds of a recipe for leaks: speakers, utterances or identical recordings in two splits."""
     from emodistill.config import load_recipe
+    from emodistill.corpora.opening import open_corpus
     from emodistill.protocol import audit as check
     from emodistill.protocol import build_protocol
-    from emodistill.training.crossval import open_corpus
 
     loaded = load_recipe(recipe, set or ())
-    corpus = open_corpus(loaded.corpus)
+    corpus = open_corpus(loaded.corpus, say)
     protocol = build_protocol(corpus, loaded.protocol)
     found = check(corpus, protocol, loaded.runtime.workers)
     table = Table(title=f"{corpus.name}, {protocol.description}, hash {protocol.stamp}: no leak")
@@ -212,10 +210,10 @@ def export(
     _need_training()
     from emodistill.export import export_run
 
-    with screen.status("exporting, and comparing with torch"):
+    with console.status("exporting, and comparing with torch"):
         card = export_run(run, out, fold)
     size = (out / "model.onnx").stat().st_size / 1e6
-    screen.print(
+    say(
         f"{out}: {size:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, emotions {list(card.emotions)}; differs from "
         f"torch by at most {max(card.parity['alone'], card.parity['batched']):.1e} over {card.parity['utterances']:.0f} utterances"
     )
@@ -229,7 +227,7 @@ def demo(
 ) -> None:
     """The whole method on the embedded synthetic corpus, in minutes, offline: teachers, student, export, predict."""
     _need_training()
-    from emodistill.demo.story import tell
+    from emodistill.story import tell
 
     tell(out, Console())
 
@@ -245,7 +243,7 @@ def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool
     only = [fold or first_fold(loaded)] if one_fold else None
     scores = run_all(loaded, folder, only)
     show(scores, Console())
-    screen.print(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
+    say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
 
 
 def _need_training() -> None:
@@ -267,28 +265,27 @@ def _expand(paths: Sequence[Path]) -> list[Path]:
                 file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
             )
             if not below:
-                screen.print(
-                    f"no audio files below '{path}' (looked for {', '.join(SUFFIXES)})", style="yellow"
-                )
+                warn(f"no audio files below '{path}' (looked for {', '.join(SUFFIXES)})")
             files += below
         else:
             files.append(path)
     return files
 
 
-def _rows_there(output: Path) -> set[str]:
-    """Paths of the complete rows of an earlier jsonl; a half-written last row is cut off."""
+def _rows_there(output: Path) -> dict[str, bool]:
+    """Path -> whether it failed, of an earlier jsonl's complete rows; a half-written last row is cut off."""
     lines = output.read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
         output.write_text("".join(lines), encoding="utf-8")
-    return {json.loads(line)["path"] for line in lines}
+    rows = [json.loads(line) for line in lines]
+    return {row["path"]: row["error"] is not None for row in rows}
 
 
 def _counted(rows: Iterable["Prediction"]) -> Iterator["Prediction"]:
     for row in rows:
         if row.error is not None:
-            screen.print(f"failed: {row.error}", style="red")
+            console.print(f"failed: {row.error}", style="red", markup=False)
         yield row
 
 
@@ -335,7 +332,7 @@ def main() -> None:
     try:
         app()
     except (EmodistillError, AudioError) as error:
-        screen.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        console.print(f"error: {error}", style="bold red", markup=False)
         sys.exit(2)
 
 

@@ -76,6 +76,7 @@ class OptimConfig(Section):
     warmup: float = Field(0.1, ge=0, lt=1)  # share of all steps
     clip: float = Field(1.0, gt=0)  # gradient norm
     accumulate: int = Field(1, ge=1)  # batches in one step
+    bucket: int = Field(1, ge=1)  # batches filled together by length: less padding, but batches less mixed
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: bool = True  # inverse frequency in the hard-label loss
     mixup: float = Field(0.0, ge=0)  # Beta(mixup, mixup) over pooled statistics; 0: off
@@ -119,17 +120,21 @@ class StudentConfig(Section):
 
     backbone: str = "facebook/hubert-base-ls960"  # hub id, folder, or "compact"
     layers: int | None = Field(None, ge=1)  # use the first n layers; None: all
-    mix_layers: bool = False  # pool a learned weighted sum of the layers
+    pool: tuple[int, ...] | Literal["last", "mix"] = "last"  # layers that are pooled and concatenated (0: the
+    # input of the first), the last one, or a learned weighted sum of all
     frozen: int = Field(0, ge=0)  # layers below this are not trained, and computed once; 0: train all
     width: int = Field(192, ge=8)  # compact alone
     embedding_dim: int = Field(256, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
+    probe: float | None = Field(None, ge=0, le=1)  # start from a linear probe (LDA) with this shrinkage
     optim: OptimConfig = OptimConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "StudentConfig":
         if self.layers is not None and self.frozen > self.layers:
             raise ValueError(f"frozen = {self.frozen} is more than layers = {self.layers}")
+        if self.probe is not None and not self.frozen:
+            raise ValueError("probe needs frozen layers: their states are what the probe is fitted on")
         if self.backbone == "compact" and self.frozen:
             raise ValueError("compact is trained from nothing: frozen must be 0")
         return self

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.audio import SAMPLE_RATE, Waveform
-from emodistill.config import TEACHERS, AudioConfig, load_recipe
+from emodistill.config import TEACHERS, AudioConfig
 from emodistill.corpora import Corpus
-from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.corpora.opening import open_corpus
+from emodistill.errors import ModelError
+from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
-from emodistill.protocol import read_protocol
 from emodistill.recognizer import Card, file_sha256
-from emodistill.training.crossval import open_corpus, read_scores
 
 TOLERANCE = 1e-4  # largest difference of a probability
 NUM_UTTERANCES = 64  # at least, in the gate
@@ -67,12 +67,10 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
 
     Raises `ModelError` where the run is incomplete or the parity gate fails, with the figures.
     """
-    recipe = load_recipe(run / "recipe.toml")
-    protocol, scores = read_protocol(run / "protocol.json"), read_scores(run)
+    source = read_run(run)
+    recipe, scores = source.recipe, source.scores
     fold = fold or scores["folds"][0]
-    if fold not in scores["folds"]:
-        raise ConfigError(one_of("fold", fold, scores["folds"]))
-    phase = run / f"fold-{fold}" / ("refit" if recipe.protocol.refit else "select")
+    phase = source.final(fold)
     found = load_checkpoint(phase / "student")
     assert isinstance(found.model, Student)
     teachers = [name for name in TEACHERS if name in found.model.heads]
@@ -85,8 +83,8 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
     out.mkdir(parents=True, exist_ok=True)
     (out / "card.json").unlink(missing_ok=True)
     write_onnx(exported, out / "model.onnx")
-    held_out = set(protocol.fold(fold).test)
-    waveforms = gate_waveforms(open_corpus(recipe.corpus), held_out, recipe.audio.max_s)
+    held_out = set(source.protocol.fold(fold).test)
+    waveforms = gate_waveforms(open_corpus(recipe.corpus, lambda _: None), held_out, recipe.audio.max_s)
     parity = check_parity(exported, out / "model.onnx", waveforms)
     entry = scores["models"]["student"]
     card = Card(
@@ -100,7 +98,7 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
         else Path(recipe.student.backbone).name,
         num_parameters=sum(value.numel() for value in found.model.parameters()),
         corpus=recipe.corpus.name,
-        protocol=protocol.stamp,
+        protocol=source.protocol.stamp,
         fold=fold,
         scores={
             split: {m: part["by_fold"][fold][m] for m in ("ua", "wa", "macro_f1")}
@@ -121,17 +119,21 @@ def write_onnx(model: Exported, path: Path) -> None:
     shape = {0: torch.export.Dim("batch", min=1, max=1024), 1: torch.export.Dim.AUTO}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, none about the model
-        torch.onnx.export(
+        program = torch.onnx.export(
             model,
             (example,),
-            str(path),
             input_names=["waveform"],
             output_names=model.outputs,
             dynamic_shapes=(shape,),
             dynamo=True,
             verbose=False,
-            external_data=False,
         )
+    assert program is not None
+    for node in program.model.graph:  # the exporter may call an inner value `embedding` too (WavLM's is)
+        for value in node.outputs:
+            if value.name in model.outputs and not value.is_graph_output():
+                value.name = f"inner_{value.name}"
+    program.save(path, external_data=False)
 
 
 def gate_waveforms(corpus: Corpus, prefer: set[str], max_s: float) -> list[Waveform]:
@@ -156,9 +158,9 @@ def check_parity(model: Exported, path: Path, waveforms: Sequence[Waveform]) -> 
     def worst(batch: np.ndarray) -> float:
         said = session.run(None, {"waveform": batch})
         expected = [value.numpy() for value in model(torch.from_numpy(batch))]
-        return max(float(np.abs(a - b).max()) for a, b in zip(said, expected, strict=True))
+        return float(np.max([np.abs(a - b).max() for a, b in zip(said, expected, strict=True)]))
 
-    alone = max(worst(waveform[None]) for waveform in waveforms)
+    alone = float(np.max([worst(waveform[None]) for waveform in waveforms]))  # NaN, unlike with max(), stays
     second = [waveform for waveform in waveforms if len(waveform) >= SAMPLE_RATE]
     batched = worst(np.stack([waveform[:SAMPLE_RATE] for waveform in second]))
     figures = {
@@ -167,7 +169,7 @@ def check_parity(model: Exported, path: Path, waveforms: Sequence[Waveform]) -> 
         "utterances": float(len(waveforms)),
         "tolerance": TOLERANCE,
     }
-    if not max(alone, batched) <= TOLERANCE:
+    if not (alone <= TOLERANCE and batched <= TOLERANCE):
         path.unlink()
         raise ModelError(
             f"the exported model differs from torch: {alone:.1e} alone, {batched:.1e} batched, over "

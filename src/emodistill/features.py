@@ -10,10 +10,10 @@ from typing import Any
 import joblib
 import numpy as np
 import numpy.typing as npt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emodistill.audio import SAMPLE_RATE, content_hash, load, peak_normalise, trim_silence
 from emodistill.config import AudioConfig, stable_seed
+from emodistill.console import progress
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, MissingExtraError
 
@@ -57,17 +57,6 @@ class ArrayCache:
         with partial.open("wb") as file:
             np.save(file, array)
         partial.replace(path)
-
-
-def progress(description: str, total: int) -> tuple[Progress, Any]:
-    """A progress bar on standard error, shown where there is a terminal."""
-    from rich.console import Console
-
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-    return bar, bar.add_task(description, total=total)
 
 
 def conditioned(utterance: Utterance, audio: AudioConfig) -> npt.NDArray[np.float32]:

@@ -151,7 +151,8 @@ class Recognizer:
         windows = [
             window for window in np.array_split(waveform, num_windows) if np.abs(window).max() >= SILENCE_PEAK
         ]
-        rows = [self.run(window)["probabilities"] for window in windows]
+        # Trimming may have cut off the one sample that was loud: then the rest is judged as it is.
+        rows = [self.run(window)["probabilities"] for window in windows or [waveform]]
         chosen = np.mean(rows, axis=0)[self._columns]
         return np.asarray(chosen / chosen.sum(), dtype=np.float64)
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -80,8 +81,8 @@ class Corpus:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """The speakers, sorted."""
-        return tuple(sorted({utterance.speaker for utterance in self}))
+        """The speakers, sorted, numbers by value."""
+        return tuple(sorted({utterance.speaker for utterance in self}, key=_natural))
 
     def relabel(self, label_map: LabelMap) -> "Corpus":
         """Merge and drop emotions by a label map; both are counted in the result."""
@@ -96,6 +97,10 @@ class Corpus:
                 merged[f"{utterance.emotion} -> {emotion}"] += 1
             kept.append(replace(utterance, emotion=emotion))
         return Corpus(self.name, tuple(kept), dict(dropped), dict(merged))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def check_root(root: Path, name: str, expected: str, *patterns: str) -> Path:

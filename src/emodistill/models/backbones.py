@@ -5,6 +5,9 @@ convolution, and attention does not see them.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, WhisperModel
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils import logging as transformers_logging
 
 from emodistill.audio import FRAME_SAMPLES, SAMPLE_RATE
 from emodistill.errors import ModelError, one_of
@@ -206,12 +210,13 @@ def load_backbone(name: str, num_layers: int | None, width: int = 192) -> Backbo
         return Compact(width, num_layers or 6)
     try:
         config = AutoConfig.from_pretrained(name)
-        if config.model_type == "whisper":
-            if config.architectures == ["WhisperEncoder"]:
-                return Whisper(WhisperEncoder.from_pretrained(name, dtype=torch.float32), num_layers)
-            return Whisper(WhisperModel.from_pretrained(name, dtype=torch.float32).encoder, num_layers)
-        if config.model_type in _WAV2VEC2_LIKE:
-            return Wav2Vec2Like(AutoModel.from_pretrained(name, dtype=torch.float32), num_layers)
+        with quiet_loading(name):
+            if config.model_type == "whisper":
+                if config.architectures == ["WhisperEncoder"]:
+                    return Whisper(WhisperEncoder.from_pretrained(name, dtype=torch.float32), num_layers)
+                return Whisper(WhisperModel.from_pretrained(name, dtype=torch.float32).encoder, num_layers)
+            if config.model_type in _WAV2VEC2_LIKE:
+                return Wav2Vec2Like(AutoModel.from_pretrained(name, dtype=torch.float32), num_layers)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"backbone '{name}' cannot be loaded: {str(error).splitlines()[0]} "
@@ -221,6 +226,19 @@ def load_backbone(name: str, num_layers: int | None, width: int = 192) -> Backbo
     raise ModelError(
         f"backbone '{name}': " + one_of("model type", config.model_type, ["whisper", *_WAV2VEC2_LIKE])
     )
+
+
+@contextmanager
+def quiet_loading(name: str) -> Iterator[None]:
+    """Without transformers' progress bar where weights come from a folder: it is over in a blink."""
+    shown = transformers_logging.is_progress_bar_enabled() and Path(name).is_dir()
+    if shown:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def rebuild_backbone(kind: str, config: dict[str, Any], num_layers: int) -> Backbone:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -50,9 +51,9 @@ def save_checkpoint(folder: Path, model: nn.Module, labels: LabelSet, training_i
     }
     if isinstance(model, LinguisticTeacher):
         model.tokenizer.save_pretrained(folder)
-    (folder / "model.json").write_text(
-        json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    partial = folder / "model.partial"
+    partial.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(folder / "model.json")
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -67,6 +68,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     model = _rebuild(info, labels, folder)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except SafetensorError as error:
+        raise ModelError(f"'{folder / 'model.safetensors'}' cannot be read: {error}") from error
     except RuntimeError as error:
         raise ModelError(f"'{folder}': the weights do not fit model.json: {error}") from error
     return Checkpoint(model.eval(), labels, tuple(info["training_ids"]), info)

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 
 from emodistill.config import LinguisticConfig
 from emodistill.errors import ModelError
+from emodistill.models.backbones import quiet_loading
 from emodistill.models.layers import CosineClassifier, Output, frame_mask
 
 SCRATCH = "scratch"  # a small encoder of our own, whose words are those of the training transcripts
@@ -44,7 +45,8 @@ class LinguisticTeacher(nn.Module):
             return cls(config, num_classes, BertModel(shape, add_pooling_layer=False), tokenizer)
         try:
             tokenizer = AutoTokenizer.from_pretrained(config.encoder)
-            encoder = AutoModel.from_pretrained(config.encoder, dtype=torch.float32)
+            with quiet_loading(config.encoder):
+                encoder = AutoModel.from_pretrained(config.encoder, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"text encoder '{config.encoder}' cannot be loaded: {str(error).splitlines()[0]} "

@@ -141,7 +141,11 @@ class ProsodicTeacher(nn.Module):
         width, wide = config.width, config.width * 3 // 2
         self.stem = nn.Conv2d(3, width, (NUM_LLDS, 5), (1, 2), (0, 2), bias=False)
         self.stem_norm = nn.BatchNorm2d(width)
-        blocks = [ResidualBlock(width, width, 1), ResidualBlock(width, width, 2), ResidualBlock(width, wide, 2)]
+        blocks = [
+            ResidualBlock(width, width, 1),
+            ResidualBlock(width, width, 2),
+            ResidualBlock(width, wide, 2),
+        ]
         self.blocks = nn.ModuleList(blocks)
         self.strides = [block.stride for block in blocks]
         self.attend = nn.Sequential(nn.Linear(wide, 64), nn.Tanh(), nn.Linear(64, wide))
@@ -160,7 +164,9 @@ class ProsodicTeacher(nn.Module):
         """x : (batch, frames, 101); lengths : (batch,) in frames, or None."""
         lengths = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
         own = x[:, 0, _STATISTICS]
-        levels = torch.stack([x[..., _Z], x[..., _U], x[..., _VOICING].expand(-1, -1, NUM_LLDS)], dim=1)
+        # Voicing fills a level of its own, small enough that all its rows weigh like one row of the others.
+        voicing = x[..., _VOICING].expand(-1, -1, NUM_LLDS) / NUM_LLDS**0.5
+        levels = torch.stack([x[..., _Z], x[..., _U], voicing], dim=1)
         lengths = (lengths + 1) // 2
         out = F.relu(self.stem_norm(self.stem(levels.transpose(2, 3))))
         out = out * _valid(lengths, out.shape[3])

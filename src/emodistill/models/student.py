@@ -7,8 +7,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.config import StudentConfig
+from emodistill.errors import ConfigError
 from emodistill.models.backbones import Backbone
-from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask
+from emodistill.models.layers import AttentiveStatistics, Output, frame_mask
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std, both fixed: set from training data before training starts."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x : (batch, dim)."""
+        return (x - self.mean) / self.std
 
 
 class Student(nn.Module):
@@ -27,13 +43,20 @@ class Student(nn.Module):
         self.config = config
         self.backbone = backbone
         self.teacher_dims = dict(teachers)
-        self.num_states = config.frozen + 1 if config.mix_layers else 1
-        self.mix = nn.Parameter(torch.zeros(backbone.num_layers + 1)) if config.mix_layers else None
-        self.pool = AttentiveStatistics(backbone.width)
-        self.norm = nn.LayerNorm(2 * backbone.width)
+        last = backbone.num_layers
+        self.pooled = (last,) if isinstance(config.pool, str) else config.pool
+        if not all(0 <= layer <= last for layer in self.pooled):
+            raise ConfigError(f"student.pool = {list(self.pooled)}, but the backbone's layers are 0 … {last}")
+        wanted = range(last + 1) if config.pool == "mix" else self.pooled
+        # States that the prefix hands over: the last frozen one, and those below it that are pooled.
+        self.kept = tuple(sorted({layer for layer in wanted if layer < config.frozen} | {config.frozen}))
+        self.mix = nn.Parameter(torch.zeros(last + 1)) if config.pool == "mix" else None
+        width = backbone.width * len(self.pooled)
+        self.pool = AttentiveStatistics(width)
+        self.norm = nn.LayerNorm(2 * width) if config.probe is None else Standardise(2 * width)
         self.dropout = nn.Dropout(config.dropout)
-        self.embed = nn.Linear(2 * backbone.width, config.embedding_dim)
-        self.classifier = CosineClassifier(config.embedding_dim, num_classes)
+        self.embed = nn.Linear(2 * width, config.embedding_dim)
+        self.classifier = nn.Linear(config.embedding_dim, num_classes)
         self.heads = nn.ModuleDict(
             {
                 name: nn.Linear(backbone.width if name.endswith("_hidden") else config.embedding_dim, dim)
@@ -41,45 +64,65 @@ class Student(nn.Module):
             }
         )
         if config.frozen:
-            trained = nn.ModuleList(list(backbone.blocks)[config.frozen :])
             backbone.requires_grad_(False)
-            trained.requires_grad_(True)
+            for layer in list(backbone.blocks)[config.frozen :]:
+                layer.requires_grad_(True)
 
     def prefix(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """waveform : (batch, samples) -> states (batch, frames, states, width), lengths in frames.
-
-        One state (the last frozen layer's), or all from the embedding upwards where layers are mixed.
-        """
+        """waveform : (batch, samples) -> states (batch, frames, kept, width), and lengths in frames."""
         x, lengths = self.backbone.embed(waveform, lengths)
         mask = frame_mask(lengths, x.shape[1])
         states = [x]
         for index in range(self.config.frozen):
             states.append(self.backbone.layer(index, states[-1], mask))
-        return torch.stack(states[-self.num_states :], dim=2), lengths
+        return torch.stack([states[layer] for layer in self.kept], dim=2), lengths
 
     def suffix(self, states: Tensor, lengths: Tensor | None) -> Output:
-        """states : (batch, frames, states, width), as `prefix` returns them."""
+        """states : (batch, frames, kept, width), as `prefix` returns them."""
         mask = frame_mask(lengths, states.shape[1])
-        layers = list(states.unbind(dim=2))
+        layers = dict(zip(self.kept, states.unbind(dim=2), strict=True))
         for index in range(self.config.frozen, self.backbone.num_layers):
-            layers.append(self.backbone.layer(index, layers[-1], mask))
-        x = layers[-1]
-        if self.mix is not None:
-            x = sum(
-                (w * F.layer_norm(s, s.shape[-1:]) for w, s in zip(self.mix.softmax(0), layers, strict=True))
-            )
-        embedding = self.embed(self.dropout(self.norm(self.pool(x, mask))))
+            layers[index + 1] = self.backbone.layer(index, layers[index], mask)
+        embedding = self.embed(self.dropout(self.norm(self.pool(self._pool_input(layers), mask))))
+        hidden = layers[self.backbone.num_layers]
         projections = {
-            name: head(layers[-1] if name.endswith("_hidden") else embedding)
-            for name, head in self.heads.items()
+            name: head(hidden if name.endswith("_hidden") else embedding) for name, head in self.heads.items()
         }
-        return Output(
-            self.classifier(embedding), F.normalize(embedding, dim=1), projections, layers[-1], mask
-        )
+        return Output(self.classifier(embedding), F.normalize(embedding, dim=1), projections, hidden, mask)
+
+    def statistics(self, states: Tensor) -> Tensor:
+        """What the norm is given for one utterance's states (frames, kept, width): (2 * width,)."""
+        layers = dict(zip(self.kept, states[None].unbind(dim=2), strict=True))
+        pooled: Tensor = self.pool(self._pool_input(layers), None)[0]
+        return pooled
+
+    def _pool_input(self, layers: Mapping[int, Tensor]) -> Tensor:
+        if self.mix is None:
+            return torch.cat([layers[layer] for layer in self.pooled], dim=2)
+        weights = self.mix.softmax(dim=0)
+        normed = [F.layer_norm(layers[layer], layers[layer].shape[-1:]) for layer in range(len(weights))]
+        return (torch.stack(normed, dim=-1) * weights).sum(dim=-1)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Output:
         """Both parts in a row."""
         return self.suffix(*self.prefix(waveform, lengths))
+
+    @torch.no_grad()
+    def set_probe(self, mean: Tensor, std: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Start from a linear probe: logits = weight @ standardised statistics + bias, (classes, dim).
+
+        The probe's logits become the first directions of the embedding; the others stay random, for
+        the projection heads to use, and the classifier ignores them at first.
+        """
+        assert isinstance(self.norm, Standardise)
+        self.norm.mean.copy_(mean)
+        self.norm.std.copy_(std)
+        classes = len(weight)
+        self.embed.weight[:classes] = weight
+        self.embed.bias[:classes] = bias
+        self.classifier.weight.zero_()
+        self.classifier.weight[:, :classes].copy_(torch.eye(classes))
+        self.classifier.bias.zero_()
 
 
 class Suffix(nn.Module):
@@ -90,5 +133,5 @@ class Suffix(nn.Module):
         self.student = student
 
     def forward(self, states: Tensor, lengths: Tensor | None) -> Output:
-        """states : (batch, frames, states, width)."""
+        """states : (batch, frames, kept, width)."""
         return self.student.suffix(states.float(), lengths)

@@ -9,7 +9,6 @@ run folder/
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,65 +17,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from emodistill.config import TEACHERS, CorpusConfig, Recipe, load_recipe, recipe_toml
-from emodistill.corpora import READERS, Corpus, drop_bad_audio, read_corpus, read_manifest
-from emodistill.errors import ConfigError, CorpusError, ModelError
+from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
+from emodistill.console import say, warn
+from emodistill.corpora.opening import open_corpus
+from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, join, read_predictions, write_predictions
-from emodistill.labels import label_map
 from emodistill.protocol import Protocol, audit, build_protocol, read_protocol
 from emodistill.training.fold import FoldRun
-
-console = Console(stderr=True)
-
-
-def open_corpus(config: CorpusConfig) -> Corpus:
-    """The corpus of a recipe: read, relabelled, with added transcripts; what is dropped is printed."""
-    if config.manifest is not None:
-        corpus = read_manifest(Path(config.manifest), config.columns, config.name)
-        if config.labels != "all":
-            corpus = corpus.relabel(label_map(config.labels or "own"))
-    elif config.root is not None:
-        corpus = read_corpus(config.name, Path(config.root), config.labels)
-    else:
-        raise ConfigError(
-            "the recipe names no data: --set corpus.root=DIR for a known corpus "
-            f"({', '.join(READERS)}), or --set corpus.manifest=utterances.csv"
-        )
-    if config.transcripts is not None:
-        corpus = add_transcripts(corpus, Path(config.transcripts))
-    corpus, problems = drop_bad_audio(corpus)
-    for problem in problems:
-        console.print(f"left out: {problem}", style="yellow")
-    for what, counts in (("dropped", corpus.dropped), ("merged", corpus.merged)):
-        for reason, count in counts.items():
-            console.print(f"{what}: {count} × {reason}")
-    return corpus
-
-
-def add_transcripts(corpus: Corpus, path: Path) -> Corpus:
-    """Take words from a CSV with columns id, transcript, source; ids that the corpus lacks are an error."""
-    import csv
-
-    if not path.is_file():
-        raise CorpusError(f"no transcripts '{path}'; expected a CSV with columns id, transcript, source")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    for column in ("id", "transcript", "source"):
-        if rows and column not in rows[0]:
-            raise CorpusError(f"'{path}' has no column '{column}' (it has {list(rows[0])})")
-    words = {row["id"]: row for row in rows}
-    unknown = sorted(words.keys() - {utterance.id for utterance in corpus})
-    if unknown:
-        raise CorpusError(
-            f"'{path}' has {len(unknown)} ids that '{corpus.name}' lacks, such as '{unknown[0]}'"
-        )
-    utterances = tuple(
-        replace(u, transcript=words[u.id]["transcript"], transcript_source=words[u.id]["source"])
-        if u.id in words
-        else u
-        for u in corpus
-    )
-    return replace(corpus, utterances=utterances)
 
 
 def crossval(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> dict[str, Any]:
@@ -93,26 +40,26 @@ def crossval(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> di
 
 def first_fold(recipe: Recipe) -> str:
     """The name of a recipe's first fold."""
-    return build_protocol(open_corpus(recipe.corpus), recipe.protocol).folds[0].name
+    return build_protocol(open_corpus(recipe.corpus, say), recipe.protocol).folds[0].name
 
 
 def open_run(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> list[FoldRun]:
     """Check data and protocol, write `recipe.toml` and `protocol.json`; the folds to be run."""
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)
-    corpus = open_corpus(recipe.corpus)
+    corpus = open_corpus(recipe.corpus, say)
     protocol = build_protocol(corpus, recipe.protocol)
     found = audit(corpus, protocol, recipe.runtime.workers)
     _claim(recipe, protocol, out)
-    console.print(
+    say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} emotions; "
         f"{len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
     )
     for pair in found.duplicates:
-        console.print(f"identical recordings inside one split: {pair[0]} = {pair[1]}", style="yellow")
+        warn(f"identical recordings inside one split: {pair[0]} = {pair[1]}")
     if found.shared_transcripts:
         share = np.mean(list(found.shared_transcripts.values()))
-        console.print(f"test transcripts that also occur in training: {100 * share:.1f} %")
+        say(f"test transcripts that also occur in training: {100 * share:.1f} %")
     folds = protocol.folds if only is None else [protocol.fold(name) for name in only]
     return [FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}") for fold in folds]
 
@@ -189,14 +136,6 @@ def summarise(table: Predictions) -> dict[str, Any]:
         "pooled": table.scores().as_dict(),
         "by_fold": {name: item.as_dict() for name, item in by_fold.items()},
     }
-
-
-def read_scores(run: Path) -> dict[str, Any]:
-    """The scores of a finished run; raises `ModelError` where it is not finished."""
-    path = run / "scores.json"
-    if not path.is_file():
-        raise ModelError(f"'{run}' has no scores.json: the run is not finished; run the same command again")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def show(scores: dict[str, Any], to: Console) -> None:

@@ -1,7 +1,7 @@
 """What a model sees: sources of inputs, the dataset, and batches that depend on (seed, epoch) alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,25 +38,35 @@ def view_of(config: AugmentConfig, seed: int, epoch: int, utterance: str) -> int
     return epoch + 1 if config.views == 0 else stable_seed("view", seed, epoch, utterance) % config.views
 
 
+HELD_BYTES = 512 * 2**20  # of waveforms that a source keeps in memory instead of making them again
+
+
 @dataclass(frozen=True)
 class WaveformSource:
-    """Conditioned, augmented waveforms (samples,)."""
+    """Conditioned, augmented waveforms (samples,). Views that come again are kept, as far as memory goes."""
 
     utterances: Sequence[Utterance]
     audio: AudioConfig
     augment: AugmentConfig
     seed: int
+    held: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def __call__(self, index: int, epoch: int) -> Tensor:
         return self.at_view(index, view_of(self.augment, self.seed, epoch, self.utterances[index].id))
 
     def at_view(self, index: int, view: int) -> Tensor:
         """The waveform of one view."""
+        if (index, view) in self.held:
+            return self.held[index, view]
         utterance = self.utterances[index]
         waveform = augment(conditioned(utterance, self.audio), self.augment, view, utterance.id)
         shortest = SAMPLE_RATE // 20
         padded = np.pad(waveform, (0, max(0, shortest - len(waveform))))
-        return torch.from_numpy(padded)
+        made = torch.from_numpy(padded)
+        comes_again = view == 0 or self.augment.views > 0
+        if comes_again and sum(item.nbytes for item in self.held.values()) < HELD_BYTES:
+            self.held[index, view] = made
+        return made
 
     def size(self, index: int) -> float:
         path = self.utterances[index].path
@@ -185,12 +195,19 @@ def _collate_targets(rows: Sequence[dict[str, Tensor]]) -> Targets:
 class Batches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index), a function of (seed, epoch); the same over any number of processes.
 
-    Indices are shuffled, then sorted by size within groups of eight batches, so that little is padded.
+    Indices are shuffled, then sorted by size within groups of `bucket` batches, so that less is padded.
     A batch is shared out over `world` processes; each takes every world-th utterance of it.
     """
 
     def __init__(
-        self, dataset: UtteranceDataset, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+        self,
+        dataset: UtteranceDataset,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        bucket: int = 1,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.batch_size, self.epoch, self.rank, self.world = batch_size, epoch, rank, world
         self.sizes = np.array([dataset.source.size(index) for index in range(len(dataset))])
@@ -198,7 +215,7 @@ class Batches(Sampler[list[tuple[int, int]]]):
         if epoch != CLEAN:
             rng = np.random.default_rng(stable_seed("batches", seed, epoch))
             shuffled = rng.permutation(len(dataset))
-            group = 8 * batch_size
+            group = bucket * batch_size
             parts = [shuffled[start : start + group] for start in range(0, len(shuffled), group)]
             ordered = np.concatenate([part[np.argsort(self.sizes[part], kind="stable")] for part in parts])
             batches = self._split(ordered)

@@ -7,7 +7,7 @@ dropout are functions of the seed and the step, and the state is saved at the en
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,6 +92,15 @@ class Learner(lightning.LightningModule):
             return {"loss": hard}
         return distillation_loss(output, hard, batch.targets, self.distillation)
 
+    def on_train_start(self) -> None:
+        self._stop_if_out_of_patience()  # a resumed run may have been killed just before it stopped
+        for logger in self.loggers:
+            if isinstance(logger, CSVLogger):  # begins its file anew
+                self._log(logger, self.history)
+
+    def on_train_epoch_start(self) -> None:
+        self.model.train()  # whatever mode it was loaded or last scored in
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of (seed, batch), so that a resumed run draws what an unbroken one draws.
         torch.manual_seed(stable_seed("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank))
@@ -107,7 +116,7 @@ class Learner(lightning.LightningModule):
         step = self.global_step
         decay = min(self.optim.ema, (1 + step) / (10 + step))
         for name, value in self._trained().items():
-            if name in self.average:
+            if name in self.average and value.is_floating_point():
                 self.average[name].lerp_(value, 1 - decay)
             else:
                 self.average[name] = value.clone()
@@ -122,7 +131,7 @@ class Learner(lightning.LightningModule):
             self.log("dev_ua", row["dev_ua"], prog_bar=True, logger=False)
         self.history.append(row)
         for logger in self.loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=self.current_epoch)
+            self._log(logger, [row])
         ua = row.get("dev_ua", -1.0)
         if self.dev_set is None or self.optim.select == "last" or ua > self.best[0]:
             self.best = (ua, self.current_epoch + 1)
@@ -131,9 +140,17 @@ class Learner(lightning.LightningModule):
                     {k: v.detach().cpu().contiguous() for k, v in weights.items()},
                     self.folder / "best.safetensors",
                 )
-        waited = self.current_epoch + 1 - self.best[1]
+        self._stop_if_out_of_patience()
+
+    def _stop_if_out_of_patience(self) -> None:
+        waited = len(self.history) - self.best[1]
         if self.optim.patience is not None and waited >= self.optim.patience:
             self.trainer.should_stop = True
+
+    @staticmethod
+    def _log(logger: Any, rows: Sequence[dict[str, float]]) -> None:
+        for row in rows:
+            logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=int(row["epoch"]) - 1)
 
     def _dev_ua(self, weights: dict[str, Tensor]) -> float:
         """UA on dev; every process scores all of it, so nothing is repeated or dropped."""
@@ -177,7 +194,9 @@ class Learner(lightning.LightningModule):
         """The batches of an epoch, this process's share of each."""
         trainer = self._trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Batches(self.train_set, self.optim.batch_size, self.seed, epoch, rank, world)
+        return Batches(
+            self.train_set, self.optim.batch_size, self.seed, epoch, self.optim.bucket, rank, world
+        )
 
     def train_dataloader(self) -> Any:
         return loader(self.train_set, self.train_batches(self.current_epoch), self.loaders)
@@ -233,6 +252,7 @@ def fit(
     done = folder / "fit.json"
     if not done.is_file():
         learner = Learner(model, train, dev, optim, distillation, folder, seed, num_classes, runtime.loaders)
+        model.train()  # transformers hands pretrained models over in eval mode
         with _quiet_lightning():
             trainer = _trainer(optim, folder, runtime, stop_after)
             resume = folder / "last.ckpt"
@@ -240,11 +260,19 @@ def fit(
         if not trainer.is_global_zero:
             raise SystemExit(0)  # the first process goes on alone
         result = FitResult(learner.best[1], learner.best[0] if dev is not None else None, learner.history)
-        done.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+        partial = folder / "fit.partial"
+        partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+        partial.replace(done)
         (folder / "last.ckpt").unlink(missing_ok=True)
     model.load_state_dict(load_file(folder / "best.safetensors"), strict=False)
     model.eval()
     return FitResult.read(done)
+
+
+def device_of(runtime: RuntimeConfig) -> torch.device:
+    """Where a single process runs a model: the GPU, where there is one and it is wanted."""
+    wanted = runtime.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if wanted else "cpu")
 
 
 @torch.no_grad()
@@ -309,8 +337,13 @@ def _quiet_lightning() -> Iterator[None]:
             "does not have many workers",
             "Checkpoint directory",
             "No `?val_dataloader",
+            "Found .* eval mode",
             "You defined a `validation",
+            "Experiment logs directory",
+            ".*LeafSpec",
         ):
             warnings.filterwarnings("ignore", message=f".*{advice}")
-        yield
-    logger.setLevel(level)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

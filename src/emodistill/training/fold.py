@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from emodistill.config import Recipe, stable_seed
+from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
@@ -26,11 +26,9 @@ from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.protocol import Fold, audit_teacher
 from emodistill.training.data import UtteranceDataset
-from emodistill.training.fit import FitResult, fit, infer
+from emodistill.training.fit import FitResult, device_of, fit, infer
 from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
 from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden
-
-console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class FoldRun:
     def _has_input(self, teacher: str) -> bool:
         if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
             return True
-        console.print("no transcripts in training: the linguistic teacher is left out", style="yellow")
+        warn("no transcripts in training: the linguistic teacher is left out")
         return False
 
     def _phase(self, phase: Phase) -> tuple[dict[str, tuple[Stage, nn.Module]], dict[str, int]]:
@@ -126,7 +124,7 @@ class FoldRun:
         self._audit(found.training_ids, phase, stage.name)
         result = FitResult.read(folder / "fit.json")
         shown = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f}"
-        console.print(f"fold {self.fold.name} · {phase.name} · {stage.name}: {result.epochs} epochs{shown}")
+        say(f"fold {self.fold.name} · {phase.name} · {stage.name}: {result.epochs} epochs{shown}")
         return found.model, result.epochs
 
     def _train_new(
@@ -138,7 +136,9 @@ class FoldRun:
         torch.manual_seed(seed)
         model, initial_ids = stage.start(train)
         self._audit(initial_ids, phase, f"initial {stage.name}")
-        rows = {name: TargetRows(found, self.recipe.augment, seed) for name, found in targets.items()}
+        position = {utterance.id: row for row, utterance in enumerate(phase.train)}
+        order = [position[utterance.id] for utterance in train]
+        rows = {name: TargetRows(found, order, self.recipe.augment, seed) for name, found in targets.items()}
         fit(
             stage.trained(model),
             UtteranceDataset(stage.source(model, train, seed), self._labels(train), rows),
@@ -163,7 +163,10 @@ class FoldRun:
 
     def _infer(self, stage: Stage, model: nn.Module, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         dataset = UtteranceDataset(stage.source(model, utterances, NO_VIEWS), [0] * len(utterances))
-        return infer(stage.trained(model), dataset, stage.optim.batch_size)
+        device = device_of(self.recipe.runtime)
+        said = infer(stage.trained(model.to(device)), dataset, stage.optim.batch_size, device)
+        model.cpu()
+        return said
 
     # --- targets ---------------------------------------------------------------------------------
 
@@ -177,6 +180,8 @@ class FoldRun:
             known = [utterance for utterance in phase.train if stage.uses(utterance)]
             if how == "in-sample":
                 said = self._infer(stage, model, known)
+            elif stage.name == "acoustic" and self.recipe.acoustic.run is not None:
+                raise ConfigError("out-of-fold targets need a teacher trained here: unset acoustic.run")
             else:
                 said = self._out_of_fold(stage, known, phase, epochs)
             made = _spread(ids, [utterance.id for utterance in known], said)

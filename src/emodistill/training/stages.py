@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
 from emodistill.audio import content_hash
@@ -15,6 +16,7 @@ from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, S
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError
 from emodistill.features import ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
+from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
@@ -153,9 +155,46 @@ class SpeechStage(Stage):
         num_views = max(1, self.views.views) if seed != NO_VIEWS else 1
         return cached_states(model, utterances, self.recipe.audio, self.views, num_views, seed)
 
+    def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
+        model, ids = super().start(train)
+        assert isinstance(model, Student)
+        if self.config.probe is not None:
+            source = self.source(model, train, 0)
+            assert isinstance(source, StateSource)
+            fit_probe(model, source, [utterance.emotion or "" for utterance in train], self.config.probe)
+        return model, ids
+
     def trained(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, Student)
         return Suffix(model) if self.config.frozen else model
+
+
+PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training split
+
+
+@torch.no_grad()
+def fit_probe(student: Student, source: StateSource, emotions: Sequence[str], shrinkage: float) -> None:
+    """Start a student from linear discriminant analysis of its pooled statistics, over all views.
+
+    Within-class covariance Σ is shrunk to (1 − s) Σ + s tr(Σ)/dim I (Ledoit & Wolf 2004). The logits are
+    scaled to a fixed spread, since a probe's own confidence on the data it was fitted on is too high.
+    """
+    views = range(len(source.keys[0]))
+    rows = [student.statistics(source.at_view(i, v).float()) for v in views for i in range(len(source.ids))]
+    x = torch.stack(rows)
+    mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
+    z = ((x - mean) / std).double().numpy()
+    truth = list(emotions) * len(views)
+    probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(z, truth)
+    order = [list(probe.classes_).index(name) for name in LabelSet.of(emotions)]
+    coef, intercept = probe.coef_, probe.intercept_
+    if len(order) == 2:  # then scikit-learn gives the difference of the two alone
+        coef, intercept = (np.concatenate([-item / 2, item / 2]) for item in (coef, intercept))
+    weight, bias = coef[order], intercept[order]
+    scale = PROBE_SPREAD / (z @ weight.T + bias).std()
+    student.set_probe(
+        mean, std, torch.from_numpy(weight * scale).float(), torch.from_numpy(bias * scale).float()
+    )
 
 
 NO_VIEWS = -1  # a seed for sources that are only ever read clean
@@ -201,7 +240,7 @@ def cached_states(
 
 def _prefix_hash(student: Student) -> str:
     """The frozen prefix by its weights: two backbones of one name never share a cache."""
-    digest = hashlib.sha256(f"{student.config.frozen}|{student.num_states}".encode())
+    digest = hashlib.sha256(f"{student.config.frozen}|{student.kept}".encode())
     trained = {id(value) for value in student.parameters() if value.requires_grad}
     for name, value in sorted(student.backbone.state_dict(keep_vars=True).items()):
         if id(value) not in trained:

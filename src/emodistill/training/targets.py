@@ -54,12 +54,13 @@ class TargetRows:
     """Targets as the dataset reads them: hidden states follow the view that the student sees."""
 
     targets: TeacherTargets
+    rows: Sequence[int]  # index in the student's dataset -> row of the targets
     augment: AugmentConfig
     seed: int
 
     def row(self, index: int, epoch: int) -> dict[str, Tensor]:
         """The targets of an utterance in an epoch."""
-        found = self.targets
+        found, index = self.targets, self.rows[index]
         row = {
             "logits": found.logits[index],
             "embedding": found.embedding[index],

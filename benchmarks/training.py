@@ -1,0 +1,180 @@
+"""Training, side by side in one run: what distillation, cached targets and a cached prefix cost or save.
+
+    python benchmarks/training.py RAVDESS WHISPER_DIR [--utterances 48] [--rounds 5]
+
+Prints medians of paired ratios. The three steps take turns, batch by batch, over the same utterances:
+
+* plain: fine-tune the student on hard labels;
+* distilled: the same, with logit and embedding targets of two teachers read from disk;
+* teachers inside: the same, with both teachers run on every batch instead: eGeMAPS and the prosodic
+  ResNet, and a text encoder of BERT-base's size (random weights: speed does not care).
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertModel
+
+from emodistill.config import (
+    AudioConfig,
+    AugmentConfig,
+    DistillationConfig,
+    LinguisticConfig,
+    ProsodicConfig,
+    StudentConfig,
+)
+from emodistill.corpora import Utterance, read_corpus
+from emodistill.distillation import Targets, distillation_loss, hard_label_loss
+from emodistill.features import ArrayCache, conditioned, extract_llds
+from emodistill.models.backbones import load_backbone
+from emodistill.models.linguistic import LinguisticTeacher, _word_tokenizer
+from emodistill.models.prosodic import ProsodicTeacher, planes
+from emodistill.models.student import Student, Suffix
+from emodistill.training import stages
+from emodistill.training.data import Batch, Batches, UtteranceDataset, WaveformSource, collate
+from emodistill.training.targets import TargetRows, TeacherTargets
+
+AUDIO = AudioConfig()
+VIEWS = AugmentConfig()
+CLASSES = 8
+DIM = 128
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("backbone", type=str)
+    parser.add_argument("--utterances", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    utterances = list(read_corpus("ravdess", given.corpus).utterances)[:: 1440 // given.utterances]
+    with tempfile.TemporaryDirectory() as folder:
+        _steps(utterances[: given.utterances], given.backbone, given.rounds, Path(folder))
+        _prefix(utterances[: given.utterances], given.backbone, given.rounds, Path(folder))
+
+
+def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path) -> None:
+    config = StudentConfig(backbone=backbone, layers=3)
+    student = Student(
+        load_backbone(backbone, 3), config, CLASSES, {"prosodic": DIM, "linguistic": DIM}
+    ).train()
+    prosodic = ProsodicTeacher(ProsodicConfig(), CLASSES).eval()
+    words = [utterance.transcript or "" for utterance in utterances]
+    bert = BertModel(BertConfig(), add_pooling_layer=False)
+    linguistic = LinguisticTeacher(LinguisticConfig(), CLASSES, bert, _word_tokenizer(words)).eval()
+    distillation = DistillationConfig()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5)
+    source = WaveformSource(utterances, AUDIO, VIEWS, 0)
+    labels = [index % CLASSES for index in range(len(utterances))]
+    ids = tuple(utterance.id for utterance in utterances)
+    tables = {}
+    for name in ("prosodic", "linguistic"):
+        made = TeacherTargets(
+            ids,
+            torch.randn(len(ids), CLASSES),
+            torch.randn(len(ids), DIM),
+            torch.ones(len(ids), dtype=torch.bool),
+        )
+        made.write(folder / f"{name}.safetensors", name, "in-sample")
+        tables[name] = TargetRows(
+            TeacherTargets.read(folder / f"{name}.safetensors", ids), range(len(ids)), VIEWS, 0
+        )
+    plain = UtteranceDataset(source, labels)
+    taught = UtteranceDataset(source, labels, tables)
+
+    def update(batch: Batch, targets: dict[str, Targets]) -> None:
+        output = student(batch.inputs, batch.lengths)
+        hard = hard_label_loss(output.logits, batch.labels)
+        loss = distillation_loss(output, hard, targets, distillation)["loss"] if targets else hard
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def ask(batch: Batch) -> dict[str, Targets]:
+        chosen = [utterances[index] for index in batch.indices.tolist()]
+        llds = [
+            planes(extract_llds(conditioned(u, AUDIO)), prosodic.mean.numpy(), prosodic.std.numpy())
+            for u in chosen
+        ]
+        tokens = [linguistic.tokenize(utterance.transcript or "") for utterance in chosen]
+        known = torch.ones(len(chosen), dtype=torch.bool)
+        said = {}
+        for name, model, inputs in (
+            ("prosodic", prosodic, [torch.from_numpy(x) for x in llds]),
+            ("linguistic", linguistic, tokens),
+        ):
+            padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
+            output = model(padded, torch.tensor([len(item) for item in inputs]))
+            said[name] = Targets(output.logits, output.embedding, known)
+        return said
+
+    def run(dataset: UtteranceDataset, keys: list[tuple[int, int]], inside: bool) -> float:
+        started = time.perf_counter()
+        batch = collate([dataset[key] for key in keys])
+        update(batch, ask(batch) if inside else batch.targets)
+        return time.perf_counter() - started
+
+    distilled: list[float] = []
+    inside: list[float] = []
+    plains: list[float] = []
+    for epoch in range(rounds + 1):
+        for keys in Batches(plain, 16, 0, epoch):
+            one, two, three = run(plain, keys, False), run(taught, keys, False), run(taught, keys, True)
+            if epoch:  # the first warms up
+                plains.append(one)
+                distilled.append(two / one)
+                inside.append(three / two)
+    print(
+        f"student: first 3 layers of {Path(backbone).name}, all trained, batches of 16, {len(plains)} steps each"
+    )
+    print(f"plain step: {statistics.median(plains):.3f} s (median)")
+    print(f"distilled / plain: {statistics.median(distilled):.3f} (median of paired ratios)")
+    print(f"teachers inside the step / distilled: {statistics.median(inside):.2f}")
+
+
+def _prefix(utterances: list[Utterance], backbone: str, rounds: int, folder: Path) -> None:
+    config = StudentConfig(backbone=backbone, layers=3, frozen=2)
+    student = Student(load_backbone(backbone, 3), config, CLASSES, {}).train()
+    labels = [index % CLASSES for index in range(len(utterances))]
+    stages.cache_folder = lambda: folder  # type: ignore[assignment]
+    started = time.perf_counter()
+    cached = stages.cached_states(student, utterances, AUDIO, VIEWS, 1, 0)
+    filling = time.perf_counter() - started
+    assert isinstance(cached.cache, ArrayCache)
+    student.train()
+    optimizer = torch.optim.AdamW([value for value in student.parameters() if value.requires_grad], lr=1e-5)
+
+    def epoch(dataset: UtteranceDataset, forward: Callable[..., object], number: int) -> float:
+        started = time.perf_counter()
+        for keys in Batches(dataset, 16, 0, number):
+            batch = collate([dataset[key] for key in keys])
+            loss = hard_label_loss(forward(batch.inputs, batch.lengths).logits, batch.labels)  # type: ignore[attr-defined]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return time.perf_counter() - started
+
+    plain = UtteranceDataset(WaveformSource(utterances, AUDIO, VIEWS, 0), labels)
+    from_cache = UtteranceDataset(cached, labels)
+    ratios = []
+    for number in range(rounds + 1):
+        without, with_cache = epoch(plain, student, number), epoch(from_cache, Suffix(student), number)
+        if number:
+            ratios.append(without / with_cache)
+    print(f"2 of 3 layers frozen, {len(utterances)} utterances: filling the cache {filling:.1f} s, once")
+    print(f"epoch without cache / with: {statistics.median(ratios):.2f} (median of paired ratios)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The corpus that a recipe names: read, relabelled, completed with transcripts, and checked."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from emodistill.config import CorpusConfig
+from emodistill.corpora import READERS, Corpus, drop_bad_audio, read_corpus, read_manifest
+from emodistill.demo import CORPUS as DEMO
+from emodistill.errors import ConfigError, CorpusError
+from emodistill.labels import LABEL_MAPS, label_map
+
+
+def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
+    """Read the corpus of a recipe; whatever is left out, dropped or merged is told to `say`."""
+    if config.manifest is None and config.root is None and config.name == "demo":
+        corpus = read_manifest(DEMO / "utterances.csv", name="demo")
+    elif config.manifest is not None:
+        corpus = read_manifest(Path(config.manifest), config.columns, config.name)
+        if config.labels not in (None, "all"):
+            corpus = corpus.relabel(label_map(config.labels))
+    elif config.root is not None:
+        corpus = read_corpus(config.name, Path(config.root), config.labels)
+    else:
+        raise ConfigError(
+            f"the recipe names no data for '{config.name}': --set corpus.root=DIR for a known corpus "
+            f"({', '.join(READERS)}), or --set corpus.manifest=utterances.csv"
+        )
+    corpus = corpus.relabel(LABEL_MAPS["own"])  # nothing can be learned without an emotion
+    if config.transcripts is not None:
+        corpus = add_transcripts(corpus, Path(config.transcripts))
+    corpus, problems = drop_bad_audio(corpus)
+    for problem in problems:
+        say(f"left out: {problem}")
+    for what, counts in (("merged", corpus.merged), ("dropped", corpus.dropped)):
+        for reason, count in counts.items():
+            say(f"{what}: {count} × {reason}")
+    return corpus
+
+
+def add_transcripts(corpus: Corpus, path: Path) -> Corpus:
+    """Take words from a CSV with columns id, transcript, source; ids that the corpus lacks are an error."""
+    if not path.is_file():
+        raise CorpusError(f"no transcripts '{path}'; expected a CSV with columns id, transcript, source")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    for column in ("id", "transcript", "source"):
+        if rows and column not in rows[0]:
+            raise CorpusError(f"'{path}' has no column '{column}' (it has {list(rows[0])})")
+    words = {row["id"]: ((row["transcript"] or "").strip() or None, row["source"]) for row in rows}
+    unknown = sorted(words.keys() - {utterance.id for utterance in corpus})
+    if unknown:
+        raise CorpusError(
+            f"'{path}' has {len(unknown)} ids that '{corpus.name}' lacks, such as '{unknown[0]}'"
+        )
+    utterances = tuple(
+        replace(u, transcript=words[u.id][0], transcript_source=words[u.id][1]) if u.id in words else u
+        for u in corpus
+    )
+    return replace(corpus, utterances=utterances)

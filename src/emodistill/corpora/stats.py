@@ -1,0 +1,75 @@
+"""What a corpus holds: utterances per emotion and speaker, hours; and a drawing of it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from emodistill.corpora.base import Corpus, Utterance
+from emodistill.errors import CorpusError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts of a corpus."""
+
+    num_utterances: int
+    num_speakers: int
+    hours: float  # 0 where there is no audio
+    emotions: tuple[str, ...]  # "none" last, where utterances have no agreed emotion
+    by_speaker: dict[str, Counter[str]]  # speaker -> emotion -> utterances
+    minutes: dict[str, float]  # speaker -> minutes of audio
+
+
+def summarise(corpus: Corpus) -> Stats:
+    """Count a corpus; reads the headers of its audio alone."""
+    by_speaker = {speaker: Counter[str]() for speaker in corpus.speakers}
+    seconds = dict.fromkeys(corpus.speakers, 0.0)
+    for utterance in corpus:
+        by_speaker[utterance.speaker][utterance.emotion or "none"] += 1
+        seconds[utterance.speaker] += _duration_s(utterance)
+    unlabelled = ("none",) if any(utterance.emotion is None for utterance in corpus) else ()
+    return Stats(
+        num_utterances=len(corpus),
+        num_speakers=len(corpus.speakers),
+        hours=sum(seconds.values()) / 3600,
+        emotions=(*corpus.labels.names, *unlabelled),
+        by_speaker=by_speaker,
+        minutes={speaker: value / 60 for speaker, value in seconds.items()},
+    )
+
+
+def draw(stats: Stats, path: Path) -> None:
+    """Draw utterances per speaker, stacked by emotion, to a file that matplotlib can write."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise CorpusError(f"cannot draw to '{path}': expected .png, .svg or .pdf")
+    figure = Figure(figsize=(max(6.0, 0.32 * stats.num_speakers + 3), 4.5), layout="constrained")
+    axes = figure.subplots()
+    speakers = list(stats.by_speaker)
+    bottom = [0] * len(speakers)
+    for emotion in stats.emotions:
+        counts = [stats.by_speaker[speaker][emotion] for speaker in speakers]
+        axes.bar(speakers, counts, bottom=bottom, label=f"{emotion} ({sum(counts)})", width=0.8)
+        bottom = [below + count for below, count in zip(bottom, counts, strict=True)]
+    axes.set_xlabel("speaker")
+    axes.set_ylabel("utterances")
+    axes.set_title(f"{stats.num_utterances} utterances, {stats.num_speakers} speakers, {stats.hours:.2f} h")
+    axes.tick_params(axis="x", rotation=90 if len(speakers) > 12 else 0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _duration_s(utterance: Utterance) -> float:
+    if utterance.path is None:
+        return 0.0
+    if not utterance.path.is_file():
+        raise CorpusError(f"'{utterance.id}': audio missing at '{utterance.path}'")
+    whole = float(soundfile.info(utterance.path).duration)
+    return min(utterance.end_s or whole, whole) - (utterance.start_s or 0.0)

@@ -1,0 +1,93 @@
+"""`emodistill demo`: the whole method on the embedded corpus, and one table of what each teacher gave."""
+
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from emodistill.config import Recipe, load_recipe
+from emodistill.demo import CORPUS
+from emodistill.evaluation.predictions import read_predictions
+from emodistill.export import export_run
+from emodistill.recognizer import Recognizer
+from emodistill.training.crossval import crossval
+
+# Name of the student -> the teachers it listens to. The first trains both teachers for all of them.
+STUDENTS: dict[str, tuple[str, ...]] = {
+    "both teachers": ("prosodic", "linguistic"),
+    "prosodic teacher": ("prosodic",),
+    "linguistic teacher": ("linguistic",),
+    "no teacher": (),
+}
+
+
+def tell(out: Path, console: Console, recipe: Recipe | None = None) -> dict[str, float]:
+    """Train, compare, export and predict, into a folder; returns mean test UA by row of the table."""
+    recipe = recipe or load_recipe("demo")
+    started = time.monotonic()
+    console.print(
+        "A synthetic corpus: ten voices, four emotions. Words and prosody each tell something of the emotion "
+        "and err apart, so each teacher knows what the other does not. The student hears only the waveform."
+    )
+    table: dict[str, tuple[str, float, float]] = {}
+    uas: dict[str, float] = {}
+    first = out / "both-teachers"
+    for name, teachers in STUDENTS.items():
+        run = out / name.replace(" ", "-")
+        for teacher in teachers if run != first else ():
+            _share(first, run, teacher)
+        distillation = recipe.distillation.model_copy(update={"teachers": teachers})
+        scores = crossval(recipe.model_copy(update={"distillation": distillation}), run)
+        entries = {"student": name} if run != first else {"student": name, **{t: t for t in teachers}}
+        for model, shown in entries.items():
+            found = scores["models"][model]["test"]["mean_over_folds"]["ua"]
+            hears = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript"}.get(
+                model, "the waveform"
+            )
+            key = f"student, {shown}" if model == "student" else f"{shown} teacher"
+            table[key] = (hears, found["mean"], found["sd"])
+            uas[key] = found["mean"]
+    _print(table, console)
+    with console.status("exporting, and comparing with torch"):
+        card = export_run(first, out / "exported")
+    _predict(out / "exported", first, card.fold, console)
+    console.print(
+        f"{time.monotonic() - started:.0f} s. Next: emodistill predict YOUR.wav --model {out / 'exported'}"
+    )
+    return uas
+
+
+def _share(source: Path, run: Path, teacher: str) -> None:
+    """Take over a teacher that an equal recipe has trained, instead of training its twin."""
+    for trained in sorted(source.glob(f"fold-*/select/{teacher}")):
+        target = run / trained.relative_to(source)
+        if not target.exists():
+            shutil.copytree(trained, target)
+
+
+def _print(rows: dict[str, tuple[str, float, float]], console: Console) -> None:
+    table = Table(title="What each teacher gave: UA (%) on speakers never heard, mean ± sd over folds")
+    for column in ("model", "hears", "UA"):
+        table.add_column(column, justify="right" if column == "UA" else "left")
+    order = ["prosodic teacher", "linguistic teacher", "student, no teacher", "student, prosodic teacher",
+             "student, linguistic teacher", "student, both teachers"]  # fmt: skip
+    for name in order:
+        hears, mean, sd = rows[name]
+        table.add_row(name, hears, f"{100 * mean:.1f} ± {100 * sd:.1f}")
+    console.print(table)
+
+
+def _predict(model: Path, run: Path, fold: str, console: Console) -> None:
+    recognizer = Recognizer(model)
+    held_out = read_predictions(run / f"fold-{fold}" / "predictions.csv")
+    table = Table(title="The exported student, without torch, on voices that it has never heard")
+    for column in ("file", "truth", "predicted", "confidence"):
+        table.add_column(column)
+    for index in range(0, len(held_out), max(1, len(held_out) // 8)):
+        name = held_out.utterances[index]
+        path = next(CORPUS.glob(f"audio/*/{name}.*"))
+        said = recognizer.predict(path)
+        table.add_row(path.name, held_out.emotions[index], said.emotion or "–", f"{said.confidence:.2f}")
+    console.print(table)

@@ -1,0 +1,235 @@
+"""Small things to test with: speech-like sounds, a fake corpus, tiny pretrained models, a short recipe."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+RATE = 16_000  # Hz
+EMOTIONS = ("angry", "sad")
+WORDS = {
+    "angry": ("stop that now", "no never again", "get out of here"),
+    "sad": ("i miss her so", "it is all gone", "nobody came today"),
+    "happy": ("what a lovely day", "we won the game", "she said yes"),
+    "neutral": ("the train is here", "put it on the table", "it is ten o'clock"),
+}
+_F0_HZ = {"angry": 220.0, "sad": 110.0, "happy": 180.0, "neutral": 140.0}
+
+
+def speech(
+    length_s: float = 0.5, f0_hz: float = 150.0, seed: int = 0, rate_hz: int = RATE
+) -> np.ndarray:
+    """Harmonics of a gliding F0 under syllable-like loudness, and a little noise: float32, peak 0.5."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(length_s * rate_hz)) / rate_hz
+    glide = 1 + 0.15 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time + rng.uniform(0, 6))
+    phase = 2 * np.pi * np.cumsum(f0_hz * glide) / rate_hz
+    voice = sum(np.sin(k * phase + rng.uniform(0, 6)) / k ** rng.uniform(0.8, 1.4) for k in range(1, 12))
+    syllables = 0.3 + np.abs(np.sin(2 * np.pi * rng.uniform(2, 4) * time + rng.uniform(0, 3)))
+    out = voice * syllables + 0.02 * rng.standard_normal(len(time))
+    return (0.5 * out / np.abs(out).max()).astype(np.float32)
+
+
+def corpus_folder(
+    folder: Path,
+    speakers: int = 6,
+    emotions: Sequence[str] = EMOTIONS,
+    each: int = 3,
+    silent_words: int = 5,
+) -> Path:
+    """Wav files and their `utterances.csv`; every `silent_words`-th utterance has no transcript."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for speaker in range(speakers):
+        for emotion in emotions:
+            for take in range(each):
+                number = len(rows)
+                name = f"s{speaker}_{emotion}_{take}"
+                pitch = _F0_HZ[emotion] * (1 + 0.04 * speaker)
+                sound = speech(0.3 + 0.06 * (number % 6), pitch, seed=number)
+                soundfile.write(folder / f"{name}.wav", sound, RATE)
+                words = WORDS[emotion][take % 3] if number % silent_words else ""
+                rows.append(
+                    {"id": name, "path": f"{name}.wav", "speaker": f"s{speaker}", "emotion": emotion,
+                     "session": f"S{speaker // 2}", "transcript": words}
+                )  # fmt: skip
+    return write_rows(folder / "utterances.csv", rows)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Rows as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# --- recipes -------------------------------------------------------------------------------------
+
+OPTIM = {"epochs": 2, "batch_size": 8, "lr": 3e-3}
+
+
+def recipe_data(manifest: Path, **sections: Any) -> dict[str, Any]:
+    """A short recipe over a manifest as data; `sections` are merged into it, two levels deep."""
+    data: dict[str, Any] = {
+        "name": "tiny",
+        "corpus": {"name": "fake", "manifest": str(manifest)},
+        "protocol": {"kind": "k-fold", "folds": 3, "refit": True},
+        "augment": {"views": 2, "noise_snr_db": [10.0, 30.0]},
+        "prosodic": {"width": 8, "embedding_dim": 8, "optim": OPTIM},
+        "linguistic": {"encoder": "scratch", "embedding_dim": 8, "optim": OPTIM},
+        "student": {"backbone": "compact", "layers": 1, "width": 16, "embedding_dim": 16, "optim": OPTIM},
+        "runtime": {"accelerator": "cpu", "devices": 1, "threads": 1, "workers": 1},
+    }
+    for name, value in sections.items():
+        if isinstance(value, dict) and isinstance(data.get(name), dict):
+            data[name] = {**data[name], **value}
+        else:
+            data[name] = value
+    return data
+
+
+def recipe(manifest: Path, **sections: Any) -> Any:
+    """The same, validated."""
+    from emodistill.config import parse_recipe
+
+    return parse_recipe(recipe_data(manifest, **sections))
+
+
+# --- tiny pretrained models ----------------------------------------------------------------------
+
+_SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+}  # fmt: skip
+_SPEECH = {
+    **_SMALL, "conv_dim": (16,) * 7, "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+    "conv_kernel": (10, 3, 3, 3, 3, 2, 2), "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+
+
+def lively(model: Any, seed: int = 0) -> Any:
+    """Random weights large enough that an answer depends on the input; the initial ones barely do."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim > 1 and "positions" not in name:
+                spread = (value[0].numel()) ** -0.5
+                value.copy_(spread * torch.randn(value.shape, generator=generator))
+            elif value.ndim == 1:
+                value.add_(0.1 * torch.randn(value.shape, generator=generator))
+    return model.eval()
+
+
+def _save(model: Any, folder: Path) -> Path:
+    lively(model).save_pretrained(folder)
+    return folder
+
+
+def whisper_encoder() -> Any:
+    """A Whisper encoder of two layers and width 32, for 30 s."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    shape = WhisperConfig(
+        d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48, decoder_layers=1,
+        decoder_attention_heads=2, decoder_ffn_dim=48, num_mel_bins=80, vocab_size=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )  # fmt: skip
+    return WhisperEncoder(shape)
+
+
+def hubert(norm: str = "group") -> Any:
+    """HuBERT base (`group`) or large (`layer`) in small."""
+    from transformers import HubertConfig, HubertModel
+
+    stable = norm == "layer"
+    return HubertModel(
+        HubertConfig(**_SPEECH, feat_extract_norm=norm, do_stable_layer_norm=stable, conv_bias=stable)
+    )
+
+
+def wav2vec2() -> Any:
+    """wav2vec 2.0 base in small."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    return Wav2Vec2Model(Wav2Vec2Config(**_SPEECH, feat_extract_norm="group"))
+
+
+def wavlm(norm: str = "group") -> Any:
+    """WavLM base in small."""
+    from transformers import WavLMConfig, WavLMModel
+
+    stable = norm == "layer"
+    return WavLMModel(
+        WavLMConfig(
+            **_SPEECH, feat_extract_norm=norm, do_stable_layer_norm=stable, conv_bias=stable,
+            num_buckets=32, max_bucket_distance=80,
+        )
+    )  # fmt: skip
+
+
+def _bert(folder: Path) -> Path:
+    """A BERT of two layers with a word-level tokenizer over the words of the fake corpus."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+    from tokenizers.models import WordLevel
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = sorted({word for lines in WORDS.values() for line in lines for word in line.split()})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: index for index, word in enumerate([*special, *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]",
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    return _save(BertModel(BertConfig(**_SMALL, vocab_size=len(vocabulary))), folder)
+
+
+PRETRAINED: dict[str, Callable[[Path], Path]] = {
+    "whisper": lambda folder: _save(whisper_encoder(), folder),
+    "hubert": lambda folder: _save(hubert(), folder),
+    "hubert-layer": lambda folder: _save(hubert("layer"), folder),
+    "wav2vec2": lambda folder: _save(wav2vec2(), folder),
+    "wavlm": lambda folder: _save(wavlm(), folder),
+    "bert": _bert,
+}
+SPEECH_MODELS = ("whisper", "hubert", "hubert-layer", "wav2vec2", "wavlm")
+
+
+# --- a model and data for the training loop -------------------------------------------------------
+
+
+def student(backbone: Any, **config: Any) -> Any:
+    """A lively student over a backbone: four emotions, heads for two teachers."""
+    import torch
+
+    from emodistill.config import StudentConfig
+    from emodistill.models.student import Student
+
+    made = Student(
+        backbone, StudentConfig(**{"backbone": "x", "embedding_dim": 16, **config}), 4,
+        {"prosodic": 8, "linguistic": 6},
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # pooling starts uniform; give it something to attend to
+        last = made.pool.score[-1]
+        last.weight.copy_(torch.randn(last.weight.shape, generator=generator))
+    return made.eval()

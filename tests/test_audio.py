@@ -1,0 +1,178 @@
+"""Decoding to one form, whatever the rate, the channels or the coding; refusing what is no audio."""
+
+import io
+from pathlib import Path
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emodistill.audio import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    content_hash,
+    from_samples,
+    load,
+    peak_normalise,
+    trim_silence,
+)
+from emodistill.errors import AudioError
+
+
+def tone(rate_hz: int, length_s: float = 0.5, hz: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(length_s * rate_hz)) / rate_hz)).astype(np.float32)
+
+
+def loudest_hz(waveform: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    return float(spectrum.argmax() * SAMPLE_RATE / len(waveform))
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_every_rate_becomes_16_khz(rate_hz: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(rate_hz), rate_hz, subtype="FLOAT")
+    waveform = load(path)
+    assert (waveform.dtype, waveform.ndim) == (np.float32, 1)
+    assert abs(len(waveform) - SAMPLE_RATE // 2) <= 1
+    assert loudest_hz(waveform) == pytest.approx(440, abs=3)
+    assert np.abs(waveform).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_formats(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, tone(SAMPLE_RATE), SAMPLE_RATE)
+    waveform = load(path)
+    assert abs(len(waveform) - SAMPLE_RATE // 2) < 2500
+    assert loudest_hz(waveform) == pytest.approx(440, abs=3)
+
+
+def test_opus(tmp_path: Path) -> None:
+    path = tmp_path / "a.opus"
+    soundfile.write(path, tone(48_000), 48_000, format="OGG", subtype="OPUS")
+    assert loudest_hz(load(path)) == pytest.approx(440, abs=3)
+
+
+def test_channels_are_averaged_and_dead_ones_left_out() -> None:
+    left, right = tone(SAMPLE_RATE), tone(SAMPLE_RATE, hz=600)
+    dead = np.zeros_like(left)
+    np.testing.assert_allclose(
+        from_samples(np.stack([left, right], axis=1), SAMPLE_RATE), (left + right) / 2, atol=1e-7
+    )
+    for channels in ([left, dead], [dead, left, dead]):
+        np.testing.assert_array_equal(from_samples(np.stack(channels, axis=1), SAMPLE_RATE), left)
+    silent = from_samples(np.stack([dead, dead], axis=1), SAMPLE_RATE)
+    np.testing.assert_array_equal(silent, dead)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_integer_pcm_is_scaled(dtype: type) -> None:
+    full = np.iinfo(dtype).max
+    samples = (tone(SAMPLE_RATE).astype(np.float64) * full).astype(dtype)
+    np.testing.assert_allclose(from_samples(samples, SAMPLE_RATE), tone(SAMPLE_RATE), atol=1e-4)
+    extreme = np.array([np.iinfo(dtype).min, full], dtype=dtype)
+    assert np.abs(from_samples(extreme, SAMPLE_RATE)).max() <= 1
+
+
+def test_what_is_too_loud_is_clipped() -> None:
+    assert np.abs(from_samples(3 * tone(SAMPLE_RATE), SAMPLE_RATE)).max() == 1.0
+
+
+def test_sources_are_equal(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, make.speech(0.4), SAMPLE_RATE)
+    expected = load(path)
+    np.testing.assert_array_equal(load(str(path)), expected)
+    np.testing.assert_array_equal(load(path.read_bytes()), expected)
+    np.testing.assert_array_equal(load(io.BytesIO(path.read_bytes())), expected)
+
+
+def test_segments_are_cut_before_resampling(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    sound = np.concatenate([tone(44_100, 1.0, 300), tone(44_100, 1.0, 900)])
+    soundfile.write(path, sound, 44_100, subtype="FLOAT")
+    for start_s, end_s, hz, length_s in ((0, 1, 300, 1), (1.0, 2.0, 900, 1), (1.5, None, 900, 0.5), (None, 0.25, 300, 0.25)):
+        part = load(path, start_s, end_s)
+        assert abs(len(part) - length_s * SAMPLE_RATE) <= 1
+        assert loudest_hz(part) == pytest.approx(hz, abs=6)
+    assert len(load(path, 1.9, 99.0)) == pytest.approx(1600, abs=1)
+    for start_s, end_s in ((5.0, 6.0), (1.0, 0.5)):
+        with pytest.raises(AudioError, match=rf"a\.wav between {start_s} s and {end_s} s: holds no samples"):
+            load(path, start_s, end_s)
+
+
+def test_what_is_no_audio_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"no\.wav: no such file"):
+        load(tmp_path / "no.wav")
+    with pytest.raises(AudioError, match="no such file"):
+        load(tmp_path)
+    text = tmp_path / "text.wav"
+    text.write_text("Dear reader, this is a letter.")
+    with pytest.raises(AudioError, match=r"text\.wav: cannot be decoded as audio \(.*\); expected wav, flac"):
+        load(text)
+    (tmp_path / "nothing.wav").touch()
+    with pytest.raises(AudioError, match=r"nothing\.wav: cannot be decoded"):
+        load(tmp_path / "nothing.wav")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), SAMPLE_RATE)
+    with pytest.raises(AudioError, match=r"empty\.wav: holds no samples"):
+        load(tmp_path / "empty.wav")
+    with pytest.raises(AudioError, match=r"<bytes>: cannot be decoded"):
+        load(b"RIFF and so on")
+    for value in (np.nan, np.inf, -np.inf):
+        sound = tone(SAMPLE_RATE)
+        sound[100] = value
+        soundfile.write(tmp_path / "bad.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+        with pytest.raises(AudioError, match=r"bad\.wav: holds NaN or Inf samples; repair or re-encode it"):
+            load(tmp_path / "bad.wav")
+        with pytest.raises(AudioError, match=r"<array>: holds NaN or Inf"):
+            from_samples(sound, SAMPLE_RATE)
+    with pytest.raises(AudioError, match=r"expected samples \(n,\) or \(n, channels\), got shape \(2, 2, 2\)"):
+        from_samples(np.zeros((2, 2, 2)), SAMPLE_RATE)
+    with pytest.raises(AudioError, match="<array>: too short to hold a sample at 16000 Hz"):
+        from_samples(np.ones(1, np.float32), 192_000)
+
+
+# --- trimming, gain ------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.floats(0.001, 2.0), st.integers(0, 1000))
+def test_trimming_cuts_the_same_samples_at_any_gain(before: int, after: int, gain: float, seed: int) -> None:
+    speech = make.speech(0.3, 150, seed=seed)
+    room = 1e-4 * np.random.default_rng(seed).standard_normal((before + after + 30) * FRAME_SAMPLES)
+    sound = room.astype(np.float32)
+    sound[before * FRAME_SAMPLES :][: len(speech)] += speech
+    trimmed = trim_silence(sound, 35.0)
+    assert len(trim_silence(np.float32(gain) * sound, 35.0)) == len(trimmed)
+    assert 0 < len(trimmed) <= len(speech) + 2 * FRAME_SAMPLES
+    assert len(trimmed) % FRAME_SAMPLES == 0
+    assert np.abs(trimmed).max() == np.abs(sound).max()
+
+
+def test_trimming_keeps_pauses_inside_and_silence_whole() -> None:
+    speech, pause = make.speech(0.3), np.zeros(SAMPLE_RATE, np.float32)
+    whole = np.concatenate([pause, speech, pause, speech, pause])
+    assert len(trim_silence(whole, 35.0)) == pytest.approx(len(speech) * 2 + len(pause), abs=400)
+    np.testing.assert_array_equal(trim_silence(pause, 35.0), pause)
+    short = make.speech(0.02)
+    np.testing.assert_array_equal(trim_silence(short, 35.0), short)
+
+
+def test_peaks_are_normalised_and_silence_stays() -> None:
+    assert np.abs(peak_normalise(0.01 * make.speech(0.1))).max() == 1.0
+    silence = np.zeros(10, np.float32)
+    np.testing.assert_array_equal(peak_normalise(silence), silence)
+
+
+def test_a_recording_is_known_by_its_bytes_and_segment(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.wav", tmp_path / "elsewhere.wav"
+    soundfile.write(one, make.speech(0.2), SAMPLE_RATE)
+    two.write_bytes(one.read_bytes())
+    assert content_hash(one) == content_hash(two)
+    assert len({content_hash(one), content_hash(one, 0.0, 0.1), content_hash(one, 0.1, None)}) == 3
+    soundfile.write(two, 0.9 * make.speech(0.2), SAMPLE_RATE)
+    assert content_hash(one) != content_hash(two)

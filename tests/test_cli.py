@@ -1,0 +1,251 @@
+"""The command line: every verb, every format, exit codes, resuming, and clean standard output."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import factories as make
+import factories_corpora as trees
+import numpy as np
+import pytest
+import soundfile
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from emodistill import cli
+from emodistill.corpora import read_manifest
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # noqa: ANN201
+    """Run a command line as the entry point does."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*args: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["emodistill", *map(str, args)])
+        capsys.readouterr()
+        monkeypatch.setattr(cli.console, "_width", 400)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Three recordings, one of them in a folder below, and a text that calls itself a wav."""
+    folder = tmp_path / "clips"
+    (folder / "below").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", make.speech(0.6, 120, seed=1), make.RATE)
+    soundfile.write(folder / "below/c.flac", make.speech(0.7, 200, seed=2), make.RATE)
+    soundfile.write(folder / "d.wav", np.zeros(8000), make.RATE)
+    (folder / "b.wav").write_text("this is no audio")
+    (folder / "notes.txt").write_text("nor is this meant to be")
+    return folder
+
+
+VERBS = sorted(
+    [[name] for name in get_command(cli.app).commands if name != "corpus"]  # type: ignore[attr-defined]
+    + [["corpus", name] for name in get_command(cli.app).commands["corpus"].commands]  # type: ignore[attr-defined]
+)
+
+
+@pytest.mark.parametrize("verb", [[], ["corpus"], *VERBS], ids=" ".join)
+def test_every_verb_explains_itself(verb: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, [*verb, "--help"])
+    assert result.exit_code == 0
+    assert f"Usage: root {' '.join(verb)}".strip() in result.output
+    if verb and verb != ["corpus"]:
+        command = get_command(cli.app)
+        for part in verb:
+            command = command.commands[part]  # type: ignore[attr-defined]
+        assert command.help
+        assert all(getattr(item, "help", None) for item in command.params), "every option has its help"
+
+
+def test_verbs_are_those_of_the_documentation() -> None:
+    names = {" ".join(verb) for verb in VERBS}
+    assert names >= {
+        "predict", "train", "crossval", "export", "demo", "corpus prepare", "corpus audit", "corpus stats",
+    }  # fmt: skip
+
+
+# --- predict -------------------------------------------------------------------------------------
+
+
+def test_predict_json(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+    result = emodistill("predict", clips, clips / "a.wav", "-m", exported, "--format", "json", "--threads", 1)
+    assert result.code == 1, "one input could not be read"
+    rows = json.loads(result.out)
+    order = [clips / name for name in ("a.wav", "b.wav", "below/c.flac", "d.wav", "a.wav")]
+    assert [row["path"] for row in rows] == [str(path) for path in order]
+    keys = ["path", "emotion", "confidence", "probabilities", "abstained", "reason", "error"]
+    assert all(list(row) == keys for row in rows)
+    good, bad, _, silent, again = rows
+    assert good == again
+    assert good["probabilities"][good["emotion"]] == good["confidence"]
+    assert (good["abstained"], good["reason"], good["error"]) == (False, None, None)
+    assert "cannot be decoded" in bad["error"]
+    assert (bad["emotion"], bad["confidence"]) == (None, None)
+    assert (silent["emotion"], silent["reason"], silent["error"]) == (None, "silence", None)
+    assert "cannot be decoded" in result.err
+
+
+def test_predict_exits_with_0_where_all_is_well(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+    result = emodistill("predict", clips / "a.wav", clips / "d.wav", "-m", exported, "-f", "json")
+    assert (result.code, result.err) == (0, "")
+    assert len(json.loads(result.out)) == 2
+
+
+def test_all_formats_say_the_same(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+    def said(format: str) -> str:
+        result = emodistill("predict", clips, "-m", exported, "-f", format)
+        assert result.code == 1
+        return result.out
+
+    expected = json.loads(said("json"))
+    assert [json.loads(line) for line in said("jsonl").splitlines()] == expected
+    table = list(csv.DictReader(io.StringIO(said("csv"))))
+    assert list(table[0]) == [
+        "path", "emotion", "confidence", "abstained", "reason", "error", "p_angry", "p_sad",
+    ]  # fmt: skip
+    for row, other in zip(table, expected, strict=True):
+        assert row["path"] == other["path"]
+        for name in ("emotion", "reason", "error"):
+            assert row[name] == (other[name] or "")
+        if other["emotion"]:
+            assert float(row["confidence"]) == other["confidence"]
+            assert float(row["p_sad"]) == other["probabilities"]["sad"]
+    shown = said("table")
+    assert "silence" in shown
+    assert expected[0]["emotion"] in shown
+
+
+def test_predict_restricts_emotions_and_abstains(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+    one = emodistill("predict", clips / "a.wav", "-m", exported, "-f", "json", "--emotions", "sad")
+    assert json.loads(one.out)[0]["probabilities"] == {"sad": 1.0}
+    unsure = emodistill("predict", clips / "a.wav", "-m", exported, "-f", "json", "--min-confidence", 1.0)
+    assert json.loads(unsure.out)[0]["reason"] == "low_confidence"
+    assert unsure.code == 0
+
+
+def test_predict_writes_to_a_file(emodistill, exported: Path, clips: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    out = tmp_path / "out.csv"
+    result = emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)
+    assert (result.code, result.out) == (1, "")
+    assert len(make.read_rows(out)) == 4
+
+
+def test_predict_resumes_a_jsonl(emodistill, exported: Path, clips: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    marked = lines[0].replace('"abstained": false', '"abstained": false ')  # to see that it was not redone
+    part.write_text(marked + lines[1] + lines[2][:30])  # killed in the middle of the third row
+    result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", part)
+    assert part.read_text() == marked + "".join(lines[1:])
+    assert result.code == 1, "a row that failed earlier still counts"
+    assert "2 rows were there already, 2 added" in result.err
+    again = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", part)
+    assert "4 rows were there already, 0 added" in again.err
+
+
+def test_usage_errors_exit_with_2(emodistill, exported: Path, clips: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    for args, message in (
+        (["predict", clips, "-m", tmp_path], "is not an exported model: it has no card.json"),
+        (["predict", clips, "-m", exported, "--emotions", "sadd"], "bad emotion 'sadd'.*did you mean 'sad'"),
+        (["predict", clips, "-m", exported, "-f", "xml"], "xml"),
+        (["predict", clips], "--model"),
+        (["crossval", "ravdes-whisper"], "bad recipe 'ravdes-whisper'.*did you mean 'ravdess-whisper'"),
+        (["crossval", "ravdess-whisper", "--set", "student.optim.lrr=1"], "bad key 'lrr'.*did you mean 'lr'"),
+        (["train", "ravdess-whisper", "--set", "seed=x"], "seed = 'x'"),
+        (["export", tmp_path, "-o", tmp_path / "x"], "is not a run folder"),
+        (["corpus", "prepare", "ravdes", tmp_path, "-o", tmp_path / "x.csv"], "did you mean 'ravdess'"),
+        (["corpus", "stats", tmp_path / "no.csv"], "no manifest"),
+        (["nonsense"], "nonsense"),
+    ):
+        result = emodistill(*args)
+        assert (result.code, result.out) == (2, ""), args
+        flat = " ".join(result.err.split())
+        import re
+
+        assert re.search(message, flat), (message, flat)
+        assert "Traceback" not in result.err
+
+
+def test_an_empty_folder_is_said_to_be_empty(emodistill, exported: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "empty").mkdir()
+    result = emodistill("predict", tmp_path / "empty", "-m", exported, "-f", "json")
+    assert json.loads(result.out) == []
+    assert "no audio files below" in result.err
+
+
+# --- corpora, training ---------------------------------------------------------------------------
+
+
+def test_corpus_prepare_counts_what_it_leaves_out(emodistill, tmp_path: Path) -> None:  # noqa: ANN001
+    trees.iemocap(tmp_path / "tree")
+    for number, path in enumerate(sorted((tmp_path / "tree").rglob("*.wav"))):
+        soundfile.write(path, make.speech(0.4, seed=number), make.RATE)
+    out = tmp_path / "utterances.csv"
+    result = emodistill("corpus", "prepare", "iemocap", tmp_path / "tree", "-o", out)
+    assert (result.code, result.out) == (0, "")
+    assert "excited -> happy" in result.err
+    assert "not agreed" in result.err
+    assert {utterance.emotion for utterance in read_manifest(out)} == {"happy", "angry"}
+
+    sorted((tmp_path / "tree").rglob("*.wav"))[-1].write_text("broken")
+    result = emodistill("corpus", "prepare", "iemocap", tmp_path / "tree", "-o", out)
+    assert result.code == 1
+    assert "audio broken" in result.err
+    assert len(read_manifest(out)) == 1
+
+
+def test_corpus_stats(emodistill, manifest: Path) -> None:  # noqa: ANN001
+    result = emodistill("corpus", "stats", manifest)
+    assert result.code == 0
+    assert "36 utterances, 6 speakers" in result.out
+
+
+def test_corpus_audit(emodistill, manifest: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    recipe = tmp_path / "tiny.toml"
+    from emodistill.config import recipe_toml
+
+    recipe.write_text(recipe_toml(make.recipe(manifest)))
+    result = emodistill("corpus", "audit", recipe)
+    assert result.code == 0
+    assert "no leak" in result.out
+    assert len([line for line in result.out.splitlines() if " 12 " in line]) == 3
+    leak = emodistill("corpus", "audit", recipe, "--set", "protocol.kind=published")
+    assert leak.code == 2
+    assert "bad split" in leak.err
+
+
+def test_train_runs_one_fold_and_export_follows(emodistill, manifest: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    from emodistill.config import recipe_toml
+
+    recipe, out = tmp_path / "tiny.toml", tmp_path / "run"
+    recipe.write_text(recipe_toml(make.recipe(manifest)))
+    args = ["--out", out, "--set", "protocol.refit=false", "--set", 'distillation.teachers=["prosodic"]']
+    result = emodistill("train", recipe, "--fold", "2", *args)
+    assert result.code == 0, result.err
+    assert "UA" in result.out
+    assert f"run folder: {out}" in result.err
+    assert sorted(path.name for path in out.glob("fold-*")) == ["fold-2"]
+    assert {row["fold"] for row in make.read_rows(out / "predictions.csv")} == {"2"}
+    unknown = emodistill("train", recipe, "--fold", "7", *args)
+    assert unknown.code == 2
+    assert "bad fold '7'" in unknown.err

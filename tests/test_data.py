@@ -1,0 +1,248 @@
+"""Batches, views, padding, cached states and targets: what a model sees, and when."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import factories as make
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig
+from emodistill.corpora import read_manifest
+from emodistill.errors import ModelError
+from emodistill.models.backbones import load_backbone
+from emodistill.training.data import (
+    CLEAN,
+    Batches,
+    LldSource,
+    TokenSource,
+    UtteranceDataset,
+    WaveformSource,
+    collate,
+    loader,
+    view_of,
+)
+from emodistill.training.stages import cached_states
+from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden
+
+AUGMENT = AugmentConfig(views=3, noise_snr_db=(5.0, 20.0), noise_probability=1.0)
+
+
+class Sizes:
+    """Inputs of given sizes, filled with their index."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes
+
+    def __call__(self, index: int, epoch: int) -> Tensor:
+        return torch.full((self.sizes[index], 2), float(index))
+
+    def size(self, index: int) -> float:
+        return self.sizes[index]
+
+
+def dataset(count: int, seed: int = 0) -> UtteranceDataset:
+    sizes = np.random.default_rng(seed).integers(1, 30, count).tolist()
+    return UtteranceDataset(Sizes(sizes), [0] * count)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 90), st.integers(1, 12), st.integers(0, 5), st.integers(-1, 4), st.integers(1, 9)
+)
+def test_every_utterance_is_in_exactly_one_batch(
+    count: int, size: int, seed: int, epoch: int, bucket: int
+) -> None:
+    batches = list(Batches(dataset(count), size, seed, epoch, bucket))
+    seen = [index for batch in batches for _, index in batch]
+    assert sorted(seen) == list(range(count))
+    assert {said for batch in batches for said, _ in batch} == {epoch}
+    lengths = [len(batch) for batch in batches]
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) <= 1, "no batch is a mere remainder"
+
+
+def test_batches_depend_on_seed_and_epoch_alone() -> None:
+    made = {
+        (seed, epoch): list(Batches(dataset(50), 8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)
+    }
+    assert list(Batches(dataset(50), 8, 0, 1)) == made[0, 1]
+    orders = [[index for batch in batches for _, index in batch] for batches in made.values()]
+    assert len({tuple(order) for order in orders}) == 4
+    assert list(Batches(dataset(50), 8, 0, CLEAN)) == list(Batches(dataset(50), 8, 7, CLEAN))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_the_shares_of_all_processes_make_up_the_whole(world: int, epoch: int) -> None:
+    whole = list(Batches(dataset(50), 8, 0, epoch))
+    shares = [list(Batches(dataset(50), 8, 0, epoch, rank=rank, world=world)) for rank in range(world)]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert sorted(key for part in parts for key in part) == sorted(batch)
+
+
+def test_buckets_hold_utterances_of_similar_size() -> None:
+    made = dataset(400)
+
+    def waste(bucket: int) -> float:
+        batches = Batches(made, 8, 0, 0, bucket)
+        sizes = [[made.source.size(index) for _, index in batch] for batch in batches]
+        return float(np.mean([1 - np.mean(item) / max(item) for item in sizes]))
+
+    assert waste(8) < 0.15 < waste(1)
+
+
+def test_collate_pads_behind_to_a_multiple_of_16() -> None:
+    made = UtteranceDataset(Sizes([3, 17, 5]), [2, 0, 1])
+    batch = collate([made[(0, index)] for index in (2, 0, 1)])
+    assert batch.inputs.shape == (3, 32, 2)
+    assert batch.lengths.tolist() == [5, 3, 17]
+    assert (batch.labels.tolist(), batch.indices.tolist()) == ([1, 2, 0], [2, 0, 1])
+    for row, length in enumerate(batch.lengths.tolist()):
+        assert (batch.inputs[row, :length] == batch.indices[row]).all()
+        assert (batch.inputs[row, length:] == 0).all()
+
+
+def test_loader_gives_the_batches_in_order() -> None:
+    made = dataset(20)
+    batches = Batches(made, 6, 0, 2)
+    got = [batch.indices.tolist() for batch in loader(made, batches)]
+    assert got == [[index for _, index in batch] for batch in batches]
+
+
+def test_a_view_is_a_function_of_seed_epoch_and_utterance() -> None:
+    views = [view_of(AUGMENT, 0, epoch, "a") for epoch in range(40)]
+    assert views == [view_of(AUGMENT, 0, epoch, "a") for epoch in range(40)]
+    assert set(views) == {0, 1, 2}
+    assert views != [view_of(AUGMENT, 1, epoch, "a") for epoch in range(40)]
+    assert views != [view_of(AUGMENT, 0, epoch, "b") for epoch in range(40)]
+    assert view_of(AUGMENT, 0, CLEAN, "a") == 0
+    fresh = AugmentConfig(views=0)
+    assert [view_of(fresh, 0, epoch, "a") for epoch in (CLEAN, 0, 1, 2)] == [0, 1, 2, 3]
+
+
+def test_waveforms_are_clean_in_evaluation_and_repeat_in_training(manifest: Path) -> None:
+    utterances = read_manifest(manifest).utterances[:4]
+    source = WaveformSource(utterances, AudioConfig(), AUGMENT, seed=0)
+    clean = source(0, CLEAN)
+    noisy = [epoch for epoch in range(20) if view_of(AUGMENT, 0, epoch, utterances[0].id)]
+    assert noisy, "twenty epochs hold augmented views"
+    for epoch in noisy[:4]:
+        assert torch.equal(source(0, epoch), source(0, epoch))
+        assert not torch.equal(source(0, epoch), clean)
+    assert torch.equal(source.at_view(0, 0), clean)
+
+
+def test_planes_are_augmented_in_training_alone() -> None:
+    planes = [np.random.default_rng(0).standard_normal((40, 101)).astype(np.float32)]
+    source = LldSource(planes, ["a"], ProsodicConfig(), seed=3)
+    assert torch.equal(source(0, CLEAN), torch.from_numpy(planes[0]))
+    assert torch.equal(source(0, 1), source(0, 1))
+    assert source(0, 1).shape != source(0, 2).shape or not torch.equal(source(0, 1), source(0, 2))
+    other = LldSource(planes, ["a"], ProsodicConfig(), seed=4)
+    assert other(0, 1).shape != source(0, 1).shape or not torch.equal(other(0, 1), source(0, 1))
+
+
+def test_tokens_do_not_depend_on_the_epoch() -> None:
+    source = TokenSource([torch.tensor([1, 2, 3]), torch.tensor([4])])
+    assert torch.equal(source(0, 5), source(0, CLEAN))
+    assert [source.size(index) for index in (0, 1)] == [3, 1]
+
+
+# --- cached states -------------------------------------------------------------------------------
+
+
+def states_of(student: torch.nn.Module, manifest: Path, views: int = 2):  # noqa: ANN201
+    utterances = read_manifest(manifest).utterances[:5]
+    return cached_states(student, utterances, AudioConfig(), AUGMENT, views, seed=0), utterances
+
+
+@torch.no_grad()
+def test_cached_states_are_the_prefix_within_half_precision(
+    manifest: Path, models: dict[str, Path], own_cache: Path
+) -> None:
+    student = make.student(load_backbone(str(models["whisper"]), None), frozen=1, pool=(0, 2))
+    source, utterances = states_of(student, manifest)
+    live = WaveformSource(utterances, AudioConfig(), AUGMENT, seed=0)
+    for index in range(len(utterances)):
+        for view in (0, 1):
+            cached = source.at_view(index, view)
+            states, _ = student.prefix(live.at_view(index, view)[None], None)
+            assert cached.dtype == torch.float16
+            torch.testing.assert_close(cached.float(), states[0], atol=5e-3, rtol=2e-3)
+            direct = student(live.at_view(index, view)[None], None).logits
+            suffix = student.suffix(cached[None].float(), None).logits
+            torch.testing.assert_close(suffix, direct, atol=2e-2, rtol=0)
+    assert torch.equal(source(0, CLEAN), source.at_view(0, 0))
+    assert not torch.equal(source.at_view(0, 0), source.at_view(0, 1))
+
+
+def test_states_are_computed_once_and_never_shared_between_backbones(
+    manifest: Path, models: dict[str, Path], own_cache: Path
+) -> None:
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in own_cache.rglob("*.npy")}
+
+    first = make.student(load_backbone(str(models["whisper"]), None), frozen=1)
+    states_of(first, manifest)
+    before = files()
+    assert len(before) == 10
+    states_of(first, manifest)
+    assert files() == before
+
+    other = make.student(load_backbone(str(models["whisper"]), None), frozen=1)
+    with torch.no_grad():
+        other.backbone.conv1.weight[0, 0, 0] += 0.1
+    states_of(other, manifest)
+    assert len(files()) == 20
+
+    # What is trained above the frozen layer does not change what lies below it.
+    with torch.no_grad():
+        for value in other.backbone.blocks[1].parameters():
+            value.add_(0.1)
+    states_of(other, manifest)
+    assert len(files()) == 20
+
+
+# --- targets -------------------------------------------------------------------------------------
+
+
+def some_targets(hidden: bool = False) -> TeacherTargets:
+    generator = torch.Generator().manual_seed(0)
+    states = [
+        [torch.randn(frames + view, 4, generator=generator) for view in range(3)] for frames in (3, 5)
+    ]
+    packed = pack_hidden(states) if hidden else (None, None)
+    return TeacherTargets(
+        ("a", "b"), torch.randn(2, 3, generator=generator), torch.randn(2, 5, generator=generator),
+        torch.tensor([True, False]), *packed,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_targets_round_trip(hidden: bool, tmp_path: Path) -> None:
+    made, path = some_targets(hidden), tmp_path / "targets.safetensors"
+    made.write(path, "prosodic", "in-sample")
+    found = TeacherTargets.read(path, ["a", "b"])
+    for name in ("logits", "embedding", "available", "hidden", "offsets"):
+        one, two = getattr(made, name), getattr(found, name)
+        assert (one is None and two is None) or torch.equal(one, two), name
+    assert [entry.name for entry in tmp_path.iterdir()] == ["targets.safetensors"]
+    with pytest.raises(ModelError, match=r"holds targets of 2 other utterances, expected 2: delete it"):
+        TeacherTargets.read(path, ["b", "a"])
+
+
+def test_hidden_targets_follow_the_view() -> None:
+    targets = some_targets(hidden=True)
+    rows = TargetRows(targets, AUGMENT, seed=0)
+    for index, frames in enumerate((3, 5)):
+        for epoch in range(8):
+            view = view_of(AUGMENT, 0, epoch, targets.ids[index])
+            assert rows.row(index, epoch)["hidden"].shape == (frames + view, 4)
+        assert rows.row(index, CLEAN)["hidden"].shape == (frames, 4)
+    assert not rows.row(1, 0)["available"]

@@ -1,0 +1,179 @@
+"""Exported models say what torch says, at any length and batch; a model that does not is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from emodistill import export as export_module
+from emodistill.corpora import read_manifest
+from emodistill.errors import ConfigError, ModelError
+from emodistill.export import NUM_UTTERANCES, TOLERANCE, Exported, check_parity, export_run, gate_waveforms, write_onnx
+from emodistill.models.backbones import load_backbone
+from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.layers import CosineClassifier
+from emodistill.recognizer import read_card
+
+GATE = [make.speech(length_s, 120 + 9 * i, seed=i) for i, length_s in enumerate((0.3, 0.7, 1.0, 1.9, 4.0))]
+
+
+def session_of(path: Path) -> Any:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", ["compact", *make.SPEECH_MODELS])
+def test_every_backbone_exports_to_the_same_numbers(
+    name: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    backbone = make.lively(load_backbone(str(models.get(name, name)), 2, width=16))
+    pool: Any = {"whisper": (0, 1, 2), "hubert": "mix"}.get(name, "last")
+    frozen = 1 if name == "whisper" else 0
+    student = make.student(backbone, pool=pool, frozen=frozen)
+    exported = Exported(student, {"prosodic": CosineClassifier(8, 4)}).eval()
+    path = tmp_path / "model.onnx"
+    write_onnx(exported, path)
+    figures = check_parity(exported, path, GATE)
+    assert max(figures["alone"], figures["batched"]) <= TOLERANCE
+
+    session = session_of(path)
+    names = [output.name for output in session.get_outputs()]
+    assert names == [
+        "probabilities", "embedding", "embedding_prosodic", "embedding_linguistic", "probabilities_prosodic",
+    ]  # fmt: skip
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"], "weights lie inside"
+    batch = np.stack([GATE[2], GATE[2][::-1], 0.1 * GATE[2]])
+    said = dict(zip(names, session.run(None, {"waveform": batch}), strict=True))
+    assert {key: value.shape for key, value in said.items()} == {
+        "probabilities": (3, 4), "embedding": (3, 16), "embedding_prosodic": (3, 8),
+        "embedding_linguistic": (3, 6), "probabilities_prosodic": (3, 4),
+    }  # fmt: skip
+    np.testing.assert_allclose(said["probabilities"].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(said["embedding_prosodic"], axis=1), 1, atol=1e-5)
+    for row in range(3):
+        alone = session.run(None, {"waveform": batch[row : row + 1]})[0][0]
+        np.testing.assert_allclose(alone, said["probabilities"][row], atol=1e-4)
+    assert np.abs(said["probabilities"][0] - said["probabilities"][1]).max() > 1e-4
+    with torch.no_grad():
+        short = np.resize(GATE[0], 1600)[None]
+        np.testing.assert_allclose(
+            session.run(None, {"waveform": short})[0], exported(torch.from_numpy(short))[0], atol=1e-4
+        )
+
+
+def test_the_card_says_what_the_model_is(exported: Path, run: Path) -> None:
+    card = read_card(exported)
+    scores = json.loads((run / "scores.json").read_text())
+    fold = scores["folds"][0]
+    student = load_checkpoint(run / f"fold-{fold}/refit/student").model
+    assert (card.name, card.emotions, card.fold) == ("tiny", make.EMOTIONS, fold)
+    assert (card.backbone, card.corpus, card.trim_db) == ("compact", "fake", 35.0)
+    assert card.teachers == ("prosodic", "linguistic")
+    assert card.num_parameters == sum(value.numel() for value in student.parameters())
+    assert card.protocol == scores["protocol"]
+    assert card.scores["test"]["ua"] == scores["models"]["student"]["test"]["by_fold"][fold]["ua"]
+    assert card.parity["utterances"] >= 64
+    assert max(card.parity["alone"], card.parity["batched"]) <= card.parity["tolerance"] == 1e-4
+    assert {entry.name for entry in exported.iterdir()} == {"card.json", "model.onnx"}
+
+
+def test_the_export_is_the_refitted_student(exported: Path, run: Path) -> None:
+    fold = read_card(exported).fold
+    student = load_checkpoint(run / f"fold-{fold}/refit/student").model
+    names = [output.name for output in session_of(exported / "model.onnx").get_outputs()]
+    said = session_of(exported / "model.onnx").run(None, {"waveform": GATE[1][None]})
+    output = student(torch.from_numpy(GATE[1])[None], None)
+    np.testing.assert_allclose(said[0], output.logits.softmax(dim=1).detach().numpy(), atol=1e-4)
+    teacher = load_checkpoint(run / f"fold-{fold}/refit/linguistic").model.classifier
+    expected = teacher(output.projections["linguistic"]).softmax(dim=1).detach().numpy()
+    got = said[names.index("probabilities_linguistic")]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_the_gate_hears_short_and_long_utterances(manifest: Path) -> None:
+    corpus = read_manifest(manifest)
+    first = corpus.utterances[-1].id
+    made = gate_waveforms(corpus, {first}, max_s=20.0)
+    assert len(made) >= NUM_UTTERANCES
+    lengths_s = [len(waveform) / make.RATE for waveform in made]
+    assert (round(min(lengths_s), 3), round(max(lengths_s), 3)) == (0.3, 20.0)
+    assert all(waveform.dtype == np.float32 for waveform in made)
+    assert max(len(waveform) for waveform in gate_waveforms(corpus, set(), max_s=5.0)) == 5 * make.RATE
+
+
+class Wrong(nn.Module):
+    """A model whose torch twin says something else."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.change(torch.stack([waveform.mean(dim=1), waveform.std(dim=1)], dim=1)),)
+
+
+def tiny_graph(path: Path) -> None:
+    """(batch, samples) -> mean and standard deviation, as ONNX."""
+    example = torch.rand(2, 16000)
+    shape = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim.AUTO}
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Wrong(lambda x: x), (example,), str(path), input_names=["waveform"], output_names=["probabilities"],
+            dynamic_shapes=(shape,), dynamo=True, verbose=False, external_data=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["offset", "nan-everywhere", "nan-in-long-ones"])
+def test_a_graph_that_differs_from_torch_is_refused(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    tiny_graph(path)
+    right = check_parity(Wrong(lambda x: x), path, GATE)
+    assert right["alone"] <= 1e-4
+    seen = 0
+
+    def nan_late(x: torch.Tensor) -> torch.Tensor:
+        nonlocal seen
+        seen += 1
+        return x * float("nan") if seen == len(GATE) - 1 else x
+
+    change = {"offset": lambda x: x + 2e-4, "nan-everywhere": lambda x: x * float("nan"), "nan-in-long-ones": nan_late}
+    with pytest.raises(ModelError, match=r"the exported model differs from torch: .* over 5 utterances"):
+        check_parity(Wrong(change[what]), path, GATE)
+    assert not path.exists(), "nothing is left that could be used by mistake"
+
+
+def test_a_refused_export_leaves_no_card(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = export_module.write_onnx
+
+    def broken(model: Exported, path: Path) -> None:
+        bias = model.student.classifier.bias
+        with torch.no_grad():
+            before = bias.clone()
+            bias += torch.tensor([0.5, 0.0])
+            right(model, path)
+            bias.copy_(before)
+
+    monkeypatch.setattr(export_module, "write_onnx", broken)
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "card.json").write_text("{}")  # of an earlier export
+    with pytest.raises(ModelError, match="Nothing was exported"):
+        export_run(run, out)
+    assert list(out.iterdir()) == []
+
+
+def test_export_names_an_unknown_fold_and_an_unfinished_run(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bad fold '9', expected one of \['1', '2', '3'\]"):
+        export_run(run, tmp_path / "x", "9")
+    with pytest.raises(ModelError, match="is not a run folder: it has no recipe"):
+        export_run(tmp_path, tmp_path / "x")

@@ -1,0 +1,403 @@
+"""The training loop: it learns, it repeats itself byte for byte, and no kill changes the result."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from emodistill.config import DistillationConfig, OptimConfig, ProsodicConfig, RuntimeConfig
+from emodistill.models.layers import Output, frame_mask
+from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher
+from emodistill.training import fit as fit_module
+from emodistill.training.data import CLEAN, UtteranceDataset
+from emodistill.training.fit import FitResult, Learner, fit, infer
+
+RUNTIME = RuntimeConfig(accelerator="cpu", devices=1, threads=1)
+CLASSES = 3
+
+
+class Killed(Exception):
+    """What stands for the end of the process."""
+
+
+class Sounds:
+    """Sequences whose mean says the class; noise is a function of the epoch, as augmentation is."""
+
+    def __init__(self, count: int, spread: float = 0.7, dim: int = 6) -> None:
+        rng = np.random.default_rng(count)
+        self.labels = [index % CLASSES for index in range(count)]
+        self.items = []
+        for label in self.labels:
+            item = spread * rng.standard_normal((rng.integers(4, 12), dim))
+            item[:, label] += 1
+            self.items.append(torch.from_numpy(item).float())
+        self.before: Callable[[int], None] = lambda epoch: None
+
+    def __call__(self, index: int, epoch: int) -> Tensor:
+        self.before(epoch)
+        if epoch == CLEAN:
+            return self.items[index]
+        noise = np.random.default_rng([epoch, index]).standard_normal(self.items[index].shape)
+        return self.items[index] + 0.3 * torch.from_numpy(noise).float()
+
+    def size(self, index: int) -> float:
+        return len(self.items[index])
+
+    def kill_at(self, epoch: int, call: int = 1) -> None:
+        """Die when an input of this epoch is asked for, at the given time of asking."""
+        count = 0
+
+        def before(asked: int) -> None:
+            nonlocal count
+            count += asked == epoch
+            if asked == epoch and count == call:
+                raise Killed
+
+        self.before = before
+
+
+class TinyModel(nn.Module):
+    """Masked mean, dropout, one hidden layer with running statistics, and a frozen one."""
+
+    def __init__(self, dim: int = 6) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(dim, dim).requires_grad_(False)
+        self.hidden = nn.Linear(dim, 16)
+        self.norm = nn.BatchNorm1d(16)
+        self.dropout = nn.Dropout(0.3)
+        self.classify = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Output:
+        mask = frame_mask(lengths, x.shape[1])
+        weight = torch.ones(x.shape[:2]) if mask is None else mask.float()
+        mean = ((x + self.frozen(x)) * weight[:, :, None]).sum(dim=1) / weight.sum(dim=1)[:, None]
+        embedding = self.dropout(self.norm(self.hidden(mean)).relu())
+        return Output(self.classify(embedding), embedding)
+
+
+def make_model(seed: int = 0) -> TinyModel:
+    torch.manual_seed(seed)
+    return TinyModel()
+
+
+def train(
+    folder: Path, *, train: Sounds | None = None, dev: Sounds | None = None, model: nn.Module | None = None,
+    stop_after: int | None = None, no_dev: bool = False, seed: int = 0, **optim: object,
+) -> tuple[nn.Module, FitResult]:  # fmt: skip
+    sounds, held = train or Sounds(30), dev or Sounds(21)
+    model = model or make_model()
+    result = fit(
+        model, UtteranceDataset(sounds, sounds.labels),
+        None if no_dev else UtteranceDataset(held, held.labels),
+        OptimConfig(**{"epochs": 4, "batch_size": 8, "lr": 1e-2, **optim}), folder, RUNTIME,
+        seed=seed, num_classes=CLASSES, stop_after=stop_after,
+    )  # fmt: skip
+    return model, result
+
+
+def weights(model: nn.Module) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+def said(model: nn.Module) -> bytes:
+    held = Sounds(21)
+    return infer(model, UtteranceDataset(held, held.labels), 8)["logits"].numpy().tobytes()
+
+
+# --- learning ------------------------------------------------------------------------------------
+
+
+def test_a_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:
+    sounds = Sounds(12, spread=0.3)
+    model, result = train(tmp_path, train=sounds, dev=Sounds(12, spread=0.3), epochs=40, lr=2e-2)
+    logits = infer(model, UtteranceDataset(sounds, sounds.labels), 8)["logits"]
+    assert logits.argmax(dim=1).tolist() == sounds.labels
+    assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+    assert not model.training
+
+
+def test_infer_answers_in_the_order_of_the_dataset() -> None:
+    model, held = make_model().eval(), Sounds(21)
+    data = UtteranceDataset(held, held.labels)
+    got = infer(model, data, 4)["logits"]
+    for index in range(21):
+        alone = model(held(index, CLEAN)[None], None).logits[0]
+        torch.testing.assert_close(got[index], alone, atol=1e-5, rtol=0)
+
+
+def test_dev_ua_is_that_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+    for select in ("best", "last"):
+        model, result = train(tmp_path / select, select=select, epochs=5, lr=0.05)
+        held = Sounds(21)
+        logits = infer(model, UtteranceDataset(held, held.labels), 8)["logits"]
+        recall = [
+            np.mean(logits.argmax(dim=1).numpy()[np.array(held.labels) == label] == label)
+            for label in range(CLASSES)
+        ]
+        assert result.dev_ua == pytest.approx(np.mean(recall))
+        history = [row["dev_ua"] for row in result.history]
+        assert len(history) == 5
+        if select == "best":
+            assert result.dev_ua == max(history)
+            assert result.epochs == history.index(max(history)) + 1, "the first of equals"
+        else:
+            assert (result.epochs, result.dev_ua) == (5, history[-1])
+
+
+def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
+    model = make_model()
+    before = weights(model)
+    train(tmp_path, model=model)
+    after = weights(model)
+    moved = {name for name in before if before[name] != after[name]}
+    assert not {"frozen.weight", "frozen.bias"} & moved
+    assert {"hidden.weight", "classify.weight", "norm.running_mean"} <= moved
+
+
+def test_without_dev_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    _, result = train(tmp_path, no_dev=True)
+    assert (result.epochs, result.dev_ua) == (4, None)
+    assert "dev_ua" not in result.history[-1]
+
+
+def test_stop_after_follows_the_same_schedule(tmp_path: Path) -> None:
+    # The first two epochs of four, not a run of two epochs with a decay of its own.
+    _, whole = train(tmp_path / "whole", select="last")
+    two, result = train(tmp_path / "two", select="last", stop_after=2)
+    short, _ = train(tmp_path / "short", select="last", epochs=2)
+    assert result.epochs == 2
+    assert result.history == whole.history[:2]
+    assert weights(two) != weights(short)
+
+
+def test_patience_ends_the_run(tmp_path: Path) -> None:
+    # A learning rate of nearly nothing: the dev UA never gets better than after the first epoch.
+    _, result = train(tmp_path, epochs=9, lr=1e-9, patience=2)
+    assert (len(result.history), result.epochs) == (3, 1)
+
+
+def test_averaged_weights_are_the_model(tmp_path: Path) -> None:
+    plain, _ = train(tmp_path / "plain", select="last")
+    averaged, result = train(tmp_path / "ema", select="last", ema=0.9)
+    assert weights(plain) != weights(averaged)
+    held = Sounds(21)
+    logits = infer(averaged, UtteranceDataset(held, held.labels), 8)["logits"]
+    truth = np.array(held.labels)
+    recall = [np.mean(logits.argmax(1).numpy()[truth == label] == label) for label in range(CLASSES)]
+    assert result.dev_ua == pytest.approx(np.mean(recall))
+
+
+def test_the_prosodic_teacher_can_be_averaged(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sounds = Sounds(12, dim=NUM_PLANES)
+    teacher = ProsodicTeacher(ProsodicConfig(width=8, embedding_dim=8), CLASSES)
+    _, result = train(tmp_path, train=sounds, dev=sounds, model=teacher, epochs=2, ema=0.9)
+    assert result.epochs in (1, 2)
+    assert int(teacher.stem_norm.num_batches_tracked) > 0
+
+
+def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
+    one, _ = train(tmp_path / "one", select="last")
+    two, _ = train(tmp_path / "two", select="last", accumulate=2)
+    assert weights(one) != weights(two)
+
+
+def test_class_weights_are_inverse_frequencies(tmp_path: Path) -> None:
+    sounds = Sounds(6)
+    data = UtteranceDataset(sounds, [0, 0, 0, 0, 1, 1])  # the third class does not occur
+    learner = Learner(make_model(), data, None, OptimConfig(), None, tmp_path, 0, CLASSES)
+    assert learner.class_weights.tolist() == [0.75, 1.5, 0.0]
+    plain = Learner(make_model(), data, None, OptimConfig(class_weights=False), None, tmp_path, 0, CLASSES)
+    assert plain.class_weights is None
+
+
+def test_learning_rates_by_part(tmp_path: Path) -> None:
+    class TwoParts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Linear(2, 2)
+            self.head = nn.Linear(2, 3)
+
+    sounds = Sounds(6)
+    optim = OptimConfig(lr=1e-2, backbone_lr=1e-4, weight_decay=0.1, warmup=0)
+    data = UtteranceDataset(sounds, sounds.labels)
+    made = Learner(TwoParts(), data, None, optim, None, tmp_path, 0, CLASSES).configure_optimizers()
+    groups = {
+        tuple(sorted(tuple(value.shape) for value in group["params"])): (group["initial_lr"], group["weight_decay"])
+        for group in made["optimizer"].param_groups
+    }  # fmt: skip
+    assert sorted(groups.values()) == [(1e-4, 0.0), (1e-4, 0.1), (1e-2, 0.0), (1e-2, 0.1)]
+    factor = made["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert factor(0) == 1.0
+    assert factor(10**6) == pytest.approx(0.0, abs=1e-9)
+
+
+# --- determinism and resuming --------------------------------------------------------------------
+
+
+def test_two_runs_are_equal_byte_for_byte(tmp_path: Path) -> None:
+    one, first = train(tmp_path / "one")
+    two, second = train(tmp_path / "two")
+    assert weights(one) == weights(two)
+    assert said(one) == said(two)
+    assert first == second
+    assert (tmp_path / "one/fit.json").read_bytes() == (tmp_path / "two/fit.json").read_bytes()
+    assert weights(train(tmp_path / "other", seed=1)[0]) != weights(one)
+
+
+OPTIMS = {
+    "plain": {},
+    "last": {"select": "last"},
+    "ema": {"ema": 0.9},
+    "accumulate": {"accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("optim", OPTIMS)
+@pytest.mark.parametrize(
+    ("epoch", "call"),
+    [(0, 9), (1, 1), (2, 1), (2, 13), (3, 30)],
+    ids=["first-epoch", "after-checkpoint-1", "after-checkpoint-2", "middle-of-epoch", "last-batch"],
+)
+def test_killed_in_training_and_started_again(
+    tmp_path: Path, optim: str, epoch: int, call: int
+) -> None:
+    expected, history = train(tmp_path / "unbroken", **OPTIMS[optim])
+    sounds = Sounds(30)
+    sounds.kill_at(epoch, call)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", train=sounds, **OPTIMS[optim])
+    assert not (tmp_path / "killed/fit.json").is_file()
+    assert (tmp_path / "killed/last.ckpt").is_file() == (epoch > 0)
+    torch.manual_seed(1234)  # the state of the process that starts again is another one
+    got, resumed = train(tmp_path / "killed", **OPTIMS[optim])
+    assert weights(got) == weights(expected)
+    assert said(got) == said(expected)
+    assert resumed == history
+
+
+def test_a_model_that_comes_in_eval_mode_is_trained_all_the_same(tmp_path: Path) -> None:
+    # As transformers hands them over: dropout must not come and go with the first evaluation.
+    expected, _ = train(tmp_path / "train")
+    got, _ = train(tmp_path / "eval", model=make_model().eval())
+    assert weights(got) == weights(expected)
+    sounds = Sounds(30)
+    sounds.kill_at(2)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", train=sounds, model=make_model().eval())
+    resumed, _ = train(tmp_path / "killed", model=make_model().eval())
+    assert weights(resumed) == weights(expected)
+
+
+def test_killed_while_dev_is_scored(tmp_path: Path) -> None:
+    expected, history = train(tmp_path / "unbroken", ema=0.9)
+    held = Sounds(21)
+    held.kill_at(CLEAN, 21 + 5)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", dev=held, ema=0.9)
+    got, resumed = train(tmp_path / "killed", ema=0.9)
+    assert weights(got) == weights(expected)
+    assert resumed == history
+
+
+def test_killed_more_than_once(tmp_path: Path) -> None:
+    expected, history = train(tmp_path / "unbroken")
+    for epoch, call in ((1, 3), (1, 20), (3, 2)):
+        sounds = Sounds(30)
+        sounds.kill_at(epoch, call)
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", train=sounds)
+    got, resumed = train(tmp_path / "killed")
+    assert (weights(got), resumed) == (weights(expected), history)
+
+
+def test_killed_after_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, history = train(tmp_path / "unbroken")
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "asdict", die)  # where `fit.json` would be written
+        with pytest.raises(Killed):
+            train(tmp_path / "killed")
+    got, resumed = train(tmp_path / "killed")
+    assert (weights(got), resumed) == (weights(expected), history)
+
+
+@pytest.mark.parametrize("where", ["after-the-checkpoint", "before-fit-json"])
+def test_killed_when_patience_had_run_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    # dev UA rises late: a run that forgot that it was to stop would find it better and keep it.
+    optim = {"epochs": 60, "lr": 5e-4, "patience": 1, "ema": 0.0}
+    expected, history = train(tmp_path / "unbroken", **optim)
+    assert len(history.history) < 60
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    save = fit_module.SaveEveryEpoch.on_train_epoch_end
+
+    def save_and_die(self: object, trainer: object, module: Learner) -> None:
+        save(self, trainer, module)
+        if len(module.history) == len(history.history):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        if where == "before-fit-json":
+            patch.setattr(fit_module, "asdict", die)
+        else:
+            patch.setattr(fit_module.SaveEveryEpoch, "on_train_epoch_end", save_and_die)
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", **optim)
+    got, resumed = train(tmp_path / "killed", **optim)
+    assert resumed == history
+    assert weights(got) == weights(expected)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    expected, result = train(tmp_path)
+    sounds = Sounds(30)
+    sounds.kill_at(0)
+    got, again = train(tmp_path, train=sounds, model=make_model(seed=9))
+    assert again == result
+    kept = weights(got)
+    assert {n: v for n, v in kept.items() if "frozen" not in n} == {
+        n: v for n, v in weights(expected).items() if "frozen" not in n
+    }
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"fit.json", "best.safetensors"} <= names
+    assert not {"last.ckpt", "last.partial"} & names
+    assert FitResult(**json.loads((tmp_path / "fit.json").read_text())) == result
+
+
+def test_the_state_to_resume_from_holds_no_frozen_weights(tmp_path: Path) -> None:
+    sounds = Sounds(30)
+    sounds.kill_at(2)
+    with pytest.raises(Killed):
+        train(tmp_path, train=sounds)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert any(name.startswith("model.hidden") for name in state)
+    assert not any("frozen" in name for name in state)
+
+
+def test_every_term_of_a_distilled_loss_is_recorded(tmp_path: Path) -> None:
+    class Rows:
+        def row(self, index: int, epoch: int) -> dict[str, Tensor]:
+            logits = 3 * torch.eye(CLASSES)[index % CLASSES]
+            return {"logits": logits, "embedding": torch.ones(4), "available": torch.tensor(index != 0)}
+
+    sounds, model = Sounds(30), make_model()
+    result = fit(
+        model, UtteranceDataset(sounds, sounds.labels, {"prosodic": Rows()}), None,
+        OptimConfig(epochs=2, batch_size=8), tmp_path, RUNTIME, seed=0, num_classes=CLASSES,
+        distillation=DistillationConfig(teachers=("prosodic",), beta=0),
+    )  # fmt: skip
+    for row in result.history:
+        assert set(row) == {"epoch", "loss", "hard", "prosodic/logit"}
+        assert row["loss"] == pytest.approx(row["hard"] + row["prosodic/logit"], rel=1e-5)

@@ -1,0 +1,440 @@
+"""Backbones, student and teachers: padding, gain, parity with Hugging Face, checkpoints."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
+from emodistill.errors import ConfigError, ModelError
+from emodistill.labels import LabelSet
+from emodistill.models.backbones import MIN_SAMPLES, Backbone, Wav2Vec2Like, Whisper, load_backbone
+from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
+from emodistill.models.compact import Compact
+from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask
+from emodistill.models.linguistic import LinguisticTeacher
+from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher, augment_planes, planes, statistics
+from emodistill.models.student import Student, Suffix
+from emodistill.training.data import collate
+
+LABELS = LabelSet(("angry", "happy", "sad", "neutral"))
+BACKBONES = ("compact", *make.SPEECH_MODELS)
+LENGTHS_S = (0.1, 0.31, 0.5, 0.777, 1.3)
+
+
+def backbone_of(name: str, models: dict[str, Path], layers: int | None = None) -> Backbone:
+    return make.lively(load_backbone(str(models.get(name, name)), layers or 2, width=16))
+
+
+def waveforms() -> list[Tensor]:
+    return [
+        torch.from_numpy(make.speech(length_s, 110 + 30 * index, seed=index))
+        for index, length_s in enumerate(LENGTHS_S)
+    ]
+
+
+def padded(items: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    batch = collate([{"input": item, "label": 0, "index": 0, "targets": {}} for item in items])
+    return batch.inputs, batch.lengths
+
+
+def assert_same(one: Output, row: int, other: Output, tolerance: float = 1e-4) -> None:
+    """Row `row` of a batch's output equals the only row of another one."""
+    for name in ("logits", "embedding"):
+        torch.testing.assert_close(
+            getattr(one, name)[row], getattr(other, name)[0], atol=tolerance, rtol=0, msg=name
+        )
+    for name, value in one.projections.items():
+        if not name.endswith("_hidden"):
+            torch.testing.assert_close(value[row], other.projections[name][0], atol=tolerance, rtol=0)
+
+
+# --- padding -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 2, 0, 3, 1), (1, 0)])
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_padding_never_changes_an_answer(
+    name: str, order: tuple[int, ...], models: dict[str, Path]
+) -> None:
+    student = make.student(backbone_of(name, models))
+    items = waveforms()
+    alone = [student(item[None], None) for item in items]
+    batched = student(*padded([items[index] for index in order]))
+    for row, index in enumerate(order):
+        assert_same(batched, row, alone[index])
+        frames = int(batched.mask[row].sum())
+        assert frames == alone[index].hidden.shape[1]
+        torch.testing.assert_close(
+            batched.hidden[row, :frames], alone[index].hidden[0], atol=1e-4, rtol=0
+        )
+    spread = torch.cat([output.logits for output in alone]).std(dim=0).max()
+    assert spread > 1e-2, "the utterances must differ for this test to say anything"
+
+
+@pytest.mark.parametrize("pool", [(1, 2), "mix"])
+@pytest.mark.parametrize("name", make.SPEECH_MODELS)
+@torch.no_grad()
+def test_padding_of_cached_states_never_changes_an_answer(
+    name: str, pool: Any, models: dict[str, Path]
+) -> None:
+    student = make.student(backbone_of(name, models), frozen=1, pool=pool)
+    items = waveforms()
+    states = [student.prefix(item[None], None)[0][0] for item in items]
+    suffix = Suffix(student).eval()
+    batched = suffix(*padded(states))
+    for row, item in enumerate(items):
+        assert_same(batched, row, student(item[None], None))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_what_lies_behind_the_end_is_not_heard(name: str, models: dict[str, Path]) -> None:
+    student = make.student(backbone_of(name, models))
+    inputs, lengths = padded(waveforms())
+    noisy = inputs.clone()
+    for row, length in enumerate(lengths.tolist()):
+        noisy[row, length:] = 0.9 * torch.randn(inputs.shape[1] - length, generator=torch.Generator())
+    longer = F.pad(inputs, (0, 5000))
+    expected = student(inputs, lengths)
+    for variant in (noisy, longer):
+        torch.testing.assert_close(student(variant, lengths).logits, expected.logits, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_padding_never_changes_the_prosodic_teacher() -> None:
+    teacher = make.lively(ProsodicTeacher(ProsodicConfig(width=16, embedding_dim=16), 4))
+    rng = np.random.default_rng(0)
+    for norm in [module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
+        norm.running_mean.normal_(generator=torch.Generator().manual_seed(2))
+    items = []
+    for frames in (1, 2, 7, 40, 41, 83):
+        item = rng.standard_normal((frames, NUM_PLANES)).astype(np.float32)
+        item[:, 51:] = item[:1, 51:]
+        items.append(torch.from_numpy(item))
+    alone = [teacher(item[None], None) for item in items]
+    for order in ([0, 1, 2, 3, 4, 5], [5, 0, 3, 1], [2, 1]):
+        batched = teacher(*padded([items[index] for index in order]))
+        for row, index in enumerate(order):
+            assert_same(batched, row, alone[index])
+    assert torch.cat([output.logits for output in alone]).std(dim=0).max() > 1e-2
+
+
+@pytest.mark.parametrize("encoder", ["bert", "scratch"])
+@torch.no_grad()
+def test_padding_never_changes_the_linguistic_teacher(encoder: str, models: dict[str, Path]) -> None:
+    texts = ["no", "stop that now", "what a lovely day it is today she said", "unheard words"]
+    config = LinguisticConfig(encoder=str(models.get(encoder, encoder)), embedding_dim=16)
+    teacher = make.lively(LinguisticTeacher.create(config, 4, texts[:3]))
+    items = [teacher.tokenize(text) for text in texts]
+    alone = [teacher(item[None], None) for item in items]
+    for order in ([0, 1, 2, 3], [3, 2, 0]):
+        batched = teacher(*padded([items[index] for index in order]))
+        for row, index in enumerate(order):
+            assert_same(batched, row, alone[index])
+    assert torch.cat([output.logits for output in alone]).std(dim=0).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_gain_never_changes_an_answer(name: str, models: dict[str, Path]) -> None:
+    student = make.student(backbone_of(name, models))
+    for item in waveforms()[1:3]:
+        loud = student(item[None], None)
+        for gain in (0.05, 1.9):
+            assert_same(student(gain * item[None], None), 0, loud, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_the_shortest_waveform_is_enough(name: str, models: dict[str, Path]) -> None:
+    student = make.student(backbone_of(name, models))
+    waveform = torch.from_numpy(make.speech(MIN_SAMPLES / make.RATE))
+    assert len(waveform) == MIN_SAMPLES
+    assert student(waveform[None], None).logits.isfinite().all()
+    assert student(torch.zeros(1, 800), None).logits.isfinite().all()
+
+
+# --- parity with Hugging Face --------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_whisper_layers_equal_hugging_face_on_30_s() -> None:
+    reference = make.lively(make.whisper_encoder())
+    features = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))
+    expected = reference(features, output_hidden_states=True)
+    backbone = Whisper(reference, None).eval()
+
+    class Fixed(torch.nn.Module):
+        def forward(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            return features.transpose(1, 2), lengths
+
+    backbone.mel = Fixed()
+    x, _ = backbone.embed(torch.ones(2, 16), None)
+    torch.testing.assert_close(x, expected.hidden_states[0], atol=1e-5, rtol=1e-5)
+    for index in range(2):
+        x = backbone.layer(index, x, None)
+    torch.testing.assert_close(x, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_log_mel_equals_hugging_face_on_30_s() -> None:
+    from transformers import WhisperFeatureExtractor
+
+    waveform = np.concatenate([make.speech(3, 120 + 10 * i, seed=i) for i in range(10)]) * 2  # a peak of 1
+    waveform[:200] = waveform[-200:] = 0  # the ends are reflected there and zero here
+    extractor = WhisperFeatureExtractor()
+    expected = extractor(waveform, sampling_rate=16000, return_tensors="pt")["input_features"][0].T
+    mel = Whisper(make.whisper_encoder(), None).mel
+    got, _ = mel(torch.from_numpy(waveform)[None], None)
+    assert got.shape == (1, 3000, 80)
+    torch.testing.assert_close(got[0, 3:-3], expected[3:-3], atol=2e-3, rtol=0)
+
+
+HF_MODELS = {
+    "hubert": make.hubert, "hubert-layer": lambda: make.hubert("layer"), "wav2vec2": make.wav2vec2,
+    "wavlm": make.wavlm, "wavlm-layer": lambda: make.wavlm("layer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HF_MODELS)
+@torch.no_grad()
+def test_wav2vec2_like_layers_equal_hugging_face(name: str) -> None:
+    reference = make.lively(HF_MODELS[name]())
+    waveform = torch.stack([torch.from_numpy(make.speech(0.6, 120 + 60 * i, seed=i)) for i in range(2)])
+    standard = (waveform - waveform.mean(dim=1, keepdim=True)) / waveform.std(
+        dim=1, keepdim=True, unbiased=False
+    )
+    expected = reference(standard).last_hidden_state
+    backbone = Wav2Vec2Like(reference, None).eval()
+    x, lengths = backbone.embed(waveform, None)
+    assert lengths is None
+    for index in range(2):
+        x = backbone.layer(index, x, None)
+    torch.testing.assert_close(x, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_first_layers_alone_are_the_first_layers(models: dict[str, Path]) -> None:
+    for name in make.SPEECH_MODELS:
+        whole = load_backbone(str(models[name]), None).eval()
+        first = load_backbone(str(models[name]), 1).eval()
+        assert (whole.num_layers, first.num_layers) == (2, 1)
+        waveform = waveforms()[2][None]
+        one, two = whole.embed(waveform, None)[0], first.embed(waveform, None)[0]
+        torch.testing.assert_close(whole.layer(0, one, None), first.layer(0, two, None), msg=name)
+
+
+def test_backbone_errors(models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"student\.layers = 3, but the backbone has 2"):
+        load_backbone(str(models["whisper"]), 3)
+    with pytest.raises(ModelError, match=r"backbone '.*nothing' cannot be loaded.*student\.backbone=DIR"):
+        load_backbone(str(tmp_path / "nothing"), None)
+    with pytest.raises(ModelError, match=r"bad model type 'bert', expected one of \['whisper'"):
+        load_backbone(str(models["bert"]), None)
+    whisper = load_backbone(str(models["whisper"]), None)
+    with pytest.raises(ModelError, match=r"Whisper takes 30 s at most, got 30\.5 s; lower audio\.max_s"):
+        whisper.embed(torch.ones(1, 16000 * 61 // 2), None)
+
+
+# --- student -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("frozen", "pool"), [(0, "last"), (1, (0, 2)), (2, (1, 2)), (2, "mix")])
+@torch.no_grad()
+def test_prefix_and_suffix_are_forward(frozen: int, pool: Any, models: dict[str, Path]) -> None:
+    student = make.student(backbone_of("whisper", models), frozen=frozen, pool=pool)
+    inputs, lengths = padded(waveforms())
+    whole = student(inputs, lengths)
+    parts = student.suffix(*student.prefix(inputs, lengths))
+    assert torch.equal(whole.logits, parts.logits)
+    assert set(whole.projections) == {"prosodic", "linguistic"}
+    assert whole.projections["prosodic"].shape == (5, 8)
+    assert torch.allclose(whole.embedding.norm(dim=1), torch.ones(5), atol=1e-5)
+
+
+def test_frozen_layers_get_no_gradient(models: dict[str, Path]) -> None:
+    student = make.student(backbone_of("hubert", models), frozen=1).train()
+    student(*padded(waveforms())).logits.square().sum().backward()
+    trained = {name for name, value in student.named_parameters() if value.grad is not None}
+    assert any(name.startswith("backbone.blocks.1.") for name in trained)
+    assert not any(
+        name.startswith("backbone.") and not name.startswith("backbone.blocks.1.") for name in trained
+    )
+
+
+def test_pool_outside_the_layers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"student\.pool = \[3\], but the backbone's layers are 0 … 2"):
+        Student(Compact(16, 2), StudentConfig(pool=(3,)), 4, {})
+
+
+def test_compact_student_is_small() -> None:
+    student = Student(
+        load_backbone("compact", None), StudentConfig(backbone="compact"), 8,
+        {"prosodic": 128, "linguistic": 128, "acoustic": 256, "acoustic_hidden": 512},
+    )  # fmt: skip
+    assert sum(value.numel() for value in student.parameters()) <= 3_000_000
+
+
+@torch.no_grad()
+def test_probe_is_the_students_first_answer(models: dict[str, Path]) -> None:
+    student = make.student(backbone_of("whisper", models), frozen=2, probe=0.5)
+    generator = torch.Generator().manual_seed(0)
+    dim = student.embed.in_features
+    mean, std = torch.randn(dim, generator=generator), 1 + torch.rand(dim, generator=generator)
+    weight, bias = torch.randn(4, dim, generator=generator), torch.randn(4, generator=generator)
+    student.set_probe(mean, std, weight, bias)
+    item = waveforms()[1][None]
+    states, _ = student.prefix(item, None)
+    expected = weight @ ((student.statistics(states[0]) - mean) / std) + bias
+    torch.testing.assert_close(student(item, None).logits[0], expected, atol=1e-3, rtol=1e-4)
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_untrained_attentive_statistics_are_mean_and_deviation() -> None:
+    x = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([9, 5])
+    pooled = AttentiveStatistics(8)(x, frame_mask(lengths, 9))
+    for row, length in enumerate(lengths.tolist()):
+        valid = x[row, :length]
+        expected = torch.cat([valid.mean(dim=0), (valid.var(dim=0, unbiased=False) + 1e-5).sqrt()])
+        torch.testing.assert_close(pooled[row], expected)
+
+
+@torch.no_grad()
+def test_cosine_classifier_hears_direction_alone() -> None:
+    classifier = CosineClassifier(3, 2, scale=10.0)
+    classifier.weight.copy_(torch.tensor([[2.0, 0, 0], [0, 1, 0]]))
+    logits = classifier(torch.tensor([[5.0, 0, 0], [3.0, 4.0, 0]]))
+    torch.testing.assert_close(logits, torch.tensor([[10.0, 0], [6.0, 8.0]]))
+
+
+# --- the prosodic teacher's input ----------------------------------------------------------------
+
+
+def llds(frames: int = 60, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    out = np.abs(rng.standard_normal((frames, 25))).astype(np.float32) + 0.1
+    out[:, 10] = np.where(rng.random(frames) < 0.6, 24 + rng.standard_normal(frames), 0)
+    return out
+
+
+def test_planes_are_normalised_on_the_statistics_of_training() -> None:
+    corpus = [llds(80, seed) for seed in range(10)]
+    mean, std = statistics(corpus)
+    made = [planes(item, mean, std) for item in corpus]
+    assert all(item.shape == (40, NUM_PLANES) and item.dtype == np.float32 for item in made)
+    assert all(np.isfinite(item).all() for item in made)
+    always = np.concatenate([item[:, :10] for item in made])  # columns that are valid on every frame
+    assert np.abs(always.mean(axis=0)).max() < 0.05
+    assert planes(llds(61), mean, std).shape == (31, NUM_PLANES)
+
+
+def test_unvoiced_speech_has_finite_planes() -> None:
+    silent = np.zeros((11, 25), dtype=np.float32)
+    mean, std = statistics([silent, llds()])
+    assert np.isfinite(planes(silent, mean, std)).all()
+
+
+def test_augmented_planes_depend_on_the_generator_alone() -> None:
+    made = planes(llds(90), *statistics([llds(90)]))
+    before = made.copy()
+    one, two, other = (
+        augment_planes(made, ProsodicConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(one, two)
+    assert one.shape != other.shape or not np.array_equal(one, other)
+    assert np.array_equal(made, before), "the clean planes must stay as they are"
+    assert np.isfinite(augment_planes(made[:1], ProsodicConfig(), np.random.default_rng(3))).all()
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def every_kind(models: dict[str, Path]) -> dict[str, torch.nn.Module]:
+    bert = LinguisticConfig(encoder=str(models["bert"]), embedding_dim=8)
+    scratch = LinguisticConfig(encoder="scratch", embedding_dim=8)
+    return {
+        "prosodic": ProsodicTeacher(ProsodicConfig(width=8, embedding_dim=8), 4),
+        "bert": LinguisticTeacher.create(bert, 4, []),
+        "scratch": LinguisticTeacher.create(scratch, 4, ["stop that now"]),
+        **{name: make.student(backbone_of(name, models), frozen=name == "whisper") for name in BACKBONES},
+    }
+
+
+def answer(model: torch.nn.Module) -> Tensor:
+    model.eval()
+    if isinstance(model, LinguisticTeacher):
+        return model(model.tokenize("stop that now please")[None], None).logits
+    if isinstance(model, ProsodicTeacher):
+        item = torch.from_numpy(planes(llds(), np.zeros(25, np.float32), np.ones(25, np.float32)))
+        return model(item[None], None).logits
+    return model(waveforms()[2][None], None).logits
+
+
+@torch.no_grad()
+def test_checkpoints_give_the_same_answers(models: dict[str, Path], tmp_path: Path) -> None:
+    for name, model in every_kind(models).items():
+        folder = tmp_path / name
+        save_checkpoint(folder, model, LABELS, ("a", "b"))
+        found = load_checkpoint(folder)
+        assert not found.model.training
+        assert (found.labels, found.training_ids) == (LABELS, ("a", "b"))
+        assert torch.equal(answer(found.model), answer(model)), name
+        assert {field.name for field in fields(found)} == {"model", "labels", "training_ids", "info"}
+        assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".bin", ".pkl")]
+
+
+def test_incomplete_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+    model = ProsodicTeacher(ProsodicConfig(width=8, embedding_dim=8), 4)
+    folder = tmp_path / "teacher"
+
+    def fresh() -> Path:
+        save_checkpoint(folder, model, LABELS, ())
+        return folder
+
+    for name in ("model.json", "model.safetensors"):
+        (fresh() / name).unlink()
+        with pytest.raises(ModelError, match=rf"is not a complete checkpoint: it has no {name}"):
+            load_checkpoint(folder)
+
+    weights = load_file(fresh() / "model.safetensors")
+    for change in ("missing", "foreign", "shape"):
+        changed = dict(weights)
+        if change == "missing":
+            del changed["embed.weight"]
+        elif change == "foreign":
+            changed["extra.weight"] = torch.zeros(2)
+        else:
+            changed["embed.weight"] = torch.zeros(3, 3)
+        save_file(changed, folder / "model.safetensors")
+        with pytest.raises(ModelError, match=r"the weights do not fit model\.json"):
+            load_checkpoint(folder)
+
+    data = (fresh() / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ModelError, match=re.escape(str(folder))):
+        load_checkpoint(folder)
+
+    for key, value, message in (
+        ("format", 99, "checkpoint format 99, this version reads 1"),
+        ("kind", "prosodik", "bad kind 'prosodik'.*did you mean 'prosodic'"),
+    ):
+        info = json.loads((fresh() / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**info, key: value}))
+        with pytest.raises(ModelError, match=message):
+            load_checkpoint(folder)

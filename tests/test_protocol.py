@@ -1,0 +1,367 @@
+"""Folds of each kind, the protocol file, and everything the audit must refuse."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emodistill.config import ProtocolConfig
+from emodistill.corpora import Corpus, Utterance
+from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
+from emodistill.protocol import (
+    FIXED,
+    SPLITS,
+    Fold,
+    Protocol,
+    audit,
+    audit_teacher,
+    build_protocol,
+    identical_recordings,
+    read_protocol,
+)
+
+
+def corpus(speakers: Sequence[str], each: int = 2, per_session: int = 2) -> Corpus:
+    """No audio, just names: speakers in a row share a session."""
+    return Corpus(
+        "fake",
+        tuple(
+            Utterance(
+                f"{speaker}-{take}", speaker, "angry" if take % 2 else "sad",
+                session=f"S{index // per_session}",
+            )
+            for index, speaker in enumerate(speakers)
+            for take in range(each)
+        ),
+    )  # fmt: skip
+
+
+TEN = tuple(f"s{number}" for number in range(10))
+
+
+def speakers_of(made: Corpus, ids: Sequence[str]) -> set[str]:
+    by_id = {utterance.id: utterance.speaker for utterance in made}
+    return {by_id[name] for name in ids}
+
+
+def check_partition(made: Corpus, protocol: Protocol) -> None:
+    """Each fold holds everything once; the tests of all folds do so too; no speaker is in two splits."""
+    ids = sorted(utterance.id for utterance in made)
+    assert sorted(name for fold in protocol.folds for name in fold.test) == ids
+    for fold in protocol.folds:
+        assert sorted([*fold.train, *fold.dev, *fold.test]) == ids
+        heard = [speakers_of(made, fold.split(split)) for split in SPLITS]
+        assert all(heard)
+        assert sum(map(len, heard)) == len(set.union(*heard))
+    audit(made, protocol)
+
+
+# --- kinds of folds ------------------------------------------------------------------------------
+
+
+def test_leave_one_speaker_out_with_the_other_of_the_session_as_dev() -> None:
+    made = corpus(TEN)
+    protocol = build_protocol(made, ProtocolConfig(kind="leave-one-speaker-out"))
+    check_partition(made, protocol)
+    assert [fold.name for fold in protocol.folds] == list(TEN)
+    for index, fold in enumerate(protocol.folds):
+        assert speakers_of(made, fold.test) == {TEN[index]}
+        assert speakers_of(made, fold.dev) == {TEN[index ^ 1]}
+    assert "the session's other speaker" in protocol.description
+    assert build_protocol(made, ProtocolConfig(kind="leave-one-speaker-out", dev="same-session")) == protocol
+
+
+def test_leave_one_speaker_out_with_the_next_fold_as_dev() -> None:
+    for made in (corpus(TEN, per_session=5), corpus(TEN)):
+        config = ProtocolConfig(kind="leave-one-speaker-out", dev="next-fold")
+        protocol = build_protocol(made, config)
+        check_partition(made, protocol)
+        for index, fold in enumerate(protocol.folds):
+            assert speakers_of(made, fold.dev) == {TEN[(index + 1) % 10]}
+
+
+def test_leave_one_session_out() -> None:
+    made = corpus(TEN)
+    protocol = build_protocol(made, ProtocolConfig(kind="leave-one-session-out"))
+    check_partition(made, protocol)
+    assert [fold.name for fold in protocol.folds] == ["S0", "S1", "S2", "S3", "S4"]
+    assert speakers_of(made, protocol.folds[4].dev) == {"s0", "s1"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.text("abcxyz01", min_size=1, max_size=3), min_size=3, max_size=20), st.data())
+def test_k_fold_divides_any_speakers(names: set[str], data: st.DataObject) -> None:
+    folds = data.draw(st.integers(3, len(names)))
+    made = corpus(sorted(names), per_session=1)
+    protocol = build_protocol(made, ProtocolConfig(kind="k-fold", folds=folds))
+    check_partition(made, protocol)
+    sizes = [len(speakers_of(made, fold.test)) for fold in protocol.folds]
+    assert max(sizes) - min(sizes) <= 1
+    shuffled = replace(made, utterances=tuple(reversed(made.utterances)))
+    again = build_protocol(shuffled, ProtocolConfig(kind="k-fold", folds=folds))
+    for one, two in zip(protocol.folds, again.folds, strict=True):
+        assert set(one.test) == set(two.test), "folds do not depend on the order of rows"
+
+
+def test_fixed_lists() -> None:
+    speakers = [speaker for group in FIXED["ravdess-emobox"].values() for speaker in group]
+    assert sorted(map(int, speakers)) == list(range(1, 25))
+    made = corpus(speakers)
+    protocol = build_protocol(made, ProtocolConfig(kind="fixed", fixed="ravdess-emobox"))
+    check_partition(made, protocol)
+    assert speakers_of(made, protocol.fold("2").test) == {"4", "10", "12", "14"}
+    assert speakers_of(made, protocol.fold("6").dev) == {"1", "11", "20", "21"}
+
+
+def published(made: Corpus, split: Callable[[Utterance], str | None]) -> Corpus:
+    return replace(made, utterances=tuple(replace(u, split=split(u)) for u in made))
+
+
+def test_published_splits() -> None:
+    names = {"s0": "train", "s1": "dev", "s2": "test"}
+    made = published(corpus(["s0", "s1", "s2"]), lambda u: names[u.speaker])
+    (fold,) = build_protocol(made, ProtocolConfig(kind="published")).folds
+    assert [speakers_of(made, fold.split(split)) for split in SPLITS] == [{"s0"}, {"s1"}, {"s2"}]
+    with pytest.raises(ConfigError, match=r"'s0-0': bad split 'None', expected one of \['train'"):
+        build_protocol(published(made, lambda u: None), ProtocolConfig(kind="published"))
+    with pytest.raises(ConfigError, match=r"has no utterances in \['dev'\]"):
+        build_protocol(
+            published(made, lambda u: "test" if u.speaker == "s2" else "train"),
+            ProtocolConfig(kind="published"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("config", "made", "message"),
+    [
+        ({"kind": "k-fold", "folds": 5}, corpus(["a", "b", "c"]), "5 folds by speaker need as many speakers, got 3"),
+        ({"kind": "k-fold", "folds": 2}, corpus(TEN), "gives 2 folds; train, dev and test need at least 3"),
+        ({"kind": "leave-one-speaker-out"}, corpus(["a", "b"]), "gives 2 folds"),
+        ({"kind": "leave-one-speaker-out", "dev": "same-session"}, corpus(TEN, per_session=5),
+         "needs leave-one-speaker-out and two speakers in each session"),
+        ({"kind": "k-fold", "dev": "same-session"}, corpus(TEN), "needs leave-one-speaker-out"),
+        ({"kind": "fixed", "fixed": "ravdess-emobx"}, corpus(TEN), "bad fixed list .*did you mean 'ravdess-emobox'"),
+        ({"kind": "fixed", "fixed": "ravdess-emobox"}, corpus(TEN), "and corpus 'fake' differ in speakers"),
+        ({"kind": "leave-one-session-out"},
+         Corpus("fake", (Utterance("x", "a", "sad"),)), "'x' has no session; leave-one-session-out needs one"),
+    ],
+)  # fmt: skip
+def test_impossible_protocols(config: dict, made: Corpus, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_protocol(made, ProtocolConfig(**config))
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def test_protocol_file_round_trip(tmp_path: Path) -> None:
+    made = build_protocol(corpus(TEN), ProtocolConfig(allow=("speaker",)))
+    path = tmp_path / "protocol.json"
+    made.write(path)
+    assert read_protocol(path) == made
+    data = json.loads(path.read_text())
+    assert data["hash"] == made.hash
+    data["folds"][0]["train"].append(data["folds"][0]["test"].pop())
+    path.write_text(json.dumps(data))
+    with pytest.raises(ModelError, match=r"was changed: its ids hash to \w{12}, it says " + made.hash):
+        read_protocol(path)
+    with pytest.raises(ModelError, match="is this a run folder"):
+        read_protocol(tmp_path / "nothing.json")
+
+
+def test_the_hash_is_of_every_id_of_every_split() -> None:
+    made = build_protocol(corpus(TEN), ProtocolConfig())
+    assert re.fullmatch(r"[0-9a-f]{12}", made.hash)
+    assert build_protocol(corpus(TEN), ProtocolConfig()).hash == made.hash
+    fold = made.folds[0]
+    moved = replace(fold, train=fold.train[1:], dev=(*fold.dev, fold.train[0]))
+    others = [
+        replace(made, folds=(moved, *made.folds[1:])), replace(made, folds=made.folds[1:]),
+        replace(made, allowed=("speaker",)), replace(made, folds=(replace(fold, name="x"), *made.folds[1:])),
+    ]  # fmt: skip
+    assert len({made.hash, *(other.hash for other in others)}) == 5
+    assert made.stamp == made.hash
+    assert others[2].stamp == f"{others[2].hash} LEAKS speaker BY DESIGN"
+
+
+def test_an_unknown_fold_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"bad fold '6', expected one of \['1', '2', '3', '4', '5'\]"):
+        build_protocol(corpus(TEN), ProtocolConfig()).fold("6")
+
+
+# --- the audit -----------------------------------------------------------------------------------
+
+FOUR = corpus(["a", "b", "c", "d"])
+
+
+def protocol_of(train: str, dev: str, test: str, allowed: tuple[str, ...] = ()) -> Protocol:
+    """Ids by letters: `a` is both utterances of a, `a0` the first."""
+    ids = [utterance.id for utterance in FOUR]
+
+    def pick(names: str) -> tuple[str, ...]:
+        return tuple(
+            name for part in names.split() for name in ids if name.replace("-", "").startswith(part)
+        )
+
+    return Protocol("fake", "by hand", (Fold("1", pick(train), pick(dev), pick(test)),), allowed)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (("a b", "c", "d a0"), r"fold 1: utterances in both train and test: 'a-0'$"),
+        (("a b", "c b1", "d"), r"utterances in both train and dev: 'b-1'"),
+        (("a b", "c", "d c0"), r"utterances in both dev and test: 'c-0'"),
+        (("a b0", "c", "d b1"), r"fold 1: speakers in both train and test: speaker 'b' \('b-0', 'b-1'\)"),
+        (("a b0", "c b1", "d"), r"speakers in both train and dev: speaker 'b'"),
+        (("a b", "c0", "d c1"), r"speakers in both dev and test: speaker 'c'"),
+        (("a b", "c", "c"), r"fold 1: dev and test are the same utterances"),
+        (("a b", "c", ""), r"fold 1: the test split is empty"),
+        (("a b", "", "c"), r"fold 1: the dev split is empty"),
+        (("", "a", "c"), r"fold 1: the train split is empty"),
+    ],
+)
+def test_the_audit_refuses(splits: tuple[str, str, str], message: str) -> None:
+    with pytest.raises(LeakError, match=message):
+        audit(FOUR, protocol_of(*splits))
+
+
+def test_the_audit_passes_what_is_clean() -> None:
+    found = audit(FOUR, protocol_of("a b", "c", "d"))
+    assert (found.num_utterances, found.duplicates) == (8, ())
+
+
+def test_the_audit_refuses_ids_that_the_corpus_lacks() -> None:
+    protocol = Protocol("fake", "x", (Fold("1", ("a-0", "zz"), ("b-0",), ("c-0",)),))
+    with pytest.raises(CorpusError, match="fold 1, train: the corpus has no utterance 'zz'"):
+        audit(FOUR, protocol)
+
+
+def test_many_leaks_are_counted_and_the_first_named() -> None:
+    made = corpus(["a", "b", "c"], each=8)
+    ids = [utterance.id for utterance in made]
+    protocol = Protocol("x", "x", (Fold("1", tuple(ids[:16]), tuple(ids[16:]), tuple(ids[:8])),))
+    with pytest.raises(LeakError, match=r"'a-0', 'a-1', 'a-2', 'a-3', 'a-4', and 3 more"):
+        audit(made, protocol)
+
+
+def test_a_leak_by_design_is_allowed_and_stamped() -> None:
+    splits = ("a b0", "c", "d b1")
+    with pytest.raises(LeakError):
+        audit(FOUR, protocol_of(*splits))
+    allowed = protocol_of(*splits, allowed=("speaker",))
+    assert audit(FOUR, allowed).num_utterances == 8
+    assert allowed.stamp.endswith("LEAKS speaker BY DESIGN")
+    with pytest.raises(LeakError, match="utterances in both"):
+        audit(FOUR, protocol_of("a b", "c", "d b1", allowed=("speaker",)))
+
+
+def test_same_session_dev_of_iemocap_is_no_leak() -> None:
+    made = corpus([f"Ses0{s}{g}" for s in range(1, 6) for g in "FM"])
+    protocol = build_protocol(made, ProtocolConfig(kind="leave-one-speaker-out", dev="same-session"))
+    assert audit(made, protocol).duplicates == ()
+    fold = protocol.fold("Ses02F")
+    assert speakers_of(made, fold.dev) == {"Ses02M"}
+    assert not speakers_of(made, fold.train) & {"Ses02F", "Ses02M"}
+
+
+def test_shared_transcripts_are_counted() -> None:
+    words = {"a-0": "Kids are talking", "a-1": "dogs sit", "d-0": "kids  are TALKING", "d-1": "never heard"}
+    made = replace(FOUR, utterances=tuple(replace(u, transcript=words.get(u.id)) for u in FOUR))
+    assert audit(made, protocol_of("a b", "c", "d")).shared_transcripts == {"1": 0.5}
+    assert audit(FOUR, protocol_of("a b", "c", "d")).shared_transcripts == {}
+
+
+# --- identical recordings ------------------------------------------------------------------------
+
+SOUND = make.speech(0.7, 150, seed=5)
+QUIET = np.zeros(4800, np.float32)  # 0.3 s, a whole number of frames
+
+
+def write_16_bit(path: Path, sound: np.ndarray) -> None:
+    soundfile.write(path, sound, make.RATE, subtype="PCM_16")
+
+
+COPIES: dict[str, Callable[[Path], None]] = {
+    "the-same-samples": lambda path: write_16_bit(path, SOUND),
+    "half-as-loud": lambda path: write_16_bit(path, 0.5 * SOUND),
+    "a-tenth-as-loud": lambda path: write_16_bit(path, 0.1 * SOUND),
+    "louder": lambda path: write_16_bit(path, 1.9 * SOUND),
+    "silence-around-it": lambda path: write_16_bit(path, np.concatenate([QUIET, SOUND, QUIET])),
+    "re-quantised-from-float": lambda path: soundfile.write(path, SOUND, make.RATE, subtype="FLOAT"),
+    "re-quantised-from-24-bit": lambda path: soundfile.write(path, 0.7 * SOUND, make.RATE, subtype="PCM_24"),
+    "another-container": lambda path: soundfile.write(path, SOUND, make.RATE, format="FLAC"),
+    "twice-in-stereo": lambda path: write_16_bit(path, np.stack([SOUND, SOUND], axis=1)),
+}  # fmt: skip
+
+
+def with_audio(folder: Path) -> Corpus:
+    utterances = []
+    for index, utterance in enumerate(FOUR):
+        path = folder / f"{utterance.id}.wav"
+        write_16_bit(path, make.speech(0.7, 110 + 10 * index, seed=50 + index))
+        utterances.append(replace(utterance, path=path))
+    return replace(FOUR, utterances=tuple(utterances))
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_an_identical_recording_in_two_splits_is_refused(copy: str, tmp_path: Path) -> None:
+    made = with_audio(tmp_path)
+    clean = protocol_of("a b", "c", "d")
+    assert audit(made, clean).duplicates == ()
+    write_16_bit(tmp_path / "a-1.wav", SOUND)
+    COPIES[copy](tmp_path / "d-0.wav")
+    with pytest.raises(LeakError, match=r"identical recordings in two splits: 'a-1' \(train\) = 'd-0' \(test\)"):
+        audit(made, clean)
+    # `allow = ["speaker"]` allows speakers and nothing else.
+    with pytest.raises(LeakError, match="identical recordings"):
+        audit(made, protocol_of("a b", "c", "d", allowed=("speaker",)))
+
+
+def test_an_identical_recording_inside_one_split_is_reported(tmp_path: Path) -> None:
+    made = with_audio(tmp_path)
+    write_16_bit(tmp_path / "a-1.wav", SOUND)
+    write_16_bit(tmp_path / "b-0.wav", 0.5 * SOUND)
+    assert audit(made, protocol_of("a b", "c", "d"), workers=2).duplicates == (("a-1", "b-0"),)
+
+
+def test_similar_recordings_are_not_identical(tmp_path: Path) -> None:
+    made = with_audio(tmp_path)
+    write_16_bit(tmp_path / "a-1.wav", SOUND)
+    changed = SOUND.copy()
+    changed[4000:4100] *= 0.9
+    write_16_bit(tmp_path / "d-0.wav", changed)
+    assert identical_recordings(made) == []
+
+
+def test_unreadable_audio_is_left_to_other_stages(tmp_path: Path) -> None:
+    made = with_audio(tmp_path)
+    (tmp_path / "a-0.wav").write_text("nothing")
+    (tmp_path / "b-0.wav").unlink()
+    assert identical_recordings(made) == []
+
+
+def test_segments_of_one_recording_are_compared_as_segments(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    write_16_bit(path, np.concatenate([SOUND, make.speech(0.7, 200, seed=9), SOUND]))
+    made = Corpus(
+        "x", tuple(Utterance(n, n, "sad", path, 0.7 * k, 0.7 * (k + 1)) for k, n in enumerate("pqr"))
+    )
+    assert identical_recordings(made) == [("p", "r")]
+
+
+# --- teachers ------------------------------------------------------------------------------------
+
+
+def test_a_teacher_that_was_trained_on_held_out_utterances_is_refused() -> None:
+    audit_teacher(["a", "b"], ["c"], "prosodic")
+    with pytest.raises(LeakError, match="the prosodic teacher was trained on held-out utterances: 'b'"):
+        audit_teacher(["a", "b"], ["b", "c"], "prosodic")

@@ -1,0 +1,219 @@
+"""The recogniser: one answer for one sound, whatever the door; refusals; and no torch anywhere."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+
+from emodistill.errors import AudioError, ModelError
+from emodistill.recognizer import SHORTEST_S, WINDOW_S, Card, Recognizer, read_card
+
+
+@pytest.fixture(scope="module")
+def recognizer(exported: Path) -> Recognizer:
+    return Recognizer(exported, threads=1)
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    return folder
+
+
+# --- no torch ------------------------------------------------------------------------------------
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+HEAVY = ("torch", "transformers", "lightning", "opensmile", "sklearn", "scipy", "safetensors", "onnx")
+
+
+def test_importing_pulls_in_nothing_heavy() -> None:
+    code = "import sys, emodistill, emodistill.recognizer, emodistill.cli\n"
+    assert python(f"{code}print([m for m in {HEAVY} if m in sys.modules])").strip() == "[]"
+
+
+def test_prediction_works_where_the_heavy_parts_are_missing(exported: Path, manifest: Path) -> None:
+    wav = manifest.parent / make.read_rows(manifest)[0]["path"]
+    code = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY}:
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Blocked())
+from emodistill.recognizer import Recognizer
+print(Recognizer({str(exported)!r}, threads=1).predict({str(wav)!r}).emotion)
+"""
+    assert python(code).strip() == Recognizer(exported, threads=1).predict(wav).emotion
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def test_path_bytes_file_and_array_are_the_same_sound(recognizer: Recognizer, tmp_path: Path) -> None:
+    sound = make.speech(0.8, 170, seed=3)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sound, make.RATE, subtype="FLOAT")
+    expected = recognizer.predict(path)
+    assert expected.path == str(path)
+    with path.open("rb") as file:
+        others: list[Any] = [
+            recognizer.predict(str(path)), recognizer.predict(path.read_bytes()), recognizer.predict(file),
+            recognizer.predict(sound), recognizer.predict(np.stack([sound, np.zeros_like(sound)], axis=1)),
+        ]  # fmt: skip
+    for other in others:
+        assert other.probabilities == expected.probabilities
+    assert others[2].path == ""
+
+
+def test_a_prediction_is_whole(recognizer: Recognizer) -> None:
+    said = recognizer.predict(make.speech(1.0))
+    assert list(said.probabilities) == list(make.EMOTIONS)
+    assert sum(said.probabilities.values()) == pytest.approx(1)
+    assert said.confidence == max(said.probabilities.values())
+    assert said.probabilities[said.emotion] == said.confidence
+    assert (said.abstained, said.reason, said.error) == (False, None, None)
+    json.dumps(said.as_dict())
+
+
+def test_gain_and_silence_around_do_not_matter(recognizer: Recognizer) -> None:
+    sound = make.speech(0.8, 170, seed=3)
+    expected = recognizer.predict(sound)
+    quiet = recognizer.predict(0.02 * sound)
+    frame = np.zeros(160 * 30, np.float32)
+    padded = recognizer.predict(np.concatenate([frame, sound, frame]))
+    for said in (quiet, padded):
+        assert said.confidence == pytest.approx(expected.confidence, abs=1e-3)
+
+
+def test_silence_and_snippets_abstain(recognizer: Recognizer) -> None:
+    silent = recognizer.predict(np.zeros(make.RATE, np.float32))
+    assert (silent.emotion, silent.abstained, silent.reason) == (None, True, "silence")
+    assert recognizer.predict(1e-4 * make.speech(1.0)).reason == "silence"
+    short = recognizer.predict(make.speech(0.099))
+    assert (short.emotion, short.reason) == (None, "too_short")
+    assert recognizer.predict(make.speech(SHORTEST_S)).emotion is not None
+
+
+def test_a_click_at_the_very_end_is_no_accident(recognizer: Recognizer) -> None:
+    sound = 1e-4 * make.speech(1.0)
+    sound = np.concatenate([sound, np.zeros(50, np.float32)])
+    sound[-10] = 0.5
+    said = recognizer.predict(sound)
+    assert said.emotion is not None
+    assert np.isfinite(said.confidence)
+
+
+def test_doubt_abstains(exported: Path) -> None:
+    sound = make.speech(1.0)
+    sure = Recognizer(exported, threads=1).predict(sound)
+    said = Recognizer(exported, min_confidence=sure.confidence + 1e-6, threads=1).predict(sound)
+    assert (said.emotion, said.abstained, said.reason) == (None, True, "low_confidence")
+    assert said.confidence == sure.confidence
+    same = Recognizer(exported, min_confidence=sure.confidence - 1e-6, threads=1).predict(sound)
+    assert same == sure
+
+
+def test_emotions_are_restricted_and_renormalised(exported: Path) -> None:
+    sound = make.speech(1.0)
+    only = Recognizer(exported, emotions=["sad"], threads=1).predict(sound)
+    assert (only.emotion, only.probabilities) == ("sad", {"sad": pytest.approx(1.0)})
+    both = Recognizer(exported, emotions=["sad", "angry"], threads=1)
+    assert both.emotions == ("angry", "sad"), "in the order of the model"
+    assert both.predict(sound) == Recognizer(exported, threads=1).predict(sound)
+    with pytest.raises(ModelError, match=r"bad emotion 'happy', expected one of \['angry', 'sad'\]"):
+        Recognizer(exported, emotions=["happy"])
+
+
+def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
+    long = np.concatenate([make.speech(2.1, 100 + 15 * i, seed=i) for i in range(20)])  # 42 s: 3 windows
+    assert recognizer.card.trim_db is not None
+    from emodistill.audio import trim_silence
+
+    trimmed = trim_silence(long, recognizer.card.trim_db)
+    assert 2 * WINDOW_S < len(trimmed) / make.RATE < 3 * WINDOW_S
+    rows = [recognizer.run(part)["probabilities"] for part in np.array_split(trimmed, 3)]
+    expected = np.mean(rows, axis=0)
+    np.testing.assert_allclose(recognizer.probabilities(long), expected / expected.sum(), atol=1e-6)
+
+
+def test_silent_windows_of_long_audio_do_not_count(recognizer: Recognizer) -> None:
+    speech = make.speech(20.0, 150, seed=1)
+    gap = np.zeros(20 * make.RATE, np.float32)
+    three = np.concatenate([speech, gap, speech])
+    np.testing.assert_allclose(
+        recognizer.probabilities(three), recognizer.run(speech)["probabilities"], atol=2e-2
+    )
+
+
+def test_answers_do_not_depend_on_what_was_asked_before(exported: Path) -> None:
+    one = Recognizer(exported, threads=1)
+    sounds = [make.speech(0.3 + 0.2 * i, 100 + 20 * i, seed=i) for i in range(5)]
+    forward = [one.predict(sound) for sound in sounds]
+    backward = [one.predict(sound) for sound in reversed(sounds)]
+    assert forward == backward[::-1]
+    assert len({said.confidence for said in forward}) == 5
+
+
+def test_predict_all_goes_on_after_what_cannot_be_read(recognizer: Recognizer, tmp_path: Path) -> None:
+    good, text = tmp_path / "a.wav", tmp_path / "b.wav"
+    soundfile.write(good, make.speech(0.5), make.RATE)
+    text.write_text("no audio")
+    said = list(recognizer.predict_all([good, text, tmp_path / "missing.wav", good]))
+    assert [row.error is None for row in said] == [True, False, False, True]
+    assert said[0] == said[3]
+    assert "cannot be decoded" in said[1].error
+    assert "no such file" in said[2].error
+    assert (said[1].emotion, said[1].probabilities) == (None, None)
+    with pytest.raises(AudioError, match="no such file"):
+        recognizer.predict(tmp_path / "missing.wav")
+
+
+# --- the card ------------------------------------------------------------------------------------
+
+
+def test_changed_or_incomplete_models_are_refused(copy: Path) -> None:
+    def edit_card(change: Callable[[dict[str, Any]], Any]) -> None:
+        card = json.loads((copy / "card.json").read_text())
+        change(card)
+        (copy / "card.json").write_text(json.dumps(card))
+
+    original = (copy / "card.json").read_text()
+    edit_card(lambda card: card.pop("emotions"))
+    with pytest.raises(ModelError, match=r"(?s)card\.json' is not a model card of this version.*emotions"):
+        Recognizer(copy)
+    for key, value in (("format", 2), ("surprise", 1), ("sample_rate_hz", 8000)):
+        (copy / "card.json").write_text(original)
+        edit_card(lambda card, key=key, value=value: card.update({key: value}))
+        with pytest.raises(ModelError, match=re.escape("is not a model card of this version")):
+            Recognizer(copy)
+    (copy / "card.json").write_text("{")
+    with pytest.raises(ModelError, match=r"is not a model card of this version"):
+        Recognizer(copy)
+    (copy / "card.json").write_text(original)
+    assert isinstance(read_card(copy), Card)
+
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match=r"model\.onnx' was changed: its SHA-256 is"):
+        Recognizer(copy)
+    for name in ("model.onnx", "card.json"):
+        (copy / name).unlink()
+        with pytest.raises(ModelError, match=rf"it has no {name}; make one with: emodistill export"):
+            Recognizer(copy)
