@@ -19,9 +19,7 @@ WORDS = {
 _F0_HZ = {"angry": 220.0, "sad": 110.0, "happy": 180.0, "neutral": 140.0}
 
 
-def speech(
-    length_s: float = 0.5, f0_hz: float = 150.0, seed: int = 0, rate_hz: int = RATE
-) -> np.ndarray:
+def speech(length_s: float = 0.5, f0_hz: float = 150.0, seed: int = 0, rate_hz: int = RATE) -> np.ndarray:
     """Harmonics of a gliding F0 under syllable-like loudness, and a little noise: float32, peak 0.5."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(length_s * rate_hz)) / rate_hz

@@ -95,7 +95,12 @@ def test_segments_are_cut_before_resampling(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     sound = np.concatenate([tone(44_100, 1.0, 300), tone(44_100, 1.0, 900)])
     soundfile.write(path, sound, 44_100, subtype="FLOAT")
-    for start_s, end_s, hz, length_s in ((0, 1, 300, 1), (1.0, 2.0, 900, 1), (1.5, None, 900, 0.5), (None, 0.25, 300, 0.25)):
+    for start_s, end_s, hz, length_s in (
+        (0, 1, 300, 1),
+        (1.0, 2.0, 900, 1),
+        (1.5, None, 900, 0.5),
+        (None, 0.25, 300, 0.25),
+    ):
         part = load(path, start_s, end_s)
         assert abs(len(part) - length_s * SAMPLE_RATE) <= 1
         assert loudest_hz(part) == pytest.approx(hz, abs=6)
@@ -130,7 +135,9 @@ def test_what_is_no_audio_is_refused_by_name(tmp_path: Path) -> None:
             load(tmp_path / "bad.wav")
         with pytest.raises(AudioError, match=r"<array>: holds NaN or Inf"):
             from_samples(sound, SAMPLE_RATE)
-    with pytest.raises(AudioError, match=r"expected samples \(n,\) or \(n, channels\), got shape \(2, 2, 2\)"):
+    with pytest.raises(
+        AudioError, match=r"expected samples \(n,\) or \(n, channels\), got shape \(2, 2, 2\)"
+    ):
         from_samples(np.zeros((2, 2, 2)), SAMPLE_RATE)
     with pytest.raises(AudioError, match="<array>: too short to hold a sample at 16000 Hz"):
         from_samples(np.ones(1, np.float32), 192_000)

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import factories as make
@@ -23,8 +25,11 @@ class Result:
         self.code, self.out, self.err = code, out, err
 
 
+Call = Callable[..., Result]
+
+
 @pytest.fixture
-def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # noqa: ANN201
+def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command line as the entry point does."""
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -85,7 +90,7 @@ def test_verbs_are_those_of_the_documentation() -> None:
 # --- predict -------------------------------------------------------------------------------------
 
 
-def test_predict_json(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+def test_predict_json(emodistill: Call, exported: Path, clips: Path) -> None:
     result = emodistill("predict", clips, clips / "a.wav", "-m", exported, "--format", "json", "--threads", 1)
     assert result.code == 1, "one input could not be read"
     rows = json.loads(result.out)
@@ -103,13 +108,13 @@ def test_predict_json(emodistill, exported: Path, clips: Path) -> None:  # noqa:
     assert "cannot be decoded" in result.err
 
 
-def test_predict_exits_with_0_where_all_is_well(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+def test_predict_exits_with_0_where_all_is_well(emodistill: Call, exported: Path, clips: Path) -> None:
     result = emodistill("predict", clips / "a.wav", clips / "d.wav", "-m", exported, "-f", "json")
     assert (result.code, result.err) == (0, "")
     assert len(json.loads(result.out)) == 2
 
 
-def test_all_formats_say_the_same(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+def test_all_formats_say_the_same(emodistill: Call, exported: Path, clips: Path) -> None:
     def said(format: str) -> str:
         result = emodistill("predict", clips, "-m", exported, "-f", format)
         assert result.code == 1
@@ -133,7 +138,7 @@ def test_all_formats_say_the_same(emodistill, exported: Path, clips: Path) -> No
     assert expected[0]["emotion"] in shown
 
 
-def test_predict_restricts_emotions_and_abstains(emodistill, exported: Path, clips: Path) -> None:  # noqa: ANN001
+def test_predict_restricts_emotions_and_abstains(emodistill: Call, exported: Path, clips: Path) -> None:
     one = emodistill("predict", clips / "a.wav", "-m", exported, "-f", "json", "--emotions", "sad")
     assert json.loads(one.out)[0]["probabilities"] == {"sad": 1.0}
     unsure = emodistill("predict", clips / "a.wav", "-m", exported, "-f", "json", "--min-confidence", 1.0)
@@ -141,14 +146,14 @@ def test_predict_restricts_emotions_and_abstains(emodistill, exported: Path, cli
     assert unsure.code == 0
 
 
-def test_predict_writes_to_a_file(emodistill, exported: Path, clips: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_predict_writes_to_a_file(emodistill: Call, exported: Path, clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     result = emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)
     assert (result.code, result.out) == (1, "")
     assert len(make.read_rows(out)) == 4
 
 
-def test_predict_resumes_a_jsonl(emodistill, exported: Path, clips: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_predict_resumes_a_jsonl(emodistill: Call, exported: Path, clips: Path, tmp_path: Path) -> None:
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
     emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", whole)
     lines = whole.read_text().splitlines(keepends=True)
@@ -163,7 +168,7 @@ def test_predict_resumes_a_jsonl(emodistill, exported: Path, clips: Path, tmp_pa
     assert "4 rows were there already, 0 added" in again.err
 
 
-def test_usage_errors_exit_with_2(emodistill, exported: Path, clips: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_usage_errors_exit_with_2(emodistill: Call, exported: Path, clips: Path, tmp_path: Path) -> None:
     for args, message in (
         (["predict", clips, "-m", tmp_path], "is not an exported model: it has no card.json"),
         (["predict", clips, "-m", exported, "--emotions", "sadd"], "bad emotion 'sadd'.*did you mean 'sad'"),
@@ -180,13 +185,11 @@ def test_usage_errors_exit_with_2(emodistill, exported: Path, clips: Path, tmp_p
         result = emodistill(*args)
         assert (result.code, result.out) == (2, ""), args
         flat = " ".join(result.err.split())
-        import re
-
         assert re.search(message, flat), (message, flat)
         assert "Traceback" not in result.err
 
 
-def test_an_empty_folder_is_said_to_be_empty(emodistill, exported: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_an_empty_folder_is_said_to_be_empty(emodistill: Call, exported: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = emodistill("predict", tmp_path / "empty", "-m", exported, "-f", "json")
     assert json.loads(result.out) == []
@@ -196,7 +199,7 @@ def test_an_empty_folder_is_said_to_be_empty(emodistill, exported: Path, tmp_pat
 # --- corpora, training ---------------------------------------------------------------------------
 
 
-def test_corpus_prepare_counts_what_it_leaves_out(emodistill, tmp_path: Path) -> None:  # noqa: ANN001
+def test_corpus_prepare_counts_what_it_leaves_out(emodistill: Call, tmp_path: Path) -> None:
     trees.iemocap(tmp_path / "tree")
     for number, path in enumerate(sorted((tmp_path / "tree").rglob("*.wav"))):
         soundfile.write(path, make.speech(0.4, seed=number), make.RATE)
@@ -214,13 +217,13 @@ def test_corpus_prepare_counts_what_it_leaves_out(emodistill, tmp_path: Path) ->
     assert len(read_manifest(out)) == 1
 
 
-def test_corpus_stats(emodistill, manifest: Path) -> None:  # noqa: ANN001
+def test_corpus_stats(emodistill: Call, manifest: Path) -> None:
     result = emodistill("corpus", "stats", manifest)
     assert result.code == 0
     assert "36 utterances, 6 speakers" in result.out
 
 
-def test_corpus_audit(emodistill, manifest: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_corpus_audit(emodistill: Call, manifest: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     from emodistill.config import recipe_toml
 
@@ -234,7 +237,7 @@ def test_corpus_audit(emodistill, manifest: Path, tmp_path: Path) -> None:  # no
     assert "bad split" in leak.err
 
 
-def test_train_runs_one_fold_and_export_follows(emodistill, manifest: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_train_runs_one_fold_and_export_follows(emodistill: Call, manifest: Path, tmp_path: Path) -> None:
     from emodistill.config import recipe_toml
 
     recipe, out = tmp_path / "tiny.toml", tmp_path / "run"

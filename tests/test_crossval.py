@@ -224,7 +224,9 @@ def test_a_teacher_that_heard_the_test_fold_is_refused(run: Path, tmp_path: Path
     one, two = (fold.name for fold in protocol.folds[:2])
     foreign = run / f"fold-{two}/select/prosodic"
     recipe = load_recipe(run / "recipe.toml", [f"prosodic.init={foreign}"])
-    with pytest.raises(LeakError, match="the initial prosodic teacher was trained on held-out utterances: 's"):
+    with pytest.raises(
+        LeakError, match="the initial prosodic teacher was trained on held-out utterances: 's"
+    ):
         crossval(recipe, tmp_path / "run", [one])
     own = run / f"fold-{one}/select/prosodic"
     crossval(
@@ -306,13 +308,17 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     assert not (again / "select/acoustic/model.json").exists()
 
 
-def test_a_probe_is_where_a_frozen_student_starts(
-    tmp_path: Path, models: dict[str, Path]
-) -> None:
+def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[str, Path]) -> None:
     for emotions in (("angry", "sad"), ("angry", "happy", "sad")):
         where = tmp_path / str(len(emotions))
         listed = make.corpus_folder(where / "corpus", emotions=emotions, each=2)
-        student = {"backbone": str(models["hubert"]), "layers": 2, "frozen": 2, "probe": 0.5, "embedding_dim": 8}
+        student = {
+            "backbone": str(models["hubert"]),
+            "layers": 2,
+            "frozen": 2,
+            "probe": 0.5,
+            "embedding_dim": 8,
+        }
         folder, _ = one_fold(
             listed, where / "run", distillation={"teachers": ["prosodic"]},
             student={**student, "optim": {**make.OPTIM, "epochs": 1, "lr": 1e-12}},
@@ -333,6 +339,34 @@ def test_without_any_transcript_the_linguistic_teacher_is_left_out(manifest: Pat
     folder, scores = one_fold(silent, tmp_path / "run")
     assert set(scores["models"]) == {"student", "prosodic"}
     assert load_checkpoint(folder / "select/student").model.teacher_dims == {"prosodic": 8}
+
+
+@pytest.mark.parametrize("teachers", [["prosodic", "linguistic"], ["linguistic", "acoustic"]])
+def test_utterances_of_text_alone_teach_the_linguistic_teacher_alone(
+    manifest: Path, tmp_path: Path, teachers: list[str]
+) -> None:
+    rows = [{**row, "path": manifest.parent / row["path"]} for row in make.read_rows(manifest)]
+    text_only = {row["id"] for row in rows[1::4] if row["transcript"]}
+    for row in rows:
+        row["path"] = "" if row["id"] in text_only else row["path"]
+    mixed = make.write_rows(tmp_path / "utterances.csv", rows)
+    teacher = {"backbone": "compact", "layers": 1, "width": 8, "embedding_dim": 8, "optim": make.OPTIM}
+    folder, _ = one_fold(
+        mixed, tmp_path / "run", acoustic={"student": teacher},
+        distillation={"teachers": teachers, "hidden": 1.0},
+    )  # fmt: skip
+    fold = read_protocol(tmp_path / "run/protocol.json").folds[0]
+    train, test = set(fold.train), set(fold.test)
+    assert train & text_only
+    assert test & text_only
+    heard = {
+        name: set(load_checkpoint(folder / f"select/{name}").training_ids) for name in (*teachers, "student")
+    }
+    assert train & text_only <= heard["linguistic"]
+    for name in {"prosodic", "acoustic", "student"} & set(heard):
+        assert heard[name] == train - text_only
+    assert set(read_predictions(folder / "predictions.csv").utterances) == test - text_only
+    assert set(read_predictions(folder / "predictions-linguistic.csv").utterances) >= test & text_only
 
 
 def test_hidden_states_need_a_fixed_number_of_views(manifest: Path, tmp_path: Path) -> None:

@@ -9,16 +9,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig
-from emodistill.corpora import read_manifest
+from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, StudentConfig
+from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import ModelError
+from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
+from emodistill.models.student import Student
 from emodistill.training.data import (
     CLEAN,
     Batches,
     LldSource,
+    StateSource,
     TokenSource,
     UtteranceDataset,
     WaveformSource,
@@ -26,7 +30,7 @@ from emodistill.training.data import (
     loader,
     view_of,
 )
-from emodistill.training.stages import cached_states
+from emodistill.training.stages import cached_states, fit_probe
 from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden
 
 AUGMENT = AugmentConfig(views=3, noise_snr_db=(5.0, 20.0), noise_probability=1.0)
@@ -51,9 +55,7 @@ def dataset(count: int, seed: int = 0) -> UtteranceDataset:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 90), st.integers(1, 12), st.integers(0, 5), st.integers(-1, 4), st.integers(1, 9)
-)
+@given(st.integers(1, 90), st.integers(1, 12), st.integers(0, 5), st.integers(-1, 4), st.integers(1, 9))
 def test_every_utterance_is_in_exactly_one_batch(
     count: int, size: int, seed: int, epoch: int, bucket: int
 ) -> None:
@@ -67,9 +69,7 @@ def test_every_utterance_is_in_exactly_one_batch(
 
 
 def test_batches_depend_on_seed_and_epoch_alone() -> None:
-    made = {
-        (seed, epoch): list(Batches(dataset(50), 8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)
-    }
+    made = {(seed, epoch): list(Batches(dataset(50), 8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
     assert list(Batches(dataset(50), 8, 0, 1)) == made[0, 1]
     orders = [[index for batch in batches for _, index in batch] for batches in made.values()]
     assert len({tuple(order) for order in orders}) == 4
@@ -157,7 +157,7 @@ def test_tokens_do_not_depend_on_the_epoch() -> None:
 # --- cached states -------------------------------------------------------------------------------
 
 
-def states_of(student: torch.nn.Module, manifest: Path, views: int = 2):  # noqa: ANN201
+def states_of(student: Student, manifest: Path, views: int = 2) -> tuple[StateSource, tuple[Utterance, ...]]:
     utterances = read_manifest(manifest).utterances[:5]
     return cached_states(student, utterances, AudioConfig(), AUGMENT, views, seed=0), utterances
 
@@ -209,14 +209,34 @@ def test_states_are_computed_once_and_never_shared_between_backbones(
     assert len(files()) == 20
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+@torch.no_grad()
+def test_a_probe_is_linear_discriminant_analysis(
+    classes: int, manifest: Path, models: dict[str, Path], own_cache: Path
+) -> None:
+    utterances = read_manifest(manifest).utterances[:15]
+    emotions = [("sad", "angry", "happy")[index % classes] for index in range(len(utterances))]
+    backbone = load_backbone(str(models["whisper"]), None)
+    made = Student(
+        backbone, StudentConfig(backbone="x", frozen=2, probe=0.3, embedding_dim=8), classes, {}
+    ).eval()
+    source = cached_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    fit_probe(made, source, emotions, 0.3)
+    rows = [made.statistics(source.at_view(index, view).float()) for view in (0, 1) for index in range(15)]
+    x = torch.stack(rows)
+    z = ((x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)).double().numpy()
+    probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(z, emotions * 2)
+    said = [made.suffix(source.at_view(index, 0).float()[None], None).logits[0] for index in range(15)]
+    names = LabelSet.of(emotions).names
+    assert [names[int(logits.argmax())] for logits in said] == probe.predict(z[:15]).tolist()
+
+
 # --- targets -------------------------------------------------------------------------------------
 
 
 def some_targets(hidden: bool = False) -> TeacherTargets:
     generator = torch.Generator().manual_seed(0)
-    states = [
-        [torch.randn(frames + view, 4, generator=generator) for view in range(3)] for frames in (3, 5)
-    ]
+    states = [[torch.randn(frames + view, 4, generator=generator) for view in range(3)] for frames in (3, 5)]
     packed = pack_hidden(states) if hidden else (None, None)
     return TeacherTargets(
         ("a", "b"), torch.randn(2, 3, generator=generator), torch.randn(2, 5, generator=generator),
@@ -239,10 +259,14 @@ def test_targets_round_trip(hidden: bool, tmp_path: Path) -> None:
 
 def test_hidden_targets_follow_the_view() -> None:
     targets = some_targets(hidden=True)
-    rows = TargetRows(targets, AUGMENT, seed=0)
+    rows = TargetRows(targets, [0, 1], AUGMENT, seed=0)
     for index, frames in enumerate((3, 5)):
         for epoch in range(8):
             view = view_of(AUGMENT, 0, epoch, targets.ids[index])
             assert rows.row(index, epoch)["hidden"].shape == (frames + view, 4)
         assert rows.row(index, CLEAN)["hidden"].shape == (frames, 4)
     assert not rows.row(1, 0)["available"]
+    second = TargetRows(targets, [1], AUGMENT, seed=0)  # a student that does not hear the first utterance
+    for epoch in range(4):
+        for name, value in second.row(0, epoch).items():
+            assert torch.equal(value, rows.row(1, epoch)[name]), name

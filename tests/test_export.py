@@ -14,7 +14,15 @@ from torch import nn
 from emodistill import export as export_module
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError
-from emodistill.export import NUM_UTTERANCES, TOLERANCE, Exported, check_parity, export_run, gate_waveforms, write_onnx
+from emodistill.export import (
+    NUM_UTTERANCES,
+    TOLERANCE,
+    Exported,
+    check_parity,
+    export_run,
+    gate_waveforms,
+    write_onnx,
+)
 from emodistill.models.backbones import load_backbone
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.layers import CosineClassifier
@@ -144,15 +152,17 @@ def test_a_graph_that_differs_from_torch_is_refused(what: str, tmp_path: Path) -
         seen += 1
         return x * float("nan") if seen == len(GATE) - 1 else x
 
-    change = {"offset": lambda x: x + 2e-4, "nan-everywhere": lambda x: x * float("nan"), "nan-in-long-ones": nan_late}
+    change = {
+        "offset": lambda x: x + 2e-4,
+        "nan-everywhere": lambda x: x * float("nan"),
+        "nan-in-long-ones": nan_late,
+    }
     with pytest.raises(ModelError, match=r"the exported model differs from torch: .* over 5 utterances"):
         check_parity(Wrong(change[what]), path, GATE)
     assert not path.exists(), "nothing is left that could be used by mistake"
 
 
-def test_a_refused_export_leaves_no_card(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_export_leaves_no_card(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = export_module.write_onnx
 
     def broken(model: Exported, path: Path) -> None:

@@ -263,9 +263,7 @@ OPTIMS = {
     [(0, 9), (1, 1), (2, 1), (2, 13), (3, 30)],
     ids=["first-epoch", "after-checkpoint-1", "after-checkpoint-2", "middle-of-epoch", "last-batch"],
 )
-def test_killed_in_training_and_started_again(
-    tmp_path: Path, optim: str, epoch: int, call: int
-) -> None:
+def test_killed_in_training_and_started_again(tmp_path: Path, optim: str, epoch: int, call: int) -> None:
     expected, history = train(tmp_path / "unbroken", **OPTIMS[optim])
     sounds = Sounds(30)
     sounds.kill_at(epoch, call)

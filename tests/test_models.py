@@ -1,6 +1,7 @@
 """Backbones, student and teachers: padding, gain, parity with Hugging Face, checkpoints."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from emodistill.audio import load
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ConfigError, ModelError
 from emodistill.labels import LabelSet
@@ -65,9 +67,7 @@ def assert_same(one: Output, row: int, other: Output, tolerance: float = 1e-4) -
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 2, 0, 3, 1), (1, 0)])
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
-def test_padding_never_changes_an_answer(
-    name: str, order: tuple[int, ...], models: dict[str, Path]
-) -> None:
+def test_padding_never_changes_an_answer(name: str, order: tuple[int, ...], models: dict[str, Path]) -> None:
     student = make.student(backbone_of(name, models))
     items = waveforms()
     alone = [student(item[None], None) for item in items]
@@ -76,9 +76,7 @@ def test_padding_never_changes_an_answer(
         assert_same(batched, row, alone[index])
         frames = int(batched.mask[row].sum())
         assert frames == alone[index].hidden.shape[1]
-        torch.testing.assert_close(
-            batched.hidden[row, :frames], alone[index].hidden[0], atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(batched.hidden[row, :frames], alone[index].hidden[0], atol=1e-4, rtol=0)
     spread = torch.cat([output.logits for output in alone]).std(dim=0).max()
     assert spread > 1e-2, "the utterances must differ for this test to say anything"
 
@@ -164,6 +162,24 @@ def test_the_shortest_waveform_is_enough(name: str, models: dict[str, Path]) -> 
     assert len(waveform) == MIN_SAMPLES
     assert student(waveform[None], None).logits.isfinite().all()
     assert student(torch.zeros(1, 800), None).logits.isfinite().all()
+
+
+DATA = Path(os.environ.get("EMODISTILL_DATA", Path(__file__).parents[2] / "shared"))
+
+
+@torch.no_grad()
+def test_padding_never_changes_what_a_real_model_says_of_real_speech() -> None:
+    folder, clips = (
+        DATA / "models/whisper-tiny",
+        sorted((DATA / "corpora/ravdess").rglob("03-01-*.*"))[::200][:5],
+    )
+    if not (folder / "config.json").is_file() or len(clips) < 5:
+        pytest.skip(f"no whisper-tiny and RAVDESS below {DATA}")
+    student = make.student(load_backbone(str(folder), 2), pool=(1, 2))
+    items = [torch.from_numpy(load(path))[: 16000 + 5000 * index] for index, path in enumerate(clips)]
+    batched = student(*padded(items))
+    for row, item in enumerate(items):
+        assert_same(batched, row, student(item[None], None))
 
 
 # --- parity with Hugging Face --------------------------------------------------------------------

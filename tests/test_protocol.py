@@ -207,9 +207,7 @@ def protocol_of(train: str, dev: str, test: str, allowed: tuple[str, ...] = ()) 
     ids = [utterance.id for utterance in FOUR]
 
     def pick(names: str) -> tuple[str, ...]:
-        return tuple(
-            name for part in names.split() for name in ids if name.replace("-", "").startswith(part)
-        )
+        return tuple(name for part in names.split() for name in ids if name.replace("-", "").startswith(part))
 
     return Protocol("fake", "by hand", (Fold("1", pick(train), pick(dev), pick(test)),), allowed)
 
@@ -319,7 +317,9 @@ def test_an_identical_recording_in_two_splits_is_refused(copy: str, tmp_path: Pa
     assert audit(made, clean).duplicates == ()
     write_16_bit(tmp_path / "a-1.wav", SOUND)
     COPIES[copy](tmp_path / "d-0.wav")
-    with pytest.raises(LeakError, match=r"identical recordings in two splits: 'a-1' \(train\) = 'd-0' \(test\)"):
+    with pytest.raises(
+        LeakError, match=r"identical recordings in two splits: 'a-1' \(train\) = 'd-0' \(test\)"
+    ):
         audit(made, clean)
     # `allow = ["speaker"]` allows speakers and nothing else.
     with pytest.raises(LeakError, match="identical recordings"):

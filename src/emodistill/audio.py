@@ -52,9 +52,14 @@ def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") ->
 
     Channels are averaged; a dead (all-zero) channel is left out of the average. Integer PCM is scaled.
     """
+    if rate_hz <= 0:
+        raise AudioError(f"{name}: expected a rate in Hz above 0, got {rate_hz}")
     array = np.asarray(samples)
     if np.issubdtype(array.dtype, np.integer):
-        array = array / float(np.iinfo(array.dtype).max + 1)
+        middle = (
+            int(np.iinfo(array.dtype).max) + int(np.iinfo(array.dtype).min) + 1
+        ) // 2  # not 0 if unsigned
+        array = (array.astype(np.float64) - middle) / (int(np.iinfo(array.dtype).max) + 1 - middle)
     array = array.astype(np.float32)
     if array.ndim == 1:
         array = array[:, None]

@@ -17,9 +17,25 @@ Teacher = Literal["prosodic", "linguistic", "acoustic"]
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and closed to unknown keys."""
+    """A part of a recipe: frozen, and closed to unknown keys.
+
+    What a recipe leaves out of a section keeps the default that it has in this very place, and the text
+    "none" stands for None, which TOML lacks.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        made = {key: None if value == "none" else value for key, value in data.items()}
+        for name, field in cls.model_fields.items():
+            default, given = field.default, made.get(name)
+            if isinstance(default, Section) and isinstance(given, dict):
+                made[name] = {**default.model_dump(), **given}
+        return made
 
 
 class CorpusConfig(Section):
@@ -79,10 +95,15 @@ class OptimConfig(Section):
     bucket: int = Field(1, ge=1)  # batches filled together by length: less padding, but batches less mixed
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: bool = True  # inverse frequency in the hard-label loss
-    mixup: float = Field(0.0, ge=0)  # Beta(mixup, mixup) over pooled statistics; 0: off
     ema: float = Field(0.0, ge=0, lt=1)  # decay of averaged weights, which are then the model; 0: off
     select: Literal["best", "last"] = "best"  # which epoch is kept, by dev UA
-    patience: int | None = None  # stop after this many epochs without a better dev UA
+    patience: int | None = Field(None, ge=1)  # stop after this many epochs without a better dev UA
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimConfig":
+        if self.patience is not None and self.select == "last":
+            raise ValueError("patience waits for a better epoch: it needs select = 'best'")
+        return self
 
 
 class ProsodicConfig(Section):
@@ -202,7 +223,7 @@ def shipped_recipes() -> dict[str, Path]:
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a shipped recipe by name or a TOML file by path, then apply `key.sub=value` overrides.
 
-    Values are TOML (`0.5`, `true`, `[1, 2]`, `"text"`); anything else is taken as text. Raises
+    Values are TOML (`0.5`, `true`, `[1, 2]`, `"text"`); anything else is taken as text, `none` as None. Raises
     `ConfigError` for an unknown recipe or key (naming the nearest) and for a bad value.
     """
     shipped = shipped_recipes()
@@ -229,7 +250,7 @@ def parse_recipe(data: dict[str, Any], source: str = "recipe") -> Recipe:
 def recipe_toml(recipe: Recipe) -> str:
     """A recipe as TOML, every field written out, for the run folder."""
     lines: list[str] = []
-    _write_table(recipe.model_dump(mode="json", exclude_none=True), "", lines)
+    _write_table(recipe.model_dump(mode="json"), "", lines)
     return "\n".join(lines).strip() + "\n"
 
 
@@ -253,10 +274,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise ConfigError(f"bad override '{override}': '{parent}' is a value, not a section")
-    if value == "none":
-        table.pop(last, None)
-    else:
-        table[last] = value
+    table[last] = value
 
 
 def _explain(item: Any) -> str:
@@ -277,7 +295,7 @@ def _write_table(table: dict[str, Any], name: str, lines: list[str]) -> None:
     nested = {key: value for key, value in table.items() if isinstance(value, dict)}
     for key, value in table.items():
         if key not in nested:
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+            lines.append(f"{key} = {json.dumps('none' if value is None else value, ensure_ascii=False)}")
     for key, value in nested.items():
         if value:
             _write_table(value, f"{name}.{key}" if name else key, lines)

@@ -171,6 +171,16 @@ def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
     return Corpus(corpus.name, tuple(kept), dict(dropped), corpus.merged), problems
 
 
+def duration_s(utterance: Utterance) -> float:
+    """The length of an utterance's audio by its header, in seconds; 0 where it has none."""
+    if utterance.path is None:
+        return 0.0
+    if not utterance.path.is_file():
+        raise CorpusError(f"'{utterance.id}': audio missing at '{utterance.path}'")
+    whole = float(soundfile.info(utterance.path).duration)
+    return min(utterance.end_s or whole, whole) - (utterance.start_s or 0.0)
+
+
 def _audio_problem(utterance: Utterance) -> str | None:
     path = utterance.path
     if path is None or not path.is_file():

@@ -4,9 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
-from emodistill.corpora.base import Corpus, Utterance
+from emodistill.corpora.base import Corpus, duration_s
 from emodistill.errors import CorpusError, MissingExtraError
 
 
@@ -28,7 +26,7 @@ def summarise(corpus: Corpus) -> Stats:
     seconds = dict.fromkeys(corpus.speakers, 0.0)
     for utterance in corpus:
         by_speaker[utterance.speaker][utterance.emotion or "none"] += 1
-        seconds[utterance.speaker] += _duration_s(utterance)
+        seconds[utterance.speaker] += duration_s(utterance)
     unlabelled = ("none",) if any(utterance.emotion is None for utterance in corpus) else ()
     return Stats(
         num_utterances=len(corpus),
@@ -64,12 +62,3 @@ def draw(stats: Stats, path: Path) -> None:
     axes.margins(x=0.01)
     figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)
-
-
-def _duration_s(utterance: Utterance) -> float:
-    if utterance.path is None:
-        return 0.0
-    if not utterance.path.is_file():
-        raise CorpusError(f"'{utterance.id}': audio missing at '{utterance.path}'")
-    whole = float(soundfile.info(utterance.path).duration)
-    return min(utterance.end_s or whole, whole) - (utterance.start_s or 0.0)

@@ -65,10 +65,11 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         writer.writerow(["utterance", "fold", "speaker", "emotion", "predicted", *(f"p_{n}" for n in names)])
         for row in range(len(predictions)):
             values = [f"{value:.7f}" for value in predictions.probabilities[row]]
+            best = int(np.argmax([float(value) for value in values]))  # as a reader finds it, ties and all
             writer.writerow(
                 [
                     predictions.utterances[row], predictions.folds[row], predictions.speakers[row],
-                    predictions.emotions[row], names[int(predictions.probabilities[row].argmax())], *values,
+                    predictions.emotions[row], names[best], *values,
                 ]
             )  # fmt: skip
     partial.replace(path)

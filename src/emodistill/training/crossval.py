@@ -81,7 +81,9 @@ def _claim(recipe: Recipe, protocol: Protocol, out: Path) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     protocol.write(out / "protocol.json")
-    recorded.write_text(recipe_toml(recipe), encoding="utf-8")
+    partial = recorded.with_suffix(".partial")
+    partial.write_text(recipe_toml(recipe), encoding="utf-8")
+    partial.replace(recorded)
 
 
 def _difference(there: Any, asked: Any, where: str = "") -> str:

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from emodistill.audio import SAMPLE_RATE
 from emodistill.augment import augment
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, stable_seed
-from emodistill.corpora import Utterance
+from emodistill.corpora.base import Utterance, duration_s
 from emodistill.distillation import Targets
+from emodistill.errors import ConfigError
 from emodistill.features import ArrayCache, conditioned
 from emodistill.models.prosodic import augment_planes
 
@@ -36,6 +37,14 @@ def view_of(config: AugmentConfig, seed: int, epoch: int, utterance: str) -> int
     if epoch == CLEAN:
         return 0
     return epoch + 1 if config.views == 0 else stable_seed("view", seed, epoch, utterance) % config.views
+
+
+def size_of(utterance: Utterance) -> float:
+    """Roughly how many bytes of audio an utterance is: enough to batch the like together."""
+    if utterance.path is None:
+        return 0.0
+    whole = utterance.start_s is None and utterance.end_s is None
+    return utterance.path.stat().st_size if whole else duration_s(utterance) * SAMPLE_RATE * 2
 
 
 HELD_BYTES = 512 * 2**20  # of waveforms that a source keeps in memory instead of making them again
@@ -69,8 +78,7 @@ class WaveformSource:
         return made
 
     def size(self, index: int) -> float:
-        path = self.utterances[index].path
-        return 0.0 if path is None else path.stat().st_size
+        return size_of(self.utterances[index])
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class StateSource:
 
     keys: Sequence[Sequence[str]]  # [utterance][view]
     ids: Sequence[str]
-    sizes: Sequence[int]  # frames of view 0
+    sizes: Sequence[float]  # see `size_of`
     augment: AugmentConfig
     seed: int
     cache: ArrayCache
@@ -222,6 +230,10 @@ class Batches(Sampler[list[tuple[int, int]]]):
             self.batches = [batches[index] for index in rng.permutation(len(batches))]
         else:
             self.batches = self._split(self.order)
+        if min(len(batch) for batch in self.batches) < world:
+            raise ConfigError(
+                f"batches of {batch_size} cannot be shared out over {world} processes: raise batch_size"
+            )
 
     def _split(self, order: np.ndarray) -> list[np.ndarray]:
         return np.array_split(order, -(-len(order) // self.batch_size))  # no batch is a mere remainder

@@ -226,13 +226,17 @@ class FoldRun:
             )
         assert isinstance(stage, SpeechStage)
         student_views = SpeechStage(stage.name, self.recipe, len(self.labels), stage.config, views, {})
-        source = student_views.source(model, train, 0)
+        spoken = [utterance for utterance in train if stage.uses(utterance)]
+        source = student_views.source(model, spoken, 0)
         speech = stage.trained(model).eval()
-        states = [
-            [speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)]
-            for index in range(len(train))
-        ]
-        hidden, offsets = pack_hidden(states)
+        said = {
+            utterance.id: [
+                speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)
+            ]
+            for index, utterance in enumerate(spoken)
+        }
+        nothing = [next(iter(said.values()))[0][:0]] * views.views  # of an utterance that is text alone
+        hidden, offsets = pack_hidden([said.get(utterance.id, nothing) for utterance in train])
         return TeacherTargets(
             targets.ids, targets.logits, targets.embedding, targets.available, hidden, offsets
         )

@@ -14,7 +14,7 @@ from emodistill.audio import content_hash
 from emodistill.augment import augment
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
-from emodistill.errors import CorpusError
+from emodistill.errors import ConfigError, CorpusError
 from emodistill.features import ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
@@ -22,7 +22,7 @@ from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
 from emodistill.models.student import Student, Suffix
-from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource
+from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource, size_of
 
 
 class Stage(ABC):
@@ -186,6 +186,11 @@ def fit_probe(student: Student, source: StateSource, emotions: Sequence[str], sh
     z = ((x - mean) / std).double().numpy()
     truth = list(emotions) * len(views)
     probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(z, truth)
+    if len(probe.classes_) != student.classifier.out_features:
+        raise ConfigError(
+            f"a probe needs every emotion in training; it has {list(probe.classes_)}, "
+            f"the corpus has {student.classifier.out_features}: unset student.probe"
+        )
     order = [list(probe.classes_).index(name) for name in LabelSet.of(emotions)]
     coef, intercept = probe.coef_, probe.intercept_
     if len(order) == 2:  # then scikit-learn gives the difference of the two alone
@@ -210,16 +215,15 @@ def cached_states(
 ) -> StateSource:
     """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
     cache = ArrayCache(cache_folder() / "states")
-    prefix = f"{_prefix_hash(student)}|{audio}|{views}"
+    clean = f"{_prefix_hash(student)}|{audio}"  # a clean view is the same under any augmentation
     keys = []
     jobs: dict[str, tuple[Utterance, int, str]] = {}
     for utterance in utterances:
         if utterance.path is None:
             raise CorpusError(f"utterance '{utterance.id}' has no audio for the student to hear")
         recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
-        # A clean view is the same under any augmentation.
-        row = [f"{recording}-{stable_seed(f'{prefix}|{view}' if view else prefix.rsplit('|', 1)[0]):016x}"
-               for view in range(num_views)]  # fmt: skip
+        made_by = [clean, *(f"{clean}|{views}|{view}|{utterance.id}" for view in range(1, num_views))]
+        row = [f"{recording}-{stable_seed(item):016x}" for item in made_by]
         keys.append(row)
         jobs |= {key: (utterance, view, key) for view, key in enumerate(row) if key not in cache}
 
@@ -234,7 +238,7 @@ def cached_states(
     if jobs:
         student.eval()
         run_jobs(compute, list(jobs.values()), "frozen layers", workers=1)
-    sizes = [0 if utterance.path is None else utterance.path.stat().st_size for utterance in utterances]
+    sizes = [size_of(utterance) for utterance in utterances]
     return StateSource(keys, [utterance.id for utterance in utterances], sizes, views, seed, cache)
 
 

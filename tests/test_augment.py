@@ -1,0 +1,113 @@
+"""Augmentation: view 0 is the recording, the others are functions of (seed, view, utterance)."""
+
+import factories as make
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emodistill.audio import SAMPLE_RATE
+from emodistill.augment import add_noise, augment, band_limit, change_speed, reverberate, transcode
+from emodistill.config import AugmentConfig
+
+EVERYTHING = AugmentConfig(
+    views=4, speed=0.2, gain_db=12, noise_snr_db=(0, 20), noise_probability=1, reverb_probability=1,
+    band_limit_probability=1, codec_probability=1,
+)  # fmt: skip
+KINDS = {
+    "speed": {"speed": 0.2},
+    "gain": {"gain_db": 6.0},
+    "noise": {"noise_snr_db": (5, 10), "noise_probability": 1.0},
+    "reverb": {"reverb_probability": 1.0},
+    "band": {"band_limit_probability": 1.0},
+    "codec": {"codec_probability": 1.0},
+}
+SOUND = make.speech(0.5)
+
+
+def test_view_0_is_the_recording() -> None:
+    assert augment(SOUND, EVERYTHING, 0, "a") is SOUND
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_changes_the_sound_and_little_else(kind: str) -> None:
+    out = augment(SOUND, AugmentConfig(**KINDS[kind]), 1, "a")
+    assert out.dtype == np.float32
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() <= 1
+    assert (len(out) == len(SOUND)) == (kind != "speed")
+    assert len(SOUND) / 1.21 < len(out) < len(SOUND) / 0.79
+    assert len(out) != len(SOUND) or np.abs(out - SOUND).max() > 1e-3
+
+
+def test_a_view_is_a_function_of_seed_view_and_utterance() -> None:
+    one = augment(SOUND, EVERYTHING, 1, "a")
+    np.testing.assert_array_equal(augment(SOUND, EVERYTHING, 1, "a"), one)
+    others = [
+        augment(SOUND, EVERYTHING, 2, "a"), augment(SOUND, EVERYTHING, 1, "b"),
+        augment(SOUND, EVERYTHING.model_copy(update={"seed": 1}), 1, "a"),
+    ]  # fmt: skip
+    for other in others:
+        assert len(other) != len(one) or not np.array_equal(other, one)
+
+
+def test_the_recording_itself_stays_as_it_is() -> None:
+    before = SOUND.copy()
+    for view in range(1, 5):
+        augment(SOUND, EVERYTHING, view, "a")
+    np.testing.assert_array_equal(SOUND, before)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4000), st.integers(1, 50), st.sampled_from(["speech", "silence", "full scale"]))
+def test_no_sound_breaks_it(length: int, view: int, kind: str) -> None:
+    sound = {"speech": make.speech(0.25), "silence": np.zeros(4000), "full scale": np.ones(4000)}[kind]
+    out = augment(sound[:length].astype(np.float32), EVERYTHING, view, "a")
+    assert out.dtype == np.float32
+    assert np.isfinite(out).all()
+    assert np.abs(out).max(initial=0) <= 1
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 10.0, 30.0])
+def test_noise_has_the_asked_for_ratio(snr_db: float) -> None:
+    noise = add_noise(SOUND, snr_db, np.random.default_rng(0)) - SOUND
+    measured = 10 * np.log10(np.mean(SOUND.astype(float) ** 2) / np.mean(noise.astype(float) ** 2))
+    assert measured == pytest.approx(snr_db, abs=0.1)
+
+
+def test_speed_moves_tempo_and_pitch_together() -> None:
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    tone = np.sin(2 * np.pi * 400 * time).astype(np.float32)
+    out = change_speed(tone, 1.25)
+    assert len(out) == pytest.approx(SAMPLE_RATE / 1.25, abs=2)
+    peak_hz = np.abs(np.fft.rfft(out * np.hanning(len(out)))).argmax() * SAMPLE_RATE / len(out)
+    assert peak_hz == pytest.approx(500, abs=3)
+
+
+def test_band_limit_is_that_of_a_telephone() -> None:
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+
+    def kept(hz: float) -> float:
+        tone = np.sin(2 * np.pi * hz * time).astype(np.float32)
+        return float(np.std(band_limit(tone, 300, 3400)[SAMPLE_RATE // 4 :]) / np.std(tone))
+
+    assert kept(1000) > 0.95
+    assert kept(60) < 0.05
+    assert kept(7000) < 0.05
+
+
+def test_reverberation_keeps_the_direct_sound_first() -> None:
+    click = np.zeros(8000, np.float32)
+    click[100] = 1
+    out = reverberate(click, np.random.default_rng(0))
+    assert np.abs(out[:100]).max() < 1e-6
+    assert out[100] == pytest.approx(1, abs=1e-5)
+    assert np.abs(out[101:3000]).max() > 1e-3
+
+
+@pytest.mark.parametrize("codec", [("OGG", "OPUS"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
+def test_codecs_keep_the_length_and_most_of_the_sound(codec: tuple[str, str]) -> None:
+    out = transcode(SOUND, *codec)
+    assert out.shape == SOUND.shape
+    spectra = [np.abs(np.fft.rfft(sound))[:1500] for sound in (SOUND, out)]
+    assert np.corrcoef(*spectra)[0, 1] > 0.8

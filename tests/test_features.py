@@ -1,0 +1,167 @@
+"""LLDs and the cache of arrays: right shapes, computed once, whole or not at all."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+
+from emodistill import features
+from emodistill.audio import SAMPLE_RATE
+from emodistill.config import AudioConfig
+from emodistill.corpora import Utterance, read_manifest
+from emodistill.errors import AudioError, CorpusError
+from emodistill.features import (
+    NUM_LLDS,
+    ArrayCache,
+    cache_folder,
+    cached_llds,
+    conditioned,
+    extract_llds,
+    lld_key,
+)
+
+AUDIO = AudioConfig()
+
+
+def utterances(manifest: Path, count: int) -> tuple[Utterance, ...]:
+    return read_manifest(manifest).utterances[:count]
+
+
+def test_llds_have_25_columns_and_a_frame_every_10_ms() -> None:
+    llds = extract_llds(make.speech(1.0, 150))
+    assert llds.shape[1] == NUM_LLDS == 25
+    assert llds.dtype == np.float32
+    assert abs(len(llds) - 100) <= 6
+    assert np.isfinite(llds).all()
+    # Column 10 is F0 in semitones from 27.5 Hz, 0 where unvoiced.
+    f0 = llds[:, 10][llds[:, 10] > 0]
+    assert len(f0) > 50
+    assert 27.5 * 2 ** (np.median(f0) / 12) == pytest.approx(150, rel=0.15)
+
+
+@pytest.mark.parametrize("samples", [1, 160, 1599, 1601])
+def test_the_shortest_sounds_have_a_frame(samples: int) -> None:
+    llds = extract_llds(make.speech(0.2)[:samples])
+    assert llds.shape[0] >= 1
+    assert llds.shape[1] == NUM_LLDS
+
+
+def test_silence_has_llds() -> None:
+    assert np.isfinite(extract_llds(np.zeros(8000, np.float32))).all()
+
+
+def test_llds_are_computed_once(manifest: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = utterances(manifest, 3)
+    keys = cached_llds(some, AUDIO)
+    cache = ArrayCache(cache_folder() / "llds")
+    assert cache_folder() == own_cache
+    assert len(set(keys)) == 3
+    assert all(key in cache for key in keys)
+
+    def never(*_: object) -> None:
+        raise AssertionError("a cached array was computed again")
+
+    monkeypatch.setattr(features, "extract_llds", never)
+    assert cached_llds(some, AUDIO) == keys
+    with pytest.raises(AssertionError, match="computed again"):
+        cached_llds(some, AudioConfig(trim_db=20))
+
+
+def test_a_key_is_of_content_and_conditioning_and_not_of_the_place(manifest: Path, tmp_path: Path) -> None:
+    (one,) = utterances(manifest, 1)
+    moved = tmp_path / "elsewhere.wav"
+    moved.write_bytes(one.path.read_bytes())
+    key = lld_key(one, AUDIO)
+    assert lld_key(replace(one, path=moved, id="other"), AUDIO) == key
+    others = {
+        lld_key(replace(one, start_s=0.0, end_s=0.1), AUDIO), lld_key(one, AudioConfig(max_s=1)),
+        lld_key(one, AudioConfig(trim_db=None)), key,
+    }  # fmt: skip
+    assert len(others) == 4
+    soundfile.write(moved, make.speech(0.2), SAMPLE_RATE)
+    assert lld_key(replace(one, path=moved), AUDIO) != key
+
+
+def test_two_processes_give_the_arrays_of_one(manifest: Path, tmp_path: Path) -> None:
+    some = utterances(manifest, 12)
+    one, two = ArrayCache(tmp_path / "one"), ArrayCache(tmp_path / "two")
+    keys = cached_llds(some, AUDIO, workers=1, cache=one)
+    assert cached_llds(some, AUDIO, workers=2, cache=two) == keys
+    for key in keys:
+        assert one.path(key).read_bytes() == two.path(key).read_bytes()
+
+
+def test_a_killed_run_leaves_nothing_half_written(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = utterances(manifest, 4)
+    expected = ArrayCache(tmp_path / "expected")
+    keys = cached_llds(some, AUDIO, cache=expected)
+    cache = ArrayCache(tmp_path / "cache")
+    save, count = np.save, 0
+
+    class Killed(Exception):
+        pass
+
+    def half(file: object, array: np.ndarray) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            file.write(b"\x93NUMPY half of it")
+            raise Killed
+        save(file, array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", half)
+        with pytest.raises(Killed):
+            cached_llds(some, AUDIO, cache=cache)
+    assert [key in cache for key in keys] == [True, True, False, False]
+    assert len(list(cache.folder.rglob("*.partial"))) == 1
+    with pytest.raises(FileNotFoundError):
+        cache.read(keys[2])
+    assert cached_llds(some, AUDIO, cache=cache) == keys
+    for key in keys:
+        np.testing.assert_array_equal(cache.read(key), expected.read(key))
+
+
+def test_arrays_survive_the_cache_and_are_not_pickled(tmp_path: Path) -> None:
+    cache = ArrayCache(tmp_path)
+    array = np.arange(6, dtype=np.float16).reshape(2, 3)
+    cache.write("abc", array)
+    assert cache.read("abc").dtype == np.float16
+    np.testing.assert_array_equal(cache.read("abc"), array)
+    np.save(cache.path("abc"), np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        cache.read("abc")
+
+
+def test_the_cache_lies_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMODISTILL_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("EMODISTILL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg/emodistill"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == Path(os.environ["HOME"]) / ".cache/emodistill"
+
+
+def test_conditioning_trims_and_cuts(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    gap = np.zeros(8000, np.float32)
+    soundfile.write(path, np.concatenate([gap, make.speech(1.0), gap]), SAMPLE_RATE)
+    spoken = Utterance("a", "s", "sad", path)
+    assert len(conditioned(spoken, AudioConfig(trim_db=None))) == 2 * SAMPLE_RATE
+    assert len(conditioned(spoken, AUDIO)) == pytest.approx(SAMPLE_RATE, abs=1200)
+    assert len(conditioned(spoken, AudioConfig(max_s=0.5))) == SAMPLE_RATE // 2
+    with pytest.raises(CorpusError, match="utterance 'b' has no audio; only a linguistic teacher can use it"):
+        conditioned(Utterance("b", "s", "sad"), AUDIO)
+    with pytest.raises(CorpusError, match="has no audio to take LLDs from"):
+        lld_key(Utterance("b", "s", "sad"), AUDIO)
+    (tmp_path / "b.wav").write_text("text")
+    with pytest.raises(AudioError, match=r"b\.wav: cannot be decoded"):
+        conditioned(Utterance("b", "s", "sad", tmp_path / "b.wav"), AUDIO)
