@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from emodistill.console import console, say, warn
+from emodistill.console import console, results, say, warn
 from emodistill.errors import AudioError, EmodistillError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def stats(
     ]
     table.add_section()
     table.add_row("all", *totals, str(found.num_utterances), f"{60 * found.hours:.1f}")
-    Console().print(table)
+    results().print(table)
     if plot is not None:
         draw(found, plot)
         say(f"drawn: {plot}")
@@ -171,9 +170,9 @@ def audit(
         share = found.shared_transcripts.get(fold.name)
         shown = "–" if share is None else f"{100 * share:.1f} %"
         table.add_row(fold.name, str(len(fold.train)), str(len(fold.dev)), str(len(fold.test)), shown)
-    Console().print(table)
+    results().print(table)
     for one, two in found.duplicates:
-        Console().print(f"identical recordings, always in one split: {one} = {two}")
+        results().print(f"identical recordings, always in one split: {one} = {two}")
 
 
 @app.command()
@@ -229,7 +228,7 @@ def demo(
     _need_training()
     from emodistill.story import tell
 
-    tell(out, Console())
+    tell(out, results())
 
 
 def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool, fold: str | None) -> None:
@@ -242,7 +241,7 @@ def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool
     folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}"
     only = [fold or first_fold(loaded)] if one_fold else None
     scores = run_all(loaded, folder, only)
-    show(scores, Console())
+    show(scores, results())
     say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
 
 
@@ -302,7 +301,7 @@ def _write(rows: Iterator["Prediction"], format: Format, stream: TextIO, emotion
             failed += row.error is not None
             shown = "" if row.confidence is None else f"{row.confidence:.2f}"
             table.add_row(row.path, row.emotion or "–", shown, row.error or row.reason or "")
-        Console(file=stream).print(table)
+        results(stream).print(table)
         return failed
     writer = csv.writer(stream, lineterminator="\n")
     if format is Format.csv:

@@ -1,9 +1,17 @@
 """Messages and progress, on standard error: standard output is for results alone."""
 
+from typing import TextIO
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def results(file: TextIO | None = None) -> Console:
+    """Standard output, or a file; wide enough for a table where it is no terminal."""
+    out = Console(file=file)
+    return out if out.is_terminal else Console(file=file, width=max(120, out.width))
 
 
 def warn(message: str) -> None:
