@@ -11,6 +11,7 @@ Prints medians of paired ratios. The three steps take turns, batch by batch, ove
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -32,11 +33,11 @@ from emodistill.corpora import Utterance, read_corpus
 from emodistill.distillation import Targets, distillation_loss, hard_label_loss
 from emodistill.features import ArrayCache, conditioned, extract_llds
 from emodistill.models.backbones import load_backbone
-from emodistill.models.linguistic import LinguisticTeacher, _word_tokenizer
+from emodistill.models.linguistic import LinguisticTeacher, word_tokenizer
 from emodistill.models.prosodic import ProsodicTeacher, planes
 from emodistill.models.student import Student, Suffix
-from emodistill.training import stages
 from emodistill.training.data import Batch, Batches, UtteranceDataset, WaveformSource, collate
+from emodistill.training.stages import cached_states
 from emodistill.training.targets import TargetRows, TeacherTargets
 
 AUDIO = AudioConfig()
@@ -57,7 +58,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    utterances = list(read_corpus("ravdess", given.corpus).utterances)[:: 1440 // given.utterances]
+    corpus = read_corpus("ravdess", given.corpus).utterances
+    utterances = list(corpus[:: max(1, len(corpus) // given.utterances)])
     with tempfile.TemporaryDirectory() as folder:
         _steps(utterances[: given.utterances], given.backbone, given.rounds, Path(folder))
         _prefix(utterances[: given.utterances], given.backbone, given.rounds, Path(folder))
@@ -71,9 +73,10 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
     prosodic = ProsodicTeacher(ProsodicConfig(), CLASSES).eval()
     words = [utterance.transcript or "" for utterance in utterances]
     bert = BertModel(BertConfig(), add_pooling_layer=False)
-    linguistic = LinguisticTeacher(LinguisticConfig(), CLASSES, bert, _word_tokenizer(words)).eval()
+    linguistic = LinguisticTeacher(LinguisticConfig(), CLASSES, bert, word_tokenizer(words)).eval()
     distillation = DistillationConfig()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5)
+    untaught = Student(load_backbone(backbone, 3), config, CLASSES, {}).train()
+    optimizers = {model: torch.optim.AdamW(model.parameters(), lr=1e-5) for model in (student, untaught)}
     source = WaveformSource(utterances, AUDIO, VIEWS, 0)
     labels = [index % CLASSES for index in range(len(utterances))]
     ids = tuple(utterance.id for utterance in utterances)
@@ -92,8 +95,9 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
     plain = UtteranceDataset(source, labels)
     taught = UtteranceDataset(source, labels, tables)
 
-    def update(batch: Batch, targets: dict[str, Targets]) -> None:
-        output = student(batch.inputs, batch.lengths)
+    def update(model: Student, batch: Batch, targets: dict[str, Targets]) -> None:
+        optimizer = optimizers[model]
+        output = model(batch.inputs, batch.lengths)
         hard = hard_label_loss(output.logits, batch.labels)
         loss = distillation_loss(output, hard, targets, distillation)["loss"] if targets else hard
         optimizer.zero_grad()
@@ -119,10 +123,10 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
             said[name] = Targets(output.logits, output.embedding, known)
         return said
 
-    def run(dataset: UtteranceDataset, keys: list[tuple[int, int]], inside: bool) -> float:
+    def run(model: Student, dataset: UtteranceDataset, keys: list[tuple[int, int]], inside: bool) -> float:
         started = time.perf_counter()
         batch = collate([dataset[key] for key in keys])
-        update(batch, ask(batch) if inside else batch.targets)
+        update(model, batch, ask(batch) if inside else batch.targets)
         return time.perf_counter() - started
 
     distilled: list[float] = []
@@ -130,7 +134,8 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
     plains: list[float] = []
     for epoch in range(rounds + 1):
         for keys in Batches(plain, 16, 0, epoch):
-            one, two, three = run(plain, keys, False), run(taught, keys, False), run(taught, keys, True)
+            one = run(untaught, plain, keys, False)
+            two, three = run(student, taught, keys, False), run(student, taught, keys, True)
             if epoch:  # the first warms up
                 plains.append(one)
                 distilled.append(two / one)
@@ -147,9 +152,9 @@ def _prefix(utterances: list[Utterance], backbone: str, rounds: int, folder: Pat
     config = StudentConfig(backbone=backbone, layers=3, frozen=2)
     student = Student(load_backbone(backbone, 3), config, CLASSES, {}).train()
     labels = [index % CLASSES for index in range(len(utterances))]
-    stages.cache_folder = lambda: folder  # type: ignore[assignment]
+    os.environ["EMODISTILL_CACHE"] = str(folder)
     started = time.perf_counter()
-    cached = stages.cached_states(student, utterances, AUDIO, VIEWS, 1, 0)
+    cached = cached_states(student, utterances, AUDIO, VIEWS, 1, 0, torch.device("cpu"))
     filling = time.perf_counter() - started
     assert isinstance(cached.cache, ArrayCache)
     student.train()

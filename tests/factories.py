@@ -1,6 +1,7 @@
 """Small things to test with: speech-like sounds, a fake corpus, tiny pretrained models, a short recipe."""
 
 import csv
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 import soundfile
 
 RATE = 16_000  # Hz
+# Real corpora and models, where there are any: EMODISTILL_DATA, else a folder `shared` beside the checkout.
+DATA = Path(os.environ.get("EMODISTILL_DATA", Path(__file__).parents[2] / "shared"))
 EMOTIONS = ("angry", "sad")
 WORDS = {
     "angry": ("stop that now", "no never again", "get out of here"),

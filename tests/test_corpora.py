@@ -1,13 +1,13 @@
 """Corpus readers on fake trees and, where they are at hand, on the real corpora; manifests in and out."""
 
 import csv
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import factories as make
 import factories_corpora as fake
 import numpy as np
 import pytest
@@ -27,8 +27,6 @@ from emodistill.corpora import (
 from emodistill.corpora.meld import repair_text
 from emodistill.errors import CorpusError
 from emodistill.labels import EMOTIONS, label_map
-
-DATA = Path(os.environ.get("EMODISTILL_DATA", Path(__file__).parents[2] / "shared"))
 
 TREES: dict[str, Callable[..., None]] = {
     "ased": fake.ased,
@@ -481,9 +479,9 @@ def test_emobox_segments_text_and_label_field(tmp_path: Path) -> None:
 
 
 def real(name: str, folder: str) -> Corpus:
-    if not (DATA / folder).is_dir():
-        pytest.skip(f"no '{DATA / folder}'; set EMODISTILL_DATA")
-    return read_corpus(name, DATA / folder)
+    if not (make.DATA / folder).is_dir():
+        pytest.skip(f"no '{make.DATA / folder}'; set EMODISTILL_DATA")
+    return read_corpus(name, make.DATA / folder)
 
 
 def test_real_ravdess() -> None:

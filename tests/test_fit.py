@@ -24,6 +24,10 @@ class Killed(Exception):
     """What stands for the end of the process."""
 
 
+def nothing(epoch: int) -> None:
+    """Before an epoch, unless a test has other plans."""
+
+
 class Sounds:
     """Sequences whose mean says the class; noise is a function of the epoch, as augmentation is."""
 
@@ -35,7 +39,7 @@ class Sounds:
             item = spread * rng.standard_normal((rng.integers(4, 12), dim))
             item[:, label] += 1
             self.items.append(torch.from_numpy(item).float())
-        self.before: Callable[[int], None] = lambda epoch: None
+        self.before: Callable[[int], None] = nothing
 
     def __call__(self, index: int, epoch: int) -> Tensor:
         self.before(epoch)
@@ -86,14 +90,15 @@ def make_model(seed: int = 0) -> TinyModel:
 
 def train(
     folder: Path, *, train: Sounds | None = None, dev: Sounds | None = None, model: nn.Module | None = None,
-    stop_after: int | None = None, no_dev: bool = False, seed: int = 0, **optim: object,
+    stop_after: int | None = None, no_dev: bool = False, seed: int = 0, runtime: RuntimeConfig = RUNTIME,
+    **optim: object,
 ) -> tuple[nn.Module, FitResult]:  # fmt: skip
     sounds, held = train or Sounds(30), dev or Sounds(21)
     model = model or make_model()
     result = fit(
         model, UtteranceDataset(sounds, sounds.labels),
         None if no_dev else UtteranceDataset(held, held.labels),
-        OptimConfig(**{"epochs": 4, "batch_size": 8, "lr": 1e-2, **optim}), folder, RUNTIME,
+        OptimConfig(**{"epochs": 4, "batch_size": 8, "lr": 1e-2, **optim}), folder, runtime,
         seed=seed, num_classes=CLASSES, stop_after=stop_after,
     )  # fmt: skip
     return model, result
@@ -399,3 +404,20 @@ def test_every_term_of_a_distilled_loss_is_recorded(tmp_path: Path) -> None:
     for row in result.history:
         assert set(row) == {"epoch", "loss", "hard", "prosodic/logit"}
         assert row["loss"] == pytest.approx(row["hard"] + row["prosodic/logit"], rel=1e-5)
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    """Two trainings in a row, each over two CPU processes: the same epochs, weights equal up to rounding."""
+    for number in range(2):
+        models = []
+        for devices in (1, 2):
+            model = make_model()
+            model.dropout.p = 0.0  # every process draws its own
+            model.norm = nn.Identity()  # and normalises its own share
+            runtime = RUNTIME.model_copy(update={"devices": devices})
+            folder = tmp_path / f"{number}-{devices}"
+            model, result = train(folder, train=Sounds(32), model=model, runtime=runtime, class_weights=False)
+            assert len(result.history) == 4
+            models.append(model)
+        for name, value in models[0].state_dict().items():
+            torch.testing.assert_close(models[1].state_dict()[name], value, atol=1e-4, rtol=1e-3)

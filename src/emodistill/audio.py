@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +16,7 @@ from emodistill.errors import AudioError
 SAMPLE_RATE = 16_000  # samples per second
 FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
+SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 Waveform = npt.NDArray[np.float32]
@@ -103,7 +105,21 @@ def peak_normalise(waveform: Waveform) -> Waveform:
 
 
 def content_hash(path: Path, start_s: float | None = None, end_s: float | None = None) -> str:
-    """A name for a recording by its bytes and segment: moving or renaming the file keeps it."""
-    digest = hashlib.sha256(path.read_bytes())
+    """A name for a recording by its bytes and segment: moving or renaming the file keeps it.
+
+    A file is read once, and again only where its size or time of modification changed.
+    """
+    stat = path.stat()
+    return _content_hash(path, stat.st_size, stat.st_mtime_ns, start_s, end_s)
+
+
+@lru_cache(maxsize=2**18)
+def _content_hash(path: Path, size: int, mtime_ns: int, start_s: float | None, end_s: float | None) -> str:
+    digest = _file_digest(path, size, mtime_ns).copy()
     digest.update(f"|{start_s}|{end_s}".encode())
     return digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=64)  # the segments of one recording come one after another
+def _file_digest(path: Path, size: int, mtime_ns: int) -> Any:
+    return hashlib.sha256(path.read_bytes())

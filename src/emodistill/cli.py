@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from emodistill.console import console, results, say, warn
-from emodistill.errors import AudioError, EmodistillError, MissingExtraError
+from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 
 if TYPE_CHECKING:
     from emodistill.recognizer import Prediction
@@ -57,7 +57,8 @@ def predict(
         Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")
     ] = Format.table,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write here; an existing jsonl is resumed.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write here; a jsonl is resumed, its failed rows tried again."),
     ] = None,
     emotions: Annotated[str | None, typer.Option(help="Consider only these, e.g. angry,happy,sad.")] = None,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Abstain below this confidence.")] = 0.0,
@@ -65,7 +66,8 @@ def predict(
 ) -> None:
     """One emotion per audio file.
 
-    Exit code 0: all done; 1: some inputs could not be read (their rows say why), the rest is done.
+    Exit code 0: all done; 1: some inputs could not be read (their rows say why) or a folder holds no audio,
+    the rest is done; 2: nothing was done.
 
     Example: emodistill predict call.wav clips/ --model exported/ --format json
     """
@@ -73,15 +75,17 @@ def predict(
 
     chosen = [name.strip() for name in emotions.split(",")] if emotions else None
     recognizer = Recognizer(model, chosen, min_confidence, threads)
-    files = _expand(paths)
-    done: dict[str, bool] = {}
-    if format is Format.jsonl and output is not None and output.is_file():
-        done = _rows_there(output)
+    files, empty = _expand(paths)
+    done: set[str] = set()
+    resumed = format is Format.jsonl and output is not None and output.is_file()
+    if output is not None and resumed:
+        done = _rows_there(output, {str(file) for file in files}, recognizer.emotions)
     todo = [file for file in files if str(file) not in done]
     failed = 0
-    stream: TextIO = (
-        sys.stdout if output is None else output.open("a" if done else "w", encoding="utf-8", newline="")
-    )
+    stream: TextIO = sys.stdout
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        stream = output.open("a" if resumed else "w", encoding="utf-8", newline="")
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             rows = _counted(bar.track(recognizer.predict_all(todo), total=len(todo), description="predict"))
@@ -91,8 +95,7 @@ def predict(
             stream.close()
     if done:
         say(f"{len(done)} rows were there already, {len(todo)} added to {output}")
-    failed += sum(done.get(str(file), False) for file in files)
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if failed or empty else 0)
 
 
 @corpus_app.command("prepare")
@@ -235,12 +238,12 @@ def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool
     _need_training()
     from emodistill.config import load_recipe
     from emodistill.training.crossval import crossval as run_all
-    from emodistill.training.crossval import first_fold, show
+    from emodistill.training.crossval import show
 
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}"
-    only = [fold or first_fold(loaded)] if one_fold else None
-    scores = run_all(loaded, folder, only)
+    only, limit = ([fold], None) if fold else (None, 1 if one_fold else None)
+    scores = run_all(loaded, folder, only, limit)
     show(scores, results())
     say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
 
@@ -254,10 +257,12 @@ def _need_training() -> None:
     del lightning, torch
 
 
-def _expand(paths: Sequence[Path]) -> list[Path]:
+def _expand(paths: Sequence[Path]) -> tuple[list[Path], int]:
+    """Every audio file that the arguments name, and how many folders hold none."""
     from emodistill.audio import SUFFIXES
 
     files: list[Path] = []
+    empty = 0
     for path in paths:
         if path.is_dir():
             below = sorted(
@@ -265,20 +270,44 @@ def _expand(paths: Sequence[Path]) -> list[Path]:
             )
             if not below:
                 warn(f"no audio files below '{path}' (looked for {', '.join(SUFFIXES)})")
+                empty += 1
             files += below
         else:
             files.append(path)
-    return files
+    return files, empty
 
 
-def _rows_there(output: Path) -> dict[str, bool]:
-    """Path -> whether it failed, of an earlier jsonl's complete rows; a half-written last row is cut off."""
-    lines = output.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        output.write_text("".join(lines), encoding="utf-8")
-    rows = [json.loads(line) for line in lines]
-    return {row["path"]: row["error"] is not None for row in rows}
+def _rows_there(output: Path, asked: set[str], emotions: Sequence[str]) -> set[str]:
+    """The paths that an earlier jsonl has rows of, after taking out what is to be done again.
+
+    That is a half-written last row, and the failed rows of files that are asked for. Raises `ConfigError` for
+    a line that is no prediction, or one over other emotions.
+    """
+    *lines, last = output.read_bytes().split(b"\n")
+    kept: list[bytes] = []
+    done: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        where = f"'{output}', line {number}"
+        try:
+            row = json.loads(line)
+            path, failed, over = str(row["path"]), row["error"] is not None, list(row["probabilities"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{where} is no prediction: move the file away, or name another output"
+            ) from error
+        if over and set(over) != set(emotions):
+            raise ConfigError(
+                f"{where} is over {over}, this model over {list(emotions)}: name another output"
+            )
+        if failed and path in asked:
+            continue
+        kept.append(line)
+        done.add(path)
+    if last or len(kept) < len(lines):
+        partial = output.with_name(f"{output.name}.partial")
+        partial.write_bytes(b"".join(line + b"\n" for line in kept))
+        partial.replace(output)
+    return done
 
 
 def _counted(rows: Iterable["Prediction"]) -> Iterator["Prediction"]:
@@ -330,8 +359,9 @@ def main() -> None:
     """The entry point: what a user can mend is one message on standard error and exit code 2."""
     try:
         app()
-    except (EmodistillError, AudioError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False)
+    except (EmodistillError, OSError) as error:
+        text = " ".join(str(error).split()) if isinstance(error, OSError) else str(error)
+        console.print(f"error: {text}", style="bold red", markup=False)
         sys.exit(2)
 
 

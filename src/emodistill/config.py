@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -45,6 +46,7 @@ class CorpusConfig(Section):
     root: str | None = None  # the corpus's distribution folder
     manifest: str | None = None  # utterances.csv / .tsv / .parquet
     columns: dict[str, str] = {}  # our column -> the manifest's column
+    emotions: dict[str, str] = {}  # the manifest's emotion -> ours, e.g. {anger = "angry"}
     labels: str | None = None  # a label map, "a,b,c", or None for the corpus's own classes
     transcripts: str | None = None  # CSV id,transcript,source: words from a recogniser
 
@@ -79,6 +81,16 @@ class AugmentConfig(Section):
     reverb_probability: float = Field(0.0, ge=0, le=1)
     band_limit_probability: float = Field(0.0, ge=0, le=1)  # telephone band
     codec_probability: float = Field(0.0, ge=0, le=1)  # Opus, Vorbis or MP3 and back
+
+    @model_validator(mode="after")
+    def _check(self) -> "AugmentConfig":
+        asked = (
+            self.speed, self.gain_db, self.noise_snr_db, self.reverb_probability,
+            self.band_limit_probability, self.codec_probability,
+        )  # fmt: skip
+        if self.views == 1 and any(asked):
+            raise ValueError("views = 1 is the clean recording alone: raise augment.views, or set it to 0")
+        return self
 
 
 class OptimConfig(Section):
@@ -180,7 +192,8 @@ class DistillationConfig(Section):
     temperature: float = Field(2.0, gt=0)
     weights: dict[Teacher, float] = {}  # w_t; 1 where not named
     distance: Literal["cosine", "mse", "l1"] = "cosine"
-    targets: Literal["in-sample", "out-of-fold"] = "in-sample"
+    targets: Literal["in-sample", "out-of-fold"] = "in-sample"  # of logits; embeddings, of which every
+    # teacher has a space of its own, always come from the one teacher
     inner_folds: int = Field(4, ge=2)  # out-of-fold alone
 
 
@@ -188,10 +201,10 @@ class RuntimeConfig(Section):
     """Where and how training runs; nothing here changes what is learned, up to rounding."""
 
     accelerator: str = "auto"
-    devices: int | str = "auto"
-    strategy: str = "auto"
+    devices: int = Field(1, ge=1)
+    strategy: str = "auto"  # Lightning's; "auto" over several devices is ddp_spawn
     precision: Literal["32", "bf16", "16"] = "32"
-    threads: int | None = None  # CPU threads of torch; None: as torch finds
+    threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: as torch finds
     workers: int = Field(2, ge=1)  # processes for features
     loaders: int = Field(0, ge=0)  # data loading processes
     tensorboard: bool = False
@@ -213,6 +226,19 @@ class Recipe(Section):
     distillation: DistillationConfig = DistillationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        acoustic_views = self.acoustic.augment or self.augment
+        for name, student, views in (
+            ("student", self.student, self.augment),
+            ("acoustic.student", self.acoustic.student, acoustic_views),
+        ):
+            if student.frozen and views.views == 0:
+                raise ValueError(
+                    f"{name}.frozen keeps the states of each view: set augment.views to how many there are"
+                )
+        return self
+
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
@@ -232,6 +258,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise ConfigError(one_of("recipe", name_or_path, shipped) + ", or the path of a TOML file")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"'{path}' is not TOML: {error}") from error
     for override in overrides:
@@ -279,6 +307,10 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _explain(item: Any) -> str:
     location = [str(part) for part in item["loc"]]
+    if item["type"] == "missing":
+        return f"{'.'.join(location)}: missing"
+    if item["type"] == "value_error":  # of a whole section: its text says which values do not fit
+        return ": ".join(filter(None, (".".join(location), str(item["ctx"]["error"]))))
     if item["type"] != "extra_forbidden":
         return f"{'.'.join(location)} = {item.get('input')!r}: {item['msg']}"
     section: Any = Recipe
@@ -295,7 +327,9 @@ def _write_table(table: dict[str, Any], name: str, lines: list[str]) -> None:
     nested = {key: value for key, value in table.items() if isinstance(value, dict)}
     for key, value in table.items():
         if key not in nested:
-            lines.append(f"{key} = {json.dumps('none' if value is None else value, ensure_ascii=False)}")
+            plain = re.fullmatch(r"[A-Za-z0-9_-]+", key)
+            written = json.dumps("none" if value is None else value, ensure_ascii=False)
+            lines.append(f"{key if plain else json.dumps(key, ensure_ascii=False)} = {written}")
     for key, value in nested.items():
         if value:
             _write_table(value, f"{name}.{key}" if name else key, lines)

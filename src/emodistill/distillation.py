@@ -64,11 +64,15 @@ def embedding_loss(projected: Tensor, teacher: Tensor, distance: str, available:
 def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
     """1 − cos between frame-level states, mean over valid frames; both (batch, frames, width).
 
-    A teacher with more frames a second is averaged down to the student's rate (a whole ratio).
+    Whichever has more frames a second is averaged down to the other's rate (a whole ratio).
     """
-    ratio = max(1, round(teacher.shape[1] / student.shape[1]))
+    ratio = round(teacher.shape[1] / student.shape[1])
     if ratio > 1:
         teacher = F.avg_pool1d(teacher.transpose(1, 2), ratio).transpose(1, 2)
+    ratio = round(student.shape[1] / teacher.shape[1])
+    if ratio > 1:
+        student = F.avg_pool1d(student.transpose(1, 2), ratio).transpose(1, 2)
+        mask = None if mask is None else mask[:, ratio - 1 :: ratio]
     frames = min(student.shape[1], teacher.shape[1])
     cosine = F.cosine_similarity(student[:, :frames], teacher[:, :frames], dim=2)
     heard = teacher[:, :frames].abs().sum(dim=2) > 0  # padding of the targets is zero

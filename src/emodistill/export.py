@@ -4,8 +4,9 @@ The front-end is inside the graph. The gate runs the exported model and torch on
 0.3 to 20 s, alone and batched, and refuses a model whose probabilities differ by more than 1e-4.
 """
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,7 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
         trim_db=recipe.audio.trim_db,
         sha256=file_sha256(out / "model.onnx"),
         teachers=tuple(teachers),
-        backbone=recipe.student.backbone
-        if Path(recipe.student.backbone).name == ""
-        else Path(recipe.student.backbone).name,
+        backbone=_short(recipe.student.backbone),
         num_parameters=sum(value.numel() for value in found.model.parameters()),
         corpus=recipe.corpus.name,
         protocol=source.protocol.stamp,
@@ -103,6 +102,7 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
         scores={
             split: {m: part["by_fold"][fold][m] for m in ("ua", "wa", "macro_f1")}
             for split, part in entry.items()
+            if split == "test" or not recipe.protocol.refit  # dev belongs to the weights before the refit
         },
         parity=parity,
         versions={
@@ -117,6 +117,11 @@ def write_onnx(model: Exported, path: Path) -> None:
     """Write the graph, weights inside, batch and length dynamic."""
     example = torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1)
     shape = {0: torch.export.Dim("batch", min=1, max=1024), 1: torch.export.Dim.AUTO}
+    advice = logging.getLogger(
+        "torch.onnx._internal.exporter._registration"
+    )  # "torchvision is not installed"
+    level = advice.level
+    advice.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, none about the model
         program = torch.onnx.export(
@@ -128,6 +133,7 @@ def write_onnx(model: Exported, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+    advice.setLevel(level)
     assert program is not None
     for node in program.model.graph:  # the exporter may call an inner value `embedding` too (WavLM's is)
         for value in node.outputs:
@@ -150,6 +156,19 @@ def gate_waveforms(corpus: Corpus, prefer: set[str], max_s: float) -> list[Wavef
     return found
 
 
+def _batches(waveforms: Sequence[Waveform]) -> Iterator[np.ndarray]:
+    """Batches of equal length, cut from utterances that are long enough."""
+    for samples in (SAMPLE_RATE // 2, SAMPLE_RATE, 3 * SAMPLE_RATE):
+        long_enough = [waveform[:samples] for waveform in waveforms if len(waveform) >= samples]
+        if long_enough:
+            yield np.stack(long_enough[:16])
+
+
+def _short(backbone: str) -> str:
+    """A backbone as a card names it: hub ids as they are, folders without where they lay."""
+    return Path(backbone).name if Path(backbone).is_absolute() else backbone
+
+
 @torch.no_grad()
 def check_parity(model: Exported, path: Path, waveforms: Sequence[Waveform]) -> dict[str, float]:
     """Compare ONNX Runtime with torch; returns the figures, raises `ModelError` beyond `TOLERANCE`."""
@@ -161,12 +180,11 @@ def check_parity(model: Exported, path: Path, waveforms: Sequence[Waveform]) -> 
         return float(np.max([np.abs(a - b).max() for a, b in zip(said, expected, strict=True)]))
 
     alone = float(np.max([worst(waveform[None]) for waveform in waveforms]))  # NaN, unlike with max(), stays
-    second = [waveform for waveform in waveforms if len(waveform) >= SAMPLE_RATE]
-    batched = worst(np.stack([waveform[:SAMPLE_RATE] for waveform in second]))
+    batched = float(np.max([worst(batch) for batch in _batches(waveforms)]))
     figures = {
         "alone": alone,
         "batched": batched,
-        "utterances": float(len(waveforms)),
+        "utterances": float(len({waveform.tobytes() for waveform in waveforms})),
         "tolerance": TOLERANCE,
     }
     if not (alone <= TOLERANCE and batched <= TOLERANCE):

@@ -11,7 +11,14 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio import SAMPLE_RATE, content_hash, load, peak_normalise, trim_silence
+from emodistill.audio import (
+    SAMPLE_RATE,
+    SHORTEST_SAMPLES,
+    content_hash,
+    load,
+    peak_normalise,
+    trim_silence,
+)
 from emodistill.config import AudioConfig, stable_seed
 from emodistill.console import progress
 from emodistill.corpora import Utterance
@@ -79,9 +86,8 @@ def lld_key(utterance: Utterance, audio: AudioConfig) -> str:
 
 def extract_llds(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The 25 LLDs of a waveform (samples,) as (frames, 25); at least one frame, by zero padding."""
-    shortest = SAMPLE_RATE // 10  # opensmile's longest window is 60 ms
-    if len(waveform) < shortest:
-        waveform = np.pad(waveform, (0, shortest - len(waveform)))
+    if len(waveform) < SHORTEST_SAMPLES:  # opensmile's longest window is 60 ms
+        waveform = np.pad(waveform, (0, SHORTEST_SAMPLES - len(waveform)))
     table = _smile().process_signal(waveform, SAMPLE_RATE)
     return np.ascontiguousarray(table.to_numpy(dtype=np.float32))
 

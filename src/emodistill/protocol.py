@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emodistill.audio import SAMPLE_RATE, load, peak_normalise, trim_silence
+from emodistill.audio import FRAME_SAMPLES, Waveform, load, peak_normalise
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import AudioError, ConfigError, CorpusError, LeakError, ModelError, one_of
@@ -73,7 +73,7 @@ class Protocol:
         raise ConfigError(one_of("fold", name, [fold.name for fold in self.folds]))
 
     def write(self, path: Path) -> None:
-        """Write `protocol.json`: a person can open and compare it."""
+        """Write `protocol.json`, whole or not at all: a person can open and compare it."""
         data = {
             "corpus": self.corpus,
             "description": self.description,
@@ -83,18 +83,26 @@ class Protocol:
                 {"name": f.name, **{split: list(f.split(split)) for split in SPLITS}} for f in self.folds
             ],
         }
-        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
 
 
 def read_protocol(path: Path) -> Protocol:
-    """Read `protocol.json`; raises `ModelError` where its hash does not fit its ids."""
+    """Read `protocol.json`; raises `ModelError` where it is damaged or its hash does not fit its ids."""
     if not path.is_file():
         raise ModelError(f"no protocol '{path}': is this a run folder?")
-    data = json.loads(path.read_text(encoding="utf-8"))
-    folds = tuple(Fold(item["name"], *(tuple(item[split]) for split in SPLITS)) for item in data["folds"])
-    protocol = Protocol(data["corpus"], data["description"], folds, tuple(data["allowed"]))
-    if protocol.hash != data["hash"]:
-        raise ModelError(f"'{path}' was changed: its ids hash to {protocol.hash}, it says {data['hash']}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        folds = tuple(Fold(item["name"], *(tuple(item[split]) for split in SPLITS)) for item in data["folds"])
+        protocol = Protocol(data["corpus"], data["description"], folds, tuple(data["allowed"]))
+        written = data["hash"]
+    except KeyError as error:
+        raise ModelError(f"'{path}' is no protocol: it has no {error}") from error
+    except (ValueError, TypeError) as error:  # not JSON, not UTF-8, or a list where an object should be
+        raise ModelError(f"'{path}' is no protocol: {error}") from error
+    if protocol.hash != written:
+        raise ModelError(f"'{path}' was changed: its ids hash to {protocol.hash}, it says {written}")
     return protocol
 
 
@@ -272,46 +280,62 @@ def _shared_transcripts(fold: Fold, by_id: Mapping[str, Utterance]) -> float | N
 
 
 _SEGMENTS = 32  # a recording's envelope, in as many parts
+_TRIM_DB = (35.0, 30.0, 25.0)  # below the peak
+_SAME = 1e-3  # of the peak: more than 16-bit rounding makes of a recording at a tenth of full scale
 
 
 def identical_recordings(corpus: Corpus, workers: int = 1) -> list[tuple[str, str]]:
     """Pairs of utterances with equal PCM after trimming silence and peak normalisation.
 
-    Candidates have equal length and envelope; each is then compared sample by sample to within the
-    rounding of 16-bit PCM, so a copy at another gain is found as well. Audio that cannot be read is
-    left to the stages that need it.
+    Silence is what lies before the first and after the last sample within 35 dB of the peak, so a copy is
+    found wherever it was cut. Candidates have equal length and envelope; each is then compared sample by
+    sample to within the rounding of 16-bit PCM, so a copy at another gain is found as well. Rounding may
+    also move the first or last sample across the threshold: it is tried at 30 and 25 dB too. Audio that
+    cannot be read is left to the stages that need it.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     spoken = [utterance for utterance in corpus if utterance.path is not None]
     with ThreadPoolExecutor(workers) as pool:
-        prints = list(pool.map(_fingerprint, spoken))
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, print_ in enumerate(prints):
-        if print_ is not None:
-            by_length[print_[0]].append(index)
-    pairs: list[tuple[str, str]] = []
-    for members in by_length.values():
-        for a, b in combinations(members, 2):
-            one, two = prints[a], prints[b]
-            if one is None or two is None or np.abs(one[1] - two[1]).max() > 1e-3:
-                continue
-            if np.abs(_bare(spoken[a]) - _bare(spoken[b])).max() < 1e-3:
-                pairs.append((spoken[a].id, spoken[b].id))
-    return pairs
+        prints = list(pool.map(_fingerprints, spoken))
+    found: set[tuple[int, int]] = set()
+    for level, top_db in enumerate(_TRIM_DB):
+        by_length: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
+        for index, of_levels in enumerate(prints):
+            if level < len(of_levels):
+                length, envelope = of_levels[level]
+                by_length[length].append((index, envelope))
+        for members in by_length.values():
+            for (a, one), (b, two) in combinations(members, 2):
+                if (a, b) in found or np.abs(one - two).max() > _SAME:
+                    continue
+                if np.abs(_bare(spoken[a], top_db) - _bare(spoken[b], top_db)).max() < _SAME:
+                    found.add((a, b))
+    return [(spoken[a].id, spoken[b].id) for a, b in sorted(found)]
 
 
-def _bare(utterance: Utterance) -> np.ndarray:
+def _bare(utterance: Utterance, top_db: float) -> Waveform:
     assert utterance.path is not None
-    return peak_normalise(trim_silence(load(utterance.path, utterance.start_s, utterance.end_s), 35.0))
+    return _trim(peak_normalise(load(utterance.path, utterance.start_s, utterance.end_s)), top_db)
 
 
-def _fingerprint(utterance: Utterance) -> tuple[int, np.ndarray] | None:
+def _trim(waveform: Waveform, top_db: float) -> Waveform:
+    """Cut what lies before the first and after the last sample within `top_db` of a peak of 1."""
+    loud = np.flatnonzero(np.abs(waveform) >= 10 ** (-top_db / 20))
+    return waveform[loud[0] : loud[-1] + 1] if loud.size else waveform[:0]
+
+
+def _fingerprints(utterance: Utterance) -> list[tuple[int, np.ndarray]]:
+    """Length and envelope at each of the thresholds that leave 10 ms; none of what cannot be read."""
     try:
-        waveform = np.abs(_bare(utterance))
+        waveform = _bare(utterance, _TRIM_DB[0])
     except AudioError:
-        return None
-    if len(waveform) < SAMPLE_RATE // 100:
-        return None
-    bounds = np.linspace(0, len(waveform), _SEGMENTS + 1).astype(int)[:-1]
-    return len(waveform), np.add.reduceat(waveform, bounds) / (len(waveform) / _SEGMENTS)
+        return []
+    prints: list[tuple[int, np.ndarray]] = []
+    for top_db in _TRIM_DB:
+        loud = np.abs(_trim(waveform, top_db))
+        if len(loud) < FRAME_SAMPLES:
+            break
+        bounds = np.linspace(0, len(loud), _SEGMENTS + 1).astype(int)[:-1]
+        prints.append((len(loud), np.add.reduceat(loud, bounds) / (len(loud) / _SEGMENTS)))
+    return prints

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from emodistill.audio import SAMPLE_RATE, Waveform, from_samples, load, trim_silence
+from emodistill.audio import SAMPLE_RATE, SHORTEST_SAMPLES, Waveform, from_samples, load, trim_silence
 from emodistill.errors import AudioError, ModelError, one_of
 
 SHORTEST_S = 0.1  # below this there is nothing to judge
@@ -90,7 +90,7 @@ class Recognizer:
             threads: for one model run; None: as ONNX Runtime finds.
 
         Raises:
-            ModelError: a file is missing or changed, or an emotion is not the model's.
+            ModelError: a file is missing, changed or no model, or an emotion is not the model's.
         """
         self.folder = Path(folder)
         self.card = read_card(self.folder)
@@ -99,13 +99,7 @@ class Recognizer:
                 raise ModelError(one_of("emotion", name, self.card.emotions))
         self.emotions = tuple(name for name in self.card.emotions if not emotions or name in emotions)
         self.min_confidence = min_confidence
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            self.folder / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _session(self.folder / "model.onnx", threads)
         self._columns = [self.card.emotions.index(name) for name in self.emotions]
 
     def predict(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> Prediction:
@@ -158,8 +152,7 @@ class Recognizer:
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Every output of the model by name for a waveform (samples,), without the batch axis."""
-        shortest = round(SHORTEST_S * SAMPLE_RATE)
-        padded = np.pad(waveform, (0, max(0, shortest - len(waveform))))[None]
+        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))[None]
         values = self._session.run(None, {"waveform": padded})
         return {
             output.name: value[0] for output, value in zip(self._session.get_outputs(), values, strict=True)
@@ -173,16 +166,42 @@ def read_card(folder: Path) -> Card:
             raise ModelError(
                 f"'{folder}' is not an exported model: it has no {name}; make one with: emodistill export RUN"
             )
+    what = f"'{folder / 'card.json'}' is not a model card of this version"
     try:
         card = Card.model_validate(json.loads((folder / "card.json").read_text(encoding="utf-8")))
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise ModelError(f"'{folder / 'card.json'}' is not a model card of this version: {error}") from error
+    except ValidationError as error:
+        problems = [
+            ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"]))) for item in error.errors()
+        ]
+        raise ModelError(f"{what}: {'; '.join(problems)}") from error
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise ModelError(f"{what}: {error}") from error
     digest = file_sha256(folder / "model.onnx")
     if digest != card.sha256:
         raise ModelError(
             f"'{folder / 'model.onnx'}' was changed: its SHA-256 is {digest[:12]}…, the card says {card.sha256[:12]}…"
         )
     return card
+
+
+def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is raised
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no base of their own
+        raise ModelError(
+            f"'{path}' is no ONNX model that can be run: {' '.join(str(error).split())}"
+        ) from error
+    inputs = [item.name for item in session.get_inputs()]
+    outputs = [item.name for item in session.get_outputs()]
+    if inputs != ["waveform"] or "probabilities" not in outputs:
+        raise ModelError(
+            f"'{path}' is another model: expected waveform in and probabilities out, got {inputs} and {outputs}"
+        )
+    return session
 
 
 def file_sha256(path: Path) -> str:

@@ -14,7 +14,6 @@ from emodistill.export import export_run
 from emodistill.recognizer import Recognizer
 from emodistill.training.crossval import crossval
 
-FOLD = "1"  # two voices to test on, two for dev, six to learn from
 HEARS = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript", "student": "the waveform"}
 
 # Name of the student -> the teachers it listens to. The first trains both teachers for all of them.
@@ -41,7 +40,7 @@ def tell(out: Path, console: Console, recipe: Recipe | None = None) -> dict[str,
         for teacher in teachers if run != first else ():
             _share(first, run, teacher)
         distillation = recipe.distillation.model_copy(update={"teachers": teachers})
-        scores = crossval(recipe.model_copy(update={"distillation": distillation}), run, [FOLD])
+        scores = crossval(recipe.model_copy(update={"distillation": distillation}), run, limit=1)
         for model in scores["models"]:
             found = scores["models"][model]["test"]["pooled"]
             error = (found["ua"] * (1 - found["ua"]) / found["num_utterances"]) ** 0.5
@@ -62,7 +61,10 @@ def _share(source: Path, run: Path, teacher: str) -> None:
     for trained in sorted(source.glob(f"fold-*/select/{teacher}")):
         target = run / trained.relative_to(source)
         if not target.exists():
-            shutil.copytree(trained, target)
+            partial = target.with_name(f"{teacher}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(trained, partial)
+            partial.rename(target)
 
 
 def _print(rows: dict[str, tuple[str, float, float]], console: Console) -> None:

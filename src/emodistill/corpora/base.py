@@ -138,19 +138,28 @@ def table_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a corpus's own CSV or TSV with their numbers (the header is row 1).
 
-    UTF-8 with or without a BOM, else cp1252. Raises `CorpusError` where one of `columns` is missing.
+    UTF-8 with or without a BOM, else cp1252. Raises `CorpusError` where one of `columns` is missing or a
+    quote is never closed.
     """
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    for column in columns:
-        if column not in (reader.fieldnames or ()):
-            raise CorpusError(f"{name}: '{path}' has no column '{column}' (it has {reader.fieldnames})")
-    for number, row in enumerate(reader, start=2):
-        yield number, {column: row.get(column) or "" for column in reader.fieldnames or ()}
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 1
+    try:
+        for column in columns:
+            if column not in (reader.fieldnames or ()):
+                raise CorpusError(f"{name}: '{path}' has no column '{column}' (it has {reader.fieldnames})")
+        for number, row in enumerate(reader, start=2):
+            yield number, {column: row.get(column) or "" for column in reader.fieldnames or ()}
+    except csv.Error as error:
+        raise CorpusError(f"{name}: {_bad_csv(path, number, error)}") from error
+
+
+def _bad_csv(path: Path, rows_read: int, error: csv.Error) -> str:
+    return f"'{path}', row {rows_read + 1}: not CSV ({error}); is a quote left open, or not doubled?"
 
 
 def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
@@ -172,12 +181,18 @@ def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
 
 
 def duration_s(utterance: Utterance) -> float:
-    """The length of an utterance's audio by its header, in seconds; 0 where it has none."""
+    """The length of an utterance's audio by its header, in seconds; 0 where it has none.
+
+    Raises `CorpusError` where the audio is missing or broken.
+    """
     if utterance.path is None:
         return 0.0
     if not utterance.path.is_file():
         raise CorpusError(f"'{utterance.id}': audio missing at '{utterance.path}'")
-    whole = float(soundfile.info(utterance.path).duration)
+    try:
+        whole = float(soundfile.info(utterance.path).duration)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise CorpusError(f"'{utterance.id}': audio broken at '{utterance.path}': {error}") from error
     return min(utterance.end_s or whole, whole) - (utterance.start_s or 0.0)
 
 
@@ -191,8 +206,11 @@ def _audio_problem(utterance: Utterance) -> str | None:
         return f"audio broken: {error}"
     if info.frames == 0:
         return "audio zero-length"
-    if utterance.start_s is not None and utterance.start_s >= info.duration:
-        return f"segment outside audio: starts at {utterance.start_s} s of {info.duration:.2f} s"
+    start_s = utterance.start_s or 0.0
+    if not 0.0 <= start_s < info.duration:
+        return f"segment outside audio: starts at {start_s} s of {info.duration:.2f} s"
+    if utterance.end_s is not None and utterance.end_s <= start_s:
+        return f"segment empty: starts at {start_s} s, ends at {utterance.end_s} s"
     return None
 
 
@@ -217,23 +235,32 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
         writer.writerows(rows)
 
 
-def read_manifest(path: Path, columns: Mapping[str, str] | None = None, name: str | None = None) -> Corpus:
+def read_manifest(
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    name: str | None = None,
+    emotions: Mapping[str, str] | None = None,
+) -> Corpus:
     """Read `utterances.csv` or any CSV, TSV or Parquet with named columns.
 
     Args:
         path: the manifest; relative audio paths are taken from its folder.
         columns: where a manifest names its columns otherwise: {our name: its name}.
         name: the corpus's name; the manifest's stem by default.
+        emotions: where a manifest names its emotions otherwise: {its name: our name}.
 
     Raises:
-        CorpusError: a missing file or column, an unknown emotion, a bad number, a duplicate id;
-            with the row's number (the header is row 1).
+        CorpusError: a missing or damaged file, a missing column, an unknown emotion, a bad number, a
+            duplicate id; with the row's number (the header is row 1).
     """
     path = Path(path)
     if not path.is_file():
         raise CorpusError(
             f"no manifest '{path}'; write one with: emodistill corpus prepare NAME DIR -o {path}"
         )
+    for emotion in (emotions or {}).values():
+        if emotion not in EMOTIONS:
+            raise CorpusError("emotions of the manifest: " + one_of("emotion", emotion, EMOTIONS))
     rows = list(_read_rows(path))
     if not rows:
         raise CorpusError(f"'{path}' holds no rows")
@@ -248,18 +275,29 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None, name: st
                 f'say which one is the {column}: columns = {{{column} = "…"}}'
             )
     default = name or path.stem
-    made = [_utterance(row, source, path, number, default) for number, row in enumerate(rows, start=2)]
+    made = [
+        _utterance(row, source, emotions or {}, path, number, default)
+        for number, row in enumerate(rows, start=2)
+    ]
     return Corpus(default, tuple(made))
 
 
 def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
     if path.suffix == ".parquet":
-        _, parquet = _pyarrow()
-        yield from parquet.read_table(path).to_pylist()
+        arrow, parquet = _pyarrow()
+        try:
+            yield from parquet.read_table(path).to_pylist()
+        except (arrow.ArrowException, OSError) as error:
+            raise CorpusError(f"'{path}' is not Parquet: {' '.join(str(error).split())}") from error
         return
+    rows_read = 1  # the header
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            yield from csv.DictReader(file, delimiter=_delimiter(path))
+            for row in csv.DictReader(file, delimiter=_delimiter(path), strict=True):
+                rows_read += 1
+                yield row
+    except csv.Error as error:
+        raise CorpusError(_bad_csv(path, rows_read, error)) from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
 
@@ -286,7 +324,12 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
 
 
 def _utterance(
-    row: Mapping[str, Any], source: Mapping[str, str], path: Path, number: int, corpus: str
+    row: Mapping[str, Any],
+    source: Mapping[str, str],
+    emotions: Mapping[str, str],
+    path: Path,
+    number: int,
+    corpus: str,
 ) -> Utterance:
     values: dict[str, Any] = {}
     where = f"'{path}', row {number}"
@@ -298,8 +341,13 @@ def _utterance(
         values[column] = None if missing else str(cell).strip() or None
     if values["id"] is None or values["speaker"] is None:
         raise CorpusError(f"{where}: an utterance needs an id and a speaker, got {dict(row)}")
+    values["emotion"] = emotions.get(values["emotion"], values["emotion"])
     if values["emotion"] is not None and values["emotion"] not in EMOTIONS:
-        raise CorpusError(f"{where}: " + one_of("emotion", values["emotion"], EMOTIONS))
+        raise CorpusError(
+            f"{where}: "
+            + one_of("emotion", values["emotion"], EMOTIONS)
+            + f'; or say which of these it is: corpus.emotions = {{{json.dumps(values["emotion"])} = "…"}}'
+        )
     for column in _FLOATS:
         if values[column] is not None:
             try:

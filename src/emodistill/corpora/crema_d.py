@@ -44,7 +44,10 @@ _VOICE_ONLY = "1"  # queryType: 1 voice, 2 face, 3 both
 def read(root: Path) -> Corpus:
     """Read the folder that holds `AudioWAV` (else `AudioMP3`); the emotion is the intended one."""
     root = check_root(root, "crema-d", "a folder AudioWAV or AudioMP3", "Audio*/*")
-    folder = next(root / name for name in ("AudioWAV", "AudioMP3") if (root / name).is_dir())
+    folder = next((root / name for name in ("AudioWAV", "AudioMP3") if (root / name).is_dir()), None)
+    if folder is None:
+        there = sorted(path.name for path in root.glob("Audio*"))
+        raise CorpusError(f"crema-d: '{root}' holds {there}; expected a folder AudioWAV or AudioMP3")
     audio = {_RENAMED.get(stem, stem): path for stem, path in audio_files(folder, "*").items()}
     table = _find(root, "summaryTable.csv")
     listed = _summary_votes(table) if table else {}

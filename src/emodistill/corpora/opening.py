@@ -1,12 +1,12 @@
 """The corpus that a recipe names: read, relabelled, completed with transcripts, and checked."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from emodistill.config import CorpusConfig
 from emodistill.corpora import READERS, Corpus, drop_bad_audio, read_corpus, read_manifest
+from emodistill.corpora.base import table_rows
 from emodistill.demo import CORPUS as DEMO
 from emodistill.errors import ConfigError, CorpusError
 from emodistill.labels import LABEL_MAPS, label_map
@@ -17,7 +17,7 @@ def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
     if config.manifest is None and config.root is None and config.name == "demo":
         corpus = read_manifest(DEMO / "utterances.csv", name="demo")
     elif config.manifest is not None:
-        corpus = read_manifest(Path(config.manifest), config.columns, config.name)
+        corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
         if config.labels not in (None, "all"):
             corpus = corpus.relabel(label_map(config.labels))
     elif config.root is not None:
@@ -43,12 +43,8 @@ def add_transcripts(corpus: Corpus, path: Path) -> Corpus:
     """Take words from a CSV with columns id, transcript, source; ids that the corpus lacks are an error."""
     if not path.is_file():
         raise CorpusError(f"no transcripts '{path}'; expected a CSV with columns id, transcript, source")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    for column in ("id", "transcript", "source"):
-        if rows and column not in rows[0]:
-            raise CorpusError(f"'{path}' has no column '{column}' (it has {list(rows[0])})")
-    words = {row["id"]: ((row["transcript"] or "").strip() or None, row["source"]) for row in rows}
+    rows = table_rows(path, "transcripts", ("id", "transcript", "source"))
+    words = {row["id"]: (row["transcript"].strip() or None, row["source"]) for _, row in rows}
     unknown = sorted(words.keys() - {utterance.id for utterance in corpus})
     if unknown:
         raise CorpusError(

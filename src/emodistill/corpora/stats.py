@@ -39,7 +39,7 @@ def summarise(corpus: Corpus) -> Stats:
 
 
 def draw(stats: Stats, path: Path) -> None:
-    """Draw utterances per speaker, stacked by emotion, to a file that matplotlib can write."""
+    """Draw utterances per speaker, stacked by emotion, to a .png, .svg or .pdf; its folder is made."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -61,4 +61,5 @@ def draw(stats: Stats, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
     figure.legend(loc="outside right upper", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

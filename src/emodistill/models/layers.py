@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emodistill.errors import ConfigError
+
 
 @dataclass
 class Output:
@@ -40,6 +42,10 @@ class AttentiveStatistics(nn.Module):
 
     def __init__(self, width: int, num_heads: int = 4, hidden: int = 64) -> None:
         super().__init__()
+        if width % num_heads:
+            raise ConfigError(
+                f"attentive pooling over {num_heads} heads needs a width that they divide, got {width}"
+            )
         self.num_heads = num_heads
         last = nn.Linear(hidden, num_heads)
         nn.init.zeros_(last.weight)

@@ -37,7 +37,7 @@ class LinguisticTeacher(nn.Module):
         """With pretrained weights by hub id or folder; `transcripts` are the training split's, which
         alone decide the vocabulary of a scratch encoder. Raises `ModelError` where nothing loads."""
         if config.encoder == SCRATCH:
-            tokenizer = _word_tokenizer(transcripts)
+            tokenizer = word_tokenizer(transcripts)
             shape = BertConfig(
                 vocab_size=len(tokenizer), hidden_size=96, num_hidden_layers=2, num_attention_heads=4,
                 intermediate_size=192, max_position_embeddings=config.max_tokens,
@@ -79,7 +79,8 @@ class LinguisticTeacher(nn.Module):
         return Output(self.classifier(embedding), embedding)
 
 
-def _word_tokenizer(transcripts: Sequence[str]) -> Any:
+def word_tokenizer(transcripts: Sequence[str]) -> Any:
+    """A tokenizer that knows the words of some transcripts, lower case; others are [UNK]."""
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -30,8 +30,8 @@ class Standardise(nn.Module):
 class Student(nn.Module):
     """Waveform (batch, samples) and lengths -> `Output`, in two parts.
 
-    `prefix` is the front-end and the frozen layers: it never changes, so its hidden states can be
-    computed once and cached. `suffix` is all that is trained.
+    `prefix` is the front-end and the frozen layers. Where there are any it never changes, so its hidden
+    states can be computed once and cached. `suffix` is the rest.
     """
 
     def __init__(
@@ -44,9 +44,19 @@ class Student(nn.Module):
         self.backbone = backbone
         self.teacher_dims = dict(teachers)
         last = backbone.num_layers
+        if config.frozen > last:
+            raise ConfigError(f"student.frozen = {config.frozen}, but the backbone has {last} layers")
         self.pooled = (last,) if isinstance(config.pool, str) else config.pool
         if not all(0 <= layer <= last for layer in self.pooled):
             raise ConfigError(f"student.pool = {list(self.pooled)}, but the backbone's layers are 0 … {last}")
+        if config.probe is not None and (max(self.pooled) > config.frozen or config.pool == "mix"):
+            raise ConfigError(
+                f"a probe reads frozen layers: student.pool must list layers up to {config.frozen}"
+            )
+        if config.probe is not None and config.embedding_dim < num_classes:
+            raise ConfigError(
+                f"a probe needs student.embedding_dim of at least {num_classes}, one an emotion"
+            )
         wanted = range(last + 1) if config.pool == "mix" else self.pooled
         # States that the prefix hands over: the last frozen one, and those below it that are pooled.
         self.kept = tuple(sorted({layer for layer in wanted if layer < config.frozen} | {config.frozen}))

@@ -1,7 +1,7 @@
 """All folds of a recipe into one run folder, and its scores.
 
 run folder/
-  recipe.toml  protocol.json  labels.json
+  recipe.toml  protocol.json
   fold-<name>/            see `fold`
   predictions.csv         every fold's test predictions (predictions-<teacher>.csv: a teacher's)
   scores.json
@@ -26,21 +26,32 @@ from emodistill.protocol import Protocol, audit, build_protocol, read_protocol
 from emodistill.training.fold import FoldRun
 
 
-def crossval(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run a recipe over its folds (or `only` those named) and return the scores, also in `scores.json`.
+def crossval(
+    recipe: Recipe, out: Path, only: Sequence[str] | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """Run a recipe over its folds and return the scores of all that are done, also in `scores.json`.
 
-    Resumes where a killed run stopped. Raises `ConfigError` where `out` holds another recipe's run and
-    `LeakError` where the protocol leaks.
+    `only` names the folds to run, `limit` runs the first few; by default all. Resumes where a killed run
+    stopped. Raises `ConfigError` where `out` holds another recipe's run and `LeakError` where the protocol
+    leaks.
     """
-    runs = open_run(recipe, out, only)
-    for run in runs:
+    recipe = with_absolute_paths(recipe)
+    for run in open_run(recipe, out, only)[:limit]:
         run.run()
-    return collect(recipe, out, [run.fold.name for run in runs])
+    return collect(recipe, out)
 
 
-def first_fold(recipe: Recipe) -> str:
-    """The name of a recipe's first fold."""
-    return build_protocol(open_corpus(recipe.corpus, say), recipe.protocol).folds[0].name
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Files and folders that exist, by absolute path: a run folder can then be read from anywhere."""
+    names = ("root", "manifest", "transcripts", "run", "init", "backbone", "encoder")
+
+    def absolute(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: absolute(item, key) for key, item in value.items()}
+        local = name in names and isinstance(value, str) and value not in ("compact", "scratch")
+        return str(Path(value).resolve()) if local and Path(value).exists() else value
+
+    return Recipe.model_validate(absolute(recipe.model_dump()))
 
 
 def open_run(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> list[FoldRun]:
@@ -69,7 +80,8 @@ def _claim(recipe: Recipe, protocol: Protocol, out: Path) -> None:
     recorded = out / "recipe.toml"
     if recorded.is_file():
         there, asked = load_recipe(recorded).model_dump(), recipe.model_dump()
-        there.pop("runtime"), asked.pop("runtime")
+        for recipe_ in (there, asked):  # where it runs may change, what it computes in may not
+            recipe_["runtime"] = {"precision": recipe_["runtime"]["precision"]}
         if there != asked:
             raise ConfigError(
                 f"'{out}' holds a run of another recipe ({_difference(there, asked)}); give another --out"
@@ -96,11 +108,12 @@ def _difference(there: Any, asked: Any, where: str = "") -> str:
     return "no difference"
 
 
-def collect(recipe: Recipe, out: Path, folds: Sequence[str]) -> dict[str, Any]:
-    """Join the folds' predictions into the run's tables and write `scores.json`."""
-    stamp = read_protocol(out / "protocol.json").stamp
+def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Join the predictions of the folds that are done into the run's tables, and write `scores.json`."""
+    protocol = read_protocol(out / "protocol.json")
+    done = [fold.name for fold in protocol.folds if (out / f"fold-{fold.name}" / "predictions.csv").is_file()]
     scores: dict[str, Any] = {
-        "recipe": recipe.name, "seed": recipe.seed, "protocol": stamp, "folds": list(folds),
+        "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
     }  # fmt: skip
     for model in ("student", *TEACHERS):
@@ -108,7 +121,7 @@ def collect(recipe: Recipe, out: Path, folds: Sequence[str]) -> dict[str, Any]:
         entry: dict[str, Any] = {}
         for split, suffix in (("test", ""), ("dev", "-dev")):
             name = f"predictions{middle}{suffix}.csv"
-            parts = [out / f"fold-{fold}" / name for fold in folds]
+            parts = [out / f"fold-{fold}" / name for fold in done]
             if model != "student" and not all(part.is_file() for part in parts):
                 continue
             table = join(read_predictions(part) for part in parts)
@@ -116,9 +129,9 @@ def collect(recipe: Recipe, out: Path, folds: Sequence[str]) -> dict[str, Any]:
             entry[split] = summarise(table)
         if entry:
             scores["models"][model] = entry
-    (out / "scores.json").write_text(
-        json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    partial = out / "scores.partial"
+    partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(out / "scores.json")
     return scores
 
 

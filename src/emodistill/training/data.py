@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from emodistill.audio import SAMPLE_RATE
+from emodistill.audio import SAMPLE_RATE, SHORTEST_SAMPLES
 from emodistill.augment import augment
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, stable_seed
 from emodistill.corpora.base import Utterance, duration_s
@@ -69,8 +69,7 @@ class WaveformSource:
             return self.held[index, view]
         utterance = self.utterances[index]
         waveform = augment(conditioned(utterance, self.audio), self.augment, view, utterance.id)
-        shortest = SAMPLE_RATE // 20
-        padded = np.pad(waveform, (0, max(0, shortest - len(waveform))))
+        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
         made = torch.from_numpy(padded)
         comes_again = view == 0 or self.augment.views > 0
         if comes_again and sum(item.nbytes for item in self.held.values()) < HELD_BYTES:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, stable_seed
 from emodistill.distillation import distillation_loss, hard_label_loss
+from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.models.layers import Output
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
@@ -79,6 +80,7 @@ class Learner(lightning.LightningModule):
         self.sums: dict[str, list[float]] = {}
         self.said: list[tuple[Tensor, Tensor]] = []
         self.average: dict[str, Tensor] = {}
+        self.averaged = 0  # step of the last update of the average
 
     def forward(self, batch: Batch) -> Output:
         output: Output = self.model(batch.inputs, batch.lengths)
@@ -93,6 +95,7 @@ class Learner(lightning.LightningModule):
         return distillation_loss(output, hard, batch.targets, self.distillation)
 
     def on_train_start(self) -> None:
+        self.average = {name: value.to(self.device) for name, value in self.average.items()}
         self._stop_if_out_of_patience()  # a resumed run may have been killed just before it stopped
         for logger in self.loggers:
             if isinstance(logger, CSVLogger):  # begins its file anew
@@ -100,6 +103,14 @@ class Learner(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.model.train()  # whatever mode it was loaded or last scored in
+
+    def on_fit_end(self) -> None:
+        # Written here, not by the caller: where there are several processes, the caller is none of them.
+        if self.trainer.is_global_zero:
+            result = FitResult(self.best[1], None if self.dev_set is None else self.best[0], self.history)
+            partial = self.folder / "fit.partial"
+            partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+            partial.replace(self.folder / "fit.json")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of (seed, batch), so that a resumed run draws what an unbroken one draws.
@@ -111,9 +122,10 @@ class Learner(lightning.LightningModule):
         return terms["loss"]
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if not self.optim.ema:
-            return
         step = self.global_step
+        if not self.optim.ema or step == self.averaged:  # between accumulated batches nothing has moved
+            return
+        self.averaged = step
         decay = min(self.optim.ema, (1 + step) / (10 + step))
         for name, value in self._trained().items():
             if name in self.average and value.is_floating_point():
@@ -132,7 +144,7 @@ class Learner(lightning.LightningModule):
         self.history.append(row)
         for logger in self.loggers:
             self._log(logger, [row])
-        ua = row.get("dev_ua", -1.0)
+        ua = self.trainer.strategy.broadcast(row.get("dev_ua", -1.0))  # so that all processes stop together
         if self.dev_set is None or self.optim.select == "last" or ua > self.best[0]:
             self.best = (ua, self.current_epoch + 1)
             if self.trainer.is_global_zero:
@@ -257,12 +269,6 @@ def fit(
             trainer = _trainer(optim, folder, runtime, stop_after)
             resume = folder / "last.ckpt"
             trainer.fit(learner, ckpt_path=resume if resume.is_file() else None, weights_only=True)
-        if not trainer.is_global_zero:
-            raise SystemExit(0)  # the first process goes on alone
-        result = FitResult(learner.best[1], learner.best[0] if dev is not None else None, learner.history)
-        partial = folder / "fit.partial"
-        partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-        partial.replace(done)
         (folder / "last.ckpt").unlink(missing_ok=True)
     model.load_state_dict(load_file(folder / "best.safetensors"), strict=False)
     model.eval()
@@ -298,6 +304,11 @@ def infer(
 
 
 def _trainer(optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_after: int | None) -> Any:
+    strategy = "ddp_spawn" if runtime.strategy == "auto" and runtime.devices > 1 else runtime.strategy
+    if strategy == "ddp":
+        raise ConfigError(
+            "strategy 'ddp' runs the whole program once a device; expected 'auto' or 'ddp_spawn'"
+        )
     console = Console(stderr=True)
     loggers: list[Any] = [CSVLogger(folder, name="log", version="")]
     if runtime.tensorboard:
@@ -309,7 +320,7 @@ def _trainer(optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_afte
         max_epochs=stop_after or optim.epochs,
         accelerator=runtime.accelerator,
         devices=runtime.devices,
-        strategy=runtime.strategy,
+        strategy=strategy,
         precision=PRECISIONS[runtime.precision],  # type: ignore[arg-type]
         gradient_clip_val=optim.clip,
         accumulate_grad_batches=optim.accumulate,

@@ -3,7 +3,7 @@
     fold folder/
       select/     trained on train, scored on dev
       refit/      (protocol.refit) trained again on train + dev, for as many epochs as dev chose
-        prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets.safetensors
+        prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets-*.safetensors
         student/                          checkpoint, fit.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
 
@@ -51,6 +51,10 @@ class FoldRun:
         self.train, self.dev, self.test = (
             tuple(by_id[name] for name in fold.split(split)) for split in ("train", "dev", "test")
         )
+        if not all(any(utterance.path for utterance in split) for split in (self.train, self.dev, self.test)):
+            raise ConfigError(
+                f"'{corpus.name}', fold {fold.name}: a split is text alone; a student needs audio"
+            )
         self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
 
     def run(self) -> None:
@@ -93,7 +97,7 @@ class FoldRun:
             if hidden is not None:
                 heads[f"{name}_hidden"] = hidden.shape[1]
         student = SpeechStage(
-            "student", self.recipe, len(self.labels), self.recipe.student, self.recipe.augment, heads
+            "student", self.recipe, self.labels, self.recipe.student, self.recipe.augment, heads
         )
         model, stops["student"] = self._train(student, phase, targets)
         models["student"] = (student, model)
@@ -101,12 +105,12 @@ class FoldRun:
 
     def _teacher_stage(self, name: str) -> Stage:
         if name == "prosodic":
-            return ProsodicStage(name, self.recipe, len(self.labels))
+            return ProsodicStage(name, self.recipe, self.labels)
         if name == "linguistic":
-            return LinguisticStage(name, self.recipe, len(self.labels))
+            return LinguisticStage(name, self.recipe, self.labels)
         acoustic = self.recipe.acoustic
         views = acoustic.augment or self.recipe.augment
-        return SpeechStage(name, self.recipe, len(self.labels), acoustic.student, views, {})
+        return SpeechStage(name, self.recipe, self.labels, acoustic.student, views, {})
 
     def _train(
         self, stage: Stage, phase: Phase, targets: Mapping[str, TeacherTargets] | None = None
@@ -116,6 +120,10 @@ class FoldRun:
         if stage.name == "acoustic" and self.recipe.acoustic.run is not None:
             folder = Path(self.recipe.acoustic.run) / f"fold-{self.fold.name}" / phase.name / "student"
             found = load_checkpoint(folder)
+            if found.labels != self.labels:
+                raise ConfigError(
+                    f"'{folder}' knows {list(found.labels)}, this run {list(self.labels)}: it cannot teach here"
+                )
             self._audit(found.training_ids, phase, stage.name)
             return found.model, 0
         if not (folder / "model.json").is_file():
@@ -183,22 +191,21 @@ class FoldRun:
             elif stage.name == "acoustic" and self.recipe.acoustic.run is not None:
                 raise ConfigError("out-of-fold targets need a teacher trained here: unset acoustic.run")
             else:
-                said = self._out_of_fold(stage, known, phase, epochs)
+                said = self._infer(stage, model, known)
+                said["logits"] = self._out_of_fold(stage, known, phase, epochs)
             made = _spread(ids, [utterance.id for utterance in known], said)
             if stage.name == "acoustic" and self.recipe.distillation.hidden:
                 made = self._with_hidden(made, stage, model, phase.train)
             made.write(path, stage.name, how)
         return TeacherTargets.read(path, ids)
 
-    def _out_of_fold(
-        self, stage: Stage, known: Sequence[Utterance], phase: Phase, epochs: int
-    ) -> dict[str, Tensor]:
-        """Each utterance judged by a teacher that has not heard its speaker."""
+    def _out_of_fold(self, stage: Stage, known: Sequence[Utterance], phase: Phase, epochs: int) -> Tensor:
+        """Logits of each utterance by a teacher that has not heard its speaker."""
         speakers = sorted({utterance.speaker for utterance in known})
         inner_folds = min(self.recipe.distillation.inner_folds, len(speakers))
         if inner_folds < 2:
             raise ConfigError("out-of-fold targets need at least two training speakers")
-        parts: dict[str, dict[str, Tensor]] = {}
+        parts: dict[str, Tensor] = {}
         for inner in range(inner_folds):
             held = set(speakers[inner::inner_folds])
             rest = tuple(utterance for utterance in known if utterance.speaker not in held)
@@ -206,13 +213,9 @@ class FoldRun:
             part = Phase(phase.name, rest, (), {stage.name: epochs}, folder)
             model, _ = self._train(stage, part)
             judged = [utterance for utterance in known if utterance.speaker in held]
-            said = self._infer(stage, model, judged)
-            for row, utterance in enumerate(judged):
-                parts[utterance.id] = {name: value[row] for name, value in said.items()}
-        return {
-            name: torch.stack([parts[utterance.id][name] for utterance in known])
-            for name in ("logits", "embedding")
-        }
+            logits = self._infer(stage, model, judged)["logits"]
+            parts |= {utterance.id: logits[row] for row, utterance in enumerate(judged)}
+        return torch.stack([parts[utterance.id] for utterance in known])
 
     @torch.no_grad()
     def _with_hidden(
@@ -225,7 +228,7 @@ class FoldRun:
                 "distillation.hidden needs a fixed number of views: set augment.views to 1 or more"
             )
         assert isinstance(stage, SpeechStage)
-        student_views = SpeechStage(stage.name, self.recipe, len(self.labels), stage.config, views, {})
+        student_views = SpeechStage(stage.name, self.recipe, self.labels, stage.config, views, {})
         spoken = [utterance for utterance in train if stage.uses(utterance)]
         source = student_views.source(model, spoken, 0)
         speech = stage.trained(model).eval()

@@ -10,11 +10,11 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
-from emodistill.audio import content_hash
+from emodistill.audio import SHORTEST_SAMPLES, content_hash
 from emodistill.augment import augment
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
-from emodistill.errors import ConfigError, CorpusError
+from emodistill.errors import ConfigError, CorpusError, ModelError
 from emodistill.features import ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
@@ -23,13 +23,15 @@ from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
 from emodistill.models.student import Student, Suffix
 from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource, size_of
+from emodistill.training.fit import device_of
 
 
 class Stage(ABC):
     """A kind of model in a recipe."""
 
-    def __init__(self, name: str, recipe: Recipe, num_classes: int) -> None:
-        self.name, self.recipe, self.num_classes = name, recipe, num_classes
+    def __init__(self, name: str, recipe: Recipe, labels: LabelSet) -> None:
+        self.name, self.recipe, self.labels = name, recipe, labels
+        self.num_classes = len(labels)
 
     @property
     @abstractmethod
@@ -63,8 +65,16 @@ class Stage(ABC):
         if self.init is None:
             return model, ()
         found = load_checkpoint(Path(self.init))
-        state = found.model.state_dict()
+        if type(found.model) is not type(model):
+            raise ConfigError(
+                f"{self.name}.init: '{self.init}' is a {type(found.model).__name__}, "
+                f"expected a {type(model).__name__}"
+            )
         own = model.state_dict()
+        kept_new = {"mean", "std"}  # the training split's own normalisation
+        if found.labels != self.labels:
+            kept_new |= {name for name in own if name.startswith("classifier.")}
+        state = {name: value for name, value in found.model.state_dict().items() if name not in kept_new}
         fitting = {
             name: value for name, value in state.items() if name in own and own[name].shape == value.shape
         }
@@ -130,12 +140,12 @@ class SpeechStage(Stage):
         self,
         name: str,
         recipe: Recipe,
-        num_classes: int,
+        labels: LabelSet,
         config: StudentConfig,
         views: AugmentConfig,
         heads: Mapping[str, int],
     ) -> None:
-        super().__init__(name, recipe, num_classes)
+        super().__init__(name, recipe, labels)
         self.config, self.views, self.heads = config, views, heads
 
     @property
@@ -150,10 +160,11 @@ class SpeechStage(Stage):
         self, model: nn.Module, utterances: Sequence[Utterance], seed: int
     ) -> WaveformSource | StateSource:
         assert isinstance(model, Student)
-        if not self.config.frozen:
+        if not model.config.frozen:
             return WaveformSource(utterances, self.recipe.audio, self.views, seed)
         num_views = max(1, self.views.views) if seed != NO_VIEWS else 1
-        return cached_states(model, utterances, self.recipe.audio, self.views, num_views, seed)
+        device = device_of(self.recipe.runtime)
+        return cached_states(model, utterances, self.recipe.audio, self.views, num_views, seed, device)
 
     def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
         model, ids = super().start(train)
@@ -166,7 +177,7 @@ class SpeechStage(Stage):
 
     def trained(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, Student)
-        return Suffix(model) if self.config.frozen else model
+        return Suffix(model) if model.config.frozen else model
 
 
 PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training split
@@ -212,6 +223,7 @@ def cached_states(
     views: AugmentConfig,
     num_views: int,
     seed: int,
+    device: torch.device | str = "cpu",
 ) -> StateSource:
     """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
     cache = ArrayCache(cache_folder() / "states")
@@ -231,13 +243,19 @@ def cached_states(
     def compute(job: tuple[Utterance, int, str]) -> None:
         utterance, view, key = job
         waveform = augment(conditioned(utterance, audio), views, view, utterance.id)
-        padded = np.pad(waveform, (0, max(0, 800 - len(waveform))))
-        states, _ = student.prefix(torch.from_numpy(padded)[None], None)
-        cache.write(key, states[0].half().numpy())
+        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
+        states, _ = student.prefix(torch.from_numpy(padded)[None].to(device), None)
+        half = states[0].half().cpu().numpy()
+        if not np.isfinite(half).all():
+            raise ModelError(
+                f"'{utterance.id}': the frozen states overflow half precision; freeze fewer layers"
+            )
+        cache.write(key, half)
 
     if jobs:
-        student.eval()
+        student.to(device).eval()
         run_jobs(compute, list(jobs.values()), "frozen layers", workers=1)
+        student.cpu()
     sizes = [size_of(utterance) for utterance in utterances]
     return StateSource(keys, [utterance.id for utterance in utterances], sizes, views, seed, cache)
 

@@ -1,4 +1,4 @@
-"""Teacher targets on disk: `targets.safetensors`, computed once per fold and read by the student."""
+"""Teacher targets on disk: `targets-<how>.safetensors`, computed once per fold and read by the student."""
 
 import json
 from collections.abc import Sequence
