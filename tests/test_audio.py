@@ -1,6 +1,7 @@
 """Decoding to one form, whatever the rate, the channels or the coding; refusing what is no audio."""
 
 import io
+import os
 from pathlib import Path
 
 import factories as make
@@ -183,3 +184,16 @@ def test_a_recording_is_known_by_its_bytes_and_segment(tmp_path: Path) -> None:
     assert len({content_hash(one), content_hash(one, 0.0, 0.1), content_hash(one, 0.1, None)}) == 3
     soundfile.write(two, 0.9 * make.speech(0.2), SAMPLE_RATE)
     assert content_hash(one) != content_hash(two)
+
+
+def test_a_recording_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"one")
+    first = content_hash(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: pytest.fail(f"{self} was read again"))
+        assert content_hash(path) == first
+        assert len({first, content_hash(path, 0.0, 1.0), content_hash(path, 1.0, 2.0)}) == 3
+    path.write_bytes(b"two")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000_000_000))
+    assert content_hash(path) != first

@@ -162,10 +162,57 @@ def test_predict_resumes_a_jsonl(emodistill: Call, exported: Path, clips: Path, 
     part.write_text(marked + lines[1] + lines[2][:30])  # killed in the middle of the third row
     result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", part)
     assert part.read_text() == marked + "".join(lines[1:])
-    assert result.code == 1, "a row that failed earlier still counts"
-    assert "2 rows were there already, 2 added" in result.err
+    assert result.code == 1, "a row that failed is tried again, and fails again"
+    assert "1 rows were there already, 3 added" in result.err
     again = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", part)
-    assert "4 rows were there already, 0 added" in again.err
+    assert (again.code, "3 rows were there already, 1 added" in again.err) == (1, True)
+
+
+def test_failed_rows_of_a_jsonl_are_tried_again(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    emodistill("predict", clips, tmp_path / "gone.wav", "-m", exported, "-f", "jsonl", "-o", out)
+    before = out.read_text().splitlines()
+    soundfile.write(clips / "b.wav", make.speech(0.6, seed=7), make.RATE)
+    result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out)
+    assert (result.code, result.err) == (0, f"4 rows were there already, 1 added to {out}\n")
+    after = out.read_text().splitlines()
+    assert after[:-1] == [before[0], *before[2:]], "gone.wav, which was not asked for, keeps its row"
+    assert json.loads(after[-1])["path"] == str(clips / "b.wav")
+    assert json.loads(after[-1])["emotion"] is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("this is no row", "line 2 is no prediction"),
+        ('{"emotion": "sad", "error": null, "probabilities": {}}', "line 2 is no prediction"),
+        ("[1, 2]", "line 2 is no prediction"),
+        (b"\xff", "line 2 is no prediction"),
+        ('{"path": "x", "error": null, "probabilities": {"happy": 0.5, "sad": 0.5}}',
+         r"line 2 is over \['happy', 'sad'\], this model over \['angry', 'sad'\]: name another output"),
+    ],
+)  # fmt: skip
+def test_a_jsonl_of_something_else_is_left_alone(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path, line: str | bytes, message: str
+) -> None:
+    out = tmp_path / "out.jsonl"
+    emodistill("predict", clips / "a.wav", "-m", exported, "-f", "jsonl", "-o", out)
+    text = out.read_bytes() + (line if isinstance(line, bytes) else line.encode()) + b"\n"
+    out.write_bytes(text)
+    result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out)
+    assert (result.code, result.out) == (2, "")
+    assert re.search(message, result.err)
+    assert out.read_bytes() == text
+
+
+def test_predict_makes_the_folder_of_its_output(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new/folder/out.csv"
+    assert emodistill("predict", clips / "a.wav", "-m", exported, "-f", "csv", "-o", out).code == 0
+    assert len(make.read_rows(out)) == 1
 
 
 def test_usage_errors_exit_with_2(emodistill: Call, exported: Path, clips: Path, tmp_path: Path) -> None:
@@ -194,6 +241,17 @@ def test_an_empty_folder_is_said_to_be_empty(emodistill: Call, exported: Path, t
     result = emodistill("predict", tmp_path / "empty", "-m", exported, "-f", "json")
     assert json.loads(result.out) == []
     assert "no audio files below" in result.err
+    assert result.code == 1
+
+
+def test_what_the_system_refuses_is_one_line(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file/out.csv"):  # a folder; a folder that cannot be made
+        result = emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)
+        assert (result.code, result.out) == (2, "")
+        assert re.fullmatch(rf"error: .*{re.escape(str(tmp_path))}.*\n", result.err)
 
 
 # --- corpora, training ---------------------------------------------------------------------------

@@ -51,10 +51,11 @@ SCALARS = {
         optional={
             "views": st.integers(0, 9), "noise_snr_db": st.none() | st.tuples(st.floats(-5, 5), st.floats(6, 30)),
         },
-    ),
+    ).filter(lambda given: given.get("views", 1) != 1 or given.get("noise_snr_db") is None),
     "corpus": st.fixed_dictionaries(
         {}, optional={"root": st.none() | st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
-                      "columns": st.dictionaries(st.sampled_from(["id", "emotion"]), st.text("aä \\\"'#", min_size=1))}
+                      "columns": st.dictionaries(st.sampled_from(["id", "emotion"]), st.text("aä \\\"'#", min_size=1)),
+                      "emotions": st.dictionaries(st.text("aä \\\"'#.="), st.just("sad"))}
     ),
     "student": st.fixed_dictionaries(
         {}, optional={"pool": st.sampled_from(["last", "mix"]) | st.lists(st.integers(0, 9), min_size=1),
@@ -115,11 +116,26 @@ def test_every_field_is_written_out() -> None:
         ({"seed": "x"}, r"seed = 'x': "),
         ({"audio": 3}, r"audio = 3"),
         ({"name": None}, r"name = None"),
+        ({"runtime": {"threads": 0}}, r"runtime\.threads = 0: .* greater than or equal to 1"),
+        ({"corpus": {"emotions": {"anger": 1}}}, r"corpus\.emotions\.anger = 1: .* valid string"),
     ],
 )  # fmt: skip
 def test_bad_recipes(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_recipe({"name": "x", **data})
+
+
+def test_errors_of_a_section_say_what_does_not_fit_and_no_more() -> None:
+    for data, message in (
+        (
+            {"name": "x", "student": {"layers": 2, "frozen": 3}},
+            "recipe: student: frozen = 3 is more than layers = 2",
+        ),
+        ({"seed": 1}, "recipe: name: missing"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse_recipe(data)
+        assert str(caught.value) == message
 
 
 def test_several_errors_are_told_at_once() -> None:
@@ -144,6 +160,9 @@ def test_unknown_or_broken_files(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("name = ")
     with pytest.raises(ConfigError, match=r"x\.toml' is not TOML"):
+        load_recipe(path)
+    path.write_bytes('name = "Öl"'.encode("cp1252"))
+    with pytest.raises(ConfigError, match=r"x\.toml' is not UTF-8 .*save it again as UTF-8"):
         load_recipe(path)
 
 

@@ -15,6 +15,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emodistill.config import CorpusConfig
 from emodistill.corpora import (
     READERS,
     Corpus,
@@ -24,7 +25,10 @@ from emodistill.corpora import (
     read_manifest,
     write_manifest,
 )
+from emodistill.corpora.base import duration_s
 from emodistill.corpora.meld import repair_text
+from emodistill.corpora.opening import add_transcripts, open_corpus
+from emodistill.corpora.stats import draw, summarise
 from emodistill.errors import CorpusError
 from emodistill.labels import EMOTIONS, label_map
 
@@ -312,7 +316,7 @@ LEFT_OUT = ("fru", "xxx", "oth", "sur", "fea", "dis")
 
 
 def test_iemocap_four_classes_are_the_5531_published_utterances(tmp_path: Path) -> None:
-    listing = DATA / "protocols" / "iemocap_4class_utterances.csv"
+    listing = make.DATA / "protocols" / "iemocap_4class_utterances.csv"
     if not listing.is_file():
         pytest.skip(f"no '{listing}'; set EMODISTILL_DATA")
     with listing.open(newline="", encoding="utf-8") as file:
@@ -607,16 +611,42 @@ def test_drop_bad_audio_counts_and_describes(tmp_path: Path) -> None:
     ]
     made[-1] = replace(made[-1], start_s=1.5, end_s=2.0)
     made.append(Utterance(id="text", speaker="a", emotion="sad"))
+    for name, start_s, end_s in (
+        ("before", -0.1, 0.5),
+        ("empty segment", 0.5, 0.5),
+        ("backwards", None, -0.2),
+    ):
+        made.append(replace(made[0], id=name, start_s=start_s, end_s=end_s))
     corpus, problems = drop_bad_audio(Corpus("tiny", tuple(made), {"before": 2}))
     assert [u.id for u in corpus] == ["good", "text"]
     assert corpus.dropped == {
         "before": 2, "audio zero-length": 1, "audio broken": 2, "audio missing": 1,
-        "segment outside audio": 1,
+        "segment outside audio": 2, "segment empty": 2,
     }  # fmt: skip
-    assert len(problems) == 5
+    assert len(problems) == 8
     assert problems[0].startswith("row 2, 'empty': audio zero-length (")
     assert problems[3] == f"row 5, 'gone': audio missing ({tmp_path / 'gone.wav'})"
     assert "starts at 1.5 s of 1.00 s" in problems[4]
+    assert problems[5].startswith("row 8, 'before': segment outside audio: starts at -0.1 s of 1.00 s")
+    assert problems[6].startswith("row 9, 'empty segment': segment empty: starts at 0.5 s, ends at 0.5 s")
+    assert problems[7].startswith("row 10, 'backwards': segment empty: starts at 0.0 s, ends at -0.2 s")
+
+
+def test_the_length_of_what_is_no_audio(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("this is no audio")
+    for name, message in (
+        ("text.wav", "'x': audio broken at '.*text.wav'"),
+        ("gone.wav", "audio missing at"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            duration_s(Utterance("x", "a", "sad", tmp_path / name))
+
+
+def test_a_drawing_makes_its_folder(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = Corpus("x", (Utterance("1", "a", "sad"),))
+    draw(summarise(made), tmp_path / "new/folder/x.svg")
+    assert (tmp_path / "new/folder/x.svg").stat().st_size > 0
 
 
 # --- manifests ---------------------------------------------------------------------------------
@@ -707,6 +737,44 @@ def test_manifest_with_other_column_names(tmp_path: Path) -> None:
         read_manifest(path, columns={"speeker": "who"})
 
 
+def test_manifest_with_other_emotion_names(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "id,speaker,emotion\n1,a,anger\n2,a,sad\n3,a,very sad\n4,a,\n")
+    with pytest.raises(CorpusError, match=r"row 2: bad emotion 'anger'.* corpus\.emotions = \{\"anger\" = "):
+        read_manifest(path)
+    names = {"anger": "angry", "very sad": "sad"}
+    made = read_manifest(path, emotions=names)
+    assert [utterance.emotion for utterance in made] == ["angry", "sad", "sad", None]
+    opened = open_corpus(CorpusConfig(manifest=str(path), emotions=names), lambda _: None)
+    assert [utterance.emotion for utterance in opened] == ["angry", "sad", "sad"]
+    with pytest.raises(CorpusError, match=r"bad emotion 'angri', .*did you mean 'angry'"):
+        read_manifest(path, emotions={"anger": "angri"})
+
+
+def test_tables_with_an_open_quote_say_which_row(tmp_path: Path) -> None:
+    made = Corpus("x", (Utterance("1", "a", "sad"),))
+    fake.write(tmp_path / "asr.csv", 'id,transcript,source\n1,"Yes,asr\n')
+    with pytest.raises(CorpusError, match=r"transcripts: '.*asr\.csv', row 2: not CSV"):
+        add_transcripts(made, tmp_path / "asr.csv")
+    root = tree("nemo", tmp_path / "nemo")
+    text = (root / "data.tsv").read_text(encoding="utf-8")
+    (root / "data.tsv").write_text(text + '"no end', encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"nemo: '.*data\.tsv', row 4: not CSV"):
+        read_corpus("nemo", root)
+
+
+def test_parquet_that_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "m.parquet").write_text("id,speaker,emotion\n")
+    with pytest.raises(CorpusError, match=r"m\.parquet' is not Parquet: [^\n]+$"):
+        read_manifest(tmp_path / "m.parquet")
+
+
+def test_crema_d_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    fake.touch(tmp_path, ["AudioFLAC/1001_DFA_ANG_XX.flac"])
+    with pytest.raises(CorpusError, match=r"holds \['AudioFLAC'\]; expected a folder AudioWAV or AudioMP3"):
+        read_corpus("crema-d", tmp_path)
+
+
 HEADER = "id,speaker,emotion,start_s,transcript\n"
 
 
@@ -719,6 +787,11 @@ HEADER = "id,speaker,emotion,start_s,transcript\n"
         (HEADER + "1,a,sad,nan,\n", r"row 2: start_s is 'nan', expected a number"),
         (HEADER + "1,,sad,,\n", r"row 2: an utterance needs an id and a speaker"),
         (HEADER + "1,a,sad,,Yes, I do\n", r"row 2: more cells than columns"),
+        (
+            HEADER + '1,a,sad,,Yes\n2,a,sad,,"No\n3,a,sad,,No\n',
+            r"m\.csv', row 3: not CSV \(unexpected end of data\)",
+        ),
+        (HEADER + '1,a,sad,,"Yes" he said\n', r"row 2: not CSV .*is a quote left open, or not doubled\?"),
         (HEADER, r"m\.csv' holds no rows"),
     ],
 )

@@ -1,7 +1,6 @@
 """Backbones, student and teachers: padding, gain, parity with Hugging Face, checkpoints."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -164,17 +163,14 @@ def test_the_shortest_waveform_is_enough(name: str, models: dict[str, Path]) -> 
     assert student(torch.zeros(1, 800), None).logits.isfinite().all()
 
 
-DATA = Path(os.environ.get("EMODISTILL_DATA", Path(__file__).parents[2] / "shared"))
-
-
 @torch.no_grad()
 def test_padding_never_changes_what_a_real_model_says_of_real_speech() -> None:
     folder, clips = (
-        DATA / "models/whisper-tiny",
-        sorted((DATA / "corpora/ravdess").rglob("03-01-*.*"))[::200][:5],
+        make.DATA / "models/whisper-tiny",
+        sorted((make.DATA / "corpora/ravdess").rglob("03-01-*.*"))[::200][:5],
     )
     if not (folder / "config.json").is_file() or len(clips) < 5:
-        pytest.skip(f"no whisper-tiny and RAVDESS below {DATA}")
+        pytest.skip(f"no whisper-tiny and RAVDESS below {make.DATA}")
     student = make.student(load_backbone(str(folder), 2), pool=(1, 2))
     items = [torch.from_numpy(load(path))[: 16000 + 5000 * index] for index, path in enumerate(clips)]
     batched = student(*padded(items))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emodistill.config import ProtocolConfig
-from emodistill.corpora import Corpus, Utterance
+from emodistill.corpora import Corpus, Utterance, read_corpus
 from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
 from emodistill.protocol import (
     FIXED,
@@ -177,6 +177,27 @@ def test_protocol_file_round_trip(tmp_path: Path) -> None:
         read_protocol(tmp_path / "nothing.json")
 
 
+def test_a_damaged_protocol_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "protocol.json"
+    build_protocol(corpus(TEN), ProtocolConfig()).write(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["protocol.json"], "nothing half-written stays"
+    data = json.loads(path.read_text())
+    for damaged, message in (
+        (path.read_text()[:-20], "is no protocol: .*line"),
+        (
+            json.dumps({key: value for key, value in data.items() if key != "folds"}),
+            "is no protocol: it has no 'folds'",
+        ),
+        (json.dumps({**data, "folds": [{"name": "1", "train": []}]}), "is no protocol: it has no 'dev'"),
+        (json.dumps({**data, "folds": 3}), "is no protocol: .*int"),
+        ("[]", "is no protocol"),
+        ("\udcff", "is no protocol: .*utf-8"),
+    ):
+        path.write_text(damaged, encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(ModelError, match=rf"protocol\.json' {message}"):
+            read_protocol(path)
+
+
 def test_the_hash_is_of_every_id_of_every_split() -> None:
     made = build_protocol(corpus(TEN), ProtocolConfig())
     assert re.fullmatch(r"[0-9a-f]{12}", made.hash)
@@ -282,6 +303,7 @@ def test_shared_transcripts_are_counted() -> None:
 
 SOUND = make.speech(0.7, 150, seed=5)
 QUIET = np.zeros(4800, np.float32)  # 0.3 s, a whole number of frames
+ODD = np.zeros(4877, np.float32)  # and 77 samples
 
 
 def write_16_bit(path: Path, sound: np.ndarray) -> None:
@@ -294,6 +316,8 @@ COPIES: dict[str, Callable[[Path], None]] = {
     "a-tenth-as-loud": lambda path: write_16_bit(path, 0.1 * SOUND),
     "louder": lambda path: write_16_bit(path, 1.9 * SOUND),
     "silence-around-it": lambda path: write_16_bit(path, np.concatenate([QUIET, SOUND, QUIET])),
+    "later-by-one-sample": lambda path: write_16_bit(path, np.concatenate([ODD[:1], SOUND])),
+    "later-and-a-tenth-as-loud": lambda path: write_16_bit(path, np.concatenate([ODD, 0.1 * SOUND, ODD[:999]])),
     "re-quantised-from-float": lambda path: soundfile.write(path, SOUND, make.RATE, subtype="FLOAT"),
     "re-quantised-from-24-bit": lambda path: soundfile.write(path, 0.7 * SOUND, make.RATE, subtype="PCM_24"),
     "another-container": lambda path: soundfile.write(path, SOUND, make.RATE, format="FLAC"),
@@ -331,6 +355,35 @@ def test_an_identical_recording_inside_one_split_is_reported(tmp_path: Path) -> 
     write_16_bit(tmp_path / "a-1.wav", SOUND)
     write_16_bit(tmp_path / "b-0.wav", 0.5 * SOUND)
     assert audit(made, protocol_of("a b", "c", "d"), workers=2).duplicates == (("a-1", "b-0"),)
+
+
+def test_copies_that_were_rounded_anew_are_found_wherever_they_start(tmp_path: Path) -> None:
+    # Rounding moves some sample across the threshold in about one of ten such copies.
+    rng, made = np.random.default_rng(0), []
+    for number in range(40):
+        sound = make.speech(0.3, 100 + 3 * number, seed=number)
+        ramp = np.minimum(1, np.linspace(0.001, 8, len(sound))) * np.minimum(
+            1, np.linspace(8, 0.001, len(sound))
+        )
+        before, after = (np.zeros(rng.integers(0, 2000)) for _ in range(2))
+        for name, copy in (("a", ramp * sound), ("b", np.concatenate([before, 0.2 * ramp * sound, after]))):
+            path = tmp_path / f"{number}{name}.wav"
+            write_16_bit(path, copy)
+            made.append(Utterance(path.stem, "s", "sad", path))
+    expected = [(f"{number}a", f"{number}b") for number in range(40)]
+    assert identical_recordings(Corpus("x", tuple(made))) == expected
+
+
+@pytest.mark.parametrize(("folder", "pairs"), [
+    ("ravdess", {"03-01-03-01-02-01-07 03-01-03-01-02-02-07"}),
+    ("ased", {"n1-07-01-02-53 n1-07-02-02-53", "h3-01-01-02-08 h3-01-02-02-08",
+              "s4-03-01-01-23 s4-03-02-01-23", "a5-07-01-02-63 a5-07-02-02-63"}),
+])  # fmt: skip
+def test_real_corpora_hold_these_recordings_twice(folder: str, pairs: set[str]) -> None:
+    root = make.DATA / "corpora" / folder
+    if not root.is_dir():
+        pytest.skip(f"no '{root}'; set EMODISTILL_DATA")
+    assert {" ".join(pair) for pair in identical_recordings(read_corpus(folder, root), workers=2)} == pairs
 
 
 def test_similar_recordings_are_not_identical(tmp_path: Path) -> None:

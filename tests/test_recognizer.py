@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from emodistill.audio import SHORTEST_SAMPLES
 from emodistill.errors import AudioError, ModelError
-from emodistill.recognizer import SHORTEST_S, WINDOW_S, Card, Recognizer, read_card
+from emodistill.recognizer import SHORTEST_S, WINDOW_S, Card, Recognizer, file_sha256, read_card
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,40 @@ def test_changed_or_incomplete_models_are_refused(copy: Path) -> None:
         (copy / name).unlink()
         with pytest.raises(ModelError, match=rf"it has no {name}; make one with: emodistill export"):
             Recognizer(copy)
+
+
+def test_a_bad_card_is_one_line_that_names_the_field(copy: Path) -> None:
+    card = json.loads((copy / "card.json").read_text())
+    without = {key: value for key, value in card.items() if key not in ("emotions", "sha256")}
+    for damaged, problem in (
+        (json.dumps(without), "emotions: Field required; sha256: Field required"),
+        (json.dumps({**card, "format": 2}), "format: Input should be 1"),
+        (json.dumps({**card, "parity": {"alone": "x"}}), "parity.alone: Input should be a valid number"),
+        ("[]", "Input should be a valid dictionary"),
+        ("{", "Expecting property name"),
+        ("\udcff", "'utf-8' codec can't decode"),
+    ):
+        (copy / "card.json").write_text(damaged, encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(ModelError) as caught:
+            read_card(copy)
+        message = str(caught.value)
+        assert f"card.json' is not a model card of this version: {problem}" in message
+        assert "\n" not in message
+        assert "http" not in message
+
+
+def test_a_file_that_is_no_onnx_is_refused_although_its_hash_fits(copy: Path) -> None:
+    (copy / "model.onnx").write_text("this is no model")
+    card = json.loads((copy / "card.json").read_text())
+    card["sha256"] = file_sha256(copy / "model.onnx")
+    (copy / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match=r"model\.onnx' is no ONNX model that can be run: [^\n]+$"):
+        Recognizer(copy)
+
+
+def test_any_waveform_can_be_run(recognizer: Recognizer) -> None:
+    short = make.speech(0.02)
+    padded = np.pad(short, (0, SHORTEST_SAMPLES - len(short)))
+    np.testing.assert_array_equal(
+        recognizer.run(short)["probabilities"], recognizer.run(padded)["probabilities"]
+    )
