@@ -31,7 +31,7 @@ def test_view_0_is_the_recording() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_changes_the_sound_and_little_else(kind: str) -> None:
-    out = augment(SOUND, AugmentConfig(**KINDS[kind]), 1, "a")
+    out = augment(SOUND, AugmentConfig(views=2, **KINDS[kind]), 1, "a")
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
     assert np.abs(out).max() <= 1

@@ -203,6 +203,26 @@ def crossval(recipe: Annotated[str, typer.Argument(help="A shipped recipe or the
 
 
 @app.command()
+def compare(
+    reference: Annotated[Path, typer.Argument(help="The run that the others are compared with.")],
+    runs: Annotated[list[Path], typer.Argument(help="One or more runs under the same protocol.")],
+) -> None:
+    """Paired differences of runs on the same utterances, with 95 % intervals (bootstrap over speakers)."""
+    _need_training()
+    from emodistill.evaluation.compare import compare_runs
+
+    table = Table(title=f"test, pooled, in %; difference to {reference}, 95 % interval")
+    for column in ("run", "measure", "reference", "run's", "difference", "interval"):
+        table.add_column(column, justify="left" if column in ("run", "measure") else "right")
+    for run in runs:
+        for measure, found in compare_runs(reference, run).items():
+            values = [f"{100 * value:.2f}" for value in (found.reference, found.run)]
+            interval = f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
+            table.add_row(str(run), measure.upper(), *values, f"{100 * found.value:+.2f}", interval)
+    results().print(table)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder of train or crossval.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx and card.json.")],
