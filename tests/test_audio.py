@@ -197,3 +197,37 @@ def test_a_recording_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: 
     path.write_bytes(b"two")
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000_000_000))
     assert content_hash(path) != first
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".m4a", "aac"), (".mp4", "aac"), (".webm", "libopus")])
+@pytest.mark.parametrize("door", ["path", "bytes", "file"])
+def test_media_containers_are_read(tmp_path: Path, suffix: str, codec: str, door: str) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / f"tone{suffix}"
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48000) / 48000).astype(np.float32)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48000, layout="mono")
+        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=48000)
+        frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    if door == "file":
+        with path.open("rb") as file:
+            waveform = load(file)
+    else:
+        waveform = load(path if door == "path" else path.read_bytes())
+    assert abs(len(waveform) - SAMPLE_RATE) < 0.1 * SAMPLE_RATE
+    middle = waveform[4000:12000]
+    peak_hz = np.abs(np.fft.rfft(middle)).argmax() * SAMPLE_RATE / len(middle)
+    assert peak_hz == pytest.approx(440, abs=5)
+    half = load(path, 0.25, 0.75)
+    assert abs(len(half) - SAMPLE_RATE // 2) < 0.06 * SAMPLE_RATE
+
+
+def test_a_file_that_nothing_decodes_is_an_error_with_and_without_media(tmp_path: Path) -> None:
+    path = tmp_path / "note.m4a"
+    path.write_text("not audio")
+    with pytest.raises(AudioError, match="cannot be decoded as audio"):
+        load(path)

@@ -18,6 +18,7 @@ FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
 
 Waveform = npt.NDArray[np.float32]
 
@@ -42,11 +43,45 @@ def load(
             file.seek(start)
             frames = file.read(max(stop - start, 0), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
-            f"{name}: cannot be decoded as audio ({error}); expected wav, flac, ogg, opus or mp3"
-        ) from error
+        rate, frames = _decode_media(source, name, error)
+        start = 0 if start_s is None else round(start_s * rate)
+        frames = frames[start : None if end_s is None else round(end_s * rate)]
     where = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
     return from_samples(frames, rate, f"{name}{where}")
+
+
+def _decode_media(
+    source: str | Path | bytes | BinaryIO, name: str, why: Exception
+) -> tuple[int, npt.NDArray[np.float32]]:
+    """What libsndfile refuses, by PyAV: its rate in Hz and samples (n, channels). `why` it refused."""
+    try:
+        import av
+    except ImportError as error:
+        raise AudioError(
+            f"{name}: cannot be decoded as audio ({why}); expected wav, flac, ogg, opus or mp3, "
+            "or, after pip install 'emodistill[media]', m4a, mp4 or webm"
+        ) from error
+    handle: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    if isinstance(source, Path):
+        handle = str(source)
+    elif not isinstance(source, (str, bytes)):
+        source.seek(0)
+    try:
+        with av.open(handle) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: holds no audio stream")
+            stream = container.streams.audio[0]
+            rate = stream.rate
+            resampler = av.AudioResampler(format="fltp", rate=rate)
+            decoded = [part for frame in container.decode(stream) for part in resampler.resample(frame)]
+            blocks = [part.to_ndarray().T for part in [*decoded, *resampler.resample(None)]]
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise AudioError(
+            f"{name}: cannot be decoded as audio ({error}); expected wav, flac, ogg, opus, mp3, m4a, mp4 or webm"
+        ) from error
+    if not blocks:
+        raise AudioError(f"{name}: holds no samples")
+    return rate, np.concatenate(blocks)
 
 
 def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") -> Waveform:

@@ -279,17 +279,21 @@ def _need_training() -> None:
 
 def _expand(paths: Sequence[Path]) -> tuple[list[Path], int]:
     """Every audio file that the arguments name, and how many folders hold none."""
-    from emodistill.audio import SUFFIXES
+    from importlib.util import find_spec
+
+    from emodistill.audio import MEDIA_SUFFIXES, SUFFIXES
+
+    suffixes = (*SUFFIXES, *MEDIA_SUFFIXES) if find_spec("av") else SUFFIXES
 
     files: list[Path] = []
     empty = 0
     for path in paths:
         if path.is_dir():
             below = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+                file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
             )
             if not below:
-                warn(f"no audio files below '{path}' (looked for {', '.join(SUFFIXES)})")
+                warn(f"no audio files below '{path}' (looked for {', '.join(suffixes)})")
                 empty += 1
             files += below
         else:

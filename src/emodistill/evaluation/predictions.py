@@ -49,7 +49,10 @@ class Predictions:
     def select(self, mask: Sequence[bool]) -> "Predictions":
         """Those where the mask (utterances,) is true."""
         rows = [index for index, keep in enumerate(mask) if keep]
-        pick = lambda values: tuple(values[index] for index in rows)  # noqa: E731
+
+        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[index] for index in rows)
+
         return Predictions(
             self.labels, pick(self.utterances), pick(self.folds), pick(self.speakers), pick(self.emotions),
             self.probabilities[rows],
@@ -99,7 +102,10 @@ def read_predictions(path: Path) -> Predictions:
                 f"'{path}', row {number + 2}: predicted is '{row['predicted']}', but the most probable "
                 f"emotion is '{names[int(probabilities[number].argmax())]}'; was the file edited?"
             )
-    column = lambda name: tuple(row[name] for row in rows)  # noqa: E731
+
+    def column(name: str) -> tuple[str, ...]:
+        return tuple(row[name] for row in rows)
+
     return Predictions(
         LabelSet(names),
         column("utterance"),
