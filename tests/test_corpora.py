@@ -782,7 +782,7 @@ HEADER = "id,speaker,emotion,start_s,transcript\n"
     ("text", "message"),
     [
         (HEADER + "1,a,sad,,\n2,a,hapy,,\n", r"m\.csv', row 3: bad emotion 'hapy', .*did you mean 'happy'"),
-        (HEADER + "1,a,sad,,\n1,a,sad,,\n", r"duplicate id '1'"),
+        (HEADER + "1,a,sad,,\n1,a,sad,,\n", r"row 3: duplicate id '1', first in row 2"),
         (HEADER + "1,a,sad,soon,\n", r"row 2: start_s is 'soon', expected a number"),
         (HEADER + "1,a,sad,nan,\n", r"row 2: start_s is 'nan', expected a number"),
         (HEADER + "1,,sad,,\n", r"row 2: an utterance needs an id and a speaker"),

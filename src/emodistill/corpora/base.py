@@ -279,6 +279,12 @@ def read_manifest(
         _utterance(row, source, emotions or {}, path, number, default)
         for number, row in enumerate(rows, start=2)
     ]
+    first: dict[str, int] = {}
+    for number, utterance in enumerate(made, start=2):
+        if first.setdefault(utterance.id, number) != number:
+            raise CorpusError(
+                f"'{path}', row {number}: duplicate id '{utterance.id}', first in row {first[utterance.id]}"
+            )
     return Corpus(default, tuple(made))
 
 
