@@ -109,13 +109,10 @@ def prepare(
 ) -> None:
     """Read a corpus folder and write its manifest; whatever is dropped or merged is counted."""
     from emodistill.corpora import drop_bad_audio, read_corpus, write_manifest
+    from emodistill.corpora.opening import tell_left_out
 
     corpus, problems = drop_bad_audio(read_corpus(name, folder, labels))
-    for problem in problems:
-        warn(f"left out: {problem}")
-    for what, counts in (("merged", corpus.merged), ("dropped", corpus.dropped)):
-        for reason, count in counts.items():
-            say(f"{what}: {count} × {reason}")
+    tell_left_out(corpus, problems, say)
     write_manifest(corpus, output)
     say(f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {list(corpus.labels)} -> {output}")
     raise typer.Exit(1 if problems else 0)

@@ -198,7 +198,11 @@ class DistillationConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Where and how training runs; nothing here changes what is learned, up to rounding."""
+    """Where and how training runs.
+
+    Precision changes what is learned. So does the number of devices, a little: each draws its own dropout
+    and normalises its own share of a batch, and the best epoch is by the first one's weights.
+    """
 
     accelerator: str = "auto"
     devices: int = Field(1, ge=1)

@@ -12,6 +12,7 @@ import numpy as np
 
 from emodistill.audio import FRAME_SAMPLES, Waveform, load, peak_normalise
 from emodistill.config import ProtocolConfig
+from emodistill.console import progress
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import AudioError, ConfigError, CorpusError, LeakError, ModelError, one_of
 
@@ -296,8 +297,12 @@ def identical_recordings(corpus: Corpus, workers: int = 1) -> list[tuple[str, st
     from concurrent.futures import ThreadPoolExecutor
 
     spoken = [utterance for utterance in corpus if utterance.path is not None]
-    with ThreadPoolExecutor(workers) as pool:
-        prints = list(pool.map(_fingerprints, spoken))
+    bar, task = progress("audit of recordings", len(spoken))
+    prints = []
+    with bar, ThreadPoolExecutor(workers) as pool:
+        for of_levels in pool.map(_fingerprints, spoken):
+            prints.append(of_levels)
+            bar.advance(task)
     found: set[tuple[int, int]] = set()
     for level, top_db in enumerate(_TRIM_DB):
         by_length: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """The corpus that a recipe names: read, relabelled, completed with transcripts, and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,12 +31,17 @@ def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))
     corpus, problems = drop_bad_audio(corpus)
+    tell_left_out(corpus, problems, say)
+    return corpus
+
+
+def tell_left_out(corpus: Corpus, problems: Sequence[str], say: Callable[[str], None]) -> None:
+    """Each row left out for its audio, then how many were merged and dropped, and why."""
     for problem in problems:
         say(f"left out: {problem}")
     for what, counts in (("merged", corpus.merged), ("dropped", corpus.dropped)):
         for reason, count in counts.items():
             say(f"{what}: {count} × {reason}")
-    return corpus
 
 
 def add_transcripts(corpus: Corpus, path: Path) -> Corpus:

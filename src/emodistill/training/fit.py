@@ -26,7 +26,6 @@ from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, st
 from emodistill.distillation import distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy
-from emodistill.models.layers import Output
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -78,13 +77,8 @@ class Learner(lightning.LightningModule):
         self.history: list[dict[str, float]] = []
         self.best: tuple[float, int] = (-1.0, 0)  # dev UA, epochs trained
         self.sums: dict[str, list[float]] = {}
-        self.said: list[tuple[Tensor, Tensor]] = []
         self.average: dict[str, Tensor] = {}
         self.averaged = 0  # step of the last update of the average
-
-    def forward(self, batch: Batch) -> Output:
-        output: Output = self.model(batch.inputs, batch.lengths)
-        return output
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss of a batch, and their sum as `loss`."""

@@ -70,11 +70,6 @@ class FoldRun:
             models, _ = self._phase(refit)
         self._predict(models, self.test, "")
 
-    @property
-    def final(self) -> Path:
-        """The checkpoint folder of the fold's student."""
-        return self.folder / ("refit" if self.recipe.protocol.refit else "select") / "student"
-
     def _has_input(self, teacher: str) -> bool:
         if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
             return True

@@ -40,7 +40,8 @@ class TeacherTargets:
         """Read targets; raises `ModelError` where they are of other utterances."""
         with safe_open(path, framework="pt") as file:
             ids = tuple(json.loads(file.metadata()["ids"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         if ids != tuple(expected_ids):
             raise ModelError(
                 f"'{path}' holds targets of {len(ids)} other utterances, expected {len(expected_ids)}: "
