@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from emodistill import export as export_module
+from emodistill.card import read_card
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError
 from emodistill.export import (
@@ -26,7 +27,6 @@ from emodistill.export import (
 from emodistill.models.backbones import load_backbone
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.layers import CosineClassifier
-from emodistill.recognizer import read_card
 
 GATE = [make.speech(length_s, 120 + 9 * i, seed=i) for i, length_s in enumerate((0.3, 0.7, 1.0, 1.9, 4.0))]
 
@@ -87,7 +87,7 @@ def test_the_card_says_what_the_model_is(exported: Path, run: Path) -> None:
     assert card.scores["test"]["ua"] == scores["models"]["student"]["test"]["by_fold"][fold]["ua"]
     assert card.parity["utterances"] >= 36  # all different: a small corpus is not counted twice
     assert max(card.parity["alone"], card.parity["batched"]) <= card.parity["tolerance"] == 1e-4
-    assert {entry.name for entry in exported.iterdir()} == {"card.json", "model.onnx"}
+    assert {entry.name for entry in exported.iterdir()} == {"README.md", "card.json", "model.onnx"}
 
 
 def test_the_export_is_the_refitted_student(exported: Path, run: Path) -> None:

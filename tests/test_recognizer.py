@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 from emodistill.audio import SHORTEST_SAMPLES
+from emodistill.card import Card, file_sha256, read_card
 from emodistill.errors import AudioError, ModelError
-from emodistill.recognizer import SHORTEST_S, WINDOW_S, Card, Recognizer, file_sha256, read_card
+from emodistill.recognizer import SHORTEST_S, WINDOW_S, Recognizer
 
 
 @pytest.fixture(scope="module")

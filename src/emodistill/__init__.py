@@ -1,5 +1,6 @@
 """EmoDistill: speech emotion recognition from the waveform alone, taught by models that know more."""
 
+from emodistill.card import Card
 from emodistill.errors import (
     AudioError,
     ConfigError,
@@ -9,7 +10,7 @@ from emodistill.errors import (
     MissingExtraError,
     ModelError,
 )
-from emodistill.recognizer import Card, Prediction, Recognizer
+from emodistill.recognizer import Prediction, Recognizer
 
 __version__ = "0.1.0"
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.audio import SAMPLE_RATE, Waveform
+from emodistill.card import Card, file_sha256, write_card
 from emodistill.config import TEACHERS, AudioConfig
 from emodistill.corpora import Corpus
 from emodistill.corpora.opening import open_corpus
@@ -26,7 +27,6 @@ from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
-from emodistill.recognizer import Card, file_sha256
 
 TOLERANCE = 1e-4  # largest difference of a probability
 NUM_UTTERANCES = 64  # at least, in the gate
@@ -82,7 +82,8 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
     }
     exported = Exported(found.model, classifiers).eval()
     out.mkdir(parents=True, exist_ok=True)
-    (out / "card.json").unlink(missing_ok=True)
+    for name in ("card.json", "README.md"):  # of an earlier export
+        (out / name).unlink(missing_ok=True)
     write_onnx(exported, out / "model.onnx")
     held_out = set(source.protocol.fold(fold).test)
     waveforms = gate_waveforms(open_corpus(recipe.corpus, lambda _: None), held_out, recipe.audio.max_s)
@@ -109,7 +110,7 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
             name: version(name) for name in ("emodistill", "torch", "transformers", "onnx", "onnxruntime")
         },
     )
-    (out / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_card(card, out)
     return card
 
 

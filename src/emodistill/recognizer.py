@@ -4,8 +4,6 @@ An exported model is a folder with `model.onnx` (waveform in, probabilities and 
 `card.json`, which says what it is.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emodistill.audio import SAMPLE_RATE, SHORTEST_SAMPLES, Waveform, from_samples, load, trim_silence
+from emodistill.card import read_card
 from emodistill.errors import AudioError, ModelError, one_of
 
 SHORTEST_S = 0.1  # below this there is nothing to judge
@@ -25,33 +23,6 @@ WINDOW_S = 20.0  # longer audio is judged window by window
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
 AudioSource = str | Path | bytes | BinaryIO | npt.NDArray[Any]
-
-
-class Card(BaseModel):
-    """What an exported model is: enough to run it, to trust it, and to know where it came from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    name: str
-    emotions: tuple[str, ...]
-    sample_rate_hz: Literal[16000] = 16000
-    trim_db: float | None  # silence at both ends below this is cut before the model hears it
-    sha256: str  # of model.onnx
-    teachers: tuple[str, ...]  # whose embedding, and judgement, the model also puts out
-    backbone: str
-    num_parameters: int
-    corpus: str
-    protocol: str  # the hash of the folds, and any leak that was allowed
-    fold: str
-    scores: dict[str, dict[str, float]]  # split -> measure -> value, of these very weights
-    parity: dict[str, float]  # largest difference to torch, over how many utterances
-    versions: dict[str, str]
-    licence: str = "That of the corpora it was trained on; see their terms before any use."
-    intended_use: str = (
-        "Research and applications in which people know and agree that emotion is estimated. Not to be used "
-        "at work or in education (EU AI Act, art. 5(1)(f)), nor as evidence of what a person feels."
-    )
 
 
 @dataclass(frozen=True)
@@ -159,31 +130,6 @@ class Recognizer:
         }
 
 
-def read_card(folder: Path) -> Card:
-    """The card of an exported model, after checking that the folder is whole and unchanged."""
-    for name in ("card.json", "model.onnx"):
-        if not (folder / name).is_file():
-            raise ModelError(
-                f"'{folder}' is not an exported model: it has no {name}; make one with: emodistill export RUN"
-            )
-    what = f"'{folder / 'card.json'}' is not a model card of this version"
-    try:
-        card = Card.model_validate(json.loads((folder / "card.json").read_text(encoding="utf-8")))
-    except ValidationError as error:
-        problems = [
-            ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"]))) for item in error.errors()
-        ]
-        raise ModelError(f"{what}: {'; '.join(problems)}") from error
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise ModelError(f"{what}: {error}") from error
-    digest = file_sha256(folder / "model.onnx")
-    if digest != card.sha256:
-        raise ModelError(
-            f"'{folder / 'model.onnx'}' was changed: its SHA-256 is {digest[:12]}…, the card says {card.sha256[:12]}…"
-        )
-    return card
-
-
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised
@@ -202,8 +148,3 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
             f"'{path}' is another model: expected waveform in and probabilities out, got {inputs} and {outputs}"
         )
     return session
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
