@@ -7,12 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emodistill.audio import SAMPLE_RATE
-from emodistill.augment import add_noise, augment, band_limit, change_speed, reverberate, transcode
+from emodistill.augment import (
+    add_noise,
+    augment,
+    band_limit,
+    change_speed,
+    equalise,
+    reverberate,
+    through_channel,
+    transcode,
+)
 from emodistill.config import AugmentConfig
 
 EVERYTHING = AugmentConfig(
     views=4, speed=0.2, gain_db=12, noise_snr_db=(0, 20), noise_probability=1, reverb_probability=1,
-    band_limit_probability=1, codec_probability=1,
+    band_limit_probability=1, codec_probability=1, equalise_db=6,
 )  # fmt: skip
 KINDS = {
     "speed": {"speed": 0.2},
@@ -21,6 +30,7 @@ KINDS = {
     "reverb": {"reverb_probability": 1.0},
     "band": {"band_limit_probability": 1.0},
     "codec": {"codec_probability": 1.0},
+    "equaliser": {"equalise_db": 6.0},
 }
 SOUND = make.speech(0.5)
 
@@ -111,3 +121,23 @@ def test_codecs_keep_the_length_and_most_of_the_sound(codec: tuple[str, str]) ->
     assert out.shape == SOUND.shape
     spectra = [np.abs(np.fft.rfft(sound))[:1500] for sound in (SOUND, out)]
     assert np.corrcoef(*spectra)[0, 1] > 0.8
+
+
+def test_an_equaliser_shapes_the_spectrum_within_its_bounds() -> None:
+    impulse = np.zeros(4096, dtype=np.float32)
+    impulse[0] = 1
+    gain_db = 20 * np.log10(np.abs(np.fft.rfft(equalise(impulse, 6.0, np.random.default_rng(0)))))
+    assert np.abs(gain_db).max() <= 6.001
+    assert np.ptp(gain_db) > 2
+
+
+def test_with_fresh_a_view_is_a_speed_and_the_channel_changes_with_each_draw() -> None:
+    fresh = EVERYTHING.model_copy(update={"fresh": True})
+    voice = augment(SOUND, fresh, 1, "a")
+    factor = len(SOUND) / len(voice)
+    np.testing.assert_allclose(voice, change_speed(SOUND, factor)[: len(voice)], atol=0.02)
+    heard = [through_channel(voice, fresh, draw, "a") for draw in (1, 1, 2)]
+    assert [len(item) for item in heard] == [len(voice)] * 3
+    np.testing.assert_array_equal(heard[0], heard[1])
+    assert np.abs(heard[0] - heard[2]).max() > 1e-2
+    assert np.abs(heard[0] - voice).max() > 1e-2

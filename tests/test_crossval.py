@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import soundfile
 import torch
 
 from emodistill.config import load_recipe
-from emodistill.corpora import read_manifest
+from emodistill.corpora import read_manifest, write_manifest
+from emodistill.corpora.opening import pooled
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.models.checkpoint import load_checkpoint
@@ -297,7 +299,7 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     )  # fmt: skip
     assert set(scores["models"]) == {"student", "acoustic"}
     student = load_checkpoint(folder / "select/student").model
-    assert student.teacher_dims == {"acoustic": 12, "acoustic_hidden": 32}
+    assert student.teacher_dims == {"acoustic": 12, "acoustic_hidden": 3 * 32}
     fold = read_protocol(tmp_path / "protocol.json").folds[0]
     path = folder / "select/acoustic/targets-in-sample.safetensors"
     targets = TeacherTargets.read(path, fold.train)
@@ -305,6 +307,9 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     frames = targets.offsets[:, :, 1] - targets.offsets[:, :, 0]
     assert (frames > 5).all()
     assert int(frames.sum()) == len(targets.hidden)
+    frames_of_all = targets.hidden.float()
+    torch.testing.assert_close(frames_of_all.mean(dim=0), torch.zeros(96), atol=2e-3, rtol=0)
+    torch.testing.assert_close(frames_of_all.std(dim=0), torch.ones(96), atol=2e-2, rtol=0)
     history = FitResult.read(folder / "select/student/fit.json").history
     assert all(row["acoustic/hidden"] > 0 for row in history)
 
@@ -315,6 +320,37 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     )  # fmt: skip
     assert load_checkpoint(again / "select/student").model.teacher_dims == {"acoustic": 16}
     assert not (again / "select/acoustic/model.json").exists()
+
+
+def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_loss(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    parts = [
+        read_manifest(make.corpus_folder(tmp_path / name, emotions=emotions, each=each), name=name)
+        for name, emotions, each in (("one", ("angry", "sad"), 3), ("two", ("sad", "happy", "angry"), 2))
+    ]
+    both = pooled("both", [replace(part, merged={"calm -> sad": 1}) for part in parts])
+    assert both.merged == {"one: calm -> sad": 1, "two: calm -> sad": 1}
+    assert {u.speaker for u in both} == {f"{name}/s{n}" for name in ("one", "two") for n in range(6)}
+    listed = tmp_path / "both.csv"
+    write_manifest(both, listed)
+    teacher = {"backbone": str(models["whisper"]), "frozen": 2, "embedding_dim": 12, "optim": make.OPTIM}
+    recipe = make.recipe(
+        listed, protocol={"refit": False}, acoustic={"student": teacher},
+        augment={"views": 2, "fresh": True, "speed": 0.1, "gain_db": 6.0},
+        distillation={"teachers": ["prosodic", "acoustic"], "hidden": 1.0},
+    )  # fmt: skip
+    (fold,) = open_run(recipe, tmp_path / "run")[:1]
+    rows = fold._possible(fold.train)
+    assert rows is not None
+    for utterance, row in zip(fold.train, rows, strict=True):
+        happy = both.labels.index("happy")
+        assert row.tolist() == [utterance.corpus == "two" or label != happy for label in range(3)]
+    fold.run()
+    table = read_predictions(tmp_path / f"run/fold-{fold.fold.name}/predictions.csv")
+    assert len(table) == len(fold.test)
+    history = FitResult.read(fold.folder / "select/student/fit.json").history
+    assert all(0 < row["hard"] < 3 and row["acoustic/hidden"] > 0 for row in history)
 
 
 def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[str, Path]) -> None:

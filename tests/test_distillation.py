@@ -41,6 +41,31 @@ def test_hard_label_loss_by_hand() -> None:
     assert smooth == pytest.approx((np.log(2) - 0.1 * np.log(0.75) - 0.9 * np.log(0.25)) / 2)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_emotions_that_a_corpus_lacks_are_not_in_the_losses(smoothing: float) -> None:
+    possible = torch.tensor([[True, False, True], [True, False, True]])
+    logits, teacher = randn(2, 3).requires_grad_(), randn(2, 3, seed=1)
+    hard = hard_label_loss(logits, torch.tensor([0, 2]), None, smoothing, possible)
+    without = hard_label_loss(logits[:, [0, 2]], torch.tensor([0, 1]), None, smoothing)
+    assert hard.item() == pytest.approx(without.item(), abs=1e-6)
+    soft = logit_loss(logits, teacher, 2.0, ALL, possible)
+    expected = logit_loss(logits[:, [0, 2]], teacher[:, [0, 2]], 2.0, ALL)
+    assert soft.item() == pytest.approx(expected.item(), abs=1e-5)
+    (hard + soft).backward()
+    assert logits.grad is not None
+    assert (logits.grad[:, 1] == 0).all()
+    assert (logits.grad[:, [0, 2]] != 0).all()
+
+
+def test_losses_where_every_emotion_is_possible_are_the_plain_ones() -> None:
+    logits, labels, weights = randn(4, 3), torch.tensor([0, 2, 1, 1]), torch.tensor([1.0, 2.0, 0.5])
+    everything = torch.ones(4, 3, dtype=torch.bool)
+    plain = hard_label_loss(logits, labels, weights, 0.0)
+    torch.testing.assert_close(hard_label_loss(logits, labels, weights, 0.0, everything), plain)
+    smooth = hard_label_loss(logits, labels, None, 0.2)
+    torch.testing.assert_close(hard_label_loss(logits, labels, None, 0.2, everything), smooth)
+
+
 def test_logit_loss_by_hand() -> None:
     # One utterance, τ = 1: teacher (3/4, 1/4), student (1/2, 1/2); KL = 3/4 ln 3/2 + 1/4 ln 1/2.
     teacher, student = torch.tensor([[np.log(3.0), 0.0]]).float(), torch.zeros(1, 2)

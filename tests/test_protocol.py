@@ -121,6 +121,28 @@ def test_fixed_lists() -> None:
     assert speakers_of(made, protocol.fold("6").dev) == {"1", "11", "20", "21"}
 
 
+def test_fixed_splits_of_pooled_corpora() -> None:
+    groups = {
+        "ravdess": range(1, 25),
+        "ased": range(1, 66),
+        "nemo": ["WR0", "EB0", "TP0", "KL0"],
+        "urdu": ["a"],
+    }
+    made = corpus([f"{name}/{speaker}" for name, speakers in groups.items() for speaker in speakers])
+    protocol = build_protocol(made, ProtocolConfig(kind="fixed", fixed="bundled"))
+    (fold,) = protocol.folds
+    actors = {f"ravdess/{actor}" for actor in (1, 11, 20, 21, 3, 5, 7, 24)}
+    late = {f"ased/{number}" for number in range(53, 66)}
+    assert speakers_of(made, fold.test) == actors | late | {"nemo/WR0", "nemo/EB0"}
+    dev = {f"ravdess/{actor}" for actor in (4, 10, 12, 14)} | {f"ased/{number}" for number in range(43, 53)}
+    assert speakers_of(made, fold.dev) == dev | {"nemo/TP0"}
+    (unheard,) = build_protocol(made, ProtocolConfig(kind="fixed", fixed="bundled-unheard-ravdess")).folds
+    assert not any(name.startswith("ravdess/") for name in (*unheard.train, *unheard.dev))
+    assert sum(name.startswith("ravdess/") for name in unheard.test) == sum(u.id[:3] == "rav" for u in made)
+    with pytest.raises(ConfigError, match=r"names speakers that corpus 'fake' lacks: \[\('dev', 'ased/43'\)"):
+        build_protocol(corpus(["ravdess/1", "urdu/a"]), ProtocolConfig(kind="fixed", fixed="bundled"))
+
+
 def published(made: Corpus, split: Callable[[Utterance], str | None]) -> Corpus:
     return replace(made, utterances=tuple(replace(u, split=split(u)) for u in made))
 

@@ -14,13 +14,28 @@ _CODECS = (("OGG", "OPUS"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"))
 
 
 def augment(waveform: Waveform, config: AugmentConfig, view: int, utterance: str) -> Waveform:
-    """The given view of a waveform; view 0 is the waveform itself. Peaks stay within [-1, 1]."""
+    """The given view of a waveform; view 0 is the waveform itself. Peaks stay within [-1, 1].
+
+    With `config.fresh` a view is a speed alone, and `through_channel` does the rest.
+    """
     if view == 0:
         return waveform
     rng = np.random.default_rng(stable_seed("augment", config.seed, view, utterance))
     out = waveform
     if config.speed:
         out = change_speed(out, rng.uniform(1 - config.speed, 1 + config.speed))
+    return np.clip(out, -1, 1) if config.fresh else _channel(out, config, rng)
+
+
+def through_channel(waveform: Waveform, config: AugmentConfig, draw: int, utterance: str) -> Waveform:
+    """The waveform as another room, microphone, line or codec would have passed it; `draw` picks which."""
+    rng = np.random.default_rng(stable_seed("channel", config.seed, draw, utterance))
+    return _channel(waveform, config, rng)
+
+
+def _channel(out: Waveform, config: AugmentConfig, rng: np.random.Generator) -> Waveform:
+    if config.equalise_db:
+        out = equalise(out, config.equalise_db, rng)
     if rng.random() < config.reverb_probability:
         out = reverberate(out, rng)
     if config.noise_snr_db is not None and rng.random() < config.noise_probability:
@@ -38,6 +53,15 @@ def augment(waveform: Waveform, config: AugmentConfig, view: int, utterance: str
 def change_speed(waveform: Waveform, factor: float) -> Waveform:
     """Play `factor` times faster by resampling: tempo and pitch change together."""
     return np.asarray(soxr.resample(waveform, round(SAMPLE_RATE * factor), SAMPLE_RATE), dtype=np.float32)
+
+
+def equalise(waveform: Waveform, most_db: float, rng: np.random.Generator) -> Waveform:
+    """Another microphone: gains drawn uniformly in ± most_db at octaves, linear in dB between them."""
+    num_bins = len(waveform) // 2 + 1
+    octave = np.log2(np.maximum(np.arange(num_bins) / max(1, num_bins - 1), 2.0**-7))  # -7 … 0
+    gain_db = np.interp(octave, np.arange(-7, 1), rng.uniform(-most_db, most_db, 8))
+    shaped = np.fft.irfft(np.fft.rfft(waveform) * 10 ** (gain_db / 20), len(waveform))
+    return shaped.astype(np.float32)
 
 
 def add_noise(waveform: Waveform, snr_db: float, rng: np.random.Generator) -> Waveform:

@@ -44,6 +44,7 @@ class CorpusConfig(Section):
 
     name: str = "corpus"  # a reader's name (ravdess, iemocap, …) or what to call the manifest
     root: str | None = None  # the corpus's distribution folder
+    pool: tuple[str, ...] = ()  # several readers' names: then `root` holds one folder of that name for each
     manifest: str | None = None  # utterances.csv / .tsv / .parquet
     columns: dict[str, str] = {}  # our column -> the manifest's column
     emotions: dict[str, str] = {}  # the manifest's emotion -> ours, e.g. {anger = "angry"}
@@ -75,7 +76,9 @@ class AugmentConfig(Section):
     views: int = Field(1, ge=0)  # how many views an utterance has; 0: a new one every epoch
     seed: int = 0  # of the views; apart from the recipe's, so that runs with other seeds share a cache
     speed: float = Field(0.0, ge=0, lt=0.5)  # resampling by 1 ± speed (pitch moves along)
+    fresh: bool = False  # all but speed is drawn anew every epoch, and an acoustic teacher is spared it
     gain_db: float = Field(0.0, ge=0)
+    equalise_db: float = Field(0.0, ge=0)  # a smooth random frequency response, up to ± this
     noise_snr_db: tuple[float, float] | None = None  # coloured noise, uniform in this range
     noise_probability: float = Field(0.5, ge=0, le=1)
     reverb_probability: float = Field(0.0, ge=0, le=1)
@@ -86,9 +89,13 @@ class AugmentConfig(Section):
     def _check(self) -> "AugmentConfig":
         asked = (
             self.speed, self.gain_db, self.noise_snr_db, self.reverb_probability,
-            self.band_limit_probability, self.codec_probability,
+            self.band_limit_probability, self.codec_probability, self.equalise_db,
         )  # fmt: skip
-        if self.views == 1 and any(asked):
+        if self.fresh and not self.views:
+            raise ValueError("fresh draws anew for the views there are: set augment.views to 1 or more")
+        if self.fresh and not self.speed and self.views > 1:
+            raise ValueError("with fresh, views differ in speed alone: set augment.speed, or views = 1")
+        if self.views == 1 and (self.speed or (any(asked) and not self.fresh)):
             raise ValueError("views = 1 is the clean recording alone: raise augment.views, or set it to 0")
         return self
 

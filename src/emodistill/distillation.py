@@ -28,21 +28,42 @@ class Targets:
 
 
 def hard_label_loss(
-    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    possible: Tensor | None = None,
 ) -> Tensor:
     """CE(z_s, y): cross entropy; logits (batch, emotions), labels (batch,).
 
     With class weights c: Σ c_y CE / Σ c_y. With smoothing ε the label is (1 − ε) one-hot + ε / classes
-    (Szegedy et al. 2016, arXiv 1512.00567).
+    (Szegedy et al. 2016, arXiv 1512.00567). Where corpora are pooled, `possible` (batch, emotions) is false
+    for the emotions that an utterance's corpus lacks: the softmax is then over the others alone, since the
+    corpus says nothing of whether it might have been one of those.
     """
-    return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing)
+    if possible is None:
+        return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing)
+    log = _within(logits, possible).log_softmax(dim=1)
+    true = -log.gather(1, labels[:, None])[:, 0]
+    even = -(log * possible).sum(dim=1) / possible.sum(dim=1)
+    weight = torch.ones_like(true) if class_weights is None else class_weights[labels]
+    return (weight * ((1 - smoothing) * true + smoothing * even)).sum() / weight.sum()
 
 
-def logit_loss(student: Tensor, teacher: Tensor, temperature: float, available: Tensor) -> Tensor:
+def logit_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    available: Tensor,
+    possible: Tensor | None = None,
+) -> Tensor:
     """τ² KL(softmax(z_t/τ) ‖ softmax(z_s/τ)), mean over the utterances available.
 
-    Hinton et al. 2015, arXiv 1503.02531; τ² keeps the gradient's size the same for every τ.
+    Hinton et al. 2015, arXiv 1503.02531; τ² keeps the gradient's size the same for every τ. `possible` as in
+    `hard_label_loss`: both distributions are over those emotions alone.
     """
+    if possible is not None:
+        student, teacher = _within(student, possible), _within(teacher, possible)
     target = (teacher / temperature).log_softmax(dim=1)
     said = (student / temperature).log_softmax(dim=1)
     return temperature**2 * _masked_mean((target.exp() * (target - said)).sum(dim=1), available)
@@ -81,14 +102,18 @@ def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor
 
 
 def distillation_loss(
-    output: Output, hard: Tensor, targets: Mapping[str, Targets], config: DistillationConfig
+    output: Output,
+    hard: Tensor,
+    targets: Mapping[str, Targets],
+    config: DistillationConfig,
+    possible: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Every weighted term of the sum by name, and the sum itself as `loss`; `hard` is the CE term."""
     terms = {"hard": config.gamma * hard}
     for name, target in targets.items():
         weight = config.weights.get(name, 1.0)  # type: ignore[call-overload]
         if weight * config.alpha:
-            value = logit_loss(output.logits, target.logits, config.temperature, target.available)
+            value = logit_loss(output.logits, target.logits, config.temperature, target.available, possible)
             terms[f"{name}/logit"] = weight * config.alpha * value
         if weight * config.beta:
             projected = output.projections[name]
@@ -99,6 +124,11 @@ def distillation_loss(
             terms[f"{name}/hidden"] = weight * config.hidden * value
     terms["loss"] = torch.stack(list(terms.values())).sum()
     return terms
+
+
+def _within(logits: Tensor, possible: Tensor) -> Tensor:
+    """Logits with those of the other emotions so low that their probability is 0, and the loss finite."""
+    return logits.masked_fill(~possible, -1e4)
 
 
 def _masked_mean(values: Tensor, available: Tensor) -> Tensor:

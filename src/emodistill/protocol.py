@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
 
@@ -30,6 +31,23 @@ FIXED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "6": ("6", "13", "17", "22"),
     }
 }
+
+# Fixed splits of pooled corpora: test and dev speakers (`*` for all of a corpus); all others train.
+SPLIT_SPEAKERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    name: {
+        "test": (
+            *ravdess, "nemo/WR0", "nemo/EB0", *(f"ased/{number}" for number in range(53, 66)),
+        ),
+        "dev": (
+            *ravdess_dev, "nemo/TP0", *(f"ased/{number}" for number in range(43, 53)),
+        ),
+    }
+    for name, ravdess, ravdess_dev in (
+        ("bundled", (*(f"ravdess/{actor}" for fold in "14" for actor in FIXED["ravdess-emobox"][fold]),),
+         (*(f"ravdess/{actor}" for actor in FIXED["ravdess-emobox"]["2"]),)),
+        ("bundled-unheard-ravdess", ("ravdess/*",), ()),
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,8 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
     """
     if config.kind == "published":
         return _published(corpus, config)
+    if config.kind == "fixed" and config.fixed in SPLIT_SPEAKERS:
+        return _fixed_split(corpus, config)
     groups = _test_speakers(corpus, config)
     if len(groups) < 3:
         raise ConfigError(
@@ -164,7 +184,7 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
         order = sorted(speakers, key=lambda speaker: hashlib.sha256(speaker.encode()).hexdigest())
         return {str(k + 1): tuple(sorted(order[k :: config.folds])) for k in range(config.folds)}
     if config.fixed is None or config.fixed not in FIXED:
-        raise ConfigError(one_of("fixed list", config.fixed, FIXED))
+        raise ConfigError(one_of("fixed list", config.fixed, [*FIXED, *SPLIT_SPEAKERS]))
     listed = FIXED[config.fixed]
     unknown = set(speakers) ^ {speaker for group in listed.values() for speaker in group}
     if unknown:
@@ -172,6 +192,27 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
             f"the list '{config.fixed}' and corpus '{corpus.name}' differ in speakers {sorted(unknown)}"
         )
     return dict(listed)
+
+
+def _fixed_split(corpus: Corpus, config: ProtocolConfig) -> Protocol:
+    assert config.fixed is not None
+    listed = SPLIT_SPEAKERS[config.fixed]
+    ids: dict[str, list[str]] = {split: [] for split in SPLITS}
+    absent = {(split, pattern) for split, patterns in listed.items() for pattern in patterns}
+    for utterance in corpus:
+        split = "train"
+        for name, patterns in listed.items():
+            for pattern in patterns:
+                if fnmatchcase(utterance.speaker, pattern):
+                    split = name
+                    absent.discard((name, pattern))
+        ids[split].append(utterance.id)
+    if absent:
+        raise ConfigError(
+            f"the list '{config.fixed}' names speakers that corpus '{corpus.name}' lacks: {sorted(absent)}"
+        )
+    fold = Fold("1", *(tuple(ids[split]) for split in SPLITS))
+    return Protocol(corpus.name, f"fixed list {config.fixed}", (fold,), tuple(config.allow))
 
 
 def _session_partners(corpus: Corpus) -> dict[str, str] | None:

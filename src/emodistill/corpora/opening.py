@@ -1,5 +1,6 @@
 """The corpus that a recipe names: read, relabelled, completed with transcripts, and checked."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
         corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
         if config.labels not in (None, "all"):
             corpus = corpus.relabel(label_map(config.labels))
+    elif config.pool and config.root is not None:
+        parts = [read_corpus(name, Path(config.root) / name, config.labels) for name in config.pool]
+        corpus = pooled(config.name, parts)
     elif config.root is not None:
         corpus = read_corpus(config.name, Path(config.root), config.labels)
     else:
@@ -33,6 +37,26 @@ def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
     corpus, problems = drop_bad_audio(corpus)
     tell_left_out(corpus, problems, say)
     return corpus
+
+
+def pooled(name: str, parts: Sequence[Corpus]) -> Corpus:
+    """Several corpora as one. Ids, speakers and sessions are prefixed: `ravdess/7` is not `ased/7`."""
+    utterances = tuple(
+        replace(
+            utterance,
+            id=f"{part.name}/{utterance.id}",
+            speaker=f"{part.name}/{utterance.speaker}",
+            session=utterance.session and f"{part.name}/{utterance.session}",
+            corpus=part.name,
+        )
+        for part in parts
+        for utterance in part
+    )
+    counts = {"dropped": Counter[str](), "merged": Counter[str]()}
+    for part in parts:
+        for what, counter in counts.items():
+            counter.update({f"{part.name}: {why}": count for why, count in getattr(part, what).items()})
+    return Corpus(name, utterances, **counts)
 
 
 def tell_left_out(corpus: Corpus, problems: Sequence[str], say: Callable[[str], None]) -> None:

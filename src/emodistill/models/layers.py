@@ -16,7 +16,7 @@ class Output:
     logits: Tensor  # (batch, emotions)
     embedding: Tensor  # (batch, dim), L2-normalised
     projections: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (batch, its dim)
-    hidden: Tensor | None = None  # (batch, frames, width), the last layer's states
+    hidden: Tensor | None = None  # (batch, frames, width), the states that are pooled
     mask: Tensor | None = None  # (batch, frames), True = valid; None: all are
 
 

@@ -38,7 +38,7 @@ class Student(nn.Module):
         self, backbone: Backbone, config: StudentConfig, num_classes: int, teachers: Mapping[str, int]
     ) -> None:
         """`teachers` gives the embedding size of each teacher that the student has a head for; the
-        name `acoustic_hidden` stands for the width of the acoustic teacher's frame-level states."""
+        name `acoustic_hidden` stands for the width of the acoustic teacher's frame-level states, which are those that it pools."""
         super().__init__()
         self.config = config
         self.backbone = backbone
@@ -69,7 +69,7 @@ class Student(nn.Module):
         self.classifier = nn.Linear(config.embedding_dim, num_classes)
         self.heads = nn.ModuleDict(
             {
-                name: nn.Linear(backbone.width if name.endswith("_hidden") else config.embedding_dim, dim)
+                name: nn.Linear(width if name.endswith("_hidden") else config.embedding_dim, dim)
                 for name, dim in teachers.items()
             }
         )
@@ -93,8 +93,8 @@ class Student(nn.Module):
         layers = dict(zip(self.kept, states.unbind(dim=2), strict=True))
         for index in range(self.config.frozen, self.backbone.num_layers):
             layers[index + 1] = self.backbone.layer(index, layers[index], mask)
-        embedding = self.embed(self.dropout(self.norm(self.pool(self._pool_input(layers), mask))))
-        hidden = layers[self.backbone.num_layers]
+        hidden = self._pool_input(layers)
+        embedding = self.embed(self.dropout(self.norm(self.pool(hidden, mask))))
         projections = {
             name: head(hidden if name.endswith("_hidden") else embedding) for name, head in self.heads.items()
         }

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from emodistill.audio import SAMPLE_RATE, SHORTEST_SAMPLES
-from emodistill.augment import augment
+from emodistill.augment import augment, through_channel
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, stable_seed
 from emodistill.corpora.base import Utterance, duration_s
 from emodistill.distillation import Targets
@@ -61,7 +61,12 @@ class WaveformSource:
     held: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def __call__(self, index: int, epoch: int) -> Tensor:
-        return self.at_view(index, view_of(self.augment, self.seed, epoch, self.utterances[index].id))
+        name = self.utterances[index].id
+        waveform = self.at_view(index, view_of(self.augment, self.seed, epoch, name))
+        if not self.augment.fresh or epoch == CLEAN:
+            return waveform
+        draw = stable_seed(self.seed, epoch)
+        return torch.from_numpy(through_channel(waveform.numpy(), self.augment, draw, name))
 
     def at_view(self, index: int, view: int) -> Tensor:
         """The waveform of one view."""
@@ -143,17 +148,23 @@ class Batch:
     labels: Tensor
     indices: Tensor
     targets: dict[str, Targets]
+    possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
 
 
 class UtteranceDataset(Dataset[dict[str, Any]]):
-    """Inputs, labels and targets by (epoch, index)."""
+    """Inputs, labels and targets by (epoch, index), and which emotions an utterance could have had."""
 
     def __init__(
-        self, source: Source, labels: Sequence[int], targets: Mapping[str, "TargetTable"] | None = None
+        self,
+        source: Source,
+        labels: Sequence[int],
+        targets: Mapping[str, "TargetTable"] | None = None,
+        possible: Tensor | None = None,
     ) -> None:
         self.source = source
         self.labels = list(labels)
         self.targets = dict(targets or {})
+        self.possible = possible
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -165,6 +176,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             "label": self.labels[index],
             "index": index,
             "targets": {name: table.row(index, epoch) for name, table in self.targets.items()},
+            "possible": None if self.possible is None else self.possible[index],
         }
 
 
@@ -186,6 +198,7 @@ def collate(examples: Sequence[dict[str, Any]]) -> Batch:
         torch.tensor([example["index"] for example in examples]),
         {name: _collate_targets([example["targets"][name] for example in examples])
          for name in examples[0]["targets"]},
+        None if examples[0]["possible"] is None else torch.stack([example["possible"] for example in examples]),
     )  # fmt: skip
 
 

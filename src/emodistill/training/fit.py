@@ -83,10 +83,12 @@ class Learner(lightning.LightningModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss of a batch, and their sum as `loss`."""
         output = self.model(batch.inputs, batch.lengths)
-        hard = hard_label_loss(output.logits, batch.labels, self.class_weights, self.optim.label_smoothing)
+        hard = hard_label_loss(
+            output.logits, batch.labels, self.class_weights, self.optim.label_smoothing, batch.possible
+        )
         if self.distillation is None or not batch.targets:
             return {"loss": hard}
-        return distillation_loss(output, hard, batch.targets, self.distillation)
+        return distillation_loss(output, hard, batch.targets, self.distillation, batch.possible)
 
     def on_train_start(self) -> None:
         self.average = {name: value.to(self.device) for name, value in self.average.items()}

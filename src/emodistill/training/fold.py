@@ -10,6 +10,7 @@
 A stage whose files are complete is not run again, so a killed run goes on where it was.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from emodistill.audio import SAMPLE_RATE
 from emodistill.config import Recipe, stable_seed
-from emodistill.console import say, warn
+from emodistill.console import progress, say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
+from emodistill.features import conditioned
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.protocol import Fold, audit_teacher
 from emodistill.training.data import UtteranceDataset
 from emodistill.training.fit import FitResult, device_of, fit, infer
 from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
-from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden
+from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden, slowed
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,9 @@ class FoldRun:
         rows = {name: TargetRows(found, order, self.recipe.augment, seed) for name, found in targets.items()}
         fit(
             stage.trained(model),
-            UtteranceDataset(stage.source(model, train, seed), self._labels(train), rows),
+            UtteranceDataset(
+                stage.source(model, train, seed), self._labels(train), rows, self._possible(train)
+            ),
             UtteranceDataset(stage.source(model, dev, NO_VIEWS), self._labels(dev)) if dev else None,
             stage.optim,
             folder,
@@ -163,6 +168,14 @@ class FoldRun:
 
     def _labels(self, utterances: Sequence[Utterance]) -> list[int]:
         return [self.labels.index(utterance.emotion or "") for utterance in utterances]
+
+    def _possible(self, train: Sequence[Utterance]) -> Tensor | None:
+        """Which emotions each utterance's corpus has in training (utterances, emotions); None: all have all."""
+        found: dict[str | None, set[int]] = defaultdict(set)
+        for utterance, label in zip(train, self._labels(train), strict=True):
+            found[utterance.corpus].add(label)
+        rows = torch.tensor([[i in found[u.corpus] for i in range(len(self.labels))] for u in train])
+        return None if rows.all() else rows
 
     def _infer(self, stage: Stage, model: nn.Module, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         dataset = UtteranceDataset(stage.source(model, utterances, NO_VIEWS), [0] * len(utterances))
@@ -227,12 +240,16 @@ class FoldRun:
         spoken = [utterance for utterance in train if stage.uses(utterance)]
         source = student_views.source(model, spoken, 0)
         speech = stage.trained(model).eval()
-        said = {
-            utterance.id: [
-                speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)
-            ]
-            for index, utterance in enumerate(spoken)
-        }
+        said: dict[str, list[Tensor]] = {}
+        bar, task = progress("hidden states", len(spoken))
+        with bar:
+            for index, utterance in enumerate(spoken):
+                seconds = len(conditioned(utterance, self.recipe.audio)) / SAMPLE_RATE
+                found = [
+                    speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)
+                ]
+                said[utterance.id] = [slowed(states, seconds).half() for states in found]
+                bar.advance(task)
         nothing = [next(iter(said.values()))[0][:0]] * views.views  # of an utterance that is text alone
         hidden, offsets = pack_hidden([said.get(utterance.id, nothing) for utterance in train])
         return TeacherTargets(

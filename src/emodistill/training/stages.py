@@ -228,13 +228,14 @@ def cached_states(
     """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
     cache = ArrayCache(cache_folder() / "states")
     clean = f"{_prefix_hash(student)}|{audio}"  # a clean view is the same under any augmentation
+    drawn = AugmentConfig(views=2, seed=views.seed, speed=views.speed, fresh=True) if views.fresh else views
     keys = []
     jobs: dict[str, tuple[Utterance, int, str]] = {}
     for utterance in utterances:
         if utterance.path is None:
             raise CorpusError(f"utterance '{utterance.id}' has no audio for the student to hear")
         recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
-        made_by = [clean, *(f"{clean}|{views}|{view}|{utterance.id}" for view in range(1, num_views))]
+        made_by = [clean, *(f"{clean}|{drawn}|{view}|{utterance.id}" for view in range(1, num_views))]
         row = [f"{recording}-{stable_seed(item):016x}" for item in made_by]
         keys.append(row)
         jobs |= {key: (utterance, view, key) for view, key in enumerate(row) if key not in cache}

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from emodistill.config import AugmentConfig
 from emodistill.errors import ModelError
@@ -23,7 +24,7 @@ class TeacherTargets:
     logits: Tensor  # (utterances, emotions)
     embedding: Tensor  # (utterances, dim)
     available: Tensor  # (utterances,), False: no transcript to judge by
-    hidden: Tensor | None = None  # (all frames of all views, width), float16
+    hidden: Tensor | None = None  # (all frames of all views, width), float16, standardised
     offsets: Tensor | None = None  # (utterances, views, 2): where an utterance's frames start and end
 
     def write(self, path: Path, teacher: str, how: str) -> None:
@@ -74,10 +75,30 @@ class TargetRows:
         return row
 
 
+HIDDEN_HZ = 25  # frames a second that hidden states are averaged down to
+
+
+def slowed(states: Tensor, seconds: float) -> Tensor:
+    """Frame-level states (frames, width) of so many seconds, neighbours averaged down to `HIDDEN_HZ`."""
+    ratio = max(1, round(len(states) / seconds / HIDDEN_HZ))
+    if ratio == 1 or len(states) < ratio:
+        return states
+    return F.avg_pool1d(states.T[None], ratio)[0].T
+
+
 def pack_hidden(states: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Frame-level states [utterance][view] (frames, width) -> all frames in a row, and offsets."""
-    flat = [item.half() for views in states for item in views]
+    """Frame-level states [utterance][view] (frames, width) -> all frames in a row, and offsets.
+
+    Each dimension is standardised over all frames: a few of a transformer's are so large that they alone
+    would decide the cosine.
+    """
+    flat = [item for views in states for item in views]
+    all_frames = torch.cat(flat)
+    mean = all_frames.mean(dim=0, dtype=torch.float32)
+    std = torch.stack([column.float().std() for column in all_frames.T])
     ends = torch.tensor([len(item) for item in flat]).cumsum(0)
     starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1]])
     offsets = torch.stack([starts, ends], dim=1).reshape(len(states), -1, 2)
-    return torch.cat(flat), offsets
+    for part in all_frames.split(2**16):
+        part.copy_((part - mean) / (std + 1e-6))
+    return all_frames.half(), offsets
