@@ -146,6 +146,45 @@ def test_predict_restricts_emotions_and_abstains(emodistill: Call, exported: Pat
     assert unsure.code == 0
 
 
+def test_predict_shows_teachers_where_asked(emodistill: Call, exported: Path, clips: Path) -> None:
+    plain, asked = (
+        json.loads(
+            emodistill("predict", clips / "a.wav", clips / "d.wav", "-m", exported, "-f", "json", *more).out
+        )
+        for more in ([], ["--teachers"])
+    )
+    assert "teachers" not in plain[0]
+    assert set(asked[0].pop("teachers")) == {"prosodic", "linguistic"}
+    assert asked == plain, "a silent file has nothing that a teacher could say"
+
+
+def test_predict_answers_a_share(emodistill: Call, exported: Path, manifest: Path) -> None:
+    """The whole way: the curve that the export wrote is over voices like these."""
+    from emodistill.card import read_card
+
+    card = read_card(exported)
+    assert card.coverage[0].coverage == 1
+    folder = manifest.parent
+    for coverage, least in ((1.0, 0.0), (0.0, card.coverage[-1].min_confidence)):
+        args = ["-m", exported, "-f", "json", "--coverage", coverage]
+        rows = json.loads(emodistill("predict", folder, *args).out)
+        assert len(rows) == 36
+        assert all((row["reason"] == "low_confidence") == (row["confidence"] < least) for row in rows)
+
+
+def test_jobs_and_the_model_of_the_environment(
+    emodistill: Call, exported: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMODISTILL_MODEL", str(exported))
+    one, three = (
+        emodistill("predict", manifest.parent, "-f", "jsonl", "--threads", 1, "--jobs", jobs)
+        for jobs in (1, 3)
+    )
+    assert (one.code, one.err) == (0, "")
+    assert len(one.out.splitlines()) == 36
+    assert three.out == one.out
+
+
 def test_predict_writes_to_a_file(emodistill: Call, exported: Path, clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     result = emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)
@@ -220,7 +259,13 @@ def test_usage_errors_exit_with_2(emodistill: Call, exported: Path, clips: Path,
         (["predict", clips, "-m", tmp_path], "is not an exported model: it has no card.json"),
         (["predict", clips, "-m", exported, "--emotions", "sadd"], "bad emotion 'sadd'.*did you mean 'sad'"),
         (["predict", clips, "-m", exported, "-f", "xml"], "xml"),
-        (["predict", clips], "--model"),
+        (
+            ["predict", clips, "-m", exported, "--teachers"],
+            "json and jsonl alone, not to table: add --format json",
+        ),
+        (["predict", clips, "-m", exported, "--coverage", 0.5, "--min-confidence", 0.5], "give one of them"),
+        (["predict", clips, "-m", exported, "--emotions", ","], "no emotions: expected some of"),
+        (["predict", clips, "-m", "no/such"], "'no/such' is no folder here, and could not be fetched"),
         (["crossval", "ravdes-whisper"], "bad recipe 'ravdes-whisper'.*did you mean 'ravdess-whisper'"),
         (["crossval", "ravdess-whisper", "--set", "student.optim.lrr=1"], "bad key 'lrr'.*did you mean 'lr'"),
         (["train", "ravdess-whisper", "--set", "seed=x"], "seed = 'x'"),

@@ -1,11 +1,13 @@
 """The recogniser: one answer for one sound, whatever the door; refusals; and no torch anywhere."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ import pytest
 import soundfile
 
 from emodistill.audio import SHORTEST_SAMPLES
-from emodistill.card import Card, file_sha256, read_card
-from emodistill.errors import AudioError, ModelError
-from emodistill.recognizer import SHORTEST_S, WINDOW_S, Recognizer
+from emodistill.card import Card, CoveragePoint, file_sha256, read_card, write_card
+from emodistill.errors import AudioError, ConfigError, ModelError
+from emodistill.recognizer import BUNDLED, SHORTEST_S, WINDOW_S, Recognizer, tempered
 
 
 @pytest.fixture(scope="module")
@@ -144,23 +146,24 @@ def test_emotions_are_restricted_and_renormalised(exported: Path) -> None:
 
 def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
     long = np.concatenate([make.speech(2.1, 100 + 15 * i, seed=i) for i in range(20)])  # 42 s: 3 windows
+    long -= long.mean()
     assert recognizer.card.trim_db is not None
     from emodistill.audio import trim_silence
 
     trimmed = trim_silence(long, recognizer.card.trim_db)
     assert 2 * WINDOW_S < len(trimmed) / make.RATE < 3 * WINDOW_S
-    rows = [recognizer.run(part)["probabilities"] for part in np.array_split(trimmed, 3)]
-    expected = np.mean(rows, axis=0)
-    np.testing.assert_allclose(recognizer.probabilities(long), expected / expected.sum(), atol=1e-6)
+    temperature = recognizer.card.temperature
+    rows = [
+        tempered(recognizer.run(part)["probabilities"], temperature) for part in np.array_split(trimmed, 3)
+    ]
+    np.testing.assert_allclose(recognizer.probabilities(long), np.mean(rows, axis=0), atol=1e-6)
 
 
 def test_silent_windows_of_long_audio_do_not_count(recognizer: Recognizer) -> None:
     speech = make.speech(20.0, 150, seed=1)
     gap = np.zeros(20 * make.RATE, np.float32)
     three = np.concatenate([speech, gap, speech])
-    np.testing.assert_allclose(
-        recognizer.probabilities(three), recognizer.run(speech)["probabilities"], atol=2e-2
-    )
+    np.testing.assert_allclose(recognizer.probabilities(three), recognizer.probabilities(speech), atol=2e-2)
 
 
 def test_answers_do_not_depend_on_what_was_asked_before(exported: Path) -> None:
@@ -172,18 +175,169 @@ def test_answers_do_not_depend_on_what_was_asked_before(exported: Path) -> None:
     assert len({said.confidence for said in forward}) == 5
 
 
-def test_predict_all_goes_on_after_what_cannot_be_read(recognizer: Recognizer, tmp_path: Path) -> None:
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[Any]:
+    """Every kind of source, some of which cannot be read."""
     good, text = tmp_path / "a.wav", tmp_path / "b.wav"
     soundfile.write(good, make.speech(0.5), make.RATE)
     text.write_text("no audio")
-    said = list(recognizer.predict_all([good, text, tmp_path / "missing.wav", good]))
-    assert [row.error is None for row in said] == [True, False, False, True]
+    return [
+        good, text, tmp_path / "missing.wav", str(good), good.read_bytes(), make.speech(0.7, seed=4),
+        io.BytesIO(good.read_bytes()), np.array([np.nan]), b"", make.speech(0.05),
+    ]  # fmt: skip
+
+
+def test_predict_all_goes_on_after_what_cannot_be_read(recognizer: Recognizer, mixed: list[Any]) -> None:
+    said = list(recognizer.predict_all(mixed))
+    assert [row.error is None for row in said] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
     assert said[0] == said[3]
+    assert said[4] == said[6] == replace(said[0], path="")
     assert "cannot be decoded" in said[1].error
     assert "no such file" in said[2].error
+    assert "holds NaN or Inf" in said[7].error
     assert (said[1].emotion, said[1].probabilities) == (None, None)
+    assert said[9].reason == "too_short"
     with pytest.raises(AudioError, match="no such file"):
-        recognizer.predict(tmp_path / "missing.wav")
+        recognizer.predict(mixed[2])
+
+
+@pytest.mark.parametrize("jobs", [2, 5])
+def test_jobs_change_neither_order_nor_answers(recognizer: Recognizer, mixed: list[Any], jobs: int) -> None:
+    sources = [source for source in mixed * 4 if not isinstance(source, io.BytesIO)]
+    assert list(recognizer.predict_all(sources, jobs=jobs)) == list(recognizer.predict_all(sources))
+    rate_8k = [make.speech(0.5, rate_hz=8000)] * 3
+    assert list(recognizer.predict_all(rate_8k, 8000, jobs)) == [recognizer.predict(rate_8k[0], 8000)] * 3
+
+
+def test_sources_are_read_as_they_are_needed(recognizer: Recognizer) -> None:
+    taken = 0
+
+    def endless() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield make.speech(0.3, seed=taken)
+
+    rows = recognizer.predict_all(endless(), jobs=2)
+    first = [next(rows) for _ in range(3)]
+    rows.close()
+    assert first == [recognizer.predict(make.speech(0.3, seed=seed)) for seed in (1, 2, 3)]
+    assert taken <= 3 + 2 * 2
+
+
+# --- confidence ----------------------------------------------------------------------------------
+
+
+def with_card(folder: Path, **fields: Any) -> Path:
+    """The model with some fields of its card replaced."""
+    card = read_card(folder)
+    write_card(card.model_copy(update=fields), folder)
+    return folder
+
+
+def test_the_temperature_of_the_card_is_applied_before_emotions_are_restricted(copy: Path) -> None:
+    sound = make.speech(1.0)
+    raw = Recognizer(with_card(copy, temperature=1.0), threads=1)
+    before = raw.predict(sound)
+    np.testing.assert_allclose(
+        [*before.probabilities.values()], raw.run(sound - sound.mean())["probabilities"], atol=1e-3
+    )
+    for temperature in (0.5, 3.0):
+        said = Recognizer(with_card(copy, temperature=temperature), threads=1).predict(sound)
+        assert said.emotion == before.emotion
+        np.testing.assert_allclose(
+            [*said.probabilities.values()], tempered([*before.probabilities.values()], temperature), atol=1e-9
+        )
+        assert said.teachers == before.teachers, "it was fitted to the student alone"
+
+
+def test_teachers_say_what_they_would(exported: Path) -> None:
+    sound = make.speech(1.0)
+    said = Recognizer(exported, threads=1).predict(sound)
+    assert list(said.teachers) == ["prosodic", "linguistic"]
+    for values in said.teachers.values():
+        assert list(values) == list(make.EMOTIONS)
+        assert sum(values.values()) == pytest.approx(1)
+    assert said.as_dict()["teachers"] == said.teachers
+    assert "teachers" not in replace(said, teachers=None).as_dict()
+    restricted = Recognizer(exported, emotions=["sad"], threads=1).predict(sound)
+    assert restricted.teachers == {"prosodic": {"sad": 1.0}, "linguistic": {"sad": 1.0}}
+
+
+CURVE = tuple(
+    CoveragePoint(min_confidence=least, coverage=share, accuracy=0.9)
+    for least, share in ((0.0, 1.0), (0.6, 0.8), (0.9, 0.2))
+)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "least"), [(1.0, 0.0), (0.9, 0.3), (0.8, 0.6), (0.5, 0.75), (0.2, 0.9), (0.0, 0.9)]
+)
+def test_coverage_is_the_confidence_of_the_curve(copy: Path, coverage: float, least: float) -> None:
+    recognizer = Recognizer(with_card(copy, coverage=CURVE), coverage=coverage, threads=1)
+    assert recognizer.min_confidence == pytest.approx(least)
+
+
+def test_coverage_answers_about_the_share_that_was_asked(copy: Path) -> None:
+    sounds = [make.speech(0.4, 80 + 3 * i, seed=i) for i in range(60)]
+    confidences = np.array([row.confidence for row in Recognizer(copy, threads=1).predict_all(sounds)])
+    points = tuple(
+        CoveragePoint(min_confidence=float(c), coverage=float(np.mean(confidences >= c)), accuracy=0.5)
+        for c in [0.0, *np.unique(np.quantile(confidences, np.arange(1, 20) / 20, method="higher"))]
+    )
+    with_card(copy, coverage=points)
+    for coverage in (0.3, 0.55, 0.8):
+        said = Recognizer(copy, coverage=coverage, threads=1).predict_all(sounds)
+        assert np.mean([row.emotion is not None for row in said]) == pytest.approx(coverage, abs=0.05)
+
+
+def test_abstention_is_asked_for_in_one_way(copy: Path) -> None:
+    with_card(copy, coverage=CURVE)
+    for options, message in (
+        ({"min_confidence": 0.5, "coverage": 0.5}, "give one of them"),
+        ({"min_confidence": 1.5}, "bad min_confidence 1.5, expected a share from 0 to 1"),
+        ({"coverage": -0.1}, "bad coverage -0.1, expected a share from 0 to 1"),
+        ({"coverage": 0.5, "emotions": ["sad"]}, "over all its emotions: give min_confidence"),
+        ({"emotions": []}, "no emotions: expected some of"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Recognizer(copy, **options)
+    with_card(copy, coverage=())
+    with pytest.raises(ConfigError, match="has no coverage curve: give min_confidence"):
+        Recognizer(copy, coverage=0.5)
+
+
+# --- which model, on what ------------------------------------------------------------------------
+
+
+def test_the_bundled_model_is_the_default() -> None:
+    if not BUNDLED.is_dir():
+        for model in ((), ("bundled",)):
+            with pytest.raises(ModelError, match="this install has no bundled model; give the folder"):
+                Recognizer(*model)
+        pytest.skip("this checkout has no bundled model")
+    recognizer = Recognizer(threads=1)
+    assert recognizer.folder == BUNDLED
+    assert recognizer.predict(make.speech(1.0)).error is None
+
+
+def test_providers_are_passed_on_and_an_unknown_one_is_named(exported: Path) -> None:
+    sound = make.speech(0.5)
+    cpu = Recognizer(exported, providers=["CPUExecutionProvider"], threads=1)
+    assert cpu.predict(sound) == Recognizer(exported, threads=1).predict(sound)
+    with pytest.raises(ModelError, match=r"bad provider 'CPUExecutionProvide', .*did you mean 'CPUExec"):
+        Recognizer(exported, providers=["CPUExecutionProvide"])
 
 
 # --- the card ------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """EmoDistill: speech emotion recognition from the waveform alone, taught by models that know more."""
 
-from emodistill.card import Card
+from typing import TYPE_CHECKING, Any
+
 from emodistill.errors import (
     AudioError,
     ConfigError,
@@ -10,7 +11,10 @@ from emodistill.errors import (
     MissingExtraError,
     ModelError,
 )
-from emodistill.recognizer import Prediction, Recognizer
+
+if TYPE_CHECKING:
+    from emodistill.card import Card
+    from emodistill.recognizer import Prediction, Recognizer
 
 __version__ = "0.1.0"
 
@@ -26,3 +30,14 @@ __all__ = [
     "Prediction",
     "Recognizer",
 ]
+
+# Loaded when they are asked for: the command line, and code that only catches errors, start without them.
+_LAZY = {"Card": "card", "Prediction": "recognizer", "Recognizer": "recognizer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'emodistill' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"emodistill.{_LAZY[name]}"), name)

@@ -4,15 +4,16 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
+from os import cpu_count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
-from emodistill.console import console, results, say, warn
+from emodistill.console import console, results, say, tracked, warn
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -45,6 +46,24 @@ Set = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/RECIPE-seedN.")]
+# Which model answers, and when it rather does not: the same for every verb that recognises.
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", envvar="EMODISTILL_MODEL",
+        help="bundled, the folder of an exported model, or a hub id (organisation/name).",
+    ),
+]  # fmt: skip
+Emotions = Annotated[str | None, typer.Option(help="Consider only these, e.g. angry,happy,sad.")]
+MinConfidence = Annotated[float | None, typer.Option(min=0, max=1, help="Abstain below this confidence.")]
+Coverage = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Abstain where unsure, so that about this share is answered."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one model run.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Files judged at a time. Default: one for each CPU core.")
+]
 
 
 @app.command()
@@ -52,7 +71,7 @@ def predict(
     paths: Annotated[
         list[Path], typer.Argument(help="Audio files or folders (every audio file below, sorted).")
     ],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of an exported model.")],
+    model: Model = "bundled",
     format: Annotated[
         Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")
     ] = Format.table,
@@ -60,36 +79,50 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="Write here; a jsonl is resumed, its failed rows tried again."),
     ] = None,
-    emotions: Annotated[str | None, typer.Option(help="Consider only these, e.g. angry,happy,sad.")] = None,
-    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Abstain below this confidence.")] = 0.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of one model run.")] = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+    teachers: Annotated[
+        bool, typer.Option("--teachers", help="Also what each teacher would say (json and jsonl).")
+    ] = False,
+    threads: Threads = None,
+    jobs: Jobs = None,
 ) -> None:
     """One emotion per audio file.
 
     Exit code 0: all done; 1: some inputs could not be read (their rows say why) or a folder holds no audio,
     the rest is done; 2: nothing was done.
 
-    Example: emodistill predict call.wav clips/ --model exported/ --format json
+    Example: emodistill predict call.wav clips/ --format json
     """
     from emodistill.recognizer import Recognizer
 
-    chosen = [name.strip() for name in emotions.split(",")] if emotions else None
-    recognizer = Recognizer(model, chosen, min_confidence, threads)
+    if teachers and format not in (Format.json, Format.jsonl):
+        raise ConfigError(
+            f"--teachers is written to json and jsonl alone, not to {format}: add --format json"
+        )
     files, empty = _expand(paths)
+    jobs = min(jobs or cpu_count() or 1, max(1, len(files)))
+    recognizer = Recognizer(
+        model,
+        emotions=_names(emotions),
+        min_confidence=min_confidence,
+        coverage=coverage,
+        threads=threads or (1 if jobs > 1 else None),
+    )
     done: set[str] = set()
     resumed = format is Format.jsonl and output is not None and output.is_file()
     if output is not None and resumed:
         done = _rows_there(output, {str(file) for file in files}, recognizer.emotions)
     todo = [file for file in files if str(file) not in done]
-    failed = 0
     stream: TextIO = sys.stdout
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         stream = output.open("a" if resumed else "w", encoding="utf-8", newline="")
     try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            rows = _counted(bar.track(recognizer.predict_all(todo), total=len(todo), description="predict"))
-            failed = _write(rows, format, stream, recognizer.emotions)
+        rows = _told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
+        shown = rows if teachers else (replace(row, teachers=None) for row in rows)
+        failed = _write(shown, format, stream, recognizer.emotions)
     finally:
         if output is not None:
             stream.close()
@@ -331,14 +364,20 @@ def _rows_there(output: Path, asked: set[str], emotions: Sequence[str]) -> set[s
     return done
 
 
-def _counted(rows: Iterable["Prediction"]) -> Iterator["Prediction"]:
+def _names(listed: str | None) -> list[str] | None:
+    """The names of a comma-separated list."""
+    return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _told(rows: Iterable["Prediction"]) -> Iterator["Prediction"]:
+    """The same rows; those that failed are also told on standard error."""
     for row in rows:
         if row.error is not None:
             console.print(f"failed: {row.error}", style="red", markup=False)
         yield row
 
 
-def _write(rows: Iterator["Prediction"], format: Format, stream: TextIO, emotions: Sequence[str]) -> int:
+def _write(rows: Iterable["Prediction"], format: Format, stream: TextIO, emotions: Sequence[str]) -> int:
     """Write predictions as they come; returns how many inputs failed."""
     failed = 0
     if format is Format.json:

@@ -1,9 +1,14 @@
 """Messages and progress, on standard error: standard output is for results alone."""
 
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+T = TypeVar("T")
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -24,8 +29,11 @@ def say(message: str) -> None:
     console.print(message, markup=False)
 
 
-def progress(description: str, total: int) -> tuple[Progress, TaskID]:
+def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:
     """A progress bar, shown where there is a terminal."""
+    # Imported here: it takes longer than all else of a short command that shows none.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -36,3 +44,15 @@ def progress(description: str, total: int) -> tuple[Progress, TaskID]:
         disable=not console.is_terminal,
     )
     return bar, bar.add_task(description, total=total)
+
+
+def tracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """The same items, with a progress bar where there is a terminal."""
+    if not console.is_terminal:
+        yield from items
+        return
+    bar, task = progress(description, total)
+    with bar:
+        for item in items:
+            yield item
+            bar.advance(task)

@@ -31,9 +31,9 @@ class ModelError(EmodistillError):
 class MissingExtraError(EmodistillError):
     """An optional dependency that this install does not have."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, what: str = "this") -> None:
         super().__init__(
-            f"this needs the package '{package}', which is not installed: pip install 'emodistill[{extra}]'"
+            f"{what} needs the package '{package}', which is not installed: pip install 'emodistill[{extra}]'"
         )
 
 

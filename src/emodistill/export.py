@@ -22,7 +22,10 @@ from emodistill.card import Card, file_sha256, write_card
 from emodistill.config import TEACHERS, AudioConfig
 from emodistill.corpora import Corpus
 from emodistill.corpora.opening import open_corpus
+from emodistill.corpora.terms import data_sources
 from emodistill.errors import ModelError
+from emodistill.evaluation.calibration import card_fields
+from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
 from emodistill.models.checkpoint import load_checkpoint
@@ -85,10 +88,13 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
     for name in ("card.json", "README.md"):  # of an earlier export
         (out / name).unlink(missing_ok=True)
     write_onnx(exported, out / "model.onnx")
-    held_out = set(source.protocol.fold(fold).test)
-    waveforms = gate_waveforms(open_corpus(recipe.corpus, lambda _: None), held_out, recipe.audio.max_s)
+    corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
+    waveforms = gate_waveforms(corpus, set(ids.test), recipe.audio.max_s)
     parity = check_parity(exported, out / "model.onnx", waveforms)
     entry = scores["models"]["student"]
+    by_id = {utterance.id: utterance for utterance in corpus}
+    splits = {split: [by_id[name] for name in ids.split(split)] for split in ("train", "dev", "test")}
+    dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
     card = Card(
         name=recipe.name,
         emotions=found.labels.names,
@@ -98,6 +104,7 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
         backbone=_short(recipe.student.backbone),
         num_parameters=sum(value.numel() for value in found.model.parameters()),
         corpus=recipe.corpus.name,
+        data=data_sources(splits, recipe.corpus.name),
         protocol=source.protocol.stamp,
         fold=fold,
         scores={
@@ -105,6 +112,7 @@ def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
             for split, part in entry.items()
             if split == "test" or not recipe.protocol.refit  # dev belongs to the weights before the refit
         },
+        **card_fields(dev, test, recipe.protocol.refit),
         parity=parity,
         versions={
             name: version(name) for name in ("emodistill", "torch", "transformers", "onnx", "onnxruntime")

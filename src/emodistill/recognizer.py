@@ -4,7 +4,10 @@ An exported model is a folder with `model.onnx` (waveform in, probabilities and 
 `card.json`, which says what it is.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -14,32 +17,38 @@ import numpy.typing as npt
 import onnxruntime
 
 from emodistill.audio import SAMPLE_RATE, SHORTEST_SAMPLES, Waveform, from_samples, load, trim_silence
-from emodistill.card import read_card
-from emodistill.errors import AudioError, ModelError, one_of
+from emodistill.card import Card, read_card
+from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 
 SHORTEST_S = 0.1  # below this there is nothing to judge
 SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
 WINDOW_S = 20.0  # longer audio is judged window by window
+BUNDLED = Path(__file__).parent / "assets" / "bundled"
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
 AudioSource = str | Path | bytes | BinaryIO | npt.NDArray[Any]
+Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What was recognised in one input; exactly one of `emotion`, `reason` and `error` explains it."""
 
-    path: str
+    path: str  # empty where the input had none
     emotion: str | None = None
     confidence: float | None = None  # probability of `emotion`, 0 to 1
     probabilities: dict[str, float] | None = None
     abstained: bool = False
     reason: Reason | None = None  # why there is no emotion
     error: str | None = None  # why the input could not be read
+    teachers: dict[str, dict[str, float]] | None = None  # what each teacher would say, where the model knows
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, keys in a fixed order."""
-        return {**self.__dict__, "probabilities": dict(self.probabilities or {})}
+        """Plain data for JSON, keys in a fixed order; `teachers` only where there are any."""
+        found = {**self.__dict__, "probabilities": dict(self.probabilities or {})}
+        if self.teachers is None:
+            del found["teachers"]
+        return found
 
 
 class Recognizer:
@@ -47,30 +56,40 @@ class Recognizer:
 
     def __init__(
         self,
-        folder: str | Path,
+        model: str | Path = "bundled",
+        *,
         emotions: Sequence[str] | None = None,
-        min_confidence: float = 0.0,
+        min_confidence: float | None = None,
+        coverage: float | None = None,
         threads: int | None = None,
+        providers: Sequence[str] | None = None,
     ) -> None:
         """Load an exported model.
 
         Args:
-            folder: holds `model.onnx` and `card.json`.
+            model: "bundled", the model that comes with the package; a folder with `model.onnx` and `card.json`;
+                or the id of one on the Hugging Face Hub, "organisation/name" (needs [hub]).
             emotions: consider only these; their probabilities are renormalised to sum to 1.
             min_confidence: abstain with reason `low_confidence` below this.
+            coverage: the same, with the confidence that answered this share of the model's dev utterances.
             threads: for one model run; None: as ONNX Runtime finds.
+            providers: of ONNX Runtime, in order of preference; None: the CPU.
 
         Raises:
-            ModelError: a file is missing, changed or no model, or an emotion is not the model's.
+            ModelError: a file is missing, changed or no model, or an emotion or provider is not there.
+            ConfigError: values that are out of range, or do not go together.
         """
-        self.folder = Path(folder)
+        self.folder = _folder(model)
         self.card = read_card(self.folder)
+        if emotions is not None and not emotions:
+            raise ConfigError(f"no emotions: expected some of {list(self.card.emotions)}, or None for all")
         for name in emotions or ():
             if name not in self.card.emotions:
                 raise ModelError(one_of("emotion", name, self.card.emotions))
         self.emotions = tuple(name for name in self.card.emotions if not emotions or name in emotions)
-        self.min_confidence = min_confidence
-        self._session = _session(self.folder / "model.onnx", threads)
+        self.min_confidence = _least_confidence(self.card, self.emotions, min_confidence, coverage)
+        self._session = _session(self.folder / "model.onnx", threads, providers)
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self._columns = [self.card.emotions.index(name) for name in self.emotions]
 
     def predict(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> Prediction:
@@ -79,13 +98,15 @@ class Recognizer:
         `source` is a path, the bytes of an audio file, an open binary file, or samples (n,) or
         (n, channels) at `rate_hz`. Raises `AudioError` for audio that cannot be read.
         """
-        name = str(source) if isinstance(source, (str, Path)) else ""
+        name = _name(source)
         waveform = from_samples(source, rate_hz) if isinstance(source, np.ndarray) else load(source)
         if len(waveform) < SHORTEST_S * SAMPLE_RATE:
             return Prediction(name, abstained=True, reason="too_short")
+        waveform = _centred(waveform)
         if np.abs(waveform).max() < SILENCE_PEAK:
             return Prediction(name, abstained=True, reason="silence")
-        values = self.probabilities(waveform)
+        said = self._judge(waveform)
+        values = said.pop("student")
         best = int(values.argmax())
         confidence = float(values[best])
         sure = confidence >= self.min_confidence
@@ -93,23 +114,60 @@ class Recognizer:
             name,
             emotion=self.emotions[best] if sure else None,
             confidence=confidence,
-            probabilities={
-                emotion: float(value) for emotion, value in zip(self.emotions, values, strict=True)
-            },
+            probabilities=self._named(values),
             abstained=not sure,
             reason=None if sure else "low_confidence",
+            teachers={teacher: self._named(value) for teacher, value in said.items()} or None,
         )
 
-    def predict_all(self, sources: Iterable[str | Path]) -> Iterator[Prediction]:
-        """One prediction per path, in order; a path that cannot be read gives one with its `error`."""
-        for source in sources:
-            try:
-                yield self.predict(source)
-            except AudioError as error:
-                yield Prediction(str(source), error=str(error))
+    def predict_all(
+        self, sources: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
+    ) -> Iterator[Prediction]:
+        """One prediction per source, in order; one that cannot be read gives a prediction with its `error`.
 
-    def probabilities(self, waveform: Waveform) -> npt.NDArray[np.float64]:
-        """Probabilities (emotions,) of a waveform (samples,); over 20 s, their mean over windows."""
+        `jobs` sources are decoded and judged at a time, in threads; a few more are read ahead, never all.
+        """
+
+        def one(source: AudioSource) -> Prediction:
+            try:
+                return self.predict(source, rate_hz)
+            except AudioError as error:
+                return Prediction(_name(source), error=str(error))
+
+        if jobs <= 1:
+            yield from map(one, sources)
+            return
+        waiting: deque[Future[Prediction]] = deque()
+        with ThreadPoolExecutor(jobs, "emodistill") as pool:
+            try:
+                for source in sources:
+                    waiting.append(pool.submit(one, source))
+                    if len(waiting) > 2 * jobs:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:  # a caller that stops early need not wait for what it did not ask for
+                for future in waiting:
+                    future.cancel()
+
+    def probabilities(self, waveform: Waveform) -> Probabilities:
+        """Probabilities (emotions,) of a waveform (samples,); over 20 s, their mean over windows.
+
+        Nothing is refused here, and speech is not looked for: silence has probabilities too.
+        """
+        return self._judge(_centred(waveform))["student"]
+
+    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
+        """Every output of the model by name for a waveform (samples,), without the batch axis.
+
+        This is the model as it was exported: without temperature, over all its emotions.
+        """
+        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))[None]
+        values = self._session.run(None, {"waveform": padded})
+        return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
+
+    def _judge(self, waveform: Waveform) -> dict[str, Probabilities]:
+        """The student's and each teacher's probabilities (emotions,): means over windows of at most 20 s."""
         if self.card.trim_db is not None:
             waveform = trim_silence(waveform, self.card.trim_db)
         num_windows = max(1, -(-len(waveform) // round(WINDOW_S * SAMPLE_RATE)))
@@ -117,26 +175,87 @@ class Recognizer:
             window for window in np.array_split(waveform, num_windows) if np.abs(window).max() >= SILENCE_PEAK
         ]
         # Trimming may have cut off the one sample that was loud: then the rest is judged as it is.
-        rows = [self.run(window)["probabilities"] for window in windows or [waveform]]
-        chosen = np.mean(rows, axis=0)[self._columns]
-        return np.asarray(chosen / chosen.sum(), dtype=np.float64)
-
-    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
-        """Every output of the model by name for a waveform (samples,), without the batch axis."""
-        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))[None]
-        values = self._session.run(None, {"waveform": padded})
+        outputs = [self.run(window) for window in windows or [waveform]]
+        temperatures = {"probabilities": self.card.temperature}  # fitted to the student, not to teachers
         return {
-            output.name: value[0] for output, value in zip(self._session.get_outputs(), values, strict=True)
+            name.removeprefix("probabilities").removeprefix("_") or "student": self._restricted(
+                np.mean([tempered(output[name], temperatures.get(name, 1.0)) for output in outputs], axis=0)
+            )
+            for name in self._outputs
+            if name.startswith("probabilities")
         }
 
+    def _restricted(self, values: Probabilities) -> Probabilities:
+        chosen = values[self._columns]
+        return np.asarray(chosen / chosen.sum(), dtype=np.float64)
 
-def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    def _named(self, values: Probabilities) -> dict[str, float]:
+        return dict(zip(self.emotions, values.tolist(), strict=True))
+
+
+def tempered(probabilities: npt.NDArray[Any], temperature: float) -> Probabilities:
+    """Probabilities (…, emotions) with their logits divided by a temperature: p^(1/τ), normalised.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". The most probable stays the most probable.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    scaled = (values / values.max(axis=-1, keepdims=True)) ** (1 / temperature)
+    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True), dtype=np.float64)
+
+
+def _folder(model: str | Path) -> Path:
+    """Where the files of a model are; one of the hub is fetched."""
+    if model == "bundled":
+        if not BUNDLED.is_dir():
+            raise ModelError("this install has no bundled model; give the folder of an exported one")
+        return BUNDLED
+    if isinstance(model, str) and not Path(model).exists():
+        from emodistill.hub import fetch, is_hub_id
+
+        if is_hub_id(model):
+            return fetch(model)
+    return Path(model)
+
+
+def _least_confidence(
+    card: Card, emotions: Sequence[str], min_confidence: float | None, coverage: float | None
+) -> float:
+    """The confidence below which to abstain."""
+    for name, value in (("min_confidence", min_confidence), ("coverage", coverage)):
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"bad {name} {value}, expected a share from 0 to 1")
+    if coverage is None:
+        return min_confidence or 0.0
+    if min_confidence is not None:
+        raise ConfigError("min_confidence and coverage both say when to abstain: give one of them")
+    if not card.coverage:
+        raise ConfigError(
+            f"the card of '{card.name}' has no coverage curve: give min_confidence, or export the model again"
+        )
+    if len(emotions) < len(card.emotions):
+        raise ConfigError(
+            "the coverage curve of the card is over all its emotions: give min_confidence instead of coverage "
+            "where emotions are restricted"
+        )
+    curve = card.coverage[::-1]  # by rising coverage
+    points = [point.min_confidence for point in curve]
+    return float(np.interp(coverage, [point.coverage for point in curve], points))
+
+
+def _session(
+    path: Path, threads: int | None, providers: Sequence[str] | None
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised
     if threads is not None:
         options.intra_op_num_threads = threads
+    for name in providers or ():
+        if name not in onnxruntime.get_available_providers():
+            raise ModelError(one_of("provider", name, onnxruntime.get_available_providers()))
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            path, options, providers=list(providers or ["CPUExecutionProvider"])
+        )
     except Exception as error:  # ONNX Runtime's errors have no base of their own
         raise ModelError(
             f"'{path}' is no ONNX model that can be run: {' '.join(str(error).split())}"
@@ -148,3 +267,12 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
             f"'{path}' is another model: expected waveform in and probabilities out, got {inputs} and {outputs}"
         )
     return session
+
+
+def _centred(waveform: Waveform) -> Waveform:
+    """Without its DC offset: neither what is silent, nor where speech ends, nor the peak may depend on it."""
+    return np.asarray(waveform - waveform.mean(dtype=np.float64), dtype=np.float32)
+
+
+def _name(source: AudioSource) -> str:
+    return os.fspath(source) if isinstance(source, (str, Path)) else ""
