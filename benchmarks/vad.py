@@ -1,0 +1,318 @@
+"""The packaged speech detector beside silero-vad: frame error, false alarms, speed, in one run.
+
+    pip install --no-deps --target SILERO silero-vad==6.2.3
+    PYTHONPATH=SILERO python benchmarks/vad.py --data CORPORA [--split test]
+
+CORPORA holds the folders ravdess, nemo and ased. Recordings are utterances of speakers that the detector never
+heard (`assets/vad.json` names them) with pauses between them. The reference is silero-vad on the clean
+recording, and no speech inside the pauses.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import silero_vad
+from silero_vad.sequence_vad import SileroVADSequence
+
+from emodistill.audio import SAMPLE_RATE, Waveform, load
+from emodistill.corpora import read_corpus
+from emodistill.vad import ASSETS, FRAME_SAMPLES, NO_SPEECH, SPEECH_ON, SpeechDetector
+
+CORPORA = ("ravdess", "nemo", "ased")
+RECORDING_S = 30
+SILERO = Path(silero_vad.__file__).parent / "data"
+SILERO_SAMPLES = 512  # of one of its probabilities
+SNR_DB = (None, 10.0, 0.0)
+
+
+class Silero:
+    """silero-vad with its probabilities at our frames."""
+
+    def __init__(self) -> None:
+        self.model = SileroVADSequence(str(SILERO / "silero_vad_16k_sequence.onnx"))
+
+    def probabilities(self, waveform: Waveform) -> np.ndarray:
+        """(ceil(samples / 320),), interpolated between the middles of its windows."""
+        found = self.model.audio_forward(waveform)
+        middles = (np.arange(-(-len(waveform) // FRAME_SAMPLES)) + 0.5) * FRAME_SAMPLES
+        return np.interp(middles, (np.arange(len(found)) + 0.5) * SILERO_SAMPLES, found)
+
+
+# --- what is heard -------------------------------------------------------------------------------
+
+
+def held_out(data: Path, split: str) -> dict[str, list[Waveform]]:
+    """The utterances of the split's speakers, by corpus."""
+    speakers = json.loads((ASSETS / "vad.json").read_text(encoding="utf-8"))[f"{split}_speakers"]
+    return {
+        corpus: [
+            load(utterance.path)
+            for utterance in read_corpus(corpus, data / corpus).utterances
+            if utterance.path is not None and utterance.speaker in speakers[corpus]
+        ]
+        for corpus in CORPORA
+    }
+
+
+def recording(clips: list[Waveform], rng: np.random.Generator) -> tuple[Waveform, np.ndarray]:
+    """Half a minute of utterances and pauses, and where an utterance is (frames,)."""
+    out = np.zeros(RECORDING_S * SAMPLE_RATE, dtype=np.float32)
+    spoken = np.zeros(len(out) // FRAME_SAMPLES, dtype=bool)
+    position = round(rng.uniform(0, 2) * SAMPLE_RATE)
+    while position < len(out):
+        clip = clips[rng.integers(len(clips))]
+        clip = clip[: len(out) - position] * (0.5 / max(np.abs(clip).max(), 1e-4))
+        out[position : position + len(clip)] = clip
+        spoken[position // FRAME_SAMPLES : (position + len(clip)) // FRAME_SAMPLES + 2] = True
+        position += len(clip) + round(rng.uniform(0.2, 3) * SAMPLE_RATE)
+    return out, spoken
+
+
+def coloured(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray:
+    """Noise with a power spectrum of f^-slope: 0 white, 1 pink, 2 brown; a power of 1."""
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    spectrum *= np.maximum(np.arange(len(spectrum)), 10.0) ** (-slope / 2)
+    noise = np.fft.irfft(spectrum, samples)
+    return noise / np.sqrt(np.mean(noise**2))
+
+
+def noisy(clean: Waveform, speech: np.ndarray, snr_db: float, noise: np.ndarray) -> Waveform:
+    """Noise under a recording; the SNR counts the power of its speech frames alone."""
+    power = np.mean(clean[: len(speech) * FRAME_SAMPLES].reshape(len(speech), -1)[speech] ** 2)
+    mixed = clean + noise * np.sqrt(power / 10 ** (snr_db / 10))
+    return (mixed / max(1.0, np.abs(mixed).max())).astype(np.float32)
+
+
+def babble(clips: list[Waveform], rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Eight people at once; a power of 1."""
+    out = np.zeros(samples)
+    for _ in range(8):
+        line = np.concatenate([clips[i] / np.abs(clips[i]).max() for i in rng.integers(0, len(clips), 20)])
+        out += np.roll(np.resize(line, samples), rng.integers(samples))
+    return out / np.sqrt(np.mean(out**2))
+
+
+def tone(hz: float, time_s: np.ndarray) -> np.ndarray:
+    return np.sin(2 * np.pi * hz * time_s)
+
+
+def no_speech(rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+    """Twelve seconds of one sound after another, none of them speech, with a peak of 1."""
+    time_s = np.arange(12 * SAMPLE_RATE) / SAMPLE_RATE
+    for slope, name in ((0.0, "white noise"), (1.0, "pink noise"), (2.0, "brown noise")):
+        yield name, coloured(rng, len(time_s), slope)
+    for hz in (50, 60):
+        yield "hum", sum(rng.uniform(0.2, 1) / k * tone(k * hz, time_s) for k in range(1, 12))
+    yield "tone", tone(rng.uniform(100, 4000), time_s)
+    yield "tone", tone(rng.uniform(100, 1000), time_s) * (time_s % 1 < 0.5)
+    yield "sweep", tone(1, 200 * time_s + rng.uniform(20, 150) * time_s**2)
+    impulses = np.zeros(len(time_s))
+    impulses[rng.integers(0, len(time_s), 40)] = rng.uniform(-1, 1, 40)
+    yield "clicks", np.convolve(impulses, np.exp(-np.arange(400) / 60), "same")
+    yield "music", tune(rng, time_s)
+
+
+def tune(rng: np.random.Generator, time_s: np.ndarray) -> np.ndarray:
+    """Plucked triads and a melody above a beat of noise."""
+    out = np.zeros(len(time_s))
+    beat = round(rng.uniform(0.25, 0.6) * SAMPLE_RATE)
+    key_hz = rng.uniform(110, 220)
+    for number in range(len(time_s) // beat):
+        left = time_s[: len(time_s) - number * beat]
+        steps = [rng.choice([12, 14, 16, 17, 19, 21, 24])]
+        if number % 4 == 0:
+            steps += [0, 4, 7] if rng.random() < 0.5 else [5, 9, 12]
+        for step in steps:
+            hz = key_hz * 2 ** (step / 12)
+            plucked = sum(tone(k * hz, left) / k for k in range(1, 7)) * np.exp(-left / 0.5)
+            out[number * beat :] += plucked
+        hit = rng.standard_normal(len(left)) * np.exp(-left / 0.03)
+        out[number * beat :] += 0.5 * hit
+    return out
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def roc(values: np.ndarray, speech: np.ndarray) -> tuple[float, float, float]:
+    """Area under the curve; equal error rate; the threshold where it lies."""
+    order = np.argsort(-values, kind="stable")
+    hits = np.concatenate([[0], np.cumsum(speech[order])]) / speech.sum()
+    alarms = np.concatenate([[0], np.cumsum(~speech[order])]) / (~speech).sum()
+    at = int(np.argmin(np.abs(alarms - (1 - hits))))
+    threshold = float(values[order[min(at, len(values) - 1)]])
+    return float(np.trapezoid(hits, alarms)), float((alarms[at] + 1 - hits[at]) / 2), threshold
+
+
+def frame_errors(clips: dict[str, list[Waveform]], number: int, judges: dict[str, object]) -> None:
+    """One row for each condition and judge, over all corpora."""
+    rng = np.random.default_rng(0)
+    reference = judges["silero-vad"]
+    recordings = []
+    for corpus in clips:
+        for _ in range(number):
+            clean, spoken = recording(clips[corpus], rng)
+            recordings.append((corpus, clean, spoken & (reference.probabilities(clean) > 0.5)))
+    speech = np.concatenate([mask for _, _, mask in recordings])
+    print(f"\n{len(recordings)} recordings of {RECORDING_S} s, {speech.mean():.0%} of their frames speech")
+    print(
+        "| noise | SNR | judge | AUC | error at 0.5 | missed | false alarms | equal error | at | by corpus |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    everyone = [clip for found in clips.values() for clip in found]
+    makers: dict[str, Callable[[int], np.ndarray]] = {
+        "white": lambda n: coloured(rng, n, 0.0),
+        "pink": lambda n: coloured(rng, n, 1.0),
+        "music": lambda n: (lambda x: x / np.sqrt(np.mean(x**2)))(tune(rng, np.arange(n) / SAMPLE_RATE)),
+        "babble": lambda n: babble(everyone, rng, n),
+    }
+    for noise, snr_db in [("none", None), *((name, snr) for name in makers for snr in (10.0, 0.0))]:
+        heard = [
+            clean if snr_db is None else noisy(clean, mask, snr_db, makers[noise](len(clean)))
+            for _, clean, mask in recordings
+        ]
+        for name, judge in judges.items():
+            values = [judge.probabilities(waveform) for waveform in heard]
+            joined = np.concatenate(values)
+            wrong = (joined > SPEECH_ON) != speech
+            auc, equal, at = roc(joined, speech)
+            each = {
+                corpus: np.mean(
+                    np.concatenate(
+                        [
+                            (v > SPEECH_ON) != m
+                            for v, (c, _, m) in zip(values, recordings, strict=True)
+                            if c == corpus
+                        ]
+                    )
+                )
+                for corpus in clips
+            }
+            print(
+                f"| {noise} | {'' if snr_db is None else f'{snr_db:.0f} dB'} | {name} | {auc:.4f} | {wrong.mean():.2%} "
+                f"| {wrong[speech].mean():.2%} | {wrong[~speech].mean():.2%} | {equal:.2%} | {at:.2f} | "
+                + ", ".join(f"{corpus} {value:.2%}" for corpus, value in each.items())
+                + " |",
+                flush=True,
+            )
+
+
+def whole_clips(clips: dict[str, list[Waveform]], judges: dict[str, object]) -> None:
+    """How many clips of speech would be called 'no speech', and the lowest maximum of any."""
+    print(f"\nclips whose frames all stay at or below {NO_SPEECH} (false no_speech), of all; lowest maximum")
+    print("| corpus | clips | condition | " + " | ".join(judges) + " |")
+    print("| --- | --- | --- |" + " --- |" * len(judges))
+    for corpus, found in clips.items():
+        rng = np.random.default_rng(1)
+        for condition, slope in (("clean", None), ("white 10 dB", 0.0), ("pink 10 dB", 1.0)):
+            heard = found
+            if slope is not None:
+                heard = [noisy(c, loud_frames(c), 10.0, coloured(rng, len(c), slope)) for c in found]
+            highest = {
+                name: np.array([judge.probabilities(c).max() for c in heard])
+                for name, judge in judges.items()
+            }
+            print(
+                f"| {corpus} | {len(found)} | {condition} | "
+                + " | ".join(f"{(v <= NO_SPEECH).sum()}; {v.min():.3f}" for v in highest.values())
+                + " |",
+                flush=True,
+            )
+
+
+def loud_frames(clip: Waveform) -> np.ndarray:
+    """Frames within 20 dB of the loudest one: the clip's speech, more or less."""
+    energy = np.mean(
+        clip[: len(clip) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES) ** 2, axis=1
+    )
+    return energy >= energy.max() / 100
+
+
+def false_alarms(rounds: int, judges: dict[str, object]) -> None:
+    """What sounds that are not speech are taken for, at peaks of 0 to -40 dB."""
+    print(
+        f"\nsounds that are not speech: share with a frame above {NO_SPEECH}; share of frames above {SPEECH_ON}"
+    )
+    print("| sound | number | " + " | ".join(judges) + " |")
+    print("| --- | --- |" + " --- |" * len(judges))
+    rng = np.random.default_rng(2)
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for _ in range(rounds):
+        for name, sound in no_speech(rng):
+            scaled = (sound / np.abs(sound).max() * 10 ** (-rng.uniform(0, 40) / 20)).astype(np.float32)
+            for judge in judges:
+                found.setdefault(name, {}).setdefault(judge, []).append(judges[judge].probabilities(scaled))
+    for name, by_judge in found.items():
+        row = [
+            f"{np.mean([v.max() > NO_SPEECH for v in values]):.0%}; {np.mean(np.concatenate(values) > SPEECH_ON):.1%}"
+            for values in by_judge.values()
+        ]
+        print(f"| {name} | {len(next(iter(by_judge.values())))} | " + " | ".join(row) + " |", flush=True)
+
+
+def speed(clips: list[Waveform], rounds: int) -> None:
+    """Milliseconds for a second of audio on one thread, the three in turn."""
+    waveform = np.resize(np.concatenate(clips[:40]), 60 * SAMPLE_RATE).astype(np.float32)
+    detector, sequence = SpeechDetector(), Silero().model
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    stock = onnxruntime.InferenceSession(
+        SILERO / "silero_vad.onnx", options, providers=["CPUExecutionProvider"]
+    )
+
+    def live() -> None:
+        state, context = np.zeros((2, 1, 128), dtype=np.float32), np.zeros((1, 64), dtype=np.float32)
+        rate = np.array(SAMPLE_RATE, dtype=np.int64)
+        for start in range(0, len(waveform) - SILERO_SAMPLES + 1, SILERO_SAMPLES):
+            heard = np.concatenate([context, waveform[None, start : start + SILERO_SAMPLES]], axis=1)
+            _, state = stock.run(None, {"input": heard, "state": state, "sr": rate})
+            context = heard[:, -64:]
+
+    runs = {
+        "ours": lambda: detector.probabilities(waveform),
+        "silero-vad, 512 samples at a time": live,
+        "silero-vad, sequence model for whole files": lambda: sequence.audio_forward(waveform),
+    }
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - started) * 1000 / 60)
+    print(
+        f"\nms for a second of audio, one thread, median (least) of {rounds} rounds over 60 s; ratio to ours, paired"
+    )
+    for name, values in times.items():
+        ratio = statistics.median(value / ours for value, ours in zip(values, times["ours"], strict=True))
+        print(f"{name}: {statistics.median(values):.3f} ({min(values):.3f}); {ratio:.2f} ×")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.add_argument("--recordings", type=int, default=40, help="for each corpus")
+    parser.add_argument("--sounds", type=int, default=30, help="rounds of sounds that are not speech")
+    parser.add_argument("--rounds", type=int, default=9, help="of the timing")
+    given = parser.parse_args()
+    size = len((ASSETS / "vad.onnx").read_bytes())
+    print(f"asset: {size / 1000:.0f} kB; {given.split} speakers")
+    clips = held_out(given.data, given.split)
+    judges: dict[str, object] = {"ours": SpeechDetector(), "silero-vad": Silero()}
+    speed(clips["ravdess"], given.rounds)
+    frame_errors(clips, given.recordings, judges)
+    whole_clips(clips, judges)
+    false_alarms(given.sounds, judges)
+
+
+if __name__ == "__main__":
+    main()
