@@ -39,6 +39,18 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class TimelineFormat(StrEnum):
+    """How timelines are written: `table`, or one of `emodistill.writers`."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    srt = "srt"
+    rttm = "rttm"
+    audacity = "audacity"
+    textgrid = "textgrid"
+
+
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -129,6 +141,100 @@ def predict(
     if done:
         say(f"{len(done)} rows were there already, {len(todo)} added to {output}")
     raise typer.Exit(1 if failed or empty else 0)
+
+
+@app.command()
+def timeline(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Audio files or folders (every audio file below, sorted).")
+    ],
+    model: Model = "bundled",
+    format: Annotated[
+        TimelineFormat,
+        typer.Option("--format", "-f", help="table, json, csv, srt, rttm, audacity or textgrid."),
+    ] = TimelineFormat.table,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A file, or a folder with one for each recording; that is resumed."
+        ),
+    ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(help="Judge these instead of the speech found: RTTM, or a CSV start_s,end_s[,speaker]."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw: a .png or .svg file, or a folder for one each.")
+    ] = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+    jobs: Jobs = None,
+) -> None:
+    """Emotion over time: segments with start, end, emotion and confidence.
+
+    Exit code 0: all done; 1: some inputs could not be read or a folder holds no audio, the rest is done;
+    2: nothing was done. A segment below the asked-for confidence has no emotion.
+
+    Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
+    """
+    from emodistill import batch
+    from emodistill.recognizer import Recognizer
+    from emodistill.timeline import read_segments
+
+    files, empty = _expand(paths)
+    outputs = batch.plan(files, paths, format, output, plot)
+    given = read_segments(segments, len(files)) if segments is not None else None
+    recognizer = Recognizer(
+        model, emotions=_names(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
+    )
+    todo = outputs.todo(files)
+    jobs = min(jobs or cpu_count() or 1, max(1, len(todo)))
+    rows = list(tracked(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)))
+    batch.finish(rows, outputs, recognizer.emotions)
+    failed = [row for row in rows if row.error is not None]
+    for row in failed:
+        console.print(f"failed: {row.error}", style="red", markup=False)
+    if len(todo) < len(files):
+        say(f"{len(files) - len(todo)} were there already, {len(todo) - len(failed)} added to {output}")
+    raise typer.Exit(1 if failed or empty else 0)
+
+
+@app.command()
+def listen(
+    source: Annotated[
+        str | None, typer.Argument(help="- for a pipe of raw 16-bit PCM or WAV. Default: the microphone.")
+    ] = None,
+    model: Model = "bundled",
+    rate: Annotated[int, typer.Option(min=1, help="Of a raw pipe, in Hz.")] = 16_000,
+    channels: Annotated[int, typer.Option(min=1, help="Of a raw pipe.")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="Which microphone: part of its name, or its number.")
+    ] = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+) -> None:
+    """Emotion while it is spoken: a display in a terminal, otherwise one line of JSON for each event.
+
+    Ctrl-C, or the end of the pipe, ends it with a summary.
+
+    Example: ffmpeg -i call.mp4 -f s16le -ar 16000 -ac 1 - | emodistill listen - --rate 16000
+    """
+    from emodistill import live
+    from emodistill.recognizer import Recognizer
+
+    if source not in (None, "-"):
+        raise ConfigError(f"bad source '{source}', expected - for a pipe, or nothing for the microphone")
+    if source and sys.stdin.isatty():
+        raise ConfigError("nothing is piped in: put a command and | before it, or leave the - away")
+    recognizer = Recognizer(
+        model, emotions=_names(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
+    )
+    opened = live.pipe(sys.stdin.buffer, rate, channels) if source else live.microphone(device)
+    with opened as sound:
+        summary = live.listen(recognizer, sound, sys.stdout, results())
+    say(summary)
 
 
 @corpus_app.command("prepare")

@@ -11,6 +11,13 @@ EMOTIONS = (
     "calm", "bored", "excited", "frustrated", "contempt", "other",
 )  # fmt: skip
 
+# One colour for each, in every picture and display.
+COLOURS = {
+    "angry": "#d62728", "happy": "#e8a900", "sad": "#1f6fb4", "neutral": "#7f8790", "fearful": "#7b4ab5",
+    "disgusted": "#5d8a2a", "surprised": "#ec6fae", "calm": "#22a699", "bored": "#a1826f",
+    "excited": "#ff7f0e", "frustrated": "#8b1e3f", "contempt": "#3b3f8f", "other": "#b0b0b0",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class LabelSet:

@@ -1,0 +1,387 @@
+"""Streams: any chunking gives the file's events; segments that make sense; bounded memory; refusals that lose nothing."""
+
+import io
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emodistill.audio import SAMPLE_RATE, MonoStream, blocks, from_samples, load
+from emodistill.errors import AudioError, ConfigError
+from emodistill.recognizer import Recognizer
+from emodistill.segments import CHANGE_COST, LONGEST_DOUBT, _Path
+from emodistill.streaming import (
+    PAUSE_S,
+    Event,
+    Segment,
+    SpeechEnded,
+    SpeechStarted,
+    StreamingRecognizer,
+    WindowUpdate,
+)
+from emodistill.timeline import timeline
+
+Part = tuple[str, float]  # an emotion's tone, or "silence", and its length in seconds
+
+
+def programme(parts: Sequence[Part], rate_hz: int = SAMPLE_RATE) -> np.ndarray:
+    made = [
+        make.silence(length, rate_hz) if kind == "silence" else make.tone(kind, length, rate_hz)
+        for kind, length in parts
+    ]
+    return np.concatenate(made)
+
+
+def stream(rate_hz: int = SAMPLE_RATE, **options: Any) -> StreamingRecognizer:
+    return StreamingRecognizer(
+        make.ToneRecognizer(), rate_hz, **{"detector": make.LoudnessDetector(), **options}
+    )
+
+
+def events_of(samples: np.ndarray, cuts: Sequence[int], rate_hz: int = SAMPLE_RATE) -> list[Event]:
+    """All events of samples pushed in pieces between cuts."""
+    live = stream(rate_hz)
+    events = [event for piece in np.split(samples, sorted(cuts)) for event in live.push(piece)]
+    return events + live.finish()
+
+
+def segments(events: Sequence[Event]) -> list[Segment]:
+    return [event for event in events if isinstance(event, Segment)]
+
+
+PROGRAMMES = st.lists(
+    st.tuples(
+        st.sampled_from(["angry", "happy", "sad", "silence", "silence"]),
+        st.integers(1, 50).map(lambda number: number / 16),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+# --- any chunking is the file ---------------------------------------------------------------------
+
+
+@given(
+    parts=PROGRAMMES,
+    rate_hz=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
+    fractions=st.lists(st.floats(0, 1), max_size=40),
+    channels=st.sampled_from([0, 1, 2]),
+    integers=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_chunking_gives_the_events_of_the_file(
+    parts: list[Part], rate_hz: int, fractions: list[float], channels: int, integers: bool
+) -> None:
+    samples = programme(parts, rate_hz)
+    if channels:
+        samples = np.stack([samples, 0 * samples][:channels], axis=1)
+    if integers:
+        samples = np.round(samples * 32767).astype(np.int16)
+    cuts = [round(fraction * len(samples)) for fraction in fractions]
+    whole, cut = events_of(samples, [], rate_hz), events_of(samples, cuts, rate_hz)
+    assert cut == whole
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format="WAV", subtype="PCM_16" if integers else "FLOAT")
+    found = timeline(file.getvalue(), make.ToneRecognizer(), detector=make.LoudnessDetector())
+    assert list(found.segments) == segments(cut)
+
+
+@pytest.mark.parametrize("size", [1, 7, 160, 1601])
+def test_small_chunks_too(size: int) -> None:
+    samples = programme([("silence", 0.1), ("sad", 0.9), ("silence", 0.5)])
+    assert events_of(samples, range(size, len(samples), size)) == events_of(samples, [])
+
+
+@pytest.mark.parametrize("rate_hz", [16000, 44100])
+def test_a_real_model_hears_the_same_live_and_in_a_file(exported: Path, tmp_path: Path, rate_hz: int) -> None:
+    recognizer = Recognizer(exported, threads=1)
+    parts = [make.speech(1.7, 120, 1, rate_hz), make.silence(0.6, rate_hz), make.speech(3.4, 220, 2, rate_hz)]
+    samples = np.concatenate(parts)
+    soundfile.write(tmp_path / "call.wav", samples, rate_hz, subtype="FLOAT")
+    found = timeline(tmp_path / "call.wav", recognizer)
+    for size in (rate_hz // 50, rate_hz // 7, len(samples)):
+        live = StreamingRecognizer(recognizer, rate_hz)
+        events: list[Event] = []
+        for start in range(0, len(samples), size):
+            events += live.push(samples[start : start + size])
+        assert segments(events + live.finish()) == list(found.segments)
+
+
+@given(
+    rate_hz=st.sampled_from([8000, 11025, 16000, 44100, 96000]),
+    channels=st.integers(1, 3),
+    cuts=st.lists(st.integers(0, 9000), max_size=20),
+    quiet=st.integers(0, 9000),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_mono_stream_is_the_same_for_every_chunking(
+    rate_hz: int, channels: int, cuts: list[int], quiet: int
+) -> None:
+    samples = np.random.default_rng(quiet).uniform(-0.5, 0.5, (9000, channels)).astype(np.float32)
+    samples[:quiet, 0] = 0  # a channel that begins later
+    one, many = MonoStream(rate_hz), MonoStream(rate_hz)
+    whole = np.concatenate([one.push(samples), one.finish()])
+    pieces = [many.push(piece) for piece in np.split(samples, sorted(cuts))]
+    assert np.array_equal(np.concatenate([*pieces, many.finish()]), whole)
+    if channels == 1 or quiet in (0, 9000):
+        assert np.allclose(whole, from_samples(samples, rate_hz), atol=1e-6)
+
+
+# --- decoding in blocks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "rate_hz"),
+    [("a.wav", 8000), ("a.flac", 44100), ("a.ogg", 16000), ("a.mp3", 48000), ("a.m4a", 44100), ("a.webm", 48000)],
+)  # fmt: skip
+def test_blocks_are_the_file(tmp_path: Path, name: str, rate_hz: int) -> None:
+    path = tmp_path / name
+    samples = np.stack([make.speech(3.3, seed=1, rate_hz=rate_hz), make.speech(3.3, 90, 2, rate_hz)], axis=1)
+    if name.endswith(("m4a", "webm")):
+        _encode(path, samples, rate_hz)
+    else:
+        soundfile.write(path, samples, rate_hz)
+    for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
+        pieces = list(blocks(source))
+        assert all(piece.dtype == np.float32 and piece.ndim == 1 for piece in pieces)
+        assert max(map(len, pieces)) <= 2 * SAMPLE_RATE
+        assert np.allclose(np.concatenate(pieces), load(path), atol=1e-6)
+
+
+def _encode(path: Path, samples: np.ndarray, rate_hz: int) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        codec = container.add_stream("aac" if path.suffix == ".m4a" else "libopus", rate=rate_hz)
+        codec.layout = "stereo"
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
+        frame.sample_rate = rate_hz
+        for packet in [*codec.encode(frame), *codec.encode(None)]:
+            container.mux(packet)
+
+
+def test_bad_recordings_are_refused_in_blocks_too(tmp_path: Path) -> None:
+    late = np.zeros(50_000, dtype=np.float32)
+    late[40_000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", late, SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "empty.wav", late[:0], SAMPLE_RATE)
+    (tmp_path / "text.wav").write_text("no audio")
+    for name, message in {
+        "nan.wav": "holds NaN or Inf",
+        "empty.wav": "holds no samples",
+        "text.wav": "cannot be decoded",
+        "none.wav": "no such file",
+    }.items():
+        with pytest.raises(AudioError, match=rf"{name}: {message}"):
+            list(blocks(tmp_path / name))
+
+
+# --- what segments mean ---------------------------------------------------------------------------
+
+
+@given(parts=PROGRAMMES)
+@settings(max_examples=60, deadline=None)
+def test_segments_tile_the_speech(parts: list[Part]) -> None:
+    samples = programme(parts)
+    events = events_of(samples, range(8000, len(samples), 8000))
+    stretches: list[list[Segment]] = []
+    start = -1.0
+    for event in events:
+        match event:
+            case SpeechStarted(time_s):
+                start = time_s
+                stretches.append([])
+            case Segment():
+                stretches[-1].append(event)
+            case SpeechEnded(time_s):
+                found = stretches[-1]
+                assert (found[0].start_s, found[-1].end_s) == (start, time_s), "they cover the stretch"
+                assert all(one.end_s == two.start_s for one, two in pairwise(found)), "without a gap"
+                assert all(one.emotion != two.emotion for one, two in pairwise(found))
+                assert all(one.end_s - one.start_s >= 1.0 for one in found[:-1]), "nothing flickers"
+            case WindowUpdate(begin, end, probabilities):
+                assert 0 < end - begin <= 2.0 + 1e-9
+                assert start <= begin
+                assert sum(probabilities.values()) == pytest.approx(1)
+    assert sum(map(len, stretches)) == len(segments(events)), "no segment outside of speech"
+    for segment in segments(events):
+        assert segment.end_s <= len(samples) / SAMPLE_RATE
+        assert sum(segment.probabilities.values()) == pytest.approx(1)
+        assert segment.confidence == max(segment.probabilities.values())
+        assert segment.emotion is not None
+        assert segment.probabilities[segment.emotion] == segment.confidence
+
+
+def test_a_conversation() -> None:
+    parts = [
+        ("silence", 0.5), ("angry", 3.2), ("sad", 4.1), ("silence", 0.2), ("sad", 1.0), ("silence", 0.7),
+        ("happy", 0.9), ("silence", 1.0), ("neutral", 0.1), ("silence", 1.0),
+    ]  # fmt: skip
+    events = events_of(programme(parts), [])
+    found = [(segment.start_s, segment.end_s, segment.emotion) for segment in segments(events)]
+    # Speech lasts over the pause of 0.2 s and not over that of 0.7 s; the change is found within a hop.
+    assert found == [(0.5, 3.5, "angry"), (3.5, 9.0, "sad"), (9.7, 10.6, "happy")]
+    assert [event.time_s for event in events if isinstance(event, SpeechStarted)] == [0.5, 9.7]
+
+
+def test_a_moment_of_another_emotion_makes_no_segment() -> None:
+    events = events_of(programme([("sad", 4.0), ("angry", 0.4), ("sad", 4.0)]), [])
+    assert [segment.emotion for segment in segments(events)] == ["sad"]
+
+
+def test_below_min_confidence_a_segment_has_no_emotion() -> None:
+    samples = programme([("sad", 1.0), ("silence", 0.5)])
+    for least, emotion in ((0.5, "sad"), (0.9, None)):
+        live = StreamingRecognizer(make.ToneRecognizer(least), detector=make.LoudnessDetector())
+        (segment,) = segments(live.push(samples) + live.finish())
+        assert (segment.emotion, segment.confidence) == (emotion, max(segment.probabilities.values()))
+
+
+@pytest.mark.parametrize("parts", [[("silence", 3.0)], [("silence", 1.0), ("sad", 0.1), ("silence", 1.0)]])
+def test_silence_and_clicks_make_no_event(parts: list[Part]) -> None:
+    assert events_of(programme(parts), [4000]) == []
+
+
+def test_nothing_at_all_makes_no_event() -> None:
+    live = stream()
+    assert live.push(np.zeros(0)) == live.push(np.zeros((0, 1))) == live.finish() == live.finish() == []
+
+
+@pytest.mark.parametrize("length_s", [0.3, 1.3, 2.0, 2.9, 6.25])
+@pytest.mark.parametrize("rate_hz", [16000, 48000])
+def test_a_segment_is_told_soon_after_its_speech_ended(length_s: float, rate_hz: int) -> None:
+    samples = programme([("silence", 0.33), ("happy", length_s), ("silence", 2.0)], rate_hz)
+    live = stream(rate_hz)
+    size = rate_hz // 50
+    told = [
+        (start + size) / rate_hz - (0.33 + length_s)
+        for start in range(0, len(samples), size)
+        for event in live.push(samples[start : start + size])
+        if isinstance(event, Segment)
+    ]
+    assert len(told) == 1
+    assert PAUSE_S <= told[0] <= 0.7
+
+
+# --- the course of emotions -----------------------------------------------------------------------
+
+
+def best_course(gains: np.ndarray) -> float:
+    """By trying all of them: the most evidence for its price, runs of two at least."""
+    best = -np.inf
+    for course in product(range(gains.shape[1]), repeat=len(gains)):
+        starts = [0, *(at for at in range(1, len(course)) if course[at] != course[at - 1]), len(course)]
+        if len(course) > 1 and min(np.diff(starts)) < 2:
+            continue
+        best = max(best, _worth(gains, course))
+    return best
+
+
+def _worth(gains: np.ndarray, course: Sequence[int]) -> float:
+    changes = sum(one != two for one, two in pairwise(course))
+    return (
+        float(sum(gain[emotion] for gain, emotion in zip(gains, course, strict=True))) - CHANGE_COST * changes
+    )
+
+
+def course_of(gains: np.ndarray) -> list[int]:
+    path = _Path(CHANGE_COST)
+    course = [emotion for gain in gains for emotion in path.push(gain)]
+    return course + path.finish()
+
+
+@given(st.integers(1, 8), st.integers(1, 3), st.integers(0, 10_000), st.floats(0.5, 6))
+@settings(max_examples=80, deadline=None)
+def test_the_course_is_the_best_of_all(cells: int, emotions: int, seed: int, spread: float) -> None:
+    gains = spread * np.random.default_rng(seed).standard_normal((cells, emotions))
+    course = course_of(gains)
+    assert len(course) == cells
+    assert _worth(gains, course) == pytest.approx(best_course(gains))
+
+
+@given(st.integers(0, 10_000), st.floats(0.0, 2.0))
+@settings(max_examples=30, deadline=None)
+def test_no_cell_is_in_doubt_for_long(seed: int, spread: float) -> None:
+    gains = spread * np.random.default_rng(seed).standard_normal((80, 4))
+    path = _Path(CHANGE_COST)
+    told = 0
+    for number, gain in enumerate(gains, start=1):
+        told += len(path.push(gain))
+        assert number - told <= LONGEST_DOUBT
+    assert told + len(path.finish()) == len(gains)
+
+
+# --- endless, and bad input -----------------------------------------------------------------------
+
+
+def endless(parts: Sequence[Part], times: int) -> Iterator[np.ndarray]:
+    samples = programme(parts)
+    for _ in range(times):
+        yield from np.array_split(samples, 7)
+
+
+@pytest.mark.parametrize("parts", [[("sad", 4.0)], [("silence", 4.0)], [("sad", 0.1), ("silence", 0.2)]])
+def test_memory_does_not_grow_with_the_stream(parts: list[Part]) -> None:
+    live = stream()
+    held = []
+    for chunk in endless(parts, 50):
+        live.push(chunk)
+        held.append(live._judge.num_samples - live._judge._blocks[0][0] if live._judge._blocks else 0)
+    assert max(held) <= 3.5 * SAMPLE_RATE
+    judge = live._judge._recognizer
+    assert isinstance(judge, make.ToneRecognizer)
+    assert judge.longest <= 2 * SAMPLE_RATE
+    assert live.time_s == pytest.approx(50 * len(programme(parts)) / SAMPLE_RATE)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.array([0.0, np.nan]), "holds NaN or Inf samples"),
+        (np.array([np.inf, 0.0]), "holds NaN or Inf samples"),
+        (np.array([1e300]), "holds NaN or Inf samples"),
+        (np.zeros((2, 2, 2)), r"expected samples \(n,\) or \(n, channels\), got shape \(2, 2, 2\)"),
+        (np.zeros((3, 2)), "a chunk has 2 channels, those before it had 1"),
+        (np.array(["a"]), "expected integer or float samples"),
+    ],
+)
+def test_a_bad_chunk_is_refused_and_nothing_else_is_lost(bad: np.ndarray, message: str) -> None:
+    samples = programme([("sad", 1.5), ("silence", 0.5), ("happy", 1.0)])
+    live = stream()
+    events = live.push(samples[:12_345])
+    with pytest.raises(AudioError, match=message):
+        live.push(bad)
+    events += live.push(samples[12_345:])
+    assert events + live.finish() == events_of(samples, [])
+
+
+def test_after_finish_a_chunk_is_refused() -> None:
+    live = stream()
+    live.finish()
+    with pytest.raises(AudioError, match=r"finished, and a chunk came after that; start a new stream"):
+        live.push(np.zeros(10))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hop_s": 0.05}, r"bad hop_s 0\.05, expected at least 0\.1"),
+        ({"window_s": 1.8}, r"bad window_s 1\.8, expected a whole number of hops of 0\.5 s, e\.g\. 2"),
+        ({"window_s": 0.0}, r"bad window_s 0\.0, expected a whole number of hops of 0\.5 s, e\.g\. 0\.5"),
+    ],
+)
+def test_windows_that_do_not_fit(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stream(**options)
+
+
+def test_a_rate_of_zero() -> None:
+    with pytest.raises(AudioError, match="expected a rate in Hz above 0, got 0"):
+        stream(0)
