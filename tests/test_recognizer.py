@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodistill.audio import SHORTEST_SAMPLES
+from emodistill.audio import SHORTEST_SAMPLES, load, trim_silence
 from emodistill.card import Card, CoveragePoint, file_sha256, read_card, write_card
+from emodistill.demo import CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
 from emodistill.recognizer import BUNDLED, SHORTEST_S, WINDOW_S, Recognizer, tempered
 
@@ -111,16 +112,55 @@ def test_silence_and_snippets_abstain(recognizer: Recognizer) -> None:
     assert recognizer.predict(1e-4 * make.speech(1.0)).reason == "silence"
     short = recognizer.predict(make.speech(0.099))
     assert (short.emotion, short.reason) == (None, "too_short")
-    assert recognizer.predict(make.speech(SHORTEST_S)).emotion is not None
+    assert recognizer.predict(make.speech(SHORTEST_S, 120, seed=1)).reason != "too_short"
 
 
 def test_a_click_at_the_very_end_is_no_accident(recognizer: Recognizer) -> None:
     sound = 1e-4 * make.speech(1.0)
     sound = np.concatenate([sound, np.zeros(50, np.float32)])
     sound[-10] = 0.5
-    said = recognizer.predict(sound)
-    assert said.emotion is not None
-    assert np.isfinite(said.confidence)
+    assert np.isfinite(recognizer.probabilities(sound)).all()
+    assert recognizer.predict(sound).reason == "no_speech", "all that can be heard is the click"
+
+
+# --- speech --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoken() -> list[np.ndarray]:
+    """Utterances of the demo corpus, spoken by a synthesiser."""
+    return [load(path) for path in sorted(CORPUS.glob("audio/*/*"))[::60]]
+
+
+def noise(length_s: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (level * rng.standard_normal(round(length_s * make.RATE))).astype(np.float32)
+
+
+def test_speech_is_judged_and_noise_is_not(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
+    assert len(spoken) >= 5
+    assert all(recognizer.predict(sound).emotion is not None for sound in spoken)
+    said = recognizer.predict(noise(3.0))
+    assert (said.emotion, said.abstained, said.reason) == (None, True, "no_speech")
+    assert said.confidence is said.probabilities is said.teachers is None
+
+
+def test_noise_around_speech_is_cut_off(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
+    for sound in spoken:
+        peak = np.abs(sound).max()
+        alone = np.concatenate([noise(0.2, 0.01 * peak, 1), sound, noise(0.2, 0.01 * peak, 2)])
+        around = np.concatenate([noise(4.0, 0.01 * peak, 1), sound, noise(4.0, 0.01 * peak, 2)])
+        expected = recognizer.predict(alone).probabilities
+        found = recognizer.predict(around).probabilities
+        assert found == pytest.approx(expected, abs=0.05)
+
+
+def test_windows_without_speech_do_not_count(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
+    talk = np.resize(np.concatenate(spoken), 20 * make.RATE)
+    gap = noise(20.0, 0.01)
+    said = recognizer.predict(np.concatenate([talk, gap, talk])).probabilities
+    expected = recognizer.predict(talk).probabilities
+    assert said == pytest.approx(expected, abs=0.03)
 
 
 def test_doubt_abstains(exported: Path) -> None:
@@ -147,16 +187,14 @@ def test_emotions_are_restricted_and_renormalised(exported: Path) -> None:
 def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
     long = np.concatenate([make.speech(2.1, 100 + 15 * i, seed=i) for i in range(20)])  # 42 s: 3 windows
     long -= long.mean()
+    assert 2 * WINDOW_S < len(long) / make.RATE < 3 * WINDOW_S
     assert recognizer.card.trim_db is not None
-    from emodistill.audio import trim_silence
-
-    trimmed = trim_silence(long, recognizer.card.trim_db)
-    assert 2 * WINDOW_S < len(trimmed) / make.RATE < 3 * WINDOW_S
-    temperature = recognizer.card.temperature
     rows = [
-        tempered(recognizer.run(part)["probabilities"], temperature) for part in np.array_split(trimmed, 3)
+        recognizer.run(trim_silence(part, recognizer.card.trim_db))["probabilities"]
+        for part in np.array_split(long, 3)
     ]
-    np.testing.assert_allclose(recognizer.probabilities(long), np.mean(rows, axis=0), atol=1e-6)
+    expected = np.mean([tempered(row, recognizer.card.temperature) for row in rows], axis=0)
+    np.testing.assert_allclose(recognizer.probabilities(long), expected, atol=1e-6)
 
 
 def test_silent_windows_of_long_audio_do_not_count(recognizer: Recognizer) -> None:
@@ -290,7 +328,7 @@ def test_coverage_is_the_confidence_of_the_curve(copy: Path, coverage: float, le
 
 
 def test_coverage_answers_about_the_share_that_was_asked(copy: Path) -> None:
-    sounds = [make.speech(0.4, 80 + 3 * i, seed=i) for i in range(60)]
+    sounds = sorted(CORPUS.glob("audio/*/*"))[::8]
     confidences = np.array([row.confidence for row in Recognizer(copy, threads=1).predict_all(sounds)])
     points = tuple(
         CoveragePoint(min_confidence=float(c), coverage=float(np.mean(confidences >= c)), accuracy=0.5)

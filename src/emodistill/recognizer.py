@@ -9,20 +9,34 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from emodistill.audio import SAMPLE_RATE, SHORTEST_SAMPLES, Waveform, from_samples, load, trim_silence
+from emodistill.audio import (
+    SAMPLE_RATE,
+    SHORTEST_SAMPLES,
+    Waveform,
+    from_samples,
+    load,
+    peak_normalise,
+    trim_silence,
+)
 from emodistill.card import Card, read_card
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
+
+if TYPE_CHECKING:
+    from emodistill.vad import SpeechDetector
 
 SHORTEST_S = 0.1  # below this there is nothing to judge
 SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
 WINDOW_S = 20.0  # longer audio is judged window by window
+SPEECH_MARGIN_S = 0.2  # kept on both sides of the speech: a breath, a last consonant
 BUNDLED = Path(__file__).parent / "assets" / "bundled"
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
@@ -95,6 +109,9 @@ class Recognizer:
     def predict(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> Prediction:
         """The emotion of one utterance.
 
+        Speech is looked for first: what lies before and after it is cut off, and without any the reason is
+        `no_speech`. Over 20 s, windows with speech are judged alone and their probabilities averaged.
+
         `source` is a path, the bytes of an audio file, an open binary file, or samples (n,) or
         (n, channels) at `rate_hz`. Raises `AudioError` for audio that cannot be read.
         """
@@ -105,7 +122,10 @@ class Recognizer:
         waveform = _centred(waveform)
         if np.abs(waveform).max() < SILENCE_PEAK:
             return Prediction(name, abstained=True, reason="silence")
-        said = self._judge(waveform)
+        windows = self._speech(waveform)
+        if not windows:
+            return Prediction(name, abstained=True, reason="no_speech")
+        said = self._judge(windows)
         values = said.pop("student")
         best = int(values.argmax())
         confidence = float(values[best])
@@ -155,7 +175,7 @@ class Recognizer:
 
         Nothing is refused here, and speech is not looked for: silence has probabilities too.
         """
-        return self._judge(_centred(waveform))["student"]
+        return self._judge(_windows(_centred(waveform)))["student"]
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Every output of the model by name for a waveform (samples,), without the batch axis.
@@ -166,16 +186,33 @@ class Recognizer:
         values = self._session.run(None, {"waveform": padded})
         return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
 
-    def _judge(self, waveform: Waveform) -> dict[str, Probabilities]:
-        """The student's and each teacher's probabilities (emotions,): means over windows of at most 20 s."""
-        if self.card.trim_db is not None:
-            waveform = trim_silence(waveform, self.card.trim_db)
-        num_windows = max(1, -(-len(waveform) // round(WINDOW_S * SAMPLE_RATE)))
-        windows = [
-            window for window in np.array_split(waveform, num_windows) if np.abs(window).max() >= SILENCE_PEAK
+    @cached_property
+    def _detector(self) -> "SpeechDetector":
+        from emodistill.vad import SpeechDetector  # not loaded by who only calls `probabilities`
+
+        return SpeechDetector()
+
+    def _speech(self, waveform: Waveform) -> list[Waveform]:
+        """The windows of a centred waveform that hold speech, what surrounds it cut off; none without any."""
+        from emodistill.vad import NO_SPEECH, spans
+
+        # Here, where the whole recording is known, gain cannot matter.
+        activity = self._detector.probabilities(peak_normalise(waveform))
+        if activity.max() < NO_SPEECH:
+            return []
+        found = spans(activity)
+        if not found:  # perhaps a word or a cry: too short to say where it ends
+            return _windows(waveform)
+        margin = round(SPEECH_MARGIN_S * SAMPLE_RATE)
+        start, end = max(0, found[0][0] - margin), found[-1][1] + margin
+        return _windows(waveform[start:end], [(a - start, b - start) for a, b in found])
+
+    def _judge(self, windows: Sequence[Waveform]) -> dict[str, Probabilities]:
+        """The student's and each teacher's probabilities (emotions,), averaged over windows."""
+        trim_db = self.card.trim_db
+        outputs = [
+            self.run(window if trim_db is None else trim_silence(window, trim_db)) for window in windows
         ]
-        # Trimming may have cut off the one sample that was loud: then the rest is judged as it is.
-        outputs = [self.run(window) for window in windows or [waveform]]
         temperatures = {"probabilities": self.card.temperature}  # fitted to the student, not to teachers
         return {
             name.removeprefix("probabilities").removeprefix("_") or "student": self._restricted(
@@ -272,6 +309,22 @@ def _session(
 def _centred(waveform: Waveform) -> Waveform:
     """Without its DC offset: neither what is silent, nor where speech ends, nor the peak may depend on it."""
     return np.asarray(waveform - waveform.mean(dtype=np.float64), dtype=np.float32)
+
+
+def _windows(waveform: Waveform, speech: Sequence[tuple[int, int]] | None = None) -> list[Waveform]:
+    """A waveform (samples,) in equal windows of at most 20 s, without silent ones.
+
+    `speech`, spans of samples, leaves out windows that hold none of it.
+    """
+    num_windows = max(1, -(-len(waveform) // round(WINDOW_S * SAMPLE_RATE)))
+    edges = np.linspace(0, len(waveform), num_windows + 1).round().astype(int).tolist()
+    windows = [
+        waveform[start:end]
+        for start, end in pairwise(edges)
+        if np.abs(waveform[start:end]).max(initial=0.0) >= SILENCE_PEAK
+        and (speech is None or any(first < end and last > start for first, last in speech))
+    ]
+    return windows or [waveform[: edges[1]]]
 
 
 def _name(source: AudioSource) -> str:
