@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +22,27 @@ from silero_vad.sequence_vad import SileroVADSequence
 
 from emodistill.audio import SAMPLE_RATE, Waveform, load
 from emodistill.corpora import read_corpus
-from emodistill.vad import ASSETS, FRAME_SAMPLES, NO_SPEECH, SPEECH_ON, SpeechDetector
+from emodistill.vad import ASSETS, FRAME_SAMPLES, NO_SPEECH, SPEECH_ON, SpeechDetector, spans
 
 CORPORA = ("ravdess", "nemo", "ased")
 RECORDING_S = 30
 SILERO = Path(silero_vad.__file__).parent / "data"
 SILERO_SAMPLES = 512  # of one of its probabilities
-SNR_DB = (None, 10.0, 0.0)
+
+
+class Ours:
+    """The packaged detector."""
+
+    name, threshold = "ours", SPEECH_ON
+
+    def __init__(self) -> None:
+        self.probabilities = SpeechDetector().probabilities
 
 
 class Silero:
     """silero-vad with its probabilities at our frames."""
+
+    name, threshold = "silero-vad", 0.5
 
     def __init__(self) -> None:
         self.model = SileroVADSequence(str(SILERO / "silero_vad_16k_sequence.onnx"))
@@ -75,30 +85,31 @@ def recording(clips: list[Waveform], rng: np.random.Generator) -> tuple[Waveform
 
 
 def coloured(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray:
-    """Noise with a power spectrum of f^-slope: 0 white, 1 pink, 2 brown; a power of 1."""
+    """Noise with a power spectrum of f^-slope: 0 white, 1 pink, 2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum *= np.maximum(np.arange(len(spectrum)), 10.0) ** (-slope / 2)
-    noise = np.fft.irfft(spectrum, samples)
-    return noise / np.sqrt(np.mean(noise**2))
+    return np.fft.irfft(spectrum, samples)
 
 
 def noisy(clean: Waveform, speech: np.ndarray, snr_db: float, noise: np.ndarray) -> Waveform:
     """Noise under a recording; the SNR counts the power of its speech frames alone."""
+    noise = noise / np.sqrt(np.mean(noise**2))
     power = np.mean(clean[: len(speech) * FRAME_SAMPLES].reshape(len(speech), -1)[speech] ** 2)
     mixed = clean + noise * np.sqrt(power / 10 ** (snr_db / 10))
     return (mixed / max(1.0, np.abs(mixed).max())).astype(np.float32)
 
 
 def babble(clips: list[Waveform], rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Eight people at once; a power of 1."""
+    """Eight people at once."""
     out = np.zeros(samples)
     for _ in range(8):
         line = np.concatenate([clips[i] / np.abs(clips[i]).max() for i in rng.integers(0, len(clips), 20)])
         out += np.roll(np.resize(line, samples), rng.integers(samples))
-    return out / np.sqrt(np.mean(out**2))
+    return out
 
 
 def tone(hz: float, time_s: np.ndarray) -> np.ndarray:
+    """A sine at times in seconds."""
     return np.sin(2 * np.pi * hz * time_s)
 
 
@@ -150,80 +161,85 @@ def roc(values: np.ndarray, speech: np.ndarray) -> tuple[float, float, float]:
     return float(np.trapezoid(hits, alarms)), float((alarms[at] + 1 - hits[at]) / 2), threshold
 
 
-def frame_errors(clips: dict[str, list[Waveform]], number: int, judges: dict[str, object]) -> None:
+def frame_errors(clips: dict[str, list[Waveform]], number: int, judges: Sequence[Ours | Silero]) -> None:
     """One row for each condition and judge, over all corpora."""
     rng = np.random.default_rng(0)
-    reference = judges["silero-vad"]
-    recordings = []
-    for corpus in clips:
+    reference = Silero()
+    corpora, recordings, masks = [], [], []
+    for corpus, found in clips.items():
         for _ in range(number):
-            clean, spoken = recording(clips[corpus], rng)
-            recordings.append((corpus, clean, spoken & (reference.probabilities(clean) > 0.5)))
-    speech = np.concatenate([mask for _, _, mask in recordings])
-    print(f"\n{len(recordings)} recordings of {RECORDING_S} s, {speech.mean():.0%} of their frames speech")
-    print(
-        "| noise | SNR | judge | AUC | error at 0.5 | missed | false alarms | equal error | at | by corpus |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+            clean, spoken = recording(found, rng)
+            corpora += [corpus] * len(spoken)
+            recordings.append(clean)
+            masks.append(spoken & (reference.probabilities(clean) > reference.threshold))
+    speech = np.concatenate(masks)
     everyone = [clip for found in clips.values() for clip in found]
-    makers: dict[str, Callable[[int], np.ndarray]] = {
-        "white": lambda n: coloured(rng, n, 0.0),
-        "pink": lambda n: coloured(rng, n, 1.0),
-        "music": lambda n: (lambda x: x / np.sqrt(np.mean(x**2)))(tune(rng, np.arange(n) / SAMPLE_RATE)),
-        "babble": lambda n: babble(everyone, rng, n),
+    noises: dict[str, Callable[[int], np.ndarray]] = {
+        "white": lambda samples: coloured(rng, samples, 0.0),
+        "pink": lambda samples: coloured(rng, samples, 1.0),
+        "music": lambda samples: tune(rng, np.arange(samples) / SAMPLE_RATE),
+        "babble": lambda samples: babble(everyone, rng, samples),
     }
-    for noise, snr_db in [("none", None), *((name, snr) for name in makers for snr in (10.0, 0.0))]:
+    steps = np.arange(0.2, 0.85, 0.1).round(2).tolist()
+    grid: dict[tuple[float, float], list[float]] = {
+        (on, off): [] for on in steps for off in steps if off <= on
+    }
+    print(
+        f"\n{len(recordings)} recordings of {RECORDING_S} s, {speech.mean():.0%} of their frames are speech"
+    )
+    print("| noise | judge | AUC | equal error, at | frame error | missed | false alarms | by corpus |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for noise, snr_db in [("none", 99.0), *((noise, snr) for noise in noises for snr in (10.0, 0.0))]:
         heard = [
-            clean if snr_db is None else noisy(clean, mask, snr_db, makers[noise](len(clean)))
-            for _, clean, mask in recordings
+            clean if noise == "none" else noisy(clean, mask, snr_db, noises[noise](len(clean)))
+            for clean, mask in zip(recordings, masks, strict=True)
         ]
-        for name, judge in judges.items():
-            values = [judge.probabilities(waveform) for waveform in heard]
-            joined = np.concatenate(values)
-            wrong = (joined > SPEECH_ON) != speech
-            auc, equal, at = roc(joined, speech)
-            each = {
-                corpus: np.mean(
-                    np.concatenate(
-                        [
-                            (v > SPEECH_ON) != m
-                            for v, (c, _, m) in zip(values, recordings, strict=True)
-                            if c == corpus
-                        ]
-                    )
-                )
-                for corpus in clips
-            }
-            print(
-                f"| {noise} | {'' if snr_db is None else f'{snr_db:.0f} dB'} | {name} | {auc:.4f} | {wrong.mean():.2%} "
-                f"| {wrong[speech].mean():.2%} | {wrong[~speech].mean():.2%} | {equal:.2%} | {at:.2f} | "
-                + ", ".join(f"{corpus} {value:.2%}" for corpus, value in each.items())
-                + " |",
-                flush=True,
-            )
+        for judge in judges:
+            values = np.concatenate([judge.probabilities(waveform) for waveform in heard])
+            if judge.name == "ours" and noise != "babble" and snr_db >= 10:
+                for on, off in grid:
+                    inside = np.zeros(len(values), dtype=bool)
+                    for start, end in spans(values, on, off, 0.0, 0.0):
+                        inside[start // FRAME_SAMPLES : end // FRAME_SAMPLES] = True
+                    grid[on, off].append(float((inside != speech).mean()))
+            wrong = (values > judge.threshold) != speech
+            auc, equal, at = roc(values, speech)
+            each = {corpus: wrong[np.array(corpora) == corpus].mean() for corpus in clips}
+            row = [
+                noise if noise == "none" else f"{noise} {snr_db:.0f} dB",
+                judge.name,
+                f"{auc:.4f}",
+                f"{equal:.2%}, {at:.2f}",
+                f"{wrong.mean():.2%}",
+                f"{wrong[speech].mean():.2%}",
+                f"{wrong[~speech].mean():.2%}",
+                ", ".join(f"{corpus} {value:.2%}" for corpus, value in each.items()),
+            ]
+            print(f"| {' | '.join(row)} |", flush=True)
+    print("\nframe error with hysteresis, mean over no noise and white, pink and music at 10 dB; least first")
+    for (on, off), errors in sorted(grid.items(), key=lambda item: statistics.mean(item[1]))[:12]:
+        print(f"on {on:.2f}, off {off:.2f}: {statistics.mean(errors):.2%}")
 
 
-def whole_clips(clips: dict[str, list[Waveform]], judges: dict[str, object]) -> None:
-    """How many clips of speech would be called 'no speech', and the lowest maximum of any."""
-    print(f"\nclips whose frames all stay at or below {NO_SPEECH} (false no_speech), of all; lowest maximum")
-    print("| corpus | clips | condition | " + " | ".join(judges) + " |")
+def whole_clips(clips: dict[str, list[Waveform]], judges: Sequence[Ours | Silero]) -> None:
+    """How many clips of speech would be called "no speech", and the lowest maximum of any."""
+    print(f"\nclips without a frame above {NO_SPEECH} (false no_speech); the lowest maximum of a clip")
+    print("| corpus | clips | noise | " + " | ".join(judge.name for judge in judges) + " |")
     print("| --- | --- | --- |" + " --- |" * len(judges))
     for corpus, found in clips.items():
         rng = np.random.default_rng(1)
-        for condition, slope in (("clean", None), ("white 10 dB", 0.0), ("pink 10 dB", 1.0)):
-            heard = found
-            if slope is not None:
-                heard = [noisy(c, loud_frames(c), 10.0, coloured(rng, len(c), slope)) for c in found]
-            highest = {
-                name: np.array([judge.probabilities(c).max() for c in heard])
-                for name, judge in judges.items()
-            }
-            print(
-                f"| {corpus} | {len(found)} | {condition} | "
-                + " | ".join(f"{(v <= NO_SPEECH).sum()}; {v.min():.3f}" for v in highest.values())
-                + " |",
-                flush=True,
-            )
+        for noise, slope in (("none", None), ("white 10 dB", 0.0), ("pink 10 dB", 1.0)):
+            heard = [
+                clip
+                if slope is None
+                else noisy(clip, loud_frames(clip), 10.0, coloured(rng, len(clip), slope))
+                for clip in found
+            ]
+            cells = []
+            for judge in judges:
+                highest = np.array([judge.probabilities(clip).max() for clip in heard])
+                cells.append(f"{(highest <= NO_SPEECH).sum()}; {highest.min():.3f}")
+            print(f"| {corpus} | {len(found)} | {noise} | {' | '.join(cells)} |", flush=True)
 
 
 def loud_frames(clip: Waveform) -> np.ndarray:
@@ -234,26 +250,26 @@ def loud_frames(clip: Waveform) -> np.ndarray:
     return energy >= energy.max() / 100
 
 
-def false_alarms(rounds: int, judges: dict[str, object]) -> None:
+def false_alarms(rounds: int, judges: Sequence[Ours | Silero]) -> None:
     """What sounds that are not speech are taken for, at peaks of 0 to -40 dB."""
     print(
-        f"\nsounds that are not speech: share with a frame above {NO_SPEECH}; share of frames above {SPEECH_ON}"
+        f"\nsounds that are not speech: share with a frame above {NO_SPEECH}; share of frames above threshold"
     )
-    print("| sound | number | " + " | ".join(judges) + " |")
+    print("| sound | number | " + " | ".join(judge.name for judge in judges) + " |")
     print("| --- | --- |" + " --- |" * len(judges))
     rng = np.random.default_rng(2)
-    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    sounds: dict[str, list[Waveform]] = {}
     for _ in range(rounds):
-        for name, sound in no_speech(rng):
-            scaled = (sound / np.abs(sound).max() * 10 ** (-rng.uniform(0, 40) / 20)).astype(np.float32)
-            for judge in judges:
-                found.setdefault(name, {}).setdefault(judge, []).append(judges[judge].probabilities(scaled))
-    for name, by_judge in found.items():
-        row = [
-            f"{np.mean([v.max() > NO_SPEECH for v in values]):.0%}; {np.mean(np.concatenate(values) > SPEECH_ON):.1%}"
-            for values in by_judge.values()
-        ]
-        print(f"| {name} | {len(next(iter(by_judge.values())))} | " + " | ".join(row) + " |", flush=True)
+        for kind, sound in no_speech(rng):
+            scaled = sound / np.abs(sound).max() * 10 ** (-rng.uniform(0, 40) / 20)
+            sounds.setdefault(kind, []).append(scaled.astype(np.float32))
+    for kind, heard in sounds.items():
+        cells = []
+        for judge in judges:
+            values = np.stack([judge.probabilities(waveform) for waveform in heard])
+            taken = (values.max(axis=1) > NO_SPEECH).mean()
+            cells.append(f"{taken:.0%}; {(values > judge.threshold).mean():.1%}")
+        print(f"| {kind} | {len(heard)} | {' | '.join(cells)} |", flush=True)
 
 
 def speed(clips: list[Waveform], rounds: int) -> None:
@@ -300,14 +316,14 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", choices=("dev", "test"), default="test")
-    parser.add_argument("--recordings", type=int, default=40, help="for each corpus")
+    parser.add_argument("--recordings", type=int, default=20, help="for each corpus")
     parser.add_argument("--sounds", type=int, default=30, help="rounds of sounds that are not speech")
     parser.add_argument("--rounds", type=int, default=9, help="of the timing")
     given = parser.parse_args()
     size = len((ASSETS / "vad.onnx").read_bytes())
     print(f"asset: {size / 1000:.0f} kB; {given.split} speakers")
     clips = held_out(given.data, given.split)
-    judges: dict[str, object] = {"ours": SpeechDetector(), "silero-vad": Silero()}
+    judges = (Ours(), Silero())
     speed(clips["ravdess"], given.rounds)
     frame_errors(clips, given.recordings, judges)
     whole_clips(clips, judges)
