@@ -91,7 +91,7 @@ def microphone(device: str | None = None) -> Iterator[Sound]:
                 yield coming.get(timeout=DEAF_S)
             except queue.Empty:
                 raise AudioError(
-                    f"nothing came from '{found['name']}' for {DEAF_S:.0f} s: is it still there?"
+                    f"nothing came from '{found['name']}' for {DEAF_S:g} s: is it still there?"
                 ) from None
 
     with stream:
