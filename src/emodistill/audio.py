@@ -193,7 +193,8 @@ def _media_blocks(
                 yield rate, np.asarray(part.to_ndarray().T, dtype=np.float32)
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise AudioError(
-            f"{name}: cannot be decoded as audio ({error}); expected wav, flac, ogg, opus, mp3, m4a, mp4 or webm"
+            f"{name}: cannot be decoded as audio ({error}); expected wav, flac, ogg, opus, mp3, m4a, mp4 or webm, "
+            "whole and undamaged"
         ) from error
 
 

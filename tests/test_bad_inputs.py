@@ -1,0 +1,258 @@
+"""Whatever audio comes, there is one row for it, the same in Python and on the command line.
+
+Speech is the demo corpus, spoken by a synthesiser. Each input below says what must become of it: an emotion
+close to that of the clean recording, a reason to abstain, or an error that says what is wrong.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from emodistill import cli
+from emodistill.audio import load
+from emodistill.card import read_card, write_card
+from emodistill.demo import CORPUS
+from emodistill.errors import AudioError
+from emodistill.recognizer import Prediction, Recognizer
+
+SPEECH = np.concatenate([load(path) for path in sorted(CORPUS.glob("audio/*/*"))[:2]])
+RNG = np.random.default_rng(0)
+
+
+def wav(path: Path, samples: np.ndarray, rate_hz: int = make.RATE, subtype: str = "PCM_16") -> None:
+    soundfile.write(path, samples, rate_hz, format="WAV", subtype=subtype)
+
+
+def pink(length_s: float) -> np.ndarray:
+    spectrum = np.fft.rfft(RNG.standard_normal(round(length_s * make.RATE)))
+    sound = np.fft.irfft(spectrum / np.sqrt(np.arange(1, len(spectrum) + 1)))
+    return 0.3 * sound / np.abs(sound).max()
+
+
+def music(length_s: float) -> np.ndarray:
+    """Chords of decaying harmonics, half a second each, over a hi-hat."""
+    time = np.arange(round(length_s * make.RATE)) / make.RATE
+    beat = (time // 0.5).astype(int)
+    roots = 220 * 2 ** (np.array([0, 5, 7, 3])[beat % 4] / 12)
+    tones = sum(
+        np.sin(2 * np.pi * harmonic * ratio * roots * time) / harmonic
+        for ratio in (1, 2 ** (4 / 12), 2 ** (7 / 12)) for harmonic in (1, 2, 3)
+    )  # fmt: skip
+    sound = tones * np.exp(-3 * (time % 0.5)) + 0.3 * RNG.standard_normal(len(time)) * np.exp(
+        -40 * (time % 0.25)
+    )
+    return 0.5 * sound / np.abs(sound).max()
+
+
+def cut(path: Path, share: float, **options: Any) -> None:
+    """The first part of a file's bytes."""
+    soundfile.write(path, SPEECH, make.RATE, **options)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: round(len(whole) * share)])
+
+
+def video(path: Path, sound: bool) -> None:
+    """Ten grey pictures, with or without the speech."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format="mp4") as container:
+        pictures = container.add_stream("mpeg4", rate=10)
+        pictures.width = pictures.height = 32
+        pictures.pix_fmt = "yuv420p"
+        voice = container.add_stream("aac", rate=make.RATE, layout="mono") if sound else None
+        for number in range(10):
+            shown = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * number, np.uint8), format="rgb24")
+            container.mux(pictures.encode(shown))
+        container.mux(pictures.encode(None))
+        if voice is not None:
+            frame = av.AudioFrame.from_ndarray(SPEECH[None], format="fltp", layout="mono")
+            frame.sample_rate = make.RATE
+            resampler = av.AudioResampler(format=voice.format, layout="mono", rate=make.RATE)
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                container.mux(voice.encode(part))
+            container.mux(voice.encode(None))
+
+
+def with_sample(value: float) -> np.ndarray:
+    sound = SPEECH.copy()
+    sound[1000] = value
+    return sound
+
+
+Write = Callable[[Path], Any]
+PEAK = float(np.abs(SPEECH).max())
+
+# name -> how it is made, and how far its probabilities may be from those of the clean recording
+HEARD: dict[str, tuple[Write, float]] = {
+    "float.wav": (lambda p: wav(p, SPEECH, subtype="FLOAT"), 1e-6),
+    "quiet.wav": (lambda p: wav(p, 0.01 * SPEECH, subtype="FLOAT"), 1e-2),
+    "offset.wav": (lambda p: wav(p, SPEECH + np.float32(0.9 - PEAK), subtype="FLOAT"), 1e-3),
+    "dead-channel.wav": (
+        lambda p: wav(p, np.stack([np.zeros_like(SPEECH), SPEECH], 1), subtype="FLOAT"), 1e-6),
+    "96-khz-24-bit.wav": (lambda p: wav(p, soxr.resample(SPEECH, make.RATE, 96000), 96000, "PCM_24"), 3e-2),
+    "telephone.wav": (lambda p: wav(p, soxr.resample(SPEECH, make.RATE, 8000), 8000, "ULAW"), 0.5),
+    "clipped.wav": (lambda p: wav(p, np.clip(3 * SPEECH / PEAK, -1, 1)), 0.3),
+    "in-noise.wav": (lambda p: wav(p, SPEECH + 0.02 * PEAK * RNG.standard_normal(len(SPEECH))), 0.3),
+    "video.mp4": (lambda p: video(p, True), 0.2),
+    "cut-off.wav": (lambda p: cut(p, 0.7, format="WAV"), 1.0),
+    "cut-off.mp3": (lambda p: cut(p, 0.7, format="MP3"), 1.0),
+    "cut-off.ogg": (lambda p: cut(p, 0.7, format="OGG"), 1.0),
+}  # fmt: skip
+
+ABSTAINED: dict[str, tuple[Write, str]] = {
+    "silence.wav": (lambda p: wav(p, np.zeros(make.RATE)), "silence"),
+    "offset-alone.wav": (lambda p: wav(p, np.full(make.RATE, 0.3), subtype="FLOAT"), "silence"),
+    "hiss.wav": (
+        lambda p: wav(p, 1e-4 * RNG.standard_normal(make.RATE).clip(-3, 3), subtype="FLOAT"),
+        "silence",
+    ),
+    "white.wav": (lambda p: wav(p, 0.1 * RNG.standard_normal(3 * make.RATE)), "no_speech"),
+    "pink.wav": (lambda p: wav(p, pink(3.0)), "no_speech"),
+    "music.wav": (lambda p: wav(p, music(4.0)), "no_speech"),
+    "10-ms.wav": (lambda p: wav(p, SPEECH[8000:8160]), "too_short"),
+    "one-sample.wav": (lambda p: wav(p, SPEECH[:1]), "too_short"),
+}
+
+REFUSED: dict[str, tuple[Write, str]] = {
+    "nan.wav": (lambda p: wav(p, with_sample(np.nan), subtype="FLOAT"), "holds NaN or Inf samples; repair"),
+    "inf.wav": (lambda p: wav(p, with_sample(-np.inf), subtype="FLOAT"), "holds NaN or Inf samples; repair"),
+    "empty.wav": (lambda p: p.write_bytes(b""), "cannot be decoded as audio"),
+    "header.wav": (lambda p: wav(p, SPEECH[:0]), "holds no samples"),
+    "text.wav": (lambda p: p.write_text("to be or not to be"), "cannot be decoded as audio"),
+    "cut-off.flac": (lambda p: cut(p, 0.7, format="FLAC"), "whole and undamaged"),
+    "silent-film.mp4": (lambda p: video(p, False), "holds no audio stream"),
+    "picture.wav": (
+        lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(RNG.integers(0, 256, 500, np.uint8))),
+        "cannot be decoded as audio|holds no audio stream",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of them, and the clean recording."""
+    folder = tmp_path_factory.mktemp("inputs")
+    wav(folder / "clean.wav", SPEECH)
+    for name, (write, _) in {**HEARD, **ABSTAINED, **REFUSED}.items():
+        write(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model without its temperature, which levels what so small a one says."""
+    folder = tmp_path_factory.mktemp("plain") / "model"
+    shutil.copytree(exported, folder)
+    write_card(read_card(folder).model_copy(update={"temperature": 1.0}), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recognizer(model: Path) -> Recognizer:
+    return Recognizer(model, threads=1)
+
+
+@pytest.fixture
+def rows(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> dict[str, dict[str, Any]]:
+    """What the command line says of the folder, by file name."""
+    command = ["predict", str(folder), "-m", str(model), "-f", "json", "--threads", "1", "--teachers"]
+    monkeypatch.setattr(sys, "argv", ["emodistill", *command])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1, "some were refused"
+    return {Path(row["path"]).name: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_the_command_line_and_python_say_the_same(
+    recognizer: Recognizer, folder: Path, rows: dict[str, dict[str, Any]]
+) -> None:
+    assert set(rows) == {"clean.wav", *HEARD, *ABSTAINED, *REFUSED}
+    for said in recognizer.predict_all(sorted(folder.iterdir())):
+        row = rows[Path(said.path).name]
+        assert row == said.as_dict()
+        explained = [row["emotion"] is not None, row["reason"] is not None, row["error"] is not None]
+        assert sum(explained) == 1
+        assert row["abstained"] == (row["reason"] is not None)
+
+
+@pytest.mark.parametrize("name", HEARD)
+def test_what_can_be_heard_is_judged_as_the_clean_recording_is(
+    recognizer: Recognizer, folder: Path, name: str
+) -> None:
+    clean, said = recognizer.predict(folder / "clean.wav"), recognizer.predict(folder / name)
+    assert said.emotion is not None
+    assert said.probabilities == pytest.approx(clean.probabilities, abs=max(HEARD[name][1], 1e-3))
+
+
+@pytest.mark.parametrize("name", ABSTAINED)
+def test_what_holds_no_speech_is_not_judged(recognizer: Recognizer, folder: Path, name: str) -> None:
+    expected = Prediction(str(folder / name), abstained=True, reason=ABSTAINED[name][1])  # type: ignore[arg-type]
+    assert recognizer.predict(folder / name) == expected
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_by_name(recognizer: Recognizer, folder: Path, name: str) -> None:
+    with pytest.raises(AudioError, match=REFUSED[name][1]) as caught:
+        recognizer.predict(folder / name)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / name}: ")
+    assert "\n" not in message
+    (row,) = recognizer.predict_all([folder / name])
+    assert row == Prediction(str(folder / name), error=message)
+
+
+def test_an_offset_changes_neither_silence_nor_answer(recognizer: Recognizer) -> None:
+    clean = recognizer.predict(SPEECH).probabilities
+    for offset in (-0.3, -0.01, 0.001, 0.1, 0.4):
+        said = recognizer.predict(SPEECH + np.float32(offset)).probabilities
+        assert said == pytest.approx(clean, abs=1e-2)
+        assert recognizer.predict(np.full(make.RATE, offset, np.float32)).reason == "silence"
+        raw = recognizer.probabilities(SPEECH + np.float32(offset))
+        np.testing.assert_allclose(raw, recognizer.probabilities(SPEECH), atol=1e-2)
+
+
+def test_what_was_cut_off_is_judged_as_far_as_it_goes(recognizer: Recognizer, folder: Path) -> None:
+    kept = (len((folder / "cut-off.wav").read_bytes()) - 44) // 2
+    assert 0.6 * len(SPEECH) < kept < 0.8 * len(SPEECH)
+    said = recognizer.predict(folder / "cut-off.wav").probabilities
+    assert said == pytest.approx(recognizer.predict(SPEECH[:kept]).probabilities, abs=1e-3)
+
+
+@pytest.mark.parametrize("damage", ["no model", "no card", "changed model", "another card"])
+def test_a_damaged_model_stops_everything(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], damage: str,
+) -> None:  # fmt: skip
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    network, card = broken / "model.onnx", broken / "card.json"
+    if damage == "no model":
+        network.unlink()
+    elif damage == "no card":
+        card.unlink()
+    elif damage == "changed model":
+        network.write_bytes(network.read_bytes() + b"\0")
+    else:
+        card.write_text(card.read_text().replace('"format": 1', '"format": 9'))
+    monkeypatch.setattr(sys, "argv", ["emodistill", "predict", str(folder), "-m", str(broken), "-f", "json"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    expected = {
+        "no model": "it has no model.onnx", "no card": "it has no card.json",
+        "changed model": "model.onnx' was changed: its SHA-256 is",
+        "another card": "is not a model card of this version: format: Input should be 1",
+    }[damage]  # fmt: skip
+    assert expected in " ".join(err.split())
+    assert "Traceback" not in err
