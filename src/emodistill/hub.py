@@ -9,7 +9,7 @@ from emodistill.errors import MissingExtraError, ModelError
 
 def is_hub_id(text: str) -> bool:
     """Whether this could be the id of a hub repository, "organisation/name"."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None
 
 
 def fetch(repo_id: str, revision: str | None = None) -> Path:

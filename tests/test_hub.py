@@ -1,0 +1,225 @@
+"""Models of the hub, against a small stand-in for its HTTP interface on this machine; nothing leaves it.
+
+What is tested is what huggingface_hub really sends and reads: listing, resolving, downloading, creating a
+repository and committing files. Large-file storage, rights and rate limits of the real hub are not.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import pytest
+
+from emodistill.card import card_markdown, read_card
+from emodistill.errors import MissingExtraError, ModelError
+from emodistill.hub import fetch, is_hub_id, push_to_hub
+from emodistill.recognizer import Recognizer
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories in memory: id -> file name -> bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.created: list[dict[str, Any]] = []
+        self.asked: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_GET(self) -> None:
+        self.server.asked.append(f"{self.command} {self.path}")
+        parts = self.path.split("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            files = self.server.repositories.get("/".join(parts[2:4]))
+            if files is None:
+                return self._missing()
+            if "tree" in parts:
+                found: Any = [
+                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                    for name, data in files.items()
+                ]
+            else:
+                siblings = [{"rfilename": name} for name in files]
+                found = {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": siblings}
+            return self._send(json.dumps(found).encode())
+        data = self.server.repositories.get("/".join(parts[:2]), {}).get("/".join(parts[4:]))
+        if parts[2:3] != ["resolve"] or data is None:
+            return self._missing()
+        return self._send(data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        self.server.asked.append(f"{self.command} {self.path}")
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            self.server.created.append(asked)
+            name = f"{asked['organization']}/{asked['name']}"
+            self.server.repositories.setdefault(name, {})
+            return self._send(json.dumps({"url": f"{self.server.url}/{name}"}).encode())
+        if self.path == "/api/validate-yaml":
+            return self._send(b'{"errors": [], "warnings": []}')
+        parts = self.path.strip("/").split("/")
+        if "preupload" in parts:
+            files = [
+                {"path": item["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for item in json.loads(body)["files"]
+            ]
+            return self._send(json.dumps({"files": files}).encode())
+        if "commit" in parts:
+            for line in body.splitlines():
+                item = json.loads(line)
+                if item["key"] == "file":
+                    data = base64.b64decode(item["value"]["content"])
+                    self.server.repositories["/".join(parts[2:4])][item["value"]["path"]] = data
+            url = f"{self.server.url}/{'/'.join(parts[2:4])}/commit/{COMMIT}"
+            return self._send(json.dumps({"success": True, "commitOid": COMMIT, "commitUrl": url}).encode())
+        return self._missing()
+
+    def _send(self, body: bytes, headers: dict[str, str] | None = None, status: int = 200) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _missing(self) -> None:
+        self._send(b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"}, 404)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def python(code: str, home: Path, endpoint: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run code in a process whose hub is the stand-in."""
+    settings = {
+        "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_stand_in", "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "1" if offline else "0", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **settings},
+    )
+
+
+def test_a_model_is_published_fetched_and_found_again_offline(
+    hub: Hub, exported: Path, manifest: Path, tmp_path: Path
+) -> None:
+    published = python(
+        f"from emodistill.hub import push_to_hub; print(push_to_hub({str(exported)!r}, 'voices/tiny'))",
+        tmp_path / "a", hub.url,
+    )  # fmt: skip
+    assert published.returncode == 0, published.stderr
+    assert published.stdout.strip() == f"{hub.url}/voices/tiny"
+    assert [(item["name"], item.get("private", item.get("visibility"))) for item in hub.created] in (
+        [("tiny", True)], [("tiny", "private")],
+    )  # fmt: skip
+    there = hub.repositories["voices/tiny"]
+    assert set(there) == {"README.md", "card.json", "model.onnx"}
+    assert there["model.onnx"] == (exported / "model.onnx").read_bytes()
+    assert there["README.md"].decode() == card_markdown(read_card(exported))
+
+    there["weights.bin"] = b"nothing that we asked for"
+    wav = manifest.parent / make.read_rows(manifest)[0]["path"]
+    code = (
+        "from emodistill import Recognizer\n"
+        f"said = Recognizer('voices/tiny', threads=1).predict({str(wav)!r})\nprint(said.as_dict())"
+    )
+    expected = str(Recognizer(exported, threads=1).predict(wav).as_dict())
+    fetched = python(code, tmp_path / "b", hub.url)
+    assert (fetched.stdout.strip(), fetched.returncode) == (expected, 0), fetched.stderr
+    assert not any("weights.bin" in line for line in hub.asked)
+    num_asked = len(hub.asked)
+    offline = python(code, tmp_path / "b", hub.url, offline=True)
+    assert (offline.stdout.strip(), len(hub.asked)) == (expected, num_asked), offline.stderr
+
+
+def test_what_the_hub_does_not_have_is_one_line(hub: Hub, exported: Path, tmp_path: Path) -> None:
+    hub.repositories["voices/half"] = {"card.json": b"{}"}
+    for model, offline, message in (
+        ("voices/none", False, "'voices/none' is no folder here, and could not be fetched from the hub ("),
+        ("voices/none", True, "check the name and the network, or give the folder of an exported model"),
+        ("voices/half", False, "is not an exported model: it has no model.onnx"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "emodistill.cli", "predict", "x.wav", "-m", model],
+            capture_output=True, text=True, check=False,
+            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"),
+                 "HF_HUB_OFFLINE": str(int(offline)), "NO_PROXY": "127.0.0.1"},
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert message in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_that_name_comes_first(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "voices").mkdir()
+    (tmp_path / "voices/tiny").symlink_to(exported)
+    monkeypatch.chdir(tmp_path)
+    assert Recognizer("voices/tiny").card == read_card(exported)
+
+
+def test_ids_are_told_from_paths() -> None:
+    assert is_hub_id("voices/tiny-1.0_x")
+    for path in (
+        "tiny",
+        "/voices/tiny",
+        "voices/tiny/",
+        "a/b/c",
+        "./voices",
+        "voices/tiny x",
+        "..",
+        "../tiny",
+    ):
+        assert not is_hub_id(path)
+    with pytest.raises(ModelError, match=r"is not an exported model: it has no card\.json"):
+        Recognizer("./nowhere")
+
+
+def test_without_the_extra_the_error_names_it(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match=r"'a/b' is no folder here, and to fetch.*emodistill\[hub\]"):
+        Recognizer("a/b")
+    with pytest.raises(MissingExtraError, match=r"emodistill\[hub\]"):
+        push_to_hub(exported, "a/b")
+
+
+def test_only_a_whole_model_is_published(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is not an exported model: it has no card\.json"):
+        push_to_hub(tmp_path, "a/b")
+
+
+def test_offline_nothing_is_fetched() -> None:
+    with pytest.raises(ModelError, match="could not be fetched from the hub"):
+        fetch("voices/never-seen")
