@@ -20,7 +20,7 @@ from emodistill.recognizer import Recognizer
 
 HOP_S = 0.5  # from one window to the next
 WINDOW_S = 2.0  # what the model sees at once
-CHANGE_COST = 3.0  # nats of evidence, summed over hops, that a change of emotion must bring
+CHANGE_COST = 1.5  # nats of evidence, summed over hops, that a change must bring (benchmarks/streaming.py)
 SHORTEST_RUN = 2  # hops that an emotion lasts at least where it gives way to another within one stretch
 LONGEST_DOUBT = 16  # hops after which the better course is taken, undecided or not
 FLOOR = 1e-3  # of a probability, so that one window alone cannot rule an emotion out

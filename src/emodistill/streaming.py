@@ -29,7 +29,9 @@ __all__ = [
     "WindowUpdate",
 ]  # fmt: skip
 
-PAUSE_S = 0.26  # a silence as long as this ends a stretch; with the detector's 0.4 s, told within 0.7 s
+PAUSE_S = (
+    0.22  # a silence as long as this ends a stretch; the detector needs up to 0.4 s, the contract is 0.7 s
+)
 SHORTEST_SPEECH_S = 0.2  # less is a click or a breath
 
 
