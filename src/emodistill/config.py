@@ -166,7 +166,10 @@ class StudentConfig(Section):
     width: int = Field(192, ge=8)  # compact alone
     embedding_dim: int = Field(256, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
+    nonlinear: bool = False  # a GELU between embedding and classifier
     probe: float | None = Field(None, ge=0, le=1)  # start from a linear probe (LDA) with this shrinkage
+    init: str | None = None  # start from this model and keep its shape: "bundled", an exported model, or a
+    # checkpoint folder; its training ids are audited
     optim: OptimConfig = OptimConfig()
 
     @model_validator(mode="after")
@@ -175,6 +178,10 @@ class StudentConfig(Section):
             raise ValueError(f"frozen = {self.frozen} is more than layers = {self.layers}")
         if self.probe is not None and not self.frozen:
             raise ValueError("probe needs frozen layers: their states are what the probe is fitted on")
+        if self.probe is not None and self.nonlinear:
+            raise ValueError("a probe is linear: set nonlinear = false, or leave the probe out")
+        if self.probe is not None and self.init is not None:
+            raise ValueError("probe and init both say where to start: give one")
         if self.backbone == "compact" and self.frozen:
             raise ValueError("compact is trained from nothing: frozen must be 0")
         return self

@@ -1,15 +1,19 @@
 """Student -> ONNX: waveform in, probabilities and embeddings out, behind a parity gate.
 
 The front-end is inside the graph. The gate runs the exported model and torch on real utterances of
-0.3 to 20 s, alone and batched, and refuses a model whose probabilities differ by more than 1e-4.
+0.3 to 20 s, alone and batched, and refuses a model whose probabilities differ by more than 1e-4. What
+`precision` then makes of that graph has a gate of its own.
 """
 
+import json
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -20,6 +24,7 @@ from torch.nn import functional as F
 from emodistill.audio import SAMPLE_RATE, Waveform
 from emodistill.card import Card, file_sha256, write_card
 from emodistill.config import TEACHERS, AudioConfig
+from emodistill.console import say, warn
 from emodistill.corpora import Corpus
 from emodistill.corpora.opening import open_corpus
 from emodistill.corpora.terms import data_sources
@@ -28,8 +33,12 @@ from emodistill.evaluation.calibration import card_fields
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
-from emodistill.models.checkpoint import load_checkpoint
+from emodistill.labels import LabelSet
+from emodistill.models.checkpoint import METADATA, TRANSPOSED, describe, load_checkpoint
 from emodistill.models.student import Student
+from emodistill.precision import CHECKED, check_half, check_integer, quantise, store_half
+
+Precision = Literal["fp32", "fp16", "int8"]
 
 TOLERANCE = 1e-4  # largest difference of a probability
 NUM_UTTERANCES = 64  # at least, in the gate
@@ -66,64 +75,161 @@ class Exported(nn.Module):
         )
 
 
-def export_run(run: Path, out: Path, fold: str | None = None) -> Card:
-    """Export the student of a run's fold into a folder with `model.onnx` and `card.json`.
+def export_run(
+    run: Path, out: Path, fold: str | None = None, precision: Precision = "fp32", check: Corpus | None = None
+) -> Card:
+    """Export the student of a run's fold into a folder with `model.onnx`, `card.json` and `README.md`.
 
-    Raises `ModelError` where the run is incomplete or the parity gate fails, with the figures.
+    `check` holds the labelled utterances that int8 is judged by; default: the fold's test utterances. Raises
+    `ModelError` where the run is incomplete or a gate refuses, with the figures.
     """
     source = read_run(run)
     recipe, scores = source.recipe, source.scores
     fold = fold or scores["folds"][0]
     phase = source.final(fold)
-    found = load_checkpoint(phase / "student")
-    assert isinstance(found.model, Student)
-    teachers = [name for name in TEACHERS if name in found.model.heads]
-    classifiers: dict[str, Any] = {
-        name: load_checkpoint(phase / name).model.classifier
-        for name in teachers
-        if (phase / name / "model.json").is_file()
-    }
-    exported = Exported(found.model, classifiers).eval()
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("card.json", "README.md"):  # of an earlier export
-        (out / name).unlink(missing_ok=True)
-    write_onnx(exported, out / "model.onnx")
     corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
-    waveforms = gate_waveforms(corpus, set(ids.test), recipe.audio.max_s)
-    parity = check_parity(exported, out / "model.onnx", waveforms)
-    entry = scores["models"]["student"]
     by_id = {utterance.id: utterance for utterance in corpus}
     splits = {split: [by_id[name] for name in ids.split(split)] for split in ("train", "dev", "test")}
     dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
-    card = Card(
-        name=recipe.name,
-        emotions=found.labels.names,
-        trim_db=recipe.audio.trim_db,
-        sha256=file_sha256(out / "model.onnx"),
-        teachers=tuple(teachers),
-        backbone=_short(recipe.student.backbone),
-        num_parameters=sum(value.numel() for value in found.model.parameters()),
-        corpus=recipe.corpus.name,
-        data=data_sources(splits, recipe.corpus.name),
-        protocol=source.protocol.stamp,
-        fold=fold,
-        scores={
-            split: {m: part["by_fold"][fold][m] for m in ("ua", "wa", "macro_f1")}
-            for split, part in entry.items()
-            if split == "test" or not recipe.protocol.refit  # dev belongs to the weights before the refit
-        },
-        **card_fields(dev, test, recipe.protocol.refit),
-        parity=parity,
-        versions={
-            name: version(name) for name in ("emodistill", "torch", "transformers", "onnx", "onnxruntime")
+    return export_checkpoint(
+        phase / "student",
+        out,
+        corpus,
+        precision,
+        check or Corpus(corpus.name, tuple(splits["test"])),
+        recipe.audio,
+        teachers={name: phase / name for name in TEACHERS if (phase / name / "model.json").is_file()},
+        card={
+            "name": recipe.name,
+            "backbone": _short(recipe.student.backbone),
+            "corpus": recipe.corpus.name,
+            "data": data_sources(splits, recipe.corpus.name),
+            "protocol": source.protocol.stamp,
+            "fold": fold,
+            "scores": {
+                split: {m: part["by_fold"][fold][m] for m in ("ua", "wa", "macro_f1")}
+                for split, part in scores["models"]["student"].items()
+                if split == "test" or not recipe.protocol.refit  # dev belongs to the weights before the refit
+            },
+            **card_fields(dev, test, recipe.protocol.refit),
         },
     )
-    write_card(card, out)
-    return card
 
 
-def write_onnx(model: Exported, path: Path) -> None:
-    """Write the graph, weights inside, batch and length dynamic."""
+def export_checkpoint(
+    folder: Path,
+    out: Path,
+    corpus: Corpus,
+    precision: Precision = "fp32",
+    check: Corpus | None = None,
+    audio: AudioConfig | None = None,
+    teachers: Mapping[str, Path] | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Card:
+    """Export any student's checkpoint folder; no run is needed.
+
+    Args:
+        folder: the student's checkpoint.
+        out: where `model.onnx`, `card.json` and `README.md` go; an earlier export in it is replaced.
+        corpus: real utterances for the parity gate.
+        precision: fp32; fp16, which is storage alone; int8, which also multiplies in integers.
+        check: labelled, held-out utterances, at least 64, that int8 is judged by; default: `corpus`.
+        audio: how the student's recordings were prepared; default: `AudioConfig()`.
+        teachers: checkpoint folders of its teachers, whose classifiers then judge the student's heads.
+        card: what the card should say that the weights do not (name, corpus, protocol, fold, scores, …).
+
+    Raises `ModelError` where a gate refuses, with the figures; then nothing is left in `out`.
+    """
+    found = load_checkpoint(folder)
+    if not isinstance(found.model, Student):
+        raise ModelError(f"'{folder}' holds a {type(found.model).__name__}, expected a student")
+    audio, check = audio or AudioConfig(), check or corpus
+    heads = [name for name in TEACHERS if name in found.model.heads]
+    folders = {name: path for name, path in (teachers or {}).items() if name in heads}
+    classifiers: dict[str, Any] = {
+        name: load_checkpoint(path).model.classifier for name, path in folders.items()
+    }
+    exported = Exported(found.model, classifiers).eval()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("model.onnx", "card.json", "README.md"):  # of an earlier export
+        (out / name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
+        whole = Path(partial) / "fp32.onnx"
+        write_onnx(exported, whole, describe(found.model, found.labels, found.training_ids))
+        waveforms = gate_waveforms(corpus, {utterance.id for utterance in check}, audio.max_s)
+        parity = check_parity(exported, whole, waveforms)
+        exact = {name for name, _ in exported.named_buffers()}  # the front-end's, not learned
+        if precision == "fp32":
+            made, figures = whole, {}
+        elif precision == "fp16":
+            made = whole.with_name("fp16.onnx")
+            store_half(whole, made, exact)
+            figures = check_half(whole, made, waveforms)
+        else:
+            made, figures = _to_int8(whole, exact, *_labelled(check, found.labels, audio))
+        made.replace(out / "model.onnx")
+    made_card = Card(
+        **{
+            "name": folder.name,
+            "backbone": found.model.backbone.kind,
+            "corpus": corpus.name,
+            "protocol": "",
+            "fold": "",
+            "scores": {},
+            **(card or {}),
+            "emotions": found.labels.names,
+            "trim_db": audio.trim_db,
+            "sha256": file_sha256(out / "model.onnx"),
+            "precision": precision,
+            "quantisation": figures,
+            "teachers": tuple(heads),
+            "num_parameters": sum(value.numel() for value in found.model.parameters()),
+            "parity": parity,
+            "versions": {
+                name: version(name) for name in ("emodistill", "torch", "transformers", "onnx", "onnxruntime")
+            },
+        }
+    )
+    write_card(made_card, out)
+    return made_card
+
+
+def _to_int8(
+    whole: Path, exact: Collection[str], waveforms: Sequence[Waveform], labels: Sequence[int]
+) -> tuple[Path, dict[str, float]]:
+    """Quantise convolutions too where the gate lets that pass, else matrix products alone."""
+    made = whole.with_name("int8.onnx")
+    num_convolutions = quantise(whole, made, exact)
+    try:
+        figures = check_integer(whole, made, waveforms, labels)
+    except ModelError as error:
+        if not num_convolutions or len(waveforms) < CHECKED:
+            raise
+        say(f"trying again with {num_convolutions} convolutions left in fp32: {str(error).partition(';')[0]}")
+        num_convolutions = 0
+        quantise(whole, made, exact, convolutions=False)
+        figures = check_integer(whole, made, waveforms, labels)
+    if figures["speed_ratio"] < 1:
+        warn(
+            f"int8 is slower than fp32 here: {figures['int8_ms_per_s']:.2f} against "
+            f"{figures['fp32_ms_per_s']:.2f} ms for a second of audio on one thread"
+        )
+    return made, {**figures, "convolutions": float(num_convolutions)}
+
+
+def _labelled(check: Corpus, labels: LabelSet, audio: AudioConfig) -> tuple[list[Waveform], list[int]]:
+    """The waveforms that the model would hear, and their labels, of utterances with an emotion that it knows."""
+    known = [item for item in check if item.path is not None and item.emotion in labels.names]
+    if len(known) < len(check):
+        warn(f"int8 is judged without {len(check) - len(known)} utterances: no audio, or an unknown emotion")
+    return [conditioned(item, audio) for item in known], [labels.index(str(item.emotion)) for item in known]
+
+
+def write_onnx(model: Exported, path: Path, description: Mapping[str, Any] | None = None) -> None:
+    """Write the graph, weights inside, batch and length dynamic.
+
+    With a description (`models.checkpoint.describe`) the student can be read back and trained further.
+    """
     example = torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1)
     shape = {0: torch.export.Dim("batch", min=1, max=1024), 1: torch.export.Dim.AUTO}
     advice = logging.getLogger(
@@ -144,11 +250,28 @@ def write_onnx(model: Exported, path: Path) -> None:
         )
     advice.setLevel(level)
     assert program is not None
+    _name_transposed(program.model, model)
+    if description is not None:
+        program.model.metadata_props[METADATA] = json.dumps(description, ensure_ascii=False)
     for node in program.model.graph:  # the exporter may call an inner value `embedding` too (WavLM's is)
         for value in node.outputs:
             if value.name in model.outputs and not value.is_graph_output():
                 value.name = f"inner_{value.name}"
     program.save(path, external_data=False)
+
+
+def _name_transposed(exported: Any, model: nn.Module) -> None:
+    """Give the weights that the exporter transposed, and so renamed, their names back, with `TRANSPOSED`."""
+    by_shape: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = defaultdict(list)
+    for name, value in model.state_dict().items():
+        if value.ndim == 2:
+            by_shape[tuple(value.T.shape)].append((name, value.T.numpy()))
+    for weight in list(exported.graph.initializers.values()):
+        array = weight.const_value.numpy() if weight.name.startswith("val_") else np.empty(())
+        for name, value in by_shape[array.shape]:
+            if np.array_equal(array, value) and f"{name}{TRANSPOSED}" not in exported.graph.initializers:
+                weight.name = f"{name}{TRANSPOSED}"
+                break
 
 
 def gate_waveforms(corpus: Corpus, prefer: set[str], max_s: float) -> list[Waveform]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from io import TextIOBase
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -27,7 +28,7 @@ from emodistill.audio import (
     peak_normalise,
     trim_silence,
 )
-from emodistill.card import Card, read_card
+from emodistill.card import BUNDLED, Card, read_card
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 
 if TYPE_CHECKING:
@@ -37,10 +38,9 @@ SHORTEST_S = 0.1  # below this there is nothing to judge
 SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
 WINDOW_S = 20.0  # longer audio is judged window by window
 SPEECH_MARGIN_S = 0.2  # kept on both sides of the speech: a breath, a last consonant
-BUNDLED = Path(__file__).parent / "assets" / "bundled"
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
-AudioSource = str | Path | bytes | BinaryIO | npt.NDArray[Any]
+AudioSource = str | Path | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any]
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -112,11 +112,11 @@ class Recognizer:
         Speech is looked for first: what lies before and after it is cut off, and without any the reason is
         `no_speech`. Over 20 s, windows with speech are judged alone and their probabilities averaged.
 
-        `source` is a path, the bytes of an audio file, an open binary file, or samples (n,) or
-        (n, channels) at `rate_hz`. Raises `AudioError` for audio that cannot be read.
+        `source` is a path, the bytes of an audio file, an open binary file or pipe, or an array of samples
+        (n,) or (n, channels) at `rate_hz`. Raises `AudioError` for audio that cannot be read.
         """
         name = _name(source)
-        waveform = from_samples(source, rate_hz) if isinstance(source, np.ndarray) else load(source)
+        waveform = _decoded(source, rate_hz)
         if len(waveform) < SHORTEST_S * SAMPLE_RATE:
             return Prediction(name, abstained=True, reason="too_short")
         waveform = _centred(waveform)
@@ -304,6 +304,25 @@ def _session(
             f"'{path}' is another model: expected waveform in and probabilities out, got {inputs} and {outputs}"
         )
     return session
+
+
+def _decoded(source: AudioSource, rate_hz: int) -> Waveform:
+    """The waveform (samples,) of any source."""
+    if isinstance(source, np.ndarray):
+        return from_samples(source, rate_hz)
+    if isinstance(source, (str, Path, bytes)):
+        return load(source)
+    if isinstance(source, (bytearray, memoryview)):
+        return load(bytes(source))
+    if isinstance(source, TextIOBase) or not hasattr(source, "read"):
+        raise AudioError(
+            "expected a path, bytes, a file opened in binary mode or a NumPy array, got "
+            f"{type(source).__module__}.{type(source).__qualname__}"
+        )
+    if getattr(source, "closed", False):
+        raise AudioError("expected an open file, got a closed one")
+    seekable = hasattr(source, "seekable") and source.seekable()
+    return load(source if seekable else source.read())  # a pipe has no end to look for its header at
 
 
 def _centred(waveform: Waveform) -> Waveform:

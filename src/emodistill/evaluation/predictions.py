@@ -48,14 +48,17 @@ class Predictions:
 
     def select(self, mask: Sequence[bool]) -> "Predictions":
         """Those where the mask (utterances,) is true."""
-        rows = [index for index, keep in enumerate(mask) if keep]
+        return self.take([index for index, keep in enumerate(mask) if keep])
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Predictions":
+        """These rows, in this order, as often as they are named."""
 
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[index] for index in rows)
 
         return Predictions(
             self.labels, pick(self.utterances), pick(self.folds), pick(self.speakers), pick(self.emotions),
-            self.probabilities[rows],
+            self.probabilities[np.asarray(rows, dtype=np.int64)],
         )  # fmt: skip
 
 

@@ -4,15 +4,19 @@ Nothing is pickled, and loading is strict: a missing, foreign or renamed weight 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from emodistill.card import BUNDLED
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
 from emodistill.labels import LabelSet
@@ -22,6 +26,8 @@ from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import Student
 
 FORMAT = 1
+METADATA = "emodistill"  # the key in an ONNX file's metadata under which the student's description is
+TRANSPOSED = ".T"  # ends the name of a weight that the ONNX file holds transposed
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,7 @@ def save_checkpoint(folder: Path, model: nn.Module, labels: LabelSet, training_i
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors")
-    info = {
-        "format": FORMAT,
-        "emotions": list(labels.names),
-        "versions": {name: version(name) for name in ("emodistill", "torch", "transformers")},
-        **_describe(model),
-        "training_ids": list(training_ids),
-    }
+    info = describe(model, labels, training_ids)
     if isinstance(model, LinguisticTeacher):
         model.tokenizer.save_pretrained(folder)
     partial = folder / "model.partial"
@@ -75,7 +75,63 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(model.eval(), labels, tuple(info["training_ids"]), info)
 
 
-def _describe(model: nn.Module) -> dict[str, Any]:
+def describe(model: nn.Module, labels: LabelSet, training_ids: Sequence[str]) -> dict[str, Any]:
+    """All that must be known of a model but its weights, as plain data."""
+    return {
+        "format": FORMAT,
+        "emotions": list(labels.names),
+        "versions": {name: version(name) for name in ("emodistill", "torch", "transformers")},
+        **_architecture(model),
+        "training_ids": list(training_ids),
+    }
+
+
+def load_initial(where: str) -> Checkpoint:
+    """A model to start from: "bundled", the folder of an exported model, or a checkpoint's."""
+    folder = BUNDLED if where == "bundled" else Path(where)
+    return read_exported(folder) if (folder / "model.onnx").is_file() else load_checkpoint(folder)
+
+
+def read_exported(folder: Path) -> Checkpoint:
+    """The student inside an exported model, its weights back in torch, to be trained further.
+
+    Raises `ModelError` where the file does not say what it was made from, where its weights were quantised,
+    or where the exporter folded some of them into others, as it does with HuBERT and its like.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    path = folder / "model.onnx"
+    exported = onnx.load(path)
+    found = {entry.key: entry.value for entry in exported.metadata_props}.get(METADATA)
+    if found is None:
+        raise ModelError(
+            f"'{path}' does not hold the student's description: export it again to train it further"
+        )
+    info = json.loads(found)
+    info["teachers"] = {
+        k: v for k, v in info["teachers"].items() if not k.endswith("_hidden")
+    }  # not exported
+    labels = LabelSet(tuple(info["emotions"]))
+    model = _rebuild(info, labels, folder)
+    stored = {item.name: item for item in exported.graph.initializer}
+    state = {}
+    for name, value in model.state_dict().items():
+        weight = stored.get(f"student.{name}", stored.get(f"student.{name}{TRANSPOSED}"))
+        if weight is None or not onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).kind == "f":
+            raise ModelError(
+                f"'{path}' holds no floating-point '{name}': start from the checkpoint that it was made from, "
+                "the folder student/ of its run"
+            )
+        array = numpy_helper.to_array(weight).astype(np.float32)
+        state[name] = torch.from_numpy(array.T if weight.name.endswith(TRANSPOSED) else array).view(
+            value.shape
+        )
+    model.load_state_dict(state)
+    return Checkpoint(model.eval(), labels, tuple(info["training_ids"]), info)
+
+
+def _architecture(model: nn.Module) -> dict[str, Any]:
     if isinstance(model, ProsodicTeacher):
         return {"kind": "prosodic", "config": model.config.model_dump(mode="json")}
     if isinstance(model, LinguisticTeacher):

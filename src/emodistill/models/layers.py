@@ -19,6 +19,12 @@ class Output:
     hidden: Tensor | None = None  # (batch, frames, width), the states that are pooled
     mask: Tensor | None = None  # (batch, frames), True = valid; None: all are
 
+    def in_full(self) -> "Output":
+        """The same in single precision: losses are computed so, whatever the model is computed in."""
+        projections = {name: value.float() for name, value in self.projections.items()}
+        hidden = None if self.hidden is None else self.hidden.float()
+        return Output(self.logits.float(), self.embedding.float(), projections, hidden, self.mask)
+
 
 def frame_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
     """Lengths (batch,) in frames -> mask (batch, frames), True = valid; None stays None."""

@@ -48,7 +48,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     def absolute(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
             return {key: absolute(item, key) for key, item in value.items()}
-        local = name in names and isinstance(value, str) and value not in ("compact", "scratch")
+        local = name in names and isinstance(value, str) and value not in ("compact", "scratch", "bundled")
         return str(Path(value).resolve()) if local and Path(value).exists() else value
 
     return Recipe.model_validate(absolute(recipe.model_dump()))

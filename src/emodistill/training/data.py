@@ -47,7 +47,19 @@ def size_of(utterance: Utterance) -> float:
     return utterance.path.stat().st_size if whole else duration_s(utterance) * SAMPLE_RATE * 2
 
 
-HELD_BYTES = 512 * 2**20  # of waveforms that a source keeps in memory instead of making them again
+HELD_BYTES = 2 * 2**30  # of waveforms that a source keeps in memory instead of making them again
+
+
+class Held(dict[tuple[int, int], Tensor]):
+    """Waveforms by (utterance, view), as many as fit into `HELD_BYTES`."""
+
+    free = HELD_BYTES
+
+    def keep(self, key: tuple[int, int], made: Tensor) -> None:
+        """Hold a waveform, if there is room for it."""
+        if made.nbytes <= self.free:
+            self[key] = made
+            self.free -= made.nbytes
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class WaveformSource:
     audio: AudioConfig
     augment: AugmentConfig
     seed: int
-    held: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    held: Held = field(default_factory=Held)
 
     def __call__(self, index: int, epoch: int) -> Tensor:
         name = self.utterances[index].id
@@ -77,8 +89,8 @@ class WaveformSource:
         padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
         made = torch.from_numpy(padded)
         comes_again = view == 0 or self.augment.views > 0
-        if comes_again and sum(item.nbytes for item in self.held.values()) < HELD_BYTES:
-            self.held[index, view] = made
+        if comes_again:
+            self.held.keep((index, view), made)
         return made
 
     def size(self, index: int) -> float:
@@ -198,7 +210,7 @@ def collate(examples: Sequence[dict[str, Any]]) -> Batch:
         torch.tensor([example["index"] for example in examples]),
         {name: _collate_targets([example["targets"][name] for example in examples])
          for name in examples[0]["targets"]},
-        None if examples[0]["possible"] is None else torch.stack([example["possible"] for example in examples]),
+        None if examples[0].get("possible") is None else torch.stack([e["possible"] for e in examples]),
     )  # fmt: skip
 
 

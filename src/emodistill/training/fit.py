@@ -82,7 +82,7 @@ class Learner(lightning.LightningModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss of a batch, and their sum as `loss`."""
-        output = self.model(batch.inputs, batch.lengths)
+        output = self.model(batch.inputs, batch.lengths).in_full()
         hard = hard_label_loss(
             output.logits, batch.labels, self.class_weights, self.optim.label_smoothing, batch.possible
         )

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, CorpusError, ModelError
 from emodistill.features import ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
 from emodistill.labels import LabelSet
-from emodistill.models.backbones import load_backbone
-from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.backbones import Backbone, load_backbone
+from emodistill.models.checkpoint import load_initial
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
 from emodistill.models.student import Student, Suffix
@@ -44,8 +44,11 @@ class Stage(ABC):
         return None
 
     @abstractmethod
-    def create(self, train: Sequence[Utterance]) -> nn.Module:
-        """A new model; what it takes from data (statistics, words) comes from `train` alone."""
+    def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
+        """A new model; what it takes from data (statistics, words) comes from `train` alone.
+
+        `initial` is the model whose weights it is about to be given, where there is one.
+        """
 
     @abstractmethod
     def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
@@ -61,10 +64,10 @@ class Stage(ABC):
 
     def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
         """A new model, and the ids that its initial weights were trained on."""
-        model = self.create(train)
         if self.init is None:
-            return model, ()
-        found = load_checkpoint(Path(self.init))
+            return self.create(train), ()
+        found = load_initial(self.init)
+        model = self.create(train, found.model)
         if type(found.model) is not type(model):
             raise ConfigError(
                 f"{self.name}.init: '{self.init}' is a {type(found.model).__name__}, "
@@ -93,7 +96,7 @@ class ProsodicStage(Stage):
     def init(self) -> str | None:
         return self.recipe.prosodic.init
 
-    def create(self, train: Sequence[Utterance]) -> nn.Module:
+    def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         model = ProsodicTeacher(self.recipe.prosodic, self.num_classes)
         model.set_normalisation(*statistics(self._llds(train)))
         return model
@@ -124,7 +127,7 @@ class LinguisticStage(Stage):
     def uses(self, utterance: Utterance) -> bool:
         return bool(utterance.transcript)
 
-    def create(self, train: Sequence[Utterance]) -> nn.Module:
+    def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         words = [utterance.transcript for utterance in train if utterance.transcript]
         return LinguisticTeacher.create(self.recipe.linguistic, self.num_classes, words)
 
@@ -152,7 +155,16 @@ class SpeechStage(Stage):
     def optim(self) -> OptimConfig:
         return self.config.optim
 
-    def create(self, train: Sequence[Utterance]) -> nn.Module:
+    @property
+    def init(self) -> str | None:
+        return self.config.init
+
+    def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
+        if isinstance(initial, Student):  # its shape decides; how it is trained is the recipe's
+            kept = {name: getattr(self.config, name) for name in ("dropout", "frozen", "optim", "init")}
+            config = StudentConfig.model_validate({**initial.config.model_dump(), **kept})
+            backbone: Backbone = deepcopy(initial.backbone)
+            return Student(backbone, config, self.num_classes, self.heads)
         backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
         return Student(backbone, self.config, self.num_classes, self.heads)
 

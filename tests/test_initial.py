@@ -1,0 +1,81 @@
+"""A student that starts from another model: exported, or a checkpoint, with other emotions to learn."""
+
+import json
+from pathlib import Path
+
+import factories as make
+import onnx
+import pytest
+import torch
+
+from emodistill.corpora import read_manifest, write_manifest
+from emodistill.corpora.opening import pooled
+from emodistill.errors import ConfigError, LeakError, ModelError
+from emodistill.models.checkpoint import METADATA, load_checkpoint, load_initial, read_exported
+from emodistill.models.student import Student
+from emodistill.training.crossval import crossval
+
+
+def test_an_exported_student_is_read_back_whole(exported: Path, run: Path) -> None:
+    found = read_exported(exported)
+    original = load_checkpoint(next(run.glob("fold-*")) / "refit/student")
+    assert found.labels == original.labels
+    assert found.training_ids == original.training_ids
+    state = found.model.state_dict()
+    assert state.keys() == original.model.state_dict().keys()
+    for name, value in original.model.state_dict().items():
+        torch.testing.assert_close(state[name], value, atol=0, rtol=0)
+
+
+def test_a_student_starts_from_an_exported_one_and_learns_other_emotions(
+    exported: Path, tmp_path: Path
+) -> None:
+    same = make.corpus_folder(tmp_path / "corpus", emotions=("happy", "neutral", "sad"), each=2)
+    still = {**make.OPTIM, "epochs": 1, "lr": 1e-9}
+    with pytest.raises(LeakError, match="the initial student teacher was trained on held-out utterances"):
+        crossval(make.recipe(same, student={"init": str(exported)}), tmp_path / "leak", limit=1)
+    listed = tmp_path / "new.csv"
+    write_manifest(pooled("new", [read_manifest(same)]), listed)  # other ids: other recordings
+    recipe = make.recipe(
+        listed, protocol={"refit": False}, augment={"views": 1, "noise_snr_db": None},
+        distillation={"teachers": []},
+        student={"init": str(exported), "width": 64, "layers": 3, "optim": still},
+    )  # fmt: skip
+    crossval(recipe, tmp_path / "run", limit=1)
+    made = load_checkpoint(next((tmp_path / "run").glob("fold-*")) / "select/student")
+    assert isinstance(made.model, Student)
+    assert made.labels.names == ("happy", "sad", "neutral")
+    assert made.model.classifier.out_features == 3
+    before = read_exported(exported)
+    assert set(before.training_ids) < set(made.training_ids), "what it once learned from stays on record"
+    for name, value in before.model.state_dict().items():  # its own shape, not the recipe's; barely moved
+        if name.startswith("backbone."):
+            torch.testing.assert_close(made.model.state_dict()[name], value, atol=1e-4, rtol=0)
+
+
+def test_what_cannot_be_started_from_is_named(exported: Path, manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is not a complete checkpoint: it has no model\.json"):
+        load_initial(str(tmp_path))
+    model = onnx.load(exported / "model.onnx")
+    for weight in model.graph.initializer:
+        if weight.name == "student.classifier.weight":
+            weight.name = "folded_away"
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(
+        ModelError, match=r"holds no floating-point 'classifier\.weight': start from the checkpoint"
+    ):
+        read_exported(tmp_path)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="does not hold the student's description: export it again"):
+        read_exported(tmp_path)
+    with pytest.raises(ConfigError, match="probe and init both say where to start"):
+        make.recipe(manifest, student={"backbone": "x", "frozen": 1, "probe": 0.5, "init": "bundled"})
+
+
+def test_the_description_is_in_the_file(exported: Path) -> None:
+    (entry,) = (item for item in onnx.load(exported / "model.onnx").metadata_props if item.key == METADATA)
+    info = json.loads(entry.value)
+    assert info["kind"] == "student"
+    assert info["emotions"] == ["angry", "sad"]
+    assert info["training_ids"]
