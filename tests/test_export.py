@@ -6,27 +6,35 @@ from typing import Any
 
 import factories as make
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from emodistill import export as export_module
+from emodistill.audio import load
 from emodistill.card import read_card
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError
+from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.export import (
     NUM_UTTERANCES,
     TOLERANCE,
     Exported,
     check_parity,
+    export_checkpoint,
     export_run,
     gate_waveforms,
     write_onnx,
 )
+from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.layers import CosineClassifier
+from emodistill.precision import check_half, quantise, store_half
+from emodistill.recognizer import Recognizer
 
 GATE = [make.speech(length_s, 120 + 9 * i, seed=i) for i, length_s in enumerate((0.3, 0.7, 1.0, 1.9, 4.0))]
 
@@ -72,6 +80,25 @@ def test_every_backbone_exports_to_the_same_numbers(
         np.testing.assert_allclose(
             session.run(None, {"waveform": short})[0], exported(torch.from_numpy(short))[0], atol=1e-4
         )
+
+    exact = {name for name, _ in exported.named_buffers()}
+    half, integer, plain = (tmp_path / f"{name}.onnx" for name in ("half", "integer", "plain"))
+    store_half(path, half, exact)
+    assert half.stat().st_size < path.stat().st_size
+    assert check_half(path, half, GATE)["difference"] > 0
+    convolutions = quantise(path, integer, exact)
+    assert convolutions == {"compact": 2, "whisper": 2}.get(name, 6), "all but the one over the waveform"
+    assert quantise(path, plain, exact, convolutions=False) == 0
+    for made in (integer, plain):
+        operators = [node.op_type for node in onnx.load(made).graph.node]
+        assert operators.count("MatMulInteger") > 2
+        assert "Erf" not in operators
+        for waveform in (*GATE, short[0]):
+            moved = session_of(made).run(None, {"waveform": waveform[None]})
+            whole = session.run(None, {"waveform": waveform[None]})
+            assert [value.shape for value in moved] == [value.shape for value in whole]
+            assert np.abs(moved[0] - whole[0]).max() < 0.05
+            assert (moved[1] * whole[1]).sum() > 0.97, "the embedding points the same way"
 
 
 def test_the_card_says_what_the_model_is(exported: Path, run: Path) -> None:
@@ -165,7 +192,7 @@ def test_a_graph_that_differs_from_torch_is_refused(what: str, tmp_path: Path) -
 def test_a_refused_export_leaves_no_card(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = export_module.write_onnx
 
-    def broken(model: Exported, path: Path) -> None:
+    def broken(model: Exported, path: Path, description: Any = None) -> None:
         bias = model.student.classifier.bias
         with torch.no_grad():
             before = bias.clone()
@@ -180,6 +207,111 @@ def test_a_refused_export_leaves_no_card(run: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(ModelError, match="Nothing was exported"):
         export_run(run, out)
     assert list(out.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 72 labelled utterances, and one of an emotion that the run does not know."""
+    folder = tmp_path_factory.mktemp("many")
+    path = make.corpus_folder(folder, each=6)
+    rows = make.read_rows(path)
+    return make.write_rows(path, [*rows, {**rows[0], "id": "other", "emotion": "bored"}])
+
+
+def test_half_storage_is_smaller_and_says_the_same(run: Path, exported: Path, tmp_path: Path) -> None:
+    card = export_run(run, tmp_path / "half", precision="fp16")
+    assert read_card(tmp_path / "half") == card
+    assert (card.precision, card.quantisation["agreement"]) == ("fp16", 1)
+    assert 0 < card.quantisation["difference"] <= 1e-2
+    assert card.parity == read_card(exported).parity
+    assert {entry.name for entry in (tmp_path / "half").iterdir()} == {"card.json", "model.onnx", "README.md"}
+    assert (tmp_path / "half/model.onnx").stat().st_size < (exported / "model.onnx").stat().st_size
+    recognizers = Recognizer(exported), Recognizer(tmp_path / "half")
+    for waveform in GATE:
+        one, two = (recognizer.predict(waveform) for recognizer in recognizers)
+        assert one.emotion == two.emotion
+        assert one.confidence == pytest.approx(two.confidence, abs=1e-2)
+
+
+def test_int8_is_judged_by_a_manifest_and_runs(
+    run: Path, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = export_run(run, tmp_path, precision="int8", check=read_manifest(many))
+    assert "without 1 utterances" in capsys.readouterr().err
+    figures = card.quantisation
+    assert card.precision == "int8"
+    assert (figures["utterances"], figures["convolutions"]) == (72, 2)
+    assert figures["agreement"] >= 0.98
+    assert figures["ua_fp32"] - figures["ua_int8"] <= 0.01
+    assert min(figures["fp32_ms_per_s"], figures["int8_ms_per_s"]) > 0
+    labels = LabelSet(card.emotions)
+    corpus = [utterance for utterance in read_manifest(many) if utterance.emotion in labels.names]
+    said = [Recognizer(tmp_path).probabilities(load(item.path)) for item in corpus if item.path]
+    right = unweighted_accuracy(
+        [labels.index(str(item.emotion)) for item in corpus], [int(row.argmax()) for row in said]
+    )
+    assert figures["ua_int8"] == pytest.approx(right), "the gate hears what the Recognizer hears"
+
+
+def test_int8_needs_enough_to_be_judged_by(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"at least 64 labelled, held-out utterances, got 12: name a manifest"
+    ):
+        export_run(run, tmp_path, precision="int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["convolutions", "everything"])
+def test_int8_that_says_something_else_is_refused(
+    broken: str, run: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def spoilt(source: Path, out: Path, exact: Any, convolutions: bool = True) -> int:
+        made = quantise(source, out, exact, convolutions)
+        if convolutions or broken == "everything":
+            model = onnx.load(out)
+            weight = next(w for w in model.graph.initializer if w.name.endswith("student.classifier.weight"))
+            weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
+            onnx.save(model, out)
+        return made
+
+    monkeypatch.setattr(export_module, "quantise", spoilt)
+    check = read_manifest(many)
+    if broken == "everything":
+        with pytest.raises(
+            ModelError, match=r"int8 changes UA from \d.* of 72 utterances .*Nothing was exported"
+        ):
+            export_run(run, tmp_path, precision="int8", check=check)
+        assert list(tmp_path.iterdir()) == []
+    else:
+        card = export_run(run, tmp_path, precision="int8", check=check)
+        assert card.quantisation["convolutions"] == 0
+        assert "trying again with 2 convolutions left in fp32: int8 changes UA" in capsys.readouterr().err
+        assert onnx.load(tmp_path / "model.onnx").graph.node, "the second try is what was kept"
+        kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+        assert kinds.count("Conv") == 4, "DFT, two strided, one depthwise"
+
+
+def test_a_checkpoint_is_exported_without_a_run(run: Path, many: Path, tmp_path: Path) -> None:
+    checkpoint = run / "fold-1/refit/student"
+    card = export_checkpoint(checkpoint, tmp_path / "out", read_manifest(many), card={"name": "mine"})
+    assert (card.name, card.backbone, card.precision, card.teachers) == (
+        "mine", "compact", "fp32", ("prosodic", "linguistic"),
+    )  # fmt: skip
+    assert (card.scores, card.parity["utterances"] >= 64) == ({}, True)
+    assert Recognizer(tmp_path / "out").predict(GATE[2]).emotion in make.EMOTIONS
+    with pytest.raises(ModelError, match="holds a ProsodicTeacher, expected a student"):
+        export_checkpoint(run / "fold-1/refit/prosodic", tmp_path / "x", read_manifest(many))
+
+
+def test_export_on_the_command_line(run: Path, many: Path, tmp_path: Path) -> None:
+    from emodistill.cli import app
+
+    given = ["export", str(run), "-o", str(tmp_path / "m"), "--precision", "int8", "--check", str(many)]
+    found = CliRunner().invoke(app, given)
+    assert found.exit_code == 0, found.output
+    assert "of 72 utterances the same emotion at" in " ".join(found.output.split())
+    assert read_card(tmp_path / "m").precision == "int8"
 
 
 def test_export_names_an_unknown_fold_and_an_unfinished_run(run: Path, tmp_path: Path) -> None:
