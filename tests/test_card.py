@@ -27,7 +27,7 @@ FULL = Card.model_validate(
         "data": [{"name": "ravdess", "licence": "CC BY-NC-SA 4.0", "language": "en",
                   "utterances": {"train": 960, "dev": 240}, "url": "https://doi.org/10.5281/zenodo.1188976"},
                  {"name": "norsk", "language": "no", "utterances": {"test": 7}}],
-        "scores": {"ravdess/test": {"ua": 0.645, "ua_low": 0.61, "ua_high": 0.68, "macro_f1": 0.6}},
+        "scores": {"ravdess/test": {"utterances": 240, "speakers": 4, "ua": 0.645, "ua_low": 0.61, "ua_high": 0.68, "macro_f1": 0.6}},
         "licence": "CC-BY-NC-SA-4.0", "limits": "Only acted speech.",
     }
 )  # fmt: skip
@@ -66,8 +66,8 @@ def test_the_page_says_everything() -> None:
         "# full", "distilled from a prosodic teacher", "0.45 M parameters, backbone `compact`, stored in int8",
         "Emotions: angry and sad.", "silence 35 dB below", FULL.intended_use, "Only acted speech.",
         "| [ravdess](https://doi.org/10.5281/zenodo.1188976) | en | 960 | 240 | 0 | CC BY-NC-SA 4.0 |",
-        "| norsk | no | 0 | 0 | 7 | not stated |", "| ravdess/test | UA | 64.5 | 61.0 … 68.0 |",
-        "| ravdess/test | MACRO-F1 | 60.0 |  |", "a temperature of 1.700. Fitted on the 240 dev utterances",
+        "| norsk | no | 0 | 0 | 7 | not stated |", "| ravdess/test | 240 | 4 | UA | 64.5 | 61.0 … 68.0 |",
+        "| ravdess/test | 240 | 4 | MACRO-F1 | 60.0 |  |", "a temperature of 1.700. Fitted on the 240 dev utterances",
         "| ece_before | 0.12 |", "| 0.620 | 50 | 83.0 |", "at most 9.5e-07 over 64 utterances",
         "- agreement: 0.99", "emodistill 0.1.0", "0" * 64,
     ):  # fmt: skip

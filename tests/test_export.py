@@ -112,6 +112,9 @@ def test_the_card_says_what_the_model_is(exported: Path, run: Path) -> None:
     assert card.num_parameters == sum(value.numel() for value in student.parameters())
     assert card.protocol == scores["protocol"]
     assert card.scores["test"]["ua"] == scores["models"]["student"]["test"]["by_fold"][fold]["ua"]
+    found = card.scores["test"]
+    assert found["ua_low"] <= found["ua"] <= found["ua_high"]
+    assert (found["utterances"], found["speakers"]) == (12, 2)
     assert card.parity["utterances"] >= 36  # all different: a small corpus is not counted twice
     assert max(card.parity["alone"], card.parity["batched"]) <= card.parity["tolerance"] == 1e-4
     assert {entry.name for entry in exported.iterdir()} == {"README.md", "card.json", "model.onnx"}

@@ -187,16 +187,20 @@ def _scores(card: Card) -> str:
     parts = []
     for split, values in card.scores.items():
         for measure, value in values.items():
-            if measure.endswith(("_low", "_high")):
+            if measure.endswith(("_low", "_high")) or measure in ("utterances", "speakers"):
                 continue
             low, high = values.get(f"{measure}_low"), values.get(f"{measure}_high")
             interval = "" if low is None or high is None else f"{100 * low:.1f} … {100 * high:.1f}"
-            parts.append([split, measure.upper().replace("_", "-"), f"{100 * value:.1f}", interval])
+            counts = [
+                f"{values[count]:.0f}" if count in values else "–" for count in ("utterances", "speakers")
+            ]
+            parts.append([split, *counts, measure.upper().replace("_", "-"), f"{100 * value:.1f}", interval])
     if not parts:
         return ""
     return (
         "## Scores\n\nOf these very weights, in %. UA is mean per-class recall, WA is accuracy; an interval is the "
-        "95 % one.\n\n" + _table(["on", "measure", "value", "interval"], parts)
+        "95 % one, by bootstrap over speakers, and too narrow where they are few.\n\n"
+        + _table(["on", "utterances", "speakers", "measure", "value", "interval"], parts)
     )
 
 

@@ -25,12 +25,13 @@ from emodistill.audio import SAMPLE_RATE, Waveform
 from emodistill.card import Card, file_sha256, write_card
 from emodistill.config import TEACHERS, AudioConfig
 from emodistill.console import say, warn
-from emodistill.corpora import Corpus
+from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.opening import open_corpus
 from emodistill.corpora.terms import data_sources
 from emodistill.errors import ModelError
 from emodistill.evaluation.calibration import card_fields
-from emodistill.evaluation.predictions import read_predictions
+from emodistill.evaluation.compare import MEASURES, interval
+from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
 from emodistill.labels import LabelSet
@@ -84,8 +85,8 @@ def export_run(
     `ModelError` where the run is incomplete or a gate refuses, with the figures.
     """
     source = read_run(run)
-    recipe, scores = source.recipe, source.scores
-    fold = fold or scores["folds"][0]
+    recipe = source.recipe
+    fold = fold or source.scores["folds"][0]
     phase = source.final(fold)
     corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
     by_id = {utterance.id: utterance for utterance in corpus}
@@ -107,13 +108,30 @@ def export_run(
             "protocol": source.protocol.stamp,
             "fold": fold,
             "scores": {
-                split: {m: part["by_fold"][fold][m] for m in ("ua", "wa", "macro_f1")}
-                for split, part in scores["models"]["student"].items()
-                if split == "test" or not recipe.protocol.refit  # dev belongs to the weights before the refit
+                **_scored("test", test, splits["test"]),
+                # After a refit dev is no longer held out, and its scores are of the weights before.
+                **({} if recipe.protocol.refit else _scored("dev", dev, splits["dev"])),
             },
             **card_fields(dev, test, recipe.protocol.refit),
         },
     )
+
+
+def _scored(split: str, table: Predictions, utterances: Sequence[Utterance]) -> dict[str, dict[str, float]]:
+    """Scores with intervals of a split, and of each corpus in it where there are several."""
+    corpora = {utterance.id: utterance.corpus for utterance in utterances}
+    parts = {split: table}
+    for corpus in sorted({name or "" for name in corpora.values()}) if len(set(corpora.values())) > 1 else ():
+        parts[f"{corpus}/{split}"] = table.select([corpora[name] == corpus for name in table.utterances])
+    found: dict[str, dict[str, float]] = {}
+    for name, part in parts.items():
+        found[name] = {"utterances": float(len(part)), "speakers": float(len(set(part.speakers)))}
+        for measure, of in MEASURES.items():
+            low, high = interval(part, lambda rows, of=of: of(rows.truth, rows.predicted))  # type: ignore[misc]
+            value = of(part.truth, part.predicted)
+            found[name] |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
+        found[name]["macro_f1"] = part.scores().macro_f1
+    return found
 
 
 def export_checkpoint(
