@@ -5,8 +5,10 @@ close to that of the clean recording, a reason to abstain, or an error that says
 """
 
 import json
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,43 @@ def test_what_was_cut_off_is_judged_as_far_as_it_goes(recognizer: Recognizer, fo
     assert 0.6 * len(SPEECH) < kept < 0.8 * len(SPEECH)
     said = recognizer.predict(folder / "cut-off.wav").probabilities
     assert said == pytest.approx(recognizer.predict(SPEECH[:kept]).probabilities, abs=1e-3)
+
+
+def test_what_is_no_audio_source_is_named(recognizer: Recognizer, folder: Path) -> None:
+    with (folder / "clean.wav").open("rb") as closed:
+        pass
+    with (folder / "text.wav").open(encoding="utf-8") as text:
+        for source, message in (
+            ([0.1, 0.2], r"expected a path, bytes, .* got builtins\.list"),
+            (None, r"got builtins\.NoneType"),
+            (text, r"a file opened in binary mode .* got _io\.TextIOWrapper"),
+            (closed, "got a closed one"),
+            (np.zeros((2, 16000)), r"got shape \(2, 16000\); channels come last: transpose it"),
+            (np.zeros((2, 2, 2)), r"expected samples \(n,\) or \(n, channels\), got shape \(2, 2, 2\)"),
+            (np.array(["a"]), "expected integer or float samples"),
+        ):
+            with pytest.raises(AudioError, match=message):
+                recognizer.predict(source)  # type: ignore[arg-type]
+            (row,) = recognizer.predict_all([source])  # type: ignore[list-item]
+            assert row.error is not None
+
+
+def test_pipes_and_buffers_are_read(recognizer: Recognizer, folder: Path) -> None:
+    data = (folder / "clean.wav").read_bytes()
+    expected = recognizer.predict(data)
+    assert expected.emotion is not None
+    out, into = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(into, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(out, "rb") as pipe:
+        assert recognizer.predict(pipe) == expected
+    writer.join()
+    assert recognizer.predict(bytearray(data)) == recognizer.predict(memoryview(data)) == expected
 
 
 @pytest.mark.parametrize("damage", ["no model", "no card", "changed model", "another card"])

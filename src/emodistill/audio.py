@@ -18,6 +18,7 @@ SAMPLE_RATE = 16_000  # samples per second
 FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
+MOST_CHANNELS = 128
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
 
@@ -239,6 +240,11 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
         raise AudioError(f"{name}: expected samples (n,) or (n, channels), got shape {array.shape}")
+    if array.shape[1] > MOST_CHANNELS:  # (channels, n) would else be heard as a few samples
+        raise AudioError(
+            f"{name}: expected samples (n,) or (n, channels) with at most {MOST_CHANNELS} channels, got shape "
+            f"{array.shape}; channels come last: transpose it"
+        )
     if not np.isfinite(array).all():
         raise AudioError(f"{name}: holds NaN or Inf samples; repair or re-encode it")
     return array
