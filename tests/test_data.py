@@ -30,8 +30,8 @@ from emodistill.training.data import (
     loader,
     view_of,
 )
-from emodistill.training.stages import cached_states, fit_probe
-from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden
+from emodistill.training.stages import cached_states, fit_probe, standardise
+from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden, slowed
 
 AUGMENT = AugmentConfig(views=3, noise_snr_db=(5.0, 20.0), noise_probability=1.0)
 
@@ -221,10 +221,13 @@ def test_a_probe_is_linear_discriminant_analysis(
         backbone, StudentConfig(backbone="x", frozen=2, probe=0.3, embedding_dim=8), classes, {}
     ).eval()
     source = cached_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
-    fit_probe(made, source, emotions, 0.3)
+    pooled = standardise(made, source)
+    fit_probe(made, pooled, emotions, 0.3)
     rows = [made.statistics(source.at_view(index, view).float()) for view in (0, 1) for index in range(15)]
     x = torch.stack(rows)
     z = ((x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)).double().numpy()
+    torch.testing.assert_close(pooled.double(), torch.from_numpy(z))
+    torch.testing.assert_close(made.norm(x), pooled)
     probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(z, emotions * 2)
     said = [made.suffix(source.at_view(index, 0).float()[None], None).logits[0] for index in range(15)]
     names = LabelSet.of(emotions).names
@@ -232,6 +235,28 @@ def test_a_probe_is_linear_discriminant_analysis(
 
 
 # --- targets -------------------------------------------------------------------------------------
+
+
+def test_hidden_states_are_averaged_down_to_25_a_second() -> None:
+    states = torch.arange(100.0)[:, None].repeat(1, 2)
+    slow = slowed(states, 2.0)  # 50 a second
+    torch.testing.assert_close(slow, torch.arange(0.5, 100, 2)[:, None].repeat(1, 2))
+    torch.testing.assert_close(slowed(states, 4.0), states)
+    torch.testing.assert_close(slowed(states[:1], 0.02), states[:1])
+
+
+def test_packed_hidden_states_are_standardised_over_all_frames() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 500.0])  # as transformers have them
+    states = [[100 + scale * torch.randn(n, 2, generator=generator) for n in (40, 60)] for _ in range(3)]
+    packed, offsets = pack_hidden(states)
+    assert packed.dtype == torch.float16
+    torch.testing.assert_close(packed.float().mean(dim=0), torch.zeros(2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(packed.float().std(dim=0), torch.ones(2), atol=1e-2, rtol=0)
+    start, end = offsets[1, 1].tolist()
+    everything = torch.cat([item for row in states for item in row])
+    expected = (states[1][1] - everything.mean(dim=0)) / everything.std(dim=0)
+    torch.testing.assert_close(packed[start:end].float(), expected, atol=5e-3, rtol=0)
 
 
 def some_targets(hidden: bool = False) -> TeacherTargets:

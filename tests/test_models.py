@@ -306,7 +306,8 @@ def test_probe_is_the_students_first_answer(models: dict[str, Path]) -> None:
     dim = student.embed.in_features
     mean, std = torch.randn(dim, generator=generator), 1 + torch.rand(dim, generator=generator)
     weight, bias = torch.randn(4, dim, generator=generator), torch.randn(4, generator=generator)
-    student.set_probe(mean, std, weight, bias)
+    student.set_statistics(mean, std)
+    student.set_probe(weight, bias)
     item = waveforms()[1][None]
     states, _ = student.prefix(item, None)
     expected = weight @ ((student.statistics(states[0]) - mean) / std) + bias

@@ -63,7 +63,8 @@ class Student(nn.Module):
         self.mix = nn.Parameter(torch.zeros(last + 1)) if config.pool == "mix" else None
         width = backbone.width * len(self.pooled)
         self.pool = AttentiveStatistics(width)
-        self.norm = nn.LayerNorm(2 * width) if config.probe is None else Standardise(2 * width)
+        # Of frozen layers a few dimensions are so large that a layer norm would leave little of the others.
+        self.norm = Standardise(2 * width) if config.frozen else nn.LayerNorm(2 * width)
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(2 * width, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, num_classes)
@@ -119,15 +120,19 @@ class Student(nn.Module):
         return self.suffix(*self.prefix(waveform, lengths))
 
     @torch.no_grad()
-    def set_probe(self, mean: Tensor, std: Tensor, weight: Tensor, bias: Tensor) -> None:
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Mean and standard deviation (2 * width,) of the pooled statistics over the training split."""
+        assert isinstance(self.norm, Standardise)
+        self.norm.mean.copy_(mean)
+        self.norm.std.copy_(std)
+
+    @torch.no_grad()
+    def set_probe(self, weight: Tensor, bias: Tensor) -> None:
         """Start from a linear probe: logits = weight @ standardised statistics + bias, (classes, dim).
 
         The probe's logits become the first directions of the embedding; the others stay random, for
         the projection heads to use, and the classifier ignores them at first.
         """
-        assert isinstance(self.norm, Standardise)
-        self.norm.mean.copy_(mean)
-        self.norm.std.copy_(std)
         classes = len(weight)
         self.embed.weight[:classes] = weight
         self.embed.bias[:classes] = bias

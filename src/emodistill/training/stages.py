@@ -8,7 +8,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from torch import nn
+from torch import Tensor, nn
 
 from emodistill.audio import SHORTEST_SAMPLES, content_hash
 from emodistill.augment import augment
@@ -181,10 +181,12 @@ class SpeechStage(Stage):
     def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
         model, ids = super().start(train)
         assert isinstance(model, Student)
-        if self.config.probe is not None:
+        if self.config.frozen and self.config.init is None:
             source = self.source(model, train, 0)
             assert isinstance(source, StateSource)
-            fit_probe(model, source, [utterance.emotion or "" for utterance in train], self.config.probe)
+            pooled = standardise(model, source)
+            if self.config.probe is not None:
+                fit_probe(model, pooled, [utterance.emotion or "" for utterance in train], self.config.probe)
         return model, ids
 
     def trained(self, model: nn.Module) -> nn.Module:
@@ -196,18 +198,27 @@ PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training s
 
 
 @torch.no_grad()
-def fit_probe(student: Student, source: StateSource, emotions: Sequence[str], shrinkage: float) -> None:
-    """Start a student from linear discriminant analysis of its pooled statistics, over all views.
+def standardise(student: Student, source: StateSource) -> Tensor:
+    """Take the student's normalisation from its training split, over all views.
 
-    Within-class covariance Σ is shrunk to (1 − s) Σ + s tr(Σ)/dim I (Ledoit & Wolf 2004). The logits are
-    scaled to a fixed spread, since a probe's own confidence on the data it was fitted on is too high.
+    Returns its pooled statistics, standardised, (views * utterances, dim), view by view.
     """
     views = range(len(source.keys[0]))
     rows = [student.statistics(source.at_view(i, v).float()) for v in views for i in range(len(source.ids))]
     x = torch.stack(rows)
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
-    z = ((x - mean) / std).double().numpy()
-    truth = list(emotions) * len(views)
+    student.set_statistics(mean, std)
+    return (x - mean) / std
+
+
+def fit_probe(student: Student, pooled: Tensor, emotions: Sequence[str], shrinkage: float) -> None:
+    """Start a student from linear discriminant analysis of its standardised statistics, over all views.
+
+    Within-class covariance Σ is shrunk to (1 − s) Σ + s tr(Σ)/dim I (Ledoit & Wolf 2004). The logits are
+    scaled to a fixed spread, since a probe's own confidence on the data it was fitted on is too high.
+    """
+    z = pooled.double().numpy()
+    truth = list(emotions) * (len(z) // len(emotions))
     probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(z, truth)
     if len(probe.classes_) != student.classifier.out_features:
         raise ConfigError(
@@ -220,9 +231,7 @@ def fit_probe(student: Student, source: StateSource, emotions: Sequence[str], sh
         coef, intercept = (np.concatenate([-item / 2, item / 2]) for item in (coef, intercept))
     weight, bias = coef[order], intercept[order]
     scale = PROBE_SPREAD / (z @ weight.T + bias).std()
-    student.set_probe(
-        mean, std, torch.from_numpy(weight * scale).float(), torch.from_numpy(bias * scale).float()
-    )
+    student.set_probe(torch.from_numpy(weight * scale).float(), torch.from_numpy(bias * scale).float())
 
 
 NO_VIEWS = -1  # a seed for sources that are only ever read clean
