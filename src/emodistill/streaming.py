@@ -29,9 +29,7 @@ __all__ = [
     "WindowUpdate",
 ]  # fmt: skip
 
-PAUSE_S = (
-    0.22  # a silence as long as this ends a stretch; the detector needs up to 0.4 s, the contract is 0.7 s
-)
+PAUSE_S = 0.22  # a silence as long as this ends a stretch; told within 0.7 s, as the detector needs 0.4 s
 SHORTEST_SPEECH_S = 0.2  # less is a click or a breath
 
 

@@ -302,7 +302,8 @@ class _Turn:
         return self._judge.segment(self.start, end, np.mean(self._values, axis=0), self.speaker)
 
     def _hear(self, begin: int, end: int) -> None:
-        if np.abs(self._judge.between(begin, end)).max() >= SILENCE_PEAK:
+        waveform = self._judge.between(begin, end)
+        if np.abs(waveform - waveform.mean()).max() >= SILENCE_PEAK:  # a DC offset is no sound
             self._values.append(self._judge(begin, end))
 
 
