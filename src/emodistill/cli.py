@@ -1,23 +1,18 @@
 """The command line: one verb per function, thin. Heavy imports happen inside the verb that needs them."""
 
-import csv
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from os import cpu_count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import typer
 from rich.table import Table
 
-from emodistill.console import console, results, say, tracked, warn
+from emodistill.console import console, results, say, tracked
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
-
-if TYPE_CHECKING:
-    from emodistill.recognizer import Prediction
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,12 +111,13 @@ def predict(
     Example: emodistill predict call.wav clips/ --format json
     """
     from emodistill.recognizer import Recognizer
+    from emodistill.rows import audio_files, rows_there, told, write_rows
 
     if teachers and format not in (Format.json, Format.jsonl):
         raise ConfigError(
             f"--teachers is written to json and jsonl alone, not to {format}: add --format json"
         )
-    files, empty = _expand(paths)
+    files, empty = audio_files(paths)
     jobs = min(jobs or cpu_count() or 1, max(1, len(files)))
     recognizer = Recognizer(
         model,
@@ -133,16 +129,16 @@ def predict(
     done: set[str] = set()
     resumed = format is Format.jsonl and output is not None and output.is_file()
     if output is not None and resumed:
-        done = _rows_there(output, {str(file) for file in files}, recognizer.emotions)
+        done = rows_there(output, {str(file) for file in files}, recognizer.emotions)
     todo = [file for file in files if str(file) not in done]
     stream: TextIO = sys.stdout
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         stream = output.open("a" if resumed else "w", encoding="utf-8", newline="")
     try:
-        rows = _told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
+        rows = told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
         shown = rows if teachers else (replace(row, teachers=None) for row in rows)
-        failed = _write(shown, format, stream, recognizer.emotions)
+        failed = write_rows(shown, format, stream, recognizer.emotions)
     finally:
         if output is not None:
             stream.close()
@@ -188,9 +184,10 @@ def timeline(
     """
     from emodistill import batch
     from emodistill.recognizer import Recognizer
+    from emodistill.rows import audio_files
     from emodistill.timeline import read_segments
 
-    files, empty = _expand(paths)
+    files, empty = audio_files(paths)
     outputs = batch.plan(files, paths, format, output, plot)
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(
@@ -452,112 +449,9 @@ def _need_training() -> None:
     del lightning, torch
 
 
-def _expand(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """Every audio file that the arguments name, and how many folders hold none."""
-    from importlib.util import find_spec
-
-    from emodistill.audio import MEDIA_SUFFIXES, SUFFIXES
-
-    suffixes = (*SUFFIXES, *MEDIA_SUFFIXES) if find_spec("av") else SUFFIXES
-
-    files: list[Path] = []
-    empty = 0
-    for path in paths:
-        if path.is_dir():
-            below = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
-            )
-            if not below:
-                warn(f"no audio files below '{path}' (looked for {', '.join(suffixes)})")
-                empty += 1
-            files += below
-        else:
-            files.append(path)
-    return files, empty
-
-
-def _rows_there(output: Path, asked: set[str], emotions: Sequence[str]) -> set[str]:
-    """The paths that an earlier jsonl has rows of, after taking out what is to be done again.
-
-    That is a half-written last row, and the failed rows of files that are asked for. Raises `ConfigError` for
-    a line that is no prediction, or one over other emotions.
-    """
-    *lines, last = output.read_bytes().split(b"\n")
-    kept: list[bytes] = []
-    done: set[str] = set()
-    for number, line in enumerate(lines, start=1):
-        where = f"'{output}', line {number}"
-        try:
-            row = json.loads(line)
-            path, failed, over = str(row["path"]), row["error"] is not None, list(row["probabilities"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{where} is no prediction: move the file away, or name another output"
-            ) from error
-        if over and set(over) != set(emotions):
-            raise ConfigError(
-                f"{where} is over {over}, this model over {list(emotions)}: name another output"
-            )
-        if failed and path in asked:
-            continue
-        kept.append(line)
-        done.add(path)
-    if last or len(kept) < len(lines):
-        partial = output.with_name(f"{output.name}.partial")
-        partial.write_bytes(b"".join(line + b"\n" for line in kept))
-        partial.replace(output)
-    return done
-
-
 def _names(listed: str | None) -> list[str] | None:
     """The names of a comma-separated list."""
     return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
-
-
-def _told(rows: Iterable["Prediction"]) -> Iterator["Prediction"]:
-    """The same rows; those that failed are also told on standard error."""
-    for row in rows:
-        if row.error is not None:
-            console.print(f"failed: {row.error}", style="red", markup=False)
-        yield row
-
-
-def _write(rows: Iterable["Prediction"], format: Format, stream: TextIO, emotions: Sequence[str]) -> int:
-    """Write predictions as they come; returns how many inputs failed."""
-    failed = 0
-    if format is Format.json:
-        made = [row.as_dict() for row in rows]
-        stream.write(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
-        return sum(row["error"] is not None for row in made)
-    if format is Format.table:
-        table = Table("file", "emotion", "confidence", "note")
-        for row in rows:
-            failed += row.error is not None
-            shown = "" if row.confidence is None else f"{row.confidence:.2f}"
-            table.add_row(row.path, row.emotion or "–", shown, row.error or row.reason or "")
-        results(stream).print(table)
-        return failed
-    writer = csv.writer(stream, lineterminator="\n")
-    if format is Format.csv:
-        writer.writerow(
-            ["path", "emotion", "confidence", "abstained", "reason", "error", *(f"p_{n}" for n in emotions)]
-        )
-    for row in rows:
-        failed += row.error is not None
-        if format is Format.jsonl:
-            stream.write(json.dumps(row.as_dict(), ensure_ascii=False) + "\n")
-            stream.flush()
-            continue
-        probabilities: dict[str, Any] = row.probabilities or {}
-        values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
-        writer.writerow(
-            [
-                row.path,
-                *("" if v is None else v for v in values),
-                *(probabilities.get(n, "") for n in emotions),
-            ]
-        )
-    return failed
 
 
 def main() -> None:

@@ -1,0 +1,115 @@
+"""What `predict` is given and what it writes: files and folders in, rows out, and going on where it was."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.table import Table
+
+from emodistill.audio import MEDIA_SUFFIXES, SUFFIXES
+from emodistill.console import console, results, warn
+from emodistill.errors import ConfigError
+from emodistill.recognizer import Prediction
+
+
+def audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
+    """Every audio file that the arguments name, and how many folders hold none."""
+    from importlib.util import find_spec
+
+    suffixes = (*SUFFIXES, *MEDIA_SUFFIXES) if find_spec("av") else SUFFIXES
+
+    files: list[Path] = []
+    empty = 0
+    for path in paths:
+        if path.is_dir():
+            below = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
+            )
+            if not below:
+                warn(f"no audio files below '{path}' (looked for {', '.join(suffixes)})")
+                empty += 1
+            files += below
+        else:
+            files.append(path)
+    return files, empty
+
+
+def told(rows: Iterable[Prediction]) -> Iterator[Prediction]:
+    """The same rows; those that failed are also told on standard error."""
+    for row in rows:
+        if row.error is not None:
+            console.print(f"failed: {row.error}", style="red", markup=False)
+        yield row
+
+
+def rows_there(output: Path, asked: set[str], emotions: Sequence[str]) -> set[str]:
+    """The paths that an earlier jsonl has rows of, after taking out what is to be done again.
+
+    That is a half-written last row, and the failed rows of files that are asked for. Raises `ConfigError` for
+    a line that is no prediction, or one over other emotions.
+    """
+    *lines, last = output.read_bytes().split(b"\n")
+    kept: list[bytes] = []
+    done: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        where = f"'{output}', line {number}"
+        try:
+            row = json.loads(line)
+            path, failed, over = str(row["path"]), row["error"] is not None, list(row["probabilities"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{where} is no prediction: move the file away, or name another output"
+            ) from error
+        if over and set(over) != set(emotions):
+            raise ConfigError(
+                f"{where} is over {over}, this model over {list(emotions)}: name another output"
+            )
+        if failed and path in asked:
+            continue
+        kept.append(line)
+        done.add(path)
+    if last or len(kept) < len(lines):
+        partial = output.with_name(f"{output.name}.partial")
+        partial.write_bytes(b"".join(line + b"\n" for line in kept))
+        partial.replace(output)
+    return done
+
+
+def write_rows(rows: Iterable[Prediction], format: str, stream: TextIO, emotions: Sequence[str]) -> int:
+    """Write predictions as they come; returns how many inputs failed."""
+    failed = 0
+    if format == "json":
+        made = [row.as_dict() for row in rows]
+        stream.write(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+        return sum(row["error"] is not None for row in made)
+    if format == "table":
+        table = Table("file", "emotion", "confidence", "note")
+        for row in rows:
+            failed += row.error is not None
+            shown = "" if row.confidence is None else f"{row.confidence:.2f}"
+            table.add_row(row.path, row.emotion or "–", shown, row.error or row.reason or "")
+        results(stream).print(table)
+        return failed
+    writer = csv.writer(stream, lineterminator="\n")
+    if format == "csv":
+        writer.writerow(
+            ["path", "emotion", "confidence", "abstained", "reason", "error", *(f"p_{n}" for n in emotions)]
+        )
+    for row in rows:
+        failed += row.error is not None
+        if format == "jsonl":
+            stream.write(json.dumps(row.as_dict(), ensure_ascii=False) + "\n")
+            stream.flush()
+            continue
+        probabilities: dict[str, Any] = row.probabilities or {}
+        values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
+        writer.writerow(
+            [
+                row.path,
+                *("" if v is None else v for v in values),
+                *(probabilities.get(n, "") for n in emotions),
+            ]
+        )
+    return failed
