@@ -5,6 +5,7 @@ import io
 import numpy as np
 import soundfile
 import soxr
+from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import butter, fftconvolve, sosfilt
 
 from emodistill.audio import SAMPLE_RATE, Waveform, peak_normalise
@@ -57,11 +58,12 @@ def change_speed(waveform: Waveform, factor: float) -> Waveform:
 
 def equalise(waveform: Waveform, most_db: float, rng: np.random.Generator) -> Waveform:
     """Another microphone: gains drawn uniformly in ± most_db at octaves, linear in dB between them."""
-    num_bins = len(waveform) // 2 + 1
+    length = next_fast_len(len(waveform), real=True)
+    num_bins = length // 2 + 1
     octave = np.log2(np.maximum(np.arange(num_bins) / max(1, num_bins - 1), 2.0**-7))  # -7 … 0
     gain_db = np.interp(octave, np.arange(-7, 1), rng.uniform(-most_db, most_db, 8))
-    shaped = np.fft.irfft(np.fft.rfft(waveform) * 10 ** (gain_db / 20), len(waveform))
-    return shaped.astype(np.float32)
+    shaped = irfft(rfft(waveform, length) * 10 ** (gain_db / 20), length)
+    return np.asarray(shaped[: len(waveform)], dtype=np.float32)
 
 
 def add_noise(waveform: Waveform, snr_db: float, rng: np.random.Generator) -> Waveform:
