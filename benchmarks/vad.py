@@ -1,11 +1,11 @@
 """The packaged speech detector beside silero-vad: frame error, false alarms, speed, in one run.
 
     pip install --no-deps --target SILERO silero-vad==6.2.3
-    PYTHONPATH=SILERO python benchmarks/vad.py --data CORPORA [--split test]
+    PYTHONPATH=SILERO python benchmarks/vad.py --data CORPORA [--split test] [--write]
 
 CORPORA holds the folders ravdess, nemo and ased. Recordings are utterances of speakers that the detector never
 heard (`assets/vad.json` names them) with pauses between them. The reference is silero-vad on the clean
-recording, and no speech inside the pauses.
+recording, and no speech inside the pauses. `--write` puts the figures into `vad.json`.
 """
 
 import argparse
@@ -161,7 +161,9 @@ def roc(values: np.ndarray, speech: np.ndarray) -> tuple[float, float, float]:
     return float(np.trapezoid(hits, alarms)), float((alarms[at] + 1 - hits[at]) / 2), threshold
 
 
-def frame_errors(clips: dict[str, list[Waveform]], number: int, judges: Sequence[Ours | Silero]) -> None:
+def frame_errors(
+    clips: dict[str, list[Waveform]], number: int, judges: Sequence[Ours | Silero]
+) -> dict[str, object]:
     """One row for each condition and judge, over all corpora."""
     rng = np.random.default_rng(0)
     reference = Silero()
@@ -180,6 +182,7 @@ def frame_errors(clips: dict[str, list[Waveform]], number: int, judges: Sequence
         "music": lambda samples: tune(rng, np.arange(samples) / SAMPLE_RATE),
         "babble": lambda samples: babble(everyone, rng, samples),
     }
+    figures: dict[str, object] = {}
     steps = np.arange(0.2, 0.85, 0.1).round(2).tolist()
     grid: dict[tuple[float, float], list[float]] = {
         (on, off): [] for on in steps for off in steps if off <= on
@@ -205,6 +208,11 @@ def frame_errors(clips: dict[str, list[Waveform]], number: int, judges: Sequence
             wrong = (values > judge.threshold) != speech
             auc, equal, at = roc(values, speech)
             each = {corpus: wrong[np.array(corpora) == corpus].mean() for corpus in clips}
+            if judge.name == "ours":
+                figures[noise if noise == "none" else f"{noise} {snr_db:.0f} dB"] = {
+                    "auc": round(auc, 4),
+                    "frame_error": round(float(wrong.mean()), 4),
+                }
             row = [
                 noise if noise == "none" else f"{noise} {snr_db:.0f} dB",
                 judge.name,
@@ -219,6 +227,7 @@ def frame_errors(clips: dict[str, list[Waveform]], number: int, judges: Sequence
     print("\nframe error with hysteresis, mean over no noise and white, pink and music at 10 dB; least first")
     for (on, off), errors in sorted(grid.items(), key=lambda item: statistics.mean(item[1]))[:12]:
         print(f"on {on:.2f}, off {off:.2f}: {statistics.mean(errors):.2%}")
+    return figures
 
 
 def whole_clips(clips: dict[str, list[Waveform]], judges: Sequence[Ours | Silero]) -> None:
@@ -319,13 +328,19 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=20, help="for each corpus")
     parser.add_argument("--sounds", type=int, default=30, help="rounds of sounds that are not speech")
     parser.add_argument("--rounds", type=int, default=9, help="of the timing")
+    parser.add_argument("--write", action="store_true", help="put the frame errors into vad.json")
     given = parser.parse_args()
     size = len((ASSETS / "vad.onnx").read_bytes())
     print(f"asset: {size / 1000:.0f} kB; {given.split} speakers")
     clips = held_out(given.data, given.split)
     judges = (Ours(), Silero())
     speed(clips["ravdess"], given.rounds)
-    frame_errors(clips, given.recordings, judges)
+    figures = frame_errors(clips, given.recordings, judges)
+    if given.write:
+        path = Path(str(ASSETS / "vad.json"))
+        card = json.loads(path.read_text(encoding="utf-8"))
+        card["figures"] = {"against": "silero-vad on the clean recording", "split": given.split, **figures}
+        path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     whole_clips(clips, judges)
     false_alarms(given.sounds, judges)
 

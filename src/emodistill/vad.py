@@ -19,12 +19,12 @@ from emodistill.audio import SAMPLE_RATE, Waveform
 from emodistill.errors import AudioError, ConfigError, EmodistillError, ModelError
 
 FRAME_SAMPLES = 320  # 20 ms; frame i covers samples [i * 320, (i + 1) * 320)
-BLOCK_FRAMES = 12  # one run of the network: 0.24 s
+BLOCK_FRAMES = 10  # one run of the network: 0.2 s
 BLOCK_SAMPLES = BLOCK_FRAMES * FRAME_SAMPLES
 CONTEXT_SAMPLES = 800  # before a block: half a spectral window, and two frames for the convolution
-STATE_SIZE = 64  # numbers that the network hands on to the next block
-LOOKAHEAD_FRAMES = 8  # the network answers this much late, so it hears what follows a frame
-LOOKAHEAD_S = LOOKAHEAD_FRAMES * FRAME_SAMPLES / SAMPLE_RATE  # 0.16
+STATE_SIZE = 72  # numbers that the network hands on to the next block
+LOOKAHEAD_FRAMES = 10  # the network answers this much late, so it hears what follows a frame
+LOOKAHEAD_S = LOOKAHEAD_FRAMES * FRAME_SAMPLES / SAMPLE_RATE  # 0.2
 
 SPEECH_ON = 0.5
 SPEECH_OFF = 0.35
