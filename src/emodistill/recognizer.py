@@ -145,7 +145,8 @@ class Recognizer:
     ) -> Iterator[Prediction]:
         """One prediction per source, in order; one that cannot be read gives a prediction with its `error`.
 
-        `jobs` sources are decoded and judged at a time, in threads; a few more are read ahead, never all.
+        `jobs` sources are decoded and judged at a time, in threads; a few more are read ahead, never all. Several
+        jobs are fastest over a model that was loaded with `threads=1`.
         """
 
         def one(source: AudioSource) -> Prediction:
