@@ -1,6 +1,8 @@
 """Streams: any chunking gives the file's events; segments that make sense; bounded memory; refusals that lose nothing."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from pathlib import Path
@@ -385,3 +387,23 @@ def test_windows_that_do_not_fit(options: dict[str, float], message: str) -> Non
 def test_a_rate_of_zero() -> None:
     with pytest.raises(AudioError, match="expected a rate in Hz above 0, got 0"):
         stream(0)
+
+
+def test_streams_and_timelines_need_nothing_heavy() -> None:
+    heavy = (
+        "torch",
+        "transformers",
+        "lightning",
+        "opensmile",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "sounddevice",
+        "av",
+    )
+    code = (
+        "import sys, emodistill.batch, emodistill.live\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
