@@ -135,7 +135,8 @@ def latency(recognizer: Recognizer, waveform: np.ndarray, ends: list[int]) -> No
         closed = [event for event in events if isinstance(event, Segment)][-1:]
         for segment in closed:
             now_s = (start + size) / SAMPLE_RATE
-            spoken = [end / SAMPLE_RATE for end in ends if abs(end / SAMPLE_RATE - segment.end_s) < 0.35]
+            # Its last breath may be no speech to the detector; later than 0.69 s is the next utterance.
+            spoken = [end / SAMPLE_RATE for end in ends if -0.69 < end / SAMPLE_RATE - segment.end_s < 1.5]
             after_ms.append(1000 * (now_s - segment.end_s))
             if spoken:  # else it ended at a pause inside an utterance
                 audio_ms.append(1000 * (now_s - spoken[0]))
