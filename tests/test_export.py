@@ -27,6 +27,7 @@ from emodistill.export import (
     export_checkpoint,
     export_run,
     gate_waveforms,
+    read_texts,
     write_onnx,
 )
 from emodistill.labels import LabelSet
@@ -322,3 +323,19 @@ def test_export_names_an_unknown_fold_and_an_unfinished_run(run: Path, tmp_path:
         export_run(run, tmp_path / "x", "9")
     with pytest.raises(ModelError, match="is not a run folder: it has no recipe"):
         export_run(tmp_path, tmp_path / "x")
+
+
+def test_a_card_takes_its_texts_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "texts.toml"
+    path.write_text('licence = "CC0"\nlimits = """of one\n  voice"""\n')
+    assert read_texts(path) == {"licence": "CC0", "limits": "of one voice"}
+    for content, message in (
+        ("license = 'CC0'", "bad text of a card 'license', expected one of .*did you mean 'licence'"),
+        ("limits = 3", "expected limits to be a text, got 3"),
+        ("limits", "is not TOML"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            read_texts(path)
+    with pytest.raises(ConfigError, match=r"no texts '.*nowhere\.toml'"):
+        read_texts(tmp_path / "nowhere.toml")

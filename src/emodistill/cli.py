@@ -382,6 +382,10 @@ def export(
             help="Manifest of labelled utterances that int8 is judged by; default: the fold's test."
         ),
     ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="TOML of what no figure can say in the card: name, licence, limits, intended_use."),
+    ] = None,
 ) -> None:
     """Export a student as ONNX with its card, behind a gate.
 
@@ -393,11 +397,12 @@ def export(
     """
     _need_training()
     from emodistill.corpora import read_manifest
-    from emodistill.export import export_run
+    from emodistill.export import export_run, read_texts
 
     judged = None if check is None else read_manifest(check)
+    words = None if texts is None else read_texts(texts)
     with console.status("exporting, and comparing with torch"):
-        card = export_run(run, out, fold, precision.value, judged)
+        card = export_run(run, out, fold, precision.value, judged, words)
     size = (out / "model.onnx").stat().st_size / 1e6
     figures = card.quantisation
     moved = {

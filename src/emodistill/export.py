@@ -8,6 +8,7 @@ The front-end is inside the graph. The gate runs the exported model and torch on
 import json
 import logging
 import tempfile
+import tomllib
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.opening import open_corpus
 from emodistill.corpora.terms import data_sources
-from emodistill.errors import ModelError
+from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.calibration import card_fields
 from emodistill.evaluation.compare import MEASURES, interval
 from emodistill.evaluation.predictions import Predictions, read_predictions
@@ -77,12 +78,18 @@ class Exported(nn.Module):
 
 
 def export_run(
-    run: Path, out: Path, fold: str | None = None, precision: Precision = "fp32", check: Corpus | None = None
+    run: Path,
+    out: Path,
+    fold: str | None = None,
+    precision: Precision = "fp32",
+    check: Corpus | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Card:
     """Export the student of a run's fold into a folder with `model.onnx`, `card.json` and `README.md`.
 
-    `check` holds the labelled utterances that int8 is judged by; default: the fold's test utterances. Raises
-    `ModelError` where the run is incomplete or a gate refuses, with the figures.
+    `check` holds the labelled utterances that int8 is judged by; default: the fold's test utterances.
+    `texts` are what a card says that no figure can: name, licence, limits, intended_use. Raises `ModelError`
+    where the run is incomplete or a gate refuses, with the figures.
     """
     source = read_run(run)
     recipe = source.recipe
@@ -113,8 +120,28 @@ def export_run(
                 **({} if recipe.protocol.refit else _scored("dev", dev, splits["dev"])),
             },
             **card_fields(dev, test, recipe.protocol.refit),
+            **(texts or {}),
         },
     )
+
+
+TEXTS = ("name", "licence", "limits", "intended_use")  # of a card, that a person writes
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """The texts of a card from TOML; raises `ConfigError` for another key, or a value that is no text."""
+    if not path.is_file():
+        raise ConfigError(f"no texts '{path}': expected TOML with {', '.join(TEXTS)}")
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' is not TOML: {error}") from error
+    for name, text in found.items():
+        if name not in TEXTS:
+            raise ConfigError(f"'{path}': {one_of('text of a card', name, TEXTS)}")
+        if not isinstance(text, str):
+            raise ConfigError(f"'{path}': expected {name} to be a text, got {text!r}")
+    return {name: " ".join(text.split()) for name, text in found.items()}
 
 
 def _scored(split: str, table: Predictions, utterances: Sequence[Utterance]) -> dict[str, dict[str, float]]:
