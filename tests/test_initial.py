@@ -1,6 +1,7 @@
 """A student that starts from another model: exported, or a checkpoint, with other emotions to learn."""
 
 import json
+import shutil
 from pathlib import Path
 
 import factories as make
@@ -79,3 +80,12 @@ def test_the_description_is_in_the_file(exported: Path) -> None:
     assert info["kind"] == "student"
     assert info["emotions"] == ["angry", "sad"]
     assert info["training_ids"]
+
+
+def test_a_checkpoint_of_another_version_is_named(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(next(run.glob("fold-*")) / "refit/student", tmp_path / "student")
+    info = json.loads((folder / "model.json").read_text())
+    info["config"]["optim"]["mixup"] = 0.2
+    (folder / "model.json").write_text(json.dumps(info))
+    with pytest.raises(ModelError, match=r"written by another version: it does not fit in optim\.mixup"):
+        load_checkpoint(folder)

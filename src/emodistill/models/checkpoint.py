@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -65,7 +66,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if info.get("format") != FORMAT:
         raise ModelError(f"'{folder}': checkpoint format {info.get('format')}, this version reads {FORMAT}")
     labels = LabelSet(tuple(info["emotions"]))
-    model = _rebuild(info, labels, folder)
+    try:
+        model = _rebuild(info, labels, folder)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise ModelError(
+            f"'{folder / 'model.json'}' was written by another version: it does not fit in {fields}"
+        ) from error
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except SafetensorError as error:
