@@ -1,6 +1,8 @@
 """Exported models say what torch says, at any length and batch; a model that does not is refused."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from emodistill import export as export_module
 from emodistill.audio import load
 from emodistill.card import read_card
+from emodistill.config import StudentConfig
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.metrics import unweighted_accuracy
@@ -32,8 +35,9 @@ from emodistill.export import (
 )
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
-from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.layers import CosineClassifier
+from emodistill.models.student import Student
 from emodistill.precision import check_half, quantise, store_half
 from emodistill.recognizer import Recognizer
 
@@ -306,6 +310,24 @@ def test_a_checkpoint_is_exported_without_a_run(run: Path, many: Path, tmp_path:
     assert Recognizer(tmp_path / "out").predict(GATE[2]).emotion in make.EMOTIONS
     with pytest.raises(ModelError, match="holds a ProsodicTeacher, expected a student"):
         export_checkpoint(run / "fold-1/refit/prosodic", tmp_path / "x", read_manifest(many))
+
+
+def test_only_a_head_that_learned_a_direction_is_judged(run: Path, many: Path, tmp_path: Path) -> None:
+    labels, backbone = LabelSet(make.EMOTIONS), load_backbone("compact", 2, width=16)
+    config = StudentConfig(backbone="compact", width=16, embedding_dim=8)
+    save_checkpoint(tmp_path / "student", Student(backbone, config, 2, {"acoustic": 8}), labels, ())
+    save_checkpoint(tmp_path / "acoustic", Student(backbone, config, 2, {}), labels, ())
+    teachers = {"acoustic": tmp_path / "acoustic"}
+    export_checkpoint(tmp_path / "student", tmp_path / "one", read_manifest(many), teachers=teachers)
+    names = [output.name for output in session_of(tmp_path / "one" / "model.onnx").get_outputs()]
+    assert names == ["probabilities", "embedding", "embedding_acoustic"]
+
+    shutil.copytree(run, tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.toml"
+    recipe.write_text(re.sub(r"(?m)^beta = .*$", "beta = 0.0", recipe.read_text()))
+    export_run(tmp_path / "run", tmp_path / "two")
+    names = [output.name for output in session_of(tmp_path / "two" / "model.onnx").get_outputs()]
+    assert names == ["probabilities", "embedding", "embedding_prosodic", "embedding_linguistic"]
 
 
 def test_export_on_the_command_line(run: Path, many: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from emodistill.audio import SAMPLE_RATE, Waveform
 from emodistill.card import Card, file_sha256, write_card
-from emodistill.config import TEACHERS, AudioConfig
+from emodistill.config import TEACHERS, AudioConfig, Recipe
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.opening import open_corpus
@@ -37,6 +37,7 @@ from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import METADATA, TRANSPOSED, describe, load_checkpoint
+from emodistill.models.layers import CosineClassifier
 from emodistill.models.student import Student
 from emodistill.precision import CHECKED, check_half, check_integer, quantise, store_half
 
@@ -106,7 +107,11 @@ def export_run(
         precision,
         check or Corpus(corpus.name, tuple(splits["test"])),
         recipe.audio,
-        teachers={name: phase / name for name in TEACHERS if (phase / name / "model.json").is_file()},
+        teachers={
+            name: phase / name
+            for name in TEACHERS
+            if (phase / name / "model.json").is_file() and _projected(recipe, name)
+        },
         card={
             "name": recipe.name,
             "backbone": _short(recipe.student.backbone),
@@ -123,6 +128,11 @@ def export_run(
             **(texts or {}),
         },
     )
+
+
+def _projected(recipe: Recipe, teacher: str) -> bool:
+    """Whether the student learned to say a teacher's embedding; a head that did not says nothing."""
+    return bool(recipe.distillation.beta * recipe.distillation.weights.get(teacher, 1.0))  # type: ignore[call-overload]
 
 
 TEXTS = ("name", "licence", "limits", "intended_use")  # of a card, that a person writes
@@ -180,7 +190,8 @@ def export_checkpoint(
         precision: fp32; fp16, which is storage alone; int8, which also multiplies in integers.
         check: labelled, held-out utterances, at least 64, that int8 is judged by; default: `corpus`.
         audio: how the student's recordings were prepared; default: `AudioConfig()`.
-        teachers: checkpoint folders of its teachers, whose classifiers then judge the student's heads.
+        teachers: checkpoint folders of its teachers, whose classifiers then judge the student's heads. That of
+            an acoustic one cannot: it judges an embedding by its length too, and a head learns the direction.
         card: what the card should say that the weights do not (name, corpus, protocol, fold, scores, …).
 
     Raises `ModelError` where a gate refuses, with the figures; then nothing is left in `out`.
@@ -191,9 +202,8 @@ def export_checkpoint(
     audio, check = audio or AudioConfig(), check or corpus
     heads = [name for name in TEACHERS if name in found.model.heads]
     folders = {name: path for name, path in (teachers or {}).items() if name in heads}
-    classifiers: dict[str, Any] = {
-        name: load_checkpoint(path).model.classifier for name, path in folders.items()
-    }
+    judges: dict[str, Any] = {name: load_checkpoint(path).model.classifier for name, path in folders.items()}
+    classifiers = {name: judge for name, judge in judges.items() if isinstance(judge, CosineClassifier)}
     exported = Exported(found.model, classifiers).eval()
     out.mkdir(parents=True, exist_ok=True)
     for name in ("model.onnx", "card.json", "README.md"):  # of an earlier export
