@@ -125,7 +125,8 @@ def file_sha256(path: Path) -> str:
 def card_markdown(card: Card) -> str:
     """A complete model card as Markdown, with the front matter that the Hugging Face Hub reads."""
     how = (
-        "distilled from " + _and(f"a {name} teacher" for name in card.teachers)
+        "distilled from "
+        + _and(f"{'an' if name[0] in 'aeiou' else 'a'} {name} teacher" for name in card.teachers)
         if card.teachers
         else "trained without a teacher"
     )
