@@ -64,7 +64,8 @@ class Student(nn.Module):
         width = backbone.width * len(self.pooled)
         self.pool = AttentiveStatistics(width)
         # Of frozen layers a few dimensions are so large that a layer norm would leave little of the others.
-        self.norm = Standardise(2 * width) if config.frozen else nn.LayerNorm(2 * width)
+        frozen = config.pool != "mix" and max(self.pooled) <= config.frozen and config.frozen > 0
+        self.norm = Standardise(2 * width) if frozen else nn.LayerNorm(2 * width)
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(2 * width, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, num_classes)

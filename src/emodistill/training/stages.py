@@ -21,7 +21,7 @@ from emodistill.models.backbones import Backbone, load_backbone
 from emodistill.models.checkpoint import load_initial
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
-from emodistill.models.student import Student, Suffix
+from emodistill.models.student import Standardise, Student, Suffix
 from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource, size_of
 from emodistill.training.fit import device_of
 
@@ -181,7 +181,7 @@ class SpeechStage(Stage):
     def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
         model, ids = super().start(train)
         assert isinstance(model, Student)
-        if self.config.frozen and self.config.init is None:
+        if isinstance(model.norm, Standardise) and self.config.init is None:
             source = self.source(model, train, 0)
             assert isinstance(source, StateSource)
             pooled = standardise(model, source)
