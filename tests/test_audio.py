@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from emodistill.audio import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
+    blocks,
     content_hash,
     from_samples,
     load,
@@ -224,6 +225,28 @@ def test_media_containers_are_read(tmp_path: Path, suffix: str, codec: str, door
     assert peak_hz == pytest.approx(440, abs=5)
     half = load(path, 0.25, 0.75)
     assert abs(len(half) - SAMPLE_RATE // 2) < 0.06 * SAMPLE_RATE
+
+
+def test_a_flac_that_does_not_say_how_long_it_is_is_read_whole(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    path = tmp_path / "pipe.flac"
+    soundfile.write(path, tone(SAMPLE_RATE), SAMPLE_RATE)
+    whole = load(path)
+    coded = bytearray(path.read_bytes())
+    assert coded[:4] == b"fLaC"
+    coded[21] &= 0xF0  # the number of samples, as a writer leaves it that cannot seek
+    coded[22:26] = bytes(4)
+    path.write_bytes(coded)
+    np.testing.assert_allclose(load(path), whole, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(list(blocks(bytes(coded)))), whole, atol=1e-6)
+
+
+def test_raw_samples_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "samples.raw"
+    path.write_bytes(bytes(32_000))
+    for read in (load, lambda source: list(blocks(source))):
+        with pytest.raises(AudioError, match=r"samples\.raw: "):
+            read(path)
 
 
 def test_a_file_that_nothing_decodes_is_an_error_with_and_without_media(tmp_path: Path) -> None:

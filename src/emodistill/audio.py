@@ -19,6 +19,7 @@ FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
 MOST_CHANNELS = 128
+MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
 
@@ -36,9 +37,8 @@ def load(
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
     if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise AudioError(f"{name}: no such file")
-    handle: Any = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with soundfile.SoundFile(handle) as file:
+        with _opened(source) as file:
             rate = file.samplerate
             start = 0 if start_s is None else min(round(start_s * rate), file.frames)
             stop = file.frames if end_s is None else min(round(end_s * rate), file.frames)
@@ -50,6 +50,22 @@ def load(
         frames = frames[start : None if end_s is None else round(end_s * rate)]
     where = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
     return from_samples(frames, rate, f"{name}{where}")
+
+
+def _opened(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile:
+    """A recording that libsndfile reads; its `LibsndfileError`, or a `RuntimeError`, where it does not."""
+    try:
+        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except TypeError as error:  # *.raw: it wants to be told what the samples are
+        raise RuntimeError("raw samples do not say their rate") from error
+    except UnicodeEncodeError as error:
+        raise RuntimeError("its name is not in this system's encoding: rename it") from error
+    if (
+        file.frames > MOST_FRAMES
+    ):  # a FLAC out of a pipe: libsndfile can neither read all of it nor seek in it
+        file.close()
+        raise RuntimeError("it does not say how long it is")
+    return file
 
 
 class MonoStream:
@@ -139,7 +155,7 @@ def _decoded_blocks(
     if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise AudioError(f"{name}: no such file")
     try:
-        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        file = _opened(source)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         yield from _media_blocks(source, name, error)
         return
