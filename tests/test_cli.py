@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -144,6 +145,28 @@ def test_predict_restricts_emotions_and_abstains(emodistill: Call, exported: Pat
     unsure = emodistill("predict", clips / "a.wav", "-m", exported, "-f", "json", "--min-confidence", 1.0)
     assert json.loads(unsure.out)[0]["reason"] == "low_confidence"
     assert unsure.code == 0
+
+
+def test_a_file_name_that_is_no_text_is_kept(emodistill: Call, exported: Path, tmp_path: Path) -> None:
+    named = tmp_path / "in" / os.fsdecode(b"caf\xe9.wav")
+    named.parent.mkdir()
+    try:
+        named.write_bytes(b"no audio")
+    except OSError:  # macOS takes no such names
+        pytest.skip("this file system has text for names alone")
+    rows, times = tmp_path / "rows.jsonl", tmp_path / "out"
+    asked = ["predict", named.parent, "-m", exported, "--format"]
+    for format in ("json", "jsonl", "csv", "table"):
+        assert emodistill(*asked, format).code == 1
+    assert json.loads(emodistill(*asked, "json").out)[0]["path"] == str(named)
+    soundfile.write(tmp_path / "a.wav", make.speech(0.6, 120, seed=1), make.RATE)
+    (tmp_path / "a.wav").replace(named)
+    for added in (1, 0):
+        found = emodistill(*asked, "jsonl", "-o", rows)
+        assert (found.code, len(rows.read_text().splitlines())) == (0, 1), added
+    assert json.loads(rows.read_text())["path"] == str(named)
+    assert emodistill("timeline", named.parent, "-m", exported, "--format", "json", "-o", times).code == 0
+    assert json.loads(next(times.iterdir()).read_text())[0]["path"] == str(named)
 
 
 def test_predict_shows_teachers_where_asked(emodistill: Call, exported: Path, clips: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from emodistill.console import results
+from emodistill.console import UNENCODABLE, results
 from emodistill.errors import ConfigError, one_of
 from emodistill.recognizer import Recognizer
 from emodistill.timeline import GivenTable, Timeline, timelines
@@ -110,7 +110,7 @@ def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) 
             results().print(as_table(rows))
             return
         outputs.file.parent.mkdir(parents=True, exist_ok=True)
-        with outputs.file.open("w", encoding="utf-8") as stream:
+        with outputs.file.open("w", encoding="utf-8", errors=UNENCODABLE) as stream:
             results(stream).print(as_table(rows))
     elif outputs.file is not None:
         write(rows, outputs.format, outputs.file, emotions)
@@ -123,7 +123,7 @@ def _tell_failures(path: Path, failed: Sequence[Timeline]) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors=UNENCODABLE, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "error"])
         writer.writerows([row.path, row.error] for row in failed)

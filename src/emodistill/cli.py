@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
+from io import TextIOWrapper
 from os import cpu_count
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -11,7 +12,7 @@ from typing import Annotated, TextIO
 import typer
 from rich.table import Table
 
-from emodistill.console import console, results, say, tracked
+from emodistill.console import UNENCODABLE, console, results, say, tracked
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 
 app = typer.Typer(
@@ -134,7 +135,7 @@ def predict(
     stream: TextIO = sys.stdout
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        stream = output.open("a" if resumed else "w", encoding="utf-8", newline="")
+        stream = output.open("a" if resumed else "w", encoding="utf-8", errors=UNENCODABLE, newline="")
     try:
         rows = told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
         shown = rows if teachers else (replace(row, teachers=None) for row in rows)
@@ -461,6 +462,9 @@ def _names(listed: str | None) -> list[str] | None:
 
 def main() -> None:
     """The entry point: what a user can mend is one message on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=UNENCODABLE)
     try:
         app()
     except (EmodistillError, OSError) as error:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# How a file name is written that is no text (bytes of another encoding): as \udcXX, which JSON reads back as it was.
+UNENCODABLE = "backslashreplace"
+
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from emodistill.audio import SAMPLE_RATE
+from emodistill.console import UNENCODABLE
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError, one_of
 from emodistill.labels import COLOURS
 from emodistill.segments import Segment
@@ -125,7 +126,7 @@ def write(rows: Sequence[Timeline], format: str, path: Path, emotions: Sequence[
         raise ConfigError(one_of("format", format, WRITERS))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(WRITERS[format].text(rows, emotions), encoding="utf-8", newline="")
+    partial.write_text(WRITERS[format].text(rows, emotions), encoding="utf-8", errors=UNENCODABLE, newline="")
     partial.replace(path)
 
 
