@@ -15,18 +15,20 @@ import pytest
 import soundfile
 import torch
 
-from emodistill.config import load_recipe
+from emodistill.config import AugmentConfig, StudentConfig, load_recipe
 from emodistill.corpora import read_manifest, write_manifest
 from emodistill.corpora.opening import pooled
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
+from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.student import Student
 from emodistill.protocol import read_protocol
 from emodistill.training import fold as fold_module
 from emodistill.training.crossval import crossval, open_run
 from emodistill.training.data import CLEAN
 from emodistill.training.fit import FitResult
-from emodistill.training.stages import NO_VIEWS, ProsodicStage
+from emodistill.training.stages import NO_VIEWS, ProsodicStage, SpeechStage
 from emodistill.training.targets import TeacherTargets
 
 
@@ -374,6 +376,28 @@ def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[s
         expected[:, : len(emotions)] = torch.eye(len(emotions))
         torch.testing.assert_close(made.classifier.weight.detach(), expected, atol=1e-4, rtol=0)
         assert made.norm.std.min() > 0
+
+    stage = SpeechStage(
+        "student",
+        make.recipe(listed),
+        LabelSet(emotions),
+        StudentConfig(init="x", frozen=1),
+        AugmentConfig(),
+        {},
+    )
+    after = stage.create([], made)
+    assert isinstance(after, Student)
+    assert (after.config.probe, after.config.frozen, after.config.embedding_dim) == (None, 1, 8)
+
+
+def test_an_emotion_that_no_corpus_has_in_training_stays_in_the_loss(tmp_path: Path) -> None:
+    listed = make.corpus_folder(tmp_path / "one", emotions=("angry", "happy", "sad"), each=2)
+    (fold,) = open_run(make.recipe(listed), tmp_path / "run")[:1]
+    assert fold._possible([u for u in fold.train if u.emotion != "happy"]) is None
+    mixed = [replace(u, corpus=str(u.emotion == "sad")) for u in fold.train if u.emotion != "happy"]
+    rows = fold._possible(mixed)
+    assert rows is not None
+    assert {tuple(row) for row in rows.tolist()} == {(True, True, False), (False, True, True)}
 
 
 def test_without_any_transcript_the_linguistic_teacher_is_left_out(manifest: Path, tmp_path: Path) -> None:

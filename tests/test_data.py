@@ -209,6 +209,17 @@ def test_states_are_computed_once_and_never_shared_between_backbones(
     assert len(files()) == 20
 
 
+def test_states_of_the_clean_view_alone_where_channels_are_fresh(
+    manifest: Path, models: dict[str, Path], own_cache: Path
+) -> None:
+    utterances = read_manifest(manifest).utterances[:2]
+    student = make.student(load_backbone(str(models["whisper"]), None), frozen=1)
+    fresh = AugmentConfig(views=1, fresh=True, gain_db=6.0)
+    alone = cached_states(student, utterances, AudioConfig(), fresh, 1, seed=0)
+    several = cached_states(student, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    assert [key for (key,) in alone.keys] == [clean for clean, _ in several.keys]
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @torch.no_grad()
 def test_a_probe_is_linear_discriminant_analysis(

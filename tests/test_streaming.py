@@ -251,6 +251,20 @@ def test_silence_and_clicks_make_no_event(parts: list[Part]) -> None:
     assert events_of(programme(parts), [4000]) == []
 
 
+def test_a_short_window_is_whole_wherever_its_stretch_begins() -> None:
+    class Listener(make.ToneRecognizer):
+        def probabilities(self, waveform: np.ndarray) -> np.ndarray:
+            lengths.append(len(waveform))
+            return super().probabilities(waveform)
+
+    for frames in range(10):
+        lengths: list[int] = []
+        live = StreamingRecognizer(Listener(), hop_s=0.1, window_s=0.1, detector=make.LoudnessDetector())
+        sound = programme([("silence", 1 + frames / 50), ("sad", 1.0), ("silence", 1.0)])
+        assert segments(live.push(sound) + live.finish())
+        assert set(lengths) == {1600}
+
+
 def test_nothing_at_all_makes_no_event() -> None:
     live = stream()
     assert live.push(np.zeros(0)) == live.push(np.zeros((0, 1))) == live.finish() == live.finish() == []

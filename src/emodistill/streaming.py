@@ -186,6 +186,8 @@ class StreamingRecognizer:
     def _forget(self) -> None:
         """Let go of the audio that no window can ask for any more."""
         needed = self._num_frames * FRAME_SAMPLES
-        if self._speaking:
-            needed = max(self._start, self._until - self._judge.window)
+        if self._speaking:  # what may yet be too short for speech has had no window so far
+            needed = self._start
+            if self._stretch is not None:
+                needed = max(needed, self._until - self._judge.window)
         self._judge.forget(needed)

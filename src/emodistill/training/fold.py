@@ -170,11 +170,17 @@ class FoldRun:
         return [self.labels.index(utterance.emotion or "") for utterance in utterances]
 
     def _possible(self, train: Sequence[Utterance]) -> Tensor | None:
-        """Which emotions each utterance's corpus has in training (utterances, emotions); None: all have all."""
+        """Which emotions each utterance's corpus has in training (utterances, emotions); None: all have all.
+
+        An emotion that no corpus has there stays possible for all: it is to become improbable, not left to chance.
+        """
         found: dict[str | None, set[int]] = defaultdict(set)
         for utterance, label in zip(train, self._labels(train), strict=True):
             found[utterance.corpus].add(label)
-        rows = torch.tensor([[i in found[u.corpus] for i in range(len(self.labels))] for u in train])
+        nowhere = set(range(len(self.labels))).difference(*found.values())
+        rows = torch.tensor(
+            [[i in found[u.corpus] | nowhere for i in range(len(self.labels))] for u in train]
+        )
         return None if rows.all() else rows
 
     def _infer(self, stage: Stage, model: nn.Module, utterances: Sequence[Utterance]) -> dict[str, Tensor]:

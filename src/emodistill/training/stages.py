@@ -162,7 +162,8 @@ class SpeechStage(Stage):
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         if isinstance(initial, Student):  # its shape decides; how it is trained is the recipe's
             kept = {name: getattr(self.config, name) for name in ("dropout", "frozen", "optim", "init")}
-            config = StudentConfig.model_validate({**initial.config.model_dump(), **kept})
+            # A probe is how it once started itself.
+            config = StudentConfig.model_validate({**initial.config.model_dump(), **kept, "probe": None})
             backbone: Backbone = deepcopy(initial.backbone)
             return Student(backbone, config, self.num_classes, self.heads)
         backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
@@ -249,7 +250,9 @@ def cached_states(
     """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
     cache = ArrayCache(cache_folder() / "states")
     clean = f"{_prefix_hash(student)}|{audio}"  # a clean view is the same under any augmentation
-    drawn = AugmentConfig(views=2, seed=views.seed, speed=views.speed, fresh=True) if views.fresh else views
+    drawn = views
+    if views.fresh and views.speed:  # without, there is no other view
+        drawn = AugmentConfig(views=2, seed=views.seed, speed=views.speed, fresh=True)
     keys = []
     jobs: dict[str, tuple[Utterance, int, str]] = {}
     for utterance in utterances:
