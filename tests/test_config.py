@@ -112,6 +112,7 @@ def test_every_field_is_written_out() -> None:
         ({"student": {"layers": 2, "frozen": 3}}, r"frozen = 3 is more than layers = 2"),
         ({"student": {"probe": 0.5}}, r"probe needs frozen layers"),
         ({"student": {"backbone": "compact", "frozen": 1}}, r"compact is trained from nothing: frozen must be 0"),
+        ({"student": {"frozen": 1}, "augment": {"fresh": True, "gain_db": 6.0}}, r"set augment\.fresh = false"),
         ({"augment": {"speed": 0.7}}, r"augment\.speed = 0\.7: .* less than 0\.5"),
         ({"seed": "x"}, r"seed = 'x': "),
         ({"audio": 3}, r"audio = 3"),

@@ -254,6 +254,24 @@ def test_a_microphone_is_heard_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) 
     assert desk.opened == {"rate_hz": 48_000, "device": 3, "channels": 1, "dtype": "float32"}
 
 
+def test_what_was_said_before_a_microphone_was_pulled_out_is_told(exported: Path) -> None:
+    samples = make.speech(1.5)
+
+    def pulled_out() -> Iterator[np.ndarray]:
+        yield samples[:, None]
+        raise AudioError("it has gone")
+
+    out = io.StringIO()
+    with pytest.raises(AudioError, match="it has gone"):
+        live.listen(
+            Recognizer(exported, threads=1),
+            live.Sound("mic", make.RATE, pulled_out()),
+            out,
+            Console(file=io.StringIO()),
+        )
+    assert lines(out.getvalue().encode()) == expected(exported, samples)
+
+
 def test_a_microphone_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", FakeMicrophone(CALL, make.RATE))
     with (

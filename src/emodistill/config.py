@@ -76,7 +76,7 @@ class AugmentConfig(Section):
     views: int = Field(1, ge=0)  # how many views an utterance has; 0: a new one every epoch
     seed: int = 0  # of the views; apart from the recipe's, so that runs with other seeds share a cache
     speed: float = Field(0.0, ge=0, lt=0.5)  # resampling by 1 ± speed (pitch moves along)
-    fresh: bool = False  # all but speed is drawn anew every epoch, and an acoustic teacher is spared it
+    fresh: bool = False  # all but speed is drawn anew every epoch, and a frozen acoustic teacher is spared it
     gain_db: float = Field(0.0, ge=0)
     equalise_db: float = Field(0.0, ge=0)  # a smooth random frequency response, up to ± this
     noise_snr_db: tuple[float, float] | None = None  # coloured noise, uniform in this range
@@ -255,6 +255,10 @@ class Recipe(Section):
                 raise ValueError(
                     f"{name}.frozen keeps the states of each view: set augment.views to how many there are"
                 )
+        if self.student.frozen and self.augment.fresh:
+            raise ValueError(
+                "student.frozen keeps the states of each view, and nothing is drawn anew: set augment.fresh = false"
+            )
         return self
 
 

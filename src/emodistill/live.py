@@ -193,8 +193,12 @@ def listen(recognizer: Recognizer, sound: Sound, out: TextIO, terminal: Console)
             out.flush()
 
     with live or nullcontext(), _CtrlC() as ctrl_c:
-        for chunk in ctrl_c.until(sound.chunks):
-            tell(stream.push(chunk), chunk)
+        try:
+            for chunk in ctrl_c.until(sound.chunks):
+                tell(stream.push(chunk), chunk)
+        except AudioError:  # a microphone that was pulled out: what was said before is not lost
+            tell(stream.finish())
+            raise
         tell(stream.finish())
     return board.summary()
 
