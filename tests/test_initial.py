@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+import emodistill
 from emodistill.corpora import read_manifest, write_manifest
 from emodistill.corpora.opening import pooled
 from emodistill.errors import ConfigError, LeakError, ModelError
@@ -80,6 +81,8 @@ def test_the_description_is_in_the_file(exported: Path) -> None:
     assert info["kind"] == "student"
     assert info["emotions"] == ["angry", "sad"]
     assert info["training_ids"]
+    code = str(Path(emodistill.__file__).parent).encode()
+    assert code not in (exported / "model.onnx").read_bytes(), "where it was made is nobody's business"
 
 
 def test_a_checkpoint_of_another_version_is_named(run: Path, tmp_path: Path) -> None:

@@ -308,6 +308,10 @@ def write_onnx(model: Exported, path: Path, description: Mapping[str, Any] | Non
     _name_transposed(program.model, model)
     if description is not None:
         program.model.metadata_props[METADATA] = json.dumps(description, ensure_ascii=False)
+    for node in program.model.graph:
+        node.metadata_props.clear()  # stack traces, with the folders of this machine
+        for value in node.outputs:
+            value.metadata_props.clear()
     for node in program.model.graph:  # the exporter may call an inner value `embedding` too (WavLM's is)
         for value in node.outputs:
             if value.name in model.outputs and not value.is_graph_output():
