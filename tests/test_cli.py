@@ -18,6 +18,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from emodistill import cli
+from emodistill.card import BUNDLED
 from emodistill.corpora import read_manifest
 
 
@@ -378,3 +379,14 @@ def test_train_runs_one_fold_and_export_follows(emodistill: Call, manifest: Path
     unknown = emodistill("train", recipe, "--fold", "7", *args)
     assert unknown.code == 2
     assert "bad fold '7'" in unknown.err
+
+
+@pytest.mark.skipif(not BUNDLED.is_dir(), reason="no bundled model")
+@pytest.mark.parametrize("verb", ["predict", "timeline"])
+def test_square_brackets_are_no_markup(emodistill: Call, tmp_path: Path, verb: str) -> None:
+    path = tmp_path / "take [2].wav"
+    path.write_text("no audio [/bold]")
+    said = emodistill(verb, path)
+    assert said.code == 1
+    assert "take [2].wav" in said.out
+    assert "take [2].wav" in said.err

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from emodistill.console import UNENCODABLE, results
@@ -139,13 +140,13 @@ def as_table(rows: Iterable[Timeline]) -> Table:
     for row in rows:
         if not row.segments:
             note = row.error or "no speech"
-            table.add_row(row.path, "", "", *([""] if speakers else []), "–", "", note)
+            table.add_row(escape(row.path), "", "", *([""] if speakers else []), "–", "", escape(note))
         for segment in row.segments:
             shown = "" if segment.confidence is None else f"{segment.confidence:.2f}"
-            who = [segment.speaker or ""] if speakers else []
+            who = [escape(segment.speaker or "")] if speakers else []
             times = [clock(segment.start_s), clock(segment.end_s)]
             note = "" if segment.emotion else "low confidence" if shown else "nothing to judge"
-            table.add_row(row.path, *times, *who, segment.emotion or UNSURE, shown, note)
+            table.add_row(escape(row.path), *times, *who, segment.emotion or UNSURE, shown, note)
     return table
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from emodistill.console import UNENCODABLE, console, results, say, tracked
@@ -281,7 +282,7 @@ def stats(
         table.add_column(emotion, justify="right")
     for speaker, counts in found.by_speaker.items():
         row = [str(counts.get(emotion, 0)) for emotion in found.emotions]
-        table.add_row(speaker, *row, str(sum(counts.values())), f"{found.minutes[speaker]:.1f}")
+        table.add_row(escape(speaker), *row, str(sum(counts.values())), f"{found.minutes[speaker]:.1f}")
     totals = [
         str(sum(counts.get(emotion, 0) for counts in found.by_speaker.values())) for emotion in found.emotions
     ]
@@ -365,7 +366,7 @@ def compare(
         for measure, found in compare_runs(reference, run).items():
             values = [f"{100 * value:.2f}" for value in (found.reference, found.run)]
             interval = f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
-            table.add_row(str(run), measure.upper(), *values, f"{100 * found.value:+.2f}", interval)
+            table.add_row(escape(str(run)), measure.upper(), *values, f"{100 * found.value:+.2f}", interval)
     results().print(table)
 
 

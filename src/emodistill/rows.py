@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from rich.markup import escape
 from rich.table import Table
 
 from emodistill.audio import MEDIA_SUFFIXES, SUFFIXES
@@ -89,7 +90,8 @@ def write_rows(rows: Iterable[Prediction], format: str, stream: TextIO, emotions
         for row in rows:
             failed += row.error is not None
             shown = "" if row.confidence is None else f"{row.confidence:.2f}"
-            table.add_row(row.path, row.emotion or "–", shown, row.error or row.reason or "")
+            note = escape(row.error or row.reason or "")
+            table.add_row(escape(row.path), row.emotion or "–", shown, note)
         results(stream).print(table)
         return failed
     writer = csv.writer(stream, lineterminator="\n")
