@@ -130,7 +130,7 @@ def area_under_risk(predictions: Predictions) -> float:
 
 
 def coverage_curve(predictions: Predictions, points: int = 20) -> tuple[CoveragePoint, ...]:
-    """The risk–coverage curve as a card keeps it: about `points` confidences, rising, the first 0."""
+    """The risk–coverage curve as a card keeps it: about `points` confidences, rising; the first answers all."""
     confidence, right = _confidence(predictions)
     at = np.quantile(confidence, np.arange(1, points) / points, method="higher")
     return tuple(
@@ -139,7 +139,7 @@ def coverage_curve(predictions: Predictions, points: int = 20) -> tuple[Coverage
             coverage=float(np.mean(confidence >= least)),
             accuracy=float(np.mean(right[confidence >= least])),
         )
-        for least in np.unique([0.0, *at])
+        for least in np.unique([confidence.min(), *at])
     )
 
 
