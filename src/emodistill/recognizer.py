@@ -275,6 +275,8 @@ def _least_confidence(
             "the coverage curve of the card is over all its emotions: give min_confidence instead of coverage "
             "where emotions are restricted"
         )
+    if coverage == 1:  # all, and not only what is as sure as the least sure of dev
+        return 0.0
     curve = card.coverage[::-1]  # by rising coverage
     points = [point.min_confidence for point in curve]
     return float(np.interp(coverage, [point.coverage for point in curve], points))
