@@ -447,7 +447,10 @@ def test_the_verb_in_a_folder_goes_on_where_it_was(emodistill: Call, calls: Path
     args = (calls, "-f", "csv", "-o", out, "--plot", tmp_path / "pictures")
     assert emodistill(*args)[0] == 1
     made = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert made == ["a.csv", "below/c.csv", "d.csv", "failures.csv"]
+    assert made == [".made_with.json", "a.csv", "below/c.csv", "d.csv", "failures.csv"]
+    code, _, err = emodistill(*args, "--min-confidence", 0.5)
+    assert code == 2
+    assert "holds timelines made with another min_confidence: name another output" in err
     assert (tmp_path / "pictures/below/c.png").read_bytes().startswith(b"\x89PNG")
     whole = (out / "a.csv").read_bytes()
     (row,) = csv.DictReader((out / "failures.csv").read_text().splitlines())

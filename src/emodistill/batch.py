@@ -1,6 +1,7 @@
 """Timelines of many recordings: where each goes, what is there already, and what failed."""
 
 import csv
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from emodistill.card import file_sha256
 from emodistill.console import UNENCODABLE, results
 from emodistill.errors import ConfigError, one_of
 from emodistill.recognizer import Recognizer
@@ -16,6 +18,7 @@ from emodistill.timeline import GivenTable, Timeline, timelines
 from emodistill.writers import UNSURE, WRITERS, check_picture, draw, output_names, write
 
 FAILURES = "failures.csv"  # in an output folder: path, error
+MADE_WITH = ".made_with.json"  # in an output folder: model, emotions, min_confidence, segments
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,26 @@ class Outputs:
     file: Path | None = None
     names: dict[Path, Path] | None = None  # recording -> its file below the folder
     pictures: dict[Path, Path] | None = None  # recording -> its picture
+
+    def claim(self, recognizer: Recognizer, given: GivenTable | None) -> None:
+        """Note in an output folder what its files are made with; raises `ConfigError` where it was another."""
+        if self.folder is None:
+            return
+        asked = {
+            "model": recognizer.card.sha256,
+            "emotions": list(recognizer.emotions),
+            "min_confidence": recognizer.min_confidence,
+            "segments": None if given is None else file_sha256(given.source),
+        }
+        path = self.folder / MADE_WITH
+        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else asked
+        different = [name for name, value in asked.items() if there.get(name) != value]
+        if different:
+            raise ConfigError(
+                f"'{self.folder}' holds timelines made with another {' and '.join(different)}: name another output"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
 
     def todo(self, files: Sequence[Path]) -> list[Path]:
         """The recordings whose outputs are not all there; without a folder, all of them."""

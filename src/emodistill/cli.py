@@ -195,6 +195,7 @@ def timeline(
     recognizer = Recognizer(
         model, emotions=_names(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
+    outputs.claim(recognizer, given)
     todo = outputs.todo(files)
     jobs = min(jobs or cpu_count() or 1, max(1, len(todo)))
     rows = list(tracked(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)))
