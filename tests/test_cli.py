@@ -231,6 +231,40 @@ def test_predict_resumes_a_jsonl(emodistill: Call, exported: Path, clips: Path, 
     assert (again.code, "3 rows were there already, 1 added" in again.err) == (1, True)
 
 
+def test_a_jsonl_is_not_gone_on_with_by_other_settings(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out)
+    before = out.read_bytes()
+    result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--min-confidence", 0.9)
+    assert (result.code, out.read_bytes()) == (2, before)
+    assert "was begun with another min_confidence: name another output" in result.err
+    out.unlink()  # begun anew, it may be with other settings
+    assert (
+        emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--min-confidence", 0.9).code
+        == 1
+    )
+
+
+def test_an_output_that_is_there_stays_until_the_new_one_is_whole(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("kept")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("emodistill.recognizer.Recognizer.predict", killed)
+        assert emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out).code == 130
+    assert out.read_text() == "kept"
+    emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)
+    assert len(make.read_rows(out)) == 4
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_failed_rows_of_a_jsonl_are_tried_again(
     emodistill: Call, exported: Path, clips: Path, tmp_path: Path
 ) -> None:

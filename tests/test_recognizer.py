@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodistill.audio import SHORTEST_SAMPLES, load, trim_silence
+from emodistill.audio import SHORTEST_SAMPLES, load, outlasts, trim_silence
 from emodistill.card import Card, CoveragePoint, file_sha256, read_card, write_card
 from emodistill.demo import CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
@@ -195,6 +196,38 @@ def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
     ]
     expected = np.mean([tempered(row, recognizer.card.temperature) for row in rows], axis=0)
     np.testing.assert_allclose(recognizer.probabilities(long), expected, atol=1e-6)
+
+
+def test_a_recording_that_is_too_long_to_be_held_gets_the_same_answer(
+    recognizer: Recognizer, spoken: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = np.resize(np.concatenate(spoken), 30 * make.RATE)
+    parts = [noise(15.0, 0.01), talk, noise(45.0, 0.01), talk + 0.1, np.zeros(30 * make.RATE), talk]
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate(parts).astype(np.float32), make.RATE, subtype="FLOAT")
+    with path.open("rb") as file:
+        found = [recognizer.predict(source) for source in (path, path.read_bytes(), file)]
+    monkeypatch.setattr("emodistill.recognizer.HELD_S", 1e9)
+    held = recognizer.predict(path)
+    assert held.emotion is not None
+    for said in found:
+        assert said.probabilities == pytest.approx(held.probabilities, abs=1e-5)
+    assert outlasts(path, 150)
+    assert not outlasts(path, 200)
+
+
+def test_a_long_recording_is_never_held(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = tmp_path / "hour.flac"
+    with soundfile.SoundFile(path, "w", 8000, 1) as file:
+        for _ in range(60):
+            file.write(np.zeros(60 * 8000, dtype=np.float32))
+        file.write(make.speech(2.0)[::2])
+    tracemalloc.start()
+    said = recognizer.predict(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert said.error is None
+    assert peak < 20e6, "an hour's samples take 230 MB"
 
 
 def test_silent_windows_of_long_audio_do_not_count(recognizer: Recognizer) -> None:

@@ -148,6 +148,23 @@ def blocks(source: str | Path | bytes | BinaryIO) -> Iterator[Waveform]:
     yield piece
 
 
+def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
+    """Whether a recording is longer than so many seconds, found out without holding it; not if it can't be read."""
+    try:
+        with _opened(source) as file:
+            return file.frames > limit_s * file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        heard_s = 0.0
+        try:
+            for rate, frames in _media_blocks(source, "", error):
+                heard_s += len(frames) / rate
+                if heard_s > limit_s:
+                    return True
+        except (AudioError, OSError):
+            return False  # whoever reads it says what is wrong with it
+        return False
+
+
 def _decoded_blocks(
     source: str | Path | bytes | BinaryIO, name: str
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:

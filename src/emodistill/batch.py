@@ -1,7 +1,6 @@
 """Timelines of many recordings: where each goes, what is there already, and what failed."""
 
 import csv
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from emodistill.console import UNENCODABLE, results
 from emodistill.errors import ConfigError, one_of
 from emodistill.recognizer import Recognizer
 from emodistill.timeline import GivenTable, Timeline, timelines
-from emodistill.writers import UNSURE, WRITERS, check_picture, draw, output_names, write
+from emodistill.writers import UNSURE, WRITERS, check_picture, claim, draw, output_names, write
 
 FAILURES = "failures.csv"  # in an output folder: path, error
 MADE_WITH = ".made_with.json"  # in an output folder: model, emotions, min_confidence, segments
@@ -35,21 +34,8 @@ class Outputs:
         """Note in an output folder what its files are made with; raises `ConfigError` where it was another."""
         if self.folder is None:
             return
-        asked = {
-            "model": recognizer.card.sha256,
-            "emotions": list(recognizer.emotions),
-            "min_confidence": recognizer.min_confidence,
-            "segments": None if given is None else file_sha256(given.source),
-        }
-        path = self.folder / MADE_WITH
-        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else asked
-        different = [name for name, value in asked.items() if there.get(name) != value]
-        if different:
-            raise ConfigError(
-                f"'{self.folder}' holds timelines made with another {' and '.join(different)}: name another output"
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+        segments = None if given is None else file_sha256(given.source)
+        claim(self.folder / MADE_WITH, self.folder, {**recognizer.settings, "segments": segments})
 
     def todo(self, files: Sequence[Path]) -> list[Path]:
         """The recordings whose outputs are not all there; without a folder, all of them."""

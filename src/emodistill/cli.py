@@ -7,7 +7,7 @@ from enum import StrEnum
 from io import TextIOWrapper
 from os import cpu_count
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -113,7 +113,7 @@ def predict(
     Example: emodistill predict call.wav clips/ --format json
     """
     from emodistill.recognizer import Recognizer
-    from emodistill.rows import audio_files, rows_there, told, write_rows
+    from emodistill.rows import audio_files, rows_there, told, write_rows, written
 
     if teachers and format not in (Format.json, Format.jsonl):
         raise ConfigError(
@@ -128,22 +128,13 @@ def predict(
         coverage=coverage,
         threads=threads or (1 if jobs > 1 else None),
     )
-    done: set[str] = set()
-    resumed = format is Format.jsonl and output is not None and output.is_file()
-    if output is not None and resumed:
-        done = rows_there(output, {str(file) for file in files}, recognizer.emotions)
+    resumed = format is Format.jsonl and output is not None
+    done = rows_there(output, set(map(str, files)), recognizer) if output is not None and resumed else set()
     todo = [file for file in files if str(file) not in done]
-    stream: TextIO = sys.stdout
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        stream = output.open("a" if resumed else "w", encoding="utf-8", errors=UNENCODABLE, newline="")
-    try:
-        rows = told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
-        shown = rows if teachers else (replace(row, teachers=None) for row in rows)
+    rows = told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
+    shown = rows if teachers else (replace(row, teachers=None) for row in rows)
+    with written(output, resumed) as stream:
         failed = write_rows(shown, format, stream, recognizer.emotions)
-    finally:
-        if output is not None:
-            stream.close()
     if done:
         say(f"{len(done)} rows were there already, {len(todo)} added to {output}")
     raise typer.Exit(1 if failed or empty else 0)

@@ -23,9 +23,10 @@ from emodistill.audio import (
     SAMPLE_RATE,
     SHORTEST_SAMPLES,
     Waveform,
+    blocks,
     from_samples,
     load,
-    peak_normalise,
+    outlasts,
     trim_silence,
 )
 from emodistill.card import BUNDLED, Card, read_card
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SHORTEST_S = 0.1  # below this there is nothing to judge
 SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
+HELD_S = 120.0  # a longer recording is read again instead of being held in memory
 WINDOW_S = 20.0  # longer audio is judged window by window
 SPEECH_MARGIN_S = 0.2  # kept on both sides of the speech: a breath, a last consonant
 
@@ -106,6 +108,15 @@ class Recognizer:
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._columns = [self.card.emotions.index(name) for name in self.emotions]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides an answer besides the audio: the model by its hash, emotions, least confidence."""
+        return {
+            "model": self.card.sha256,
+            "emotions": list(self.emotions),
+            "min_confidence": self.min_confidence,
+        }
+
     def predict(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> Prediction:
         """The emotion of one utterance.
 
@@ -113,17 +124,17 @@ class Recognizer:
         `no_speech`. Over 20 s, windows with speech are judged alone and their probabilities averaged.
 
         `source` is a path, the bytes of an audio file, an open binary file or pipe, or an array of samples
-        (n,) or (n, channels) at `rate_hz`. Raises `AudioError` for audio that cannot be read.
+        (n,) or (n, channels) at `rate_hz`. A recording of over two minutes is decoded three times over instead of being
+        held in memory. Raises `AudioError` for audio that cannot be read.
         """
         name = _name(source)
-        waveform = _decoded(source, rate_hz)
-        if len(waveform) < SHORTEST_S * SAMPLE_RATE:
+        recording = _Recording(source, rate_hz)
+        if recording.num_samples < SHORTEST_S * SAMPLE_RATE:
             return Prediction(name, abstained=True, reason="too_short")
-        waveform = _centred(waveform)
-        if np.abs(waveform).max() < SILENCE_PEAK:
+        if recording.peak < SILENCE_PEAK:
             return Prediction(name, abstained=True, reason="silence")
-        windows = self._speech(waveform)
-        if not windows:
+        windows = self._speech(recording)
+        if windows is None:
             return Prediction(name, abstained=True, reason="no_speech")
         said = self._judge(windows)
         values = said.pop("student")
@@ -176,7 +187,8 @@ class Recognizer:
 
         Nothing is refused here, and speech is not looked for: silence has probabilities too.
         """
-        return self._judge(_windows(_centred(waveform)))["student"]
+        recording = _Recording(waveform, SAMPLE_RATE)
+        return self._judge(recording.windows((0, recording.num_samples)))["student"]
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Every output of the model by name for a waveform (samples,), without the batch axis.
@@ -193,22 +205,24 @@ class Recognizer:
 
         return SpeechDetector()
 
-    def _speech(self, waveform: Waveform) -> list[Waveform]:
-        """The windows of a centred waveform that hold speech, what surrounds it cut off; none without any."""
+    def _speech(self, recording: "_Recording") -> Iterator[Waveform] | None:
+        """The windows of a recording that hold speech, what surrounds it cut off; None without any."""
         from emodistill.vad import NO_SPEECH, spans
 
+        stream = self._detector.stream()
         # Here, where the whole recording is known, gain cannot matter.
-        activity = self._detector.probabilities(peak_normalise(waveform))
+        heard = [stream.push(piece / np.float32(recording.peak)) for piece in recording.pieces()]
+        activity = np.concatenate([*heard, stream.finish()])
         if activity.max() < NO_SPEECH:
-            return []
+            return None
         found = spans(activity)
         if not found:  # perhaps a word or a cry: too short to say where it ends
-            return _windows(waveform)
+            return recording.windows((0, recording.num_samples))
         margin = round(SPEECH_MARGIN_S * SAMPLE_RATE)
-        start, end = max(0, found[0][0] - margin), found[-1][1] + margin
-        return _windows(waveform[start:end], [(a - start, b - start) for a, b in found])
+        start, end = max(0, found[0][0] - margin), min(found[-1][1] + margin, recording.num_samples)
+        return recording.windows((start, end), found)
 
-    def _judge(self, windows: Sequence[Waveform]) -> dict[str, Probabilities]:
+    def _judge(self, windows: Iterable[Waveform]) -> dict[str, Probabilities]:
         """The student's and each teacher's probabilities (emotions,), averaged over windows."""
         trim_db = self.card.trim_db
         outputs = [
@@ -328,25 +342,91 @@ def _decoded(source: AudioSource, rate_hz: int) -> Waveform:
     return load(source if seekable else source.read())  # a pipe has no end to look for its header at
 
 
-def _centred(waveform: Waveform) -> Waveform:
-    """Without its DC offset: neither what is silent, nor where speech ends, nor the peak may depend on it."""
-    return np.asarray(waveform - waveform.mean(dtype=np.float64), dtype=np.float32)
+class _Recording:
+    """The waveform of a source without its DC offset, from the beginning as often as it is asked for.
 
-
-def _windows(waveform: Waveform, speech: Sequence[tuple[int, int]] | None = None) -> list[Waveform]:
-    """A waveform (samples,) in equal windows of at most 20 s, without silent ones.
-
-    `speech`, spans of samples, leaves out windows that hold none of it.
+    Neither what is silent, nor where speech ends, nor the peak may depend on an offset. Raises `AudioError`
+    where it can't be read.
     """
-    num_windows = max(1, -(-len(waveform) // round(WINDOW_S * SAMPLE_RATE)))
-    edges = np.linspace(0, len(waveform), num_windows + 1).round().astype(int).tolist()
-    windows = [
-        waveform[start:end]
-        for start, end in pairwise(edges)
-        if np.abs(waveform[start:end]).max(initial=0.0) >= SILENCE_PEAK
-        and (speech is None or any(first < end and last > start for first, last in speech))
-    ]
-    return windows or [waveform[: edges[1]]]
+
+    def __init__(self, source: AudioSource, rate_hz: int) -> None:
+        self._long = None if isinstance(source, np.ndarray) else _long(source)
+        self._held = _decoded(source, rate_hz) if self._long is None else None
+        total, low, high, self.num_samples = 0.0, np.inf, -np.inf, 0
+        for piece in self._raw():
+            total += float(piece.sum(dtype=np.float64))
+            low, high = min(low, piece.min(initial=low)), max(high, piece.max(initial=high))
+            self.num_samples += len(piece)
+        self._mean = total / self.num_samples
+        self.peak = max(high - self._mean, self._mean - low)
+
+    def pieces(self) -> Iterator[Waveform]:
+        """Its pieces (samples,) in order."""
+        for piece in self._raw():
+            yield np.asarray(piece - self._mean, dtype=np.float32)
+
+    def windows(
+        self, span: tuple[int, int], speech: Sequence[tuple[int, int]] | None = None
+    ) -> Iterator[Waveform]:
+        """A span of samples in equal windows of at most 20 s, without silent ones; at least one.
+
+        `speech`, spans of samples, leaves out windows that hold none of it.
+        """
+        num_windows = max(1, -(-(span[1] - span[0]) // round(WINDOW_S * SAMPLE_RATE)))
+        edges = np.linspace(*span, num_windows + 1).round().astype(int).tolist()
+        first: Waveform | None = None
+        loud = False
+        for window, (start, end) in zip(self._cut(edges), pairwise(edges), strict=True):
+            first = window if first is None else first
+            heard = speech is None or any(a < end and b > start for a, b in speech)
+            if heard and np.abs(window).max(initial=0.0) >= SILENCE_PEAK:
+                loud = True
+                yield window
+        if not loud and first is not None:
+            yield first
+
+    def _cut(self, edges: Sequence[int]) -> Iterator[Waveform]:
+        """The stretches between neighbouring edges."""
+        bounds = iter(pairwise(edges))
+        start, end = next(bounds)
+        kept: Waveform = np.zeros(0, dtype=np.float32)
+        begin = 0  # sample at which `kept` begins
+        for piece in self.pieces():
+            kept = np.concatenate([kept, piece])
+            while begin + len(kept) >= end:
+                yield kept[start - begin : end - begin]
+                if (following := next(bounds, None)) is None:
+                    return
+                start, end = following
+            if begin + len(kept) > start:
+                kept, begin = kept[max(0, start - begin) :], max(start, begin)
+            else:
+                kept, begin = kept[len(kept) :], begin + len(kept)
+
+    def _raw(self) -> Iterable[Waveform]:
+        if self._held is not None:
+            return [self._held]
+        assert self._long is not None
+        if not isinstance(self._long, (str, Path, bytes)):
+            self._long.seek(0)
+        return blocks(self._long)
+
+
+def _long(source: Any) -> str | Path | bytes | BinaryIO | None:
+    """The source of a recording that is too long to be held and can be read again; None for any other."""
+    again = isinstance(source, (str, Path, bytes)) or (
+        hasattr(source, "read")
+        and not isinstance(source, TextIOBase)
+        and not getattr(source, "closed", False)
+        and hasattr(source, "seekable")
+        and source.seekable()
+    )
+    if not again or (isinstance(source, (str, Path)) and not Path(source).is_file()):
+        return None
+    long = outlasts(source, HELD_S)
+    if not isinstance(source, (str, Path, bytes)):
+        source.seek(0)
+    return source if long else None
 
 
 def _name(source: AudioSource) -> str:

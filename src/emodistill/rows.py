@@ -2,7 +2,9 @@
 
 import csv
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -10,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.audio import MEDIA_SUFFIXES, SUFFIXES
-from emodistill.console import console, results, warn
+from emodistill.console import UNENCODABLE, console, results, warn
 from emodistill.errors import ConfigError
-from emodistill.recognizer import Prediction
+from emodistill.recognizer import Prediction, Recognizer
+from emodistill.writers import claim
 
 
 def audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
@@ -45,12 +48,18 @@ def told(rows: Iterable[Prediction]) -> Iterator[Prediction]:
         yield row
 
 
-def rows_there(output: Path, asked: set[str], emotions: Sequence[str]) -> set[str]:
+def rows_there(output: Path, asked: set[str], recognizer: Recognizer) -> set[str]:
     """The paths that an earlier jsonl has rows of, after taking out what is to be done again.
 
-    That is a half-written last row, and the failed rows of files that are asked for. Raises `ConfigError` for
-    a line that is no prediction, or one over other emotions.
+    That is a half-written last row, and the failed rows of files that are asked for. What the rows are made
+    with is noted in a hidden file beside them. Raises `ConfigError` for a line that is no prediction, one over
+    other emotions, or a file that was begun with another model or another least confidence.
     """
+    note, emotions = output.with_name(f".{output.name}.made_with.json"), recognizer.emotions
+    if not output.is_file():
+        note.unlink(missing_ok=True)
+        claim(note, output, recognizer.settings)
+        return set()
     *lines, last = output.read_bytes().split(b"\n")
     kept: list[bytes] = []
     done: set[str] = set()
@@ -71,11 +80,31 @@ def rows_there(output: Path, asked: set[str], emotions: Sequence[str]) -> set[st
             continue
         kept.append(line)
         done.add(path)
+    claim(note, output, recognizer.settings)
     if last or len(kept) < len(lines):
         partial = output.with_name(f"{output.name}.partial")
         partial.write_bytes(b"".join(line + b"\n" for line in kept))
         partial.replace(output)
     return done
+
+
+@contextmanager
+def written(output: Path | None, resumed: bool) -> Iterator[TextIO]:
+    """Where rows go: standard output, the end of a file that is resumed, or a new file.
+
+    A new file takes its name when it is whole: until then one that was there stays, and what is done of the
+    new one lies in `OUTPUT.partial`.
+    """
+    if output is None:
+        yield sys.stdout
+        return
+    if output.is_dir():
+        raise ConfigError(f"--output '{output}' is a folder, expected a file, e.g. '{output / 'rows.csv'}'")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output if resumed else output.with_name(f"{output.name}.partial")
+    with path.open("a" if resumed else "w", encoding="utf-8", errors=UNENCODABLE, newline="") as stream:
+        yield stream
+    path.replace(output)
 
 
 def write_rows(rows: Iterable[Prediction], format: str, stream: TextIO, emotions: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,6 +129,22 @@ def write(rows: Sequence[Timeline], format: str, path: Path, emotions: Sequence[
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(WRITERS[format].text(rows, emotions), encoding="utf-8", errors=UNENCODABLE, newline="")
     partial.replace(path)
+
+
+def claim(note: Path, output: Path, asked: dict[str, Any]) -> None:
+    """Write down what an output is made with, or raise `ConfigError` where the note says that it was another.
+
+    So that a resumed output never mixes the answers of two models, or of two settings.
+    """
+    if note.is_file():
+        there = json.loads(note.read_text(encoding="utf-8"))
+        different = [name for name, value in asked.items() if there.get(name) != value]
+        if different:
+            raise ConfigError(
+                f"'{output}' was begun with another {' and '.join(different)}: name another output"
+            )
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
 
 
 def output_names(paths: Sequence[Path], roots: Sequence[Path], suffix: str) -> dict[Path, Path]:
