@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from emodistill.audio import SAMPLE_RATE
 from emodistill.augment import (
+    _CODECS,
     add_noise,
     augment,
     band_limit,
@@ -115,8 +116,8 @@ def test_reverberation_keeps_the_direct_sound_first() -> None:
     assert np.abs(out[101:3000]).max() > 1e-3
 
 
-@pytest.mark.parametrize("codec", [("OGG", "OPUS"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
-def test_codecs_keep_the_length_and_most_of_the_sound(codec: tuple[str, str]) -> None:
+@pytest.mark.parametrize("codec", _CODECS, ids=lambda codec: codec[1])
+def test_codecs_keep_the_length_and_most_of_the_sound(codec: tuple[str, str, int]) -> None:
     out = transcode(SOUND, *codec)
     assert out.shape == SOUND.shape
     spectra = [np.abs(np.fft.rfft(sound))[:1500] for sound in (SOUND, out)]

@@ -11,7 +11,14 @@ from scipy.signal import butter, fftconvolve, sosfilt
 from emodistill.audio import SAMPLE_RATE, Waveform, peak_normalise
 from emodistill.config import AugmentConfig, stable_seed
 
-_CODECS = (("OGG", "OPUS"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"))
+# Container, codec and rate in Hz. The first four are cheap; Opus costs as much as all others together.
+_CODECS = (
+    ("WAV", "ULAW", 8000),
+    ("WAV", "GSM610", 8000),
+    ("MP3", "MPEG_LAYER_III", SAMPLE_RATE),
+    ("OGG", "VORBIS", SAMPLE_RATE),
+    ("OGG", "OPUS", SAMPLE_RATE),
+)
 
 
 def augment(waveform: Waveform, config: AugmentConfig, view: int, utterance: str) -> Waveform:
@@ -62,15 +69,18 @@ def equalise(waveform: Waveform, most_db: float, rng: np.random.Generator) -> Wa
     num_bins = length // 2 + 1
     octave = np.log2(np.maximum(np.arange(num_bins) / max(1, num_bins - 1), 2.0**-7))  # -7 … 0
     gain_db = np.interp(octave, np.arange(-7, 1), rng.uniform(-most_db, most_db, 8))
-    shaped = irfft(rfft(waveform, length) * 10 ** (gain_db / 20), length)
+    gain = (10 ** (gain_db / 20)).astype(np.float32)
+    shaped = irfft(rfft(waveform.astype(np.float32), length) * gain, length)
     return np.asarray(shaped[: len(waveform)], dtype=np.float32)
 
 
 def add_noise(waveform: Waveform, snr_db: float, rng: np.random.Generator) -> Waveform:
     """Add noise with a power spectrum of f^-a, a uniform in [0, 2] (white to brown), at an SNR in dB."""
-    spectrum = np.fft.rfft(rng.standard_normal(len(waveform)))
-    spectrum *= np.maximum(np.arange(len(spectrum)), 1.0) ** (-rng.uniform(0, 2) / 2)
-    noise = np.fft.irfft(spectrum, len(waveform))
+    length = next_fast_len(len(waveform), real=True)
+    spectrum = rng.standard_normal((length // 2 + 1, 2), dtype=np.float32).view(np.complex64)[:, 0]
+    steepness = np.float32(rng.uniform(0, 2) / 2)
+    spectrum *= np.maximum(np.arange(len(spectrum), dtype=np.float32), 1) ** -steepness
+    noise = irfft(spectrum, length)[: len(waveform)]
     power = np.mean(noise**2)
     if power == 0:
         return waveform
@@ -81,9 +91,9 @@ def add_noise(waveform: Waveform, snr_db: float, rng: np.random.Generator) -> Wa
 def reverberate(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """Convolve with exponentially decaying noise: a room of RT60 0.15 to 0.6 s, direct sound first."""
     rt60_s = rng.uniform(0.15, 0.6)
-    time_s = np.arange(round(rt60_s * SAMPLE_RATE)) / SAMPLE_RATE
-    tail = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
-    response = tail * rng.uniform(0.1, 0.5) / np.sqrt(np.sum(tail**2))
+    time_s = np.arange(round(rt60_s * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
+    tail = rng.standard_normal(len(time_s), dtype=np.float32) * 10 ** (-3 * time_s / np.float32(rt60_s))
+    response = tail * np.float32(rng.uniform(0.1, 0.5)) / np.sqrt(np.sum(tail**2))
     response[0] = 1.0
     return fftconvolve(waveform, response)[: len(waveform)].astype(np.float32)
 
@@ -94,10 +104,11 @@ def band_limit(waveform: Waveform, low_hz: float, high_hz: float) -> Waveform:
     return sosfilt(sos, waveform).astype(np.float32)
 
 
-def transcode(waveform: Waveform, container: str, codec: str) -> Waveform:
-    """Encode with a lossy codec and decode again; the length stays."""
+def transcode(waveform: Waveform, container: str, codec: str, rate_hz: int = SAMPLE_RATE) -> Waveform:
+    """Encode with a lossy codec at its rate and decode again; the length stays."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(waveform, -1, 1), SAMPLE_RATE, format=container, subtype=codec)
+    encoded = waveform if rate_hz == SAMPLE_RATE else soxr.resample(waveform, SAMPLE_RATE, rate_hz)
+    soundfile.write(buffer, np.clip(encoded, -1, 1), rate_hz, format=container, subtype=codec)
     buffer.seek(0)
     decoded, rate = soundfile.read(buffer, dtype="float32")
     if rate != SAMPLE_RATE:

@@ -114,6 +114,8 @@ class OptimConfig(Section):
     bucket: int = Field(1, ge=1)  # batches filled together by length: less padding, but batches less mixed
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: bool = True  # inverse frequency in the hard-label loss
+    corpus_weights: float = Field(0.0, ge=0, le=1)  # of pooled corpora there: every utterance weighs its
+    # corpus's size to the power of minus this, so at 1 all corpora weigh the same
     ema: float = Field(0.0, ge=0, lt=1)  # decay of averaged weights, which are then the model; 0: off
     select: Literal["best", "last"] = "best"  # which epoch is kept, by dev UA
     patience: int | None = Field(None, ge=1)  # stop after this many epochs without a better dev UA
@@ -164,6 +166,11 @@ class StudentConfig(Section):
     # input of the first), the last one, or a learned weighted sum of all
     frozen: int = Field(0, ge=0)  # layers below this are not trained, and computed once; 0: train all
     width: int = Field(192, ge=8)  # compact alone
+    context: bool = False  # compact alone: every block also hears the whole window (squeeze and excitation)
+    expand: int | None = Field(
+        None, ge=8
+    )  # dimensions that pooled states are mapped to before pooling; hidden
+    # states of a teacher that have as many are compared with them as they are
     embedding_dim: int = Field(256, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
     nonlinear: bool = False  # a GELU between embedding and classifier

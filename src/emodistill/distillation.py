@@ -33,20 +33,25 @@ def hard_label_loss(
     class_weights: Tensor | None = None,
     smoothing: float = 0.0,
     possible: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """CE(z_s, y): cross entropy; logits (batch, emotions), labels (batch,).
 
     With class weights c: Σ c_y CE / Σ c_y. With smoothing ε the label is (1 − ε) one-hot + ε / classes
     (Szegedy et al. 2016, arXiv 1512.00567). Where corpora are pooled, `possible` (batch, emotions) is false
     for the emotions that an utterance's corpus lacks: the softmax is then over the others alone, since the
-    corpus says nothing of whether it might have been one of those.
+    corpus says nothing of whether it might have been one of those. `weights` (batch,) are of the utterances
+    and multiply those of the classes.
     """
-    if possible is None:
+    if possible is None and weights is None:
         return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing)
+    if possible is None:
+        possible = torch.ones_like(logits, dtype=torch.bool)
     log = _within(logits, possible).log_softmax(dim=1)
     true = -log.gather(1, labels[:, None])[:, 0]
     even = -(log * possible).sum(dim=1) / possible.sum(dim=1)
     weight = torch.ones_like(true) if class_weights is None else class_weights[labels]
+    weight = weight if weights is None else weight * weights
     return (weight * ((1 - smoothing) * true + smoothing * even)).sum() / weight.sum()
 
 

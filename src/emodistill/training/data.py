@@ -161,10 +161,11 @@ class Batch:
     indices: Tensor
     targets: dict[str, Targets]
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
+    weights: Tensor | None = None  # (batch,), of the utterances in the loss on labels
 
 
 class UtteranceDataset(Dataset[dict[str, Any]]):
-    """Inputs, labels and targets by (epoch, index), and which emotions an utterance could have had."""
+    """Inputs, labels and targets by (epoch, index); which emotions an utterance could have had, and its weight."""
 
     def __init__(
         self,
@@ -172,11 +173,13 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         labels: Sequence[int],
         targets: Mapping[str, "TargetTable"] | None = None,
         possible: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         self.source = source
         self.labels = list(labels)
         self.targets = dict(targets or {})
         self.possible = possible
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -189,6 +192,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             "index": index,
             "targets": {name: table.row(index, epoch) for name, table in self.targets.items()},
             "possible": None if self.possible is None else self.possible[index],
+            "weight": None if self.weights is None else self.weights[index],
         }
 
 
@@ -210,7 +214,10 @@ def collate(examples: Sequence[dict[str, Any]]) -> Batch:
         torch.tensor([example["index"] for example in examples]),
         {name: _collate_targets([example["targets"][name] for example in examples])
          for name in examples[0]["targets"]},
-        None if examples[0].get("possible") is None else torch.stack([e["possible"] for e in examples]),
+        *(
+            None if examples[0].get(name) is None else torch.stack([example[name] for example in examples])
+            for name in ("possible", "weight")
+        ),
     )  # fmt: skip
 
 

@@ -84,7 +84,12 @@ class Learner(lightning.LightningModule):
         """Every term of the loss of a batch, and their sum as `loss`."""
         output = self.model(batch.inputs, batch.lengths).in_full()
         hard = hard_label_loss(
-            output.logits, batch.labels, self.class_weights, self.optim.label_smoothing, batch.possible
+            output.logits,
+            batch.labels,
+            self.class_weights,
+            self.optim.label_smoothing,
+            batch.possible,
+            batch.weights,
         )
         if self.distillation is None or not batch.targets:
             return {"loss": hard}

@@ -10,7 +10,7 @@
 A stage whose files are complete is not run again, so a killed run goes on where it was.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,11 @@ class FoldRun:
         fit(
             stage.trained(model),
             UtteranceDataset(
-                stage.source(model, train, seed), self._labels(train), rows, self._possible(train)
+                stage.source(model, train, seed),
+                self._labels(train),
+                rows,
+                self._possible(train),
+                _corpus_weights(train, stage.optim.corpus_weights),
             ),
             UtteranceDataset(stage.source(model, dev, NO_VIEWS), self._labels(dev)) if dev else None,
             stage.optim,
@@ -283,6 +287,15 @@ class FoldRun:
             )
             prefix = "predictions" if name == "student" else f"predictions-{name}"
             write_predictions(made, self.folder / f"{prefix}{suffix}.csv")
+
+
+def _corpus_weights(train: Sequence[Utterance], power: float) -> Tensor | None:
+    """The weight of each utterance in the loss on labels, 1 on average; None: all weigh the same."""
+    if not power:
+        return None
+    sizes = Counter(utterance.corpus for utterance in train)
+    weights = torch.tensor([sizes[utterance.corpus] ** -power for utterance in train])
+    return weights / weights.mean()
 
 
 def _spread(ids: Sequence[str], known: Sequence[str], said: Mapping[str, Tensor]) -> TeacherTargets:
