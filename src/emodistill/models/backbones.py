@@ -203,16 +203,15 @@ class Wav2Vec2Like(Backbone):
         return out
 
 
-def load_backbone(name: str, num_layers: int | None, width: int = 192, context: bool = False) -> Backbone:
-    """A backbone with its pretrained weights, by hub id or folder; or `compact`, untrained, to which alone
-    `width` and `context` belong.
+def load_backbone(name: str, num_layers: int | None, width: int = 192) -> Backbone:
+    """A backbone with its pretrained weights, by hub id or folder; or `compact`, untrained.
 
     Raises `ModelError` where nothing can be loaded or the architecture is not a speech encoder.
     """
     if name == "compact":
         from emodistill.models.compact import Compact
 
-        return Compact(width, num_layers or 6, context=context)
+        return Compact(width, num_layers or 6)
     try:
         config = AutoConfig.from_pretrained(name)
         with quiet_loading(name):

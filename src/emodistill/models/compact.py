@@ -10,42 +10,18 @@ from emodistill.models.layers import frame_mask, zero_padding
 class ConvNeXtBlock(nn.Module):
     """ConvNeXt block over time (Liu et al. 2022, arXiv 2201.03545): depthwise, then a pointwise MLP."""
 
-    def __init__(self, width: int, context: bool, kernel: int = 7) -> None:
+    def __init__(self, width: int, kernel: int = 7) -> None:
         super().__init__()
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
-        self.context = Context(width) if context else None
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x : (batch, frames, width); mask : (batch, frames) or None -> the same shape."""
         mixed = self.depthwise(zero_padding(x, mask).transpose(1, 2)).transpose(1, 2)
-        normed = self.norm(mixed)
-        if self.context is not None:
-            normed = normed * self.context(normed, mask)[:, None]
-        added: Tensor = self.contract(F.gelu(self.expand(normed)))
+        added: Tensor = self.contract(F.gelu(self.expand(self.norm(mixed))))
         return x + added
-
-
-class Context(nn.Module):
-    """Squeeze and excitation (Hu et al. 2018, arXiv 1709.01507): channels weighed by what the whole window sounds like."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Linear(width, width // 4)
-        self.excite = nn.Linear(width // 4, width)
-        nn.init.zeros_(self.excite.weight)
-        nn.init.zeros_(self.excite.bias)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x : (batch, frames, width); mask : (batch, frames) or None -> weights (batch, width) in 0 … 2."""
-        if mask is None:
-            mean = x.mean(dim=1)
-        else:
-            mean = zero_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-        weights: Tensor = 2 * self.excite(F.gelu(self.squeeze(mean))).sigmoid()
-        return weights
 
 
 class Compact(Backbone):
@@ -53,16 +29,13 @@ class Compact(Backbone):
 
     kind = "compact"
 
-    def __init__(
-        self, width: int = 192, num_layers: int = 6, num_mels: int = 80, context: bool = False
-    ) -> None:
-        config = {"width": width, "num_layers": num_layers, "num_mels": num_mels, "context": context}
-        super().__init__(width, num_layers, config)
+    def __init__(self, width: int = 192, num_layers: int = 6, num_mels: int = 80) -> None:
+        super().__init__(width, num_layers, {"width": width, "num_layers": num_layers, "num_mels": num_mels})
         self.mel = LogMel(num_mels)
         self.conv1 = nn.Conv1d(num_mels, width, 5, stride=2, padding=2)
         self.conv2 = nn.Conv1d(width, width, 5, stride=2, padding=2)
         self.norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, context) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width) for _ in range(num_layers))
 
     def embed(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """waveform : (batch, samples) -> frames (batch, frames, width) and their lengths."""

@@ -62,8 +62,6 @@ class Student(nn.Module):
         self.kept = tuple(sorted({layer for layer in wanted if layer < config.frozen} | {config.frozen}))
         self.mix = nn.Parameter(torch.zeros(last + 1)) if config.pool == "mix" else None
         width = backbone.width * len(self.pooled)
-        self.expand = nn.Linear(width, config.expand) if config.expand else nn.Identity()
-        width = config.expand or width
         self.pool = AttentiveStatistics(width)
         # Of frozen layers a few dimensions are so large that a layer norm would leave little of the others.
         frozen = config.pool != "mix" and max(self.pooled) <= config.frozen and config.frozen > 0
@@ -71,16 +69,16 @@ class Student(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(2 * width, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, num_classes)
-        self.heads = nn.ModuleDict({name: self._head(name, width, dim) for name, dim in teachers.items()})
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Linear(width if name.endswith("_hidden") else config.embedding_dim, dim)
+                for name, dim in teachers.items()
+            }
+        )
         if config.frozen:
             backbone.requires_grad_(False)
             for layer in list(backbone.blocks)[config.frozen :]:
                 layer.requires_grad_(True)
-
-    def _head(self, name: str, width: int, dim: int) -> nn.Module:
-        if not name.endswith("_hidden"):
-            return nn.Linear(self.config.embedding_dim, dim)
-        return nn.Identity() if self.config.expand == dim else nn.Linear(width, dim)
 
     def prefix(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """waveform : (batch, samples) -> states (batch, frames, kept, width), and lengths in frames."""
@@ -113,12 +111,10 @@ class Student(nn.Module):
 
     def _pool_input(self, layers: Mapping[int, Tensor]) -> Tensor:
         if self.mix is None:
-            expanded: Tensor = self.expand(torch.cat([layers[layer] for layer in self.pooled], dim=2))
-            return expanded
+            return torch.cat([layers[layer] for layer in self.pooled], dim=2)
         weights = self.mix.softmax(dim=0)
         normed = [F.layer_norm(layers[layer], layers[layer].shape[-1:]) for layer in range(len(weights))]
-        mixed: Tensor = self.expand((torch.stack(normed, dim=-1) * weights).sum(dim=-1))
-        return mixed
+        return (torch.stack(normed, dim=-1) * weights).sum(dim=-1)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Output:
         """Both parts in a row."""

@@ -166,9 +166,7 @@ class SpeechStage(Stage):
             config = StudentConfig.model_validate({**initial.config.model_dump(), **kept, "probe": None})
             backbone: Backbone = deepcopy(initial.backbone)
             return Student(backbone, config, self.num_classes, self.heads)
-        backbone = load_backbone(
-            self.config.backbone, self.config.layers, self.config.width, self.config.context
-        )
+        backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
         return Student(backbone, self.config, self.num_classes, self.heads)
 
     def source(
