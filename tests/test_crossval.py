@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from emodistill.training import fold as fold_module
 from emodistill.training.crossval import crossval, open_run
 from emodistill.training.data import CLEAN
 from emodistill.training.fit import FitResult
+from emodistill.training.fold import _corpus_weights
 from emodistill.training.stages import NO_VIEWS, ProsodicStage, SpeechStage
 from emodistill.training.targets import TeacherTargets
 
@@ -353,6 +355,23 @@ def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_los
     assert len(table) == len(fold.test)
     history = FitResult.read(fold.folder / "select/student/fit.json").history
     assert all(0 < row["hard"] < 3 and row["acoustic/hidden"] > 0 for row in history)
+
+
+def test_corpora_can_weigh_alike_in_the_loss(tmp_path: Path) -> None:
+    corpus = read_manifest(make.corpus_folder(tmp_path / "one", each=2))
+    train = [replace(u, corpus="large" if i % 4 else "small") for i, u in enumerate(corpus)]
+    sizes = Counter(u.corpus for u in train)
+    assert _corpus_weights(train, 0.0) is None
+    for power in (0.5, 1.0):
+        weights = _corpus_weights(train, power)
+        assert weights is not None
+        assert weights.mean().item() == pytest.approx(1)
+        total = {
+            name: sum(w for u, w in zip(train, weights.tolist(), strict=True) if u.corpus == name)
+            for name in sizes
+        }
+        ratio = (sizes["large"] / sizes["small"]) ** (1 - power)
+        assert total["large"] / total["small"] == pytest.approx(ratio, rel=1e-5)
 
 
 def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[str, Path]) -> None:

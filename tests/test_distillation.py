@@ -66,6 +66,16 @@ def test_losses_where_every_emotion_is_possible_are_the_plain_ones() -> None:
     torch.testing.assert_close(hard_label_loss(logits, labels, None, 0.2, everything), smooth)
 
 
+def test_utterances_weigh_what_they_are_given() -> None:
+    logits, labels = randn(4, 3), torch.tensor([0, 2, 1, 1])
+    each = [hard_label_loss(logits[i : i + 1], labels[i : i + 1], None, 0.1).item() for i in range(4)]
+    weights = torch.tensor([1.0, 2.0, 0.5, 0.0])
+    found = hard_label_loss(logits, labels, None, 0.1, weights=weights).item()
+    assert found == pytest.approx((each[0] + 2 * each[1] + 0.5 * each[2]) / 3.5)
+    both = hard_label_loss(logits, labels, torch.tensor([1.0, 3.0, 1.0]), 0.1, weights=weights).item()
+    assert both == pytest.approx((each[0] + 2 * each[1] + 1.5 * each[2]) / 4.5)
+
+
 def test_logit_loss_by_hand() -> None:
     # One utterance, τ = 1: teacher (3/4, 1/4), student (1/2, 1/2); KL = 3/4 ln 3/2 + 1/4 ln 1/2.
     teacher, student = torch.tensor([[np.log(3.0), 0.0]]).float(), torch.zeros(1, 2)

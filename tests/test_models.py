@@ -19,7 +19,7 @@ from emodistill.audio import load
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ConfigError, ModelError
 from emodistill.labels import LabelSet
-from emodistill.models.backbones import MIN_SAMPLES, Backbone, Wav2Vec2Like, Whisper, load_backbone
+from emodistill.models.backbones import MIN_SAMPLES, Backbone, LogMel, Wav2Vec2Like, Whisper, load_backbone
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.compact import Compact
 from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask
@@ -451,3 +451,12 @@ def test_incomplete_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
         (folder / "model.json").write_text(json.dumps({**info, key: value}))
         with pytest.raises(ModelError, match=message):
             load_checkpoint(folder)
+
+
+def test_the_log_mel_is_in_full_precision_whatever_the_rest_is_in() -> None:
+    mel, sound = LogMel(), torch.from_numpy(make.speech(0.5))[None]
+    expected, _ = mel(sound, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = mel(sound, None)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
