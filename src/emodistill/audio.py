@@ -156,6 +156,9 @@ def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
     except (soundfile.LibsndfileError, RuntimeError) as error:
         heard_s = 0.0
         try:
+            length_s = _media_length_s(source)
+            if length_s is not None:
+                return length_s > limit_s
             for rate, frames in _media_blocks(source, "", error):
                 heard_s += len(frames) / rate
                 if heard_s > limit_s:
@@ -163,6 +166,29 @@ def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
         except (AudioError, OSError):
             return False  # whoever reads it says what is wrong with it
         return False
+
+
+def _media_length_s(source: str | Path | bytes | BinaryIO) -> float | None:
+    """The length that a container tells; None where it does not, or PyAV is not there."""
+    try:
+        import av
+    except ImportError:
+        return None
+    try:
+        with av.open(_media_handle(source)) as container:
+            return None if container.duration is None else float(container.duration / av.time_base)
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise AudioError(str(error)) from error
+
+
+def _media_handle(source: str | Path | bytes | BinaryIO) -> Any:
+    """What PyAV takes for a source: a path, or a file at its beginning."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, (str, Path)):
+        return str(source)
+    source.seek(0)
+    return source
 
 
 def _decoded_blocks(
@@ -208,13 +234,8 @@ def _media_blocks(
             f"{name}: cannot be decoded as audio ({why}); expected wav, flac, ogg, opus or mp3, "
             "or, after pip install 'emodistill[media]', m4a, mp4 or webm"
         ) from error
-    handle: Any = io.BytesIO(source) if isinstance(source, bytes) else source
-    if isinstance(source, Path):
-        handle = str(source)
-    elif not isinstance(source, (str, bytes)):
-        source.seek(0)
     try:
-        with av.open(handle) as container:
+        with av.open(_media_handle(source)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: holds no audio stream")
             stream = container.streams.audio[0]
