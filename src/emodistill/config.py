@@ -115,8 +115,9 @@ class OptimConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: bool = True  # inverse frequency in the hard-label loss
     ema: float = Field(0.0, ge=0, lt=1)  # decay of averaged weights, which are then the model; 0: off
-    select: Literal["best", "last"] = "best"  # which epoch is kept, by dev UA
-    patience: int | None = Field(None, ge=1)  # stop after this many epochs without a better dev UA
+    select: Literal["best", "last"] = "best"  # which epoch is kept, by `measure` on dev
+    measure: Literal["ua", "weighted_f1"] = "ua"  # UA, or what papers on MELD report
+    patience: int | None = Field(None, ge=1)  # stop after this many epochs without a better one
 
     @model_validator(mode="after")
     def _check(self) -> "OptimConfig":
@@ -240,22 +241,32 @@ class Recipe(Section):
     prosodic: ProsodicConfig = ProsodicConfig()
     linguistic: LinguisticConfig = LinguisticConfig()
     acoustic: AcousticConfig = AcousticConfig()
-    student: StudentConfig = StudentConfig()
+    student: StudentConfig | None = StudentConfig()  # "none": one teacher is trained and scored alone
     distillation: DistillationConfig = DistillationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @property
+    def main_model(self) -> str:
+        """The model that a run is about, whose table is `predictions.csv`: the student, or the one teacher."""
+        return "student" if self.student is not None else self.distillation.teachers[0]
+
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
+        if self.student is None and len(self.distillation.teachers) != 1:
+            raise ValueError(
+                "student = 'none' trains one teacher alone: name it in distillation.teachers, which has "
+                f"{list(self.distillation.teachers)}"
+            )
         acoustic_views = self.acoustic.augment or self.augment
         for name, student, views in (
             ("student", self.student, self.augment),
             ("acoustic.student", self.acoustic.student, acoustic_views),
         ):
-            if student.frozen and views.views == 0:
+            if student is not None and student.frozen and views.views == 0:
                 raise ValueError(
                     f"{name}.frozen keeps the states of each view: set augment.views to how many there are"
                 )
-        if self.student.frozen and self.augment.fresh:
+        if self.student is not None and self.student.frozen and self.augment.fresh:
             raise ValueError(
                 "student.frozen keeps the states of each view, and nothing is drawn anew: set augment.fresh = false"
             )

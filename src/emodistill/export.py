@@ -94,6 +94,10 @@ def export_run(
     """
     source = read_run(run)
     recipe = source.recipe
+    if recipe.student is None:
+        raise ModelError(
+            f"'{run}' trained a {recipe.main_model} teacher alone (student = 'none'): there is no student to export"
+        )
     fold = fold or source.scores["folds"][0]
     phase = source.final(fold)
     corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)

@@ -30,6 +30,12 @@ def weighted_accuracy(truth: Labels, predicted: Labels) -> float:
     return float(np.mean(true == said))
 
 
+def weighted_f1(truth: Labels, predicted: Labels) -> float:
+    """The mean over the classes that occur in `truth` of each one's F1, weighted by how often it occurs."""
+    true = np.asarray(truth)
+    return float(f1_score(true, predicted, labels=np.unique(true), average="weighted", zero_division=0))
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one set of predictions."""
@@ -58,7 +64,7 @@ def score(truth: Labels, predicted: Labels, labels: LabelSet) -> Scores:
         ua=unweighted_accuracy(true, said),
         wa=weighted_accuracy(true, said),
         macro_f1=float(f1_score(true, said, labels=present, average="macro", zero_division=0)),
-        weighted_f1=float(f1_score(true, said, labels=present, average="weighted", zero_division=0)),
+        weighted_f1=weighted_f1(true, said),
         recall={labels.names[index]: float(matrix[index, index] / counts[index]) for index in present},
         confusion=matrix.tolist(),
     )

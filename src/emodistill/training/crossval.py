@@ -116,13 +116,14 @@ def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
     }  # fmt: skip
-    for model in ("student", *TEACHERS):
-        middle = "" if model == "student" else f"-{model}"
+    main = recipe.main_model
+    for model in dict.fromkeys((main, *TEACHERS)):
+        middle = "" if model == main else f"-{model}"
         entry: dict[str, Any] = {}
         for split, suffix in (("test", ""), ("dev", "-dev")):
             name = f"predictions{middle}{suffix}.csv"
             parts = [out / f"fold-{fold}" / name for fold in done]
-            if model != "student" and not all(part.is_file() for part in parts):
+            if model != main and not all(part.is_file() for part in parts):
                 continue
             table = join(read_predictions(part) for part in parts)
             write_predictions(table, out / name)
@@ -154,21 +155,22 @@ def summarise(table: Predictions) -> dict[str, Any]:
 
 
 def show(scores: dict[str, Any], to: Console) -> None:
-    """Print the scores: a line per model and split, then the student's recalls and confusion."""
+    """Print the scores: a line per model and split, then the main model's recalls and confusion."""
     table = Table(title=f"{scores['recipe']}, seed {scores['seed']}, {len(scores['folds'])} fold(s), "
                   f"protocol {scores['protocol']}")  # fmt: skip
-    for column in ("model", "split", "UA", "WA", "macro-F1", "pooled UA", "pooled WA"):
+    for column in ("model", "split", "UA", "WA", "macro-F1", "pooled UA", "pooled WA", "weighted F1"):
         table.add_column(column, justify="left" if column in ("model", "split") else "right")
     for model, entry in scores["models"].items():
         for split, part in entry.items():
             means = [part["mean_over_folds"][measure] for measure in ("ua", "wa", "macro_f1")]
             cells = [f"{100 * item['mean']:.2f} ± {100 * item['sd']:.2f}" for item in means]
-            pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa")]
+            pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa", "weighted_f1")]
             table.add_row(model, split, *cells, *pooled)
     table.caption = "%, mean ± standard deviation over folds"
     to.print(table)
-    test = scores["models"]["student"]["test"]
-    matrix = Table(title="student on test: recall (%) and confusion (rows: truth)")
+    main = next(iter(scores["models"]))
+    test = scores["models"][main]["test"]
+    matrix = Table(title=f"{main} on test: recall (%) and confusion (rows: truth)")
     matrix.add_column("emotion")
     matrix.add_column("recall", justify="right")
     for name in test["emotions"]:

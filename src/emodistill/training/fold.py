@@ -54,11 +54,16 @@ class FoldRun:
         self.train, self.dev, self.test = (
             tuple(by_id[name] for name in fold.split(split)) for split in ("train", "dev", "test")
         )
-        if not all(any(utterance.path for utterance in split) for split in (self.train, self.dev, self.test)):
-            raise ConfigError(
-                f"'{corpus.name}', fold {fold.name}: a split is text alone; a student needs audio"
-            )
         self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
+        main = self._student_stage({}) if recipe.student is not None else None
+        main = main or self._teacher_stage(recipe.main_model)
+        for name in ("train", "dev", "test"):
+            if not any(main.uses(utterance) for utterance in getattr(self, name)):
+                who = "a student needs" if recipe.student is not None else f"the {main.name} teacher needs"
+                hint = "; to train a linguistic teacher alone: --set student=none" if recipe.student else ""
+                raise ConfigError(
+                    f"'{corpus.name}', fold {fold.name}: {name} has no {main.needs}, which {who}{hint}"
+                )
 
     def run(self) -> None:
         """Train what is missing and write the predictions of the student and of every teacher."""
@@ -89,17 +94,24 @@ class FoldRun:
             stage = self._teacher_stage(name)
             model, stops[name] = self._train(stage, phase)
             models[name] = (stage, model)
+            if self.recipe.student is None:
+                continue
             targets[name] = self._targets(stage, model, phase, stops[name])
             heads[name] = targets[name].embedding.shape[1]
             hidden = targets[name].hidden
             if hidden is not None:
                 heads[f"{name}_hidden"] = hidden.shape[1]
-        student = SpeechStage(
+        if self.recipe.student is not None:
+            student = self._student_stage(heads)
+            model, stops["student"] = self._train(student, phase, targets)
+            models["student"] = (student, model)
+        return models, stops
+
+    def _student_stage(self, heads: Mapping[str, int]) -> Stage:
+        assert self.recipe.student is not None
+        return SpeechStage(
             "student", self.recipe, self.labels, self.recipe.student, self.recipe.augment, heads
         )
-        model, stops["student"] = self._train(student, phase, targets)
-        models["student"] = (student, model)
-        return models, stops
 
     def _teacher_stage(self, name: str) -> Stage:
         if name == "prosodic":
@@ -267,7 +279,7 @@ class FoldRun:
     def _predict(
         self, models: Mapping[str, tuple[Stage, nn.Module]], split: Sequence[Utterance], suffix: str
     ) -> None:
-        """Write what each model says of a split; the student's table last, as it marks the fold done."""
+        """Write what each model says of a split; the main model's table last, as it marks the fold done."""
         for name, (stage, model) in models.items():
             known = [utterance for utterance in split if stage.uses(utterance)]
             if not known:
@@ -281,7 +293,7 @@ class FoldRun:
                 tuple(utterance.emotion or "" for utterance in known),
                 logits.double().softmax(dim=1).numpy(),
             )
-            prefix = "predictions" if name == "student" else f"predictions-{name}"
+            prefix = "predictions" if name == self.recipe.main_model else f"predictions-{name}"
             write_predictions(made, self.folder / f"{prefix}{suffix}.csv")
 
 

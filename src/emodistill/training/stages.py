@@ -33,6 +33,8 @@ class Stage(ABC):
         self.name, self.recipe, self.labels = name, recipe, labels
         self.num_classes = len(labels)
 
+    needs = "audio"  # of an utterance, for anything to be said of it
+
     @property
     @abstractmethod
     def optim(self) -> OptimConfig:
@@ -115,6 +117,8 @@ class ProsodicStage(Stage):
 
 class LinguisticStage(Stage):
     """The linguistic teacher over transcripts."""
+
+    needs = "transcript"
 
     @property
     def optim(self) -> OptimConfig:
