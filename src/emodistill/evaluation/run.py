@@ -135,13 +135,17 @@ class Run:
 
 def table_name(model: str, split: str = "test") -> str:
     """The file of a model's predictions on a split."""
-    return f"predictions{'' if model == 'student' else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
+    return (
+        f"predictions{'' if model == 'student' else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
+    )
 
 
 def read_run(folder: Path) -> Run:
     """Read a run folder; raises `ModelError` where it is not one, not finished, or damaged."""
     if not folder.is_dir():
-        raise ModelError(f"no run folder '{folder}'; make one with: emodistill crossval RECIPE --out {folder}")
+        raise ModelError(
+            f"no run folder '{folder}'; make one with: emodistill crossval RECIPE --out {folder}"
+        )
     evaluated = (folder / EVALUATION).is_file()
     for name in () if evaluated else ("recipe.toml", "protocol.json"):
         if not (folder / name).is_file():
