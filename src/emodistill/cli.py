@@ -36,6 +36,14 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Tabular(StrEnum):
+    """How scores are written."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
 class Precision(StrEnum):
     """How a model is exported."""
 
@@ -353,22 +361,29 @@ def crossval(recipe: Annotated[str, typer.Argument(help="A shipped recipe or the
 
 @app.command()
 def compare(
-    reference: Annotated[Path, typer.Argument(help="The run that the others are compared with.")],
-    runs: Annotated[list[Path], typer.Argument(help="One or more runs under the same protocol.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Two or more run folders under one protocol; the first is the reference."),
+    ],
+    format: Annotated[Tabular, typer.Option("--format", "-f", help="table, json or csv.")] = Tabular.table,
+    every_pair: Annotated[
+        bool, typer.Option("--every-pair", help="Also the others with each other.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 10_000,
 ) -> None:
-    """Paired differences of runs on the same utterances, with 95 % intervals (bootstrap over speakers)."""
-    _need_training()
-    from emodistill.evaluation.compare import compare_runs
+    """Paired differences of runs on the same test utterances: is one better, or was it luck?
 
-    table = Table(title=f"test, pooled, in %; difference to {reference}, 95 % interval")
-    for column in ("run", "measure", "reference", "run's", "difference", "interval"):
-        table.add_column(column, justify="left" if column in ("run", "measure") else "right")
-    for run in runs:
-        for measure, found in compare_runs(reference, run).items():
-            values = [f"{100 * value:.2f}" for value in (found.reference, found.run)]
-            interval = f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
-            table.add_row(escape(str(run)), measure.upper(), *values, f"{100 * found.value:+.2f}", interval)
-    results().print(table)
+    UA and WA by bootstrap over speakers, with 95 % intervals and p-values; McNemar's test counts the utterances
+    that one run alone got right. "Holm" is the p-value corrected for all the comparisons in the table. Runs whose
+    protocols differ are refused, with the first difference.
+
+    Example: emodistill compare runs/plain runs/prosodic runs/both
+    """
+    _need_training()
+    from emodistill.evaluation.compare import compare_all
+    from emodistill.evaluation.tables import show_comparisons
+
+    show_comparisons(compare_all(runs, every_pair, resamples), format, results())
 
 
 @app.command()

@@ -30,8 +30,9 @@ from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.opening import open_corpus
 from emodistill.corpora.terms import data_sources
 from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.evaluation.bootstrap import interval
 from emodistill.evaluation.calibration import card_fields
-from emodistill.evaluation.compare import MEASURES, interval
+from emodistill.evaluation.compare import MEASURES
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned

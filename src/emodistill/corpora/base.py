@@ -28,6 +28,7 @@ class Utterance:
     path: Path | None = None
     start_s: float | None = None  # a segment of a longer recording; None: all of it
     end_s: float | None = None
+    duration_s: float | None = None  # of the audio; None: not measured
     session: str | None = None  # recording session or dialogue
     gender: str | None = None  # "female" or "male"
     language: str | None = None  # ISO 639-1
@@ -217,7 +218,7 @@ def _audio_problem(utterance: Utterance) -> str | None:
 # --- manifests ---------------------------------------------------------------------------------
 
 COLUMNS = tuple(item.name for item in fields(Utterance))
-_FLOATS = ("start_s", "end_s", "arousal", "valence", "dominance")
+_FLOATS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
 
 
 def write_manifest(corpus: Corpus, path: Path) -> None:

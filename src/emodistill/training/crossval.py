@@ -1,7 +1,7 @@
 """All folds of a recipe into one run folder, and its scores.
 
 run folder/
-  recipe.toml  protocol.json
+  recipe.toml  protocol.json  utterances.csv
   fold-<name>/            see `fold`
   predictions.csv         every fold's test predictions (predictions-<teacher>.csv: a teacher's)
   scores.json
@@ -17,11 +17,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from emodistill.card import file_sha256
 from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.console import say, warn
 from emodistill.corpora.opening import open_corpus
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, join, read_predictions, write_predictions
+from emodistill.evaluation.run import UTTERANCES, table_name, write_utterances
 from emodistill.protocol import Protocol, audit, build_protocol, read_protocol
 from emodistill.training.fold import FoldRun
 
@@ -62,6 +64,8 @@ def open_run(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> li
     protocol = build_protocol(corpus, recipe.protocol)
     found = audit(corpus, protocol, recipe.runtime.workers)
     _claim(recipe, protocol, out)
+    if not (out / UTTERANCES).is_file():
+        write_utterances(corpus, out)
     say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} emotions; "
         f"{len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
@@ -115,19 +119,20 @@ def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
     scores: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
+        "sha256": {},  # of the tables below: whether one was edited since
     }  # fmt: skip
     main = recipe.main_model
     for model in dict.fromkeys((main, *TEACHERS)):
-        middle = "" if model == main else f"-{model}"
         entry: dict[str, Any] = {}
-        for split, suffix in (("test", ""), ("dev", "-dev")):
-            name = f"predictions{middle}{suffix}.csv"
+        for split in ("test", "dev"):
+            name = table_name(model, split, main)
             parts = [out / f"fold-{fold}" / name for fold in done]
             if model != main and not all(part.is_file() for part in parts):
                 continue
             table = join(read_predictions(part) for part in parts)
             write_predictions(table, out / name)
             entry[split] = summarise(table)
+            scores["sha256"][name] = file_sha256(out / name)
         if entry:
             scores["models"][model] = entry
     partial = out / "scores.partial"
