@@ -236,7 +236,7 @@ def test_damaged_scores_are_refused(run: Path, tmp_path: Path) -> None:
         ("[1]", r"scores\.json' is damaged"),
         ('{"folds": ["1"]}', r"scores\.json' is damaged \(KeyError: 'models'"),
         ('{"folds": ["9"], "models": {}}', r"scores\.json': bad fold '9', expected one of"),
-        ('{"folds": ["1"], "models": {}}', r"holds no scores of a student on test"),
+        ('{"folds": ["1"], "models": {}}', r"holds no scores on test"),
     ):
         (there / "scores.json").write_text(text)
         with pytest.raises(ModelError, match=message):

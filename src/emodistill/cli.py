@@ -360,6 +360,56 @@ def crossval(recipe: Annotated[str, typer.Argument(help="A shipped recipe or the
 
 
 @app.command()
+def ablate(
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe or the path of a TOML file: the full method.")
+    ],
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE,…",
+            help="Also this field of the recipe at these values, e.g. distillation.temperature=1,2,4,8, "
+            "student.backbone=compact,DIR or student.layers=2,3,4. Repeatable.",
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Run every cell with these, e.g. 0,1,2.")] = None,
+    cells: Annotated[
+        str | None,
+        typer.Option(help="Only these cells beside the full method, e.g. no-distillation,prosodic-only."),
+    ] = None,
+    parts: Annotated[
+        bool, typer.Option(help="Take parts of the method away; --no-parts for a sweep alone.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/RECIPE-ablation.")
+    ] = None,
+    set: Set = None,
+) -> None:
+    """What does each part of the method give? A grid of runs, and one table with intervals.
+
+    Beside the full method: no distillation; each teacher alone; the embedding level alone; the logit level alone;
+    no hard label; and whatever is swept. Cells without the input they need (no transcripts: no linguistic teacher)
+    are left out, and it is said. Teachers, targets, features and frozen layers are made once for all cells; each
+    cell predicts what crossval of its recipe would. Stop it at any time and run it again, also with more seeds
+    or sweeps. Writes ablation.md, ablation.csv and ablation.png.
+
+    Example: emodistill ablate ravdess-whisper --set corpus.root=RAVDESS --seeds 0,1,2
+    --sweep distillation.temperature=1,2,4,8
+    """
+    _need_training()
+    from emodistill.config import load_recipe
+    from emodistill.evaluation.ablation import show as show_ablation
+    from emodistill.training.ablate import ablate as run_grid
+
+    loaded = load_recipe(recipe, set or ())
+    folder = out or Path("runs") / f"{loaded.name}-ablation"
+    chosen = None if seeds is None else [_whole_number(text) for text in _names(seeds) or ()]
+    found = run_grid(loaded, folder, chosen, sweep or (), parts, _names(cells))
+    show_ablation(found, results())
+    say(f"{folder}: ablation.md, ablation.csv, ablation.png; every run is in {folder / 'cells'}")
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path],
@@ -470,6 +520,12 @@ def _need_training() -> None:
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     del lightning, torch
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"bad seed '{text}', expected whole numbers with commas between, such as 0,1,2")
+    return int(text)
 
 
 def _names(listed: str | None) -> list[str] | None:

@@ -9,6 +9,7 @@ run folder/
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,40 @@ from rich.table import Table
 from emodistill.card import file_sha256
 from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.console import say, warn
+from emodistill.corpora import Corpus
 from emodistill.corpora.opening import open_corpus
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, join, read_predictions, write_predictions
 from emodistill.evaluation.run import UTTERANCES, table_name, write_utterances
 from emodistill.protocol import Protocol, audit, build_protocol, read_protocol
 from emodistill.training.fold import FoldRun
+from emodistill.training.shelf import Shelf
+
+
+@dataclass(frozen=True)
+class Data:
+    """A recipe's corpus and folds, audited."""
+
+    corpus: Corpus
+    protocol: Protocol
 
 
 def crossval(
-    recipe: Recipe, out: Path, only: Sequence[str] | None = None, limit: int | None = None
+    recipe: Recipe,
+    out: Path,
+    only: Sequence[str] | None = None,
+    limit: int | None = None,
+    shelf: Shelf | None = None,
 ) -> dict[str, Any]:
     """Run a recipe over its folds and return the scores of all that are done, also in `scores.json`.
 
-    `only` names the folds to run, `limit` runs the first few; by default all. Resumes where a killed run
+    `only` names the folds to run, `limit` runs the first few; by default all. A `shelf` holds what several runs
+    have in common. Resumes where a killed run
     stopped. Raises `ConfigError` where `out` holds another recipe's run and `LeakError` where the protocol
     leaks.
     """
     recipe = with_absolute_paths(recipe)
-    for run in open_run(recipe, out, only)[:limit]:
+    for run in open_run(recipe, out, only, shelf=shelf)[:limit]:
         run.run()
     return collect(recipe, out)
 
@@ -56,16 +72,33 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return Recipe.model_validate(absolute(recipe.model_dump()))
 
 
-def open_run(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> list[FoldRun]:
-    """Check data and protocol, write `recipe.toml` and `protocol.json`; the folds to be run."""
+def open_run(
+    recipe: Recipe,
+    out: Path,
+    only: Sequence[str] | None = None,
+    data: Data | None = None,
+    shelf: Shelf | None = None,
+) -> list[FoldRun]:
+    """Check data and protocol, write `recipe.toml` and `protocol.json`; the folds to be run.
+
+    Runs of one grid share `data`, where they have it in common, and a `shelf`.
+    """
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)
-    corpus = open_corpus(recipe.corpus, say)
-    protocol = build_protocol(corpus, recipe.protocol)
-    found = audit(corpus, protocol, recipe.runtime.workers)
+    data = data or open_data(recipe)
+    corpus, protocol = data.corpus, data.protocol
     _claim(recipe, protocol, out)
     if not (out / UTTERANCES).is_file():
         write_utterances(corpus, out)
+    folds = protocol.folds if only is None else [protocol.fold(name) for name in only]
+    return [FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", shelf) for fold in folds]
+
+
+def open_data(recipe: Recipe) -> Data:
+    """Read the corpus, divide it, and refuse what leaks."""
+    corpus = open_corpus(recipe.corpus, say)
+    protocol = build_protocol(corpus, recipe.protocol)
+    found = audit(corpus, protocol, recipe.runtime.workers)
     say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} emotions; "
         f"{len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
@@ -75,8 +108,7 @@ def open_run(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> li
     if found.shared_transcripts:
         share = np.mean(list(found.shared_transcripts.values()))
         say(f"test transcripts that also occur in training: {100 * share:.1f} %")
-    folds = protocol.folds if only is None else [protocol.fold(name) for name in only]
-    return [FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}") for fold in folds]
+    return Data(corpus, protocol)
 
 
 def _claim(recipe: Recipe, protocol: Protocol, out: Path) -> None:
