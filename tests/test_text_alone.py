@@ -7,12 +7,15 @@ from typing import Any
 import factories as make
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import f1_score
+from transformers import AutoModel
 
 from emodistill.config import Recipe, load_recipe, parse_recipe, recipe_toml
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.export import export_run
+from emodistill.models.checkpoint import load_checkpoint
 from emodistill.protocol import read_protocol
 from emodistill.training.crossval import crossval
 from emodistill.training.fit import FitResult
@@ -97,3 +100,18 @@ def test_a_prosodic_teacher_alone_is_the_one_of_a_whole_run(
     crossval(make.recipe(manifest, **data), tmp_path)
     alone, beside = tmp_path / "predictions.csv", run / "predictions-prosodic.csv"
     assert alone.read_bytes() == beside.read_bytes()
+
+
+def test_frozen_layers_of_a_text_encoder_stay_as_they_are(
+    text: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    encoder = {"encoder": str(models["bert"]), "optim": {**make.OPTIM, "lr": 0.1}}
+    crossval(recipe(text, linguistic={**encoder, "frozen": 1}), tmp_path)
+    before = AutoModel.from_pretrained(models["bert"]).state_dict()
+    after = load_checkpoint(tmp_path / "fold-published/select/linguistic").model.encoder.state_dict()
+    for name, value in before.items():
+        if "pooler" not in name:
+            frozen = name.startswith(("embeddings.", "encoder.layer.0."))
+            assert torch.equal(after[name], value) == frozen, name
+    with pytest.raises(ModelError, match=r"linguistic.frozen = 3, but .* has 2 layers"):
+        crossval(recipe(text, linguistic={**encoder, "frozen": 3}), tmp_path / "three")

@@ -152,6 +152,9 @@ class LinguisticConfig(Section):
     embedding_dim: int = Field(128, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
     max_tokens: int = Field(128, ge=4)
+    frozen: int = Field(
+        0, ge=0
+    )  # this many of its layers, and the embeddings below, stay as they are; 0: train all
     init: str | None = None
     optim: OptimConfig = OptimConfig(epochs=4, batch_size=16, lr=1e-3, backbone_lr=2e-5)
 
