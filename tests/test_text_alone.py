@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 from transformers import AutoModel
 
 from emodistill.config import Recipe, load_recipe, parse_recipe, recipe_toml
+from emodistill.corpora import Corpus, read_corpus, write_manifest
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.export import export_run
@@ -115,3 +116,22 @@ def test_frozen_layers_of_a_text_encoder_stay_as_they_are(
             assert torch.equal(after[name], value) == frozen, name
     with pytest.raises(ModelError, match=r"linguistic.frozen = 3, but .* has 2 layers"):
         crossval(recipe(text, linguistic={**encoder, "frozen": 3}), tmp_path / "three")
+
+
+def test_a_pretrained_encoder_learns_real_lines(minilm: Path, tmp_path: Path) -> None:
+    """MiniLM over a few of MELD's lines by the shipped recipe: the official split, stamped."""
+    folder = make.DATA / "text/meld"
+    if not folder.is_dir():
+        pytest.skip(f"no MELD in {folder}")
+    corpus = read_corpus("meld", folder)
+    few = tuple(u for u in corpus if u.emotion in ("happy", "sad"))[::12]
+    write_manifest(Corpus("meld", few), tmp_path / "utterances.csv")
+    settings = [
+        f"corpus.manifest={tmp_path / 'utterances.csv'}", f"linguistic.encoder={minilm}", "runtime.threads=1",
+        "linguistic.optim.epochs=2", "linguistic.optim.batch_size=16",
+    ]  # fmt: skip
+    scores = crossval(load_recipe("meld-text", settings), tmp_path / "run")
+    assert scores["protocol"].endswith("LEAKS speaker BY DESIGN")
+    assert scores["models"]["linguistic"]["test"]["pooled"]["ua"] > 0.6
+    with pytest.raises(LeakError, match="speakers in both train and dev"):
+        crossval(load_recipe("meld-text", [*settings, "protocol.allow=[]"]), tmp_path / "not allowed")
