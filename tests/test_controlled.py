@@ -17,6 +17,7 @@ from emodistill.config import load_recipe
 from emodistill.corpora import read_manifest
 from emodistill.corpora.opening import open_corpus
 from emodistill.protocol import audit, build_protocol
+from emodistill.training.ablate import ablate
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -85,16 +86,61 @@ def test_no_voice_is_in_two_splits(settings: dict[str, Any]) -> None:
     assert all(0 < sum(v.gender == "female" for v in voices) < len(voices) for voices in found.values())
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
-def test_the_corpus_is_what_was_planned_and_comes_again(settings: dict[str, Any], tmp_path: Path) -> None:
-    meld = make.DATA / "text/meld"
-    if not meld.is_dir():
-        pytest.skip(f"no MELD in {meld}")
-    for name, setting in (
-        ("one", "words-and-prosody"),
-        ("two", "words-and-prosody"),
-        ("none", "prosody-alone"),
-    ):
+@pytest.fixture(scope="module")
+def meld() -> Path:
+    """MELD's text, where there are it and something to speak it."""
+    folder = make.DATA / "text/meld"
+    if not folder.is_dir():
+        pytest.skip(f"no MELD in {folder}")
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spoken(meld: Path, settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fiftieth of the corpus."""
+    out = tmp_path_factory.mktemp("controlled") / "one"
+    controlled.make(meld, out, "words-and-prosody", settings, 0.02, 1)
+    return out
+
+
+def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> None:
+    """Every teacher and student for an epoch, by the shipped recipe's grid."""
+    short = [f"{part}.optim.epochs=1" for part in ("prosodic", "linguistic", "student")]
+    small = [
+        f"corpus.manifest={spoken / 'utterances.csv'}", "linguistic.encoder=scratch", "linguistic.frozen=0",
+        "student.backbone=compact", "student.layers=1", "student.frozen=0", "student.pool=last", "student.width=16",
+        "prosodic.width=8", "runtime.threads=1", "runtime.workers=1",
+    ]  # fmt: skip
+    only = ["no-distillation", "prosodic-only", "linguistic-only"]
+    ablate(load_recipe("controlled", [*short, *small]), tmp_path, [0, 1], only=only)
+    controlled.score(spoken, tmp_path)
+    rows = {row["cell"]: row for row in make.read_rows(tmp_path / "controlled.csv")}
+    assert list(rows) == [
+        "plain", "+ prosodic", "+ linguistic", "+ both", "prosodic teacher", "linguistic teacher", "teachers together",
+        "prosody's oracle, knows the voice", "prosody's oracle", "oracle and linguistic teacher together",
+    ]  # fmt: skip
+    truth = [row for row in make.read_rows(spoken / "truth.csv") if row["id"].startswith("test-")]
+    said = np.array(
+        [[float(row[f"knows_{e}"]) for e in ("angry", "happy", "neutral", "sad")] for row in truth]
+    )
+    right = [
+        ("angry", "happy", "neutral", "sad")[i] == row["emotion"]
+        for i, row in zip(said.argmax(axis=1), truth, strict=True)
+    ]
+    assert float(rows["prosody's oracle, knows the voice"]["ua"]) == pytest.approx(np.mean(right))
+    assert rows["plain"]["difference"] == ""
+    for row in list(rows.values())[1:]:
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+    assert (tmp_path / "controlled.png").stat().st_size > 10_000
+
+
+def test_the_corpus_is_what_was_planned_and_comes_again(
+    meld: Path, spoken: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(spoken, tmp_path / "one")
+    for name, setting in (("two", "words-and-prosody"), ("none", "prosody-alone")):
         controlled.make(meld, tmp_path / name, setting, settings, 0.02, 1)
     files = {path.name: path.read_bytes() for path in (tmp_path / "one/audio").iterdir()}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "two/audio").iterdir()}

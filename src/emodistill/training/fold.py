@@ -87,11 +87,11 @@ class FoldRun:
         select = Phase("select", self.train, self.dev, {}, self.folder / "select")
         models, stops = self._phase(select)
         self._predict(models, select, self.dev, "-dev")
+        final = select
         if self.recipe.protocol.refit:
-            refit = Phase("refit", self.train + self.dev, (), stops, self.folder / "refit")
-            models, _ = self._phase(refit)
-            select = refit
-        self._predict(models, select, self.test, "")
+            final = Phase("refit", self.train + self.dev, (), stops, self.folder / "refit")
+            models, _ = self._phase(final)
+        self._predict(models, final, self.test, "")
 
     def _has_input(self, teacher: str) -> bool:
         if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
@@ -203,7 +203,7 @@ class FoldRun:
             stage=stage.name,
             decides=stage.decided_by(),
             data=[plain(self.recipe.corpus), plain(self.recipe.audio), list(self.labels.names)],
-            split=[[u.id for u in part] for part in (phase.train, phase.dev)],
+            split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
             made=[self.recipe.seed, self.fold.name, phase.name, phase.stops.get(stage.name)],
             runtime=[getattr(self.recipe.runtime, name) for name in CHANGES_NUMBERS],
             more=more,

@@ -40,7 +40,7 @@ class Shelf:
         entry = self.folder / key
         if entry.is_dir():
             return
-        partial = self.folder / f"{key}.partial"
+        partial = self.folder / f"{key}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for source in files:
