@@ -387,6 +387,29 @@ def compare(
 
 
 @app.command()
+def scores(
+    run: Annotated[Path, typer.Argument(help="A run folder of train, crossval or evaluate.")],
+    format: Annotated[Tabular, typer.Option("--format", "-f", help="table, json or csv.")] = Tabular.table,
+) -> None:
+    """All that a run's test predictions say, with 95 % intervals by bootstrap over speakers.
+
+    UA, WA, macro and weighted F1, recall and confusion of the student and each teacher; calibration before and
+    after scaling by a temperature fitted on each fold's dev speakers; scores by speaker, gender, language, duration
+    and corpus; agreement with the teachers; what a single listener achieves, where a corpus has listeners' votes.
+
+    Example: emodistill scores runs/ravdess-whisper-seed0 --format json
+    """
+    _need_training()
+    from emodistill.evaluation.run import read_run
+    from emodistill.evaluation.scores import full_scores
+    from emodistill.evaluation.tables import show_scores
+
+    with console.status("drawing speakers"):
+        found = full_scores(read_run(run))
+    show_scores(found, format, results())
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder of train or crossval.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx and card.json.")],
