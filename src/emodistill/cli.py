@@ -410,6 +410,34 @@ def scores(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared with the first.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+    errors: Annotated[int, typer.Option(min=0, help="How many of the most confident errors are shown.")] = 12,
+    audio: Annotated[
+        bool, typer.Option(help="Put the sound of these errors into the page; mind who may hear it.")
+    ] = True,
+    fold: Annotated[
+        str | None, typer.Option(help="Whose student's embeddings are mapped; default: the first's.")
+    ] = None,
+) -> None:
+    """Runs as one HTML page that needs no network: scores, curves, calibration, and errors to listen to.
+
+    What a run folder no longer holds (checkpoints, audio) is left out, and the page says so.
+
+    Example: emodistill report runs/plain runs/taught -o report.html
+    """
+    _need_training()
+    from emodistill.report.build import write_report
+
+    with console.status("gathering"):
+        notes = write_report(runs, out, errors, audio, fold)
+    for note in notes:
+        say(note)
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder of train or crossval.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx and card.json.")],
