@@ -146,7 +146,9 @@ def full_scores(run: Run, resamples: int = RESAMPLES) -> FullScores:
         name=run.name,
         protocol=run.scores["protocol"],
         emotions=student.labels.names,
-        models=tuple(score_model(name, table, resamples) for name, table in tables.items()),
+        models=tuple(
+            score_model(name if run.trained else "model", table, resamples) for name, table in tables.items()
+        ),
         temperatures=temperatures,
         calibration=calibration,
         groups=grouped(student, run.utterances, notes),

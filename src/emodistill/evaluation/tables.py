@@ -66,18 +66,11 @@ def show_comparisons(found: Sequence[Comparison], format: str, to: Console) -> N
         return write_csv(comparison_rows(found), to)
     one = found[0]
     table = Table(title=f"test, pooled: {one.num_utterances} utterances of {one.num_speakers} speakers")
-    for column in (
-        "reference",
-        "run",
-        "test",
-        "reference's",
-        "run's",
-        "difference",
-        "95 % interval",
-        "p",
-        "p, Holm",
-    ):
-        table.add_column(column, justify="left" if column in ("reference", "run", "test") else "right")
+    for column in ("reference", "run"):
+        table.add_column(column, overflow="fold")
+    table.add_column("test")
+    for column in ("reference's", "run's", "difference", "95 % interval", "p", "p, Holm"):
+        table.add_column(column, justify="right")
     for row in comparison_rows(found):
         counts = row["test"] == "mcnemar"
         values = (row["of_reference"], row["of_run"], row["difference"])
@@ -87,7 +80,7 @@ def show_comparisons(found: Sequence[Comparison], format: str, to: Console) -> N
             percent(values[0]), percent(values[1]), percent(values[2], True),
             f"{percent(row['low'], True)} … {percent(row['high'], True)}",
         ]  # fmt: skip
-        test = "right alone (McNemar)" if counts else row["test"].upper()
+        test = "McNemar, right alone" if counts else row["test"].upper()
         table.add_row(
             escape(row["reference"]), escape(row["run"]), test, *cells, p_shown(row["p_value"]), p_shown(row["p_holm"]),
             end_section=counts,
@@ -151,7 +144,7 @@ def show_scores(found: FullScores, format: str, to: Console) -> None:
         table.add_row(
             model.model, str(model.num_utterances), str(model.num_speakers),
             *(with_interval(model.scores[name]) for name in MODEL_COLUMNS),
-            f"{percent(fold['mean'])} ± {percent(fold['sd'])}",
+            percent(fold["mean"]) + (f" ± {percent(fold['sd'])}" if fold["sd"] else ""),
         )  # fmt: skip
     table.caption = (
         "%, pooled, 95 % intervals by bootstrap over speakers; mean ± standard deviation over folds"
@@ -168,7 +161,7 @@ def show_scores(found: FullScores, format: str, to: Console) -> None:
 
 def _show_recall(found: FullScores, to: Console) -> None:
     student = found.models[0]
-    table = Table("truth", title="student: recall (%), and what was said instead (utterances)")
+    table = Table("truth", title=f"{student.model}: recall (%), and what was said instead (utterances)")
     for column in ("recall", *found.emotions):
         table.add_column(column, justify="right")
     for emotion, row in zip(found.emotions, student.confusion, strict=True):
@@ -188,7 +181,9 @@ def _show_calibration(found: FullScores, to: Console) -> None:
 
 
 def _show_groups(found: FullScores, to: Console) -> None:
-    table = Table("by", "of", "utterances", "speakers", title="student, parts of the utterances")
+    table = Table(
+        "by", "of", "utterances", "speakers", title=f"{found.models[0].model}, parts of the utterances"
+    )
     for column in ("UA", "WA"):
         table.add_column(column, justify="right")
     for by, groups in found.groups.items():

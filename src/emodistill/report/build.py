@@ -82,6 +82,7 @@ def write_report(
         with_interval=with_interval,
         calibration_cell=calibration_cell,
         recipe_toml=recipe_toml,
+        last=lambda folder: Path(folder).resolve().name,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial")

@@ -119,22 +119,22 @@ def bars(rows: Sequence[tuple[str, float, str]], mark: float, says: str) -> Mark
     def across(share: float) -> float:
         return round(LABEL + share * width, 1)
 
-    parts = []
+    parts, values = [], []
     for place, (name, share, tip) in enumerate(rows):
         top = place * BAR + 2
         shown = name if len(name) <= 13 else f"…{name[-12:]}"
         parts.append(
             f'<g>{_tip(f"{name}: {tip}")}<text class="tick" x="{LABEL - 6}" y="{top + 12}" text-anchor="end">'
             f'{escape(shown)}</text><rect class="bar" x="{LABEL}" y="{top}" width="{max(0.5, across(share) - LABEL):.1f}" '
-            f'height="{BAR - 5}" rx="2"/><text class="value" x="{across(share) + 4}" y="{top + 12}">{100 * share:.0f}'
-            "</text></g>"
+            f'height="{BAR - 5}" rx="2"/></g>'
         )
+        values.append(f'<text class="value" x="{across(share) + 4}" y="{top + 12}">{100 * share:.0f}</text>')
     bottom = BAR * len(rows)
     parts.append(f'<line class="mark" x1="{across(mark)}" y1="0" x2="{across(mark)}" y2="{bottom + 4}"/>')
     parts.append(
         f'<text class="label" x="{across(mark)}" y="{bottom + 18}" text-anchor="middle">all: {100 * mark:.1f}</text>'
     )
-    return _svg(WIDTH, height, parts, says)
+    return _svg(WIDTH, height, [*parts, *values], says)  # values over the mark: it must not cross them out
 
 
 def stacked(parts: Sequence[tuple[str, float, str]], says: str) -> Markup:
