@@ -47,7 +47,9 @@ class CorpusConfig(Section):
     pool: tuple[str, ...] = ()  # several readers' names: then `root` holds one folder of that name for each
     manifest: str | None = None  # utterances.csv / .tsv / .parquet
     columns: dict[str, str] = {}  # our column -> the manifest's column
-    emotions: dict[str, str] = {}  # the manifest's emotion -> ours, e.g. {anger = "angry"}
+    emotions: dict[
+        str, str
+    ] = {}  # what an emotion of the corpus counts as, e.g. {anger = "angry"}; before labels
     labels: str | None = None  # a label map, "a,b,c", or None for the corpus's own classes
     transcripts: str | None = None  # CSV id,transcript,source: words from a recogniser
 
@@ -55,8 +57,10 @@ class CorpusConfig(Section):
 class ProtocolConfig(Section):
     """How speakers are divided into train, dev and test."""
 
-    kind: Literal["leave-one-speaker-out", "leave-one-session-out", "k-fold", "fixed", "published"] = "k-fold"
-    folds: int = Field(5, ge=2)  # k-fold alone
+    kind: Literal[
+        "leave-one-speaker-out", "leave-one-session-out", "leave-one-corpus-out", "k-fold", "fixed", "published"
+    ] = "k-fold"  # fmt: skip
+    folds: int = Field(5, ge=2)  # k-fold; leave-one-corpus-out: one in so many training speakers is dev
     fixed: str | None = None  # a list in emodistill.protocol.FIXED
     dev: Literal["auto", "next-fold", "same-session"] = "auto"
     allow: tuple[Literal["speaker"], ...] = ()  # leaks that a published split has by design

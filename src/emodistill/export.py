@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.audio import SAMPLE_RATE, Waveform
-from emodistill.card import Card, file_sha256, write_card
+from emodistill.card import METADATA, Card, file_sha256, write_card
 from emodistill.config import TEACHERS, AudioConfig, Recipe
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
@@ -37,7 +37,7 @@ from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
 from emodistill.labels import LabelSet
-from emodistill.models.checkpoint import METADATA, TRANSPOSED, describe, load_checkpoint
+from emodistill.models.checkpoint import TRANSPOSED, describe, load_checkpoint
 from emodistill.models.layers import CosineClassifier
 from emodistill.models.student import Student
 from emodistill.precision import CHECKED, check_half, check_integer, quantise, store_half

@@ -83,7 +83,7 @@ class Corpus:
     @property
     def speakers(self) -> tuple[str, ...]:
         """The speakers, sorted, numbers by value."""
-        return tuple(sorted({utterance.speaker for utterance in self}, key=_natural))
+        return tuple(sorted({utterance.speaker for utterance in self}, key=natural_order))
 
     def relabel(self, label_map: LabelMap) -> "Corpus":
         """Merge and drop emotions by a label map; both are counted in the result."""
@@ -100,7 +100,8 @@ class Corpus:
         return Corpus(self.name, tuple(kept), dict(dropped), dict(merged))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sorting key that takes the numbers in a name by value: s2 before s10."""
     return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

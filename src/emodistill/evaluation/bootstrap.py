@@ -54,10 +54,24 @@ def interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """The 95 % interval of any measure; slower than `drawn_confusions` where that will do."""
-    drawn, whose = speaker_draws(predictions.speakers, resamples, seed)
+    return interval_of_rows(
+        predictions.speakers, lambda rows: measure(predictions.take(rows)), resamples, seed
+    )
+
+
+def interval_of_rows(
+    speakers: Sequence[str], measure: Callable[[Rows], float], resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The same of a measure over drawn rows (drawn,)."""
+    drawn, whose = speaker_draws(speakers, resamples, seed)
     members = [np.flatnonzero(whose == speaker) for speaker in range(drawn.shape[1])]
-    spread = [
-        measure(predictions.take(np.concatenate([np.tile(members[s], n) for s, n in enumerate(row) if n])))
-        for row in drawn
-    ]
-    return bounds(np.array(spread))
+    return bounds(
+        np.array(
+            [
+                measure(
+                    np.concatenate([np.tile(members[who], times) for who, times in enumerate(row) if times])
+                )
+                for row in drawn
+            ]
+        )
+    )

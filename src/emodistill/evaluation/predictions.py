@@ -119,7 +119,9 @@ def read_predictions(path: Path) -> Predictions:
     def column(name: str) -> tuple[str, ...]:
         return tuple(row[name] for row in rows)
 
-    return Predictions(labels, *(column(name) for name in KEYS[:4]), probabilities)
+    return Predictions(
+        labels, column("utterance"), column("fold"), column("speaker"), column("emotion"), probabilities
+    )
 
 
 def _checked(row: Mapping[str, str | None], names: Sequence[str], where: str) -> list[float]:
