@@ -148,7 +148,11 @@ def lines(meld: Path, settings: dict[str, Any]) -> dict[tuple[str, str], list[tu
     for utterance in read_corpus("meld", meld):
         text = " ".join((utterance.transcript or "").split())
         key = "".join(c for c in text.lower() if c.isalnum() or c == " ")
-        if utterance.emotion in settings["emotions"] and shortest <= len(key.split()) <= longest and key not in seen:
+        if (
+            utterance.emotion in settings["emotions"]
+            and shortest <= len(key.split()) <= longest
+            and key not in seen
+        ):
             seen.add(key)
             place = (utterance.split or "", utterance.emotion)
             found.setdefault(place, []).append((utterance.session or "", text))
@@ -177,7 +181,9 @@ def speak(program: str, text: str, item: Planned, settings: dict[str, Any]) -> n
     command = [program, "-m", "-v", item.voice.voice, "-s", str(asked["rate_wpm"]), "-p", str(asked["pitch"])]
     done = subprocess.run([*command, "-a", "70", "--stdout", ssml], capture_output=True, check=False)
     if done.returncode != 0 or not done.stdout:
-        raise RuntimeError(f"espeak-ng failed on {text!r}, voice {item.voice.voice!r}: {done.stderr.decode()}")
+        raise RuntimeError(
+            f"espeak-ng failed on {text!r}, voice {item.voice.voice!r}: {done.stderr.decode()}"
+        )
     spoken, rate_hz = soundfile.read(io.BytesIO(done.stdout), dtype="float64")
     waveform = np.asarray(soxr.resample(spoken, rate_hz, RATE_HZ))
     level = np.abs(waveform)
@@ -245,10 +251,15 @@ def _write_tables(rows: list[tuple[Planned, str, str]], out: Path, settings: dic
         for row, (item, _, _) in enumerate(rows):
             values = [*item.z, *knows[row], *does_not[row]]
             writer.writerow([item.id, item.emotion, item.word_emotion, *(f"{value:.6f}" for value in values)])
+    held = np.array([item.split == "test" for item, _, _ in rows])
+    truth = np.array([settings["emotions"].index(item.emotion) for item, _, _ in rows])
     for name, said in (("knows the voice", knows), ("does not", does_not)):
-        truth = np.array([settings["emotions"].index(item.emotion) for item, _, _ in rows])
-        recalls = [np.mean(said[truth == e].argmax(axis=1) == e) for e in range(len(settings["emotions"]))]
-        print(f"prosody's oracle that {name}: UA {100 * np.mean(recalls):.1f} % over all {len(rows)} utterances")
+        recalls = [
+            np.mean(said[held & (truth == e)].argmax(axis=1) == e) for e in range(len(settings["emotions"]))
+        ]
+        print(
+            f"prosody's oracle that {name}: UA {100 * np.mean(recalls):.1f} % over {held.sum()} test utterances"
+        )
 
 
 def score(out: Path, grid: Path) -> None:
@@ -257,7 +268,12 @@ def score(out: Path, grid: Path) -> None:
     from emodistill.evaluation.run import read_run
     from emodistill.console import results
 
-    names = {"no-distillation": "plain", "prosodic-only": "+ prosodic", "linguistic-only": "+ linguistic", "full": "+ both"}
+    names = {
+        "no-distillation": "plain",
+        "prosodic-only": "+ prosodic",
+        "linguistic-only": "+ linguistic",
+        "full": "+ both",
+    }
     runs = {
         label: [read_run(folder) for folder in sorted((grid / "cells" / cell).glob("seed-*"))]
         for cell, label in names.items()
@@ -272,7 +288,9 @@ def score(out: Path, grid: Path) -> None:
         p = np.array(
             [[float(truth[u][f"{kind}_{e}"]) for e in tables[0].labels] for u in tables[0].utterances]
         )
-        oracles[label] = type(tables[0])(**{**tables[0].__dict__, "probabilities": p / p.sum(axis=1, keepdims=True)})
+        oracles[label] = type(tables[0])(
+            **{**tables[0].__dict__, "probabilities": p / p.sum(axis=1, keepdims=True)}
+        )
         found.append(Contender(label, "oracle", label, [oracles[label]] * len(tables)))
     words = [run.table("linguistic") for run in runs["+ both"]]
     label = "oracle and linguistic teacher together"
@@ -285,7 +303,9 @@ def score(out: Path, grid: Path) -> None:
 
 def main() -> None:
     """Make the corpus, or score a grid."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     making = verbs.add_parser("make", help="speak the corpus")
     making.add_argument("meld", type=Path)

@@ -153,7 +153,7 @@ def full_scores(run: Run, resamples: int = RESAMPLES) -> FullScores:
         calibration=calibration,
         groups=grouped(student, run.utterances, notes),
         agreement=tuple(
-            agreement(student, table, name) for name, table in tables.items() if name != "student"
+            agreement(student, table, name) for name, table in tables.items() if name != run.main_model
         ),
         ceiling=_ceiling(run, student),
         notes=tuple(notes),
@@ -238,7 +238,7 @@ def _means(table: Predictions, values: Floats) -> tuple[float, ...]:
 
 def _scaled(run: Run, student: Predictions, notes: list[str]) -> tuple[Predictions | None, dict[str, float]]:
     """Each fold's test predictions at the temperature of its dev speakers."""
-    if "dev" not in run.scores["models"]["student"]:
+    if "dev" not in run.scores["models"][run.main_model]:
         notes.append("No dev predictions: confidences are shown as the model says them alone.")
         return None, {}
     dev = run.table(split="dev").by_fold()

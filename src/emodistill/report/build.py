@@ -221,7 +221,7 @@ def _errors(run: Run, scores: FullScores, limit: int, audio: bool, notes: list[s
     confidence = table.probabilities.max(axis=1)
     wrong = np.flatnonzero(table.predicted != table.truth)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
-    teachers = {name: _said(run.table(name)) for name in run.models if name != "student"}
+    teachers = {name: _said(run.table(name)) for name in run.models if name != run.main_model}
     found = []
     silent = []
     for row in worst:
