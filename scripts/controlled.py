@@ -25,7 +25,7 @@ import random
 import subprocess
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -264,9 +264,9 @@ def _write_tables(rows: list[tuple[Planned, str, str]], out: Path, settings: dic
 
 def score(out: Path, grid: Path) -> None:
     """The table of a grid with the oracles in it, every difference to the plain student, and its plot."""
-    from emodistill.evaluation.ablation import Contender, ensemble, measure, show, teachers_of
-    from emodistill.evaluation.run import read_run
     from emodistill.console import results
+    from emodistill.evaluation.ablation import ORACLES, Contender, ensemble, measure, show, teachers_of
+    from emodistill.evaluation.run import read_run
 
     names = {
         "no-distillation": "plain",
@@ -288,14 +288,12 @@ def score(out: Path, grid: Path) -> None:
         p = np.array(
             [[float(truth[u][f"{kind}_{e}"]) for e in tables[0].labels] for u in tables[0].utterances]
         )
-        oracles[label] = type(tables[0])(
-            **{**tables[0].__dict__, "probabilities": p / p.sum(axis=1, keepdims=True)}
-        )
-        found.append(Contender(label, "oracle", label, [oracles[label]] * len(tables)))
+        oracles[label] = replace(tables[0], probabilities=p / p.sum(axis=1, keepdims=True))
+        found.append(Contender(label, ORACLES, label, [oracles[label]] * len(tables)))
     words = [run.table("linguistic") for run in runs["+ both"]]
     label = "oracle and linguistic teacher together"
     best = oracles["prosody's oracle, knows the voice"]
-    found.append(Contender(label, "oracle", label, [ensemble(best, [best, table]) for table in words]))
+    found.append(Contender(label, ORACLES, label, [ensemble(best, [best, table]) for table in words]))
     ablation = measure(found, "plain", "plain", distilled="+ both")
     ablation.write(grid, "controlled")
     show(ablation, results())

@@ -20,7 +20,7 @@ from emodistill.evaluation.predictions import Predictions, join
 from emodistill.evaluation.run import Run
 from emodistill.evaluation.tables import p_shown, percent
 
-TEACHERS = "teachers"  # the group of the lines that are no students
+TEACHERS, ORACLES = "teachers", "oracles"  # the groups of the lines that are no students
 ENSEMBLE = "teachers together"
 
 
@@ -29,7 +29,7 @@ class Contender:
     """Something that was scored on the same utterances as the full method, once a seed."""
 
     name: str
-    group: str  # "parts", a swept field, or "teachers"
+    group: str  # "parts", a swept field, or one of the groups above
     same_as: str  # contenders of one recipe share this
     tables: Sequence[Predictions]  # one a seed
 
@@ -233,7 +233,7 @@ def _corrected(lines: Sequence[Line], found: Sequence[Contender]) -> tuple[Line,
     """Lines with Holm's correction over the students; a recipe that is there twice is tested once."""
     tested: dict[str, float] = {}
     for line, item in zip(lines, found, strict=True):
-        if line.p_value is not None and line.group != TEACHERS:
+        if line.p_value is not None and line.group not in (TEACHERS, ORACLES):
             tested[item.same_as] = line.p_value
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True)) if tested else {}
     return tuple(
@@ -266,7 +266,7 @@ def draw(ablation: Ablation, path: Path) -> None:
     figure = Figure(figsize=(10, 1.6 + 0.36 * len(lines)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     rows = np.arange(len(lines))
-    colours = ["#7f7f7f" if line.group == TEACHERS else "#1f77b4" for line in lines]
+    colours = ["#7f7f7f" if line.group in (TEACHERS, ORACLES) else "#1f77b4" for line in lines]
     for row, line, colour in zip(rows, lines, colours, strict=True):
         left.errorbar(100 * line.ua, row, xerr=100 * line.ua_sd, fmt="o", color=colour, capsize=3)
         if line.difference is not None and line.low is not None and line.high is not None:
