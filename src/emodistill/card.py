@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from emodistill.errors import ModelError
 
 BUNDLED = Path(__file__).parent / "assets" / "bundled"  # the model that comes with the package
+METADATA = "emodistill"  # the key in an ONNX file's metadata under which the student's description is
 MODEL_FILES = ("card.json", "model.onnx")  # what an exported model cannot do without
 
 

@@ -36,6 +36,22 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Tabular(StrEnum):
+    """How scores are written."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+class HeardRule(StrEnum):
+    """What `evaluate` does with utterances that a model learned from."""
+
+    refuse = "refuse"
+    leave_out = "leave-out"
+    allow = "allow"
+
+
 class Precision(StrEnum):
     """How a model is exported."""
 
@@ -343,23 +359,192 @@ def crossval(recipe: Annotated[str, typer.Argument(help="A shipped recipe or the
 
 
 @app.command()
-def compare(
-    reference: Annotated[Path, typer.Argument(help="The run that the others are compared with.")],
-    runs: Annotated[list[Path], typer.Argument(help="One or more runs under the same protocol.")],
+def ablate(
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe or the path of a TOML file: the full method.")
+    ],
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE,…",
+            help="Also this field of the recipe at these values, e.g. distillation.temperature=1,2,4,8, "
+            "student.backbone=compact,DIR or student.layers=2,3,4. Repeatable.",
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Run every cell with these, e.g. 0,1,2.")] = None,
+    cells: Annotated[
+        str | None,
+        typer.Option(help="Only these cells beside the full method, e.g. no-distillation,prosodic-only."),
+    ] = None,
+    parts: Annotated[
+        bool, typer.Option(help="Take parts of the method away; --no-parts for a sweep alone.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/RECIPE-ablation.")
+    ] = None,
+    set: Set = None,
 ) -> None:
-    """Paired differences of runs on the same utterances, with 95 % intervals (bootstrap over speakers)."""
-    _need_training()
-    from emodistill.evaluation.compare import compare_runs
+    """What does each part of the method give? A grid of runs, and one table with intervals.
 
-    table = Table(title=f"test, pooled, in %; difference to {reference}, 95 % interval")
-    for column in ("run", "measure", "reference", "run's", "difference", "interval"):
-        table.add_column(column, justify="left" if column in ("run", "measure") else "right")
-    for run in runs:
-        for measure, found in compare_runs(reference, run).items():
-            values = [f"{100 * value:.2f}" for value in (found.reference, found.run)]
-            interval = f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
-            table.add_row(escape(str(run)), measure.upper(), *values, f"{100 * found.value:+.2f}", interval)
-    results().print(table)
+    Beside the full method: no distillation; each teacher alone; the embedding level alone; the logit level alone;
+    no hard label; and whatever is swept. Cells without the input they need (no transcripts: no linguistic teacher)
+    are left out, and it is said. Teachers, targets, features and frozen layers are made once for all cells; each
+    cell predicts what crossval of its recipe would. Stop it at any time and run it again, also with more seeds
+    or sweeps. Writes ablation.md, ablation.csv and ablation.png.
+
+    Example: emodistill ablate ravdess-whisper --set corpus.root=RAVDESS --seeds 0,1,2
+    --sweep distillation.temperature=1,2,4,8
+    """
+    _need_training()
+    from emodistill.config import load_recipe
+    from emodistill.evaluation.ablation import show as show_ablation
+    from emodistill.training.ablate import ablate as run_grid
+
+    loaded = load_recipe(recipe, set or ())
+    folder = out or Path("runs") / f"{loaded.name}-ablation"
+    chosen = None if seeds is None else [_whole_number(text) for text in _names(seeds) or ()]
+    found = run_grid(loaded, folder, chosen, sweep or (), parts, _names(cells))
+    show_ablation(found, results())
+    say(f"{folder}: ablation.md, ablation.csv, ablation.png; every run is in {folder / 'cells'}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="bundled, an exported folder, a checkpoint or run folder, or a Hugging Face audio classifier."
+        ),
+    ],
+    corpus: Annotated[
+        str, typer.Argument(help="A manifest (.csv, .tsv, .parquet), or a known corpus by name.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Of a known corpus, as its authors distribute it.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label map of the corpus: own, four, seven, all, or a list a,b,c.")
+    ] = None,
+    map: Annotated[
+        str | None,
+        typer.Option(help="What the model's names mean: ang=angry,hap=happy; oth=- leaves one out."),
+    ] = None,
+    emotions: Annotated[
+        str | None, typer.Option(help="Score these alone, where model and corpus know different ones.")
+    ] = None,
+    heard: Annotated[
+        HeardRule,
+        typer.Option(
+            help="What the model learned from, and its speakers: refuse, leave-out, or allow and stamp."
+        ),
+    ] = HeardRule.refuse,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/evaluate-MODEL-CORPUS.")
+    ] = None,
+    format: Annotated[Tabular, typer.Option("--format", "-f", help="table, json or csv.")] = Tabular.table,
+) -> None:
+    """Scores of any model on any corpus, with predictions.csv, in a folder that compare and report read.
+
+    Exported models are asked through the recogniser, as their users hear them. A model that lists what it learned from
+    is refused on a corpus with these utterances or speakers in it, unless told otherwise.
+
+    Exit code 0: all judged; 1: some audio could not be read, the rest is done; 2: nothing was done.
+
+    Example: emodistill evaluate bundled ravdess RAVDESS --labels seven --heard leave-out
+    """
+    _need_training()
+    from emodistill.evaluate import evaluate as run
+    from emodistill.evaluate import open_judge, open_labelled, read_mapping
+    from emodistill.evaluation.run import read_run
+    from emodistill.evaluation.scores import full_scores
+    from emodistill.evaluation.tables import show_scores
+
+    mapping = read_mapping(map)
+    labelled, lacking = open_labelled(corpus, folder, labels)
+    judge, digest = open_judge(model)
+    there = out or Path("runs") / f"evaluate-{Path(model).name}-{labelled.name}"
+    failed = run(judge, labelled, there, model, mapping, _names(emotions), heard.value, digest)
+    show_scores(full_scores(read_run(there)), format, results())
+    say(f"folder: {there}")
+    raise typer.Exit(1 if failed or lacking else 0)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Two or more run folders under one protocol; the first is the reference."),
+    ],
+    format: Annotated[Tabular, typer.Option("--format", "-f", help="table, json or csv.")] = Tabular.table,
+    every_pair: Annotated[
+        bool, typer.Option("--every-pair", help="Also the others with each other.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 10_000,
+) -> None:
+    """Paired differences of runs on the same test utterances: is one better, or was it luck?
+
+    UA and WA by bootstrap over speakers, with 95 % intervals and p-values; McNemar's test counts the utterances
+    that one run alone got right. "Holm" is the p-value corrected for all the comparisons in the table. Runs whose
+    protocols differ are refused, with the first difference.
+
+    Example: emodistill compare runs/plain runs/prosodic runs/both
+    """
+    _need_training()
+    from emodistill.evaluation.compare import compare_all
+    from emodistill.evaluation.tables import show_comparisons
+
+    show_comparisons(compare_all(runs, every_pair, resamples), format, results())
+
+
+@app.command()
+def scores(
+    run: Annotated[Path, typer.Argument(help="A run folder of train, crossval or evaluate.")],
+    format: Annotated[Tabular, typer.Option("--format", "-f", help="table, json or csv.")] = Tabular.table,
+) -> None:
+    """All that a run's test predictions say, with 95 % intervals by bootstrap over speakers.
+
+    UA, WA, macro and weighted F1, recall and confusion of the student and each teacher; calibration before and
+    after scaling by a temperature fitted on each fold's dev speakers; scores by speaker, gender, language, duration
+    and corpus; agreement with the teachers; what a single listener achieves, where a corpus has listeners' votes.
+
+    Example: emodistill scores runs/ravdess-whisper-seed0 --format json
+    """
+    _need_training()
+    from emodistill.evaluation.run import read_run
+    from emodistill.evaluation.scores import full_scores
+    from emodistill.evaluation.tables import show_scores
+
+    with console.status("drawing speakers"):
+        found = full_scores(read_run(run))
+    show_scores(found, format, results())
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared with the first.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+    errors: Annotated[int, typer.Option(min=0, help="How many of the most confident errors are shown.")] = 12,
+    audio: Annotated[
+        bool, typer.Option(help="Put the sound of these errors into the page; mind who may hear it.")
+    ] = True,
+    fold: Annotated[
+        str | None, typer.Option(help="Whose student's embeddings are mapped; default: the first's.")
+    ] = None,
+) -> None:
+    """Runs as one HTML page that needs no network: scores, curves, calibration, and errors to listen to.
+
+    What a run folder no longer holds (checkpoints, audio) is left out, and the page says so.
+
+    Example: emodistill report runs/plain runs/taught -o report.html
+    """
+    _need_training()
+    from emodistill.report.build import write_report
+
+    with console.status("gathering"):
+        notes = write_report(runs, out, errors, audio, fold)
+    for note in notes:
+        say(note)
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -446,6 +631,12 @@ def _need_training() -> None:
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     del lightning, torch
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"bad seed '{text}', expected whole numbers with commas between, such as 0,1,2")
+    return int(text)
 
 
 def _names(listed: str | None) -> list[str] | None:

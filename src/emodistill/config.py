@@ -47,7 +47,9 @@ class CorpusConfig(Section):
     pool: tuple[str, ...] = ()  # several readers' names: then `root` holds one folder of that name for each
     manifest: str | None = None  # utterances.csv / .tsv / .parquet
     columns: dict[str, str] = {}  # our column -> the manifest's column
-    emotions: dict[str, str] = {}  # the manifest's emotion -> ours, e.g. {anger = "angry"}
+    emotions: dict[
+        str, str
+    ] = {}  # what an emotion of the corpus counts as, e.g. {anger = "angry"}; before labels
     labels: str | None = None  # a label map, "a,b,c", or None for the corpus's own classes
     transcripts: str | None = None  # CSV id,transcript,source: words from a recogniser
 
@@ -55,8 +57,10 @@ class CorpusConfig(Section):
 class ProtocolConfig(Section):
     """How speakers are divided into train, dev and test."""
 
-    kind: Literal["leave-one-speaker-out", "leave-one-session-out", "k-fold", "fixed", "published"] = "k-fold"
-    folds: int = Field(5, ge=2)  # k-fold alone
+    kind: Literal[
+        "leave-one-speaker-out", "leave-one-session-out", "leave-one-corpus-out", "k-fold", "fixed", "published"
+    ] = "k-fold"  # fmt: skip
+    folds: int = Field(5, ge=2)  # k-fold; leave-one-corpus-out: one in so many training speakers is dev
     fixed: str | None = None  # a list in emodistill.protocol.FIXED
     dev: Literal["auto", "next-fold", "same-session"] = "auto"
     allow: tuple[Literal["speaker"], ...] = ()  # leaks that a published split has by design
@@ -117,8 +121,9 @@ class OptimConfig(Section):
     corpus_weights: float = Field(0.0, ge=0, le=1)  # of pooled corpora there: every utterance weighs its
     # corpus's size to the power of minus this, so at 1 all corpora weigh the same
     ema: float = Field(0.0, ge=0, lt=1)  # decay of averaged weights, which are then the model; 0: off
-    select: Literal["best", "last"] = "best"  # which epoch is kept, by dev UA
-    patience: int | None = Field(None, ge=1)  # stop after this many epochs without a better dev UA
+    select: Literal["best", "last"] = "best"  # which epoch is kept, by `measure` on dev
+    measure: Literal["ua", "weighted_f1"] = "ua"  # UA, or what papers on MELD report
+    patience: int | None = Field(None, ge=1)  # stop after this many epochs without a better one
 
     @model_validator(mode="after")
     def _check(self) -> "OptimConfig":
@@ -153,6 +158,9 @@ class LinguisticConfig(Section):
     embedding_dim: int = Field(128, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
     max_tokens: int = Field(128, ge=4)
+    frozen: int = Field(
+        0, ge=0
+    )  # this many of its layers, and the embeddings below, stay as they are; 0: train all
     init: str | None = None
     optim: OptimConfig = OptimConfig(epochs=4, batch_size=16, lr=1e-3, backbone_lr=2e-5)
 
@@ -247,22 +255,32 @@ class Recipe(Section):
     prosodic: ProsodicConfig = ProsodicConfig()
     linguistic: LinguisticConfig = LinguisticConfig()
     acoustic: AcousticConfig = AcousticConfig()
-    student: StudentConfig = StudentConfig()
+    student: StudentConfig | None = StudentConfig()  # "none": one teacher is trained and scored alone
     distillation: DistillationConfig = DistillationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @property
+    def main_model(self) -> str:
+        """The model that a run is about, whose table is `predictions.csv`: the student, or the one teacher."""
+        return "student" if self.student is not None else self.distillation.teachers[0]
+
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
+        if self.student is None and len(self.distillation.teachers) != 1:
+            raise ValueError(
+                "student = 'none' trains one teacher alone: name it in distillation.teachers, which has "
+                f"{list(self.distillation.teachers)}"
+            )
         acoustic_views = self.acoustic.augment or self.augment
         for name, student, views in (
             ("student", self.student, self.augment),
             ("acoustic.student", self.acoustic.student, acoustic_views),
         ):
-            if student.frozen and views.views == 0:
+            if student is not None and student.frozen and views.views == 0:
                 raise ValueError(
                     f"{name}.frozen keeps the states of each view: set augment.views to how many there are"
                 )
-        if self.student.frozen and self.augment.fresh:
+        if self.student is not None and self.student.frozen and self.augment.fresh:
             raise ValueError(
                 "student.frozen keeps the states of each view, and nothing is drawn anew: set augment.fresh = false"
             )

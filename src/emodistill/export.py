@@ -23,20 +23,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.audio import SAMPLE_RATE, Waveform
-from emodistill.card import Card, file_sha256, write_card
+from emodistill.card import METADATA, Card, file_sha256, write_card
 from emodistill.config import TEACHERS, AudioConfig, Recipe
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.opening import open_corpus
 from emodistill.corpora.terms import data_sources
 from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.evaluation.bootstrap import interval
 from emodistill.evaluation.calibration import card_fields
-from emodistill.evaluation.compare import MEASURES, interval
+from emodistill.evaluation.compare import MEASURES
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.features import conditioned
 from emodistill.labels import LabelSet
-from emodistill.models.checkpoint import METADATA, TRANSPOSED, describe, load_checkpoint
+from emodistill.models.checkpoint import TRANSPOSED, describe, load_checkpoint
 from emodistill.models.layers import CosineClassifier
 from emodistill.models.student import Student
 from emodistill.precision import CHECKED, check_half, check_integer, quantise, store_half
@@ -94,6 +95,10 @@ def export_run(
     """
     source = read_run(run)
     recipe = source.recipe
+    if recipe.student is None:
+        raise ModelError(
+            f"'{run}' trained a {recipe.main_model} teacher alone (student = 'none'): there is no student to export"
+        )
     fold = fold or source.scores["folds"][0]
     phase = source.final(fold)
     corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)

@@ -129,10 +129,13 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
     """Divide a corpus into folds.
 
     Dev speakers of fold k are the test speakers of fold k + 1, cyclic; or, where every session has
-    exactly two speakers and one is left out (IEMOCAP), the other speaker of the session.
+    exactly two speakers and one is left out (IEMOCAP), the other speaker of the session; or, where a corpus is
+    left out, some speakers of every other corpus, the same whichever is left out.
     """
     if config.kind == "published":
         return _published(corpus, config)
+    if config.kind == "leave-one-corpus-out":
+        return _by_corpus(corpus, config)
     if config.kind == "fixed" and config.fixed in SPLIT_SPEAKERS:
         return _fixed_split(corpus, config)
     groups = _test_speakers(corpus, config)
@@ -181,7 +184,7 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
     if config.kind == "k-fold":
         if config.folds > len(speakers):
             raise ConfigError(f"{config.folds} folds by speaker need as many speakers, got {len(speakers)}")
-        order = sorted(speakers, key=lambda speaker: hashlib.sha256(speaker.encode()).hexdigest())
+        order = _shuffled(speakers)
         return {str(k + 1): tuple(sorted(order[k :: config.folds])) for k in range(config.folds)}
     if config.fixed is None or config.fixed not in FIXED:
         raise ConfigError(one_of("fixed list", config.fixed, [*FIXED, *SPLIT_SPEAKERS]))
@@ -192,6 +195,50 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
             f"the list '{config.fixed}' and corpus '{corpus.name}' differ in speakers {sorted(unknown)}"
         )
     return dict(listed)
+
+
+def _shuffled(speakers: Iterable[str]) -> list[str]:
+    """An order that depends on the names alone, and on nothing that they mean."""
+    return sorted(speakers, key=lambda speaker: hashlib.sha256(speaker.encode()).hexdigest())
+
+
+def _by_corpus(corpus: Corpus, config: ProtocolConfig) -> Protocol:
+    """Each corpus in turn is test; of every other one in `config.folds` speakers is dev, the rest train."""
+    speakers: dict[str, set[str]] = defaultdict(set)
+    emotions: dict[str, set[str]] = defaultdict(set)
+    for utterance in corpus:
+        speakers[utterance.corpus or corpus.name].add(utterance.speaker)
+        emotions[utterance.corpus or corpus.name].add(utterance.emotion or "")
+    if len(speakers) < 2:
+        raise ConfigError(
+            f"leave-one-corpus-out needs two corpora or more, got {list(speakers)}: name them with "
+            "--set 'corpus.pool=[…]', or in the manifest's column corpus"
+        )
+    shared = [name for name in corpus.labels if all(name in found for found in emotions.values())]
+    for name, found in emotions.items():
+        lacking = [emotion for emotion in corpus.labels if emotion not in found]
+        if lacking:
+            raise ConfigError(
+                f"leave-one-corpus-out needs one label set that every corpus has: '{name}' lacks {lacking}. All "
+                f"share {shared}: --set corpus.labels={','.join(shared)}; merge others with corpus.emotions"
+            )
+    dev = {
+        speaker
+        for names in speakers.values()
+        if len(names) > 1
+        for speaker in _shuffled(names)[:: config.folds]
+    }
+    folds = []
+    for left_out in speakers:
+        rest = [utterance for utterance in corpus if (utterance.corpus or corpus.name) != left_out]
+        held = tuple(u.id for u in corpus if (u.corpus or corpus.name) == left_out)
+        train = tuple(u.id for u in rest if u.speaker not in dev)
+        chosen = tuple(u.id for u in rest if u.speaker in dev)
+        if not chosen:
+            raise ConfigError(f"without '{left_out}' no corpus has two speakers, so none can be dev")
+        folds.append(Fold(left_out, train, chosen, held))
+    rule = f"one in {config.folds} speakers of each training corpus"
+    return Protocol(corpus.name, f"{config.kind}; dev: {rule}", tuple(folds), tuple(config.allow))
 
 
 def _fixed_split(corpus: Corpus, config: ProtocolConfig) -> Protocol:

@@ -4,6 +4,7 @@ An exported model is a folder with `model.onnx` (waveform in, probabilities and 
 `card.json`, which says what it is.
 """
 
+import json
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +30,7 @@ from emodistill.audio import (
     outlasts,
     trim_silence,
 )
-from emodistill.card import BUNDLED, Card, read_card
+from emodistill.card import BUNDLED, METADATA, Card, read_card
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 
 if TYPE_CHECKING:
@@ -198,6 +199,12 @@ class Recognizer:
         padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))[None]
         values = self._session.run(None, {"waveform": padded})
         return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
+
+    @cached_property
+    def training_ids(self) -> frozenset[str]:
+        """Every utterance that the model learned from, as its file says; empty where it does not."""
+        described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
+        return frozenset(json.loads(described).get("training_ids", ())) if described else frozenset()
 
     @cached_property
     def _detector(self) -> "SpeechDetector":

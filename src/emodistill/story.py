@@ -1,6 +1,5 @@
 """`emodistill demo`: the whole method on the embedded corpus, and one table of what each teacher gave."""
 
-import shutil
 import time
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from emodistill.evaluation.predictions import read_predictions
 from emodistill.export import export_run
 from emodistill.recognizer import Recognizer
 from emodistill.training.crossval import crossval
+from emodistill.training.shelf import Shelf
 
 HEARS = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript", "student": "the waveform"}
 
-# Name of the student -> the teachers it listens to. The first trains both teachers for all of them.
+# Name of the student -> the teachers it listens to. The first trains both teachers; the others find them on a shelf.
 STUDENTS: dict[str, tuple[str, ...]] = {
     "both teachers": ("prosodic", "linguistic"),
     "prosodic teacher": ("prosodic",),
@@ -34,13 +34,11 @@ def tell(out: Path, console: Console, recipe: Recipe | None = None) -> dict[str,
         "and err apart, so each teacher knows what the other does not. The student hears only the waveform."
     )
     rows: dict[str, tuple[str, float, float]] = {}
-    first = out / "both-teachers"
+    first, shelf = out / "both-teachers", Shelf(out / "shelf")
     for name, teachers in STUDENTS.items():
         run = out / name.replace(" ", "-")
-        for teacher in teachers if run != first else ():
-            _share(first, run, teacher)
         distillation = recipe.distillation.model_copy(update={"teachers": teachers})
-        scores = crossval(recipe.model_copy(update={"distillation": distillation}), run, limit=1)
+        scores = crossval(recipe.model_copy(update={"distillation": distillation}), run, limit=1, shelf=shelf)
         for model in scores["models"]:
             found = scores["models"][model]["test"]["pooled"]
             error = (found["ua"] * (1 - found["ua"]) / found["num_utterances"]) ** 0.5
@@ -54,17 +52,6 @@ def tell(out: Path, console: Console, recipe: Recipe | None = None) -> dict[str,
         f"{time.monotonic() - started:.0f} s. Next: emodistill predict YOUR.wav --model {out / 'exported'}"
     )
     return {name: ua for name, (_, ua, _) in rows.items()}
-
-
-def _share(source: Path, run: Path, teacher: str) -> None:
-    """Take over a teacher that an equal recipe has trained, instead of training its twin."""
-    for trained in sorted(source.glob(f"fold-*/select/{teacher}")):
-        target = run / trained.relative_to(source)
-        if not target.exists():
-            partial = target.with_name(f"{teacher}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(trained, partial)
-            partial.rename(target)
 
 
 def _print(rows: dict[str, tuple[str, float, float]], console: Console) -> None:

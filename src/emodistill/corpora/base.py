@@ -28,6 +28,7 @@ class Utterance:
     path: Path | None = None
     start_s: float | None = None  # a segment of a longer recording; None: all of it
     end_s: float | None = None
+    duration_s: float | None = None  # of the audio; None: not measured
     session: str | None = None  # recording session or dialogue
     gender: str | None = None  # "female" or "male"
     language: str | None = None  # ISO 639-1
@@ -82,7 +83,7 @@ class Corpus:
     @property
     def speakers(self) -> tuple[str, ...]:
         """The speakers, sorted, numbers by value."""
-        return tuple(sorted({utterance.speaker for utterance in self}, key=_natural))
+        return tuple(sorted({utterance.speaker for utterance in self}, key=natural_order))
 
     def relabel(self, label_map: LabelMap) -> "Corpus":
         """Merge and drop emotions by a label map; both are counted in the result."""
@@ -99,7 +100,8 @@ class Corpus:
         return Corpus(self.name, tuple(kept), dict(dropped), dict(merged))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sorting key that takes the numbers in a name by value: s2 before s10."""
     return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -217,7 +219,7 @@ def _audio_problem(utterance: Utterance) -> str | None:
 # --- manifests ---------------------------------------------------------------------------------
 
 COLUMNS = tuple(item.name for item in fields(Utterance))
-_FLOATS = ("start_s", "end_s", "arousal", "valence", "dominance")
+_FLOATS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
 
 
 def write_manifest(corpus: Corpus, path: Path) -> None:

@@ -22,10 +22,13 @@ def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
         if config.labels not in (None, "all"):
             corpus = corpus.relabel(label_map(config.labels))
     elif config.pool and config.root is not None:
-        parts = [read_corpus(name, Path(config.root) / name, config.labels) for name in config.pool]
+        parts = [
+            read_corpus(name, Path(config.root) / name, config.labels, config.emotions)
+            for name in config.pool
+        ]
         corpus = pooled(config.name, parts)
     elif config.root is not None:
-        corpus = read_corpus(config.name, Path(config.root), config.labels)
+        corpus = read_corpus(config.name, Path(config.root), config.labels, config.emotions)
     else:
         raise ConfigError(
             f"the recipe names no data for '{config.name}': --set corpus.root=DIR for a known corpus "

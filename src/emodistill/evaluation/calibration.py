@@ -50,15 +50,34 @@ def fit_temperature(predictions: Predictions) -> float:
 def negative_log_likelihood(predictions: Predictions) -> float:
     """The mean of −log p(truth), in nats."""
     _some(predictions)
+    return float(np.mean(log_losses(predictions)))
+
+
+def log_losses(predictions: Predictions) -> Floats:
+    """−log p(truth) of each utterance, in nats, (utterances,)."""
     of_truth = predictions.probabilities[np.arange(len(predictions)), predictions.truth]
-    return float(-np.mean(np.log(_positive(of_truth))))
+    return np.asarray(-np.log(_positive(of_truth)))
 
 
 def brier_score(predictions: Predictions) -> float:
     """The mean over utterances of Σ_k (p_k − [k is the truth])², 0 to 2 (Brier 1950)."""
     _some(predictions)
+    return float(np.mean(squared_errors(predictions)))
+
+
+def squared_errors(predictions: Predictions) -> Floats:
+    """Σ_k (p_k − [k is the truth])² of each utterance, (utterances,)."""
     wanted = np.eye(len(predictions.labels))[predictions.truth]
-    return float(np.mean(np.sum((predictions.probabilities - wanted) ** 2, axis=1)))
+    return np.asarray(np.sum((predictions.probabilities - wanted) ** 2, axis=1))
+
+
+def confidences(predictions: Predictions) -> tuple[Floats, Floats]:
+    """Confidence of each answer and whether it is right (1 or 0), each (utterances,)."""
+    _some(predictions)
+    return (
+        np.asarray(predictions.probabilities.max(axis=1), dtype=np.float64),
+        (predictions.predicted == predictions.truth).astype(np.float64),
+    )
 
 
 def calibration_error(predictions: Predictions, bins: int = BINS) -> float:
@@ -67,9 +86,20 @@ def calibration_error(predictions: Predictions, bins: int = BINS) -> float:
     Σ_b n_b / n · |accuracy_b − confidence_b| (Naeini et al. 2015), with equal-mass bins, which are less biased
     than equally wide ones (Roelofs et al. 2022). Even a calibrated model has some, more with fewer utterances.
     """
-    confidence, right = _confidence(predictions)
+    return calibration_gap(*confidences(predictions), bins)
+
+
+def calibration_gap(confidence: Floats, right: Floats, bins: int = BINS) -> float:
+    """The same of confidences and whether each was right (1 or 0), each (utterances,)."""
     gaps = [abs(float(np.sum(right[rows] - confidence[rows]))) for rows in _bins(confidence, bins)]
-    return sum(gaps) / len(predictions)
+    return sum(gaps) / len(confidence)
+
+
+def gap_if_calibrated(confidence: Floats, bins: int = BINS, draws: int = 200, seed: int = 0) -> float:
+    """The median calibration error of a model with these very confidences that is perfectly calibrated."""
+    rng = np.random.default_rng(seed)
+    rights = (rng.random((draws, len(confidence))) < confidence).astype(np.float64)
+    return float(np.median([calibration_gap(confidence, right, bins) for right in rights]))
 
 
 @dataclass(frozen=True)
@@ -90,7 +120,7 @@ def reliability(
 
     Speakers are drawn with replacement, since utterances of one are not independent; the bins stay.
     """
-    confidence, right = _confidence(predictions)
+    confidence, right = confidences(predictions)
     rng = np.random.default_rng(seed)
     names, speaker = np.unique(predictions.speakers, return_inverse=True)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
@@ -117,7 +147,11 @@ def risk_coverage(predictions: Predictions) -> tuple[Floats, Floats]:
 
     El-Yaniv & Wiener 2010. Answers of equal confidence count with their mean risk, so that order does not matter.
     """
-    confidence, right = _confidence(predictions)
+    return risk_by_coverage(*confidences(predictions))
+
+
+def risk_by_coverage(confidence: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """The same of confidences and whether each was right (1 or 0), each (utterances,)."""
     values, group = np.unique(-confidence, return_inverse=True)
     wrong = np.bincount(group, weights=1 - right, minlength=len(values)) / np.bincount(group)
     risk = np.cumsum(wrong[np.sort(group)]) / np.arange(1, len(group) + 1)
@@ -131,7 +165,7 @@ def area_under_risk(predictions: Predictions) -> float:
 
 def coverage_curve(predictions: Predictions, points: int = 20) -> tuple[CoveragePoint, ...]:
     """The risk–coverage curve as a card keeps it: about `points` confidences, rising; the first answers all."""
-    confidence, right = _confidence(predictions)
+    confidence, right = confidences(predictions)
     at = np.quantile(confidence, np.arange(1, points) / points, method="higher")
     return tuple(
         CoveragePoint(
@@ -218,15 +252,6 @@ def draw_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = 
         axes.legend(frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-
-
-def _confidence(predictions: Predictions) -> tuple[Floats, Floats]:
-    """Confidence of each answer and whether it is right (1 or 0), each (utterances,)."""
-    _some(predictions)
-    return (
-        np.asarray(predictions.probabilities.max(axis=1), dtype=np.float64),
-        (predictions.predicted == predictions.truth).astype(np.float64),
-    )
 
 
 def _bins(confidence: Floats, bins: int) -> list[npt.NDArray[np.int64]]:

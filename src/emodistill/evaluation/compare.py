@@ -1,21 +1,27 @@
-"""Paired comparison of runs: the same utterances, the same folds, differences with intervals."""
+"""Paired comparison of runs: the same utterances, the same folds, differences with intervals and p-values."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
-from emodistill.errors import ModelError
-from emodistill.evaluation.metrics import unweighted_accuracy, weighted_accuracy
-from emodistill.evaluation.predictions import Predictions, read_predictions
-from emodistill.evaluation.run import read_run
+from emodistill.errors import ConfigError, ModelError
+from emodistill.evaluation.bootstrap import bounds, drawn_confusions
+from emodistill.evaluation.metrics import of_confusions, unweighted_accuracy, weighted_accuracy
+from emodistill.evaluation.predictions import Predictions
+from emodistill.evaluation.run import Run, read_run
+from emodistill.protocol import SPLITS, Protocol
 
 MEASURES: dict[str, Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], float]] = {
     "ua": unweighted_accuracy,
     "wa": weighted_accuracy,
 }
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class Difference:
     run: float
     low: float  # 95 % interval of run - reference
     high: float
+    p_value: float  # two-sided, that there is no difference
+    p_holm: float | None = None  # the same, corrected for all comparisons made together
 
     @property
     def value(self) -> float:
@@ -33,61 +41,175 @@ class Difference:
         return self.run - self.reference
 
 
-def compare_runs(reference: Path, run: Path, resamples: int = 2000, seed: int = 0) -> dict[str, Difference]:
-    """UA and WA of a run's student against a reference's, by paired bootstrap over speakers.
+@dataclass(frozen=True)
+class McNemar:
+    """Utterances that one of two runs alone got right (McNemar 1947), with the exact binomial p-value.
 
-    Speakers, not utterances, are drawn with replacement (Bisani & Ney 2004), since a speaker's utterances
-    are not independent; both runs are scored on the same draw. Raises `ModelError` where the runs differ
-    in protocol or utterances, naming the first difference.
+    It takes utterances for independent, which those of one speaker are not: it finds differences sooner than
+    the bootstrap over speakers, sometimes too soon.
     """
-    a, b = _tables(reference, run)
-    truth, said_a, said_b = a.truth, a.predicted, b.predicted
-    draws = _draws(a.speakers, resamples, seed)
-    found = {}
-    for name, measure in MEASURES.items():
-        spread = [measure(truth[d], said_b[d]) - measure(truth[d], said_a[d]) for d in draws]
-        low, high = np.percentile(spread, [2.5, 97.5])
-        found[name] = Difference(measure(truth, said_a), measure(truth, said_b), float(low), float(high))
-    return found
+
+    only_reference: int
+    only_run: int
+    p_value: float
+    p_holm: float | None = None
 
 
-def interval(
-    predictions: Predictions,
-    measure: Callable[[Predictions], float],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """The 95 % interval of a measure, by bootstrap over speakers as above.
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs under one protocol on the same utterances."""
 
-    With few speakers it is too narrow: two of them can only be drawn in three ways.
+    reference: str
+    run: str
+    num_utterances: int
+    num_speakers: int
+    differences: dict[str, Difference]  # by measure
+    mcnemar: McNemar
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        found = asdict(self)
+        for name, item in self.differences.items():
+            found["differences"][name]["difference"] = item.value
+        return found
+
+
+def compare_runs(
+    reference: Path, run: Path, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Difference]:
+    """UA and WA of a run's student against a reference's; see `compare_all`."""
+    return compare_all([reference, run], resamples=resamples, seed=seed)[0].differences
+
+
+def compare_all(
+    folders: Sequence[Path], every_pair: bool = False, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Comparison]:
+    """The first run against each other, or with `every_pair` each against each, on test.
+
+    Differences are by paired bootstrap: speakers are drawn with replacement (Bisani & Ney 2004), and both runs
+    scored on the same draw. The p-value is twice the share of draws on the other side of zero, at least
+    2 / (draws + 1): the interval and it agree. Holm's correction (1979) is over all comparisons of a measure.
+
+    Raises `ConfigError` for fewer than two runs and `ModelError` where runs differ in protocol or utterances,
+    naming the first difference.
     """
-    spread = [measure(predictions.take(rows)) for rows in _draws(predictions.speakers, resamples, seed)]
-    low, high = np.percentile(spread, [2.5, 97.5])
-    return float(low), float(high)
+    if len(folders) < 2:
+        raise ConfigError(f"a comparison needs two runs or more, got {len(folders)}")
+    runs = [read_run(folder) for folder in folders]
+    for run in runs[1:]:
+        check_one_protocol(runs[0], run)
+    tables = [run.table() for run in runs]
+    for run, table in zip(runs[1:], tables[1:], strict=True):
+        check_same_utterances(runs[0], tables[0], run, table)
+    draws = [of_confusions(drawn_confusions(table, resamples, seed)) for table in tables]
+    found = []
+    for a, b in combinations(range(len(runs)), 2):
+        if a and not every_pair:
+            break
+        differences = {
+            name: _difference(measure, tables[a], tables[b], draws[b][name] - draws[a][name])
+            for name, measure in MEASURES.items()
+        }
+        found.append(
+            Comparison(
+                str(folders[a]), str(folders[b]), len(tables[a]), len(set(tables[a].speakers)),
+                differences, mcnemar(tables[a], tables[b]),
+            )
+        )  # fmt: skip
+    return _corrected(found)
 
 
-def _draws(speakers: Sequence[str], resamples: int, seed: int) -> list[npt.NDArray[np.int64]]:
-    """Rows (drawn,) of as many speakers as there are, drawn with replacement, `resamples` times."""
-    names = np.array(speakers)
-    members = [np.flatnonzero(names == name) for name in np.unique(names)]
-    rng = np.random.default_rng(seed)
+def mcnemar(reference: Predictions, run: Predictions) -> McNemar:
+    """The test over two tables of the same utterances."""
+    right_a, right_b = (table.predicted == table.truth for table in (reference, run))
+    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
+    differing = only_a + only_b
+    return McNemar(only_a, only_b, float(binomtest(only_a, differing).pvalue) if differing else 1.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: valid whatever the tests have in common, never weaker than Bonferroni's."""
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    return [float(value) for value in corrected]
+
+
+def _difference(
+    measure: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], float],
+    reference: Predictions,
+    run: Predictions,
+    spread: npt.NDArray[np.float64],
+) -> Difference:
+    low, high = bounds(spread)
+    beyond = min(int(np.sum(spread <= 0)), int(np.sum(spread >= 0)))
+    return Difference(
+        measure(reference.truth, reference.predicted),
+        measure(run.truth, run.predicted),
+        low,
+        high,
+        min(1.0, 2 * (beyond + 1) / (len(spread) + 1)),
+    )
+
+
+def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    by_measure = {
+        name: holm([item.differences[name].p_value for item in found]) for name in found[0].differences
+    }
+    of_mcnemar = holm([item.mcnemar.p_value for item in found])
     return [
-        np.concatenate([members[index] for index in rng.integers(len(members), size=len(members))])
-        for _ in range(resamples)
+        replace(
+            item,
+            differences={
+                name: replace(one, p_holm=by_measure[name][row]) for name, one in item.differences.items()
+            },
+            mcnemar=replace(item.mcnemar, p_holm=of_mcnemar[row]),
+        )
+        for row, item in enumerate(found)
     ]
 
 
-def _tables(reference: Path, run: Path) -> tuple[Predictions, Predictions]:
-    one, two = read_run(reference), read_run(run)
-    if one.protocol.hash != two.protocol.hash:
+def check_one_protocol(one: Run, two: Run) -> None:
+    """Raise `ModelError` where two runs lie under different protocols, saying where these first differ."""
+    a, b = one.protocol, two.protocol
+    if a.hash != b.hash:
         raise ModelError(
-            f"'{reference}' and '{run}' were not made under one protocol: {one.protocol.hash} "
-            f"({one.protocol.description}) and {two.protocol.hash} ({two.protocol.description})"
+            f"'{one.folder}' and '{two.folder}' were not made under one protocol ({a.hash}, {a.description}; "
+            f"{b.hash}, {b.description}), so their scores can't be compared: {_protocol_difference(a, b)}"
         )
-    a, b = read_predictions(reference / "predictions.csv"), read_predictions(run / "predictions.csv")
-    for row, (x, y) in enumerate(zip(a.utterances, b.utterances, strict=False), start=2):
-        if x != y:
-            raise ModelError(f"the runs differ in row {row} of predictions.csv: '{x}' and '{y}'")
+
+
+def _protocol_difference(a: Protocol, b: Protocol) -> str:
+    names = [[fold.name for fold in protocol.folds] for protocol in (a, b)]
+    if names[0] != names[1]:
+        return f"the folds are {names[0]} and {names[1]}"
+    for x, y in zip(a.folds, b.folds, strict=True):
+        for split in SPLITS:
+            ids = x.split(split), y.split(split)
+            for place, (first, second) in enumerate(zip(*ids, strict=False), start=1):
+                if first != second:
+                    return f"in fold {x.name}, {split}, utterance {place} is '{first}' and '{second}'"
+            if len(ids[0]) != len(ids[1]):
+                longer = max(ids, key=len)
+                return (
+                    f"fold {x.name} has {len(ids[0])} and {len(ids[1])} utterances in {split}; "
+                    f"one alone has '{longer[min(map(len, ids))]}'"
+                )
+    return f"leaks allowed are {list(a.allowed)} and {list(b.allowed)}"
+
+
+def check_same_utterances(one: Run, a: Predictions, two: Run, b: Predictions) -> None:
+    """Raise `ModelError` where two runs' test tables are over other utterances or emotions."""
+    files = f"'{one.folder / 'predictions.csv'}' and '{two.folder / 'predictions.csv'}'"
+    folds = list(a.by_fold()), list(b.by_fold())
+    if folds[0] != folds[1]:
+        raise ModelError(f"{files} are over folds {folds[0]} and {folds[1]}: finish both runs")
+    if a.labels != b.labels:
+        raise ModelError(f"{files} are over emotions {list(a.labels)} and {list(b.labels)}")
+    for what in ("utterances", "folds", "speakers", "emotions"):
+        for row, (x, y) in enumerate(zip(getattr(a, what), getattr(b, what), strict=False), start=2):
+            if x != y:
+                raise ModelError(f"{files} differ in row {row}: {what[:-1]} '{x}' and '{y}'")
     if len(a) != len(b):
-        raise ModelError(f"'{reference}' has {len(a)} predictions, '{run}' has {len(b)}: finish both")
-    return a, b
+        raise ModelError(f"{files} have {len(a)} and {len(b)} rows: finish both runs")

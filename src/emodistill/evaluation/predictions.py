@@ -1,16 +1,20 @@
 """`predictions.csv`: one row an utterance, with its truth, what was predicted, and every probability."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.errors import ModelError
+from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.metrics import Scores, score
 from emodistill.labels import LabelSet
+
+KEYS = ("utterance", "fold", "speaker", "emotion", "predicted")  # the columns before the probabilities
+SUM_TOLERANCE = 1e-5  # of a row's probabilities: more than rounding to seven decimals makes of 13 emotions
+_EDITED = "; was the file edited?"
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["utterance", "fold", "speaker", "emotion", "predicted", *(f"p_{n}" for n in names)])
+        writer.writerow([*KEYS, *(f"p_{n}" for n in names)])
         for row in range(len(predictions)):
             values = [f"{value:.7f}" for value in predictions.probabilities[row]]
             best = int(np.argmax([float(value) for value in values]))  # as a reader finds it, ties and all
@@ -82,41 +86,63 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read the table; raises `ModelError` naming the file and row where it is not one of ours."""
+    """Read the table; raises `ModelError` naming the file and row where it is not one of ours.
+
+    That is: a column is missing, an emotion is unknown, an utterance comes twice in a fold, probabilities are
+    no numbers from 0 to 1 that sum to 1, or another emotion than the predicted one is the most probable.
+    """
     if not path.is_file():
         raise ModelError(f"no predictions '{path}': the run is not finished; run the same command again")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        names = tuple(column[2:] for column in reader.fieldnames or () if column.startswith("p_"))
-        missing = {"utterance", "fold", "speaker", "emotion", "predicted"} - set(reader.fieldnames or ())
-        if missing or not names:
-            raise ModelError(
-                f"'{path}' is not a predictions table: it lacks {sorted(missing) or 'p_<emotion>'}"
-            )
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ModelError(f"'{path}' is not a predictions table: {error}") from error
+    names = tuple(column[2:] for column in columns if column.startswith("p_"))
+    missing = [name for name in KEYS if name not in columns]
+    if missing or not names:
+        raise ModelError(f"'{path}' is not a predictions table: it lacks {missing or 'p_<emotion>'}")
+    try:
+        labels = LabelSet(names)
+    except ConfigError as error:
+        raise ModelError(f"'{path}', column p_…: {error}") from error
     probabilities = np.zeros((len(rows), len(names)))
-    for number, row in enumerate(rows):
-        try:
-            probabilities[number] = [float(row[f"p_{name}"]) for name in names]
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"'{path}', row {number + 2}: a probability is not a number") from error
-        if row["predicted"] != names[int(probabilities[number].argmax())]:
-            raise ModelError(
-                f"'{path}', row {number + 2}: predicted is '{row['predicted']}', but the most probable "
-                f"emotion is '{names[int(probabilities[number].argmax())]}'; was the file edited?"
-            )
+    first: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(rows, start=2):
+        where = f"'{path}', row {number}"
+        probabilities[number - 2] = _checked(row, names, where)
+        if first.setdefault((row["fold"], row["utterance"]), number) != number:
+            before = first[row["fold"], row["utterance"]]
+            raise ModelError(f"{where}: '{row['utterance']}' is in row {before} already{_EDITED}")
 
     def column(name: str) -> tuple[str, ...]:
         return tuple(row[name] for row in rows)
 
     return Predictions(
-        LabelSet(names),
-        column("utterance"),
-        column("fold"),
-        column("speaker"),
-        column("emotion"),
-        probabilities,
+        labels, column("utterance"), column("fold"), column("speaker"), column("emotion"), probabilities
     )
+
+
+def _checked(row: Mapping[str, str | None], names: Sequence[str], where: str) -> list[float]:
+    """The probabilities of a row that is consistent in itself."""
+    try:
+        values = [float(row[f"p_{name}"] or "") for name in names]
+    except ValueError as error:
+        raise ModelError(f"{where}: a probability is not a number{_EDITED}") from error
+    if row["emotion"] not in names:
+        raise ModelError(f"{where}: {one_of('emotion', row['emotion'], names)}{_EDITED}")
+    if not all(0 <= value <= 1 for value in values) or abs(sum(values) - 1) > SUM_TOLERANCE:
+        raise ModelError(
+            f"{where}: expected probabilities from 0 to 1 that sum to 1, got {values}, "
+            f"sum {sum(values):.6f}{_EDITED}"
+        )
+    best = names[int(np.argmax(values))]
+    if row["predicted"] != best:
+        raise ModelError(
+            f"{where}: predicted is '{row['predicted']}', but the most probable emotion is '{best}'{_EDITED}"
+        )
+    return values
 
 
 def join(parts: Iterable[Predictions]) -> Predictions:

@@ -1,23 +1,53 @@
-"""A run folder as every later stage reads it; `training.crossval` says what is in it."""
+"""A run folder as every later stage reads it, checked: `training.crossval` says what is in it."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from emodistill.card import file_sha256
 from emodistill.config import Recipe, load_recipe
+from emodistill.corpora.base import Corpus, Utterance, duration_s, read_manifest, write_manifest
 from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.protocol import Protocol, read_protocol
+
+UTTERANCES = "utterances.csv"  # what is known of each utterance when the run began, its duration among it
+EVALUATION = "evaluation.json"  # stands for the recipe where a model was scored and none was trained
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """What was trained and scored, or scored alone; every score lies under one protocol."""
 
     folder: Path
-    recipe: Recipe
+    trained: Recipe | None  # None: an evaluation of a model
     protocol: Protocol
     scores: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """How a table or page calls it: the recipe or model, and the folder."""
+        return f"{self.scores['recipe']} ({self.folder.name or self.folder.resolve().name})"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe; raises `ModelError` where there is none."""
+        if self.trained is None:
+            raise ModelError(f"'{self.folder}' holds an evaluation, not a training: it has no recipe.toml")
+        return self.trained
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The student and the teachers that it heard, those with test predictions; the main model first."""
+        return tuple(name for name, entry in self.scores["models"].items() if "test" in entry)
+
+    @property
+    def main_model(self) -> str:
+        """Whose table `predictions.csv` is: the student, or the teacher where one was trained alone."""
+        return self.models[0]
 
     def final(self, fold: str | None = None) -> Path:
         """The folder of a fold's final models (`student`, and a teacher each); by default the first's."""
@@ -27,10 +57,105 @@ class Run:
         phase = "refit" if self.recipe.protocol.refit else "select"
         return self.folder / f"fold-{fold or folds[0]}" / phase
 
+    @cached_property
+    def utterances(self) -> Mapping[str, Utterance] | None:
+        """What is known of each utterance by id; None in a folder of an older version.
+
+        Raises `CorpusError` where the file is damaged.
+        """
+        path = self.folder / UTTERANCES
+        return {item.id: item for item in read_manifest(path)} if path.is_file() else None
+
+    def table(self, model: str | None = None, split: str = "test") -> Predictions:
+        """The predictions of a model, by default the main one, on a split over all folds that are done.
+
+        Raises `ModelError` naming the file and the first difference where it does not hold what the run
+        predicted: rows that are inconsistent, changed, missing, or of other utterances than the protocol's.
+        """
+        model = model or self.main_model
+        path = self.folder / table_name(model, split, self.main_model)
+        table = read_predictions(path)
+        self._check_rows(table, path, split)
+        self._check_unchanged(path)
+        if model == self.main_model:
+            self._check_whole(table, path, split)
+        return table
+
+    def _check_rows(self, table: Predictions, path: Path, split: str) -> None:
+        """Every row is of an utterance that the protocol has there, with the speaker and emotion it has."""
+        expected = {name: set(self.protocol.fold(name).split(split)) for name in self.scores["folds"]}
+        rows = zip(table.utterances, table.folds, table.speakers, table.emotions, strict=True)
+        for number, (utterance, fold, speaker, emotion) in enumerate(rows, start=2):
+            where = f"'{path}', row {number}"
+            if fold not in expected:
+                raise ModelError(f"{where}: {one_of('fold', fold, expected)}; was the file edited?")
+            if utterance not in expected[fold]:
+                raise ModelError(
+                    f"{where}: '{utterance}' is not in {split} of fold {fold} under protocol "
+                    f"{self.protocol.hash}; was the file edited, or is it another run's?"
+                )
+            known = None if self.utterances is None else self.utterances.get(utterance)
+            if known is not None and (known.speaker, known.emotion) != (speaker, emotion):
+                raise ModelError(
+                    f"{where}: '{utterance}' is {emotion}, by speaker '{speaker}', but {UTTERANCES} says "
+                    f"{known.emotion}, by '{known.speaker}'; was one of them edited?"
+                )
+
+    def _check_unchanged(self, path: Path) -> None:
+        written = self.scores.get("sha256", {}).get(path.name)
+        if written is None or file_sha256(path) == written:
+            return
+        raise ModelError(
+            f"'{path}' was changed after the run was scored{self._first_change(path)}; run the same command "
+            "again to have it written anew"
+        )
+
+    def _first_change(self, path: Path) -> str:
+        """Where a run's table differs from those of its folds, that it was joined of."""
+        parts = [self.folder / f"fold-{fold}" / path.name for fold in self.scores["folds"]]
+        if not all(part.is_file() for part in parts):
+            return ""
+        lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()[1:]]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:], start=2):
+            before = lines[number - 2] if number - 2 < len(lines) else "nothing"
+            if line != before:
+                return f": row {number} is '{line}', was '{before}'"
+        return ""
+
+    def _judged(self, utterance: Utterance) -> bool:
+        """Whether the main model has anything to judge an utterance by."""
+        return bool(utterance.transcript if self.main_model == "linguistic" else utterance.path)
+
+    def _check_whole(self, table: Predictions, path: Path, split: str) -> None:
+        there = set(zip(table.folds, table.utterances, strict=True))
+        known = self.utterances
+        missing = [
+            (fold, name)
+            for fold in self.scores["folds"]
+            for name in self.protocol.fold(fold).split(split)
+            if (fold, name) not in there and (known is None or name not in known or self._judged(known[name]))
+        ]
+        if missing:
+            fold, name = missing[0]
+            raise ModelError(
+                f"'{path}' lacks {len(missing)} of the protocol's {split} utterances, first '{name}' of "
+                f"fold {fold}; was the file edited? Run the same command again to have it written anew"
+            )
+
+
+def table_name(model: str, split: str = "test", main: str = "student") -> str:
+    """The file of a model's predictions on a split; `main` is the model that the run is about."""
+    return f"predictions{'' if model == main else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
+
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; raises `ModelError` where it is not one, or not finished."""
-    for name in ("recipe.toml", "protocol.json"):
+    """Read a run folder; raises `ModelError` where it is not one, not finished, or damaged."""
+    if not folder.is_dir():
+        raise ModelError(
+            f"no run folder '{folder}'; make one with: emodistill crossval RECIPE --out {folder}"
+        )
+    evaluated = (folder / EVALUATION).is_file()
+    for name in () if evaluated else ("recipe.toml", "protocol.json"):
         if not (folder / name).is_file():
             raise ModelError(f"'{folder}' is not a run folder: it has no {name}")
     path = folder / "scores.json"
@@ -38,5 +163,37 @@ def read_run(folder: Path) -> Run:
         raise ModelError(
             f"'{folder}' has no scores.json: the run is not finished; run the same command again"
         )
-    scores = dict(json.loads(path.read_text(encoding="utf-8")))
-    return Run(folder, load_recipe(folder / "recipe.toml"), read_protocol(folder / "protocol.json"), scores)
+    try:
+        scores = dict(json.loads(path.read_text(encoding="utf-8")))
+        folds, models = list(scores["folds"]), dict(scores["models"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"'{path}' is damaged ({type(error).__name__}: {error}); run the same command again to have it "
+            "written anew"
+        ) from error
+    protocol = read_protocol(folder / "protocol.json")
+    for fold in folds:
+        if fold not in [item.name for item in protocol.folds]:
+            raise ModelError(
+                f"'{path}': {one_of('fold', fold, [item.name for item in protocol.folds])} of protocol.json"
+            )
+    if not folds or not any("test" in entry for entry in models.values()):
+        raise ModelError(
+            f"'{path}' holds no scores on test: the run is not finished; run the same command again"
+        )
+    return Run(folder, None if evaluated else load_recipe(folder / "recipe.toml"), protocol, scores)
+
+
+def write_utterances(corpus: Corpus, folder: Path) -> None:
+    """Keep what is known of each utterance in a run folder: scores are broken down by it later."""
+    measured = tuple(
+        replace(
+            item,
+            corpus=item.corpus or corpus.name,
+            duration_s=duration_s(item) if item.path else None,
+        )
+        for item in corpus
+    )
+    partial = folder / f"{UTTERANCES}.partial.csv"
+    write_manifest(replace(corpus, utterances=measured), partial)
+    partial.replace(folder / UTTERANCES)

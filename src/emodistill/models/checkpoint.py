@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emodistill.card import BUNDLED
+from emodistill.card import BUNDLED, METADATA
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
 from emodistill.labels import LabelSet
@@ -27,7 +27,6 @@ from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import Student
 
 FORMAT = 1
-METADATA = "emodistill"  # the key in an ONNX file's metadata under which the student's description is
 TRANSPOSED = ".T"  # ends the name of a weight that the ONNX file holds transposed
 
 

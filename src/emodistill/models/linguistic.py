@@ -29,6 +29,28 @@ class LinguisticTeacher(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(encoder.config.hidden_size, config.embedding_dim)
         self.classifier = CosineClassifier(config.embedding_dim, num_classes)
+        for part in self._frozen():
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "LinguisticTeacher":
+        """Frozen layers are without dropout in training too."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        """The embeddings and lower layers that are not trained; raises `ModelError` where there are fewer."""
+        if not self.config.frozen:
+            return []
+        stacks = [part for part in self.encoder.modules() if isinstance(part, nn.ModuleList)]
+        layers = max(stacks, key=len, default=nn.ModuleList())
+        if not hasattr(self.encoder, "embeddings") or self.config.frozen > len(layers):
+            raise ModelError(
+                f"linguistic.frozen = {self.config.frozen}, but '{self.config.encoder}' has {len(layers)} layers "
+                "whose embeddings are known: lower it, or set it to 0"
+            )
+        return [self.encoder.embeddings, *layers[: self.config.frozen]]
 
     @classmethod
     def create(

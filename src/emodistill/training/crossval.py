@@ -1,7 +1,7 @@
 """All folds of a recipe into one run folder, and its scores.
 
 run folder/
-  recipe.toml  protocol.json
+  recipe.toml  protocol.json  utterances.csv
   fold-<name>/            see `fold`
   predictions.csv         every fold's test predictions (predictions-<teacher>.csv: a teacher's)
   scores.json
@@ -9,6 +9,7 @@ run folder/
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,43 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from emodistill.card import file_sha256
 from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.console import say, warn
+from emodistill.corpora import Corpus
 from emodistill.corpora.opening import open_corpus
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, join, read_predictions, write_predictions
+from emodistill.evaluation.run import UTTERANCES, table_name, write_utterances
 from emodistill.protocol import Protocol, audit, build_protocol, read_protocol
 from emodistill.training.fold import FoldRun
+from emodistill.training.shelf import Shelf
+
+
+@dataclass(frozen=True)
+class Data:
+    """A recipe's corpus and folds, audited."""
+
+    corpus: Corpus
+    protocol: Protocol
 
 
 def crossval(
-    recipe: Recipe, out: Path, only: Sequence[str] | None = None, limit: int | None = None
+    recipe: Recipe,
+    out: Path,
+    only: Sequence[str] | None = None,
+    limit: int | None = None,
+    shelf: Shelf | None = None,
 ) -> dict[str, Any]:
     """Run a recipe over its folds and return the scores of all that are done, also in `scores.json`.
 
-    `only` names the folds to run, `limit` runs the first few; by default all. Resumes where a killed run
+    `only` names the folds to run, `limit` runs the first few; by default all. A `shelf` holds what several runs
+    have in common. Resumes where a killed run
     stopped. Raises `ConfigError` where `out` holds another recipe's run and `LeakError` where the protocol
     leaks.
     """
     recipe = with_absolute_paths(recipe)
-    for run in open_run(recipe, out, only)[:limit]:
+    for run in open_run(recipe, out, only, shelf=shelf)[:limit]:
         run.run()
     return collect(recipe, out)
 
@@ -54,14 +72,33 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return Recipe.model_validate(absolute(recipe.model_dump()))
 
 
-def open_run(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> list[FoldRun]:
-    """Check data and protocol, write `recipe.toml` and `protocol.json`; the folds to be run."""
+def open_run(
+    recipe: Recipe,
+    out: Path,
+    only: Sequence[str] | None = None,
+    data: Data | None = None,
+    shelf: Shelf | None = None,
+) -> list[FoldRun]:
+    """Check data and protocol, write `recipe.toml` and `protocol.json`; the folds to be run.
+
+    Runs of one grid share `data`, where they have it in common, and a `shelf`.
+    """
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)
+    data = data or open_data(recipe)
+    corpus, protocol = data.corpus, data.protocol
+    _claim(recipe, protocol, out)
+    if not (out / UTTERANCES).is_file():
+        write_utterances(corpus, out)
+    folds = protocol.folds if only is None else [protocol.fold(name) for name in only]
+    return [FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", shelf) for fold in folds]
+
+
+def open_data(recipe: Recipe) -> Data:
+    """Read the corpus, divide it, and refuse what leaks."""
     corpus = open_corpus(recipe.corpus, say)
     protocol = build_protocol(corpus, recipe.protocol)
     found = audit(corpus, protocol, recipe.runtime.workers)
-    _claim(recipe, protocol, out)
     say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} emotions; "
         f"{len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
@@ -71,8 +108,7 @@ def open_run(recipe: Recipe, out: Path, only: Sequence[str] | None = None) -> li
     if found.shared_transcripts:
         share = np.mean(list(found.shared_transcripts.values()))
         say(f"test transcripts that also occur in training: {100 * share:.1f} %")
-    folds = protocol.folds if only is None else [protocol.fold(name) for name in only]
-    return [FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}") for fold in folds]
+    return Data(corpus, protocol)
 
 
 def _claim(recipe: Recipe, protocol: Protocol, out: Path) -> None:
@@ -115,18 +151,20 @@ def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
     scores: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
+        "sha256": {},  # of the tables below: whether one was edited since
     }  # fmt: skip
-    for model in ("student", *TEACHERS):
-        middle = "" if model == "student" else f"-{model}"
+    main = recipe.main_model
+    for model in dict.fromkeys((main, *TEACHERS)):
         entry: dict[str, Any] = {}
-        for split, suffix in (("test", ""), ("dev", "-dev")):
-            name = f"predictions{middle}{suffix}.csv"
+        for split in ("test", "dev"):
+            name = table_name(model, split, main)
             parts = [out / f"fold-{fold}" / name for fold in done]
-            if model != "student" and not all(part.is_file() for part in parts):
+            if model != main and not all(part.is_file() for part in parts):
                 continue
             table = join(read_predictions(part) for part in parts)
             write_predictions(table, out / name)
             entry[split] = summarise(table)
+            scores["sha256"][name] = file_sha256(out / name)
         if entry:
             scores["models"][model] = entry
     partial = out / "scores.partial"
@@ -154,21 +192,22 @@ def summarise(table: Predictions) -> dict[str, Any]:
 
 
 def show(scores: dict[str, Any], to: Console) -> None:
-    """Print the scores: a line per model and split, then the student's recalls and confusion."""
+    """Print the scores: a line per model and split, then the main model's recalls and confusion."""
     table = Table(title=f"{scores['recipe']}, seed {scores['seed']}, {len(scores['folds'])} fold(s), "
                   f"protocol {scores['protocol']}")  # fmt: skip
-    for column in ("model", "split", "UA", "WA", "macro-F1", "pooled UA", "pooled WA"):
+    for column in ("model", "split", "UA", "WA", "macro-F1", "pooled UA", "pooled WA", "weighted F1"):
         table.add_column(column, justify="left" if column in ("model", "split") else "right")
     for model, entry in scores["models"].items():
         for split, part in entry.items():
             means = [part["mean_over_folds"][measure] for measure in ("ua", "wa", "macro_f1")]
             cells = [f"{100 * item['mean']:.2f} ± {100 * item['sd']:.2f}" for item in means]
-            pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa")]
+            pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa", "weighted_f1")]
             table.add_row(model, split, *cells, *pooled)
     table.caption = "%, mean ± standard deviation over folds"
     to.print(table)
-    test = scores["models"]["student"]["test"]
-    matrix = Table(title="student on test: recall (%) and confusion (rows: truth)")
+    main = next(iter(scores["models"]))
+    test = scores["models"][main]["test"]
+    matrix = Table(title=f"{main} on test: recall (%) and confusion (rows: truth)")
     matrix.add_column("emotion")
     matrix.add_column("recall", justify="right")
     for name in test["emotions"]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, stable_seed
 from emodistill.distillation import distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
-from emodistill.evaluation.metrics import unweighted_accuracy
+from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -37,7 +37,7 @@ class FitResult:
 
     epochs: int  # how many were trained for the weights that are kept
     dev_ua: float | None  # of the weights that are kept; None without a dev split
-    history: list[dict[str, float]]  # one row an epoch: epoch, dev_ua, and every loss term's mean
+    history: list[dict[str, float]]  # one row an epoch: epoch, dev scores, and every loss term's mean
 
     @classmethod
     def read(cls, path: Path) -> "FitResult":
@@ -75,7 +75,7 @@ class Learner(lightning.LightningModule):
             persistent=False,
         )
         self.history: list[dict[str, float]] = []
-        self.best: tuple[float, int] = (-1.0, 0)  # dev UA, epochs trained
+        self.best: tuple[float, int] = (-1.0, 0)  # dev score, epochs trained
         self.sums: dict[str, list[float]] = {}
         self.average: dict[str, Tensor] = {}
         self.averaged = 0  # step of the last update of the average
@@ -108,7 +108,8 @@ class Learner(lightning.LightningModule):
     def on_fit_end(self) -> None:
         # Written here, not by the caller: where there are several processes, the caller is none of them.
         if self.trainer.is_global_zero:
-            result = FitResult(self.best[1], None if self.dev_set is None else self.best[0], self.history)
+            epochs = self.best[1]
+            result = FitResult(epochs, self.history[epochs - 1].get("dev_ua"), self.history)
             partial = self.folder / "fit.partial"
             partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
             partial.replace(self.folder / "fit.json")
@@ -140,14 +141,15 @@ class Learner(lightning.LightningModule):
         self.sums = {}
         weights = self.average if self.optim.ema else self._trained()
         if self.dev_set is not None:
-            row["dev_ua"] = self._dev_ua(weights)
+            row |= self._dev_scores(weights)
             self.log("dev_ua", row["dev_ua"], prog_bar=True, logger=False)
         self.history.append(row)
         for logger in self.loggers:
             self._log(logger, [row])
-        ua = self.trainer.strategy.broadcast(row.get("dev_ua", -1.0))  # so that all processes stop together
-        if self.dev_set is None or self.optim.select == "last" or ua > self.best[0]:
-            self.best = (ua, self.current_epoch + 1)
+        score = row.get(f"dev_{self.optim.measure}", -1.0)
+        score = self.trainer.strategy.broadcast(score)  # so that all processes stop together
+        if self.dev_set is None or self.optim.select == "last" or score > self.best[0]:
+            self.best = (score, self.current_epoch + 1)
             if self.trainer.is_global_zero:
                 save_file(
                     {k: v.detach().cpu().contiguous() for k, v in weights.items()},
@@ -165,8 +167,8 @@ class Learner(lightning.LightningModule):
         for row in rows:
             logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=int(row["epoch"]) - 1)
 
-    def _dev_ua(self, weights: dict[str, Tensor]) -> float:
-        """UA on dev; every process scores all of it, so nothing is repeated or dropped."""
+    def _dev_scores(self, weights: dict[str, Tensor]) -> dict[str, float]:
+        """Scores on dev; every process scores all of it, so nothing is repeated or dropped."""
         assert self.dev_set is not None
         backup = {name: value.clone() for name, value in self._trained().items()} if self.optim.ema else {}
         if backup:
@@ -175,7 +177,11 @@ class Learner(lightning.LightningModule):
         if backup:
             self.model.load_state_dict(backup, strict=False)
         self.model.train()
-        return unweighted_accuracy(self.dev_set.labels, outputs["logits"].argmax(dim=1).numpy())
+        truth, said = self.dev_set.labels, outputs["logits"].argmax(dim=1).numpy()
+        scores = {"dev_ua": unweighted_accuracy(truth, said)}
+        if self.optim.measure == "weighted_f1":
+            scores["dev_weighted_f1"] = weighted_f1(truth, said)
+        return scores
 
     def _trained(self) -> dict[str, Tensor]:
         frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}

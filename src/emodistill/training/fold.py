@@ -7,19 +7,21 @@
         student/                          checkpoint, fit.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
 
-A stage whose files are complete is not run again, so a killed run goes on where it was.
+A stage whose files are complete is not run again, so a killed run goes on where it was. What runs of one grid
+have in common, a teacher, its targets and its predictions, is taken from their shelf.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emodistill.audio import SAMPLE_RATE
-from emodistill.config import Recipe, stable_seed
+from emodistill.config import TEACHERS, Recipe, stable_seed
 from emodistill.console import progress, say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
@@ -30,8 +32,12 @@ from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.protocol import Fold, audit_teacher
 from emodistill.training.data import UtteranceDataset
 from emodistill.training.fit import FitResult, device_of, fit, infer
+from emodistill.training.shelf import Shelf, key_of, plain
 from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
 from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden, slowed
+
+# Fields of `runtime` that change what is learned.
+CHANGES_NUMBERS = ("accelerator", "devices", "strategy", "precision", "threads")
 
 
 @dataclass(frozen=True)
@@ -48,17 +54,30 @@ class Phase:
 class FoldRun:
     """A fold of a recipe on a corpus, in a folder of its own."""
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, labels: LabelSet, fold: Fold, folder: Path) -> None:
-        self.recipe, self.labels, self.fold, self.folder = recipe, labels, fold, folder
+    def __init__(
+        self,
+        recipe: Recipe,
+        corpus: Corpus,
+        labels: LabelSet,
+        fold: Fold,
+        folder: Path,
+        shelf: Shelf | None = None,
+    ) -> None:
+        self.recipe, self.labels, self.fold, self.folder, self.shelf = recipe, labels, fold, folder, shelf
         by_id = {utterance.id: utterance for utterance in corpus}
         self.train, self.dev, self.test = (
             tuple(by_id[name] for name in fold.split(split)) for split in ("train", "dev", "test")
         )
-        if not all(any(utterance.path for utterance in split) for split in (self.train, self.dev, self.test)):
-            raise ConfigError(
-                f"'{corpus.name}', fold {fold.name}: a split is text alone; a student needs audio"
-            )
         self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
+        main = self._student_stage({}) if recipe.student is not None else None
+        main = main or self._teacher_stage(recipe.main_model)
+        for name in ("train", "dev", "test"):
+            if not any(main.uses(utterance) for utterance in getattr(self, name)):
+                who = "a student needs" if recipe.student is not None else f"the {main.name} teacher needs"
+                hint = "; to train a linguistic teacher alone: --set student=none" if recipe.student else ""
+                raise ConfigError(
+                    f"'{corpus.name}', fold {fold.name}: {name} has no {main.needs}, which {who}{hint}"
+                )
 
     def run(self) -> None:
         """Train what is missing and write the predictions of the student and of every teacher."""
@@ -67,11 +86,12 @@ class FoldRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         select = Phase("select", self.train, self.dev, {}, self.folder / "select")
         models, stops = self._phase(select)
-        self._predict(models, self.dev, "-dev")
+        self._predict(models, select, self.dev, "-dev")
+        final = select
         if self.recipe.protocol.refit:
-            refit = Phase("refit", self.train + self.dev, (), stops, self.folder / "refit")
-            models, _ = self._phase(refit)
-        self._predict(models, self.test, "")
+            final = Phase("refit", self.train + self.dev, (), stops, self.folder / "refit")
+            models, _ = self._phase(final)
+        self._predict(models, final, self.test, "")
 
     def _has_input(self, teacher: str) -> bool:
         if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
@@ -89,17 +109,24 @@ class FoldRun:
             stage = self._teacher_stage(name)
             model, stops[name] = self._train(stage, phase)
             models[name] = (stage, model)
+            if self.recipe.student is None:
+                continue
             targets[name] = self._targets(stage, model, phase, stops[name])
             heads[name] = targets[name].embedding.shape[1]
             hidden = targets[name].hidden
             if hidden is not None:
                 heads[f"{name}_hidden"] = hidden.shape[1]
-        student = SpeechStage(
+        if self.recipe.student is not None:
+            student = self._student_stage(heads)
+            model, stops["student"] = self._train(student, phase, targets)
+            models["student"] = (student, model)
+        return models, stops
+
+    def _student_stage(self, heads: Mapping[str, int]) -> Stage:
+        assert self.recipe.student is not None
+        return SpeechStage(
             "student", self.recipe, self.labels, self.recipe.student, self.recipe.augment, heads
         )
-        model, stops["student"] = self._train(student, phase, targets)
-        models["student"] = (student, model)
-        return models, stops
 
     def _teacher_stage(self, name: str) -> Stage:
         if name == "prosodic":
@@ -124,8 +151,15 @@ class FoldRun:
                 )
             self._audit(found.training_ids, phase, stage.name)
             return found.model, 0
-        if not (folder / "model.json").is_file():
+        key = self._key(stage, phase) if self.shelf is not None and stage.name in TEACHERS else None
+        complete = folder / "model.json"
+        if not complete.is_file() and not self._taken(key, folder):
             self._train_new(stage, phase, folder, targets or {})
+        if self.shelf is not None and key is not None:
+            kept = [
+                path for path in folder.iterdir() if path.is_file() and not path.name.startswith("targets")
+            ]
+            self.shelf.give(key, kept)
         found = load_checkpoint(folder)
         self._audit(found.training_ids, phase, stage.name)
         result = FitResult.read(folder / "fit.json")
@@ -167,6 +201,21 @@ class FoldRun:
         save_checkpoint(folder, model, self.labels, ids)
         (folder / "best.safetensors").unlink()
 
+    def _key(self, stage: Stage, phase: Phase, **more: Any) -> str:
+        """Of what a teacher becomes, or, with `more`, of something that it says."""
+        return key_of(
+            stage=stage.name,
+            decides=stage.decided_by(),
+            data=[plain(self.recipe.corpus), plain(self.recipe.audio), list(self.labels.names)],
+            split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
+            made=[self.recipe.seed, self.fold.name, phase.name, phase.stops.get(stage.name)],
+            runtime=[getattr(self.recipe.runtime, name) for name in CHANGES_NUMBERS],
+            more=more,
+        )
+
+    def _taken(self, key: str | None, folder: Path) -> bool:
+        return self.shelf is not None and key is not None and self.shelf.take(key, folder)
+
     def _audit(self, training_ids: Sequence[str], phase: Phase, name: str) -> None:
         audit_teacher(training_ids, [u.id for u in (*phase.dev, *self.test)], name)
 
@@ -198,10 +247,15 @@ class FoldRun:
 
     def _targets(self, stage: Stage, model: nn.Module, phase: Phase, epochs: int) -> TeacherTargets:
         """What a teacher says of the training utterances, from disk where it is complete."""
-        how = self.recipe.distillation.targets
+        how, hidden = self.recipe.distillation.targets, False
+        if stage.name == "acoustic":
+            hidden = bool(self.recipe.distillation.hidden)
         path = phase.folder / stage.name / f"targets-{how}.safetensors"
         ids = [utterance.id for utterance in phase.train]
-        if not path.is_file():
+        decides = {"how": how, "folds": self.recipe.distillation.inner_folds, "epochs": epochs}
+        views = plain(self.recipe.augment) if hidden else None
+        key = self._key(stage, phase, **decides, hidden=views) if self.shelf is not None else None
+        if not path.is_file() and not self._taken(key, path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             known = [utterance for utterance in phase.train if stage.uses(utterance)]
             if how == "in-sample":
@@ -212,9 +266,11 @@ class FoldRun:
                 said = self._infer(stage, model, known)
                 said["logits"] = self._out_of_fold(stage, known, phase, epochs)
             made = _spread(ids, [utterance.id for utterance in known], said)
-            if stage.name == "acoustic" and self.recipe.distillation.hidden:
+            if hidden:
                 made = self._with_hidden(made, stage, model, phase.train)
             made.write(path, stage.name, how)
+        if self.shelf is not None and key is not None:
+            self.shelf.give(key, [path])
         return TeacherTargets.read(path, ids)
 
     def _out_of_fold(self, stage: Stage, known: Sequence[Utterance], phase: Phase, epochs: int) -> Tensor:
@@ -269,12 +325,18 @@ class FoldRun:
     # --- predictions -----------------------------------------------------------------------------
 
     def _predict(
-        self, models: Mapping[str, tuple[Stage, nn.Module]], split: Sequence[Utterance], suffix: str
+        self,
+        models: Mapping[str, tuple[Stage, nn.Module]],
+        phase: Phase,
+        split: Sequence[Utterance],
+        suffix: str,
     ) -> None:
-        """Write what each model says of a split; the student's table last, as it marks the fold done."""
+        """Write what each model of a phase says of a split; the main model's last, which marks the fold done."""
         for name, (stage, model) in models.items():
             known = [utterance for utterance in split if stage.uses(utterance)]
-            if not known:
+            shared = self.shelf is not None and name in TEACHERS and name != self.recipe.main_model
+            key = self._key(stage, phase, of=[utterance.id for utterance in known]) if shared else None
+            if not known or self._taken(key, self.folder):
                 continue
             logits = self._infer(stage, model, known)["logits"]
             made = Predictions(
@@ -285,8 +347,11 @@ class FoldRun:
                 tuple(utterance.emotion or "" for utterance in known),
                 logits.double().softmax(dim=1).numpy(),
             )
-            prefix = "predictions" if name == "student" else f"predictions-{name}"
-            write_predictions(made, self.folder / f"{prefix}{suffix}.csv")
+            prefix = "predictions" if name == self.recipe.main_model else f"predictions-{name}"
+            path = self.folder / f"{prefix}{suffix}.csv"
+            write_predictions(made, path)
+            if self.shelf is not None and key is not None:
+                self.shelf.give(key, [path])
 
 
 def _corpus_weights(train: Sequence[Utterance], power: float) -> Tensor | None:

@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
 from emodistill.models.student import Standardise, Student, Suffix
 from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource, size_of
 from emodistill.training.fit import device_of
+from emodistill.training.shelf import plain
 
 
 class Stage(ABC):
@@ -32,6 +34,8 @@ class Stage(ABC):
     def __init__(self, name: str, recipe: Recipe, labels: LabelSet) -> None:
         self.name, self.recipe, self.labels = name, recipe, labels
         self.num_classes = len(labels)
+
+    needs = "audio"  # of an utterance, for anything to be said of it
 
     @property
     @abstractmethod
@@ -53,6 +57,10 @@ class Stage(ABC):
     @abstractmethod
     def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
         """The inputs of a model."""
+
+    @abstractmethod
+    def decided_by(self) -> dict[str, Any]:
+        """The parts of the recipe, as plain data, that decide what it becomes on given data."""
 
     def uses(self, utterance: Utterance) -> bool:
         """Whether it can say anything of an utterance."""
@@ -96,6 +104,9 @@ class ProsodicStage(Stage):
     def init(self) -> str | None:
         return self.recipe.prosodic.init
 
+    def decided_by(self) -> dict[str, Any]:
+        return {"prosodic": plain(self.recipe.prosodic)}
+
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         model = ProsodicTeacher(self.recipe.prosodic, self.num_classes)
         model.set_normalisation(*statistics(self._llds(train)))
@@ -116,6 +127,8 @@ class ProsodicStage(Stage):
 class LinguisticStage(Stage):
     """The linguistic teacher over transcripts."""
 
+    needs = "transcript"
+
     @property
     def optim(self) -> OptimConfig:
         return self.recipe.linguistic.optim
@@ -123,6 +136,9 @@ class LinguisticStage(Stage):
     @property
     def init(self) -> str | None:
         return self.recipe.linguistic.init
+
+    def decided_by(self) -> dict[str, Any]:
+        return {"linguistic": plain(self.recipe.linguistic)}
 
     def uses(self, utterance: Utterance) -> bool:
         return bool(utterance.transcript)
@@ -158,6 +174,15 @@ class SpeechStage(Stage):
     @property
     def init(self) -> str | None:
         return self.config.init
+
+    def decided_by(self) -> dict[str, Any]:
+        run = self.recipe.acoustic.run if self.name == "acoustic" else None
+        return {
+            "config": plain(self.config),
+            "views": plain(self.views),
+            "run": run,
+            "heads": dict(self.heads),
+        }
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         if isinstance(initial, Student):  # its shape decides; how it is trained is the recipe's

@@ -1,0 +1,85 @@
+"""The grid of an ablation against its cells run one by one, each with the same settings.
+
+    python benchmarks/ablate.py RAVDESS WHISPER_DIR [--speakers 4] [--set student.optim.epochs=3]
+
+One process runs `emodistill ablate`; then each of its cells is run by `emodistill crossval` in a process of its own, as
+somebody without the verb would. Both start from an empty cache; the cells share theirs, as they would on one machine, or,
+with --own-caches, not. Wall time and CPU time are printed: on a busy machine trust the second. Predictions are compared,
+byte for byte.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from emodistill.corpora import read_corpus, write_manifest
+from emodistill.corpora.base import Corpus
+
+SETTINGS = (
+    "corpus.name=ravdess-part", "protocol.kind=k-fold", "protocol.refit=false", "augment.views=2",
+    "student.layers=2", "student.frozen=2", "student.pool=[1,2]", "student.probe=none", "runtime.threads=1",
+    "runtime.workers=1",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("backbone", type=Path)
+    parser.add_argument("--speakers", type=int, default=4, help="the first so many, one fold each")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--own-caches", action="store_true", help="one by one, share no cache")
+    given = parser.parse_args()
+    corpus = read_corpus("ravdess", given.corpus)
+    speakers = corpus.speakers[: given.speakers]
+    chosen = tuple(replace(u, transcript=None) for u in corpus if u.speaker in speakers)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        write_manifest(Corpus("part", chosen), work / "utterances.csv")
+        settings = [
+            *SETTINGS, f"corpus.manifest={work / 'utterances.csv'}", f"protocol.folds={len(speakers)}",
+            f"student.backbone={given.backbone.resolve()}", *given.set,
+        ]  # fmt: skip
+        options = [text for setting in settings for text in ("--set", setting)]
+        grid = _timed(
+            ["ablate", "ravdess-whisper", *options, "--out", str(work / "grid")], work / "cache-grid"
+        )
+        cells = sorted((work / "grid/cells").glob("*/seed-*"))
+        alone = []
+        for cell in cells:
+            name, cache = cell.parent.name, work / "cache-alone"
+            out = work / "alone" / name
+            command = ["crossval", str(cell / "recipe.toml"), "--out", str(out)]
+            alone.append(_timed(command, cache / name if given.own_caches else cache))
+            print(f"{name} alone: {alone[-1][0]:.1f} s, {alone[-1][1]:.1f} s of CPU", flush=True)
+            same = (out / "predictions.csv").read_bytes() == (cell / "predictions.csv").read_bytes()
+            print(f"  predictions equal to the grid's, byte for byte: {same}", flush=True)
+    wall, cpu = (sum(values) for values in zip(*alone, strict=True))
+    print(
+        f"{len(chosen)} utterances, {len(cells)} cells, {len(speakers)} folds\n"
+        f"ablate: {grid[0]:.1f} s, {grid[1]:.1f} s of CPU\none by one: {wall:.1f} s, {cpu:.1f} s of CPU\n"
+        f"ratio: {wall / grid[0]:.2f} by wall time, {cpu / grid[1]:.2f} by CPU time"
+    )
+
+
+def _timed(arguments: list[str], cache: Path) -> tuple[float, float]:
+    """Wall and CPU seconds of a command, its children's included."""
+    environment = {**os.environ, "EMODISTILL_CACHE": str(cache)}
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, "-m", "emodistill.cli", *arguments], env=environment, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - started, cpu
+
+
+if __name__ == "__main__":
+    main()

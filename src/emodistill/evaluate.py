@@ -1,0 +1,404 @@
+"""`emodistill evaluate`: any model on any corpus, its labels declared, into a folder like a run's.
+
+    folder/
+      evaluation.json                    which model, on what, under which mapping
+      protocol.json  utterances.csv      one fold, all of it test
+      predictions.csv  scores.json
+
+So `scores`, `compare` and `report` read it as they read a run.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+from typing import Protocol as Interface
+
+import numpy as np
+import numpy.typing as npt
+
+from emodistill.audio import SAMPLE_RATE, load
+from emodistill.card import BUNDLED, file_sha256
+from emodistill.config import AudioConfig, load_recipe
+from emodistill.console import say, tracked, warn
+from emodistill.corpora import READERS, Corpus, Utterance, drop_bad_audio, read_corpus, read_manifest
+from emodistill.corpora.opening import tell_left_out
+from emodistill.errors import AudioError, ConfigError, LeakError, MissingExtraError, ModelError, one_of
+from emodistill.evaluation.predictions import Predictions, write_predictions
+from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_utterances
+from emodistill.hub import fetch, is_hub_id
+from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, label_map
+from emodistill.protocol import Fold, Protocol
+
+FOLD = "all"
+Heard = Literal["refuse", "leave-out", "allow"]
+Floats = npt.NDArray[np.float64]
+
+
+class Judge(Interface):
+    """A model that can be asked."""
+
+    kind: str
+    names: tuple[str, ...]  # what it calls the emotions
+    training_ids: frozenset[str]  # every utterance that it is known to have learned from
+
+    def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        """Rows of the utterances that it could judge, and its probabilities for these, (rows, names)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was asked for, as it is kept in `evaluation.json`."""
+
+    model: str
+    kind: str
+    sha256: str | None  # of its weights, where they are one file
+    corpus: str
+    mapping: dict[str, str | None]  # what the model says -> emotion, or None: left out
+    emotions: tuple[str, ...]  # that are scored
+    heard: Heard
+    left_out: dict[str, int] = field(default_factory=dict)  # why -> utterances
+
+
+def evaluate(
+    judge: Judge,
+    corpus: Corpus,
+    out: Path,
+    model: str,
+    mapping: Mapping[str, str | None] | None = None,
+    emotions: Sequence[str] | None = None,
+    heard: Heard = "refuse",
+    sha256: str | None = None,
+) -> int:
+    """Ask a model about a corpus and write the folder; returns how many utterances could not be judged.
+
+    Args:
+        mapping: what the model calls an emotion -> ours; None: its probability is left out. Names that are
+            ours already need none. Several names may mean one emotion: their probabilities add up.
+        emotions: those that are scored; needed where model and corpus know different ones. Utterances of others
+            are left out, and so are the model's probabilities of others.
+        heard: what becomes of utterances that the model learned from, and of their speakers' others.
+
+    Raises `ConfigError` where labels do not fit and `LeakError` where the model has heard the corpus.
+    """
+    if (out / "recipe.toml").is_file():
+        raise ConfigError(f"'{out}' holds a training: give another --out")
+    meant = declared(judge.names, mapping or {})
+    scored = scored_emotions(meant, corpus.labels, emotions)
+    left_out: dict[str, int] = {}
+    kept = [item for item in corpus if item.emotion in scored.names]
+    if len(kept) < len(corpus):
+        left_out["of other emotions"] = len(corpus) - len(kept)
+    known = heard_before(kept, judge.training_ids, corpus.name)
+    if known.any():
+        _tell(known, kept, judge, heard)
+        if heard == "leave-out":
+            left_out["heard in training, or of a speaker heard there"] = int(known.sum())
+            kept = [item for item, met in zip(kept, known, strict=True) if not met]
+    if not kept:
+        raise ConfigError(f"nothing of '{corpus.name}' is left to score: {left_out}")
+    rows, said = judge(kept)
+    failed = len(kept) - len(rows)
+    if failed:
+        left_out["not judged"] = failed
+    if not rows:
+        raise ModelError(f"the model could not judge any of {len(kept)} utterances of '{corpus.name}'")
+    judged = [kept[row] for row in rows]
+    for why, count in left_out.items():
+        say(f"left out: {count} × {why}")
+    asked = Evaluation(model, judge.kind, sha256, corpus.name, meant, scored.names, heard, left_out)
+    stamped = ("training data",) if known.any() and heard == "allow" else ()
+    _write(
+        asked, replace(corpus, utterances=tuple(judged)), scored, _merged(said, meant, scored), stamped, out
+    )
+    return failed
+
+
+def declared(names: Sequence[str], mapping: Mapping[str, str | None]) -> dict[str, str | None]:
+    """What each of a model's names means; raises `ConfigError` where one is no emotion and none was declared."""
+    for name, emotion in mapping.items():
+        if name not in names:
+            raise ConfigError(one_of("name to map", name, names) + ": these the model says")
+        if emotion is not None and emotion not in EMOTIONS:
+            raise ConfigError(f"--map {name}={emotion}: " + one_of("emotion", emotion, EMOTIONS))
+    unknown = [name for name in names if name not in mapping and name not in EMOTIONS]
+    if unknown:
+        example = ",".join(f"{name}=…" for name in unknown)
+        raise ConfigError(
+            f"the model says {list(names)}, and {unknown} are no emotions here: declare what they mean with "
+            f"--map {example} (one of {list(EMOTIONS)}, or - to leave it out)"
+        )
+    return {name: mapping.get(name, name) for name in names}
+
+
+def scored_emotions(
+    meant: Mapping[str, str | None], corpus: LabelSet, asked: Sequence[str] | None
+) -> LabelSet:
+    """The emotions that are scored: those asked for, else those that model and corpus both must know."""
+    model = LabelSet.of(name for name in meant.values() if name is not None)
+    if asked is None:
+        if model != corpus:
+            both = [name for name in corpus if name in model.names]
+            raise ConfigError(
+                f"the model says {list(model)}, the corpus has {list(corpus)}: declare what is scored, as in "
+                f"--emotions {','.join(both) or 'angry,sad'}, or merge some with --map or --labels"
+            )
+        return corpus
+    for name in asked:
+        for whose, labels in (("the model says", model), ("the corpus has", corpus)):
+            if name not in labels.names:
+                raise ConfigError(f"--emotions: {one_of('emotion', name, labels)}: these {whose}")
+    return LabelSet.of(asked)
+
+
+def heard_before(
+    utterances: Sequence[Utterance], training_ids: frozenset[str], corpus: str
+) -> npt.NDArray[np.bool_]:
+    """Which utterances a model has learned from, or has heard the speaker of, (utterances,).
+
+    An utterance is known by its id, with or without its corpus's name before it, as pooled corpora have it.
+    """
+
+    def names(item: Utterance) -> Iterable[str]:
+        yield item.id
+        for name in {item.corpus or corpus, corpus}:
+            yield f"{name}/{item.id}"
+            yield item.id.removeprefix(f"{name}/")
+
+    met = np.array([any(name in training_ids for name in names(item)) for item in utterances], dtype=bool)
+    speakers = {item.speaker for item, seen in zip(utterances, met, strict=True) if seen}
+    return np.array([item.speaker in speakers for item in utterances], dtype=bool)
+
+
+def _tell(known: npt.NDArray[np.bool_], kept: Sequence[Utterance], judge: Judge, heard: Heard) -> None:
+    first = kept[int(np.argmax(known))]
+    speakers = {item.speaker for item, met in zip(kept, known, strict=True) if met}
+    what = (
+        f"the {judge.kind} has learned from this corpus: {int(known.sum())} of {len(kept)} utterances are of "
+        f"{len(speakers)} speakers that it heard in training, first '{first.id}' (speaker '{first.speaker}')"
+    )
+    if heard == "refuse":
+        raise LeakError(
+            f"{what}. Score the others with --heard leave-out, or all with --heard allow, which is stamped on the scores"
+        )
+    warn(f"{what}: {'these are left out' if heard == 'leave-out' else 'all are scored, and stamped so'}")
+
+
+def _merged(said: Floats, meant: Mapping[str, str | None], scored: LabelSet) -> Floats:
+    """Probabilities over what is scored (rows, emotions), of those over the model's names."""
+    share = np.zeros((len(meant), len(scored)))
+    for row, emotion in enumerate(meant.values()):
+        if emotion in scored.names:
+            share[row, scored.index(emotion)] = 1
+    values = said @ share + 1e-12  # a model may be sure of what is left out
+    return np.asarray(values / values.sum(axis=1, keepdims=True))
+
+
+def _write(
+    asked: Evaluation,
+    corpus: Corpus,
+    scored: LabelSet,
+    probabilities: Floats,
+    stamped: tuple[str, ...],
+    out: Path,
+) -> None:
+    from emodistill.training.crossval import summarise
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scores.json").unlink(missing_ok=True)  # the folder is complete when it is there again
+    ids = tuple(item.id for item in corpus)
+    protocol = Protocol(corpus.name, "all of it, by one model", (Fold(FOLD, (), (), ids),), stamped)
+    protocol.write(out / "protocol.json")
+    write_utterances(corpus, out)
+    table = Predictions(
+        scored, ids, (FOLD,) * len(ids), tuple(item.speaker for item in corpus),
+        tuple(item.emotion or "" for item in corpus), probabilities,
+    )  # fmt: skip
+    path = out / table_name("student")
+    write_predictions(table, path)
+    _write_json(out / EVALUATION, asked.__dict__)
+    _write_json(
+        out / "scores.json",
+        {
+            "recipe": f"{asked.model} on {corpus.name}", "seed": None, "protocol": protocol.stamp, "folds": [FOLD],
+            "environment": {"left out": asked.left_out} if asked.left_out else {},
+            "models": {"student": {"test": summarise(table)}}, "sha256": {path.name: file_sha256(path)},
+        },
+    )  # fmt: skip
+    read_run(out).table()
+
+
+def _write_json(path: Path, data: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+# --- corpora and options ---------------------------------------------------------------------------
+
+
+def open_labelled(corpus: str, folder: Path | None, labels: str | None) -> tuple[Corpus, bool]:
+    """A manifest by path, or a known corpus by name and folder; and whether some audio was left out."""
+    if corpus in READERS:
+        if folder is None:
+            raise ConfigError(
+                f"corpus '{corpus}' is read from a folder: emodistill evaluate MODEL {corpus} FOLDER"
+            )
+        found = read_corpus(corpus, folder, labels)
+    elif Path(corpus).suffix in (".csv", ".tsv", ".parquet"):
+        found = read_manifest(Path(corpus))
+        if labels not in (None, "all"):
+            found = found.relabel(label_map(labels))
+    else:
+        raise ConfigError(one_of("corpus", corpus, READERS) + ", or a manifest: .csv, .tsv or .parquet")
+    found, problems = drop_bad_audio(found.relabel(LABEL_MAPS["own"]))
+    tell_left_out(found, problems, say)
+    return found, bool(problems)
+
+
+def read_mapping(text: str | None) -> dict[str, str | None]:
+    """`ang=angry,oth=-` as a mapping; raises `ConfigError` where it is none."""
+    found: dict[str, str | None] = {}
+    for part in (text or "").split(",") if text else ():
+        name, sign, emotion = (piece.strip() for piece in part.partition("="))
+        if not name or not sign or not emotion:
+            raise ConfigError(f"bad --map '{part}', expected the model's name=emotion, as in ang=angry,oth=-")
+        if name in found:
+            raise ConfigError(f"--map says twice what '{name}' means")
+        found[name] = None if emotion == "-" else emotion
+    return found
+
+
+# --- models ----------------------------------------------------------------------------------------
+
+
+def open_judge(model: str) -> tuple[Judge, str | None]:
+    """A model by what it is: "bundled", a folder, or a hub id; and the hash of its weights.
+
+    A folder may hold an exported model (`card.json`), a checkpoint (`model.json`), a run (whose first fold's
+    student is taken) or a Hugging Face audio classifier (`config.json`). Raises `ModelError` for anything else.
+    """
+    folder = BUNDLED if model == "bundled" else Path(model)
+    if not folder.exists() and is_hub_id(model):
+        fetched = fetch(model)
+        if not (fetched / "card.json").is_file():
+            return TransformersJudge(model), None
+        folder = fetched
+    if (folder / "recipe.toml").is_file():
+        folder = read_run(folder).final() / "student"
+    if (folder / "card.json").is_file():
+        return ExportedJudge(folder), file_sha256(folder / "model.onnx")
+    if (folder / "model.json").is_file():
+        return CheckpointJudge(folder), file_sha256(folder / "model.safetensors")
+    if (folder / "config.json").is_file():
+        return TransformersJudge(str(folder)), None
+    raise ModelError(
+        f"'{model}' is no model: expected bundled, a hub id, or a folder with card.json (exported), model.json "
+        "(a checkpoint), recipe.toml (a run) or config.json (a Hugging Face audio classifier)"
+    )
+
+
+class ExportedJudge:
+    """An exported model through the recogniser, as its users hear it: speech is looked for, confidences are scaled."""
+
+    kind = "exported model"
+
+    def __init__(self, folder: Path) -> None:
+        from emodistill.recognizer import Recognizer
+
+        self.recognizer = Recognizer(folder, threads=1)
+        self.names = self.recognizer.emotions
+        self.training_ids = self.recognizer.training_ids
+
+    def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        rows, values, silent = [], [], 0
+        for row, item in enumerate(tracked(utterances, "recognise", len(utterances))):
+            try:
+                waveform = _sound(item)
+            except AudioError as error:
+                say(f"left out: '{item.id}': {error}")
+                continue
+            found = self.recognizer.predict(waveform).probabilities
+            if found is None:
+                silent += 1
+                values.append(self.recognizer.probabilities(waveform))
+            else:
+                values.append(np.array(list(found.values())))
+            rows.append(row)
+        if silent:
+            warn(
+                f"{silent} utterances are no speech to the recogniser, which would abstain; judged all the same"
+            )
+        return rows, np.array(values)
+
+
+class CheckpointJudge:
+    """One of our checkpoints: a student, or a prosodic or linguistic teacher."""
+
+    kind = "checkpoint"
+
+    def __init__(self, folder: Path) -> None:
+        from emodistill.models.checkpoint import load_checkpoint
+
+        self.found = load_checkpoint(folder)
+        self.names = self.found.labels.names
+        self.training_ids = frozenset(self.found.training_ids)
+        self.audio = AudioConfig()
+        for parent in folder.resolve().parents[:3]:  # fold-1/refit/student in its run folder
+            if (parent / "recipe.toml").is_file():
+                self.audio = load_recipe(parent / "recipe.toml").audio
+
+    def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        from emodistill.training.judge import judge
+
+        rows, said = judge(self.found, utterances, self.audio)
+        return rows, np.asarray(said["logits"].double().softmax(dim=1).numpy() if rows else np.zeros((0, 1)))
+
+
+class TransformersJudge:
+    """An audio classifier of Hugging Face's transformers, one utterance at a time: padding changes no answer."""
+
+    kind = "Hugging Face model"
+    training_ids: frozenset[str] = frozenset()  # it does not say
+
+    def __init__(self, where: str) -> None:
+        try:
+            from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+        except ImportError as error:
+            raise MissingExtraError("transformers", "train") from error
+        try:
+            self.extractor = AutoFeatureExtractor.from_pretrained(where)
+            self.model = AutoModelForAudioClassification.from_pretrained(where).eval()
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"'{where}' is no audio classifier that transformers can load: {' '.join(str(error).split())}"
+            ) from error
+        labels = self.model.config.id2label
+        self.names = tuple(str(labels[index]) for index in sorted(labels))
+        warn(f"'{where}' does not say what it learned from: make sure that it was not this corpus")
+
+    def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        import soxr
+        import torch
+
+        rate = int(getattr(self.extractor, "sampling_rate", SAMPLE_RATE))
+        rows, values = [], []
+        with torch.no_grad():
+            for row, item in enumerate(tracked(utterances, "classify", len(utterances))):
+                try:
+                    waveform = _sound(item)
+                except AudioError as error:
+                    say(f"left out: '{item.id}': {error}")
+                    continue
+                heard = waveform if rate == SAMPLE_RATE else soxr.resample(waveform, SAMPLE_RATE, rate)
+                inputs = self.extractor(heard, sampling_rate=rate, return_tensors="pt")
+                values.append(self.model(**inputs).logits[0].double().softmax(dim=0).numpy())
+                rows.append(row)
+        return rows, np.array(values)
+
+
+def _sound(item: Utterance) -> npt.NDArray[np.float32]:
+    if item.path is None:
+        raise AudioError("it is text alone")
+    return load(item.path, item.start_s, item.end_s)

@@ -1,0 +1,144 @@
+"""The grid of the method's parts, run and resumed, its shared work done once, and one table in the end.
+
+grid folder/
+  cells/<cell>/seed-<k>/   a run folder each, as `crossval` makes it, with the same predictions
+  shelf/                   teachers, their targets and predictions, by what decides them
+  ablation.md  ablation.csv  ablation.png
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from emodistill.config import Recipe
+from emodistill.console import console, say, warn
+from emodistill.errors import ConfigError
+from emodistill.evaluation.ablation import Ablation, Contender, measure, teachers_of
+from emodistill.evaluation.run import read_run
+from emodistill.training.crossval import Data, collect, open_data, open_run, with_absolute_paths
+from emodistill.training.grid import FULL, PLAIN, Cell, Grid, make_grid
+from emodistill.training.shelf import Shelf, key_of, plain
+
+
+def ablate(
+    recipe: Recipe,
+    out: Path,
+    seeds: Sequence[int] | None = None,
+    sweeps: Sequence[str] = (),
+    parts: bool = True,
+    only: Sequence[str] | None = None,
+) -> Ablation:
+    """Run every cell of a recipe's grid with every seed, and compare each with the full method.
+
+    See `make_grid` for the cells. Resumes where a killed grid stopped; cells, seeds and sweeps can be added later.
+    Writes `ablation.md`, `ablation.csv` and `ablation.png`. Raises `ConfigError` where `out` holds another grid or
+    a sweep changes the folds, and whatever `crossval` raises.
+    """
+    seeds = tuple(dict.fromkeys(seeds if seeds is not None else (recipe.seed,)))
+    work = Work(out)
+    grid = make_grid(recipe, sweeps, parts, words=work.has_words(recipe), only=only)
+    for name, why in grid.left_out.items():
+        warn(f"left out: {name}: {why}")
+    work.run(grid, seeds)
+    ablation = measure(contenders(grid, out, seeds), reference=FULL, plain=PLAIN, left_out=grid.left_out)
+    ablation.write(out)
+    return ablation
+
+
+@dataclass
+class Work:
+    """The runs of a grid, one after the other in one process."""
+
+    out: Path
+    opened: dict[str, Data] = field(default_factory=dict)  # corpora with their folds, read and audited once
+
+    def data(self, recipe: Recipe) -> Data:
+        """The corpus and folds of a recipe."""
+        key = key_of(corpus=plain(recipe.corpus), protocol=plain(recipe.protocol))
+        if key not in self.opened:
+            self.opened[key] = open_data(recipe)
+        return self.opened[key]
+
+    def has_words(self, recipe: Recipe) -> bool:
+        """Whether every fold has a transcript to learn from."""
+        data = self.data(recipe)
+        spoken = {utterance.id for utterance in data.corpus if utterance.transcript}
+        return all(spoken.intersection(fold.train) for fold in data.protocol.folds)
+
+    def run(self, grid: Grid, seeds: Sequence[int]) -> None:
+        """Run what is missing, seed by seed, so that a grid that is stopped early has whole comparisons."""
+        folds = self._check_folds(grid)
+        jobs = [(seed, cell, fold) for seed in seeds for cell in grid.distinct for fold in folds]
+        left = Left(len(jobs), sum(self._done(*job) for job in jobs))
+        left.show(f"{len(grid.distinct)} cells × {len(seeds)} seeds × {len(folds)} folds")
+        shelf = Shelf(self.out / "shelf")
+        for seed in seeds:
+            for cell in grid.distinct:
+                recipe, folder = with_absolute_paths(cell.seeded(seed)), cell.run(self.out, seed)
+                todo = [fold for fold in folds if not self._done(seed, cell, fold)]
+                # Opened also where nothing is missing: a folder of another recipe is refused.
+                for fold_run in open_run(recipe, folder, todo, self.data(recipe), shelf):
+                    say(f"{cell.name}, seed {seed}, fold {fold_run.fold.name}")
+                    fold_run.run()
+                    left.one_more(f"{cell.name}, seed {seed}, fold {fold_run.fold.name} done")
+                if todo or not (folder / "scores.json").is_file():
+                    collect(recipe, folder)
+
+    def _done(self, seed: int, cell: Cell, fold: str) -> bool:
+        return (cell.run(self.out, seed) / f"fold-{fold}" / "predictions.csv").is_file()
+
+    def _check_folds(self, grid: Grid) -> list[str]:
+        """The names of the folds, which must be the same ones in all cells."""
+        full = self.data(grid.cells[0].recipe).protocol
+        for cell in grid.cells:
+            if self.data(cell.recipe).protocol.hash != full.hash:
+                raise ConfigError(
+                    f"'{cell.name}' changes the data or the folds, so it cannot be compared with the full method: "
+                    "run it by itself with crossval"
+                )
+        return [fold.name for fold in full.folds]
+
+
+@dataclass
+class Left:
+    """What is left of a grid, told after every fold."""
+
+    total: int
+    done: int
+    started: float = field(default_factory=time.monotonic)
+    made: int = 0
+
+    def one_more(self, what: str) -> None:
+        """A fold is done."""
+        self.done, self.made = self.done + 1, self.made + 1
+        self.show(what)
+
+    def show(self, what: str) -> None:
+        """Print a bar on standard error. It does not move: training shows bars of its own."""
+        remaining = ""
+        if self.made and self.done < self.total:
+            seconds = (time.monotonic() - self.started) / self.made * (self.total - self.done)
+            remaining = (
+                f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+            )
+        bar = Progress(
+            TextColumn("ablate"), BarColumn(), MofNCompleteColumn(), TextColumn("folds"),
+            TextColumn(f"{what}; {remaining}" if remaining else what, markup=False),
+        )  # fmt: skip
+        bar.add_task("ablate", total=self.total, completed=self.done)
+        console.print(bar.get_renderable())
+
+
+def contenders(grid: Grid, out: Path, seeds: Sequence[int]) -> list[Contender]:
+    """The predictions of every cell over its seeds, then of the full method's teachers and their ensemble."""
+    found = [
+        Contender(
+            cell.name, cell.group, cell.folder, [read_run(cell.run(out, seed)).table() for seed in seeds]
+        )
+        for cell in grid.cells
+    ]
+    full = grid.cells[0]
+    return found + teachers_of([read_run(full.run(out, seed)) for seed in seeds])

@@ -1,0 +1,192 @@
+"""The controlled benchmark's generator: what it draws, what it says of the truth, and that it repeats itself."""
+
+import importlib.util
+import shutil
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from emodistill.config import load_recipe
+from emodistill.corpora import read_manifest
+from emodistill.corpora.opening import open_corpus
+from emodistill.protocol import audit, build_protocol
+from emodistill.training.ablate import ablate
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def load(name: str) -> Any:
+    """A script as a module."""
+    found = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # its dataclasses look themselves up
+    found.loader.exec_module(module)
+    return module
+
+
+controlled = load("controlled")
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, Any]:
+    return tomllib.loads((SCRIPTS / "controlled.toml").read_text(encoding="utf-8"))
+
+
+def test_emotions_lie_as_far_apart_as_asked(settings: dict[str, Any]) -> None:
+    found = controlled.means(settings)
+    distances = [np.linalg.norm(a - b) for i, a in enumerate(found) for b in found[i + 1 :]]
+    assert np.mean(distances) == pytest.approx(settings["prosody"]["separation"])
+
+
+def test_the_oracle_is_bayes_rule(settings: dict[str, Any]) -> None:
+    rng, centres = np.random.default_rng(0), controlled.means(settings)
+    z, variance = rng.normal(size=(7, 5)), np.array([1.0, 2.0, 1.5, 1.0, 3.0])
+    densities = np.stack([multivariate_normal(c, np.diag(variance)).pdf(z) for c in centres], axis=1)
+    expected = densities / densities.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(controlled.posterior(z, centres, variance), expected, rtol=1e-9)
+
+
+def test_the_oracle_is_as_sure_as_it_is_right(settings: dict[str, Any]) -> None:
+    """Drawn many times, its mean confidence is its accuracy, with and without the voice."""
+    many = {**settings, "count": {"train": 3000, "dev": 4, "test": 4}}
+    planned = [item for item in controlled.plan(many, 1.0) if item.split == "train"]
+    truth = np.array([settings["emotions"].index(item.emotion) for item in planned])
+    z = np.array([item.z for item in planned]) - np.array([item.voice.offset for item in planned])
+    said = controlled.posterior(z, controlled.means(settings), np.ones(5))
+    assert np.mean(said.argmax(axis=1) == truth) == pytest.approx(said.max(axis=1).mean(), abs=0.02)
+
+
+@pytest.mark.parametrize(("words_true", "own"), [(1.0, 400), (0.25, 100), (0.7, 280)])
+def test_words_tell_as_much_as_is_set(settings: dict[str, Any], words_true: float, own: int) -> None:
+    planned = controlled.plan(settings, words_true)
+    train = [item for item in planned if item.split == "train"]
+    pairs = Counter((item.emotion, item.word_emotion) for item in train)
+    for emotion in settings["emotions"]:
+        assert pairs[emotion, emotion] == own
+        others = [pairs[emotion, other] for other in settings["emotions"] if other != emotion]
+        assert max(others) - min(others) <= 1
+    prosody = [(item.id, item.z, item.voice) for item in planned]
+    assert prosody == [(item.id, item.z, item.voice) for item in controlled.plan(settings, 1.0)]
+
+
+def test_no_voice_is_in_two_splits(settings: dict[str, Any]) -> None:
+    found = controlled.voices(settings)
+    variants = [voice.voice.split("+")[1] for voices in found.values() for voice in voices]
+    assert len(variants) == len(set(variants)) == sum(settings["voices"].values())
+    assert {split: len(voices) for split, voices in found.items()} == settings["voices"]
+    assert all(0 < sum(v.gender == "female" for v in voices) < len(voices) for voices in found.values())
+
+
+@pytest.fixture(scope="module")
+def meld() -> Path:
+    """MELD's text, where there are it and something to speak it."""
+    folder = make.DATA / "text/meld"
+    if not folder.is_dir():
+        pytest.skip(f"no MELD in {folder}")
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spoken(meld: Path, settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fiftieth of the corpus."""
+    out = tmp_path_factory.mktemp("controlled") / "one"
+    controlled.make(meld, out, "words-and-prosody", settings, 0.02, 1)
+    return out
+
+
+def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> None:
+    """Every teacher and student for an epoch, by the shipped recipe's grid."""
+    short = [f"{part}.optim.epochs=1" for part in ("prosodic", "linguistic", "student")]
+    small = [
+        f"corpus.manifest={spoken / 'utterances.csv'}", "linguistic.encoder=scratch", "linguistic.frozen=0",
+        "student.backbone=compact", "student.layers=1", "student.frozen=0", "student.pool=last", "student.width=16",
+        "prosodic.width=8", "runtime.threads=1", "runtime.workers=1",
+    ]  # fmt: skip
+    only = ["no-distillation", "prosodic-only", "linguistic-only"]
+    ablate(load_recipe("controlled", [*short, *small]), tmp_path, [0, 1], only=only)
+    controlled.score(spoken, tmp_path)
+    rows = {row["cell"]: row for row in make.read_rows(tmp_path / "controlled.csv")}
+    assert list(rows) == [
+        "plain", "+ prosodic", "+ linguistic", "+ both", "prosodic teacher", "linguistic teacher", "teachers together",
+        "prosody's oracle, knows the voice", "prosody's oracle", "oracle and linguistic teacher together",
+    ]  # fmt: skip
+    truth = [row for row in make.read_rows(spoken / "truth.csv") if row["id"].startswith("test-")]
+    said = np.array(
+        [[float(row[f"knows_{e}"]) for e in ("angry", "happy", "neutral", "sad")] for row in truth]
+    )
+    right = [
+        ("angry", "happy", "neutral", "sad")[i] == row["emotion"]
+        for i, row in zip(said.argmax(axis=1), truth, strict=True)
+    ]
+    assert float(rows["prosody's oracle, knows the voice"]["ua"]) == pytest.approx(np.mean(right))
+    assert rows["plain"]["difference"] == ""
+    for row in list(rows.values())[1:]:
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+    assert (tmp_path / "controlled.png").stat().st_size > 10_000
+
+
+def test_the_corpus_is_what_was_planned_and_comes_again(
+    meld: Path, spoken: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(spoken, tmp_path / "one")
+    for name, setting in (("two", "words-and-prosody"), ("none", "prosody-alone")):
+        controlled.make(meld, tmp_path / name, setting, settings, 0.02, 1)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one/audio").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "two/audio").iterdir()}
+    for name in ("utterances.csv", "truth.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+    corpus = read_manifest(tmp_path / "one/utterances.csv")
+    assert len(corpus) == len(files)
+    splits = [{u.session for u in corpus if u.split == split} for split in ("train", "dev", "test")]
+    assert sum(map(len, splits)) == len(set.union(*splits)), "no dialogue is in two splits"
+    assert set(Counter((u.split, u.emotion) for u in corpus).values()) == {8, 4}
+    recipe = load_recipe("controlled", [f"corpus.manifest={tmp_path / 'one/utterances.csv'}"])
+    opened = open_corpus(recipe.corpus, print)
+    audit(opened, build_protocol(opened, recipe.protocol))
+
+    truth = make.read_rows(tmp_path / "one/truth.csv")
+    assert all(row["emotion"] == row["word_emotion"] for row in truth)
+    shuffled = make.read_rows(tmp_path / "none/truth.csv")
+    assert any(row["emotion"] != row["word_emotion"] for row in shuffled)
+    for row, other in zip(truth, shuffled, strict=True):  # words alone differ
+        assert {k: v for k, v in row.items() if k != "word_emotion"} == {
+            k: v for k, v in other.items() if k != "word_emotion"
+        }
+        assert sum(float(row[f"knows_{e}"]) for e in settings["emotions"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_prosody_is_heard(settings: dict[str, Any]) -> None:
+    voice = controlled.voices(settings)["train"][0]
+
+    def spoken(**z: float) -> np.ndarray:
+        values = tuple(z.get(name, 0.0) for name in controlled.DIMENSIONS)
+        item = controlled.Planned("x", "train", voice, "angry", "angry", values)
+        return (
+            controlled.speak("espeak-ng", "nobody told me that you were here today", item, settings) / 32768
+        )
+
+    plain = spoken()
+    assert len(spoken(rate_wpm=2)) < 0.95 * len(plain)
+    assert len(spoken(pause_ms=2)) > len(plain) + 0.1 * controlled.RATE_HZ
+
+    def rise(waveform: np.ndarray) -> float:
+        half = len(waveform) // 2
+        return float(np.log(np.std(waveform[half:]) / np.std(waveform[:half])))
+
+    assert rise(spoken(slope_db=2)) > rise(plain) > rise(spoken(slope_db=-2))
+    steady, lively = spoken(range_percent=-2), spoken(range_percent=2)
+    assert len(steady) == pytest.approx(len(lively), rel=0.1)
+    assert not np.array_equal(steady[:4000], lively[:4000])

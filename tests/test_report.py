@@ -1,0 +1,263 @@
+"""The page: whole, self-contained, escaped, and honest about what it lacks."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from emodistill.card import file_sha256
+from emodistill.cli import app
+from emodistill.corpora import Utterance
+from emodistill.errors import ModelError
+from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
+from emodistill.evaluation.run import read_run
+from emodistill.report.build import clip, histories, write_report
+from emodistill.report.charts import Plot, bars, stacked, ticks
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, after checking that each is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def page(out: Path) -> Page:
+    return Page(out.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, run: Path) -> tuple[Path, list[str]]:
+    """A page of one run, and its notes."""
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    return out, write_report([run], out, num_errors=4)
+
+
+def test_the_page_needs_nothing_else(whole: tuple[Path, list[str]]) -> None:
+    text = whole[0].read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text), "nothing is fetched"
+    assert not re.search(r"url\(|@import|<script|<link", text)
+    found = page(whole[0])
+    (policy,) = [item["content"] for item in found.all("meta") if item.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    anchors = {item["id"] for _, item in found.found if item.get("id")}
+    assert {item["href"] for item in found.all("a")} <= {f"#{name}" for name in anchors}
+    assert [path.name for path in whole[0].parent.iterdir()] == ["report.html"]
+
+
+def test_the_page_shows_what_was_run(run: Path, whole: tuple[Path, list[str]]) -> None:
+    found, kept = page(whole[0]), read_run(run)
+    assert kept.protocol.hash in found.text
+    assert 'backbone = "compact"' in found.text
+    scores = read_predictions(run / "predictions.csv").scores()
+    assert f"{100 * scores.ua:.1f}" in found.text
+    for words in ("Confusion", "Learning curves", "Map of embeddings", "surest of", "both right", "reliab"):
+        assert words.lower() in found.text.lower()
+    matrices = [item for item in found.all("table") if item.get("class") == "confusion"]
+    assert len(matrices) == 3, "of the student and both teachers"
+    images = [item["aria-label"] for item in found.all("svg")]
+    for model in ("student", "prosodic", "linguistic"):
+        assert f"{model}: dev UA by epoch" in images
+        assert f"{model}: training loss by epoch" in images
+    assert all(note in found.text for note in whole[1]) or not whole[1]
+
+
+def test_every_chart_is_well_formed(whole: tuple[Path, list[str]]) -> None:
+    charts = re.findall(r"<svg.*?</svg>", whole[0].read_text(encoding="utf-8"), re.DOTALL)
+    assert len(charts) >= 12
+    for chart in charts:
+        root = ElementTree.fromstring(chart)
+        assert len(root) > 0
+        width, height = map(float, root.attrib["viewBox"].split()[2:])
+        for dot in root.iter("circle"):
+            assert 0 <= float(dot.attrib["cx"]) <= width
+            assert 0 <= float(dot.attrib["cy"]) <= height
+
+
+def test_the_surest_errors_can_be_heard(run: Path, whole: tuple[Path, list[str]]) -> None:
+    sounds = page(whole[0]).all("audio")
+    table = read_predictions(run / "predictions.csv")
+    assert len(sounds) == min(4, int(np.sum(table.predicted != table.truth)))
+    for item in sounds:
+        data = (item["src"] or "").removeprefix("data:audio/mpeg;base64,")
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+        assert rate == 16_000
+        assert 0.2 < len(samples) / rate < 1.2
+        assert np.abs(samples).max() > 0.1
+    known = read_run(run).utterances
+    assert known is not None
+
+
+def test_a_clip_is_the_segment_and_small(tmp_path: Path) -> None:
+    sound = np.concatenate([np.zeros(16_000), make.speech(20.0, seed=1)]).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", sound, 16_000)
+    made = clip(Utterance("a", "s", "sad", tmp_path / "a.wav", start_s=1.0, end_s=3.0))
+    assert made is not None
+    data = base64.b64decode(made.partition(",")[2])
+    samples, rate = soundfile.read(io.BytesIO(data))
+    assert len(samples) / rate == pytest.approx(2.0, abs=0.15)
+    assert len(data) < 2 * 5000, "about 32 kbit/s"
+    whole = clip(Utterance("a", "s", "sad", tmp_path / "a.wav"))
+    assert whole is not None
+    assert len(whole) < 12 * 5000 * 4 / 3 + 1000
+    assert clip(Utterance("a", "s", "sad")) is None
+
+
+def test_without_audio_the_page_has_no_sound(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["report", str(run), "-o", str(tmp_path / "r.html"), "--no-audio", "--errors", "2"]
+    )
+    assert result.exit_code == 0, result.output
+    found = page(tmp_path / "r.html")
+    assert not found.all("audio")
+    assert len(found.all("article")) == 2
+
+
+def test_what_is_gone_is_said(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "thin"
+    shutil.copytree(run, there)
+    for fold in there.glob("fold-*"):
+        shutil.rmtree(fold)
+    rows = make.read_rows(there / "utterances.csv")
+    make.write_rows(there / "utterances.csv", [{**row, "path": f"/gone/{row['id']}.wav"} for row in rows])
+    notes = " ".join(write_report([there], tmp_path / "r.html"))
+    assert "Learning curves are incomplete: 9 files are gone, first fold-1/select/student/fit.json" in notes
+    assert re.search(
+        r"No map of embeddings: the audio of 12 test utterances of fold 1 is gone, first /gone/", notes
+    )
+    assert "of the errors have no sound" in notes
+    found = page(tmp_path / "r.html")
+    assert not found.all("audio")
+    assert "is gone" in found.text
+    (there / "utterances.csv").unlink()
+    assert "without utterances.csv" in " ".join(write_report([there], tmp_path / "r.html"))
+
+
+def test_without_its_student_a_fold_has_no_map(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "thin"
+    shutil.copytree(run, there)
+    shutil.rmtree(there / "fold-2/refit/student")
+    notes = write_report([there], tmp_path / "r.html", fold="2")
+    assert any("No map of embeddings: the student of fold 2 is gone" in note for note in notes)
+
+
+def test_several_runs_are_compared(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    recipe = (there / "recipe.toml").read_text()
+    (there / "recipe.toml").write_text(recipe.replace("temperature = 2.0", "temperature = 5.0"))
+    write_report([run, there], tmp_path / "r.html", num_errors=0)
+    found = page(tmp_path / "r.html")
+    assert "distillation.temperature" in found.text
+    assert "p, Holm" in found.text
+    assert {"run-1", "run-2"} <= {item.get("id") for item in found.all("h2")}
+
+
+def test_names_are_escaped(run: Path, tmp_path: Path) -> None:
+    there, name = tmp_path / "odd", '<script>alert("&")</script>'
+    shutil.copytree(run, there)
+    table = read_predictions(there / "predictions.csv")
+    odd = {table.speakers[0]: name}
+    speakers = tuple(odd.get(speaker, speaker) for speaker in table.speakers)
+    made = Predictions(
+        table.labels, table.utterances, table.folds, speakers, table.emotions, table.probabilities
+    )
+    write_predictions(made, there / "predictions.csv")
+    rows = make.read_rows(there / "utterances.csv")
+    make.write_rows(
+        there / "utterances.csv",
+        [{**row, "speaker": odd.get(row["speaker"], row["speaker"]), "transcript": name} for row in rows],
+    )
+    scores = json.loads((there / "scores.json").read_text())
+    scores["sha256"] = {"predictions.csv": file_sha256(there / "predictions.csv")}
+    del scores["models"]["prosodic"], scores["models"]["linguistic"], scores["models"]["student"]["dev"]
+    (there / "scores.json").write_text(json.dumps(scores))
+    write_report([there], tmp_path / "r.html")
+    assert "<script" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert name in page(tmp_path / "r.html").text
+
+
+def test_an_edited_run_is_refused(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "edited"
+    shutil.copytree(run, there)
+    with (there / "predictions.csv").open("a", encoding="utf-8") as file:
+        file.write("x,1,s,sad,sad,0.2,0.8\n")
+    with pytest.raises(ModelError, match=r"predictions\.csv', row 38: 'x' is not in test of fold 1"):
+        write_report([there], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_histories_are_those_of_select(run: Path) -> None:
+    notes: list[str] = []
+    found = histories(read_run(run), notes)
+    assert not notes
+    assert list(found) == ["student", "prosodic", "linguistic"]
+    for folds in found.values():
+        assert list(folds) == ["1", "2", "3"]
+        assert all("dev_ua" in row for history in folds.values() for row in history)
+
+
+# --- charts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (1, 8), (0, 100), (23.4, 61.2), (0, 0.0031), (-5, 5), (3, 3)]
+)
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    made = ticks(low, high)
+    assert all(low - 1e-9 <= value <= high + 1e-9 for value in made)
+    assert 1 <= len(made) <= 11
+    assert len(set(np.round(np.diff(made), 9))) <= 1
+
+
+def test_axes_go_left_to_right_and_up() -> None:
+    plot = Plot((0, 10), (0, 1))
+    assert plot.at(10, 0)[0] > plot.at(0, 0)[0]
+    assert plot.at(0, 1)[1] < plot.at(0, 0)[1]
+    plot.line([(3, 0.5)], "series-1")
+    assert "circle" in plot.svg("a single point is a dot")
+
+
+def test_bars_and_parts_are_as_long_as_their_shares() -> None:
+    root = ElementTree.fromstring(bars([("a", 0.5, ""), ("b", 1.0, "")], 0.7, "two"))
+    widths = [float(item.attrib["width"]) for item in root.iter("rect")]
+    assert widths[1] == pytest.approx(2 * widths[0])
+    root = ElementTree.fromstring(stacked([("a", 0.25, "x"), ("b", 0.75, "y")], "two"))
+    (first, second) = list(root.iter("rect"))
+    assert float(second.attrib["x"]) == pytest.approx(float(first.attrib["width"]), abs=0.1)
