@@ -820,3 +820,21 @@ def test_parquet_from_elsewhere_with_numbers_and_nan(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "m.parquet")
     (utterance,) = read_manifest(tmp_path / "m.parquet")
     assert utterance == Utterance(id="1", speaker="7", emotion="sad", corpus="m")
+
+
+def test_what_an_emotion_counts_as_is_declared_before_the_labels(tmp_path: Path) -> None:
+    fake.ravdess(tmp_path)
+    own, declared = (
+        read_corpus("ravdess", tmp_path, None, emotions) for emotions in (None, {"calm": "neutral"})
+    )
+    calm = sum(utterance.emotion == "calm" for utterance in own)
+    assert calm
+    assert declared.merged == {"calm -> neutral": calm}
+    assert "calm" not in declared.labels.names
+    kept = read_corpus("ravdess", tmp_path, "neutral,sad", {"calm": "neutral"})
+    assert sum(u.emotion == "neutral" for u in kept) == sum(u.emotion in ("calm", "neutral") for u in own)
+    for wrong in ({"clam": "neutral"}, {"calm": "natural"}):
+        with pytest.raises(
+            CorpusError, match=r"corpus\.emotions: bad emotion '(clam|natural)'.*did you mean"
+        ):
+            read_corpus("ravdess", tmp_path, None, wrong)
