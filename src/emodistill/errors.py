@@ -12,6 +12,10 @@ class AudioError(EmodistillError):
     """Audio that cannot be decoded, is empty, or holds NaN or Inf."""
 
 
+class AudioTooLongError(AudioError):
+    """Audio that goes on for longer than the caller takes."""
+
+
 class CorpusError(EmodistillError):
     """A corpus folder or manifest that is missing, malformed or inconsistent."""
 
