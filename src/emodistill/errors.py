@@ -41,6 +41,14 @@ class MissingExtraError(EmodistillError):
         )
 
 
+class ServerError(EmodistillError):
+    """A server that refuses, with its HTTP `status`; or that does not answer, with 0."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def one_of(what: str, value: object, expected: Iterable[str]) -> str:
     """The message for a value outside a closed list, naming the nearest known one.
 
