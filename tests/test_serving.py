@@ -249,7 +249,7 @@ def test_too_many_bytes_declared_and_undeclared(client: TestClient) -> None:
 
 
 def test_too_many_files(client: TestClient) -> None:
-    assert problem(client.post("/v1/predict", files=5 * upload(SPEECH[0])), 413)["type"].endswith(
+    assert problem(client.post("/v1/predict", files=5 * upload(SPEECH[0])), 422)["type"].endswith(
         "too-many-files"
     )
 

@@ -34,7 +34,6 @@ def create_app(settings: Settings | None = None, around: Around | None = None) -
     async def life(app: FastAPI) -> AsyncIterator[None]:
         with around(service) if around else nullcontext():
             yield
-        service.draining = True
 
     app = FastAPI(
         title="EmoDistill", version=__version__, lifespan=life, docs_url=None, redoc_url=None,

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -41,7 +41,9 @@ def router(service: Service) -> APIRouter:
     async def predict(
         request: Request, files: Files, model: Model = None, emotions: Emotions = None,
         min_confidence: MinConfidence = None, coverage: Coverage = None,
-        teachers: Annotated[bool, Form(description="Also what each teacher would say.")] = False,
+        teachers: Annotated[
+            Literal["true", "false"], Form(description="Also what each teacher would say.")
+        ] = "false",
     ) -> Response:  # fmt: skip
         """A row for each file, in their order; a file that cannot be read has a row with its `error`."""
         recognizer = await _asked(service, request, files, model, emotions, min_confidence, coverage)
@@ -49,7 +51,7 @@ def router(service: Service) -> APIRouter:
         rows = []
         for name, file in _named(files):
             row = await service.predict(recognizer, name, file, _wanted(request))
-            rows.append(row if teachers else _without_teachers(row))
+            rows.append(row if teachers == "true" else _without_teachers(row))
         return _text(written(rows, media_type, PREDICTION_FORMS, recognizer.emotions), media_type)
 
     @router.post(
@@ -84,7 +86,7 @@ async def _asked(
             raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "value_error"}])
     if len(files) > service.settings.max_files:
         raise Refused(
-            413, "too-many-files", f"{len(files)} files, expected at most {service.settings.max_files}"
+            422, "too-many-files", f"{len(files)} files, expected at most {service.settings.max_files}"
         )
     names = None if emotions is None else [name.strip() for name in emotions.split(",") if name.strip()]
     return service.recogniser(model, names, min_confidence, coverage)

@@ -13,7 +13,7 @@ class Settings(BaseModel):
     models: tuple[str, ...] = ("bundled",)  # the first answers where a request names none
     threads: int = Field(cpu_count() or 1, ge=1)  # audio worked on at a time, one thread each
     max_bytes: int = Field(100_000_000, ge=1)  # of a request: 413
-    max_files: int = Field(64, ge=1)  # of a request: 413
+    max_files: int = Field(64, ge=1)  # of a request: 422
     max_seconds: float = Field(3600.0, gt=0)  # of a recording, for /v1/timeline: 413
     max_predict_seconds: float = Field(
         600.0, gt=0
