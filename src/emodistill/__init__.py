@@ -10,10 +10,12 @@ from emodistill.errors import (
     LeakError,
     MissingExtraError,
     ModelError,
+    ServerError,
 )
 
 if TYPE_CHECKING:
     from emodistill.card import Card
+    from emodistill.client import Client
     from emodistill.recognizer import Prediction, Recognizer
 
 __version__ = "0.1.0"
@@ -21,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "Card",
+    "Client",
     "ConfigError",
     "CorpusError",
     "EmodistillError",
@@ -29,10 +32,11 @@ __all__ = [
     "ModelError",
     "Prediction",
     "Recognizer",
+    "ServerError",
 ]
 
 # Loaded when they are asked for: the command line, and code that only catches errors, start without them.
-_LAZY = {"Card": "card", "Prediction": "recognizer", "Recognizer": "recognizer"}
+_LAZY = {"Card": "card", "Client": "client", "Prediction": "recognizer", "Recognizer": "recognizer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from emodistill.errors import AudioError
+from emodistill.errors import AudioError, AudioTooLongError
 
 SAMPLE_RATE = 16_000  # samples per second
 FRAME_MS = 10  # one LLD or log-mel frame
@@ -20,8 +20,16 @@ FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
 MOST_CHANNELS = 128
 MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
+# Rates that are taken where length is bounded: a second outside of them costs more than its length says.
+BOUNDED_RATES_HZ = (2_000, 768_000)
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
+# Containers that hold their audio themselves. FFmpeg knows playlists too, and would open what they name: a file
+# of this machine, or an address on its network.
+_MEDIA_OPTIONS = {
+    "format_whitelist": "aac,aiff,asf,au,avi,caf,flac,matroska,webm,mov,mp4,m4a,mp3,mpeg,mpegts,ogg,wav,w64",
+    "protocol_whitelist": "file",
+}
 
 Waveform = npt.NDArray[np.float32]
 
@@ -128,16 +136,37 @@ class MonoStream:
         return np.clip(mono, -1.0, 1.0)
 
 
-def blocks(source: str | Path | bytes | BinaryIO) -> Iterator[Waveform]:
+def load_bounded(source: str | Path | bytes | BinaryIO, max_s: float) -> Waveform:
+    """The waveform (samples,) that `load` gives, of a source that nobody vouches for.
+
+    It is decoded block by block, and given up as soon as it goes on for longer than `max_s`: a small file can
+    hold days of audio. Raises `AudioTooLongError` then, and `AudioError` as `load` does.
+    """
+    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    sums: list[Waveform] = []
+    alive: npt.NDArray[np.bool_] | None = None  # channels that make a sound
+    rate = SAMPLE_RATE
+    for at_rate, frames in _bounded(_decoded_blocks(source, name), max_s, name):
+        rate, array = at_rate, _columns(frames, name)
+        heard = (array != 0).any(axis=0)
+        alive = heard if alive is None else alive | heard
+        sums.append(array.sum(axis=1, dtype=np.float32))
+    if alive is None:
+        raise AudioError(f"{name}: holds no samples")
+    return from_samples(np.concatenate(sums) / np.float32(max(1, alive.sum())), rate, name)
+
+
+def blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) -> Iterator[Waveform]:
     """Decode a recording of any length in bounded memory: the pieces (samples,) of its waveform, in order.
 
     The waveform is that of `MonoStream` at the recording's rate. Raises `AudioError` as `load` does, in
-    between too: where decoding fails half-way, or a NaN or Inf comes.
+    between too: where decoding fails half-way, or a NaN or Inf comes; `AudioTooLongError` after `max_s`.
     """
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
     stream: MonoStream | None = None
     empty = True
-    for rate, frames in _decoded_blocks(source, name):
+    decoded = _decoded_blocks(source, name)
+    for rate, frames in decoded if max_s is None else _bounded(decoded, max_s, name):
         stream = stream or MonoStream(rate, name)
         piece = stream.push(frames)
         empty = empty and piece.size == 0
@@ -175,7 +204,7 @@ def _media_length_s(source: str | Path | bytes | BinaryIO) -> float | None:
     except ImportError:
         return None
     try:
-        with av.open(_media_handle(source)) as container:
+        with av.open(_media_handle(source), options=dict(_MEDIA_OPTIONS)) as container:
             return None if container.duration is None else float(container.duration / av.time_base)
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise AudioError(str(error)) from error
@@ -189,6 +218,23 @@ def _media_handle(source: str | Path | bytes | BinaryIO) -> Any:
         return str(source)
     source.seek(0)
     return source
+
+
+def _bounded(
+    decoded: Iterator[tuple[int, npt.NDArray[np.float32]]], max_s: float, name: str
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """The same blocks, until they are longer than `max_s` together."""
+    taken = 0
+    low, high = BOUNDED_RATES_HZ
+    for rate, frames in decoded:
+        if not low <= rate <= high:
+            raise AudioError(f"{name}: expected a rate from {low} to {high} Hz, got {rate}")
+        taken += len(frames)
+        if taken > max_s * rate:
+            raise AudioTooLongError(
+                f"{name}: longer than {max_s:g} s, the most that is taken here; cut it into parts"
+            )
+        yield rate, frames
 
 
 def _decoded_blocks(
@@ -227,6 +273,17 @@ def _media_blocks(
     source: str | Path | bytes | BinaryIO, name: str, why: Exception
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """The same, one decoded packet at a time."""
+    yield from decode_media(_media_handle(source), name, why)
+
+
+def decode_media(
+    handle: Any, name: str = "<stream>", why: Exception | str = "libsndfile reads no streams"
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """A recording by PyAV: its rate in Hz with samples (n, channels), one decoded packet at a time.
+
+    `handle` is a path as text, or anything with `read(size)`, which may wait and give less: a stream that is
+    still arriving. Raises `AudioError` without PyAV (then with `why` it is needed), and for what is no audio.
+    """
     try:
         import av
     except ImportError as error:
@@ -235,7 +292,7 @@ def _media_blocks(
             "or, after pip install 'emodistill[media]', m4a, mp4 or webm"
         ) from error
     try:
-        with av.open(_media_handle(source)) as container:
+        with av.open(handle, options=dict(_MEDIA_OPTIONS)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: holds no audio stream")
             stream = container.streams.audio[0]

@@ -252,6 +252,65 @@ def listen(
     say(summary)
 
 
+@app.command()
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="EMODISTILL_MODEL",
+            help="bundled, the folder of an exported model, or a hub id. Repeatable: the first is the default.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Only this machine reaches 127.0.0.1; all others: 0.0.0.0.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with its own copy of the model.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Recordings judged at a time, in all. Default: one for each CPU core."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="EMODISTILL_TOKEN", help="Want Authorization: Bearer TOKEN of everyone."),
+    ] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may call this server. Repeatable.")
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Requests of one client in a minute; more: 429.")
+    ] = None,
+    max_mb: Annotated[int, typer.Option(min=1, help="Of one request; more: 413.")] = 100,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Of one recording over time; more: 413.")] = 3600,
+    max_requests: Annotated[int, typer.Option(min=1, help="At a time, for each worker; more: 503.")] = 64,
+    max_streams: Annotated[int, typer.Option(min=1, help="At a time, for each worker; more: 503.")] = 64,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds to finish in when told to stop.")] = 30,
+    page: Annotated[bool, typer.Option(help="The web page at /.")] = True,
+) -> None:
+    """Emotions over HTTP and WebSocket, and a web page: http://127.0.0.1:8000/.
+
+    Only this machine can reach it unless --host says otherwise; then give --token, and put TLS before it
+    (docs/serving.md). The log goes to standard error, one line of JSON for each request, without audio.
+
+    Example: emodistill serve --port 8080
+    Then: curl -F files=@call.wav http://127.0.0.1:8080/v1/predict
+    """
+    try:
+        from emodistill.serving.server import serve as run
+        from emodistill.serving.settings import Settings
+    except ImportError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve", "a server") from error
+
+    settings = Settings(
+        models=tuple(model or ("bundled",)), threads=max(1, (threads or cpu_count() or 1) // workers), token=token,
+        cors_origins=tuple(cors or ()), rate_per_minute=rate, max_bytes=1_000_000 * max_mb, max_seconds=max_seconds,
+        max_requests=max_requests, max_streams=max_streams, grace_s=grace, page=page,
+    )  # fmt: skip
+    run(settings, host, port, workers)
+
+
 @corpus_app.command("prepare")
 def prepare(
     name: Annotated[str, typer.Argument(help="A known corpus, e.g. ravdess, iemocap, nemo.")],

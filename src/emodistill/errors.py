@@ -12,6 +12,10 @@ class AudioError(EmodistillError):
     """Audio that cannot be decoded, is empty, or holds NaN or Inf."""
 
 
+class AudioTooLongError(AudioError):
+    """Audio that goes on for longer than the caller takes."""
+
+
 class CorpusError(EmodistillError):
     """A corpus folder or manifest that is missing, malformed or inconsistent."""
 
@@ -35,6 +39,14 @@ class MissingExtraError(EmodistillError):
         super().__init__(
             f"{what} needs the package '{package}', which is not installed: pip install 'emodistill[{extra}]'"
         )
+
+
+class ServerError(EmodistillError):
+    """A server that refuses, with its HTTP `status`; or that does not answer, with 0."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def one_of(what: str, value: object, expected: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from io import TextIOBase
@@ -98,6 +99,26 @@ class Recognizer:
         """
         self.folder = _folder(model)
         self.card = read_card(self.folder)
+        self._choose(emotions, min_confidence, coverage)
+        self._session = _session(self.folder / "model.onnx", threads, providers)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def having(
+        self,
+        *,
+        emotions: Sequence[str] | None = None,
+        min_confidence: float | None = None,
+        coverage: float | None = None,
+    ) -> "Recognizer":
+        """The same loaded model with other options, given and refused as when it is made; it is not loaded again."""
+        _ = self._detector  # loaded once, for all of them
+        other = copy(self)
+        other._choose(emotions, min_confidence, coverage)
+        return other
+
+    def _choose(
+        self, emotions: Sequence[str] | None, min_confidence: float | None, coverage: float | None
+    ) -> None:
         if emotions is not None and not emotions:
             raise ConfigError(f"no emotions: expected some of {list(self.card.emotions)}, or None for all")
         for name in emotions or ():
@@ -105,8 +126,6 @@ class Recognizer:
                 raise ModelError(one_of("emotion", name, self.card.emotions))
         self.emotions = tuple(name for name in self.card.emotions if not emotions or name in emotions)
         self.min_confidence = _least_confidence(self.card, self.emotions, min_confidence, coverage)
-        self._session = _session(self.folder / "model.onnx", threads, providers)
-        self._outputs = [output.name for output in self._session.get_outputs()]
         self._columns = [self.card.emotions.index(name) for name in self.emotions]
 
     @property

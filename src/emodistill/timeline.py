@@ -73,6 +73,7 @@ def timeline(
     window_s: float = WINDOW_S,
     detector: Detector | None = None,
     traced: bool = False,
+    max_s: float | None = None,
 ) -> Timeline:
     """Emotion over time in one recording: a path, the bytes of a file, or an open binary file.
 
@@ -86,14 +87,18 @@ def timeline(
         window_s: the length of a window, a whole number of hops.
         detector: of speech; None: the one that comes with the package.
         traced: keep what `draw` needs.
+        max_s: longer audio is refused as soon as that is known.
 
     Raises:
         AudioError: the audio cannot be read, or a given segment begins after its end.
+        AudioTooLongError: it is longer than `max_s`.
         ConfigError: a hop or window that does not fit, or a given segment that is none.
     """
     name = str(source) if isinstance(source, (str, Path)) else ""
     envelope = _Envelope() if traced else None
-    pieces = blocks(source) if envelope is None else envelope.over(blocks(source))
+    pieces = blocks(source, max_s)
+    if envelope is not None:
+        pieces = envelope.over(pieces)
     segments: list[Segment] = []
     updates: list[WindowUpdate] = []
 

@@ -1,0 +1,121 @@
+"""The Python client: what the server says, as the recogniser would have said it; and its refusals as errors."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories_serving import SPEECH, Running, free_port, serving
+
+from emodistill import Client, EmodistillError, Recognizer, ServerError
+from emodistill.audio import load
+from emodistill.streaming import StreamingRecognizer
+from emodistill.timeline import timeline
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving(tmp_path_factory.mktemp("server"), "--token", "s3cret") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[Client]:
+    with Client(server.url, token="s3cret") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Recognizer:
+    return Recognizer(threads=1)
+
+
+def test_predictions_and_timelines_are_the_recognisers(client: Client, bundled: Recognizer) -> None:
+    with SPEECH[2].open("rb") as file:
+        rows = client.predict(SPEECH[0], SPEECH[1].read_bytes(), file, teachers=True)
+    assert rows[0] == replace(bundled.predict(SPEECH[0]), path=SPEECH[0].name)
+    assert [row.path for row in rows] == [SPEECH[0].name, "bytes", SPEECH[2].name]
+    (row,) = client.timeline(SPEECH[0])
+    assert row == replace(timeline(SPEECH[0], bundled), path=SPEECH[0].name)
+
+
+def test_options_go_with_it(client: Client) -> None:
+    (row,) = client.predict(SPEECH[0], emotions=["sad", "angry"], min_confidence=0.999)
+    assert row == replace(
+        Recognizer(emotions=["angry", "sad"], min_confidence=0.999).predict(SPEECH[0]),
+        path=row.path,
+        teachers=None,
+    )
+    assert client.models()[0]["name"] == "emodistill-bundled"
+
+
+@pytest.mark.parametrize("kind", ["int16", "float64"])
+def test_a_stream_is_the_recognisers(client: Client, bundled: Recognizer, kind: str) -> None:
+    sound = np.concatenate([load(SPEECH[0]), np.zeros(16_000, dtype=np.float32)])
+    samples = (sound * 32767).astype(np.int16) if kind == "int16" else sound.astype(kind)
+    own = StreamingRecognizer(bundled)
+    expected = [*own.push(samples), *own.finish()]
+    assert list(client.stream(np.array_split(samples, 20), 16_000)) == expected
+    assert len(expected) >= 4
+
+
+def test_refusals_are_errors(client: Client, server: Running) -> None:
+    with pytest.raises(ServerError, match="did you mean 'happy'") as refused:
+        client.predict(SPEECH[0], emotions="hapy")
+    assert refused.value.status == 422
+    with pytest.raises(ServerError, match="bad model"):
+        list(client.stream([np.zeros(160, dtype=np.int16)], 16_000, model="other"))
+    with Client(server.url) as stranger, pytest.raises(ServerError) as refused:
+        stranger.models()
+    assert refused.value.status == 401
+    with Client(server.url, token="no") as stranger, pytest.raises(ServerError, match="does not answer"):
+        list(stranger.stream([np.zeros(160, dtype=np.int16)], 16_000))
+    with (
+        Client(f"http://127.0.0.1:{free_port()}") as lost,
+        pytest.raises(ServerError, match="does not answer"),
+    ):
+        lost.predict(SPEECH[0])
+    with pytest.raises(EmodistillError, match=r"cannot read .nowhere\.wav."):
+        client.predict("nowhere.wav")
+    with pytest.raises(EmodistillError, match="expected int16 or float samples, got int32"):
+        list(client.stream([np.zeros(160, dtype=np.int32)], 16_000))
+
+
+def test_it_needs_neither_torch_nor_a_web_framework() -> None:
+    code = "import sys, emodistill; emodistill.Client; print({'torch', 'fastapi', 'starlette'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
+def _examples() -> list[str]:
+    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.parametrize("example", _examples())
+def test_the_curl_examples_of_the_documentation(server: Running, tmp_path: Path, example: str) -> None:
+
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    (tmp_path / "call.wav").write_bytes(SPEECH[0].read_bytes())
+    (tmp_path / "other.wav").write_bytes(SPEECH[1].read_bytes())
+    command = example.replace("http://127.0.0.1:8000", server.url).replace(
+        "curl ", "curl -sS --fail-with-body ", 1
+    )
+    if "Authorization" not in command:
+        command += " -H 'Authorization: Bearer s3cret'"
+    said = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TOKEN": "s3cret"},
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stdout or list(tmp_path.glob("call.*t"))

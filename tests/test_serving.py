@@ -1,0 +1,408 @@
+"""Files over HTTP: the recogniser's own answers, in every format; and a problem for everything that is refused."""
+
+import csv
+import errno
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+from factories_serving import PROBLEM, SPEECH, upload
+from fastapi.testclient import TestClient
+
+from emodistill import Recognizer
+from emodistill.errors import ConfigError, ModelError
+from emodistill.labels import COLOURS
+from emodistill.serving import service as service_module
+from emodistill.serving.app import create_app
+from emodistill.serving.gate import Rates
+from emodistill.serving.logs import JsonLines
+from emodistill.serving.settings import Settings
+from emodistill.timeline import timeline
+from emodistill.writers import WRITERS
+
+SETTINGS = Settings(threads=2, max_bytes=2_000_000, max_predict_seconds=20, max_seconds=60, max_files=4)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Recognizer:
+    return Recognizer(threads=1)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with TestClient(create_app(SETTINGS)) as made:
+        yield made
+
+
+def served(**options: Any) -> TestClient:
+    """Another server."""
+    return TestClient(create_app(SETTINGS.model_copy(update=options)))
+
+
+def wav(samples: np.ndarray, rate_hz: int = make.RATE, **options: Any) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=options.pop("format", "WAV"), **options)
+    return file.getvalue()
+
+
+def problem(response: Any, status: int) -> dict[str, Any]:
+    """The problem that a response must be."""
+    assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM), response.text
+    found = response.json()
+    assert found["status"] == status
+    assert found["instance"] == f"urn:uuid:{response.headers['x-request-id']}"
+    assert {"type", "title", "detail"} <= found.keys()
+    return found
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+def test_predict_says_what_the_recogniser_says(client: TestClient, bundled: Recognizer) -> None:
+    rows = client.post("/v1/predict", files=upload(*SPEECH[:3]), data={"teachers": "true"}).json()
+    for row, path in zip(rows, SPEECH, strict=False):
+        assert row == {**bundled.predict(path).as_dict(), "path": path.name}
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 22_050, 48_000])
+def test_other_rates_and_channels_too(client: TestClient, bundled: Recognizer, rate_hz: int) -> None:
+    sound = make.speech(1.2, rate_hz=rate_hz)
+    sent = wav(np.stack([sound, 0 * sound], axis=1), rate_hz)
+    (row,) = client.post("/v1/predict", files=[("files", ("a.wav", sent))]).json()
+    said = bundled.predict(sent).as_dict()
+    said.pop("teachers", None)
+    assert row == {**said, "path": "a.wav"}
+
+
+def test_options_are_the_recognisers(client: TestClient) -> None:
+    data = {"emotions": "sad, happy", "min_confidence": "0.999"}
+    (row,) = client.post("/v1/predict", files=upload(SPEECH[0]), data=data).json()
+    own = Recognizer(emotions=["sad", "happy"], min_confidence=0.999).predict(SPEECH[0])
+    assert (row["emotion"], row["reason"]) == (None, "low_confidence")
+    assert row["probabilities"] == own.probabilities
+    assert "teachers" not in row
+    assert list(row["probabilities"]) == ["happy", "sad"]
+
+
+def test_timeline_in_every_format(client: TestClient, bundled: Recognizer) -> None:
+    row = timeline(SPEECH[0], bundled)
+    named = type(row)(SPEECH[0].name, row.duration_s, row.segments, row.summary)
+    assert row.segments
+    for media_type, name in {
+        "application/json": "json", "text/csv": "csv", "application/x-subrip": "srt", "text/x-rttm": "rttm",
+        "text/x-audacity-labels": "audacity", "text/x-textgrid": "textgrid",
+    }.items():  # fmt: skip
+        said = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": media_type})
+        assert said.headers["content-type"].partition(";")[0] == media_type
+        assert said.content.decode() == WRITERS[name].text([named], bundled.emotions)
+
+
+def test_predictions_as_csv_and_as_lines(client: TestClient) -> None:
+    sent = upload(*SPEECH[:2])
+    text = client.post("/v1/predict", files=sent, headers={"Accept": "text/csv"}).text
+    assert [row["path"] for row in csv.DictReader(io.StringIO(text))] == [path.name for path in SPEECH[:2]]
+    lines = client.post(
+        "/v1/predict", files=sent, headers={"Accept": "application/x-ndjson"}
+    ).text.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == [path.name for path in SPEECH[:2]]
+
+
+def test_quality_values_choose(client: TestClient) -> None:
+    for accept, expected in {
+        "text/csv;q=0.2, application/json;q=0.9": "application/json",
+        "text/html, text/*;q=0.5": "text/csv",
+        "text/html, */*;q=0.1": "application/json",
+    }.items():
+        said = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": accept})
+        assert said.headers["content-type"].startswith(expected)
+
+
+def test_what_cannot_be_read_is_a_row_and_the_rest_is_done(client: TestClient) -> None:
+    broken = ("files", ("../../etc/broken.wav", b"RIFF, or so it says"))
+    silent = ("files", ("silent.wav", wav(np.zeros(16_000))))
+    for path in ("/v1/predict", "/v1/timeline"):
+        rows = client.post(path, files=[broken, silent, *upload(SPEECH[0])]).json()
+        assert [row["path"] for row in rows] == ["broken.wav", "silent.wav", SPEECH[0].name]
+        assert "cannot be decoded as audio" in rows[0]["error"]
+        assert "<bytes>" not in rows[0]["error"]
+        assert rows[1]["error"] is None
+        assert rows[2]["error"] is None
+
+
+def test_a_format_without_room_for_an_error_refuses(client: TestClient) -> None:
+    broken = [("files", ("broken.wav", b"no"))]
+    said = client.post("/v1/timeline", files=broken, headers={"Accept": "application/x-subrip"})
+    assert "broken.wav: cannot be decoded" in problem(said, 422)["detail"]
+
+
+def test_models_and_their_colours(client: TestClient, bundled: Recognizer) -> None:
+    said = client.get("/v1/models").json()
+    (model,) = said["models"]
+    assert model["emotions"] == list(bundled.emotions)
+    assert model["colours"] == {name: COLOURS[name] for name in bundled.emotions}
+    assert model["card"]["sha256"] == bundled.card.sha256
+    assert said["limits"]["max_bytes"] == 2_000_000
+    sent = upload(SPEECH[0])
+    assert client.post("/v1/predict", files=sent, data={"model": model["name"]}).status_code == 200
+
+
+def test_health_readiness_and_metrics(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    client.post("/v1/predict", files=upload(SPEECH[0]))
+    text = client.get("/metrics").text
+    assert 'emodistill_requests_total{method="POST",route="/v1/predict",status="200"}' in text
+    assert 'emodistill_audio_seconds_total{door="predict"}' in text
+    assert "process_resident_memory_bytes" in text
+
+
+def test_a_server_that_stops_is_not_ready_and_takes_no_work() -> None:
+    with served() as client:
+        client.app.state.service.draining = True  # type: ignore[attr-defined]
+        assert problem(client.get("/readyz"), 503)["type"] == "urn:emodistill:stopping"
+        assert (
+            problem(client.post("/v1/predict", files=upload(SPEECH[0])), 503)["type"] == "urn:emodistill:busy"
+        )
+        assert client.get("/healthz").status_code == 200
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"emotions": "sad,hapy"}, "did you mean 'happy'"),
+        ({"emotions": ""}, "emotions"),
+        ({"min_confidence": "2"}, "min_confidence"),
+        ({"min_confidence": "nan"}, "min_confidence"),
+        ({"min_confidence": "0.5", "coverage": "0.5"}, "give one of them"),
+        ({"emotions": "sad", "coverage": "0.5"}, "coverage curve"),
+        ({"model": "/etc/passwd"}, "bad model '/etc/passwd', expected one of ['emodistill-bundled']"),
+        ({"model": "http://127.0.0.1/model"}, "bad model"),
+        ({"min_confidense": "0.5"}, "did you mean 'min_confidence'"),
+        ({"files": "/etc/passwd"}, "files"),
+    ],
+)
+def test_options_that_cannot_be(client: TestClient, data: dict[str, str], told: str) -> None:
+    sent = {} if "files" in data else {"files": upload(SPEECH[0])}
+    for path in ("/v1/predict", "/v1/timeline"):
+        assert told in problem(client.post(path, data=data, **sent), 422)["detail"]  # type: ignore[arg-type]
+
+
+def test_bodies_that_are_no_forms(client: TestClient) -> None:
+    assert problem(client.post("/v1/predict"), 422)["errors"][0]["field"] == "files"
+    assert problem(client.post("/v1/predict", json={"path": "/etc/passwd"}), 422)
+    odd = {"content-type": "multipart/form-data; boundary=x"}
+    for body in (
+        b"no boundary",
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\ncut of',
+    ):
+        assert client.post("/v1/predict", content=body, headers=odd).status_code in (400, 422)
+    assert problem(
+        client.post("/v1/predict", content=b"x", headers={"content-type": "multipart/form-data"}), 400
+    )
+
+
+def test_unknown_paths_and_methods(client: TestClient) -> None:
+    problem(client.get("/v1/nothing"), 404)
+    said = client.get("/v1/predict")
+    problem(said, 405)
+    assert said.headers["allow"] == "POST"
+
+
+def test_types_that_cannot_be_given(client: TestClient) -> None:
+    sent = upload(*SPEECH[:2])
+    said = client.post("/v1/predict", files=sent, headers={"Accept": "image/png"})
+    assert "expected one of application/json" in problem(said, 406)["detail"]
+    said = client.post("/v1/timeline", files=sent, headers={"Accept": "application/x-subrip"})
+    assert "send one at a time" in problem(said, 406)["detail"]
+
+
+def test_too_many_bytes_declared_and_undeclared(client: TestClient) -> None:
+    many = bytes(2_100_000)
+    said = client.post("/v1/predict", files=[("files", ("a.wav", many))])
+    assert problem(said, 413)["type"] == "urn:emodistill:too-large"
+
+    taken = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal taken
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+        for _ in range(40):
+            taken += 100_000
+            yield bytes(100_000)
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    said = client.post("/v1/predict", content=chunks(), headers=headers)
+    assert problem(said, 413)["type"] == "urn:emodistill:too-large"
+
+
+def test_too_many_files(client: TestClient) -> None:
+    assert problem(client.post("/v1/predict", files=5 * upload(SPEECH[0])), 422)["type"].endswith(
+        "too-many-files"
+    )
+
+
+def test_a_small_file_that_holds_hours(client: TestClient) -> None:
+    bomb = wav(np.zeros(16_000 * 3 * 60, dtype=np.int16), format="FLAC")
+    assert len(bomb) < 50_000
+    for path in ("/v1/predict", "/v1/timeline"):
+        said = client.post(path, files=[("files", ("bomb.flac", bomb))])
+        assert problem(said, 413)["type"] == "urn:emodistill:too-long"
+
+
+def test_a_rate_that_would_make_hours_of_seconds(client: TestClient) -> None:
+    said = client.post("/v1/predict", files=[("files", ("slow.wav", wav(np.zeros(15), 1)))])
+    assert "expected a rate from 2000 to 768000 Hz, got 1" in said.json()[0]["error"]
+
+
+@pytest.mark.parametrize("name", ["file", "http"])
+def test_a_playlist_opens_nothing(client: TestClient, tmp_path: Path, name: str) -> None:
+    secret = tmp_path / "secret.wav"
+    soundfile.write(secret, make.speech(1.0), make.RATE)
+    where = secret.as_uri() if name == "file" else "http://127.0.0.1:9/secret.wav"
+    texts = [
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{where}\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile '{where}'\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    ]
+    for text in texts:
+        (row,) = client.post("/v1/predict", files=[("files", ("list.m3u8", text.encode()))]).json()
+        assert "cannot be decoded as audio" in row["error"]
+
+
+def test_a_full_disk_is_told_and_the_next_request_is_answered(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.datastructures import UploadFile
+
+    async def full(self: UploadFile, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UploadFile, "write", full)
+        said = client.post("/v1/predict", files=upload(SPEECH[0]))
+        assert problem(said, 507)["type"] == "urn:emodistill:disk-full"
+    assert client.post("/v1/predict", files=upload(SPEECH[0])).status_code == 200
+
+
+def test_an_error_of_the_server_tells_nothing_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(service_module, "load_bounded", broken)
+    with TestClient(create_app(SETTINGS), raise_server_exceptions=False) as client:
+        said = client.post("/v1/predict", files=upload(SPEECH[0]))
+    assert said.status_code == 500
+    assert said.headers["content-type"] == PROBLEM
+    assert "swordfish" not in said.text
+
+
+# --- who may ask -------------------------------------------------------------------------------------
+
+
+def test_a_token_is_wanted_where_there_is_one() -> None:
+    with served(token=Settings(token="s3cret").token) as client:
+        said = client.get("/v1/models")
+        assert problem(said, 401)
+        assert said.headers["www-authenticate"].startswith("Bearer")
+        for wrong in ("Bearer no", "Bearer", "Basic s3cret", "s3cret", "Bearer s3cret s3cret"):
+            problem(client.get("/v1/models", headers={"Authorization": wrong}), 401)
+        problem(client.get("/metrics"), 401)
+        assert client.get("/v1/models", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_client_may_ask_so_often() -> None:
+    with served(rate_per_minute=2) as client:
+        assert [client.get("/v1/models").status_code for _ in range(3)] == [200, 200, 429]
+        said = client.get("/v1/models")
+        assert problem(said, 429)["type"] == "urn:emodistill:too-many"
+        assert 0 < int(said.headers["retry-after"]) <= 31
+
+
+def test_rates_fill_up_again_and_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("emodistill.serving.gate.time.monotonic", lambda: now)
+    monkeypatch.setattr("emodistill.serving.gate.MOST_CLIENTS", 2)
+    rates = Rates(60)
+    assert [rates.wait_s("a") for _ in range(61)] == [0.0] * 60 + [1.0]
+    now = 1.0
+    assert rates.wait_s("a") == 0.0
+    assert rates.wait_s("a") == 1.0
+    assert rates.wait_s("b") == rates.wait_s("c") == 0.0
+    assert len(rates._held) == 2
+
+
+def test_only_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> np.ndarray:
+        begun.set()
+        assert go_on.wait(30)
+        return make.speech(1.0)
+
+    monkeypatch.setattr(service_module, "load_bounded", slow)
+    with served(max_requests=1) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/predict", files=upload(SPEECH[0]))
+        assert begun.wait(30)
+        said = client.post("/v1/predict", files=upload(SPEECH[0]))
+        assert problem(said, 503)["type"] == "urn:emodistill:busy"
+        assert said.headers["retry-after"] == "1"
+        assert client.get("/readyz").status_code == 200
+        go_on.set()
+        assert first.result().status_code == 200
+        assert client.post("/v1/predict", files=upload(SPEECH[0])).status_code == 200
+
+
+def test_other_sites_are_let_in_by_name_alone(client: TestClient) -> None:
+    origin = {"Origin": "https://app.example"}
+    assert "access-control-allow-origin" not in client.get("/healthz", headers=origin).headers
+    with served(cors_origins=("https://app.example",), token=Settings(token="x").token) as other:
+        said = other.get("/healthz", headers=origin)
+        assert said.headers["access-control-allow-origin"] == "https://app.example"
+        ask = {
+            **origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization",
+        }
+        assert other.options("/v1/predict", headers=ask).status_code == 200
+        assert (
+            "access-control-allow-origin"
+            not in other.get("/healthz", headers={"Origin": "https://no.example"}).headers
+        )
+
+
+# --- what is written down -----------------------------------------------------------------------------
+
+
+def test_the_log_has_one_line_a_request_without_names_or_audio(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "emodistill.serving"):
+        client.post("/v1/predict?secret=1", files=[("files", ("private-name.wav", b"private bytes"))])
+    (line,) = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    assert line["event"] == "request"
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/predict", 200)
+    assert line["ms"] > 0
+    assert line["bytes"] > 100
+    assert "private" not in json.dumps(line)
+    assert "secret" not in json.dumps(line)
+
+
+def test_models_that_cannot_be_served_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two models are called 'emodistill-bundled'"):
+        create_app(Settings(models=("bundled", "bundled")))
+    with pytest.raises(ModelError, match="is not an exported model"):
+        create_app(Settings(models=("/nowhere",)))
