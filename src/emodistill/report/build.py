@@ -109,6 +109,10 @@ def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | No
         "curves": [] if run.trained is None else draw.curves(histories(run, made.notes)),
         "map": None if run.trained is None else _map(run, fold, made.notes),
     }
+    if run.trained is None:
+        made.notes.append(
+            "A model was scored and none trained: there are no learning curves and no map of embeddings."
+        )
     made.errors = _errors(run, scores, num_errors, audio, made.notes)
     return made
 
