@@ -504,8 +504,8 @@ def evaluate(
 ) -> None:
     """Scores of any model on any corpus, with predictions.csv, in a folder that compare and report read.
 
-    Exported models are asked through the recogniser, as their users hear them. A model that lists what it learned from
-    is refused on a corpus with these utterances or speakers in it, unless told otherwise.
+    Exported models are asked through the recogniser, as their users hear them. A model that lists what it learned
+    from is refused on a corpus with these utterances or speakers in it, unless told otherwise.
 
     Exit code 0: all judged; 1: some audio could not be read, the rest is done; 2: nothing was done.
 

@@ -64,7 +64,9 @@ class ProtocolConfig(Section):
     fixed: str | None = None  # a list in emodistill.protocol.FIXED
     dev: Literal["auto", "next-fold", "same-session"] = "auto"
     allow: tuple[Literal["speaker"], ...] = ()  # leaks that a published split has by design
-    refit: bool = False  # after the epochs are fixed on dev, train again on train + dev
+    # After the epochs are fixed on dev: true trains everything again on train + dev; "classifier" keeps what was
+    # trained and fits the student's classifier alone again on both.
+    refit: bool | Literal["classifier"] = False
 
 
 class AudioConfig(Section):
@@ -182,6 +184,7 @@ class StudentConfig(Section):
     embedding_dim: int = Field(256, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
     nonlinear: bool = False  # a GELU between embedding and classifier
+    pull: float = Field(1e-3, gt=0)  # of a classifier that is fitted again, towards what it was before
     probe: float | None = Field(None, ge=0, le=1)  # start from a linear probe (LDA) with this shrinkage
     init: str | None = None  # start from this model and keep its shape: "bundled", an exported model, or a
     # checkpoint folder; its training ids are audited
@@ -271,6 +274,8 @@ class Recipe(Section):
                 "student = 'none' trains one teacher alone: name it in distillation.teachers, which has "
                 f"{list(self.distillation.teachers)}"
             )
+        if self.student is None and self.protocol.refit == "classifier":
+            raise ValueError("protocol.refit = 'classifier' is of a student: set it to true or false")
         acoustic_views = self.acoustic.augment or self.augment
         for name, student, views in (
             ("student", self.student, self.augment),

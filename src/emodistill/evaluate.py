@@ -222,11 +222,15 @@ def _write(
         out / "scores.json",
         {
             "recipe": f"{asked.model} on {corpus.name}", "seed": None, "protocol": protocol.stamp, "folds": [FOLD],
-            "environment": {"left out": asked.left_out} if asked.left_out else {},
+            "environment": _told(asked.left_out),
             "models": {"student": {"test": summarise(table)}}, "sha256": {path.name: file_sha256(path)},
         },
     )  # fmt: skip
     read_run(out).table()
+
+
+def _told(left_out: Mapping[str, int]) -> dict[str, str]:
+    return {"left out": ", ".join(f"{count} × {why}" for why, count in left_out.items())} if left_out else {}
 
 
 def _write_json(path: Path, data: Any) -> None:
@@ -286,7 +290,7 @@ def open_judge(model: str) -> tuple[Judge, str | None]:
             return TransformersJudge(model), None
         folder = fetched
     if (folder / "recipe.toml").is_file():
-        folder = read_run(folder).final() / "student"
+        folder = read_run(folder).final()
     if (folder / "card.json").is_file():
         return ExportedJudge(folder), file_sha256(folder / "model.onnx")
     if (folder / "model.json").is_file():

@@ -100,22 +100,21 @@ def export_run(
             f"'{run}' trained a {recipe.main_model} teacher alone (student = 'none'): there is no student to export"
         )
     fold = fold or source.scores["folds"][0]
-    phase = source.final(fold)
     corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
     by_id = {utterance.id: utterance for utterance in corpus}
     splits = {split: [by_id[name] for name in ids.split(split)] for split in ("train", "dev", "test")}
     dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
     return export_checkpoint(
-        phase / "student",
+        source.final(fold),
         out,
         corpus,
         precision,
         check or Corpus(corpus.name, tuple(splits["test"])),
         recipe.audio,
         teachers={
-            name: phase / name
+            name: source.final(fold, name)
             for name in TEACHERS
-            if (phase / name / "model.json").is_file() and _projected(recipe, name)
+            if (source.final(fold, name) / "model.json").is_file() and _projected(recipe, name)
         },
         card={
             "name": recipe.name,
@@ -126,7 +125,7 @@ def export_run(
             "fold": fold,
             "scores": {
                 **_scored("test", test, splits["test"]),
-                # After a refit dev is no longer held out, and its scores are of the weights before.
+                # After a refit dev is no longer held out, and its scores are of other weights.
                 **({} if recipe.protocol.refit else _scored("dev", dev, splits["dev"])),
             },
             **card_fields(dev, test, recipe.protocol.refit),

@@ -185,11 +185,20 @@ MEASURES: dict[str, Callable[[Predictions], float]] = {
 }
 
 
-def card_fields(dev: Predictions, test: Predictions | None = None, refitted: bool = False) -> dict[str, Any]:
+# After a refit dev is no longer held out: by whom it was judged, by `protocol.refit`.
+JUDGED_BY: Mapping[bool | str, str] = {
+    True: "as judged by the weights before they were trained again on train and dev together",
+    "classifier": "each speaker as judged by a classifier that was fitted on train and the others of dev",
+}
+
+
+def card_fields(
+    dev: Predictions, test: Predictions | None = None, refit: bool | str = False
+) -> dict[str, Any]:
     """Temperature, its figures and the curve of abstention, as fields of a `Card`.
 
     The temperature and the curve come from dev alone; the figures of test, where there are any, say how well
-    that carries over. `refitted`: the exported weights have since been trained on dev as well.
+    that carries over. `refit` is the recipe's: whether the exported weights have since heard dev as well.
     """
     temperature = fit_temperature(dev)
     figures: dict[str, float] = {"utterances": float(len(dev))}
@@ -203,10 +212,9 @@ def card_fields(dev: Predictions, test: Predictions | None = None, refitted: boo
     if test is not None:
         figures["test_utterances"] = float(len(test))
     note = f"Fitted on the {len(dev)} dev utterances of {len(set(dev.speakers))} speakers."
-    if refitted:
+    if refit:
         note += (
-            " These were judged by the weights before they were trained again on train and dev together, "
-            "so temperature and curve belong to a slightly weaker model than this one."
+            f" These are dev's, {JUDGED_BY[refit]}: temperature and curve belong to a slightly weaker model."
         )
     return {
         "temperature": temperature,

@@ -49,13 +49,14 @@ class Run:
         """Whose table `predictions.csv` is: the student, or the teacher where one was trained alone."""
         return self.models[0]
 
-    def final(self, fold: str | None = None) -> Path:
-        """The folder of a fold's final models (`student`, and a teacher each); by default the first's."""
+    def final(self, fold: str | None = None, model: str = "student") -> Path:
+        """The checkpoint folder of a fold's final model, the student or a teacher; by default of the first fold."""
         folds = self.scores["folds"]
         if fold is not None and fold not in folds:
             raise ConfigError(one_of("fold", fold, folds))
-        phase = "refit" if self.recipe.protocol.refit else "select"
-        return self.folder / f"fold-{fold or folds[0]}" / phase
+        refit = self.recipe.protocol.refit
+        trained_again = refit is True or (refit == "classifier" and model == "student")
+        return self.folder / f"fold-{fold or folds[0]}" / ("refit" if trained_again else "select") / model
 
     @cached_property
     def utterances(self) -> Mapping[str, Utterance] | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from emodistill.corpora.base import Utterance, natural_order
 from emodistill.evaluation.bootstrap import bounds, drawn_confusions, drawn_means, interval_of_rows
 from emodistill.evaluation.calibration import (
+    JUDGED_BY,
     ReliabilityBin,
     area_under_risk,
     brier_score,
@@ -244,9 +245,7 @@ def _scaled(run: Run, student: Predictions, notes: list[str]) -> tuple[Predictio
     dev = run.table(split="dev").by_fold()
     temperatures = {fold: fit_temperature(table) for fold, table in dev.items()}
     if run.trained is not None and run.trained.protocol.refit:
-        notes.append(
-            "Temperatures were fitted on dev by the weights before they were trained again on train and dev."
-        )
+        notes.append(f"Temperatures are of dev, {JUDGED_BY[run.trained.protocol.refit]}.")
     parts = [with_temperature(table, temperatures[fold]) for fold, table in student.by_fold().items()]
     return join(parts), temperatures
 

@@ -101,7 +101,8 @@ class Student(nn.Module):
             name: head(hidden if name.endswith("_hidden") else embedding) for name, head in self.heads.items()
         }
         judged = self.dropout(F.gelu(embedding)) if self.config.nonlinear else embedding
-        return Output(self.classifier(judged), F.normalize(embedding, dim=1), projections, hidden, mask)
+        logits = self.classifier(judged)
+        return Output(logits, F.normalize(embedding, dim=1), projections, hidden, mask, judged)
 
     def statistics(self, states: Tensor) -> Tensor:
         """What the norm is given for one utterance's states (frames, kept, width): (2 * width,)."""

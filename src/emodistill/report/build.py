@@ -109,6 +109,10 @@ def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | No
         "curves": [] if run.trained is None else draw.curves(histories(run, made.notes)),
         "map": None if run.trained is None else _map(run, fold, made.notes),
     }
+    if run.trained is None:
+        made.notes.append(
+            "A model was scored and none trained: there are no learning curves and no map of embeddings."
+        )
     made.errors = _errors(run, scores, num_errors, audio, made.notes)
     return made
 
@@ -160,7 +164,7 @@ def histories(run: Run, notes: list[str]) -> dict[str, dict[str, list[dict[str, 
 
 def _map(run: Run, fold: str | None, notes: list[str]) -> dict[str, Any] | None:
     """The embeddings of a fold's test utterances in two dimensions, by that fold's student."""
-    folder = run.final(fold) / "student"
+    folder = run.final(fold)
     fold = fold or run.scores["folds"][0]
     table = run.table().by_fold()[fold]
     if run.utterances is None:

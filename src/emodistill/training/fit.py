@@ -290,21 +290,29 @@ def device_of(runtime: RuntimeConfig) -> torch.device:
 
 @torch.no_grad()
 def infer(
-    model: nn.Module, dataset: UtteranceDataset, batch_size: int, device: torch.device | str = "cpu"
+    model: nn.Module,
+    dataset: UtteranceDataset,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    epoch: int = CLEAN,
 ) -> dict[str, Tensor]:
-    """Clean outputs for every utterance, in the dataset's order, on the CPU.
+    """Outputs for every utterance, in the dataset's order, on the CPU: clean, or as they sound in an epoch.
 
-    Returns `logits`, `embedding` and each teacher's name -> projected embedding, (utterances, …).
+    Returns `logits`, `embedding`, each teacher's name -> projected embedding, and for a student `judged`, what its
+    classifier is given; (utterances, …).
     """
     model.eval()
     collected: dict[str, list[Tensor]] = {}
     order: list[int] = []
     for keys in Batches(dataset, batch_size, 0, CLEAN):
-        batch = collate([dataset[key] for key in keys])
+        batch = collate([dataset[epoch, index] for _, index in keys])
         output = model(batch.inputs.to(device), batch.lengths.to(device))
         order += batch.indices.tolist()
-        pooled = {n: v for n, v in output.projections.items() if not n.endswith("_hidden")}
-        for name, value in {"logits": output.logits, "embedding": output.embedding, **pooled}.items():
+        found = {n: v for n, v in output.projections.items() if not n.endswith("_hidden")}
+        found |= {"logits": output.logits, "embedding": output.embedding}
+        if output.judged is not None:
+            found["judged"] = output.judged
+        for name, value in found.items():
             collected.setdefault(name, []).append(value.float().cpu())
     back = torch.argsort(torch.tensor(order))
     return {name: torch.cat(parts)[back] for name, parts in collected.items()}

@@ -2,7 +2,8 @@
 
     fold folder/
       select/     trained on train, scored on dev
-      refit/      (protocol.refit) trained again on train + dev, for as many epochs as dev chose
+      refit/      (protocol.refit) trained again on train + dev, for as many epochs as dev chose; or the student
+                  alone, with a classifier that was fitted again on both
         prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets-*.safetensors
         student/                          checkpoint, fit.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
@@ -11,6 +12,7 @@ A stage whose files are complete is not run again, so a killed run goes on where
 have in common, a teacher, its targets and its predictions, is taken from their shelf.
 """
 
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,15 +31,19 @@ from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.features import conditioned
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
+from emodistill.models.student import Student
 from emodistill.protocol import Fold, audit_teacher
-from emodistill.training.data import UtteranceDataset
+from emodistill.training.data import CLEAN, UtteranceDataset
 from emodistill.training.fit import FitResult, device_of, fit, infer
+from emodistill.training.refit import Judged, fit_classifier, held_out_logits
 from emodistill.training.shelf import Shelf, key_of, plain
 from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
 from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden, slowed
 
 # Fields of `runtime` that change what is learned.
 CHANGES_NUMBERS = ("accelerator", "devices", "strategy", "precision", "threads")
+
+REFIT_VIEWS = 2  # of each utterance, besides the clean one, for a classifier that is fitted again
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,10 @@ class FoldRun:
         models, stops = self._phase(select)
         self._predict(models, select, self.dev, "-dev")
         final = select
-        if self.recipe.protocol.refit:
+        if self.recipe.protocol.refit == "classifier":
+            stage, student = models["student"]
+            models["student"] = (stage, self._refit_classifier(stage, student))
+        elif self.recipe.protocol.refit:
             final = Phase("refit", self.train + self.dev, (), stops, self.folder / "refit")
             models, _ = self._phase(final)
         self._predict(models, final, self.test, "")
@@ -322,6 +331,50 @@ class FoldRun:
             targets.ids, targets.logits, targets.embedding, targets.available, hidden, offsets
         )
 
+    # --- the classifier alone, again -------------------------------------------------------------
+
+    def _refit_classifier(self, stage: Stage, student: nn.Module) -> nn.Module:
+        """The student with its classifier fitted again on train and dev, from disk where it is there.
+
+        What dev is then said to be comes from classifiers that have not heard the speaker, so that it can be scored.
+        """
+        assert isinstance(student, Student)
+        folder = self.folder / "refit" / "student"
+        if not (folder / "model.json").is_file():
+            known = [utterance for utterance in self.train + self.dev if stage.uses(utterance)]
+            num_train = sum(stage.uses(utterance) for utterance in self.train)
+            rows = self._judged(stage, student, known)
+            pull = student.config.pull
+            dev = torch.arange(num_train, len(known))  # view 0 comes first
+            speakers = [utterance.speaker for utterance in known] * (len(rows.labels) // len(known))
+            held = [utterance.speaker for utterance in known[num_train:]]
+            said = held_out_logits(student.classifier, rows, speakers, held, dev, pull)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._write(known[num_train:], said, folder.parent / "predictions-dev.csv")
+            student.classifier = fit_classifier(student.classifier, rows, pull)
+            save_checkpoint(folder, student, self.labels, tuple(sorted(item.id for item in known)))
+        shutil.copyfile(folder.parent / "predictions-dev.csv", self.folder / "predictions-dev.csv")
+        say(f"fold {self.fold.name} · refit · student: classifier")
+        return load_checkpoint(folder).model
+
+    def _judged(self, stage: Stage, student: nn.Module, known: Sequence[Utterance]) -> Judged:
+        """What the classifier is given of each utterance: clean, then as in `REFIT_VIEWS` epochs."""
+        seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
+        source = stage.source(student, known, seed)
+        labels = self._labels(known)
+        dataset, device = UtteranceDataset(source, labels), device_of(self.recipe.runtime)
+        model = stage.trained(student.to(device))
+        epochs = [CLEAN, *range(REFIT_VIEWS)]
+        inputs = [infer(model, dataset, stage.optim.batch_size, device, epoch)["judged"] for epoch in epochs]
+        student.cpu()
+        possible, weights = (self._possible(known), _corpus_weights(known, stage.optim.corpus_weights))
+        return Judged(
+            torch.cat(inputs),
+            torch.tensor(labels).repeat(len(epochs)),
+            None if possible is None else possible.repeat(len(epochs), 1),
+            None if weights is None else weights.repeat(len(epochs)),
+        )
+
     # --- predictions -----------------------------------------------------------------------------
 
     def _predict(
@@ -338,20 +391,22 @@ class FoldRun:
             key = self._key(stage, phase, of=[utterance.id for utterance in known]) if shared else None
             if not known or self._taken(key, self.folder):
                 continue
-            logits = self._infer(stage, model, known)["logits"]
-            made = Predictions(
-                self.labels,
-                tuple(utterance.id for utterance in known),
-                (self.fold.name,) * len(known),
-                tuple(utterance.speaker for utterance in known),
-                tuple(utterance.emotion or "" for utterance in known),
-                logits.double().softmax(dim=1).numpy(),
-            )
             prefix = "predictions" if name == self.recipe.main_model else f"predictions-{name}"
             path = self.folder / f"{prefix}{suffix}.csv"
-            write_predictions(made, path)
+            self._write(known, self._infer(stage, model, known)["logits"], path)
             if self.shelf is not None and key is not None:
                 self.shelf.give(key, [path])
+
+    def _write(self, known: Sequence[Utterance], logits: Tensor, path: Path) -> None:
+        made = Predictions(
+            self.labels,
+            tuple(utterance.id for utterance in known),
+            (self.fold.name,) * len(known),
+            tuple(utterance.speaker for utterance in known),
+            tuple(utterance.emotion or "" for utterance in known),
+            logits.double().softmax(dim=1).numpy(),
+        )
+        write_predictions(made, path)
 
 
 def _corpus_weights(train: Sequence[Utterance], power: float) -> Tensor | None:

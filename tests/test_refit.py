@@ -1,0 +1,92 @@
+"""A classifier that is fitted again: a minimum, held to what it was, and honest about speakers it has heard."""
+
+from pathlib import Path
+
+import factories as make
+import pytest
+import torch
+from torch import nn
+
+from emodistill.distillation import hard_label_loss
+from emodistill.evaluation.predictions import read_predictions
+from emodistill.evaluation.run import read_run
+from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.student import Student
+from emodistill.training.crossval import crossval
+from emodistill.training.refit import GROUPS, Judged, fit_classifier, held_out_logits
+
+
+def judged(rows: int = 60, dim: int = 5, classes: int = 3) -> Judged:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(rows, dim, generator=generator)
+    labels = torch.randint(classes, (rows,), generator=generator)
+    possible = torch.ones(rows, classes, dtype=torch.bool)
+    possible[: rows // 3, 2] = labels[: rows // 3] == 2
+    return Judged(inputs, labels, possible, torch.linspace(0.5, 1.5, rows))
+
+
+def classifier(dim: int = 5, classes: int = 3) -> nn.Linear:
+    torch.manual_seed(1)
+    return nn.Linear(dim, classes)
+
+
+@pytest.mark.parametrize("pull", [1e-3, 1e-1])
+def test_what_is_found_is_the_minimum(pull: float) -> None:
+    rows, before = judged(), classifier()
+    kept = before.weight.detach().clone()
+    made = fit_classifier(before, rows, pull)
+    loss = hard_label_loss(made(rows.inputs), rows.labels, possible=rows.possible, weights=rows.weights)
+    (loss + pull * ((made.weight - before.weight.detach()) ** 2).sum()).backward()
+    assert made.weight.grad is not None
+    assert made.bias.grad is not None
+    assert made.weight.grad.abs().max() < 1e-3
+    assert made.bias.grad.abs().max() < 1e-3
+    torch.testing.assert_close(before.weight.detach(), kept)
+
+
+def test_a_strong_pull_keeps_the_weights() -> None:
+    before = classifier()
+    made = fit_classifier(before, judged(), 1e6)
+    torch.testing.assert_close(made.weight, before.weight, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("num_speakers", [3, GROUPS + 5])
+def test_nobody_is_judged_by_a_classifier_that_has_heard_them(num_speakers: int) -> None:
+    rows = judged()
+    speakers = [f"s{row % num_speakers:02}" for row in range(60)]
+    asked = torch.arange(30, 60)
+    held = [speakers[row] for row in asked.tolist()]
+    said = held_out_logits(classifier(), rows, speakers, held, asked, 1e-2)
+    assert said.abs().sum(dim=1).min() > 0
+    mine = torch.tensor([speaker == "s01" for speaker in speakers])
+    changed = Judged(rows.inputs, torch.where(mine, 0, rows.labels), None, None)
+    plain = Judged(rows.inputs, rows.labels, None, None)
+    one = held_out_logits(classifier(), plain, speakers, held, asked, 1e-2)
+    two = held_out_logits(classifier(), changed, speakers, held, asked, 1e-2)
+    torch.testing.assert_close(one[mine[30:]], two[mine[30:]])
+    assert (one[~mine[30:]] - two[~mine[30:]]).abs().max() > 1e-3
+
+
+def test_a_fold_whose_classifier_is_fitted_again(manifest: Path, tmp_path: Path) -> None:
+    recipe = make.recipe(manifest, protocol={"kind": "k-fold", "folds": 3, "refit": "classifier"})
+    crossval(recipe, tmp_path / "run", limit=1)
+    run = read_run(tmp_path / "run")
+    (name,) = run.scores["folds"]
+    fold = run.protocol.fold(name)
+    before, after = (
+        load_checkpoint(tmp_path / f"run/fold-{name}/{phase}/student") for phase in ("select", "refit")
+    )
+    assert set(after.training_ids) == {*fold.train, *fold.dev}
+    assert run.final(name) == tmp_path / f"run/fold-{name}/refit/student"
+    assert run.final(name, "prosodic") == tmp_path / f"run/fold-{name}/select/prosodic"
+    assert isinstance(after.model, Student)
+    for key, value in before.model.state_dict().items():
+        same = torch.equal(value, after.model.state_dict()[key])
+        assert same == (not key.startswith("classifier.")), key
+    folder = tmp_path / f"run/fold-{name}"
+    assert len(read_predictions(folder / "predictions-dev.csv")) == len(fold.dev)
+    written = {path.name: path.read_bytes() for path in folder.glob("predictions*.csv")}
+    (folder / "predictions.csv").unlink()
+    (folder / "predictions-dev.csv").unlink()
+    crossval(recipe, tmp_path / "run", limit=1)
+    assert {path.name: path.read_bytes() for path in folder.glob("predictions*.csv")} == written
