@@ -124,10 +124,8 @@ class Left:
             remaining = (
                 f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
             )
-        bar = Progress(
-            TextColumn("ablate"), BarColumn(), MofNCompleteColumn(), TextColumn("folds"),
-            TextColumn(f"{what}; {remaining}" if remaining else what, markup=False),
-        )  # fmt: skip
+        say(f"ablate: {what}")
+        bar = Progress(BarColumn(30), MofNCompleteColumn(), TextColumn("folds"), TextColumn(remaining))
         bar.add_task("ablate", total=self.total, completed=self.done)
         console.print(bar.get_renderable())
 
