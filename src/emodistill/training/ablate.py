@@ -57,6 +57,7 @@ class Work:
 
     def data(self, recipe: Recipe) -> Data:
         """The corpus and folds of a recipe."""
+        recipe = with_absolute_paths(recipe)
         key = key_of(corpus=plain(recipe.corpus), protocol=plain(recipe.protocol))
         if key not in self.opened:
             self.opened[key] = open_data(recipe)
