@@ -77,7 +77,7 @@ class Ablation:
     num_speakers: int
     num_seeds: int
     left_out: Mapping[str, str]
-    covered: Share | None  # None where there is no plain student or ensemble, or the ensemble is not better
+    covered: Share | None  # None where there is no plain student or ensemble, or it is not surely the better
 
     def write(self, folder: Path, name: str = "ablation") -> None:
         """Write the table as Markdown and CSV, and the plot as PNG, into a folder."""
@@ -116,7 +116,7 @@ HEADER = ("cell", "UA", "WA", "difference", "95 % interval", "p", "p, Holm")
 
 def show(ablation: Ablation, to: Console) -> None:
     """Print the table."""
-    table = Table(title=f"ablation: what each part of '{ablation.reference}' gives")
+    table = Table(title=f"test, in %: each beside '{ablation.reference}'")
     for column in HEADER:
         table.add_column(column, justify="left" if column == "cell" else "right")
     for line, after in zip_longest(ablation.lines, ablation.lines[1:]):
@@ -247,13 +247,11 @@ def _covered(
     if plain is None or plain not in draws or ENSEMBLE not in draws:
         return None
     start, end, full = (_ua(by_name[name]) for name in (plain, ENSEMBLE, distilled))
-    if end <= start:
-        return None
     way = draws[ENSEMBLE] - draws[plain]
-    low, high = bounds(
-        np.where(way > 0, (draws[distilled] - draws[plain]) / np.where(way > 0, way, 1), np.nan)
-    )
-    return Share((full - start) / (end - start), low, high)
+    if bounds(way)[0] <= 0:
+        return None
+    gone = np.where(way > 0, (draws[distilled] - draws[plain]) / np.where(way > 0, way, 1), np.nan)
+    return Share((full - start) / (end - start), *bounds(gone))
 
 
 def draw(ablation: Ablation, path: Path) -> None:

@@ -57,6 +57,7 @@ class Work:
 
     def data(self, recipe: Recipe) -> Data:
         """The corpus and folds of a recipe."""
+        recipe = with_absolute_paths(recipe)
         key = key_of(corpus=plain(recipe.corpus), protocol=plain(recipe.protocol))
         if key not in self.opened:
             self.opened[key] = open_data(recipe)
@@ -124,10 +125,8 @@ class Left:
             remaining = (
                 f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
             )
-        bar = Progress(
-            TextColumn("ablate"), BarColumn(), MofNCompleteColumn(), TextColumn("folds"),
-            TextColumn(f"{what}; {remaining}" if remaining else what, markup=False),
-        )  # fmt: skip
+        say(f"ablate: {what}")
+        bar = Progress(BarColumn(30), MofNCompleteColumn(), TextColumn("folds"), TextColumn(remaining))
         bar.add_task("ablate", total=self.total, completed=self.done)
         console.print(bar.get_renderable())
 
