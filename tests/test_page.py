@@ -88,7 +88,7 @@ class Watched:
             ),
         )
         self.page.goto(f"{url}/")
-        self.page.wait_for_function("document.getElementById('model').textContent !== '…'")
+        until(self.page.locator("#model")).not_to_have_text("…")
 
     def __enter__(self) -> Any:
         return self.page
@@ -97,6 +97,14 @@ class Watched:
         self.context.close()
         if kind is None:
             assert self.wrong == []
+
+
+def until(locator: Any) -> Any:
+    """Wait for it. (Functions that are polled in the page would be refused by its content policy.)"""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=WAIT_MS)
+    return expect(locator)
 
 
 def judged(page: Any) -> None:
@@ -143,9 +151,7 @@ def test_the_microphone_is_heard_live(browser: Any, server: Running) -> None:
         page.click("#microphone")
         page.wait_for_selector("#live-bars table")
         assert page.inner_text("#microphone") == "Stop and judge"
-        page.wait_for_function(
-            "/%/.test(document.getElementById('status').textContent)"
-        )  # a segment was told
+        until(page.locator("#status")).to_contain_text("%")  # a segment was told
         page.click("#microphone")
         judged(page)
         assert page.locator("#segments button").count() >= 1
@@ -234,7 +240,7 @@ def test_the_static_page_judges_a_file_and_the_microphone(browser: Any, static: 
         page.click("#microphone")
         page.wait_for_timeout(3000)
         page.click("#microphone")
-        page.wait_for_function("document.getElementById('result-title').textContent === 'recording.wav'")
+        until(page.locator("#result-title")).to_have_text("recording.wav")
 
 
 def test_a_page_is_not_written_over_other_files(tmp_path: Path) -> None:
