@@ -17,7 +17,6 @@ from factories_serving import SPEECH, Running, serving
 
 from emodistill import Recognizer
 from emodistill.audio import load
-from emodistill.errors import ConfigError
 from emodistill.web import export_web
 
 CHROMIUM = shutil.which("chromium")
@@ -241,9 +240,3 @@ def test_the_static_page_judges_a_file_and_the_microphone(browser: Any, static: 
         page.wait_for_timeout(3000)
         page.click("#microphone")
         until(page.locator("#result-title")).to_have_text("recording.wav")
-
-
-def test_a_page_is_not_written_over_other_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(ConfigError, match="holds other files"):
-        export_web("bundled", tmp_path)
