@@ -608,8 +608,18 @@ def report(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder of train or crossval.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx and card.json.")],
+    run: Annotated[Path | None, typer.Argument(help="A run folder of train or crossval.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for model.onnx and card.json.")
+    ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also, or alone: a static page that runs the model in the browser. Without RUN, that of --model.",
+        ),
+    ] = None,
+    model: Model = "bundled",
     fold: Annotated[str | None, typer.Option(help="Whose student; default: the run's first fold.")] = None,
     precision: Annotated[
         Precision, typer.Option(help="fp32; fp16: half the size, same speed; int8: a quarter, and faster.")
@@ -632,7 +642,13 @@ def export(
     of the emotions.
 
     Example: emodistill export runs/ravdess-whisper-seed0 -o exported --precision int8
+    A page: emodistill export --web page && python -m http.server --directory page
     """
+    if run is None and web is not None and out is None:
+        _export_web(model, web)
+        return
+    if run is None or out is None:
+        raise ConfigError("expected RUN and --out FOLDER; or --web DIR alone, for a page with --model")
     _need_training()
     from emodistill.corpora import read_manifest
     from emodistill.export import export_run, read_texts
@@ -654,6 +670,8 @@ def export(
         f"torch by at most {max(card.parity['alone'], card.parity['batched']):.1e} over {card.parity['utterances']:.0f} "
         f"utterances{moved[card.precision]}"
     )
+    if web is not None:
+        _export_web(str(out), web)
 
 
 @app.command()
@@ -667,6 +685,13 @@ def demo(
     from emodistill.story import tell
 
     tell(out, results())
+
+
+def _export_web(model: str, out: Path) -> None:
+    from emodistill.web import export_web
+
+    size = export_web(model, out)
+    say(f"{out}: {size / 1e6:.1f} MB; to look at it: python -m http.server --directory {out}")
 
 
 def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool, fold: str | None) -> None:

@@ -64,6 +64,8 @@ class Gate:
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers.setdefault("Content-Security-Policy", _NOTHING)
                 headers.setdefault("Cache-Control", "no-store")
+                if not body.whole:  # else what still comes would be read to its end
+                    headers["Connection"] = "close"
                 headers["X-Request-ID"] = instance.removeprefix("urn:uuid:")
             if message["type"] == "http.response.body" and not message.get("more_body") and not body.whole:
                 await send({**message, "more_body": True})

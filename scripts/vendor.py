@@ -1,0 +1,62 @@
+"""Fetch the pages' libraries anew from npm, at the versions below, with their licences. Needs npm.
+
+python scripts/vendor.py
+"""
+
+import json
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "src" / "emodistill"
+# package -> version, integrity (npm's, of the tarball), and which file of it goes where
+PACKAGES = {
+    "wavesurfer.js": (
+        "8.0.1",
+        "sha512-h0OnRWSVTqIYLSw3/IVrBtsun/xw9L5u4FA3bjfSDTFMX/xswVWS1JwK4fFu3ulmxRUSHg8zQORl6zENG983eg==",
+        {
+            "dist/wavesurfer.esm.js": "serving/page/vendor/wavesurfer.esm.js",
+            "LICENSE": "serving/page/vendor/wavesurfer-LICENSE",
+        },
+    ),
+    "onnxruntime-web": (  # its licence, MIT, is not in the tarball: it lies beside the files here
+        "1.30.0",
+        "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+        {
+            "dist/ort.wasm.bundle.min.mjs": "assets/web/vendor/ort.mjs",
+            "dist/ort-wasm-simd-threaded.wasm": "assets/web/vendor/ort-wasm-simd-threaded.wasm",
+        },
+    ),
+}
+
+
+def main() -> None:
+    """Fetch, check and copy."""
+    for package, (version, integrity, files) in PACKAGES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            told = subprocess.run(
+                ["npm", "pack", "--json", f"{package}@{version}"],
+                cwd=folder, capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+            packed = json.loads(told)
+            (found,) = packed if isinstance(packed, list) else packed.values()
+            if found["integrity"] != integrity:
+                raise SystemExit(f"{package}@{version} is {found['integrity']}, expected {integrity}")
+            with tarfile.open(Path(folder) / found["filename"]) as archive:
+                for name, target in files.items():
+                    member = archive.extractfile(f"package/{name}")
+                    assert member is not None
+                    data = member.read()
+                    if name.endswith("js"):  # maps are not shipped
+                        data = b"".join(
+                            line
+                            for line in data.splitlines(keepends=True)
+                            if not line.startswith(b"//# sourceMapping")
+                        )
+                    (ROOT / target).write_bytes(data)
+        print(f"{package} {version}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What `export --web` writes; that it judges as Python does is in test_page.py, in a browser."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from emodistill.card import BUNDLED
+from emodistill.cli import app
+from emodistill.errors import ConfigError
+from emodistill.labels import COLOURS
+from emodistill.serving import page
+from emodistill.web import export_web
+
+
+def test_a_page_is_whole_and_small(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    said = CliRunner().invoke(app, ["export", "--web", str(folder)])
+    assert said.exit_code == 0, said.output
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() == model["sha256"]
+    assert model["colours"] == {name: COLOURS[name] for name in model["emotions"]}
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
+    for path in (*folder.glob("*.js"), folder / "index.html"):
+        for name in re.findall(
+            r"""(?:from|src=|href=) ?['"]([^'"#]+)['"]""", path.read_text(encoding="utf-8")
+        ):
+            assert not name.startswith(("http", "//")), f"{path.name} asks for {name}"
+            assert (folder / name).is_file(), f"{path.name} asks for {name}"
+
+
+def test_it_is_written_again_and_never_over_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    assert export_web("bundled", folder) == export_web(BUNDLED, folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds other files"):
+        export_web("bundled", tmp_path / "mine")
+
+
+def test_export_says_what_it_wants() -> None:
+    said = CliRunner().invoke(app, ["export"])
+    assert isinstance(said.exception, ConfigError)
+    assert "--web DIR" in str(said.exception)
+
+
+def test_the_servers_page_has_what_it_asks_for_and_nothing_from_elsewhere() -> None:
+    text = (page.FOLDER / "index.html").read_text(encoding="utf-8")
+    for name in re.findall(r'(?:src|href)="(page/[^"]+)"', text):
+        assert (page.FOLDER / name.removeprefix("page/")).is_file()
+    for path in (*page.FOLDER.glob("*.js"), page.FOLDER / "index.html", page.FOLDER / "style.css"):
+        assert not re.search(r"https?://(?!www\.w3\.org)", path.read_text(encoding="utf-8"))
