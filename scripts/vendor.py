@@ -3,6 +3,7 @@
 python scripts/vendor.py
 """
 
+import gzip
 import json
 import subprocess
 import tarfile
@@ -25,7 +26,7 @@ PACKAGES = {
         "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
         {
             "dist/ort.wasm.bundle.min.mjs": "assets/web/vendor/ort.mjs",
-            "dist/ort-wasm-simd-threaded.wasm": "assets/web/vendor/ort-wasm-simd-threaded.wasm",
+            "dist/ort-wasm-simd-threaded.wasm": "assets/web/vendor/ort-wasm-simd-threaded.wasm.gz",
         },
     ),
 }
@@ -54,6 +55,8 @@ def main() -> None:
                             for line in data.splitlines(keepends=True)
                             if not line.startswith(b"//# sourceMapping")
                         )
+                    if target.endswith(".gz"):
+                        data = gzip.compress(data, mtime=0)
                     (ROOT / target).write_bytes(data)
         print(f"{package} {version}")
 
