@@ -279,9 +279,9 @@ def draw(ablation: Ablation, path: Path) -> None:
                 axes.axhline(above + 0.5, color="#d0d0d0", linewidth=0.8)
     left.set_yticks(rows, [line.cell for line in lines])
     left.invert_yaxis()
-    left.set_xlabel(f"UA, %: mean ± sd over seeds and folds ({ablation.num_seeds} seeds)")
+    left.set_xlabel(f"UA, %\nmean ± sd over seeds and folds ({ablation.num_seeds} seeds)")
     right.axvline(0, color="#808080", linewidth=0.8, linestyle=":")
-    right.set_xlabel(f"difference to '{ablation.reference}', points of pooled UA, 95 % interval")
+    right.set_xlabel(f"difference to '{ablation.reference}'\npoints of pooled UA, 95 % interval")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color="#eeeeee")
