@@ -33,7 +33,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, workers
     options: dict[str, Any] = {
         "host": host, "port": port, "log_config": None, "access_log": False, "server_header": False,
         "ws_max_size": MOST_MESSAGE_BYTES, "ws_per_message_deflate": False,
-        "timeout_graceful_shutdown": int(settings.grace_s) or None, "timeout_keep_alive": 15,
+        "timeout_graceful_shutdown": int(settings.grace_s) or None, "timeout_keep_alive": 15, "timeout_worker_healthcheck": 60,
     }  # fmt: skip
     to_stderr()
     tell(
