@@ -28,7 +28,9 @@ def export_web(model: str | Path, out: Path) -> int:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "model.json").is_file())):
         raise ConfigError(f"'{out}' holds other files: name a new folder, or an empty one")
     shutil.copytree(_OWN, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.gz"))
-    for packed in _OWN.rglob("*.gz"):  # the run time is four times smaller so, and few installs ever write a page
+    for packed in _OWN.rglob(
+        "*.gz"
+    ):  # the run time is four times smaller so, and few installs ever write a page
         (out / packed.relative_to(_OWN)).with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
     for name in _FROM_SHARED:
         shutil.copyfile(_SHARED / name, out / name)

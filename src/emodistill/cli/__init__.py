@@ -1,0 +1,30 @@
+"""The command line: one verb per function, thin. Heavy imports happen inside the verb that needs them."""
+
+import sys
+from io import TextIOWrapper
+
+from emodistill.cli import recognise  # verbs are shown in the order in which they are imported
+
+# isort: split
+from emodistill.cli import corpora, training
+
+# isort: split
+from emodistill.cli import evidence
+from emodistill.cli.options import app
+from emodistill.console import UNENCODABLE, console
+from emodistill.errors import EmodistillError
+
+__all__ = ["app", "console", "corpora", "evidence", "main", "recognise", "training"]
+
+
+def main() -> None:
+    """The entry point: what a user can mend is one message on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=UNENCODABLE)
+    try:
+        app()
+    except (EmodistillError, OSError) as error:
+        text = " ".join(str(error).split()) if isinstance(error, OSError) else str(error)
+        console.print(f"error: {text}", style="bold red", markup=False)
+        sys.exit(2)

@@ -1,0 +1,5 @@
+"""python -m emodistill.cli"""
+
+from emodistill.cli import main
+
+main()

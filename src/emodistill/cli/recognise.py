@@ -1,0 +1,256 @@
+"""Verbs that listen: predict, timeline, listen, serve."""
+
+import sys
+from dataclasses import replace
+from enum import StrEnum
+from os import cpu_count
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emodistill.cli.options import (
+    Coverage,
+    Emotions,
+    Jobs,
+    MinConfidence,
+    Model,
+    Threads,
+    app,
+    names_in,
+)
+from emodistill.console import console, results, say, tracked
+from emodistill.errors import ConfigError, MissingExtraError
+
+
+class Format(StrEnum):
+    """How predictions are written."""
+
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+class TimelineFormat(StrEnum):
+    """How timelines are written: `table`, or one of `emodistill.writers`."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    srt = "srt"
+    rttm = "rttm"
+    audacity = "audacity"
+    textgrid = "textgrid"
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Audio files or folders (every audio file below, sorted).")
+    ],
+    model: Model = "bundled",
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")
+    ] = Format.table,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write here; a jsonl is resumed, its failed rows tried again."),
+    ] = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+    teachers: Annotated[
+        bool, typer.Option("--teachers", help="Also what each teacher would say (json and jsonl).")
+    ] = False,
+    threads: Threads = None,
+    jobs: Jobs = None,
+) -> None:
+    """One emotion per audio file.
+
+    Exit code 0: all done; 1: some inputs could not be read (their rows say why) or a folder holds no audio,
+    the rest is done; 2: nothing was done.
+
+    Example: emodistill predict call.wav clips/ --format json
+    """
+    from emodistill.recognizer import Recognizer
+    from emodistill.rows import audio_files, rows_there, told, write_rows, written
+
+    if teachers and format not in (Format.json, Format.jsonl):
+        raise ConfigError(
+            f"--teachers is written to json and jsonl alone, not to {format}: add --format json"
+        )
+    files, empty = audio_files(paths)
+    jobs = min(jobs or cpu_count() or 1, max(1, len(files)))
+    recognizer = Recognizer(
+        model,
+        emotions=names_in(emotions),
+        min_confidence=min_confidence,
+        coverage=coverage,
+        threads=threads or (1 if jobs > 1 else None),
+    )
+    resumed = format is Format.jsonl and output is not None
+    done = rows_there(output, set(map(str, files)), recognizer) if output is not None and resumed else set()
+    todo = [file for file in files if str(file) not in done]
+    rows = told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
+    shown = rows if teachers else (replace(row, teachers=None) for row in rows)
+    with written(output, resumed) as stream:
+        failed = write_rows(shown, format, stream, recognizer.emotions)
+    if done:
+        say(f"{len(done)} rows were there already, {len(todo)} added to {output}")
+    raise typer.Exit(1 if failed or empty else 0)
+
+
+@app.command()
+def timeline(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Audio files or folders (every audio file below, sorted).")
+    ],
+    model: Model = "bundled",
+    format: Annotated[
+        TimelineFormat,
+        typer.Option("--format", "-f", help="table, json, csv, srt, rttm, audacity or textgrid."),
+    ] = TimelineFormat.table,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A file, or a folder with one for each recording; that is resumed."
+        ),
+    ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(help="Judge these instead of the speech found: RTTM, or a CSV start_s,end_s[,speaker]."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw: a .png or .svg file, or a folder for one each.")
+    ] = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+    jobs: Jobs = None,
+) -> None:
+    """Emotion over time: segments with start, end, emotion and confidence.
+
+    Exit code 0: all done; 1: some inputs could not be read or a folder holds no audio, the rest is done;
+    2: nothing was done. A segment below the asked-for confidence has no emotion.
+
+    Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
+    """
+    from emodistill import batch
+    from emodistill.recognizer import Recognizer
+    from emodistill.rows import audio_files
+    from emodistill.timeline import read_segments
+
+    files, empty = audio_files(paths)
+    outputs = batch.plan(files, paths, format, output, plot)
+    given = read_segments(segments, len(files)) if segments is not None else None
+    recognizer = Recognizer(
+        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
+    )
+    outputs.claim(recognizer, given)
+    todo = outputs.todo(files)
+    jobs = min(jobs or cpu_count() or 1, max(1, len(todo)))
+    rows = list(tracked(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)))
+    batch.finish(rows, outputs, recognizer.emotions)
+    failed = [row for row in rows if row.error is not None]
+    for row in failed:
+        console.print(f"failed: {row.error}", style="red", markup=False)
+    if len(todo) < len(files):
+        say(f"{len(files) - len(todo)} were there already, {len(todo) - len(failed)} added to {output}")
+    raise typer.Exit(1 if failed or empty else 0)
+
+
+@app.command()
+def listen(
+    source: Annotated[
+        str | None, typer.Argument(help="- for a pipe of raw 16-bit PCM or WAV. Default: the microphone.")
+    ] = None,
+    model: Model = "bundled",
+    rate: Annotated[int, typer.Option(min=1, help="Of a raw pipe, in Hz.")] = 16_000,
+    channels: Annotated[int, typer.Option(min=1, help="Of a raw pipe.")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="Which microphone: part of its name, or its number.")
+    ] = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+) -> None:
+    """Emotion while it is spoken: a display in a terminal, otherwise one line of JSON for each event.
+
+    Ctrl-C, or the end of the pipe, ends it with a summary.
+
+    Example: ffmpeg -i call.mp4 -f s16le -ar 16000 -ac 1 - | emodistill listen - --rate 16000
+    """
+    from emodistill import live
+    from emodistill.recognizer import Recognizer
+
+    if source not in (None, "-"):
+        raise ConfigError(f"bad source '{source}', expected - for a pipe, or nothing for the microphone")
+    if source and sys.stdin.isatty():
+        raise ConfigError("nothing is piped in: put a command and | before it, or leave the - away")
+    recognizer = Recognizer(
+        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
+    )
+    opened = live.pipe(sys.stdin.buffer, rate, channels) if source else live.microphone(device)
+    with opened as sound:
+        summary = live.listen(recognizer, sound, sys.stdout, results())
+    say(summary)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="EMODISTILL_MODEL",
+            help="bundled, the folder of an exported model, or a hub id. Repeatable: the first is the default.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Only this machine reaches 127.0.0.1; all others: 0.0.0.0.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with its own copy of the model.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Recordings judged at a time, in all. Default: one for each CPU core."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="EMODISTILL_TOKEN", help="Want Authorization: Bearer TOKEN of everyone."),
+    ] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may call this server. Repeatable.")
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Requests of one client in a minute; more: 429.")
+    ] = None,
+    max_mb: Annotated[int, typer.Option(min=1, help="Of one request; more: 413.")] = 100,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Of one recording over time; more: 413.")] = 3600,
+    max_requests: Annotated[int, typer.Option(min=1, help="At a time, for each worker; more: 503.")] = 64,
+    max_streams: Annotated[int, typer.Option(min=1, help="At a time, for each worker; more: 503.")] = 64,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds to finish in when told to stop.")] = 30,
+    page: Annotated[bool, typer.Option(help="The web page at /.")] = True,
+) -> None:
+    """Emotions over HTTP and WebSocket, and a web page: http://127.0.0.1:8000/.
+
+    Only this machine can reach it unless --host says otherwise; then give --token, and put TLS before it
+    (docs/serving.md). The log goes to standard error, one line of JSON for each request, without audio.
+
+    Example: emodistill serve --port 8080
+    Then: curl -F files=@call.wav http://127.0.0.1:8080/v1/predict
+    """
+    try:
+        from emodistill.serving.server import serve as run
+        from emodistill.serving.settings import Settings
+    except ImportError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve", "a server") from error
+
+    settings = Settings(
+        models=tuple(model or ("bundled",)), threads=max(1, (threads or cpu_count() or 1) // workers), token=token,
+        cors_origins=tuple(cors or ()), rate_per_minute=rate, max_bytes=1_000_000 * max_mb, max_seconds=max_seconds,
+        max_requests=max_requests, max_streams=max_streams, grace_s=grace, page=page,
+    )  # fmt: skip
+    run(settings, host, port, workers)
