@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+import uvicorn
 from factories_serving import PROBLEM, SPEECH, Running, serving, upload
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -103,21 +105,29 @@ def test_malformed_websocket_frames_hurt_nobody_else(server: Running) -> None:
 
 
 def test_a_slow_client_is_told_so() -> None:
-    from fastapi.testclient import TestClient  # the limit is no option of the command line
-
-    from emodistill.serving.app import create_app
+    from emodistill.serving.app import create_app  # the limit is no option of the command line
     from emodistill.serving.settings import Settings
 
-    def chunks() -> Iterator[bytes]:
-        yield PART
-        time.sleep(1.0)
-        yield bytes(10)
-
-    with TestClient(create_app(Settings(threads=1, idle_s=0.3))) as client:
-        headers = {"content-type": "multipart/form-data; boundary=x"}
-        said = client.post("/v1/predict", content=chunks(), headers=headers)
-    assert said.status_code == 408
-    assert said.headers["content-type"] == PROBLEM
+    app = create_app(Settings(threads=1, idle_s=0.5))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(
+                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+                b"Content-Length: 100000\r\n\r\n" + PART
+            )  # and then nothing
+            said = b"".join(iter(lambda: client.recv(65536), b""))
+    finally:
+        server.should_exit = True
+        thread.join()
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert PROBLEM.encode() in said
+    assert b"no byte for 0.5 s" in said
 
 
 def listen(stream: Any, events: list[str]) -> None:
