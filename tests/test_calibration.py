@@ -211,7 +211,8 @@ def test_the_temperature_comes_from_dev_alone() -> None:
     assert (figures["utterances"], figures["test_utterances"]) == (500, 500)
     assert fields["coverage"] == coverage_curve(with_temperature(dev, fields["temperature"]))
     assert fields["calibration_note"] == "Fitted on the 500 dev utterances of 5 speakers."
-    assert "weights before they were trained again" in card_fields(dev, refitted=True)["calibration_note"]
+    assert "weights before they were trained again" in card_fields(dev, refit=True)["calibration_note"]
+    assert "by a classifier that was fitted on" in card_fields(dev, refit="classifier")["calibration_note"]
     assert not any(name.startswith("test") for name in card_fields(dev)["calibration"])
 
 
@@ -221,7 +222,7 @@ def test_an_export_is_calibrated_on_the_dev_predictions_of_its_fold(exported: Pa
         read_predictions(run / f"fold-{card.fold}" / name)
         for name in ("predictions-dev.csv", "predictions.csv")
     )
-    expected = card_fields(dev, test, refitted=True)
+    expected = card_fields(dev, test, refit=True)
     assert card.temperature == pytest.approx(expected["temperature"])
     assert card.calibration == pytest.approx(expected["calibration"])
     assert card.calibration_note == expected["calibration_note"]

@@ -450,7 +450,7 @@ def test_the_verb_in_a_folder_goes_on_where_it_was(emodistill: Call, calls: Path
     assert made == [".made_with.json", "a.csv", "below/c.csv", "d.csv", "failures.csv"]
     code, _, err = emodistill(*args, "--min-confidence", 0.5)
     assert code == 2
-    assert "holds timelines made with another min_confidence: name another output" in err
+    assert "was begun with another min_confidence: name another output" in err
     assert (tmp_path / "pictures/below/c.png").read_bytes().startswith(b"\x89PNG")
     whole = (out / "a.csv").read_bytes()
     (row,) = csv.DictReader((out / "failures.csv").read_text().splitlines())
