@@ -185,10 +185,10 @@ MEASURES: dict[str, Callable[[Predictions], float]] = {
 }
 
 
-# After a refit dev is no longer held out: by whom it was judged, by `protocol.refit`.
+# After a refit dev is no longer held out: who judged it, by `protocol.refit`.
 JUDGED_BY: Mapping[bool | str, str] = {
-    True: "as judged by the weights before they were trained again on train and dev together",
-    "classifier": "each speaker as judged by a classifier that was fitted on train and the others of dev",
+    True: "the weights before they were trained again on train and dev together",
+    "classifier": "a classifier that was fitted, for each speaker, on train and the other dev speakers",
 }
 
 
@@ -213,9 +213,7 @@ def card_fields(
         figures["test_utterances"] = float(len(test))
     note = f"Fitted on the {len(dev)} dev utterances of {len(set(dev.speakers))} speakers."
     if refit:
-        note += (
-            f" These are dev's, {JUDGED_BY[refit]}: temperature and curve belong to a slightly weaker model."
-        )
+        note += f" The model has since learned from dev as well; there it was judged by {JUDGED_BY[refit]}."
     return {
         "temperature": temperature,
         "calibration": figures,

@@ -245,7 +245,7 @@ def _scaled(run: Run, student: Predictions, notes: list[str]) -> tuple[Predictio
     dev = run.table(split="dev").by_fold()
     temperatures = {fold: fit_temperature(table) for fold, table in dev.items()}
     if run.trained is not None and run.trained.protocol.refit:
-        notes.append(f"Temperatures are of dev, {JUDGED_BY[run.trained.protocol.refit]}.")
+        notes.append(f"Temperatures are of dev, judged by {JUDGED_BY[run.trained.protocol.refit]}.")
     parts = [with_temperature(table, temperatures[fold]) for fold, table in student.by_fold().items()]
     return join(parts), temperatures
 
