@@ -212,7 +212,10 @@ def test_the_temperature_comes_from_dev_alone() -> None:
     assert fields["coverage"] == coverage_curve(with_temperature(dev, fields["temperature"]))
     assert fields["calibration_note"] == "Fitted on the 500 dev utterances of 5 speakers."
     assert "weights before they were trained again" in card_fields(dev, refit=True)["calibration_note"]
-    assert "by a classifier that was fitted, for each speaker" in card_fields(dev, refit="classifier")["calibration_note"]
+    assert (
+        "by a classifier that was fitted, for each speaker"
+        in card_fields(dev, refit="classifier")["calibration_note"]
+    )
     assert not any(name.startswith("test") for name in card_fields(dev)["calibration"])
 
 
