@@ -21,7 +21,8 @@ from emodistill.audio import SHORTEST_SAMPLES, load, outlasts, trim_silence
 from emodistill.card import Card, CoveragePoint, file_sha256, read_card, write_card
 from emodistill.demo import CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
-from emodistill.recognizer import BUNDLED, SHORTEST_S, WINDOW_S, Recognizer, tempered
+from emodistill.recognizer import BUNDLED, SHORTEST_S, Recognizer, tempered
+from emodistill.recording import WINDOW_S
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +208,7 @@ def test_a_recording_that_is_too_long_to_be_held_gets_the_same_answer(
     soundfile.write(path, np.concatenate(parts).astype(np.float32), make.RATE, subtype="FLOAT")
     with path.open("rb") as file:
         found = [recognizer.predict(source) for source in (path, path.read_bytes(), file)]
-    monkeypatch.setattr("emodistill.recognizer.HELD_S", 1e9)
+    monkeypatch.setattr("emodistill.recording.HELD_S", 1e9)
     held = recognizer.predict(path)
     assert held.emotion is not None
     for said in found:

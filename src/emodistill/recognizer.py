@@ -12,10 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from io import TextIOBase
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,26 +23,19 @@ from emodistill.audio import (
     SAMPLE_RATE,
     SHORTEST_SAMPLES,
     Waveform,
-    blocks,
-    from_samples,
-    load,
-    outlasts,
     trim_silence,
 )
 from emodistill.card import BUNDLED, METADATA, Card, read_card
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
+from emodistill.recording import SILENCE_PEAK, AudioSource, Recording
 
 if TYPE_CHECKING:
     from emodistill.vad import SpeechDetector
 
 SHORTEST_S = 0.1  # below this there is nothing to judge
-SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
-HELD_S = 120.0  # a longer recording is read again instead of being held in memory
-WINDOW_S = 20.0  # longer audio is judged window by window
 SPEECH_MARGIN_S = 0.2  # kept on both sides of the speech: a breath, a last consonant
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
-AudioSource = str | Path | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any]
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -148,7 +139,7 @@ class Recognizer:
         held in memory. Raises `AudioError` for audio that cannot be read.
         """
         name = _name(source)
-        recording = _Recording(source, rate_hz)
+        recording = Recording(source, rate_hz)
         if recording.num_samples < SHORTEST_S * SAMPLE_RATE:
             return Prediction(name, abstained=True, reason="too_short")
         if recording.peak < SILENCE_PEAK:
@@ -207,7 +198,7 @@ class Recognizer:
 
         Nothing is refused here, and speech is not looked for: silence has probabilities too.
         """
-        recording = _Recording(waveform, SAMPLE_RATE)
+        recording = Recording(waveform, SAMPLE_RATE)
         return self._judge(recording.windows((0, recording.num_samples)))["student"]
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
@@ -231,7 +222,7 @@ class Recognizer:
 
         return SpeechDetector()
 
-    def _speech(self, recording: "_Recording") -> Iterator[Waveform] | None:
+    def _speech(self, recording: Recording) -> Iterator[Waveform] | None:
         """The windows of a recording that hold speech, what surrounds it cut off; None without any."""
         from emodistill.vad import NO_SPEECH, spans
 
@@ -347,112 +338,6 @@ def _session(
             f"'{path}' is another model: expected waveform in and probabilities out, got {inputs} and {outputs}"
         )
     return session
-
-
-def _decoded(source: AudioSource, rate_hz: int) -> Waveform:
-    """The waveform (samples,) of any source."""
-    if isinstance(source, np.ndarray):
-        return from_samples(source, rate_hz)
-    if isinstance(source, (str, Path, bytes)):
-        return load(source)
-    if isinstance(source, (bytearray, memoryview)):
-        return load(bytes(source))
-    if isinstance(source, TextIOBase) or not hasattr(source, "read"):
-        raise AudioError(
-            "expected a path, bytes, a file opened in binary mode or a NumPy array, got "
-            f"{type(source).__module__}.{type(source).__qualname__}"
-        )
-    if getattr(source, "closed", False):
-        raise AudioError("expected an open file, got a closed one")
-    seekable = hasattr(source, "seekable") and source.seekable()
-    return load(source if seekable else source.read())  # a pipe has no end to look for its header at
-
-
-class _Recording:
-    """The waveform of a source without its DC offset, from the beginning as often as it is asked for.
-
-    Neither what is silent, nor where speech ends, nor the peak may depend on an offset. Raises `AudioError`
-    where it can't be read.
-    """
-
-    def __init__(self, source: AudioSource, rate_hz: int) -> None:
-        self._long = None if isinstance(source, np.ndarray) else _long(source)
-        self._held = _decoded(source, rate_hz) if self._long is None else None
-        total, low, high, self.num_samples = 0.0, np.inf, -np.inf, 0
-        for piece in self._raw():
-            total += float(piece.sum(dtype=np.float64))
-            low, high = min(low, piece.min(initial=low)), max(high, piece.max(initial=high))
-            self.num_samples += len(piece)
-        self._mean = total / self.num_samples
-        self.peak = max(high - self._mean, self._mean - low)
-
-    def pieces(self) -> Iterator[Waveform]:
-        """Its pieces (samples,) in order."""
-        for piece in self._raw():
-            yield np.asarray(piece - self._mean, dtype=np.float32)
-
-    def windows(
-        self, span: tuple[int, int], speech: Sequence[tuple[int, int]] | None = None
-    ) -> Iterator[Waveform]:
-        """A span of samples in equal windows of at most 20 s, without silent ones; at least one.
-
-        `speech`, spans of samples, leaves out windows that hold none of it.
-        """
-        num_windows = max(1, -(-(span[1] - span[0]) // round(WINDOW_S * SAMPLE_RATE)))
-        edges = np.linspace(*span, num_windows + 1).round().astype(int).tolist()
-        first: Waveform | None = None
-        loud = False
-        for window, (start, end) in zip(self._cut(edges), pairwise(edges), strict=True):
-            first = window if first is None else first
-            heard = speech is None or any(a < end and b > start for a, b in speech)
-            if heard and np.abs(window).max(initial=0.0) >= SILENCE_PEAK:
-                loud = True
-                yield window
-        if not loud and first is not None:
-            yield first
-
-    def _cut(self, edges: Sequence[int]) -> Iterator[Waveform]:
-        """The stretches between neighbouring edges."""
-        bounds = iter(pairwise(edges))
-        start, end = next(bounds)
-        kept: Waveform = np.zeros(0, dtype=np.float32)
-        begin = 0  # sample at which `kept` begins
-        for piece in self.pieces():
-            kept = np.concatenate([kept, piece])
-            while begin + len(kept) >= end:
-                yield kept[start - begin : end - begin]
-                if (following := next(bounds, None)) is None:
-                    return
-                start, end = following
-            if begin + len(kept) > start:
-                kept, begin = kept[max(0, start - begin) :], max(start, begin)
-            else:
-                kept, begin = kept[len(kept) :], begin + len(kept)
-
-    def _raw(self) -> Iterable[Waveform]:
-        if self._held is not None:
-            return [self._held]
-        assert self._long is not None
-        if not isinstance(self._long, (str, Path, bytes)):
-            self._long.seek(0)
-        return blocks(self._long)
-
-
-def _long(source: Any) -> str | Path | bytes | BinaryIO | None:
-    """The source of a recording that is too long to be held and can be read again; None for any other."""
-    again = isinstance(source, (str, Path, bytes)) or (
-        hasattr(source, "read")
-        and not isinstance(source, TextIOBase)
-        and not getattr(source, "closed", False)
-        and hasattr(source, "seekable")
-        and source.seekable()
-    )
-    if not again or (isinstance(source, (str, Path)) and not Path(source).is_file()):
-        return None
-    long = outlasts(source, HELD_S)
-    if not isinstance(source, (str, Path, bytes)):
-        source.seek(0)
-    return source if long else None
 
 
 def _name(source: AudioSource) -> str:

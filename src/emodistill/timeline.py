@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from emodistill.audio import SAMPLE_RATE, Waveform, blocks
 from emodistill.errors import AudioError, ConfigError
-from emodistill.recognizer import SHORTEST_S, SILENCE_PEAK, Recognizer
+from emodistill.recognizer import SHORTEST_S, Recognizer
+from emodistill.recording import SILENCE_PEAK
 from emodistill.segments import HOP_S, WINDOW_S, Judge, Segment, Values, Windows, WindowUpdate
 from emodistill.streaming import Detector, Event, StreamingRecognizer
 from emodistill.vad import SpeechDetector
