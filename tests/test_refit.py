@@ -1,5 +1,7 @@
 """A classifier that is fitted again: a minimum, held to what it was, and honest about speakers it has heard."""
 
+import json
+import shutil
 from pathlib import Path
 
 import factories as make
@@ -90,3 +92,11 @@ def test_a_fold_whose_classifier_is_fitted_again(manifest: Path, tmp_path: Path)
     (folder / "predictions-dev.csv").unlink()
     crossval(recipe, tmp_path / "run", limit=1)
     assert {path.name: path.read_bytes() for path in folder.glob("predictions*.csv")} == written
+
+    about = folder / "select/student/model.json"  # a student that began from another model has heard more
+    info = json.loads(about.read_text())
+    about.write_text(json.dumps({**info, "training_ids": [*info["training_ids"], "elsewhere/1"]}))
+    shutil.rmtree(folder / "refit")
+    (folder / "predictions.csv").unlink()
+    crossval(recipe, tmp_path / "run", limit=1)
+    assert "elsewhere/1" in load_checkpoint(folder / "refit/student").training_ids

@@ -352,7 +352,11 @@ class FoldRun:
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._write(known[num_train:], said, folder.parent / "predictions-dev.csv")
             student.classifier = fit_classifier(student.classifier, rows, pull)
-            save_checkpoint(folder, student, self.labels, tuple(sorted(item.id for item in known)))
+            before = load_checkpoint(
+                self.folder / "select" / "student"
+            ).training_ids  # and what it began from
+            ids = tuple(sorted({*before, *(utterance.id for utterance in known)}))
+            save_checkpoint(folder, student, self.labels, ids)
         shutil.copyfile(folder.parent / "predictions-dev.csv", self.folder / "predictions-dev.csv")
         say(f"fold {self.fold.name} · refit · student: classifier")
         return load_checkpoint(folder).model
