@@ -16,6 +16,7 @@ from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher
 from emodistill.training import fit as fit_module
 from emodistill.training.data import CLEAN, UtteranceDataset
 from emodistill.training.fit import FitResult, Learner, fit, infer
+from emodistill.training.optimizer import MuonAdamW, build_optimizer
 
 RUNTIME = RuntimeConfig(accelerator="cpu", devices=1, threads=1)
 CLASSES = 3
@@ -242,6 +243,30 @@ def test_learning_rates_by_part(tmp_path: Path) -> None:
     assert factor(10**6) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_muon_moves_the_matrices_of_linear_layers_and_adamw_the_rest() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 8, 5), nn.Linear(8, 16), nn.LayerNorm(16), nn.Embedding(5, 16))
+    before = [value.detach().clone() for value in model.parameters()]
+    made = build_optimizer(model, OptimConfig(optimizer="muon", lr=1e-2, weight_decay=0.0))
+    assert isinstance(made, MuonAdamW)
+    assert [v.shape for group in made.muon.param_groups for v in group["params"]] == [(16, 8)]
+    for value in model.parameters():
+        value.grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel()))
+    made.step()
+    moved = [after.detach() - was for was, after in zip(before, model.parameters(), strict=True)]
+    assert all(
+        torch.allclose(step.abs(), torch.tensor(1e-2), rtol=1e-3) for i, step in enumerate(moved) if i != 2
+    )
+    step = moved[2]  # orthogonal: all singular values are nearly equal, and its RMS is of AdamW's size
+    values = torch.linalg.svdvals(step)
+    assert values.max() / values.min() < 2
+    assert step.square().mean().sqrt() == pytest.approx(0.2e-2, rel=0.3)
+
+
+def test_muon_without_a_linear_layer_is_adamw() -> None:
+    made = build_optimizer(nn.Conv1d(3, 8, 5), OptimConfig(optimizer="muon"))
+    assert isinstance(made, torch.optim.AdamW)
+
+
 # --- determinism and resuming --------------------------------------------------------------------
 
 
@@ -260,6 +285,7 @@ OPTIMS = {
     "last": {"select": "last"},
     "ema": {"ema": 0.9},
     "accumulate": {"accumulate": 2},
+    "muon": {"optimizer": "muon"},
 }
 
 

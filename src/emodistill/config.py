@@ -107,8 +107,11 @@ class AugmentConfig(Section):
 
 
 class OptimConfig(Section):
-    """One training: AdamW with warm-up and cosine decay."""
+    """One training, with warm-up and cosine decay."""
 
+    optimizer: Literal["adamw", "muon"] = (
+        "adamw"  # muon: for the matrices of linear layers, AdamW for the rest
+    )
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(32, ge=1)  # over all devices
     lr: float = Field(1e-3, gt=0)

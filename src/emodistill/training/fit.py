@@ -27,6 +27,7 @@ from emodistill.distillation import distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
+from emodistill.training.optimizer import build_optimizer
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -189,15 +190,7 @@ class Learner(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optim = self.optim
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, value in self.model.named_parameters():
-            if value.requires_grad:
-                pretrained = "backbone." in name or name.startswith("encoder.")
-                lr = optim.backbone_lr if pretrained and optim.backbone_lr is not None else optim.lr
-                groups.setdefault((lr, optim.weight_decay if value.ndim > 1 else 0.0), []).append(value)
-        optimizer = torch.optim.AdamW(
-            [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
-        )
+        optimizer = build_optimizer(self.model, optim)
         steps = optim.epochs * -(-len(self.train_batches(0)) // optim.accumulate)
         warmup = optim.warmup * steps
 
