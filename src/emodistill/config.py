@@ -109,9 +109,7 @@ class AugmentConfig(Section):
 class OptimConfig(Section):
     """One training, with warm-up and cosine decay."""
 
-    optimizer: Literal["adamw", "muon"] = (
-        "adamw"  # muon: for the matrices of linear layers, AdamW for the rest
-    )
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: AdamW but for the matrices of linear layers
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(32, ge=1)  # over all devices
     lr: float = Field(1e-3, gt=0)
