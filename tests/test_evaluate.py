@@ -30,6 +30,7 @@ from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.scores import full_scores
 from emodistill.labels import LabelSet
+from emodistill.models.checkpoint import load_checkpoint
 from emodistill.recognizer import Recognizer
 
 
@@ -41,7 +42,7 @@ class Parrot:
     def __init__(
         self, names: Sequence[str], answers: dict[str, Sequence[float]], heard: Sequence[str] = ()
     ) -> None:
-        self.names, self.answers, self.training_ids = tuple(names), answers, frozenset(heard)
+        self.names, self.answers, self.known_ids = tuple(names), answers, frozenset(heard)
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], np.ndarray]:
         rows = [row for row, item in enumerate(utterances) if item.id in self.answers]
@@ -195,9 +196,17 @@ def test_a_checkpoint_says_what_it_said_in_its_run(run: Path, tmp_path: Path) ->
         assert rows == list(range(len(table)))
         np.testing.assert_allclose(said, table.probabilities, atol=1e-5)
     lone, _ = open_judge(str(run))
-    assert lone.training_ids == frozenset(
+    assert lone.known_ids == frozenset(
         read_run(run).protocol.fold(fold).train + read_run(run).protocol.fold(fold).dev
     )
+
+
+def test_dev_speakers_count_as_heard_by_what_was_chosen_by_them(run: Path) -> None:
+    fold = read_run(run).protocol.folds[0]
+    found = load_checkpoint(run / f"fold-{fold.name}/select/student")
+    assert set(found.training_ids) == set(fold.train)
+    judge, _ = open_judge(str(run / f"fold-{fold.name}/select/student"))
+    assert judge.known_ids == {*fold.train, *fold.dev}
 
 
 def test_a_checkpoint_hears_recordings_as_its_run_prepared_them(run: Path, tmp_path: Path) -> None:
@@ -212,7 +221,7 @@ def test_a_checkpoint_hears_recordings_as_its_run_prepared_them(run: Path, tmp_p
 def test_an_exported_model_is_asked_through_the_recogniser(exported: Path, tmp_path: Path) -> None:
     manifest = others(tmp_path)
     judge, _ = open_judge(str(exported))
-    assert judge.training_ids, "the exported file lists what it learned from"
+    assert judge.known_ids, "the exported file lists what it learned from"
     items = read_manifest(manifest).utterances
     rows, said = judge(items)
     recognizer = Recognizer(exported)
@@ -232,7 +241,7 @@ def test_an_exported_model_is_refused_on_its_own_training_data(
     result = CliRunner().invoke(app, [*arguments, "--heard", "leave-out", "-f", "json"])
     assert result.exit_code == 0, result.output
     held_out = set(read_predictions(tmp_path / "out/predictions.csv").speakers)
-    trained = {name.split("_")[0] for name in open_judge(str(exported))[0].training_ids}
+    trained = {name.split("_")[0] for name in open_judge(str(exported))[0].known_ids}
     assert held_out
     assert not held_out & trained
     data = json.loads(result.stdout)

@@ -6,9 +6,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -81,6 +81,11 @@ class Card(_Frozen):
     def languages(self) -> tuple[str, ...]:
         """The languages of its corpora, each once."""
         return tuple(dict.fromkeys(source.language for source in self.data if source.language))
+
+
+def known_ids(described: Mapping[str, Any]) -> frozenset[str]:
+    """Every utterance that a model learned from, or was chosen by, as its description (`METADATA`) says."""
+    return frozenset(described.get("training_ids", ())) | frozenset(described.get("dev_ids", ()))
 
 
 def read_card(folder: Path) -> Card:

@@ -41,7 +41,7 @@ class Judge(Interface):
 
     kind: str
     names: tuple[str, ...]  # what it calls the emotions
-    training_ids: frozenset[str]  # every utterance that it is known to have learned from
+    known_ids: frozenset[str]  # every utterance that it learned from, or was chosen by, as far as it says
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         """Rows of the utterances that it could judge, and its probabilities for these, (rows, names)."""
@@ -78,7 +78,7 @@ def evaluate(
             ours already need none. Several names may mean one emotion: their probabilities add up.
         emotions: those that are scored; needed where model and corpus know different ones. Utterances of others
             are left out, and so are the model's probabilities of others.
-        heard: what becomes of utterances that the model learned from, and of their speakers' others.
+        heard: what becomes of utterances that the model learned from or was chosen by, and of their speakers' others.
 
     Raises `ConfigError` where labels do not fit and `LeakError` where the model has heard the corpus.
     """
@@ -90,7 +90,7 @@ def evaluate(
     kept = [item for item in corpus if item.emotion in scored.names]
     if len(kept) < len(corpus):
         left_out["of other emotions"] = len(corpus) - len(kept)
-    known = heard_before(kept, judge.training_ids, corpus.name)
+    known = heard_before(kept, judge.known_ids, corpus.name)
     if known.any():
         _tell(known, kept, judge, heard)
         if heard == "leave-out":
@@ -153,9 +153,9 @@ def scored_emotions(
 
 
 def heard_before(
-    utterances: Sequence[Utterance], training_ids: frozenset[str], corpus: str
+    utterances: Sequence[Utterance], known_ids: frozenset[str], corpus: str
 ) -> npt.NDArray[np.bool_]:
-    """Which utterances a model has learned from, or has heard the speaker of, (utterances,).
+    """Which utterances a model knows, or knows the speaker of, (utterances,).
 
     An utterance is known by its id, with or without its corpus's name before it, as pooled corpora have it.
     """
@@ -166,7 +166,7 @@ def heard_before(
             yield f"{name}/{item.id}"
             yield item.id.removeprefix(f"{name}/")
 
-    met = np.array([any(name in training_ids for name in names(item)) for item in utterances], dtype=bool)
+    met = np.array([any(name in known_ids for name in names(item)) for item in utterances], dtype=bool)
     speakers = {item.speaker for item, seen in zip(utterances, met, strict=True) if seen}
     return np.array([item.speaker in speakers for item in utterances], dtype=bool)
 
@@ -175,8 +175,8 @@ def _tell(known: npt.NDArray[np.bool_], kept: Sequence[Utterance], judge: Judge,
     first = kept[int(np.argmax(known))]
     speakers = {item.speaker for item, met in zip(kept, known, strict=True) if met}
     what = (
-        f"the {judge.kind} has learned from this corpus: {int(known.sum())} of {len(kept)} utterances are of "
-        f"{len(speakers)} speakers that it heard in training, first '{first.id}' (speaker '{first.speaker}')"
+        f"the {judge.kind} has learned from this corpus, or was chosen by it: {int(known.sum())} of {len(kept)} "
+        f"utterances are of {len(speakers)} speakers that it heard then, first '{first.id}' (speaker '{first.speaker}')"
     )
     if heard == "refuse":
         raise LeakError(
@@ -313,7 +313,7 @@ class ExportedJudge:
 
         self.recognizer = Recognizer(folder, threads=1)
         self.names = self.recognizer.emotions
-        self.training_ids = self.recognizer.training_ids
+        self.known_ids = self.recognizer.known_ids
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         rows, values, silent = [], [], 0
@@ -347,7 +347,7 @@ class CheckpointJudge:
 
         self.found = load_checkpoint(folder)
         self.names = self.found.labels.names
-        self.training_ids = frozenset(self.found.training_ids)
+        self.known_ids = self.found.known_ids
         self.audio = AudioConfig()
         for parent in folder.resolve().parents[:3]:  # fold-1/refit/student in its run folder
             if (parent / "recipe.toml").is_file():
@@ -364,7 +364,7 @@ class TransformersJudge:
     """An audio classifier of Hugging Face's transformers, one utterance at a time: padding changes no answer."""
 
     kind = "Hugging Face model"
-    training_ids: frozenset[str] = frozenset()  # it does not say
+    known_ids: frozenset[str] = frozenset()  # it does not say
 
     def __init__(self, where: str) -> None:
         try:

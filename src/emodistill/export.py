@@ -214,7 +214,11 @@ def export_checkpoint(
         (out / name).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
         whole = Path(partial) / "fp32.onnx"
-        write_onnx(exported, whole, describe(found.model, found.labels, found.training_ids))
+        write_onnx(
+            exported,
+            whole,
+            describe(found.model, found.labels, found.training_ids, found.info.get("dev_ids", ())),
+        )
         waveforms = gate_waveforms(corpus, {utterance.id for utterance in check}, audio.max_s)
         parity = check_parity(exported, whole, waveforms)
         exact = {name for name, _ in exported.named_buffers()}  # the front-end's, not learned

@@ -25,7 +25,7 @@ from emodistill.audio import (
     Waveform,
     trim_silence,
 )
-from emodistill.card import BUNDLED, METADATA, Card, read_card
+from emodistill.card import BUNDLED, METADATA, Card, known_ids, read_card
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 from emodistill.recording import SILENCE_PEAK, AudioSource, Recording
 
@@ -211,10 +211,10 @@ class Recognizer:
         return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
 
     @cached_property
-    def training_ids(self) -> frozenset[str]:
-        """Every utterance that the model learned from, as its file says; empty where it does not."""
+    def known_ids(self) -> frozenset[str]:
+        """Every utterance that the model learned from or was chosen by, as its file says; empty where it does not."""
         described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        return frozenset(json.loads(described).get("training_ids", ())) if described else frozenset()
+        return known_ids(json.loads(described)) if described else frozenset()
 
     @cached_property
     def _detector(self) -> "SpeechDetector":

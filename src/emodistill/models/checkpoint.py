@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emodistill.card import BUNDLED, METADATA
+from emodistill.card import BUNDLED, METADATA, known_ids
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
 from emodistill.labels import LabelSet
@@ -39,16 +39,26 @@ class Checkpoint:
     training_ids: tuple[str, ...]  # every utterance whose label the model has seen
     info: dict[str, Any]
 
+    @property
+    def known_ids(self) -> frozenset[str]:
+        """Every utterance that the model learned from, or was chosen by."""
+        return known_ids(self.info)
 
-def save_checkpoint(folder: Path, model: nn.Module, labels: LabelSet, training_ids: tuple[str, ...]) -> None:
-    """Write a teacher or a student; the folder appears complete or `model.json` is missing."""
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, labels: LabelSet, training_ids: Sequence[str], dev_ids: Sequence[str] = ()
+) -> None:
+    """Write a teacher or a student; the folder appears complete or `model.json` is missing.
+
+    `training_ids` are all that it has learned from, `dev_ids` those that its epoch or settings were chosen by.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.json").unlink(missing_ok=True)
     weights = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors")
-    info = describe(model, labels, training_ids)
+    info = describe(model, labels, training_ids, dev_ids)
     if isinstance(model, LinguisticTeacher):
         model.tokenizer.save_pretrained(folder)
     partial = folder / "model.partial"
@@ -81,7 +91,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(model.eval(), labels, tuple(info["training_ids"]), info)
 
 
-def describe(model: nn.Module, labels: LabelSet, training_ids: Sequence[str]) -> dict[str, Any]:
+def describe(
+    model: nn.Module, labels: LabelSet, training_ids: Sequence[str], dev_ids: Sequence[str] = ()
+) -> dict[str, Any]:
     """All that must be known of a model but its weights, as plain data."""
     return {
         "format": FORMAT,
@@ -89,6 +101,7 @@ def describe(model: nn.Module, labels: LabelSet, training_ids: Sequence[str]) ->
         "versions": {name: version(name) for name in ("emodistill", "torch", "transformers")},
         **_architecture(model),
         "training_ids": list(training_ids),
+        "dev_ids": list(dev_ids),
     }
 
 

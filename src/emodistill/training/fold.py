@@ -207,7 +207,7 @@ class FoldRun:
             stop_after=phase.stops.get(stage.name),
         )
         ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
-        save_checkpoint(folder, model, self.labels, ids)
+        save_checkpoint(folder, model, self.labels, ids, [utterance.id for utterance in dev])
         (folder / "best.safetensors").unlink()
 
     def _key(self, stage: Stage, phase: Phase, **more: Any) -> str:
