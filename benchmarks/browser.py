@@ -5,7 +5,8 @@
 CORPORA holds the folders of the recipe `bundled`; files are drawn evenly from the test speakers of its corpora. Some are
 taken as they are, a share --encoded of them as mp3, m4a, ogg (Vorbis), opus, webm or wav at a rate and with channels that
 are usual there. Headless Chromium opens what `emodistill export --web` writes, decodes each file by its own decoder and
-judges it; Python judges the same file through `Recognizer`. Needs Chromium, playwright and [media].
+judges it; Python judges the same file through `Recognizer`. Beside it: what the page would say if it left resampling to the
+browser. Needs Chromium, playwright and [media].
 """
 
 import argparse
@@ -19,6 +20,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import av
 import numpy as np
@@ -48,8 +50,10 @@ async (address) => {
   const { Recognizer } = await import('./page/recognizer.js');
   const { decode } = await import('./page/decode.js');
   globalThis.held ??= await Recognizer.load();
-  const samples = await decode(await (await fetch(address)).blob());
-  return { ...await held.predict(samples), length: samples.length };
+  const file = await (await fetch(address)).blob();
+  const buffer = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(await file.arrayBuffer());
+  const { emotion: plain } = await held.predict(buffer.getChannelData(0));
+  return { ...await held.predict(await decode(file)), plain };
 }
 """
 
@@ -70,7 +74,7 @@ def main() -> None:
         export_web(given.model, site)
         (site / "files").mkdir()
         files = [
-            encoded(utterance, site / "files" / f"{number:03d}", suffix)
+            encoded(utterance, site / "files", number, suffix)
             for number, (utterance, suffix) in enumerate(
                 drawn(given.corpora, given.files, given.encoded, given.seed)
             )
@@ -100,14 +104,14 @@ def drawn(data: Path, num: int, share: float, seed: int) -> list[tuple[Utterance
     return [(one, suffixes[at] if at in anew else None) for at, one in enumerate(chosen)]
 
 
-def encoded(utterance: Utterance, stem: Path, suffix: str | None) -> Path:
-    """A copy of a recording, in another container if that is asked for."""
+def encoded(utterance: Utterance, folder: Path, number: int, suffix: str | None) -> Path:
+    """A copy of a recording, in another container if that is asked for; its name says of which kind it is."""
     assert utterance.path is not None
     if suffix is None:
-        return Path(shutil.copyfile(utterance.path, stem.with_suffix(utterance.path.suffix)))
+        return Path(shutil.copyfile(utterance.path, folder / f"{number:03d} as it is{utterance.path.suffix}"))
     rate, channels, how = ENCODINGS[suffix]
     sound = soxr.resample(load(utterance.path), SAMPLE_RATE, rate).astype(np.float32)
-    path = stem.with_suffix(suffix)
+    path = folder / f"{number:03d} anew{suffix}"
     if isinstance(how, dict):
         soundfile.write(path, np.tile(sound[:, None], channels), rate, **how)
         return path
@@ -145,26 +149,31 @@ def judged(site: Path, files: list[Path]) -> Iterator[dict[str, Any]]:
         page.set_default_timeout(600_000)  # on a busy machine
         page.goto(f"{address}/")
         for path in files:
-            yield page.evaluate(JUDGE, f"files/{path.name}")
+            yield page.evaluate(JUDGE, f"files/{quote(path.name)}")
         browser.close()
 
 
 def show(pairs: list[tuple[Path, Prediction, dict[str, Any]]]) -> None:
     """A table by container, and every disagreement."""
-    print("| container | files | same emotion | probabilities differ by, median | 95 % | most |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    kinds = sorted({path.suffix for path, _, _ in pairs})
-    for name, suffixes in [*((kind, {kind}) for kind in kinds), ("all", set(kinds))]:
-        part = [(own, said) for path, own, said in pairs if path.suffix in suffixes]
-        same = sum(own.emotion == said["emotion"] for own, said in part)
+    print(
+        "| container | files | same emotion | probabilities differ by, median | 95 % | most | same, resampled by the browser |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    by_kind: dict[str, list[tuple[Prediction, dict[str, Any]]]] = defaultdict(list)
+    for path, own, said in pairs:
+        by_kind[f"{path.suffix[1:]}{path.stem[3:].replace(' anew', '')}"].append((own, said))
+    everything = [(own, said) for _, own, said in pairs]
+    for name, part in [*sorted(by_kind.items()), ("all", everything)]:
+        same, plain = (sum(own.emotion == said[key] for own, said in part) for key in ("emotion", "plain"))
         moved = [
             max(abs(said["probabilities"][emotion] - value) for emotion, value in own.probabilities.items())
             for own, said in part
             if own.probabilities and said["probabilities"]
-        ]
+        ] or [0.0]
         p50, p95 = np.percentile(moved, [50, 95])
         print(
-            f"| {name} | {len(part)} | {same} ({100 * same / len(part):.1f} %) | {p50:.4f} | {p95:.4f} | {max(moved):.4f} |"
+            f"| {name} | {len(part)} | {same} ({100 * same / len(part):.1f} %) | {p50:.4f} | {p95:.4f} | {max(moved):.4f} "
+            f"| {plain} ({100 * plain / len(part):.1f} %) |"
         )
     for path, own, said in pairs:
         if own.emotion != said["emotion"]:

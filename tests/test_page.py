@@ -20,7 +20,7 @@ from factories_serving import SPEECH, Running, serving
 from emodistill import Recognizer
 from emodistill.audio import from_samples, load
 from emodistill.demo import CORPUS
-from emodistill.segments import Segment
+from emodistill.segments import CHANGE_COST, Segment, _Path
 from emodistill.timeline import Timeline, timeline
 from emodistill.vad import FRAME_SAMPLES
 from emodistill.web import export_web
@@ -310,6 +310,31 @@ def test_chunks_leave_no_trace_in_the_browser_either(browser: Any, static: str) 
         )
     assert whole == cut
     assert {event["event"] for event in whole} == {"speech_started", "update", "segment", "speech_ended"}
+
+
+def test_the_course_of_emotions_is_found_alike(browser: Any, static: str) -> None:
+    """By Viterbi's algorithm, whatever the evidence: clear, contradictory, and none for so long that doubt has to end."""
+    rng = np.random.default_rng(0)
+    stretches = [
+        (scale * rng.standard_normal((length, 7))).tolist()
+        for scale in (0.05, 0.5, 3.0)
+        for length in (1, 2, 3, 40, 120)
+    ]
+    with Watched(browser, static) as page:
+        said = page.evaluate(
+            """async (stretches) => {
+              const { Path } = await import('./page/segments.js');
+              return stretches.map((gains) => {
+                const path = new Path();
+                return [...gains.map((gain) => path.push(gain)), path.finish()];
+              });
+            }""",
+            stretches,
+        )
+    for gains, decided in zip(stretches, said, strict=True):
+        path = _Path(CHANGE_COST)
+        assert decided == [*(path.push(np.array(gain)) for gain in gains), path.finish()]
+    assert max(len(part) for decided in said for part in decided[:-1]) > 1
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100, 48_000])

@@ -147,7 +147,7 @@ class Run {
 
 // The course of emotions through the cells of a stretch that has the most evidence for its price: `_Path` in Python.
 // A state is (how many cells the emotion has lasted, at most SHORTEST_RUN; emotion), as one index.
-class Path {
+export class Path {
   constructor() {
     this.scores = null; // of the best course that ends in each state
     this.back = []; // of each undecided cell: state -> state of the cell before
