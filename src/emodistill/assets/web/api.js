@@ -11,44 +11,48 @@ export const ABOUT = {
   token: false,
 };
 
-const once = (make) => {
-  let made = null;
-  return () => (made ??= make());
+const remembered = (make) => {
+  const known = new WeakMap(); // by file
+  return async (file, ...rest) => {
+    if (!known.has(file)) known.set(file, await make(file, ...rest));
+    return known.get(file);
+  };
 };
-const recognizer = once(() => Recognizer.load());
-const decoded = new WeakMap(); // file -> promise of its samples
-const judged = new WeakMap(); // file -> its timeline, whatever its confidences
-let latest = new AbortController();
 
-const samplesOf = async (file) => {
-  if (!decoded.has(file)) decoded.set(file, decode(file));
+let loading = null;
+const recognizer = () => (loading ??= Recognizer.load());
+
+const samplesOf = remembered(async (file) => {
   try {
-    return await decoded.get(file);
+    return await decode(file);
   } catch {
     throw new Error(`${file.name ?? 'the recording'}: this browser cannot decode it as audio.`);
   }
-};
+});
+
+// Whatever the confidences: a threshold can be moved without judging again.
+const timelineOf = remembered(async (file, options) => heard(await samplesOf(file), await recognizer(), options));
+const predictionOf = remembered(async (file, onProgress) => (await recognizer()).predict(await samplesOf(file), onProgress));
+
+let latest = new AbortController();
 
 export const models = async () => ({ models: [(await recognizer()).card] });
 
 export const timeline = async (file, { threshold, onProgress }) => {
   latest.abort(new Error('Another recording was opened.'));
   latest = new AbortController();
-  const { signal } = latest;
-  const loaded = await recognizer();
-  if (!judged.has(file)) judged.set(file, await heard(await samplesOf(file), loaded, { onProgress, signal }));
-  const row = judged.get(file);
+  const row = await timelineOf(file, { onProgress, signal: latest.signal });
   const segments = settled(row.segments, threshold);
-  return { path: file.name, ...row, segments, summary: summarise(segments, loaded.emotions) };
+  return { path: file.name, ...row, segments, summary: summarise(segments, Object.keys(row.summary)) };
 };
 
 export const timelineAs = async (file, format, options) => {
   const row = await timeline(file, options);
-  return new Blob([WRITERS[format](row, (await recognizer()).emotions)], { type: 'text/plain' });
+  return new Blob([WRITERS[format](row, Object.keys(row.summary))], { type: 'text/plain' });
 };
 
 export const predict = async (file, { threshold, onProgress }) => {
-  const row = await (await recognizer()).predict(await samplesOf(file), onProgress);
+  const row = await predictionOf(file, onProgress);
   if (row.confidence === null || row.confidence >= threshold) return row;
   return { ...row, emotion: null, abstained: true, reason: 'low_confidence' };
 };
