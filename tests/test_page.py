@@ -379,7 +379,9 @@ def test_the_browsers_files_are_pythons(browser: Any, static: str) -> None:
             assert json.loads(said) == json.loads(text) if format == "json" else said == text
 
 
-def test_a_long_recording_does_not_freeze_the_page(browser: Any, static: str, tmp_path: Path) -> None:
+def test_a_long_recording_neither_freezes_the_page_nor_has_to_be_waited_for(
+    browser: Any, static: str, talk: Path, tmp_path: Path
+) -> None:
     sound = np.tile(np.concatenate([load(SPEECH[0]), make.silence(0.8)]), 60)
     soundfile.write(tmp_path / "long.flac", sound, make.RATE)
     with Watched(browser, static) as page:
@@ -396,6 +398,14 @@ def test_a_long_recording_does_not_freeze_the_page(browser: Any, static: str, tm
         assert len(shares) > 20  # the page went on meanwhile, and said how far it was
         assert shares == sorted(shares)
         assert page.is_hidden("#progress")
+        page.set_input_files("#file", tmp_path / "long.flac")
+        page.wait_for_selector("#progress:not([hidden])")
+        page.set_input_files("#file", talk)
+        judged(page)
+        assert page.inner_text("#result-title") == talk.name
+        page.wait_for_timeout(500)
+        assert page.is_hidden("#progress")
+        assert page.inner_text("#result-title") == talk.name
 
 
 def test_the_threshold_makes_segments_unsure_without_judging_again(

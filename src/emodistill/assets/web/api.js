@@ -31,17 +31,25 @@ const samplesOf = remembered(async (file) => {
 });
 
 // Whatever the confidences: a threshold can be moved without judging again.
-const timelineOf = remembered(async (file, options) => heard(await samplesOf(file), await recognizer(), options));
+const timelineOf = remembered(async (file, onProgress) => heard(await samplesOf(file), await recognizer(), onProgress));
 const predictionOf = remembered(async (file, onProgress) => (await recognizer()).predict(await samplesOf(file), onProgress));
 
+// Judging is given up where another recording is opened meanwhile.
 let latest = new AbortController();
+const whileLatest = (onProgress) => {
+  const { signal } = latest;
+  return (share) => {
+    signal.throwIfAborted();
+    onProgress(share);
+  };
+};
 
 export const models = async () => ({ models: [(await recognizer()).card] });
 
-export const timeline = async (file, { threshold, onProgress }) => {
+export const timeline = async (file, { threshold, onProgress = () => {} }) => {
   latest.abort(new Error('Another recording was opened.'));
   latest = new AbortController();
-  const row = await timelineOf(file, { onProgress, signal: latest.signal });
+  const row = await timelineOf(file, whileLatest(onProgress));
   const segments = settled(row.segments, threshold);
   return { path: file.name, ...row, segments, summary: summarise(segments, Object.keys(row.summary)) };
 };
@@ -52,7 +60,7 @@ export const timelineAs = async (file, format, options) => {
 };
 
 export const predict = async (file, { threshold, onProgress }) => {
-  const row = await predictionOf(file, onProgress);
+  const row = await predictionOf(file, onProgress && whileLatest(onProgress));
   if (row.confidence === null || row.confidence >= threshold) return row;
   return { ...row, emotion: null, abstained: true, reason: 'low_confidence' };
 };

@@ -87,16 +87,14 @@ export const summarise = (segments, emotions) => {
   return Object.fromEntries(emotions.map((emotion) => [emotion, Math.round(1e6 * seconds(emotion)) / 1e6]));
 };
 
-// Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` is told the share that is done; a `signal`
-// that is aborted ends it with the signal's reason.
-export const timeline = async (samples, recognizer, { onProgress = () => {}, signal = null } = {}) => {
+// Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` is told the share that is done; what it throws ends it.
+export const timeline = async (samples, recognizer, onProgress = () => {}) => {
   const stream = new StreamingRecognizer(recognizer);
   const segments = [];
   const take = async (events) => {
     for await (const { event, ...found } of events) if (event === 'segment') segments.push(found);
   };
   for (let at = 0; at < samples.length; at += SAMPLE_RATE) {
-    signal?.throwIfAborted();
     await take(stream.push(samples.subarray(at, at + SAMPLE_RATE)));
     onProgress(at / samples.length);
   }

@@ -27,8 +27,9 @@ const complain = (error) => {
   if (error) say('');
 };
 
-// How far the judging is, where that is known: from one share to another of the bar's length.
-const progress = (from, to) => (share) => {
+// How far the judging of what was last opened is, where that is known: from one share to another of the bar's length.
+const progress = (from, to, asked = state.asked) => (share) => {
+  if (asked !== state.asked) return;
   find('progress').hidden = false;
   find('progress').value = from + (to - from) * share;
 };
