@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from emodistill import audio, recognizer, recording, segments, streaming, vad
 from emodistill.card import BUNDLED
 from emodistill.cli import app
 from emodistill.errors import ConfigError
@@ -24,12 +25,49 @@ def test_a_page_is_whole_and_small(tmp_path: Path) -> None:
     assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() == model["sha256"]
     assert model["colours"] == {name: COLOURS[name] for name in model["emotions"]}
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
-    for path in (*folder.glob("*.js"), folder / "index.html"):
-        for name in re.findall(
-            r"""(?:from|src=|href=) ?['"]([^'"#]+)['"]""", path.read_text(encoding="utf-8")
-        ):
+    asked: set[str] = set()
+    for path in (*folder.glob("page/*.js"), folder / "index.html"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"""(?:from|src=|href=|URL\() ?['"]([^'"#]+\.[a-z]+)['"]""", text):
             assert not name.startswith(("http", "//")), f"{path.name} asks for {name}"
-            assert (folder / name).is_file(), f"{path.name} asks for {name}"
+            assert (path.parent / name).is_file() or (folder / name).is_file(), f"{path.name} asks for {name}"
+            asked.add(name)
+    assert {"page/app.js", "page/style.css", "./settings.js", "./vendor/ort.mjs", "model.onnx"} <= asked
+
+
+def test_the_page_has_pythons_own_constants(tmp_path: Path) -> None:
+    export_web("bundled", tmp_path / "page")
+    text = (tmp_path / "page" / "page" / "settings.js").read_text(encoding="utf-8")
+    settings = json.loads(text.partition("export default ")[2].rstrip(";\n"))
+    modules = {
+        "audio": audio,
+        "recording": recording,
+        "recognizer": recognizer,
+        "vad": vad,
+        "segments": segments,
+        "streaming": streaming,
+    }
+    assert settings.keys() == modules.keys()
+    for path in (tmp_path / "page" / "page").glob("*.js"):
+        for names, module in re.findall(
+            r"const \{ ([A-Z_, ]+) \} = settings\.(\w+);", path.read_text(encoding="utf-8")
+        ):
+            for name in names.split(", "):
+                assert settings[module][name] == getattr(modules[module], name)
+
+
+def test_both_pages_ask_the_same_things() -> None:
+    """The static page's `api.js` stands in for the server's: same functions, same words about itself."""
+    local = Path(vad.__file__).parent / "assets" / "web" / "api.js"
+    exports, keys = (
+        [
+            set(re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE))
+            for path in (page.FOLDER / "api.js", local)
+        ]
+        for pattern in (r"^export const (\w+)", r"^  (promise|links|token):")
+    )
+    assert exports[0] == exports[1]
+    assert keys[0] == keys[1] == {"promise", "links", "token"}
 
 
 def test_it_is_written_again_and_never_over_other_files(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ SPEECH_OFF = 0.35
 # without noise; the most speech-like of 80 sounds of noise, hum, tones, clicks and simple music rises to 0.29.
 NO_SPEECH = 0.3
 
+MIN_SPEECH_S = 0.1  # a shorter span is dropped
+MIN_SILENCE_S = 0.2  # a shorter pause is bridged
+
 ASSETS = files("emodistill") / "assets"
 Probabilities = npt.NDArray[np.float32]
 
@@ -139,8 +142,8 @@ def spans(
     probabilities: npt.ArrayLike,
     on: float = SPEECH_ON,
     off: float = SPEECH_OFF,
-    min_speech_s: float = 0.1,
-    min_silence_s: float = 0.2,
+    min_speech_s: float = MIN_SPEECH_S,
+    min_silence_s: float = MIN_SILENCE_S,
 ) -> list[tuple[int, int]]:
     """Where speech is, as spans of samples [start, end), for a whole recording.
 

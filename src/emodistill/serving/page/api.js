@@ -1,9 +1,14 @@
-// The server: requests, and the stream.
+// The server: requests, and the stream. A page without a server has another file in this one's place (`assets/web/api.js`), with
+// the same functions.
 
 const MEDIA_TYPES = { json: 'application/json', csv: 'text/csv', srt: 'application/x-subrip', textgrid: 'text/x-textgrid' };
-export const SUFFIXES = { json: '.json', csv: '.csv', srt: '.srt', textgrid: '.TextGrid' };
+export const ABOUT = {
+  promise: 'any audio or video; it stays on this server while it is judged, and no longer',
+  links: [['OpenAPI', 'openapi.json'], ['Model card', 'v1/models']],
+  token: true, // there may be one to give
+};
 
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, detail) {
     super(detail);
     this.status = status;
@@ -42,8 +47,8 @@ export const timelineAs = async (file, format, options) => (await post('v1/timel
 export const predict = async (file, options) =>
   (await (await post('v1/predict', file, { ...options, fields: { teachers: 'true' } })).json())[0];
 
-// A stream of 16-bit PCM: `send` chunks, then `end`; `onEvent` hears what the server says.
-export const stream = (rate, { token, threshold }, onEvent, onClose) => {
+// A stream of 16-bit PCM: `send` chunks, then `end`; `onEvent` hears what the server says, `onFail` why it says nothing more.
+export const stream = (rate, { token, threshold }, onEvent, onFail) => {
   const address = new URL('v1/stream', location.href);
   address.protocol = address.protocol.replace('http', 'ws');
   const socket = new WebSocket(address);
@@ -55,7 +60,11 @@ export const stream = (rate, { token, threshold }, onEvent, onClose) => {
     waiting.splice(0).forEach((data) => socket.send(data));
   };
   const send = (data) => (socket.readyState === WebSocket.CONNECTING ? waiting.push(data) : socket.readyState === WebSocket.OPEN && socket.send(data));
-  socket.onmessage = ({ data }) => onEvent(JSON.parse(data));
-  socket.onclose = ({ code }) => onClose(code);
+  socket.onmessage = ({ data }) => {
+    const event = JSON.parse(data);
+    if (event.event === 'error') onFail(new Refused(event.status, event.detail));
+    else onEvent(event);
+  };
+  socket.onclose = ({ code }) => code !== 1000 && onFail(new Error(`The stream ended early (${code}); the recording goes on.`));
   return { send, end: () => send('{"type": "end"}') };
 };

@@ -1,4 +1,4 @@
-// The page: a recording or the microphone in, its emotions over time out.
+// Both pages: a recording or the microphone in, its emotions over time out. Who judges, a server or this device, is `api.js`'s affair.
 
 import * as api from './api.js';
 import { Live } from './live.js';
@@ -8,6 +8,8 @@ import WaveSurfer from './vendor/wavesurfer.esm.js';
 
 const find = (id) => document.getElementById(id);
 const LONGEST_CUT_S = 30; // of a segment that the teachers are asked about
+const MODEL_HZ = 16_000; // of what a model hears, so of what is cut out for it
+const SUFFIXES = { json: '.json', csv: '.csv', srt: '.srt', textgrid: '.TextGrid' };
 
 const state = { colours: {}, model: null, file: null, row: null, wave: null, buffer: null, chosen: null, recording: null, asked: 0 };
 
@@ -23,6 +25,19 @@ const complain = (error) => {
   find('problem').textContent = error ? error.message : '';
   find('problem').hidden = !error;
   if (error) say('');
+};
+
+// How far the judging of what was last opened is, where that is known: from one share to another of the bar's length.
+const progress = (from, to, asked = state.asked) => (share) => {
+  if (asked !== state.asked) return;
+  find('progress').hidden = false;
+  find('progress').value = from + (to - from) * share;
+};
+
+const introduce = () => {
+  find('promise').textContent = api.ABOUT.promise;
+  find('links').append(...api.ABOUT.links.flatMap(([textContent, href]) => [element('a', { textContent, href }), ' · ']));
+  for (const part of document.querySelectorAll('[for="token"], #token')) part.hidden = !api.ABOUT.token;
 };
 
 const loadModel = async () => {
@@ -43,9 +58,9 @@ const open = async (file) => {
   say(`Judging ${file.name} …`, true);
   try {
     if (!state.model) await loadModel();
-    const row = await api.timeline(file, options());
+    const row = await api.timeline(file, { ...options(), onProgress: progress(0, 0.6) });
     if (row.error) throw new Error(`${file.name}: ${row.error}`);
-    const whole = await api.predict(file, options()).catch((error) => {
+    const whole = await api.predict(file, { ...options(), onProgress: progress(0.6, 1) }).catch((error) => {
       if (error.status === 413) return null; // too long to be one utterance
       throw error;
     });
@@ -56,6 +71,8 @@ const open = async (file) => {
     say(`${file.name}: ${found} in ${time(row.duration_s)}.`);
   } catch (error) {
     if (asked === state.asked) complain(error);
+  } finally {
+    if (asked === state.asked) find('progress').hidden = true;
   }
 };
 
@@ -83,7 +100,7 @@ const showWave = async () => {
   };
   const wave = WaveSurfer.create({
     container: find('wave'), height: 128, cursorColor: cssColour('--ink'), cursorWidth: 2, progressColor: 'transparent',
-    hideScrollbar: true, renderFunction: drawWave(colourAt),
+    hideScrollbar: true, renderFunction: drawWave(colourAt), sampleRate: MODEL_HZ,
   });
   state.wave = wave;
   find('play').disabled = true;
@@ -172,7 +189,7 @@ const listen = async (at) => {
 const download = async (format) => {
   try {
     const blob = await api.timelineAs(state.file, format, options());
-    const name = state.file.name.replace(/\.[^.]*$/, '') + api.SUFFIXES[format];
+    const name = state.file.name.replace(/\.[^.]*$/, '') + SUFFIXES[format];
     const link = element('a', { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -191,7 +208,8 @@ const pressed = (on) => {
 
 const startRecording = async () => {
   complain(null);
-  find('result').hidden = true;
+  state.asked++; // a recording that is still being judged is not shown any more
+  find('result').hidden = find('progress').hidden = true;
   let live, socket, sound;
   try {
     if (!state.model) await loadModel();
@@ -207,13 +225,10 @@ const startRecording = async () => {
     return;
   }
   const heard = (event) => {
-    if (event.event === 'error') complain(new api.Refused(event.status, event.detail));
     const told = live.take(event);
     if (told) say(told);
   };
-  socket = api.stream(sound.rate, options(), heard, (code) => {
-    if (code !== 1000 && state.recording && find('problem').hidden) complain(new Error(`The stream ended early (${code}); the recording goes on.`));
-  });
+  socket = api.stream(sound.rate, options(), heard, (error) => state.recording && find('problem').hidden && complain(error));
   state.recording = { live, socket, sound };
   pressed(true);
   say('Listening.');
@@ -258,5 +273,7 @@ const connect = () => {
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.row && showWave());
 };
 
+introduce();
 connect();
-loadModel().catch(complain);
+say('Loading the model …', true);
+loadModel().then(() => find('status').textContent.startsWith('Loading') && say('Ready.'), complain);
