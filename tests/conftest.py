@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import factories as make
 import pytest
 
+from emodistill import Recognizer
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,6 +41,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny pretrained-model folders by name, weights random: what a hub id would be."""
     root = tmp_path_factory.mktemp("models")
     return {name: save(root / name) for name, save in make.PRETRAINED.items()}
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Recognizer:
+    """The packaged model, as a server runs it."""
+    return Recognizer(threads=1)
 
 
 @pytest.fixture(scope="session")

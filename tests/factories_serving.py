@@ -1,10 +1,12 @@
 """Servers to test: in this process, or as a process of their own on a free port."""
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import factories as make
 import httpx2
+import numpy as np
+import soundfile
+import uvicorn
 
 from emodistill.demo import CORPUS
+from emodistill.serving.app import create_app
+from emodistill.serving.connections import Http, Stream
+from emodistill.serving.server import MOST_MESSAGE_BYTES
+from emodistill.serving.settings import Settings
 
 SPEECH = tuple(sorted(CORPUS.glob("audio/*/*"))[:4])  # a second or two of a synthesiser each, ogg
 PROBLEM = "application/problem+json"
@@ -23,6 +33,31 @@ PROBLEM = "application/problem+json"
 def upload(*paths: Path) -> list[tuple[str, tuple[str, bytes]]]:
     """Files of a form."""
     return [("files", (path.name, path.read_bytes())) for path in paths]
+
+
+def wav(samples: np.ndarray, rate_hz: int = make.RATE, **options: Any) -> bytes:
+    """A sound file, WAV unless `format` says otherwise."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=options.pop("format", "WAV"), **options)
+    return file.getvalue()
+
+
+@contextmanager
+def in_thread(settings: Settings) -> Iterator[int]:
+    """The port of a server in this process, whose limits and parts a test can alter."""
+    config = uvicorn.Config(
+        create_app(settings), port=0, log_config=None, http=Http, ws=Stream, ws_max_size=MOST_MESSAGE_BYTES
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.02)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def free_port() -> int:

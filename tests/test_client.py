@@ -4,8 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def client(server: Running) -> Iterator[Client]:
     with Client(server.url, token="s3cret") as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def bundled() -> Recognizer:
-    return Recognizer(threads=1)
 
 
 def test_predictions_and_timelines_are_the_recognisers(client: Client, bundled: Recognizer) -> None:
@@ -84,6 +82,43 @@ def test_refusals_are_errors(client: Client, server: Running) -> None:
         client.predict("nowhere.wav")
     with pytest.raises(EmodistillError, match="expected int16 or float samples, got int32"):
         list(client.stream([np.zeros(160, dtype=np.int32)], 16_000))
+
+
+def test_why_a_stream_ended_is_heard_though_more_was_to_be_sent(client: Client) -> None:
+    def chunks() -> Iterator[np.ndarray]:
+        yield np.zeros(160, dtype=np.float32)
+        yield np.full(160, np.nan, dtype=np.float32)
+        time.sleep(0.5)  # the server has closed
+        for _ in range(5):
+            yield np.zeros(160, dtype=np.float32)
+
+    with pytest.raises(ServerError, match="NaN or Inf") as refused:
+        list(client.stream(chunks(), 16_000))
+    assert refused.value.status == 422
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'[{"colour": "blue"}]', b"7"])
+def test_another_server_is_told_as_that(body: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        with Client(f"http://127.0.0.1:{other.server_port}") as client:
+            for ask in (client.predict, client.timeline):
+                with pytest.raises(ServerError, match="answers as no emodistill serve"):
+                    ask(SPEECH[0])
+        other.shutdown()
+        thread.join()
 
 
 def test_it_needs_neither_torch_nor_a_web_framework() -> None:

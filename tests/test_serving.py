@@ -6,16 +6,18 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import av
 import factories as make
 import numpy as np
 import pytest
 import soundfile
-from factories_serving import PROBLEM, SPEECH, upload
+from factories_serving import PROBLEM, SPEECH, upload, wav
 from fastapi.testclient import TestClient
 
 from emodistill import Recognizer
@@ -23,18 +25,13 @@ from emodistill.errors import ConfigError, ModelError
 from emodistill.labels import COLOURS
 from emodistill.serving import service as service_module
 from emodistill.serving.app import create_app
-from emodistill.serving.gate import Rates
 from emodistill.serving.logs import JsonLines
+from emodistill.serving.rates import Rates
 from emodistill.serving.settings import Settings
 from emodistill.timeline import timeline
 from emodistill.writers import WRITERS
 
 SETTINGS = Settings(threads=2, max_bytes=2_000_000, max_predict_seconds=20, max_seconds=60, max_files=4)
-
-
-@pytest.fixture(scope="module")
-def bundled() -> Recognizer:
-    return Recognizer(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +43,6 @@ def client() -> Iterator[TestClient]:
 def served(**options: Any) -> TestClient:
     """Another server."""
     return TestClient(create_app(SETTINGS.model_copy(update=options)))
-
-
-def wav(samples: np.ndarray, rate_hz: int = make.RATE, **options: Any) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate_hz, format=options.pop("format", "WAV"), **options)
-    return file.getvalue()
 
 
 def problem(response: Any, status: int) -> dict[str, Any]:
@@ -166,6 +157,23 @@ def test_health_readiness_and_metrics(client: TestClient) -> None:
     assert "process_resident_memory_bytes" in text
 
 
+def test_a_client_makes_no_metrics_of_its_own(client: TestClient) -> None:
+    def lines() -> int:
+        return len([line for line in client.get("/metrics").text.splitlines() if line[0] != "#"])
+
+    def ask(number: int) -> None:
+        client.request(f"INVENTED{number}", f"/nothing{number}")
+        client.request("GET", f"/page/nothing{number}")
+        client.request("PUT", "/v1/predict")
+
+    ask(0)
+    lines()
+    before = lines()
+    ask(1)
+    ask(2)
+    assert lines() == before
+
+
 def test_a_server_that_stops_is_not_ready_and_takes_no_work() -> None:
     with served() as client:
         client.app.state.service.draining = True  # type: ignore[attr-defined]
@@ -254,6 +262,57 @@ def test_too_many_files(client: TestClient) -> None:
     )
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "punycode", "idna", "no-such"])
+def test_forms_of_many_or_long_fields_are_refused_while_they_come(client: TestClient, charset: str) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    part = b'--x\r\nContent-Disposition: form-data; name="emotions"\r\n\r\n%s\r\n'
+    for body in (part % (b"a" * 500_000), (part % b"a") * 2000):
+        began = time.perf_counter()
+        problem(client.post("/v1/predict", content=body + b"--x--", headers=headers), 400)
+        assert time.perf_counter() - began < 5
+    for data in (b"a=&" * 100_000, b"emotions=" + b"a" * 500_000):
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        problem(client.post("/v1/predict", content=data, headers=kind), 400)
+
+
+def test_small_files_that_libsndfile_cannot_read(client: TestClient) -> None:
+    """They are held in a temporary file that could be written to: PyAV took it for one to write into."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        voice = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(make.speech(1.5)[None], format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=16_000, frame_size=1024)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(voice.encode(part))
+        container.mux(voice.encode(None))
+    for path in ("/v1/predict", "/v1/timeline"):
+        (row,) = client.post(path, files=[("files", ("a.m4a", file.getvalue()))]).json()
+        assert row["error"] is None
+
+
+def test_names_are_shown_and_never_more(client: TestClient) -> None:
+    for name, shown in {
+        "../../etc/pass\nwd.wav": "pass\nwd.wav", "C:\\music\\a.wav": "a.wav", "\u202egnp.wav": "\u202egnp.wav", "..": "..",
+    }.items():  # fmt: skip
+        sent = [("files", (name, b""))]
+        for path in ("/v1/predict", "/v1/timeline"):
+            (row,) = client.post(path, files=sent).json()
+            assert row["path"].replace("%0A", "\n") in (shown, shown.replace("\n", " "))
+            assert row["error"]
+
+
+def test_samples_beyond_all_measure_give_no_number_that_json_has_not(client: TestClient) -> None:
+    for samples in (np.full(16_000, 3e38), np.resize([3e38, -3e38], 16_000)):
+        stereo = np.stack([samples, samples], axis=1).astype(np.float32)
+        for rate_hz in (16_000, 44_100):
+            sent = [("files", ("a.wav", wav(stereo, rate_hz, subtype="FLOAT")))]
+            for path in ("/v1/predict", "/v1/timeline"):
+                said = client.post(path, files=sent)
+                assert said.status_code == 200
+                assert "NaN" not in said.text
+
+
 def test_a_small_file_that_holds_hours(client: TestClient) -> None:
     bomb = wav(np.zeros(16_000 * 3 * 60, dtype=np.int16), format="FLAC")
     assert len(bomb) < 50_000
@@ -330,19 +389,58 @@ def test_a_client_may_ask_so_often() -> None:
         said = client.get("/v1/models")
         assert problem(said, 429)["type"] == "urn:emodistill:too-many"
         assert 0 < int(said.headers["retry-after"]) <= 31
+        ignored = {"X-Forwarded-For": "192.0.2.1", "Forwarded": "for=192.0.2.1", "X-Real-IP": "192.0.2.1"}
+        assert client.get("/v1/models", headers=ignored).status_code == 429
 
 
-def test_rates_fill_up_again_and_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_guessed_no_oftener_than_anything_else() -> None:
+    with served(rate_per_minute=2, token=Settings(token="x").token) as client:
+        wrong = {"Authorization": "Bearer no"}
+        assert [client.get("/v1/models", headers=wrong).status_code for _ in range(3)] == [401, 401, 429]
+
+
+@pytest.mark.parametrize("token", ["", "two words", "ключ", "line\nbreak"])
+def test_a_token_that_protects_nothing_or_fits_no_header_is_refused(token: str) -> None:
+    with pytest.raises(ConfigError, match="bad token: expected printable ASCII"):
+        Settings(token=token)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_rates_fill_up_again_and_are_forgotten_when_full(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, together: bool
+) -> None:
     now = 0.0
-    monkeypatch.setattr("emodistill.serving.gate.time.monotonic", lambda: now)
-    monkeypatch.setattr("emodistill.serving.gate.MOST_CLIENTS", 2)
-    rates = Rates(60)
+    monkeypatch.setattr("emodistill.serving.rates.time.monotonic", lambda: now)
+    monkeypatch.setattr("emodistill.serving.rates.SWEEP_EVERY", 1)
+    rates = Rates(60, tmp_path / "rates.sqlite" if together else None)
     assert [rates.wait_s("a") for _ in range(61)] == [0.0] * 60 + [1.0]
     now = 1.0
     assert rates.wait_s("a") == 0.0
     assert rates.wait_s("a") == 1.0
-    assert rates.wait_s("b") == rates.wait_s("c") == 0.0
-    assert len(rates._held) == 2
+    assert rates.wait_s("b") == 0.0
+    now = 61.5
+    assert rates.wait_s("c") == 0.0
+    assert rates._held.execute("SELECT client FROM held").fetchall() == [("c",)]
+
+
+def test_workers_count_rates_together_and_share_out_what_is_done_at_a_time(tmp_path: Path) -> None:
+    first, second = (Rates(4, tmp_path / "rates.sqlite") for _ in range(2))
+    assert [rates.wait_s("a") for rates in (first, second, first, second)] == [0.0] * 4
+    assert first.wait_s("a") > 10
+    assert second.wait_s("a") > 10
+    assert second.wait_s("b") == 0.0
+    settings = Settings(workers=3)
+    assert [settings.of_one_worker(limit) for limit in (64, 3, 1)] == [21, 1, 1]
+
+
+def test_an_ipv6_client_cannot_be_a_new_one_at_every_address() -> None:
+    rates = Rates(1)
+    assert rates.wait_s("2001:db8::1") == 0.0
+    assert rates.wait_s("2001:db8::ffff") > 0
+    assert rates.wait_s("2001:db8:0:1::1") == 0.0
+    assert rates.wait_s("192.0.2.1") == 0.0
+    assert rates.wait_s("::ffff:192.0.2.1") > 0
+    assert rates.wait_s("") == 0.0
 
 
 def test_only_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,13 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-import uvicorn
-from factories_serving import PROBLEM, SPEECH, Running, serving, upload
+from factories_serving import PROBLEM, SPEECH, Running, in_thread, serving, upload
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from emodistill.audio import load
+from emodistill.serving import connections
+from emodistill.serving.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,14 @@ def answers(server: Running) -> bool:
     return httpx2.post(f"{server.url}/v1/predict", files=upload(SPEECH[0]), timeout=60).status_code == 200
 
 
+def connected(port: int, timeout_s: float = 30) -> socket.socket:
+    """A connection on which nothing was sent."""
+    return socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+
+
 def raw(server: Running, head: str, timeout_s: float = 60) -> socket.socket:
     """A connection on which a request has begun."""
-    made = socket.create_connection(("127.0.0.1", server.port), timeout=timeout_s)
+    made = connected(server.port, timeout_s)
     made.sendall(head.replace("\n", "\r\n").encode())
     return made
 
@@ -49,6 +54,10 @@ def head_of(connection: socket.socket) -> str:
 
 
 POST = "POST /v1/predict HTTP/1.1\nHost: x\nContent-Type: multipart/form-data; boundary=x\n"
+UPGRADE = (
+    "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Version: 13\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n"
+)
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
 
 
@@ -92,8 +101,7 @@ def test_a_client_that_goes_half_way_is_forgotten(server: Running) -> None:
 
 
 def test_malformed_websocket_frames_hurt_nobody_else(server: Running) -> None:
-    key = "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n"
-    with raw(server, f"GET /v1/stream HTTP/1.1\nHost: x\n{key}\n") as connection:
+    with raw(server, f"GET /v1/stream HTTP/1.1\nHost: x\n{UPGRADE}\n") as connection:
         assert head_of(connection).startswith("HTTP/1.1 101")
         connection.sendall(b"\xff\xff\xff\xff not a frame")
         said = b""
@@ -104,30 +112,60 @@ def test_malformed_websocket_frames_hurt_nobody_else(server: Running) -> None:
     assert answers(server)
 
 
-def test_a_slow_client_is_told_so() -> None:
-    from emodistill.serving.app import create_app  # the limit is no option of the command line
-    from emodistill.serving.settings import Settings
+def all_of(connection: socket.socket) -> bytes:
+    """All that is said until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
 
-    app = create_app(Settings(threads=1, idle_s=0.5))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-            client.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-                b"Content-Length: 100000\r\n\r\n" + PART
-            )  # and then nothing
-            said = b"".join(iter(lambda: client.recv(65536), b""))
-    finally:
-        server.should_exit = True
-        thread.join()
+
+def test_a_slow_client_is_told_so() -> None:
+    with in_thread(Settings(threads=1, idle_s=0.5)) as port, connected(port) as client:
+        client.sendall(POST.replace("\n", "\r\n").encode() + b"Content-Length: 100000\r\n\r\n" + PART)
+        said = all_of(client)  # and nothing more is sent
     assert said.startswith(b"HTTP/1.1 408 ")
     assert PROBLEM.encode() in said
     assert b"no byte for 0.5 s" in said
+
+
+def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    with in_thread(Settings(threads=1)) as port:
+        for began in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+            with connected(port) as client:
+                client.sendall(began)
+                assert all_of(client).startswith(b"HTTP/1.1 408 ")
+        with connected(port) as client:  # the second request of a connection
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert head_of(client).startswith("HTTP/1.1 200 ")
+            client.sendall(b"GET /hea")
+            assert b"HTTP/1.1 408 " in all_of(client)
+        with connect(f"ws://127.0.0.1:{port}/v1/stream") as stream:  # which has no head to wait for any more
+            time.sleep(1)
+            stream.send('{"rate": 16000}')
+            assert json.loads(stream.recv())["event"] == "started"
+
+
+def test_who_is_refused_takes_up_no_place() -> None:
+    """A refused client may go on sending for a while, so that it reads its answer; others need not wait for that."""
+    settings = Settings(threads=1, max_requests=1, token="x")  # type: ignore[arg-type]
+    with in_thread(settings) as port, connected(port) as stranger:
+        stranger.sendall(POST.replace("\n", "\r\n").encode() + b"Content-Length: 100000\r\n\r\n" + PART)
+        assert head_of(stranger).startswith("HTTP/1.1 401")
+        said = httpx2.post(
+            f"http://127.0.0.1:{port}/v1/predict",
+            files=upload(SPEECH[0]),
+            headers={"Authorization": "Bearer x"},
+        )
+        assert said.status_code == 200
+
+
+def test_pings_without_end_fill_no_memory() -> None:
+    """Each is to be answered, and an answer that nobody reads lies in the server."""
+    with in_thread(Settings(threads=1)) as port, connected(port) as client:
+        client.sendall(f"GET /v1/stream HTTP/1.1\nHost: x\n{UPGRADE}\n".replace("\n", "\r\n").encode())
+        assert head_of(client).startswith("HTTP/1.1 101")
+        pings = (b"\x89\xfd" + bytes(4) + bytes(125)) * 400_000  # 50 MB; the sockets' own buffers hold a few
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            client.sendall(pings)
 
 
 def listen(stream: Any, events: list[str]) -> None:
@@ -161,6 +199,17 @@ def test_told_to_stop_it_finishes_what_is_in_flight(tmp_path: Path) -> None:
         log = [line["event"] for line in server.lines()]
         assert "stopping" in log
         assert "stream" in log
+
+
+def test_without_grace_nobody_is_waited_for(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "--grace", "0") as server,
+        raw(server, f"{POST}Content-Length: 100000\n\n") as client,
+    ):
+        client.sendall(PART)
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) in (0, -signal.SIGTERM)  # 30 s is what a slow body is given
 
 
 def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 import io
 import json
-import os
+import socket as socket_module
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import av
 import factories as make
+import httpx2
 import numpy as np
 import pytest
 import soundfile
-from factories_serving import SPEECH, serving
+from factories_serving import SPEECH, in_thread, wav
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
@@ -21,6 +23,7 @@ from websockets.sync.client import connect
 
 from emodistill import Recognizer
 from emodistill.audio import load
+from emodistill.segments import WindowUpdate
 from emodistill.serving import stream as stream_module
 from emodistill.serving.app import create_app
 from emodistill.serving.settings import Settings
@@ -29,11 +32,6 @@ from emodistill.timeline import timeline
 
 SETTINGS = Settings(threads=2, max_stream_seconds=30)
 END = json.dumps({"type": "end"})
-
-
-@pytest.fixture(scope="module")
-def bundled() -> Recognizer:
-    return Recognizer(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +67,6 @@ def heard(socket: Any) -> list[dict[str, Any]]:
 
 def cut(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
-
-
-def wav(samples: np.ndarray, rate_hz: int = make.RATE) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate_hz, format="WAV")
-    return file.getvalue()
 
 
 def segments(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -197,6 +189,12 @@ def test_nothing_is_a_stream_too(client: TestClient) -> None:
         ('{"encoding": "pcm16"}', "needs its rate"),
         ('{"rate": 1}', "rate"),
         ('{"rate": 16000, "chanels": 1}', "chanels"),
+        ('{"rate": NaN}', "rate"),
+        ('{"rate": 1e400}', "rate"),
+        ('{"rate": 16000, "min_confidence": NaN}', "min_confidence"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"rate": 16000, "model": "' + "x" * 500_000 + '"}', "at most 200 characters"),
+        ('{"rate": 16000, "emotions": [' + '"sad",' * 100 + '"sad"]}', "at most 64 items"),
         ('{"rate": 16000, "model": "/etc/passwd"}', "bad model"),
         ('{"rate": 16000, "emotions": []}', "no emotions"),
         ('{"rate": 16000, "emotions": ["hapy"]}', "did you mean 'happy'"),
@@ -224,6 +222,7 @@ def test_first_messages_that_cannot_be(client: TestClient, first: str | bytes, t
         ({"encoding": "webm"}, bytes(50_000), "cannot be decoded as audio"),
         ({"rate": 16_000}, '{"type": "stop"}', "got another text"),
         ({"rate": 16_000}, "stop", "got another text"),
+        ({"rate": 16_000}, "[" * 100_000, "got another text"),
         ({"encoding": "webm"}, "stop", "got another text"),
     ],
 )
@@ -249,6 +248,26 @@ def test_a_stream_that_is_too_long(client: TestClient) -> None:
     assert (events[-1]["event"], events[-1]["status"]) == ("error", 413)
 
 
+def test_a_container_that_holds_no_sound_is_not_listened_to_for_ever(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, spoken: np.ndarray
+) -> None:
+    monkeypatch.setattr(stream_module, "MOST_SILENT_BYTES", 200_000)
+    made = webm(np.repeat(spoken, 3))
+    padding = b"\xec\x01\x00\x00\x00\x00\x0f\x42\x40" + bytes(1_000_000)  # EBML: skip a megabyte
+    events = talk(client, {"encoding": "webm"}, [made[:20_000], *cut(padding, 50_000)])
+    assert (events[-1]["event"], events[-1]["status"]) == ("error", 422)
+    assert "without a sample" in events[-1]["detail"]
+
+
+def test_samples_beyond_all_measure_give_no_number_that_json_has_not(client: TestClient) -> None:
+    for rate_hz in (16_000, 44_100):
+        for samples in (np.full(3 * rate_hz, 3e38), np.resize([3e38, -3e38], 3 * rate_hz)):
+            start = {"encoding": "float32", "rate": rate_hz, "channels": 2}
+            sent = np.repeat(samples, 2).astype("<f4").tobytes()
+            events = talk(client, start, cut(sent, 80_000))
+            assert "NaN" not in json.dumps(events)
+
+
 def test_a_stream_without_a_message_is_closed() -> None:
     with TestClient(create_app(SETTINGS.model_copy(update={"idle_s": 0.2}))) as client:
         for messages in ([], [json.dumps({"rate": 16_000})], [json.dumps({"encoding": "webm"})]):
@@ -263,7 +282,11 @@ def test_a_token_in_the_header_or_in_the_first_message() -> None:
     settings = Settings(threads=1, token="s3cret")  # type: ignore[arg-type]
     with TestClient(create_app(settings)) as client:
         assert talk(client, {"rate": 16_000, "token": "s3cret"}, [])[-1]["event"] == "summary"
-        for start in ({"rate": 16_000}, {"rate": 16_000, "token": "wrong"}):
+        for start in (
+            {"rate": 16_000},
+            {"rate": 16_000, "token": "wrong"},
+            {"rate": 16_000, "token": "\ud800"},
+        ):
             with client.websocket_connect("/v1/stream") as socket:
                 socket.send_text(json.dumps(start))
                 assert heard(socket)[-1]["status"] == 401
@@ -288,6 +311,11 @@ def test_pages_of_other_sites_and_one_stream_too_many() -> None:
         with pytest.raises(WebSocketDenialResponse) as denied, foreign:
             pass
         assert denied.value.status_code == 403
+        for origin in ("null", "http://[", "https://testserver.evil.example", "testserver"):
+            odd = client.websocket_connect("/v1/stream", headers={"Origin": origin})
+            with pytest.raises(WebSocketDenialResponse) as denied, odd:
+                pass
+            assert denied.value.status_code == 403
         with client.websocket_connect("/v1/stream") as first:
             first.send_text('{"rate": 16000}')
             first.receive_text()
@@ -326,32 +354,95 @@ def test_an_error_of_the_server_is_said_without_its_text(
 # --- over a real socket --------------------------------------------------------------------------------
 
 
-def test_a_server_that_works_slowly_is_sent_no_more_than_it_takes(tmp_path: Any, spoken: np.ndarray) -> None:
-    """Back-pressure: a client that never reads can't make the server keep what it sends."""
+def test_a_server_that_works_slowly_is_sent_no_more_than_it_takes(
+    monkeypatch: pytest.MonkeyPatch, spoken: np.ndarray
+) -> None:
+    """Back-pressure: while one message is judged, the rest waits with the client."""
+    go_on = threading.Event()
+    push = StreamingRecognizer.push
+
+    def slow(self: StreamingRecognizer, samples: np.ndarray) -> list[Any]:
+        assert go_on.wait(60)
+        return push(self, samples)
+
+    monkeypatch.setattr(StreamingRecognizer, "push", slow)
+    message, most = bytes(1_000_000), 64
     with (
-        serving(tmp_path) as server,
-        connect(f"ws://127.0.0.1:{server.port}/v1/stream", compression=None) as socket,
+        in_thread(Settings(threads=1)) as port,
+        connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as socket,
+    ):
+        socket.send('{"rate": 192000, "channels": 8}')
+        assert json.loads(socket.recv())["event"] == "started"
+        sent: list[int] = []
+
+        def send() -> None:
+            for number in range(most):
+                socket.send(message)
+                sent.append(number)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        sender.join(3)
+        held_back = len(sent)
+        go_on.set()
+        sender.join(60)
+        assert len(sent) == most  # nothing was lost by it
+        socket.send(END)
+        assert last(socket)["duration_s"] == pytest.approx(most * len(message) / 16 / 192_000)
+    assert held_back < most / 4  # the two sockets' own buffers, of a few megabytes
+
+
+def test_who_does_not_read_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be sent is not kept either: the stream ends."""
+    many = tuple(WindowUpdate(0.0, 1.0, {"x" * 1000: 1.0}) for _ in range(1000))
+    monkeypatch.setattr(StreamingRecognizer, "push", lambda *_: many)
+    settings = Settings(threads=1, idle_s=1)
+    with in_thread(settings) as port, socket_of(port) as client:
+        client.sendall(100 * frame(b"\0\0"))  # and a megabyte is said to each
+        for _ in range(300):
+            text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+            if "emodistill_streams_total{" in text:
+                break
+            time.sleep(0.1)
+    closed = [line for line in text.splitlines() if line.startswith("emodistill_streams_total")]
+    assert closed == ['emodistill_streams_total{code="1006"} 1.0']
+
+
+def test_a_message_has_a_mebibyte_at_most() -> None:
+    with (
+        in_thread(Settings(threads=1)) as port,
+        connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as socket,
     ):
         socket.send('{"rate": 4000}')
         assert json.loads(socket.recv())["event"] == "started"
-        before = _resident_mb(server.process.pid)
-        chunk = np.tile(spoken, 20)[:400_000].tobytes()  # 100 s of audio at 4 kHz
-        for _ in range(6):
-            socket.send(chunk)
-        assert _resident_mb(server.process.pid) - before < 120
-        socket.send(bytes(2_000_000))
-        with pytest.raises(ConnectionClosed) as closed:
-            drain(socket)
+        with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012
+            socket.send(bytes(2_000_000))
+            last(socket)
         assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1009  # one message may have a mebibyte
+        assert closed.value.rcvd.code == 1009
 
 
-def drain(socket: Any) -> None:
-    """Read until the server closes."""
-    while True:
-        socket.recv()
+def last(socket: Any) -> dict[str, Any]:
+    """The event that ends the stream."""
+    while (said := json.loads(socket.recv()))["event"] not in ("summary", "error"):
+        pass
+    return said
 
 
-def _resident_mb(process: int) -> float:
-    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def frame(data: bytes, opcode: int = 2) -> bytes:
+    """A WebSocket message of a client, shorter than 126 bytes."""
+    return bytes([0x80 | opcode, 0x80 | len(data)]) + bytes(4) + data
+
+
+def socket_of(port: int) -> socket_module.socket:
+    """A stream that has begun, as a bare socket with hardly room to receive."""
+    made = socket_module.socket()
+    made.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", port))
+    made.sendall(
+        b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert made.recv(4096).startswith(b"HTTP/1.1 101")
+    made.sendall(frame(b'{"rate": 16000}', 1))
+    return made

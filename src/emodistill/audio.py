@@ -19,6 +19,7 @@ FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
 MOST_CHANNELS = 128
+LOUDEST = 1e6  # full scale is 1; beyond this, sums and filters would no longer be finite
 MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
 # Rates that are taken where length is bounded: a second outside of them costs more than its length says.
 BOUNDED_RATES_HZ = (2_000, 768_000)
@@ -204,7 +205,7 @@ def _media_length_s(source: str | Path | bytes | BinaryIO) -> float | None:
     except ImportError:
         return None
     try:
-        with av.open(_media_handle(source), options=dict(_MEDIA_OPTIONS)) as container:
+        with av.open(_media_handle(source), "r", options=dict(_MEDIA_OPTIONS)) as container:
             return None if container.duration is None else float(container.duration / av.time_base)
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise AudioError(str(error)) from error
@@ -292,7 +293,8 @@ def decode_media(
             "or, after pip install 'emodistill[media]', m4a, mp4 or webm"
         ) from error
     try:
-        with av.open(handle, options=dict(_MEDIA_OPTIONS)) as container:
+        # Else PyAV would go by the handle's own mode, and write into a temporary file that may be written to.
+        with av.open(handle, "r", options=dict(_MEDIA_OPTIONS)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: holds no audio stream")
             stream = container.streams.audio[0]
@@ -358,7 +360,7 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
         )
     if not np.isfinite(array).all():
         raise AudioError(f"{name}: holds NaN or Inf samples; repair or re-encode it")
-    return array
+    return np.clip(array, -LOUDEST, LOUDEST, out=array)
 
 
 def trim_silence(waveform: Waveform, top_db: float) -> Waveform:

@@ -1,12 +1,12 @@
 """A client of `emodistill serve`: the recogniser's answers, from another machine, without a model here."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from emodistill.timeline import Timeline
 if TYPE_CHECKING:
     import httpx2
 
+Row = TypeVar("Row")
 Source = str | Path | bytes | BinaryIO
 _EVENTS: dict[str, type[Event]] = {
     kind.kind: kind for kind in (SpeechStarted, WindowUpdate, Segment, SpeechEnded)
@@ -55,19 +56,15 @@ class Client(AbstractContextManager["Client"]):
         `options` are the fields of the form: `model`, `emotions` (names, or text with commas), `min_confidence`,
         `coverage`, `teachers`. A source that the server cannot read has its `error`. Raises `ServerError`.
         """
-        return [Prediction(**row) for row in self._post("/v1/predict", sources, options)]
+        return self._post("/v1/predict", sources, options, lambda row: Prediction(**row))
 
     def timeline(self, *sources: Source, **options: Any) -> list[Timeline]:
         """Emotion over time in each source; the options of `predict`, without `teachers`. Raises `ServerError`."""
-        rows = self._post("/v1/timeline", sources, options)
-        return [
-            Timeline(**{**row, "segments": tuple(Segment(**segment) for segment in row["segments"])})
-            for row in rows
-        ]
+        return self._post("/v1/timeline", sources, options, _timeline)
 
     def models(self) -> list[dict[str, Any]]:
         """What is served: names, emotions, cards. Raises `ServerError`."""
-        return list(self._checked(self._sent("GET", "/v1/models")).json()["models"])
+        return self._rows(self._sent("GET", "/v1/models"), lambda said: list(said["models"]))
 
     def stream(self, chunks: Iterable[npt.NDArray[Any]], rate_hz: int, **options: Any) -> Iterator[Event]:
         """The events of chunks of samples (n,) or (n, channels), int16 or float, as they come.
@@ -96,10 +93,23 @@ class Client(AbstractContextManager["Client"]):
     ) -> None:
         self.close()
 
-    def _post(self, path: str, sources: tuple[Source, ...], options: dict[str, Any]) -> list[dict[str, Any]]:
+    def _post(
+        self, path: str, sources: tuple[Source, ...], options: dict[str, Any], made: Callable[[Any], Row]
+    ) -> list[Row]:
         files = [("files", _file(source)) for source in sources]
         data = {name: _field(value) for name, value in options.items() if value is not None}
-        return list(self._checked(self._sent("POST", path, files=files, data=data)).json())
+        response = self._sent("POST", path, files=files, data=data)
+        return self._rows(response, lambda said: [made(row) for row in said])
+
+    def _rows(self, response: "httpx2.Response", made: Callable[[Any], list[Row]]) -> list[Row]:
+        """What a good response says; a page that another server answers with is none."""
+        try:
+            return made(self._checked(response).json())
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(
+                response.status_code,
+                f"{self.url} answers as no emodistill serve of this version would: {error!r}",
+            ) from error
 
     def _sent(self, method: str, path: str, **content: Any) -> "httpx2.Response":
         import httpx2
@@ -119,9 +129,15 @@ class Client(AbstractContextManager["Client"]):
         raise ServerError(response.status_code, f"{self.url} answers {response.status_code}: {detail}")
 
 
+def _timeline(row: dict[str, Any]) -> Timeline:
+    return Timeline(**{**row, "segments": tuple(Segment(**segment) for segment in row["segments"])})
+
+
 def _talk(
     socket: Any, chunks: Iterator[npt.NDArray[Any]], rate_hz: int, options: dict[str, Any]
 ) -> Iterator[Event]:
+    from websockets.exceptions import ConnectionClosed
+
     first = next(chunks, np.zeros(0, dtype=np.int16))
     integers = first.dtype.kind != "f"
     if integers and first.dtype != np.int16:
@@ -130,13 +146,16 @@ def _talk(
         "encoding": "pcm16" if integers else "float32", "rate": rate_hz,
         "channels": 1 if first.ndim == 1 else first.shape[1], **options,
     }  # fmt: skip
-    socket.send(json.dumps(start))
     kind = "<i2" if integers else "<f4"
-    socket.send(np.ascontiguousarray(first, dtype=kind).tobytes())
-    for chunk in chunks:
-        socket.send(np.ascontiguousarray(chunk, dtype=kind).tobytes())
-        yield from _heard(socket, wait=False)
-    socket.send('{"type": "end"}')
+    try:
+        socket.send(json.dumps(start))
+        socket.send(np.ascontiguousarray(first, dtype=kind).tobytes())
+        for chunk in chunks:
+            socket.send(np.ascontiguousarray(chunk, dtype=kind).tobytes())
+            yield from _heard(socket, wait=False)
+        socket.send('{"type": "end"}')
+    except ConnectionClosed:
+        pass  # it has said why before, and that is still to be heard
     yield from _heard(socket, wait=True)
 
 

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from enum import StrEnum
-from os import cpu_count
+from os import cpu_count, environ
 from pathlib import Path
 from typing import Annotated
 
@@ -225,12 +225,24 @@ def serve(
         list[str] | None, typer.Option(help="An origin whose pages may call this server. Repeatable.")
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(min=1, help="Requests of one client in a minute; more: 429.")
+        int | None,
+        typer.Option(min=1, help="Requests of one client in a minute, over all workers; more: 429."),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="EMODISTILL_PROXY",
+            help="Address or network of a proxy whose X-Forwarded-For names the client. Repeatable. Default: nobody's.",
+        ),
     ] = None,
     max_mb: Annotated[int, typer.Option(min=1, help="Of one request; more: 413.")] = 100,
     max_seconds: Annotated[float, typer.Option(min=1, help="Of one recording over time; more: 413.")] = 3600,
-    max_requests: Annotated[int, typer.Option(min=1, help="At a time, for each worker; more: 503.")] = 64,
-    max_streams: Annotated[int, typer.Option(min=1, help="At a time, for each worker; more: 503.")] = 64,
+    max_requests: Annotated[
+        int, typer.Option(min=1, help="At a time, shared out among workers; more: 503.")
+    ] = 64,
+    max_streams: Annotated[
+        int, typer.Option(min=1, help="At a time, shared out among workers; more: 503.")
+    ] = 64,
     grace: Annotated[float, typer.Option(min=0, help="Seconds to finish in when told to stop.")] = 30,
     page: Annotated[bool, typer.Option(help="The web page at /.")] = True,
 ) -> None:
@@ -249,8 +261,9 @@ def serve(
         raise MissingExtraError(error.name or "fastapi", "serve", "a server") from error
 
     settings = Settings(
-        models=tuple(model or ("bundled",)), threads=max(1, (threads or cpu_count() or 1) // workers), token=token,
+        models=tuple(model or ("bundled",)), workers=workers, threads=max(1, (threads or cpu_count() or 1) // workers),
+        token=environ.get("EMODISTILL_TOKEN") if token is None else token,  # set, and empty, is a mistake to tell
         cors_origins=tuple(cors or ()), rate_per_minute=rate, max_bytes=1_000_000 * max_mb, max_seconds=max_seconds,
         max_requests=max_requests, max_streams=max_streams, grace_s=grace, page=page,
     )  # fmt: skip
-    run(settings, host, port, workers)
+    run(settings, host, port, proxy or ())

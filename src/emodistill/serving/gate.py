@@ -5,9 +5,9 @@ Identity for the log, bearer token, rate, requests at a time, bytes, slow client
 
 import hmac
 import logging
+import sqlite3
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emodistill.serving.logs import tell
 from emodistill.serving.problems import Refused, refusal, too_large
+from emodistill.serving.rates import Rates
 from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
 
@@ -26,8 +27,16 @@ LINGER_S = (
     2.0  # what a refused client still sends is thrown away for so long: closing at once would lose the answer
 )
 LINGER_BYTES = 4_000_000
+METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+)  # others are counted as one: a client may invent them
 QUIET = ("/healthz", "/readyz", "/metrics")  # asked for every few seconds
-MOST_CLIENTS = 10_000  # whose rate is remembered
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -37,8 +46,8 @@ class Gate:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
         self._settings, self._metrics = service.settings, service.metrics
-        self._rates = Rates(self._settings.rate_per_minute)
-        self._requests = self._streams = 0
+        self._rates = Rates(self._settings.rate_per_minute, self._settings.shared)
+        self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, stream, or the app's own life."""
@@ -74,12 +83,12 @@ class Gate:
             await send(message)
 
         try:
-            with self._counted(scope):
-                try:
-                    self._check(scope)
-                except Refused as error:
-                    await refusal(error, instance)(scope, body.receive, answer)
-                else:
+            try:
+                self._check(scope)
+            except Refused as error:  # who is refused takes up no place, however long he goes on sending
+                await refusal(error, instance)(scope, body.receive, answer)
+            else:
+                with self._counted(scope):
                     await self._app(scope, body.receive, answer)
         finally:
             self._tell(scope, status or (499 if body.gone else 500), time.perf_counter() - began, body.taken)
@@ -87,25 +96,26 @@ class Gate:
     @contextmanager
     def _counted(self, scope: Scope) -> Iterator[None]:
         working = scope["method"] == "POST"
-        self._requests += working
+        self._service.num_requests += working
         self._metrics.in_flight.inc(working)
         try:
             yield
         finally:
-            self._requests -= working
+            self._service.num_requests -= working
             self._metrics.in_flight.dec(working)
 
     def _check(self, scope: Scope) -> None:
         """Raises `Refused`."""
         headers, path = Headers(scope=scope), scope["path"]
+        if path.startswith("/v1/"):  # before the token: so often may one guess it
+            self._check_rate(scope)
         if path.startswith("/v1/") or path == "/metrics":
             self._check_token(headers)
-        if path.startswith("/v1/"):
-            self._check_rate(scope)
         if scope["method"] == "POST":
             self._check_stopping()
-        if scope["method"] == "POST" and self._requests > self._settings.max_requests:
-            raise busy(f"{self._settings.max_requests} requests are being answered already")
+        most = self._settings.of_one_worker(self._settings.max_requests)
+        if scope["method"] == "POST" and self._service.num_requests >= most:
+            raise busy(f"{most} requests are being answered already")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._settings.max_bytes:
             raise too_large(self._settings.max_bytes)
@@ -122,7 +132,11 @@ class Gate:
             )  # fmt: skip
 
     def _check_rate(self, scope: Scope) -> None:
-        wait_s = self._rates.wait_s((scope.get("client") or ("", 0))[0])
+        try:
+            wait_s = self._rates.wait_s((scope.get("client") or ("", 0))[0])
+        except sqlite3.OperationalError as error:  # the disk is full, say: better nobody than everybody
+            tell("rates cannot be counted", logging.ERROR, why=str(error))
+            raise busy("requests cannot be counted") from error
         if wait_s > 0:
             raise Refused(
                 429, "too-many", f"over {self._settings.rate_per_minute} requests in a minute",
@@ -135,11 +149,12 @@ class Gate:
 
     def _tell(self, scope: Scope, status: int, lasted_s: float, num_bytes: int) -> None:
         route = getattr(scope.get("route"), "path", None) or "unknown"
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.latency_s.labels(route).observe(lasted_s)
         tell(
             "request", logging.DEBUG if route in QUIET else logging.INFO,
-            id=scope["state"]["instance"], client=(scope.get("client") or ("",))[0], method=scope["method"],
+            id=scope["state"]["instance"], client=(scope.get("client") or ("",))[0], method=method,
             route=route, status=status, ms=round(1000 * lasted_s, 1), bytes=num_bytes,
         )  # fmt: skip
 
@@ -148,15 +163,14 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             _check_origin(headers, self._settings.cors_origins)
-            if (
-                "authorization" in headers
-            ):  # else it may come in the first message: a browser has no other way
+            self._check_rate(scope)
+            if "authorization" in headers:  # else in the first message: a browser has no other way
                 self._check_token(headers)
                 scope["state"]["trusted"] = True
-            self._check_rate(scope)
             self._check_stopping()
-            if self._streams >= self._settings.max_streams:
-                raise busy(f"{self._settings.max_streams} streams are open already")
+            most = self._settings.of_one_worker(self._settings.max_streams)
+            if self._streams >= most:
+                raise busy(f"{most} streams are open already")
         except Refused as error:
             response = refusal(error, scope["state"]["instance"])
             tell("stream refused", id=scope["state"]["instance"], status=error.status_code)
@@ -219,27 +233,6 @@ class Body:
         return message
 
 
-class Rates:
-    """Token buckets: so many requests in a minute for each client, all at once or one after the other."""
-
-    def __init__(self, per_minute: int | None) -> None:
-        self._per_minute = per_minute
-        self._held: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> tokens, when
-
-    def wait_s(self, client: str) -> float:
-        """0, and a request is counted; or how long until the next may come."""
-        if self._per_minute is None:
-            return 0.0
-        now = time.monotonic()
-        held, when = self._held.pop(client, (float(self._per_minute), now))
-        held = min(self._per_minute, held + (now - when) * self._per_minute / 60)
-        passes = held >= 1
-        self._held[client] = (held - passes, now)
-        if len(self._held) > MOST_CLIENTS:
-            self._held.popitem(last=False)
-        return 0.0 if passes else (1 - held) * 60 / self._per_minute
-
-
 def busy(why: str) -> Refused:
     """No more at a time."""
     return Refused(503, "busy", f"{why}; try again in a moment", {"Retry-After": "1"})
@@ -247,7 +240,9 @@ def busy(why: str) -> Refused:
 
 def same_token(given: str, expected: str) -> bool:
     """Whether two tokens are equal, in a time that does not tell how far."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+    return hmac.compare_digest(
+        given.encode("utf-8", "surrogatepass"), expected.encode()
+    )  # JSON may hold half a pair
 
 
 def _too_slow(how: str) -> Refused:
@@ -259,5 +254,9 @@ def _check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
     origin = headers.get("origin")
     if origin is None or "*" in allowed or origin in allowed:
         return
-    if urlsplit(origin).netloc != headers.get("host"):
+    try:
+        host = urlsplit(origin).netloc
+    except ValueError:  # no address at all
+        host = ""
+    if not host or host != headers.get("host"):
         raise Refused(403, "origin", "pages of this site may not open streams here; see --cors")

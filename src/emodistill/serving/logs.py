@@ -22,7 +22,9 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(
+            line, default=str
+        )  # ASCII: no character of a client ends a line, or has no encoding
 
 
 def tell(event: str, level: int = logging.INFO, **fields: Any) -> None:
@@ -34,6 +36,9 @@ def to_stderr(level: str = "INFO") -> None:
     """Send this package's and uvicorn's log to standard error, as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(
+        lambda record: not str(record.msg).startswith('%s - "WebSocket')
+    )  # uvicorn's, with the query
     for name in ("emodistill.serving", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler] if name != "uvicorn.error" else []

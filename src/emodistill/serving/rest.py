@@ -1,25 +1,36 @@
 """Files over HTTP: what a form asks for, done file by file, in the form that Accept names."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from emodistill.errors import one_of
 from emodistill.recognizer import Prediction, Recognizer
 from emodistill.serving import openapi
 from emodistill.serving.formats import PREDICTION_FORMS, TIMELINE_FORMS, chosen, written
 from emodistill.serving.problems import Refused, responses
-from emodistill.serving.schemas import PredictionRow, TimelineRow
+from emodistill.serving.schemas import LONGEST_NAME, PredictionRow, TimelineRow
 from emodistill.serving.service import Service
 
+MOST_FIELDS = 64  # of a form, besides its files
+MOST_FIELD_BYTES = 8192
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Files = Annotated[list[UploadFile], File(description="One or many audio or video files.", min_length=1)]
-Model = Annotated[str | None, Form(description="One of /v1/models; without it, the first.")]
+Model = Annotated[
+    str | None, Form(description="One of /v1/models; without it, the first.", max_length=LONGEST_NAME)
+]
 Emotions = Annotated[
-    str | None, Form(description="Consider only these, with commas between; probabilities are renormalised.")
+    str | None,
+    Form(
+        description="Consider only these, with commas between; probabilities are renormalised.",
+        max_length=1000,
+    ),
 ]
 MinConfidence = Annotated[float | None, Form(ge=0, le=1, description="Abstain below this confidence.")]
 Coverage = Annotated[
@@ -32,7 +43,7 @@ _REFUSALS = (400, 401, 406, 408, 413, 422, 429, 500, 503, 507)
 
 def router(service: Service) -> APIRouter:
     """`/v1/predict` and `/v1/timeline`."""
-    router = APIRouter(tags=["files"])
+    router = APIRouter(tags=["files"], route_class=_form_route(service.settings.max_files))
 
     @router.post(
         "/v1/predict", summary="One emotion for each file", response_model=list[PredictionRow],
@@ -74,6 +85,35 @@ def router(service: Service) -> APIRouter:
     return router
 
 
+def _form_route(max_files: int) -> type[APIRoute]:
+    """Routes whose forms are read with limits of their own, before FastAPI would read them with none so tight.
+
+    Every part of a form costs more than its bytes, a file of less than 1 MB is held in memory, and a text is decoded by
+    a codec that the client names, some of which are slow.
+    """
+
+    class FormRoute(APIRoute):
+        def get_route_handler(self) -> Handler:
+            handle = super().get_route_handler()
+
+            async def handle_form(request: Request) -> Response:
+                try:
+                    await request.form(
+                        max_files=max_files, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES
+                    )
+                except HTTPException as error:
+                    if str(error.detail).startswith("Too many files"):
+                        raise Refused(
+                            422, "too-many-files", f"over {max_files} files; send fewer at a time"
+                        ) from error
+                    raise
+                return await handle(request)
+
+            return handle_form
+
+    return FormRoute
+
+
 async def _asked(
     service: Service, request: Request, files: Sequence[UploadFile], model: str | None, emotions: str | None,
     min_confidence: float | None, coverage: float | None,
@@ -84,10 +124,6 @@ async def _asked(
         if field not in known or value == "":  # FastAPI takes an empty field for none
             message = "is empty: leave it away" if field in known else one_of("field", field, sorted(known))
             raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "value_error"}])
-    if len(files) > service.settings.max_files:
-        raise Refused(
-            422, "too-many-files", f"{len(files)} files, expected at most {service.settings.max_files}"
-        )
     names = None if emotions is None else [name.strip() for name in emotions.split(",") if name.strip()]
     return service.recogniser(model, names, min_confidence, coverage)
 

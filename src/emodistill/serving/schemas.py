@@ -1,9 +1,10 @@
 """The shapes of what goes in and out, for checking, and for the OpenAPI document."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+LONGEST_NAME = 200  # of a model or an emotion
 _PROBABILITIES = {"angry": 0.81, "happy": 0.06, "sad": 0.02, "neutral": 0.05, "fearful": 0.02, "disgusted": 0.03, "surprised": 0.01}  # fmt: skip
 
 
@@ -83,8 +84,8 @@ class StreamStart(BaseModel):
     )
     rate: int | None = Field(None, ge=4_000, le=192_000)  # Hz; webm says it itself
     channels: int = Field(1, ge=1, le=8)
-    model: str | None = None
-    emotions: list[str] | None = None
+    model: str | None = Field(None, max_length=LONGEST_NAME)
+    emotions: list[Annotated[str, Field(max_length=LONGEST_NAME)]] | None = Field(None, max_length=64)
     min_confidence: float | None = Field(None, ge=0, le=1)
     coverage: float | None = Field(None, ge=0, le=1)
     updates: bool = True  # also the windows in between, not segments alone

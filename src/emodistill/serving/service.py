@@ -44,6 +44,7 @@ class Service:
             self.models[model.card.name] = model
         self.draining = False
         self.streams: set[LiveStream] = set()
+        self.num_requests = 0  # being received or answered
         self.decoders = CapacityLimiter(settings.max_streams)  # threads that mostly wait for bytes
         self._limiter = CapacityLimiter(settings.threads)
         self._threads = CapacityLimiter(settings.threads)
@@ -97,11 +98,11 @@ class Service:
         return found
 
     async def drain(self) -> None:
-        """Take nothing new, and wait for the streams: each is told what has been heard so far, then closed."""
+        """Take nothing new, and wait for what is in flight: a stream is told what has been heard so far, then closed."""
         self.draining = True
         for stream in list(self.streams):
             stream.drain()
-        while self.streams:
+        while self.streams or self.num_requests:
             await sleep(0.02)
 
     async def in_thread(self, work: Callable[[], T], wanted: Wanted | None = None) -> T:

@@ -23,7 +23,7 @@ from emodistill.audio import SAMPLE_RATE
 from emodistill.errors import AudioError, EmodistillError
 from emodistill.segments import Segment, WindowUpdate
 from emodistill.serving.decoder import ArrivingMedia
-from emodistill.serving.gate import same_token
+from emodistill.serving.gate import busy, same_token
 from emodistill.serving.logs import tell
 from emodistill.serving.problems import Refused, as_refused, problem
 from emodistill.serving.schemas import StreamStart
@@ -39,6 +39,9 @@ NORMAL, GOING_AWAY, BAD_DATA, POLICY, TOO_BIG, SERVER_ERROR = (
     1009,
     1011,
 )  # RFC 6455, 7.4.1
+MOST_SILENT_BYTES = (
+    8_000_000  # of a container: video, padding, or a block that never ends, kept by the decoder
+)
 MOST_AT_ONCE = SAMPLE_RATE * 10  # samples that are judged before others have their turn
 
 
@@ -143,13 +146,15 @@ class LiveStream:
     async def _first(self) -> StreamStart:
         """What the client says of its audio; and whether it may send any."""
         message = await self._receive()
-        text = message.get("text") if message else None
+        if message is None:
+            raise StreamError(GOING_AWAY, busy("the server is stopping"))
+        text = message.get("text")
         try:
             if text is None:
                 raise ValueError(
                     'expected JSON text such as {"encoding": "pcm16", "rate": 48000}, got no text'
                 )
-            found = StreamStart.model_validate(json.loads(text))
+            found = StreamStart.model_validate(_parsed(text))
             if found.rate is None and found.encoding != "webm":
                 raise ValueError(f"{found.encoding} needs its rate in Hz")
         except ValidationError as error:
@@ -171,7 +176,7 @@ class LiveStream:
                 yield message["bytes"]
                 continue
             try:
-                if json.loads(message["text"]) == {"type": "end"}:
+                if _parsed(message["text"]) == {"type": "end"}:
                     return
             except ValueError:
                 pass  # told below, like JSON that says something else
@@ -232,11 +237,16 @@ class LiveStream:
     async def _hear_media(self) -> None:
         """A container that arrives in pieces."""
         media = ArrivingMedia()
+        silent, before_s = 0, 0.0  # bytes since the last sample
         try:
             async for data in self._messages():
                 if data:
                     media.give(data)
                     await self._hear_decoded(media)
+                silent, before_s = (silent if self.audio_s == before_s else 0) + len(data), self.audio_s
+                if silent > MOST_SILENT_BYTES:
+                    told = f"over {MOST_SILENT_BYTES} bytes without a sample in them"
+                    raise StreamError(BAD_DATA, Refused(422, "bad-audio", told))
             media.give(b"")
             await self._hear_decoded(media)
         finally:
@@ -252,6 +262,14 @@ class LiveStream:
             if found is None:
                 return
             await self._push(found[1], found[0])
+
+
+def _parsed(text: str) -> Any:
+    """JSON. Raises `ValueError`."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
 
 
 def _samples(data: bytes, start: StreamStart) -> npt.NDArray[Any]:
