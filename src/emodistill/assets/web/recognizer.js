@@ -8,7 +8,7 @@ const SHORTEST_SAMPLES = SAMPLE_RATE / 10; // of the model's input, padded with 
 const SHORTEST_S = 0.1;
 const SILENCE_PEAK = 10 ** (-70 / 20);
 const WINDOW_S = 20;
-const SPEECH_MARGIN_S = 0.2;
+const SPEECH_MARGIN_S = 0.05;
 
 const FRAME_SAMPLES = 320; // of the speech detector: 20 ms
 const BLOCK_FRAMES = 10;
