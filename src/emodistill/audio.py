@@ -99,9 +99,7 @@ def _opened(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile:
         raise RuntimeError("raw samples do not say their rate") from error
     except UnicodeEncodeError as error:
         raise RuntimeError("its name is not in this system's encoding: rename it") from error
-    if (
-        file.frames > MOST_FRAMES
-    ):  # a FLAC out of a pipe: libsndfile can neither read all of it nor seek in it
+    if file.frames > MOST_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
         file.close()
         raise RuntimeError("it does not say how long it is")
     return file
@@ -222,7 +220,7 @@ def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
             length_s = _media_length_s(source)
             if length_s is not None:
                 return length_s > limit_s
-            for rate, frames in _media_blocks(source, "", error):
+            for rate, frames in decode_media(_media_handle(source), "", error):
                 heard_s += len(frames) / rate
                 if heard_s > limit_s:
                     return True
@@ -279,7 +277,7 @@ def _decoded_blocks(
     try:
         file = _opened(source)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        yield from _media_blocks(source, name, error)
+        yield from decode_media(_media_handle(source), name, error)
         return
     with file:
         try:
@@ -296,17 +294,10 @@ def _decode_media(
     source: str | Path | bytes | BinaryIO, name: str, why: Exception
 ) -> tuple[int, npt.NDArray[np.float32]]:
     """What libsndfile refuses, by PyAV: its rate in Hz and samples (n, channels). `why` it refused."""
-    decoded = list(_media_blocks(source, name, why))
+    decoded = list(decode_media(_media_handle(source), name, why))
     if not decoded:
         raise AudioError(f"{name}: holds no samples")
     return decoded[0][0], np.concatenate([frames for _, frames in decoded])
-
-
-def _media_blocks(
-    source: str | Path | bytes | BinaryIO, name: str, why: Exception
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """The same, one decoded packet at a time."""
-    yield from decode_media(_media_handle(source), name, why)
 
 
 def decode_media(
@@ -391,10 +382,9 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
             "e.g. samples.astype('int16')"
         )
     if array.dtype.kind != "f":
-        middle = (
-            int(np.iinfo(array.dtype).max) + int(np.iinfo(array.dtype).min) + 1
-        ) // 2  # not 0 if unsigned
-        array = (array.astype(np.float64) - middle) / (int(np.iinfo(array.dtype).max) + 1 - middle)
+        low, high = int(np.iinfo(array.dtype).min), int(np.iinfo(array.dtype).max)
+        middle = (low + high + 1) // 2  # not 0 if unsigned
+        array = (array.astype(np.float64) - middle) / (high + 1 - middle)
     with np.errstate(over="ignore"):  # beyond float32 is Inf, and told as that
         array = array.astype(np.float32)
     if array.ndim == 1:
