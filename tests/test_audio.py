@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import factories as make
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from emodistill.audio import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
+    MonoStream,
     blocks,
     content_hash,
     from_samples,
@@ -80,8 +82,40 @@ def test_integer_pcm_is_scaled(dtype: type) -> None:
     assert np.abs(from_samples(extreme, SAMPLE_RATE)).max() <= 1
 
 
-def test_what_is_too_loud_is_clipped() -> None:
-    assert np.abs(from_samples(3 * tone(SAMPLE_RATE), SAMPLE_RATE)).max() == 1.0
+def test_beyond_full_scale_nothing_is_clipped() -> None:
+    sound = tone(SAMPLE_RATE)
+    whole = from_samples(30 * sound, SAMPLE_RATE)
+    np.testing.assert_allclose(whole, sound / np.abs(sound).max(), atol=1e-6)
+    np.testing.assert_allclose(MonoStream(SAMPLE_RATE).push(30 * sound), 30 * sound, rtol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [32767 * tone(SAMPLE_RATE), np.full(1600, 1e30)])
+def test_floats_that_are_no_waveform_are_refused(samples: np.ndarray) -> None:
+    message = r"expected float samples from -1 to 1, got some of .*; are these values of 16 bits\? Cast them"
+    with pytest.raises(AudioError, match=message):
+        from_samples(samples, SAMPLE_RATE)
+    with pytest.raises(AudioError, match=message):
+        MonoStream(SAMPLE_RATE).push(samples)
+
+
+def test_integers_of_unknown_full_scale_are_refused() -> None:
+    with pytest.raises(AudioError, match=r"at most 32 bits, got int64; cast .* samples\.astype\('int16'\)"):
+        from_samples(np.array([0, 1000, -1000], dtype=np.int64), SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("rate_hz", [0, -1, 16, 1999, float("nan"), float("inf"), None, "16000"])
+def test_rates_that_cannot_be(rate_hz: Any) -> None:
+    with pytest.raises(AudioError, match=rf"expected a rate in Hz, at least 2000, got {rate_hz!r}"):
+        from_samples(tone(SAMPLE_RATE), rate_hz)
+    with pytest.raises(AudioError, match=rf"at least 2000, got {rate_hz!r}"):
+        MonoStream(rate_hz)
+
+
+def test_telephone_recordings_of_gsm_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    soundfile.write(path, tone(8000, 1.0), 8000, subtype="GSM610")
+    assert loudest_hz(load(path)) == pytest.approx(440, abs=10)
+    assert len(np.concatenate(list(blocks(path)))) == pytest.approx(SAMPLE_RATE, rel=0.05)
 
 
 def test_sources_are_equal(tmp_path: Path) -> None:
@@ -115,14 +149,23 @@ def test_segments_are_cut_before_resampling(tmp_path: Path) -> None:
 def test_what_is_no_audio_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"no\.wav: no such file"):
         load(tmp_path / "no.wav")
-    with pytest.raises(AudioError, match="no such file"):
+    with pytest.raises(AudioError, match="is a folder, expected a file"):
         load(tmp_path)
+    with pytest.raises(AudioError, match="File name too long"):
+        load("a" * 5000)
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe.wav")
+        for read in (load, lambda path: list(blocks(path))):
+            with pytest.raises(
+                AudioError, match=r"pipe\.wav: is a pipe or a device, expected a file; in Python"
+            ):
+                read(tmp_path / "pipe.wav")
     text = tmp_path / "text.wav"
     text.write_text("Dear reader, this is a letter.")
     with pytest.raises(AudioError, match=r"text\.wav: cannot be decoded as audio \(.*\); expected wav, flac"):
         load(text)
     (tmp_path / "nothing.wav").touch()
-    with pytest.raises(AudioError, match=r"nothing\.wav: cannot be decoded"):
+    with pytest.raises(AudioError, match=r"nothing\.wav: cannot be decoded as audio \(it is empty: 0 bytes"):
         load(tmp_path / "nothing.wav")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), SAMPLE_RATE)
     with pytest.raises(AudioError, match=r"empty\.wav: holds no samples"):

@@ -96,6 +96,8 @@ PEAK = float(np.abs(SPEECH).max())
 HEARD: dict[str, tuple[Write, float]] = {
     "float.wav": (lambda p: wav(p, SPEECH, subtype="FLOAT"), 1e-6),
     "quiet.wav": (lambda p: wav(p, 0.01 * SPEECH, subtype="FLOAT"), 1e-2),
+    "loud.wav": (lambda p: wav(p, 30 * SPEECH, subtype="FLOAT"), 1e-3),
+    "gsm.wav": (lambda p: wav(p, soxr.resample(SPEECH, make.RATE, 8000), 8000, "GSM610"), 0.5),
     "offset.wav": (lambda p: wav(p, SPEECH + np.float32(0.9 - PEAK), subtype="FLOAT"), 1e-3),
     "dead-channel.wav": (
         lambda p: wav(p, np.stack([np.zeros_like(SPEECH), SPEECH], 1), subtype="FLOAT"), 1e-6),
@@ -126,9 +128,14 @@ ABSTAINED: dict[str, tuple[Write, str]] = {
 REFUSED: dict[str, tuple[Write, str]] = {
     "nan.wav": (lambda p: wav(p, with_sample(np.nan), subtype="FLOAT"), "holds NaN or Inf samples; repair"),
     "inf.wav": (lambda p: wav(p, with_sample(-np.inf), subtype="FLOAT"), "holds NaN or Inf samples; repair"),
-    "empty.wav": (lambda p: p.write_bytes(b""), "cannot be decoded as audio"),
+    "empty.wav": (lambda p: p.write_bytes(b""), "it is empty: 0 bytes"),
     "header.wav": (lambda p: wav(p, SPEECH[:0]), "holds no samples"),
-    "text.wav": (lambda p: p.write_text("to be or not to be"), "cannot be decoded as audio"),
+    "text.wav": (lambda p: p.write_text("to be or not to be"), r"\(Format not recognised"),
+    "16-bit-floats.wav": (
+        lambda p: wav(p, 32767 * SPEECH, subtype="FLOAT"),
+        "expected float samples from -1 to 1",
+    ),
+    "1-khz.wav": (lambda p: wav(p, SPEECH[::16], 1000), "expected a rate in Hz, at least 2000, got 1000"),
     "cut-off.flac": (lambda p: cut(p, 0.7, format="FLAC"), "whole and undamaged"),
     "silent-film.mp4": (lambda p: video(p, False), "holds no audio stream"),
     "picture.wav": (

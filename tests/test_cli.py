@@ -17,7 +17,7 @@ import soundfile
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from emodistill import cli
+from emodistill import __version__, cli
 from emodistill.card import BUNDLED
 from emodistill.corpora import read_manifest
 
@@ -80,6 +80,27 @@ def test_every_verb_explains_itself(verb: list[str]) -> None:
             command = command.commands[part]  # type: ignore[attr-defined]
         assert command.help
         assert all(getattr(item, "help", None) for item in command.params), "every option has its help"
+
+
+def test_the_version_is_told(emodistill: Call) -> None:
+    result = emodistill("--version")
+    assert (result.code, result.out) == (0, f"emodistill {__version__}\n")
+
+
+def test_failures_are_listed_at_the_end(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "some are empty"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.wav").write_bytes(b"" if number != 1 else (clips / "a.wav").read_bytes())
+    result = emodistill("predict", folder, "-m", exported, "-f", "jsonl")
+    assert result.code == 1
+    assert len(result.out.splitlines()) == 3
+    first, second, last = result.err.splitlines()
+    assert first.startswith(f"failed: {folder / '0.wav'}: cannot be decoded")
+    assert second.startswith(f"failed: {folder / '2.wav'}: cannot be decoded")
+    assert last == "2 of 3 failed, the rest is done"
 
 
 def test_verbs_are_those_of_the_documentation() -> None:
@@ -257,7 +278,7 @@ def test_an_output_that_is_there_stays_until_the_new_one_is_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("emodistill.recognizer.Recognizer.predict", killed)
+        patched.setattr("emodistill.recognizer.Recognizer._one", killed)
         assert emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out).code == 130
     assert out.read_text() == "kept"
     emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)

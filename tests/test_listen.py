@@ -142,6 +142,7 @@ def _read_terminal(leader: int) -> Iterator[str]:
     [
         (["call.wav"], b"", 2, "bad source 'call.wav', expected - for a pipe, or nothing for the microphone"),
         (["-"], b"RIFF\0\0\0\0AVI ", 2, "expected raw PCM or a WAV, got another RIFF file"),
+        (["-"], b"OggS" + bytes(100), 2, "expected raw PCM or a WAV, got an Ogg file; decode it first"),
         (["-"], wav(CALL, 16_000, "PCM_24"), 2, "expected a WAV of 16-bit PCM or 32-bit float, got format"),
         (["-", "--emotions", "joy"], b"", 2, "bad emotion 'joy'"),
         (["-"], b"", 0, "0.0 s heard, 0.0 s of speech"),
@@ -202,6 +203,14 @@ def test_a_wav_of_unknown_length_goes_to_the_end(size: int) -> None:
     at = data.index(b"data") + 4
     data[at : at + 4] = struct.pack("<I", size)
     assert len(heard(io.BytesIO(bytes(data)))[1]) == len(CALL)
+
+
+@pytest.mark.parametrize("begins", live.COMPRESSED)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_compressed_file_is_not_taken_for_samples(begins: bytes, size: int) -> None:
+    message = f"expected raw PCM or a WAV, got {live.COMPRESSED[begins]}; decode it first"
+    with pytest.raises(AudioError, match=message):
+        heard(Trickle(begins + bytes(1000), size))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("end", [6, 10, 15, 30, 42])

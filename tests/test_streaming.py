@@ -399,7 +399,7 @@ def test_windows_that_do_not_fit(options: dict[str, float], message: str) -> Non
 
 
 def test_a_rate_of_zero() -> None:
-    with pytest.raises(AudioError, match="expected a rate in Hz above 0, got 0"):
+    with pytest.raises(AudioError, match="expected a rate in Hz, at least 2000, got 0"):
         stream(0)
 
 

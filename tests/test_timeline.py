@@ -25,7 +25,7 @@ from emodistill.audio import SAMPLE_RATE
 from emodistill.errors import AudioError, ConfigError, EmodistillError
 from emodistill.segments import Segment
 from emodistill.timeline import Given, Timeline, read_segments, summarise, timeline, timelines
-from emodistill.writers import UNSURE, WRITERS, draw, output_names, write
+from emodistill.writers import UNSURE, WRITERS, claim, draw, output_names, write
 
 LOUD = make.LoudnessDetector()
 EMOTIONS = tuple(make.TONES_HZ)
@@ -374,6 +374,29 @@ def test_a_picture_of_almost_nothing(tmp_path: Path, length_s: float) -> None:
     found = timeline(audio, make.ToneRecognizer(), detector=LOUD, traced=True)
     draw(found, EMOTIONS, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_what_was_drawn_is_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, make.silence(1.0), make.RATE)
+    outputs = batch.plan([path], [path], "json", None, tmp_path / "a.png")
+    (row,) = batch.run(make.ToneRecognizer(), [path], outputs)
+    assert (row.error, row.trace) == (None, None)
+    assert (tmp_path / "a.png").is_file()
+
+
+@pytest.mark.parametrize("text", ["", '{"model": '])
+def test_a_damaged_note_is_no_crash(tmp_path: Path, text: str) -> None:
+    note = tmp_path / ".made_with.json"
+    note.write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"made_with\.json', which says what .* is damaged: name another output"
+    ):
+        claim(note, tmp_path, {"model": "a"})
+    note.unlink()
+    claim(note, tmp_path, {"model": "a"})
+    claim(note, tmp_path, {"model": "a"})
+    assert [file.name for file in tmp_path.iterdir()] == [note.name]
 
 
 def test_pictures_that_cannot_be(tmp_path: Path) -> None:

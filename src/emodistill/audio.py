@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import math
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,10 +21,11 @@ FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
 MOST_CHANNELS = 128
-LOUDEST = 1e6  # full scale is 1; beyond this, sums and filters would no longer be finite
 MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
+LOWEST_RATE_HZ = 2_000  # below, next to nothing of speech is left; what says so is mostly a rate in kHz
 # Rates that are taken where length is bounded: a second outside of them costs more than its length says.
-BOUNDED_RATES_HZ = (2_000, 768_000)
+BOUNDED_RATES_HZ = (LOWEST_RATE_HZ, 768_000)
+LOUDEST = 1_000.0  # times full scale; floats beyond it are no waveform in [-1, 1] at whatever gain
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
 # Containers that hold their audio themselves. FFmpeg knows playlists too, and would open what they name: a file
@@ -44,14 +47,14 @@ def load(
     Raises `AudioError` for what is missing, undecodable, empty, or holds NaN or Inf.
     """
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
-    if isinstance(source, (str, Path)) and not Path(source).is_file():
-        raise AudioError(f"{name}: no such file")
+    _check_file(source)
     try:
         with _opened(source) as file:
             rate = file.samplerate
             start = 0 if start_s is None else min(round(start_s * rate), file.frames)
             stop = file.frames if end_s is None else min(round(end_s * rate), file.frames)
-            file.seek(start)
+            if start:  # GSM 6.10 of telephone systems can be read, and not sought in
+                file.seek(start)
             frames = file.read(max(stop - start, 0), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         rate, frames = _decode_media(source, name, error)
@@ -61,31 +64,56 @@ def load(
     return from_samples(frames, rate, f"{name}{where}")
 
 
+def _check_file(source: str | Path | bytes | BinaryIO) -> None:
+    """Raise `AudioError` for a path that is no file."""
+    if not isinstance(source, (str, Path)):
+        return
+    path = Path(source)
+    try:
+        wrong = (
+            None if path.is_file()
+            else "is a folder, expected a file" if path.is_dir()
+            else "is a pipe or a device, expected a file; in Python give it opened, in 'rb'" if path.exists()
+            else "no such file"
+        )  # fmt: skip
+    except OSError as error:  # a name that is too long, or a folder above it that may not be entered
+        raise AudioError(f"{source}: {error.strerror}") from error
+    if wrong is not None:
+        raise AudioError(f"{source}: {wrong}")
+
+
 def _opened(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile:
     """A recording that libsndfile reads; its `LibsndfileError`, or a `RuntimeError`, where it does not."""
+    if isinstance(source, (str, Path)):
+        try:
+            size = Path(source).stat().st_size
+        except OSError as error:  # gone since somebody looked
+            raise RuntimeError(error.strerror) from error
+        if size == 0:
+            raise RuntimeError("it is empty: 0 bytes")
+        if not os.access(source, os.R_OK):
+            raise RuntimeError("no permission to read it")
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except TypeError as error:  # *.raw: it wants to be told what the samples are
         raise RuntimeError("raw samples do not say their rate") from error
     except UnicodeEncodeError as error:
         raise RuntimeError("its name is not in this system's encoding: rename it") from error
-    if (
-        file.frames > MOST_FRAMES
-    ):  # a FLAC out of a pipe: libsndfile can neither read all of it nor seek in it
+    if file.frames > MOST_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
         file.close()
         raise RuntimeError("it does not say how long it is")
     return file
 
 
 class MonoStream:
-    """Chunks of audio at any rate in, pieces of one waveform out: the same samples for every chunking.
+    """Chunks of audio at any rate from 2 kHz in, pieces of one waveform out: the same samples for every chunking.
 
     Nothing looks ahead: channels are averaged over those that have made a sound so far, so a dead one never
-    counts. Resampling delays the output by 35 to 115 ms, the most at 8 kHz; at 16 kHz there is no delay.
+    counts, and what is beyond full scale stays there. Resampling delays the output by 35 to 115 ms, the most at 8 kHz; at 16 kHz there is no delay.
     """
 
     def __init__(self, rate_hz: int, name: str = "<stream>") -> None:
-        """Raises `AudioError` for a rate that is not above 0; `name` is what messages call the audio."""
+        """Raises `AudioError` for a rate below 2 kHz; `name` is what messages call the audio."""
         _check_rate(rate_hz, name)
         self._name = name
         self._resampler = (
@@ -134,7 +162,7 @@ class MonoStream:
     def _resampled(self, mono: Waveform, last: bool) -> Waveform:
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono), last=last)
-        return np.clip(mono, -1.0, 1.0)
+        return np.asarray(mono, dtype=np.float32)
 
 
 def load_bounded(source: str | Path | bytes | BinaryIO, max_s: float) -> Waveform:
@@ -181,20 +209,23 @@ def blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) ->
 def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
     """Whether a recording is longer than so many seconds, found out without holding it; not if it can't be read."""
     try:
+        _check_file(source)
         with _opened(source) as file:
             return file.frames > limit_s * file.samplerate
+    except AudioError:
+        return False  # whoever reads it says what is wrong with it
     except (soundfile.LibsndfileError, RuntimeError) as error:
         heard_s = 0.0
         try:
             length_s = _media_length_s(source)
             if length_s is not None:
                 return length_s > limit_s
-            for rate, frames in _media_blocks(source, "", error):
+            for rate, frames in decode_media(_media_handle(source), "", error):
                 heard_s += len(frames) / rate
                 if heard_s > limit_s:
                     return True
         except (AudioError, OSError):
-            return False  # whoever reads it says what is wrong with it
+            return False
         return False
 
 
@@ -242,12 +273,11 @@ def _decoded_blocks(
     source: str | Path | bytes | BinaryIO, name: str
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """A recording as it was made: its rate in Hz with samples (n, channels), about a second at a time."""
-    if isinstance(source, (str, Path)) and not Path(source).is_file():
-        raise AudioError(f"{name}: no such file")
+    _check_file(source)
     try:
         file = _opened(source)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        yield from _media_blocks(source, name, error)
+        yield from decode_media(_media_handle(source), name, error)
         return
     with file:
         try:
@@ -255,7 +285,7 @@ def _decoded_blocks(
                 yield file.samplerate, frames
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise AudioError(
-                f"{name}: cannot be decoded after {file.tell() / file.samplerate:.1f} s ({error}); "
+                f"{name}: cannot be decoded after {file.tell() / file.samplerate:.1f} s ({_reason(error)}); "
                 "repair or re-encode it"
             ) from error
 
@@ -264,33 +294,27 @@ def _decode_media(
     source: str | Path | bytes | BinaryIO, name: str, why: Exception
 ) -> tuple[int, npt.NDArray[np.float32]]:
     """What libsndfile refuses, by PyAV: its rate in Hz and samples (n, channels). `why` it refused."""
-    decoded = list(_media_blocks(source, name, why))
+    decoded = list(decode_media(_media_handle(source), name, why))
     if not decoded:
         raise AudioError(f"{name}: holds no samples")
     return decoded[0][0], np.concatenate([frames for _, frames in decoded])
 
 
-def _media_blocks(
-    source: str | Path | bytes | BinaryIO, name: str, why: Exception
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """The same, one decoded packet at a time."""
-    yield from decode_media(_media_handle(source), name, why)
-
-
 def decode_media(
-    handle: Any, name: str = "<stream>", why: Exception | str = "libsndfile reads no streams"
+    handle: Any, name: str = "<stream>", why: Exception | None = None
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """A recording by PyAV: its rate in Hz with samples (n, channels), one decoded packet at a time.
 
     `handle` is a path as text, or anything with `read(size)`, which may wait and give less: a stream that is
-    still arriving. Raises `AudioError` without PyAV (then with `why` it is needed), and for what is no audio.
+    still arriving. `why` libsndfile refused it, if it was asked. Raises `AudioError` without PyAV, and for what is
+    no audio.
     """
     try:
         import av
     except ImportError as error:
         raise AudioError(
-            f"{name}: cannot be decoded as audio ({why}); expected wav, flac, ogg, opus or mp3, "
-            "or, after pip install 'emodistill[media]', m4a, mp4 or webm"
+            f"{name}: cannot be decoded as audio ({_reason(why or error)}); expected wav, flac, ogg, opus or mp3, "
+            "whole and undamaged, or, after pip install 'emodistill[media]', m4a, mp4 or webm"
         ) from error
     try:
         # Else PyAV would go by the handle's own mode, and write into a temporary file that may be written to.
@@ -306,16 +330,24 @@ def decode_media(
             for part in resampler.resample(None):
                 yield rate, np.asarray(part.to_ndarray().T, dtype=np.float32)
     except (av.FFmpegError, ValueError, IndexError) as error:
+        reasons = "; ".join(dict.fromkeys(_reason(each) for each in (why, error) if each is not None))
         raise AudioError(
-            f"{name}: cannot be decoded as audio ({error}); expected wav, flac, ogg, opus, mp3, m4a, mp4 or webm, "
+            f"{name}: cannot be decoded as audio ({reasons}); expected wav, flac, ogg, opus, mp3, m4a, mp4 or webm, "
             "whole and undamaged"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, without its numbers and the file's name, which the message has anyway."""
+    said = error.error_string if isinstance(error, soundfile.LibsndfileError) else None
+    return str(said or getattr(error, "strerror", None) or error).rstrip(". ")
 
 
 def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") -> Waveform:
     """Make a waveform of decoded samples, (samples,) or (samples, channels), at any rate.
 
-    Channels are averaged; a dead (all-zero) channel is left out of the average. Integer PCM is scaled.
+    Channels are averaged; a dead (all-zero) channel is left out of the average. Integer PCM is scaled, and so is
+    what goes beyond full scale: nothing is clipped, so gain changes no more than the gain.
     """
     _check_rate(rate_hz, name)
     array = _columns(samples, name)
@@ -329,12 +361,13 @@ def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") ->
         mono = soxr.resample(mono, rate_hz, SAMPLE_RATE).astype(np.float32)
         if mono.size == 0:
             raise AudioError(f"{name}: too short to hold a sample at {SAMPLE_RATE} Hz")
-    return np.ascontiguousarray(np.clip(mono, -1.0, 1.0))
+    return np.ascontiguousarray(mono / max(1.0, float(np.abs(mono).max())), dtype=np.float32)
 
 
-def _check_rate(rate_hz: int, name: str) -> None:
-    if rate_hz <= 0:
-        raise AudioError(f"{name}: expected a rate in Hz above 0, got {rate_hz}")
+def _check_rate(rate_hz: float, name: str) -> None:
+    number = isinstance(rate_hz, (int, float, np.integer, np.floating))
+    if not number or not LOWEST_RATE_HZ <= rate_hz < math.inf:
+        raise AudioError(f"{name}: expected a rate in Hz, at least {LOWEST_RATE_HZ}, got {rate_hz!r}")
 
 
 def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
@@ -342,11 +375,17 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
     array = np.asarray(samples)
     if array.dtype.kind not in "iuf":
         raise AudioError(f"{name}: expected integer or float samples, got {array.dtype}")
+    if (
+        array.dtype.kind != "f" and array.dtype.itemsize > 4
+    ):  # Python's numbers, whose full scale nobody knows
+        raise AudioError(
+            f"{name}: expected samples of at most 32 bits, got {array.dtype}; cast them to what was recorded, "
+            "e.g. samples.astype('int16')"
+        )
     if array.dtype.kind != "f":
-        middle = (
-            int(np.iinfo(array.dtype).max) + int(np.iinfo(array.dtype).min) + 1
-        ) // 2  # not 0 if unsigned
-        array = (array.astype(np.float64) - middle) / (int(np.iinfo(array.dtype).max) + 1 - middle)
+        low, high = int(np.iinfo(array.dtype).min), int(np.iinfo(array.dtype).max)
+        middle = (low + high + 1) // 2  # not 0 if unsigned
+        array = (array.astype(np.float64) - middle) / (high + 1 - middle)
     with np.errstate(over="ignore"):  # beyond float32 is Inf, and told as that
         array = array.astype(np.float32)
     if array.ndim == 1:
@@ -360,7 +399,12 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
         )
     if not np.isfinite(array).all():
         raise AudioError(f"{name}: holds NaN or Inf samples; repair or re-encode it")
-    return np.clip(array, -LOUDEST, LOUDEST, out=array)
+    if array.size and (loudest := float(np.abs(array).max())) > LOUDEST:
+        raise AudioError(
+            f"{name}: expected float samples from -1 to 1, got some of {loudest:.6g}; are these values of 16 bits? "
+            "Cast them to int16, or divide them by 32768"
+        )
+    return array
 
 
 def trim_silence(waveform: Waveform, top_db: float) -> Waveform:

@@ -3,7 +3,7 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.markup import escape
@@ -106,7 +106,7 @@ def run(
                 draw(row, recognizer.emotions, outputs.pictures[path])
             if outputs.folder is not None and outputs.names is not None:
                 write([row], outputs.format, outputs.folder / outputs.names[path], recognizer.emotions)
-        yield row
+        yield replace(row, trace=None)  # drawn, and of many recordings more than memory holds
     if outputs.folder is not None:
         _tell_failures(outputs.folder / FAILURES, failed)
 

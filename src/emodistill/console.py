@@ -1,6 +1,6 @@
 """Messages and progress, on standard error: standard output is for results alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from rich.console import Console
@@ -30,6 +30,14 @@ def warn(message: str) -> None:
 def say(message: str) -> None:
     """What has been done."""
     console.print(message, markup=False)
+
+
+def tell_failures(errors: Sequence[str], total: int) -> None:
+    """What failed of so many inputs, at the end, where it has not scrolled away."""
+    for error in errors:
+        console.print(f"failed: {error}", style="red", markup=False)
+    if errors and total > 1:
+        console.print(f"{len(errors)} of {total} failed, the rest is done", style="red", markup=False)
 
 
 def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:

@@ -29,6 +29,9 @@ CHUNK_S = 0.1  # what a microphone gives at once
 DEAF_S = 10.0  # without a chunk, a microphone has gone
 QUIETEST_DB = -60.0  # of full scale: the left end of the level bar
 LAST_SEGMENTS = 8  # shown
+# How files that are no PCM begin. (Not all do by four bytes of their own: an MP3 without a tag is taken for PCM.)
+COMPRESSED = {b"OggS": "an Ogg file", b"fLaC": "a FLAC file", b"ID3\x03": "an MP3", b"ID3\x04": "an MP3",
+              b"\x1aE\xdf\xa3": "a webm or Matroska file", b"FORM": "an AIFF file"}  # fmt: skip
 
 Chunk = npt.NDArray[Any]  # (n, channels)
 
@@ -62,7 +65,8 @@ def microphone(device: str | None = None) -> Iterator[Sound]:
     try:
         import sounddevice
     except ImportError as error:
-        raise MissingExtraError("sounddevice", "listen") from error
+        what = "a microphone (a pipe needs nothing: emodistill listen -)"
+        raise MissingExtraError("sounddevice", "listen", what) from error
     except OSError as error:  # it is there, and the library under it is not
         raise MissingPortAudioError from error
     which = "the default microphone" if device is None else f"'{device}'"
@@ -102,9 +106,16 @@ def microphone(device: str | None = None) -> Iterator[Sound]:
 def pipe(stream: BinaryIO, rate_hz: int, channels: int) -> Iterator[Sound]:
     """Sound out of a pipe, to its end: raw 16-bit little-endian PCM at `rate_hz`, or a WAV that says itself what it is.
 
-    Raises `AudioError` for a WAV header that is cut off, or with anything but 16-bit PCM or 32-bit float.
+    Raises `AudioError` for a WAV header that is cut off, or with anything but 16-bit PCM or 32-bit float; and for
+    a compressed file, which would be heard as noise.
     """
     start = _exactly(stream, 4)
+    for begins, kind_of_file in COMPRESSED.items():
+        if start == begins:
+            raise AudioError(
+                f"<pipe>: expected raw PCM or a WAV, got {kind_of_file}; decode it first, e.g. by "
+                "ffmpeg -i … -f s16le -ar 16000 -ac 1 -"
+            )
     kind, left, first = np.dtype("<i2"), None, start
     if start == b"RIFF":
         rate_hz, channels, kind, left = _wav_header(stream)

@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from emodistill.vad import SpeechDetector
 
 SHORTEST_S = 0.1  # below this there is nothing to judge
-SPEECH_MARGIN_S = 0.2  # kept on both sides of the speech: a breath, a last consonant
+# Kept on both sides of the speech. In quiet recordings the rest is trimmed as in training; in noise it can't be, and
+# every tenth of a second of noise costs accuracy (benchmarks/invariance.py).
+SPEECH_MARGIN_S = 0.05
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
 Probabilities = npt.NDArray[np.float64]
@@ -94,6 +96,11 @@ class Recognizer:
         self._session = _session(self.folder / "model.onnx", threads, providers)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
+    @classmethod
+    def load(cls, model: str | Path = "bundled", **options: Any) -> "Recognizer":
+        """Load a model by name, folder or hub id: another way to write `Recognizer(model, …)`."""
+        return cls(model, **options)
+
     def having(
         self,
         *,
@@ -110,6 +117,8 @@ class Recognizer:
     def _choose(
         self, emotions: Sequence[str] | None, min_confidence: float | None, coverage: float | None
     ) -> None:
+        if isinstance(emotions, str):  # whose letters would else be taken for names
+            raise ConfigError(f"bad emotions '{emotions}', expected a list, e.g. {emotions.split(',')}")
         if emotions is not None and not emotions:
             raise ConfigError(f"no emotions: expected some of {list(self.card.emotions)}, or None for all")
         for name in emotions or ():
@@ -128,16 +137,29 @@ class Recognizer:
             "min_confidence": self.min_confidence,
         }
 
-    def predict(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> Prediction:
-        """The emotion of one utterance.
+    @overload
+    def predict(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, source: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE) -> list[Prediction]: ...
+
+    def predict(
+        self, source: AudioSource | Iterable[AudioSource], rate_hz: int = SAMPLE_RATE
+    ) -> Prediction | list[Prediction]:
+        """The emotion of one utterance; or of each of several, as a list, which is `predict_all` to its end.
 
         Speech is looked for first: what lies before and after it is cut off, and without any the reason is
         `no_speech`. Over 20 s, windows with speech are judged alone and their probabilities averaged.
 
         `source` is a path, the bytes of an audio file, an open binary file or pipe, or an array of samples
-        (n,) or (n, channels) at `rate_hz`. A recording of over two minutes is decoded three times over instead of being
-        held in memory. Raises `AudioError` for audio that cannot be read.
+        (n,) or (n, channels) at `rate_hz`; or an iterable of these. A recording of over two minutes is decoded three
+        times over instead of being held in memory. Raises `AudioError` for audio that cannot be read; of
+        several, what cannot be read has its `error` instead.
         """
+        several = _several(source)
+        return self._one(source, rate_hz) if several is None else list(self.predict_all(several, rate_hz))
+
+    def _one(self, source: Any, rate_hz: int) -> Prediction:
         name = _name(source)
         recording = Recording(source, rate_hz)
         if recording.num_samples < SHORTEST_S * SAMPLE_RATE:
@@ -168,12 +190,17 @@ class Recognizer:
         """One prediction per source, in order; one that cannot be read gives a prediction with its `error`.
 
         `jobs` sources are decoded and judged at a time, in threads; a few more are read ahead, never all. Several
-        jobs are fastest over a model that was loaded with `threads=1`.
+        jobs are fastest over a model that was loaded with `threads=1`. Raises `AudioError` for one source alone,
+        whose letters or samples would else be taken for many.
         """
+        if isinstance(sources, (str, Path, bytes, np.ndarray)):
+            raise AudioError(
+                f"expected several sources, e.g. a list, got one {type(sources).__name__}; predict takes one"
+            )
 
         def one(source: AudioSource) -> Prediction:
             try:
-                return self.predict(source, rate_hz)
+                return self._one(source, rate_hz)
             except AudioError as error:
                 return Prediction(_name(source), error=str(error))
 
@@ -283,6 +310,9 @@ def _folder(model: str | Path) -> Path:
 
         if is_hub_id(model):
             return fetch(model)
+        raise ModelError(
+            f"no model '{model}': expected bundled, the folder of an exported model, or a hub id (organisation/name)"
+        )
     return Path(model)
 
 
@@ -338,6 +368,19 @@ def _session(
             f"'{path}' is another model: expected waveform in and probabilities out, got {inputs} and {outputs}"
         )
     return session
+
+
+def _several(source: Any) -> list[Any] | None:
+    """The sources that an iterable holds; None for one source, and for numbers, which are none."""
+    one = isinstance(source, (str, bytes, bytearray, memoryview))
+    if (
+        one
+        or not isinstance(source, Iterable)
+        or any(hasattr(source, name) for name in ("read", "__array__"))
+    ):
+        return None
+    sources = list(source)
+    return None if any(isinstance(item, (int, float, np.number)) for item in sources[:1]) else sources
 
 
 def _name(source: AudioSource) -> str:

@@ -27,6 +27,8 @@ class Recording:
     """
 
     def __init__(self, source: AudioSource, rate_hz: int) -> None:
+        if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):  # a tensor, a series
+            source = np.asarray(source)
         self._long = None if isinstance(source, np.ndarray) else _long(source)
         self._held = _decoded(source, rate_hz) if self._long is None else None
         total, low, high, self.num_samples = 0.0, np.inf, -np.inf, 0
@@ -98,7 +100,7 @@ def _long(source: Any) -> str | Path | bytes | BinaryIO | None:
         and hasattr(source, "seekable")
         and source.seekable()
     )
-    if not again or (isinstance(source, (str, Path)) and not Path(source).is_file()):
+    if not again:
         return None
     long = outlasts(source, HELD_S)
     if not isinstance(source, (str, Path, bytes)):

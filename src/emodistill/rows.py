@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.audio import MEDIA_SUFFIXES, SUFFIXES
-from emodistill.console import UNENCODABLE, console, results, warn
+from emodistill.console import UNENCODABLE, results, tell_failures, warn
 from emodistill.errors import ConfigError
 from emodistill.recognizer import Prediction, Recognizer
 from emodistill.writers import claim
@@ -41,11 +41,17 @@ def audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
 
 
 def told(rows: Iterable[Prediction]) -> Iterator[Prediction]:
-    """The same rows; those that failed are also told on standard error."""
-    for row in rows:
-        if row.error is not None:
-            console.print(f"failed: {row.error}", style="red", markup=False)
-        yield row
+    """The same rows; those that failed are also listed on standard error, at the end."""
+    errors: list[str] = []
+    total = 0
+    try:
+        for row in rows:
+            total += 1
+            if row.error is not None:
+                errors.append(row.error)
+            yield row
+    finally:  # after Ctrl-C too
+        tell_failures(errors, total)
 
 
 def rows_there(output: Path, asked: set[str], recognizer: Recognizer) -> set[str]:

@@ -137,14 +137,21 @@ def claim(note: Path, output: Path, asked: dict[str, Any]) -> None:
     So that a resumed output never mixes the answers of two models, or of two settings.
     """
     if note.is_file():
-        there = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            there = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(
+                f"'{note}', which says what '{output}' was made with, is damaged: name another output"
+            ) from error
         different = [name for name, value in asked.items() if there.get(name) != value]
         if different:
             raise ConfigError(
                 f"'{output}' was begun with another {' and '.join(different)}: name another output"
             )
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+    partial = note.with_name(f"{note.name}.partial")  # whoever stops it here finds no half of a note
+    partial.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+    partial.replace(note)
 
 
 def output_names(paths: Sequence[Path], roots: Sequence[Path], suffix: str) -> dict[Path, Path]:

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from emodistill import __version__
 from emodistill.errors import MissingExtraError
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # paragraphs are wrapped as the terminal is wide
     help="Speech emotion recognition from the waveform alone, taught by models that know more.",
 )
 corpus_app = typer.Typer(
@@ -24,6 +26,10 @@ Set = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/RECIPE-seedN.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH", help="Audio files or folders (every audio file below, sorted)."),
+]
 # Which model answers, and when it rather does not: the same for every verb that recognises.
 Model = Annotated[
     str,
@@ -42,6 +48,21 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one model r
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Files judged at a time. Default: one for each CPU core.")
 ]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"emodistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 def need_training() -> None:

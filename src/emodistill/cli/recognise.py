@@ -15,11 +15,12 @@ from emodistill.cli.options import (
     Jobs,
     MinConfidence,
     Model,
+    Paths,
     Threads,
     app,
     names_in,
 )
-from emodistill.console import console, results, say, tracked
+from emodistill.console import results, say, tell_failures, tracked
 from emodistill.errors import ConfigError, MissingExtraError
 
 
@@ -46,9 +47,7 @@ class TimelineFormat(StrEnum):
 
 @app.command()
 def predict(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Audio files or folders (every audio file below, sorted).")
-    ],
+    paths: Paths,
     model: Model = "bundled",
     format: Annotated[
         Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")
@@ -103,9 +102,7 @@ def predict(
 
 @app.command()
 def timeline(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Audio files or folders (every audio file below, sorted).")
-    ],
+    paths: Paths,
     model: Model = "bundled",
     format: Annotated[
         TimelineFormat,
@@ -152,9 +149,8 @@ def timeline(
     jobs = min(jobs or cpu_count() or 1, max(1, len(todo)))
     rows = list(tracked(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)))
     batch.finish(rows, outputs, recognizer.emotions)
-    failed = [row for row in rows if row.error is not None]
-    for row in failed:
-        console.print(f"failed: {row.error}", style="red", markup=False)
+    failed = [row.error for row in rows if row.error is not None]
+    tell_failures(failed, len(rows))
     if len(todo) < len(files):
         say(f"{len(files) - len(todo)} were there already, {len(todo) - len(failed)} added to {output}")
     raise typer.Exit(1 if failed or empty else 0)
@@ -252,6 +248,7 @@ def serve(
     (docs/serving.md). The log goes to standard error, one line of JSON for each request, without audio.
 
     Example: emodistill serve --port 8080
+
     Then: curl -F files=@call.wav http://127.0.0.1:8080/v1/predict
     """
     try:

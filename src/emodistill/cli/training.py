@@ -142,6 +142,7 @@ def export(
     of the emotions.
 
     Example: emodistill export runs/ravdess-whisper-seed0 -o exported --precision int8
+
     A page: emodistill export --web page && python -m http.server --directory page
     """
     if run is None and web is not None and out is None:
