@@ -262,7 +262,7 @@ def test_too_many_files(client: TestClient) -> None:
     )
 
 
-@pytest.mark.parametrize("charset", ["utf-8", "punycode", "idna", "no-such"])
+@pytest.mark.parametrize("charset", ["utf-8", "punycode", "idna", "undefined", "no-such"])
 def test_forms_of_many_or_long_fields_are_refused_while_they_come(client: TestClient, charset: str) -> None:
     headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
     part = b'--x\r\nContent-Disposition: form-data; name="emotions"\r\n\r\n%s\r\n'
