@@ -42,6 +42,16 @@ def wav(samples: np.ndarray, rate_hz: int = make.RATE, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def problem(response: Any, status: int) -> dict[str, Any]:
+    """The problem that a response must be."""
+    assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM), response.text
+    found = response.json()
+    assert found["status"] == status
+    assert found["instance"] == f"urn:uuid:{response.headers['x-request-id']}"
+    assert {"type", "title", "detail"} <= found.keys()
+    return found
+
+
 @contextmanager
 def in_thread(settings: Settings) -> Iterator[int]:
     """The port of a server in this process, whose limits and parts a test can alter."""

@@ -107,6 +107,10 @@ def _form_route(max_files: int) -> type[APIRoute]:
                             422, "too-many-files", f"over {max_files} files; send fewer at a time"
                         ) from error
                     raise
+                except UnicodeError as error:
+                    raise HTTPException(
+                        400, "the form's text is not in the charset that its Content-Type names"
+                    ) from error
                 return await handle(request)
 
             return handle_form
