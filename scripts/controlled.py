@@ -126,7 +126,7 @@ def plan(settings: dict[str, Any], words_true: float, share: float = 1.0) -> lis
             told.shuffle(word_emotions)
             for number, word_emotion in enumerate(word_emotions):
                 rng = random.Random(f"{settings['seed']}/{split}/{emotion}/{number}/prosody")
-                voice = spoken[split][(number * len(emotions) + index) % len(spoken[split])]
+                voice = spoken[split][number % len(spoken[split])]  # so each speaks every emotion alike often
                 z = tuple(o + m + rng.gauss(0, 1) for o, m in zip(voice.offset, centres[index], strict=True))
                 name = f"{split}-{number * len(emotions) + index:04d}"
                 found.append(Planned(name, split, voice, emotion, word_emotion, z))

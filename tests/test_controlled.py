@@ -78,6 +78,15 @@ def test_words_tell_as_much_as_is_set(settings: dict[str, Any], words_true: floa
     assert prosody == [(item.id, item.z, item.voice) for item in controlled.plan(settings, 1.0)]
 
 
+def test_every_voice_speaks_every_emotion_alike_often(settings: dict[str, Any]) -> None:
+    """Else who speaks would tell what is felt, and each speaker of a bootstrap would be one emotion."""
+    planned = controlled.plan(settings, 1.0)
+    for split in controlled.SPLITS:
+        counts = Counter((item.voice.id, item.emotion) for item in planned if item.split == split)
+        assert len(counts) == settings["voices"][split] * len(settings["emotions"])
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
 def test_no_voice_is_in_two_splits(settings: dict[str, Any]) -> None:
     found = controlled.voices(settings)
     variants = [voice.voice.split("+")[1] for voices in found.values() for voice in voices]
