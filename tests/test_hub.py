@@ -203,7 +203,10 @@ def test_ids_are_told_from_paths() -> None:
         "../tiny",
     ):
         assert not is_hub_id(path)
-    with pytest.raises(ModelError, match=r"is not an exported model: it has no card\.json"):
+    with pytest.raises(
+        ModelError,
+        match=r"no model './nowhere': expected bundled, the folder of an exported model, or a hub id",
+    ):
         Recognizer("./nowhere")
 
 

@@ -154,7 +154,7 @@ def test_noise_around_speech_is_cut_off(recognizer: Recognizer, spoken: list[np.
         around = np.concatenate([noise(4.0, 0.01 * peak, 1), sound, noise(4.0, 0.01 * peak, 2)])
         expected = recognizer.predict(alone).probabilities
         found = recognizer.predict(around).probabilities
-        assert found == pytest.approx(expected, abs=0.1)  # a frame of the detector more or less
+        assert found == pytest.approx(expected, abs=0.05)
 
 
 def test_in_noise_little_more_than_the_speech_is_judged(

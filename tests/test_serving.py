@@ -370,5 +370,5 @@ def test_the_log_has_one_line_a_request_without_names_or_audio(
 def test_models_that_cannot_be_served_are_refused() -> None:
     with pytest.raises(ConfigError, match="two models are called 'emodistill-bundled'"):
         create_app(Settings(models=("bundled", "bundled")))
-    with pytest.raises(ModelError, match="is not an exported model"):
+    with pytest.raises(ModelError, match="no model '/nowhere': expected bundled"):
         create_app(Settings(models=("/nowhere",)))
