@@ -27,15 +27,8 @@ LINGER_S = (
     2.0  # what a refused client still sends is thrown away for so long: closing at once would lose the answer
 )
 LINGER_BYTES = 4_000_000
-METHODS = (
-    "GET",
-    "HEAD",
-    "POST",
-    "PUT",
-    "PATCH",
-    "DELETE",
-    "OPTIONS",
-)  # others are counted as one: a client may invent them
+# Others are counted as one: a client may invent them.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 QUIET = ("/healthz", "/readyz", "/metrics")  # asked for every few seconds
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
