@@ -60,17 +60,26 @@ class AttentiveStatistics(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.score = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last)
+        self.slices: Tensor  # (heads, width), 1 where a dimension is of a head's slice
+        self.register_buffer(
+            "slices", torch.eye(num_heads).repeat_interleave(width // num_heads, dim=1), persistent=False
+        )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x : (batch, frames, width); mask : (batch, frames) or None -> (batch, 2 * width)."""
-        scores = self.score(x).float()
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x.float(), mask)
+        scores = self.score(x)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
-        weights = scores.softmax(dim=1)[..., None]  # (batch, frames, heads, 1)
-        slices = x.float().reshape(*x.shape[:2], self.num_heads, -1)  # (batch, frames, heads, width / heads)
-        mean = (weights * slices).sum(dim=1)
-        variance = (weights * (slices - mean[:, None]) ** 2).sum(dim=1)
-        return torch.cat([mean.flatten(1), (variance + 1e-5).sqrt().flatten(1)], dim=1)
+        weights = scores.softmax(dim=1).transpose(1, 2)  # (batch, heads, frames)
+        # One pass over x for all heads: each weighs every dimension, and only its own slice is kept.
+        mean = (weights @ x * self.slices).sum(dim=1)
+        # The derivative by the mean is zero: deviations from it, so weighted, sum to zero.
+        squares = (x - mean.detach()[:, None]) ** 2
+        variance = (weights @ squares * self.slices).sum(dim=1)
+        return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 
 
 class CosineClassifier(nn.Module):
