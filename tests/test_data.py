@@ -245,6 +245,22 @@ def test_a_probe_is_linear_discriminant_analysis(
     assert [names[int(logits.argmax())] for logits in said] == probe.predict(z[:15]).tolist()
 
 
+@torch.no_grad()
+def test_what_is_trained_above_frozen_layers_is_standardised_as_it_starts(
+    manifest: Path, models: dict[str, Path], own_cache: Path
+) -> None:
+    utterances = read_manifest(manifest).utterances[:6]
+    config = StudentConfig(backbone="x", frozen=1, pool=(1, 2), embedding_dim=8)
+    made = Student(load_backbone(str(models["whisper"]), None), config, 3, {}).eval()
+    source = cached_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    pooled = standardise(made, source)
+    torch.testing.assert_close(pooled.mean(dim=0), torch.zeros(pooled.shape[1]), atol=1e-4, rtol=0)
+    for index in range(6):
+        hidden = made.suffix(source.at_view(index, 0).float()[None], None).hidden
+        assert hidden is not None
+        torch.testing.assert_close(made.norm(made.pool(hidden, None))[0], pooled[index])
+
+
 # --- targets -------------------------------------------------------------------------------------
 
 

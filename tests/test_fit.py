@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from emodistill.config import DistillationConfig, OptimConfig, ProsodicConfig, R
 from emodistill.models.layers import Output, frame_mask
 from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher
 from emodistill.training import fit as fit_module
-from emodistill.training.data import CLEAN, UtteranceDataset
-from emodistill.training.fit import FitResult, Learner, fit, infer
+from emodistill.training.data import CLEAN, Batch, UtteranceDataset, collate
+from emodistill.training.fit import FitResult, Learner, fit, infer, mixing, time_masked
 from emodistill.training.optimizer import MuonAdamW, build_optimizer
 
 RUNTIME = RuntimeConfig(accelerator="cpu", devices=1, threads=1)
@@ -267,6 +268,72 @@ def test_muon_without_a_linear_layer_is_adamw() -> None:
     assert isinstance(made, torch.optim.AdamW)
 
 
+def test_time_masks_lie_within_what_is_heard_and_hide_no_more_than_asked() -> None:
+    lengths = torch.tensor([100, 40, 7, 1])
+    inputs = torch.arange(1.0, 101.0)[None, :, None, None].expand(4, 100, 2, 3)
+    hidden_most = torch.zeros(4)
+    for seed in range(200):
+        torch.manual_seed(seed)
+        masked = time_masked(inputs, lengths, 0.2)
+        gone = masked == 0
+        assert torch.equal(masked[~gone], inputs[~gone])
+        assert torch.equal(gone.all(dim=(2, 3)), gone.any(dim=(2, 3))), "whole moments"
+        for row, length in enumerate(lengths.tolist()):
+            frames = gone[row, :, 0, 0].nonzero()[:, 0]
+            assert len(frames) <= 2 * (0.2 * length + 1)
+            assert frames.numel() == 0 or frames.max() < length
+            hidden_most[row] = max(hidden_most[row], len(frames))
+    assert hidden_most[0] > 30, "two stretches of up to 20 frames"
+
+
+def test_mixing_keeps_more_of_each_input_than_it_takes() -> None:
+    shares = []
+    for seed in range(300):
+        torch.manual_seed(seed)
+        share, order = mixing(6, 0.4)
+        assert 0.5 <= share <= 1
+        assert sorted(order.tolist()) == list(range(6))
+        shares.append(share)
+    assert np.mean([share > 0.9 for share in shares]) > 0.4, "Beta(0.4, 0.4) is mostly near its ends"
+    assert min(shares) < 0.6
+
+
+def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows:
+        def row(self, index: int, epoch: int) -> dict[str, Tensor]:
+            generator = torch.Generator().manual_seed(index)
+            logits, embedding = (torch.randn(size, generator=generator) for size in (CLASSES, 16))
+            return {"logits": logits, "embedding": embedding, "available": torch.tensor(index % 5 != 0)}
+
+    class Projecting(TinyModel):
+        def forward(self, x: Tensor, lengths: Tensor | None) -> Output:
+            output = super().forward(x, lengths)
+            return Output(output.logits, output.embedding, {"prosodic": output.embedding})
+
+    share, order = 0.7, torch.tensor([3, 0, 1, 2])
+    monkeypatch.setattr(fit_module, "mixing", lambda size, a: (share, order))
+    sounds = Sounds(4)
+    weights_of = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    possible = torch.ones(4, CLASSES, dtype=torch.bool)
+    data = UtteranceDataset(sounds, sounds.labels, {"prosodic": Rows()}, possible, weights_of)
+    batch = collate([data[0, index] for index in range(4)])
+    model = Projecting().eval()
+    distillation = DistillationConfig(teachers=("prosodic",))
+
+    def losses(made: Batch, **optim: float) -> dict[str, Tensor]:
+        config = OptimConfig(**optim)
+        return Learner(model, data, None, config, distillation, tmp_path, 0, CLASSES).losses(made)
+
+    mixed = losses(batch, mixup=0.4)
+    inputs = share * batch.inputs + (1 - share) * batch.inputs[order]
+    own = losses(replace(batch, inputs=inputs))
+    others = losses(replace(batch.in_order(order), inputs=inputs, lengths=batch.lengths))
+    assert set(mixed) == {"hard", "prosodic/logit", "prosodic/embedding", "loss"}
+    for name, value in mixed.items():
+        torch.testing.assert_close(value, share * own[name] + (1 - share) * others[name])
+        assert not torch.isclose(own[name], others[name])
+
+
 # --- determinism and resuming --------------------------------------------------------------------
 
 
@@ -286,6 +353,7 @@ OPTIMS = {
     "ema": {"ema": 0.9},
     "accumulate": {"accumulate": 2},
     "muon": {"optimizer": "muon"},
+    "disturbed": {"time_mask": 0.3, "mixup": 0.4},
 }
 
 

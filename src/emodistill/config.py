@@ -123,6 +123,12 @@ class OptimConfig(Section):
     class_weights: bool = True  # inverse frequency in the hard-label loss
     corpus_weights: float = Field(0.0, ge=0, le=1)  # of pooled corpora there: every utterance weighs its
     # corpus's size to the power of minus this, so at 1 all corpora weigh the same
+    time_mask: float = Field(
+        0.0, ge=0, lt=1
+    )  # two stretches of every input in training, each of up to this share, are zero
+    mixup: float = Field(
+        0.0, ge=0
+    )  # a of Beta(a, a), by which inputs of a batch, and what is asked of them, are mixed
     ema: float = Field(0.0, ge=0, lt=1)  # decay of averaged weights, which are then the model; 0: off
     select: Literal["best", "last"] = "best"  # which epoch is kept, by `measure` on dev
     measure: Literal["ua", "weighted_f1"] = "ua"  # UA, or what papers on MELD report
@@ -167,6 +173,12 @@ class LinguisticConfig(Section):
     init: str | None = None
     optim: OptimConfig = OptimConfig(epochs=4, batch_size=16, lr=1e-3, backbone_lr=2e-5)
 
+    @model_validator(mode="after")
+    def _check(self) -> "LinguisticConfig":
+        if self.optim.time_mask or self.optim.mixup:
+            raise ValueError("words cannot be mixed or masked: set linguistic.optim.time_mask and mixup to 0")
+        return self
+
 
 class StudentConfig(Section):
     """A speech backbone, attentive statistics pooling, two projection heads and a classifier."""
@@ -177,11 +189,6 @@ class StudentConfig(Section):
     # input of the first), the last one, or a learned weighted sum of all
     frozen: int = Field(0, ge=0)  # layers below this are not trained, and computed once; 0: train all
     width: int = Field(192, ge=8)  # compact alone
-    context: bool = False  # compact alone: every block also hears the whole window (squeeze and excitation)
-    expand: int | None = Field(
-        None, ge=8
-    )  # dimensions that pooled states are mapped to before pooling; hidden
-    # states of a teacher that have as many are compared with them as they are
     embedding_dim: int = Field(256, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
     nonlinear: bool = False  # a GELU between embedding and classifier

@@ -63,9 +63,9 @@ class Student(nn.Module):
         self.mix = nn.Parameter(torch.zeros(last + 1)) if config.pool == "mix" else None
         width = backbone.width * len(self.pooled)
         self.pool = AttentiveStatistics(width)
-        # Of frozen layers a few dimensions are so large that a layer norm would leave little of the others.
-        frozen = config.pool != "mix" and max(self.pooled) <= config.frozen and config.frozen > 0
-        self.norm = Standardise(2 * width) if frozen else nn.LayerNorm(2 * width)
+        # Of pretrained layers a few dimensions are so large that a layer norm would leave little of the others.
+        standardised = config.pool != "mix" and config.frozen > 0
+        self.norm = Standardise(2 * width) if standardised else nn.LayerNorm(2 * width)
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(2 * width, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, num_classes)
@@ -92,10 +92,7 @@ class Student(nn.Module):
     def suffix(self, states: Tensor, lengths: Tensor | None) -> Output:
         """states : (batch, frames, kept, width), as `prefix` returns them."""
         mask = frame_mask(lengths, states.shape[1])
-        layers = dict(zip(self.kept, states.unbind(dim=2), strict=True))
-        for index in range(self.config.frozen, self.backbone.num_layers):
-            layers[index + 1] = self.backbone.layer(index, layers[index], mask)
-        hidden = self._pool_input(layers)
+        hidden = self._pooled_states(states, mask)
         embedding = self.embed(self.dropout(self.norm(self.pool(hidden, mask))))
         projections = {
             name: head(hidden if name.endswith("_hidden") else embedding) for name, head in self.heads.items()
@@ -106,11 +103,14 @@ class Student(nn.Module):
 
     def statistics(self, states: Tensor) -> Tensor:
         """What the norm is given for one utterance's states (frames, kept, width): (2 * width,)."""
-        layers = dict(zip(self.kept, states[None].unbind(dim=2), strict=True))
-        pooled: Tensor = self.pool(self._pool_input(layers), None)[0]
+        pooled: Tensor = self.pool(self._pooled_states(states[None], None), None)[0]
         return pooled
 
-    def _pool_input(self, layers: Mapping[int, Tensor]) -> Tensor:
+    def _pooled_states(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """The frames that are pooled, (batch, frames, width), out of what `prefix` returns."""
+        layers = dict(zip(self.kept, states.unbind(dim=2), strict=True))
+        for index in range(self.config.frozen, self.backbone.num_layers):
+            layers[index + 1] = self.backbone.layer(index, layers[index], mask)
         if self.mix is None:
             return torch.cat([layers[layer] for layer in self.pooled], dim=2)
         weights = self.mix.softmax(dim=0)

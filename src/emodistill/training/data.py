@@ -163,6 +163,27 @@ class Batch:
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (batch,), of the utterances in the loss on labels
 
+    def in_order(self, order: Tensor) -> "Batch":
+        """The same utterances in another order (batch,)."""
+        targets = {
+            name: Targets(
+                found.logits[order],
+                found.embedding[order],
+                found.available[order],
+                None if found.hidden is None else found.hidden[order],
+            )
+            for name, found in self.targets.items()
+        }
+        return Batch(
+            self.inputs[order],
+            self.lengths[order],
+            self.labels[order],
+            self.indices[order],
+            targets,
+            None if self.possible is None else self.possible[order],
+            None if self.weights is None else self.weights[order],
+        )
+
 
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Inputs, labels and targets by (epoch, index); which emotions an utterance could have had, and its weight."""

@@ -26,6 +26,7 @@ from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, st
 from emodistill.distillation import distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
+from emodistill.models.layers import Output
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
 from emodistill.training.optimizer import build_optimizer
 
@@ -83,7 +84,19 @@ class Learner(lightning.LightningModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss of a batch, and their sum as `loss`."""
-        output = self.model(batch.inputs, batch.lengths).in_full()
+        optim = self.optim
+        inputs = (
+            time_masked(batch.inputs, batch.lengths, optim.time_mask) if optim.time_mask else batch.inputs
+        )
+        if not optim.mixup:
+            return self._asked(self.model(inputs, batch.lengths).in_full(), batch)
+        share, other = mixing(len(batch.labels), optim.mixup)
+        order = other.to(inputs.device)
+        output = self.model(share * inputs + (1 - share) * inputs[order], batch.lengths).in_full()
+        own, others = self._asked(output, batch), self._asked(output, batch.in_order(order))
+        return {name: share * own[name] + (1 - share) * others[name] for name in own}
+
+    def _asked(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         hard = hard_label_loss(
             output.logits,
             batch.labels,
@@ -223,6 +236,27 @@ class Learner(lightning.LightningModule):
         kept = checkpoint["emodistill"]
         self.history, self.average = kept["history"], kept["average"]
         self.best = (kept["best"][0], kept["best"][1])
+
+
+def time_masked(inputs: Tensor, lengths: Tensor, most: float) -> Tensor:
+    """Inputs (batch, time, …) with two stretches of each set to zero (Park et al. 2019, arXiv 1904.08779).
+
+    Each stretch has a length uniform between 0 and `most` of the input's own and lies within it. Drawn on the CPU.
+    """
+    longest = torch.rand(2, len(inputs)).to(inputs.device) * most * lengths
+    start = torch.rand(2, len(inputs)).to(inputs.device) * (lengths - longest)
+    time = torch.arange(inputs.shape[1], device=inputs.device)
+    hidden = ((time >= start[..., None]) & (time < (start + longest)[..., None])).any(dim=0)
+    return inputs.masked_fill(hidden.reshape(*hidden.shape, *[1] * (inputs.ndim - 2)), 0)
+
+
+def mixing(size: int, a: float) -> tuple[float, Tensor]:
+    """Mixup (Zhang et al. 2018, arXiv 1710.09412): the share that an input keeps, and whose input fills it up.
+
+    The share is drawn from Beta(a, a) and is 1/2 or more, since an input's length and padding stay its own.
+    """
+    share = float(torch.distributions.Beta(torch.tensor(a), torch.tensor(a)).sample())
+    return max(share, 1 - share), torch.randperm(size)
 
 
 class SaveEveryEpoch(Checkpoint):
