@@ -256,7 +256,7 @@ def test_what_is_trained_above_frozen_layers_is_standardised_as_it_starts(
     pooled = standardise(made, source)
     torch.testing.assert_close(pooled.mean(dim=0), torch.zeros(pooled.shape[1]), atol=1e-4, rtol=0)
     for index in range(6):
-        hidden = made.suffix(source.at_view(index, 0).float()[None], None).hidden
+        hidden = made.suffix(source.at_view(index, 0).float()[None], None).hidden  # the clean view
         assert hidden is not None
         torch.testing.assert_close(made.norm(made.pool(hidden, None))[0], pooled[index])
 

@@ -225,11 +225,12 @@ PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training s
 
 @torch.no_grad()
 def standardise(student: Student, source: StateSource) -> Tensor:
-    """Take the student's normalisation from its training split, over all views.
+    """Take the student's normalisation from its training split.
 
-    Returns its pooled statistics, standardised, (views * utterances, dim), view by view.
+    Over all views where everything that is pooled is frozen, over the clean one alone where it will move anyway.
+    Returns the pooled statistics, standardised, (views * utterances, dim), view by view.
     """
-    views = range(len(source.keys[0]))
+    views = range(len(source.keys[0]) if max(student.pooled) <= student.config.frozen else 1)
     rows = [student.statistics(source.at_view(i, v).float()) for v in views for i in range(len(source.ids))]
     x = torch.stack(rows)
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
