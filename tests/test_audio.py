@@ -20,6 +20,7 @@ from emodistill.audio import (
     content_hash,
     from_samples,
     load,
+    outlasts,
     peak_normalise,
     trim_silence,
 )
@@ -189,6 +190,21 @@ def test_what_is_no_audio_is_refused_by_name(tmp_path: Path) -> None:
 
 
 # --- trimming, gain ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("says", [0, 0xFFFFFFFF], ids=["nothing", "no end"])
+def test_a_wav_whose_header_does_not_know_its_length_is_read_to_its_end(says: int) -> None:
+    """A recorder that was cut off, or a pipe, never came to write the length."""
+    samples = make.speech(2.0, 120)
+    written = io.BytesIO()
+    soundfile.write(written, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    data = bytearray(written.getvalue())
+    at = data.index(b"data")
+    data[4:8] = data[at + 4 : at + 8] = says.to_bytes(4, "little")
+    heard = load(bytes(data))
+    np.testing.assert_allclose(heard, load(written.getvalue()), atol=1e-4)
+    np.testing.assert_array_equal(np.concatenate(list(blocks(bytes(data)))), heard)
+    assert outlasts(bytes(data), 1.9)
 
 
 @settings(max_examples=40, deadline=None)

@@ -99,6 +99,9 @@ def _opened(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile:
         raise RuntimeError("raw samples do not say their rate") from error
     except UnicodeEncodeError as error:
         raise RuntimeError("its name is not in this system's encoding: rename it") from error
+    if file.frames == 0 and file.format in ("WAV", "WAVEX"):  # a recorder that never came to write the length
+        file.close()
+        raise RuntimeError("its header says that it holds no samples")
     if file.frames > MOST_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
         file.close()
         raise RuntimeError("it does not say how long it is")
