@@ -31,8 +31,9 @@ import numpy as np
 import soundfile
 
 from emodistill import segments as segments_module
-from emodistill.audio import MEDIA_SUFFIXES, SAMPLE_RATE, SUFFIXES, load, trim_silence
+from emodistill.audio import SAMPLE_RATE, load, trim_silence
 from emodistill.corpora import read_manifest
+from emodistill.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.recognizer import Recognizer
 from emodistill.segments import HOP_S
 from emodistill.streaming import Segment, StreamingRecognizer

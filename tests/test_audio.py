@@ -20,11 +20,13 @@ from emodistill.audio import (
     content_hash,
     from_samples,
     load,
-    outlasts,
+    load_bounded,
     peak_normalise,
     trim_silence,
 )
-from emodistill.errors import AudioError
+from emodistill.corpora.base import Utterance, duration_s
+from emodistill.decoding import decode_media, outlasts
+from emodistill.errors import AudioError, AudioTooLongError
 
 
 def tone(rate_hz: int, length_s: float = 0.5, hz: float = 440.0) -> np.ndarray:
@@ -189,22 +191,66 @@ def test_what_is_no_audio_is_refused_by_name(tmp_path: Path) -> None:
         from_samples(np.ones(1, np.float32), 192_000)
 
 
-# --- trimming, gain ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("says", [0, 0xFFFFFFFF], ids=["nothing", "no end"])
-def test_a_wav_whose_header_does_not_know_its_length_is_read_to_its_end(says: int) -> None:
-    """A recorder that was cut off, or a pipe, never came to write the length."""
-    samples = make.speech(2.0, 120)
+def wav_bytes(samples: np.ndarray, subtype: str = "PCM_16", container: str = "WAV") -> bytearray:
     written = io.BytesIO()
-    soundfile.write(written, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    data = bytearray(written.getvalue())
-    at = data.index(b"data")
-    data[4:8] = data[at + 4 : at + 8] = says.to_bytes(4, "little")
-    heard = load(bytes(data))
-    np.testing.assert_allclose(heard, load(written.getvalue()), atol=1e-4)
-    np.testing.assert_array_equal(np.concatenate(list(blocks(bytes(data)))), heard)
-    assert outlasts(bytes(data), 1.9)
+    soundfile.write(written, samples, SAMPLE_RATE, format=container, subtype=subtype)
+    return bytearray(written.getvalue())
+
+
+@pytest.mark.parametrize("container", ["WAV", "WAVEX"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 2, 16])
+def test_a_wav_that_was_never_finished_is_read_to_its_end(
+    container: str, subtype: str, channels: int, tmp_path: Path
+) -> None:
+    """A recorder that was cut off never came to write how much there is."""
+    samples = np.stack([make.speech(1.0, 120, seed=seed) for seed in range(channels)], axis=1)
+    finished = wav_bytes(samples, subtype, container)
+    expected = load(bytes(finished))
+    at = finished.index(b"data")
+    for whole in (0, 0xFFFFFFFF, at):
+        data = bytearray(finished)
+        data[4:8], data[at + 4 : at + 8] = whole.to_bytes(4, "little"), bytes(4)
+        path = tmp_path / "cut.wav"
+        path.write_bytes(data)
+        for source in (bytes(data), path, str(path), io.BytesIO(data)):
+            np.testing.assert_array_equal(load(source), expected)
+            assert outlasts(source, 0.9)
+            assert not outlasts(source, 1.1)
+        pieces = np.concatenate(list(blocks(path)))
+        np.testing.assert_allclose(pieces, expected, atol=1e-6)
+        with pytest.raises(AudioTooLongError):
+            load_bounded(path, 0.5)
+        utterance = Utterance(id="cut", path=path, speaker="one", emotion="happy")
+        assert duration_s(utterance) == 1.0
+
+
+def test_what_follows_a_finished_wav_without_samples_is_not_heard() -> None:
+    data = wav_bytes(np.zeros(0, np.float32))
+    notes = b"LIST" + (400).to_bytes(4, "little") + b"INFO" + bytes(range(198)) * 2
+    data[4:8] = (len(data) + len(notes) - 8).to_bytes(4, "little")
+    with pytest.raises(AudioError, match="holds no samples"):
+        load(bytes(data) + notes)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 9, 16, 64])
+def test_channels_by_pyav_are_those_that_were_recorded(channels: int, tmp_path: Path) -> None:
+    samples = np.stack([0.1 * (1 + index) * tone(16_000, 0.3) / channels for index in range(channels)], 1)
+    path = tmp_path / "many.wav"
+    soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
+    decoded = list(decode_media(str(path)))
+    assert {rate for rate, _ in decoded} == {SAMPLE_RATE}
+    np.testing.assert_array_equal(np.concatenate([part for _, part in decoded]), samples.astype(np.float32))
+
+
+def test_more_channels_than_are_taken_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "many.wav"
+    soundfile.write(path, np.zeros((10, 129), np.float32), SAMPLE_RATE)
+    with pytest.raises(AudioError, match="at most 128 channels, got 129"):
+        list(decode_media(str(path), str(path)))
+
+
+# --- trimming, gain ------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)

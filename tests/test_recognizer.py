@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodistill.audio import SHORTEST_SAMPLES, load, outlasts, trim_silence
+from emodistill.audio import SHORTEST_SAMPLES, load, trim_silence
 from emodistill.card import Card, CoveragePoint, file_sha256, read_card, write_card
+from emodistill.decoding import outlasts
 from emodistill.demo import CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
 from emodistill.recognizer import BUNDLED, SHORTEST_S, Recognizer, tempered

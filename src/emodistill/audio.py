@@ -1,9 +1,7 @@
 """Decode audio to the one form used everywhere: a float32 mono waveform in [-1, 1] at 16 kHz."""
 
 import hashlib
-import io
 import math
-import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -14,26 +12,17 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from emodistill.decoding import MOST_CHANNELS, check_file, decode_whole_media, decoded_blocks, open_recording
 from emodistill.errors import AudioError, AudioTooLongError
 
 SAMPLE_RATE = 16_000  # samples per second
 FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
-MOST_CHANNELS = 128
-MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
 LOWEST_RATE_HZ = 2_000  # below, next to nothing of speech is left; what says so is mostly a rate in kHz
 # Rates that are taken where length is bounded: a second outside of them costs more than its length says.
 BOUNDED_RATES_HZ = (LOWEST_RATE_HZ, 768_000)
 LOUDEST = 1_000.0  # times full scale; floats beyond it are no waveform in [-1, 1] at whatever gain
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
-# Containers that hold their audio themselves. FFmpeg knows playlists too, and would open what they name: a file
-# of this machine, or an address on its network.
-_MEDIA_OPTIONS = {
-    "format_whitelist": "aac,aiff,asf,au,avi,caf,flac,matroska,webm,mov,mp4,m4a,mp3,mpeg,mpegts,ogg,wav,w64",
-    "protocol_whitelist": "file",
-}
 
 Waveform = npt.NDArray[np.float32]
 
@@ -47,9 +36,9 @@ def load(
     Raises `AudioError` for what is missing, undecodable, empty, or holds NaN or Inf.
     """
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
-    _check_file(source)
+    check_file(source)
     try:
-        with _opened(source) as file:
+        with open_recording(source) as file:
             rate = file.samplerate
             start = 0 if start_s is None else min(round(start_s * rate), file.frames)
             stop = file.frames if end_s is None else min(round(end_s * rate), file.frames)
@@ -57,55 +46,11 @@ def load(
                 file.seek(start)
             frames = file.read(max(stop - start, 0), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        rate, frames = _decode_media(source, name, error)
+        rate, frames = decode_whole_media(source, name, error)
         start = 0 if start_s is None else round(start_s * rate)
         frames = frames[start : None if end_s is None else round(end_s * rate)]
     where = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
     return from_samples(frames, rate, f"{name}{where}")
-
-
-def _check_file(source: str | Path | bytes | BinaryIO) -> None:
-    """Raise `AudioError` for a path that is no file."""
-    if not isinstance(source, (str, Path)):
-        return
-    path = Path(source)
-    try:
-        wrong = (
-            None if path.is_file()
-            else "is a folder, expected a file" if path.is_dir()
-            else "is a pipe or a device, expected a file; in Python give it opened, in 'rb'" if path.exists()
-            else "no such file"
-        )  # fmt: skip
-    except OSError as error:  # a name that is too long, or a folder above it that may not be entered
-        raise AudioError(f"{source}: {error.strerror}") from error
-    if wrong is not None:
-        raise AudioError(f"{source}: {wrong}")
-
-
-def _opened(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile:
-    """A recording that libsndfile reads; its `LibsndfileError`, or a `RuntimeError`, where it does not."""
-    if isinstance(source, (str, Path)):
-        try:
-            size = Path(source).stat().st_size
-        except OSError as error:  # gone since somebody looked
-            raise RuntimeError(error.strerror) from error
-        if size == 0:
-            raise RuntimeError("it is empty: 0 bytes")
-        if not os.access(source, os.R_OK):
-            raise RuntimeError("no permission to read it")
-    try:
-        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except TypeError as error:  # *.raw: it wants to be told what the samples are
-        raise RuntimeError("raw samples do not say their rate") from error
-    except UnicodeEncodeError as error:
-        raise RuntimeError("its name is not in this system's encoding: rename it") from error
-    if file.frames == 0 and file.format in ("WAV", "WAVEX"):  # a recorder that never came to write the length
-        file.close()
-        raise RuntimeError("its header says that it holds no samples")
-    if file.frames > MOST_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
-        file.close()
-        raise RuntimeError("it does not say how long it is")
-    return file
 
 
 class MonoStream:
@@ -178,7 +123,7 @@ def load_bounded(source: str | Path | bytes | BinaryIO, max_s: float) -> Wavefor
     sums: list[Waveform] = []
     alive: npt.NDArray[np.bool_] | None = None  # channels that make a sound
     rate = SAMPLE_RATE
-    for at_rate, frames in _bounded(_decoded_blocks(source, name), max_s, name):
+    for at_rate, frames in _bounded(decoded_blocks(source, name), max_s, name):
         rate, array = at_rate, _columns(frames, name)
         heard = (array != 0).any(axis=0)
         alive = heard if alive is None else alive | heard
@@ -197,7 +142,7 @@ def blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) ->
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
     stream: MonoStream | None = None
     empty = True
-    decoded = _decoded_blocks(source, name)
+    decoded = decoded_blocks(source, name)
     for rate, frames in decoded if max_s is None else _bounded(decoded, max_s, name):
         stream = stream or MonoStream(rate, name)
         piece = stream.push(frames)
@@ -207,52 +152,6 @@ def blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) ->
     if empty and piece.size == 0:
         raise AudioError(f"{name}: holds no samples")
     yield piece
-
-
-def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
-    """Whether a recording is longer than so many seconds, found out without holding it; not if it can't be read."""
-    try:
-        _check_file(source)
-        with _opened(source) as file:
-            return file.frames > limit_s * file.samplerate
-    except AudioError:
-        return False  # whoever reads it says what is wrong with it
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        heard_s = 0.0
-        try:
-            length_s = _media_length_s(source)
-            if length_s is not None:
-                return length_s > limit_s
-            for rate, frames in decode_media(_media_handle(source), "", error):
-                heard_s += len(frames) / rate
-                if heard_s > limit_s:
-                    return True
-        except (AudioError, OSError):
-            return False
-        return False
-
-
-def _media_length_s(source: str | Path | bytes | BinaryIO) -> float | None:
-    """The length that a container tells; None where it does not, or PyAV is not there."""
-    try:
-        import av
-    except ImportError:
-        return None
-    try:
-        with av.open(_media_handle(source), "r", options=dict(_MEDIA_OPTIONS)) as container:
-            return None if container.duration is None else float(container.duration / av.time_base)
-    except (av.FFmpegError, ValueError, IndexError) as error:
-        raise AudioError(str(error)) from error
-
-
-def _media_handle(source: str | Path | bytes | BinaryIO) -> Any:
-    """What PyAV takes for a source: a path, or a file at its beginning."""
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    if isinstance(source, (str, Path)):
-        return str(source)
-    source.seek(0)
-    return source
 
 
 def _bounded(
@@ -270,80 +169,6 @@ def _bounded(
                 f"{name}: longer than {max_s:g} s, the most that is taken here; cut it into parts"
             )
         yield rate, frames
-
-
-def _decoded_blocks(
-    source: str | Path | bytes | BinaryIO, name: str
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """A recording as it was made: its rate in Hz with samples (n, channels), about a second at a time."""
-    _check_file(source)
-    try:
-        file = _opened(source)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        yield from decode_media(_media_handle(source), name, error)
-        return
-    with file:
-        try:
-            while len(frames := file.read(file.samplerate, dtype="float32", always_2d=True)):
-                yield file.samplerate, frames
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise AudioError(
-                f"{name}: cannot be decoded after {file.tell() / file.samplerate:.1f} s ({_reason(error)}); "
-                "repair or re-encode it"
-            ) from error
-
-
-def _decode_media(
-    source: str | Path | bytes | BinaryIO, name: str, why: Exception
-) -> tuple[int, npt.NDArray[np.float32]]:
-    """What libsndfile refuses, by PyAV: its rate in Hz and samples (n, channels). `why` it refused."""
-    decoded = list(decode_media(_media_handle(source), name, why))
-    if not decoded:
-        raise AudioError(f"{name}: holds no samples")
-    return decoded[0][0], np.concatenate([frames for _, frames in decoded])
-
-
-def decode_media(
-    handle: Any, name: str = "<stream>", why: Exception | None = None
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """A recording by PyAV: its rate in Hz with samples (n, channels), one decoded packet at a time.
-
-    `handle` is a path as text, or anything with `read(size)`, which may wait and give less: a stream that is
-    still arriving. `why` libsndfile refused it, if it was asked. Raises `AudioError` without PyAV, and for what is
-    no audio.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise AudioError(
-            f"{name}: cannot be decoded as audio ({_reason(why or error)}); expected wav, flac, ogg, opus or mp3, "
-            "whole and undamaged, or, after pip install 'emodistill[media]', m4a, mp4 or webm"
-        ) from error
-    try:
-        # Else PyAV would go by the handle's own mode, and write into a temporary file that may be written to.
-        with av.open(handle, "r", options=dict(_MEDIA_OPTIONS)) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{name}: holds no audio stream")
-            stream = container.streams.audio[0]
-            rate = stream.rate
-            resampler = av.AudioResampler(format="fltp", rate=rate)
-            for frame in container.decode(stream):
-                for part in resampler.resample(frame):
-                    yield rate, np.asarray(part.to_ndarray().T, dtype=np.float32)
-            for part in resampler.resample(None):
-                yield rate, np.asarray(part.to_ndarray().T, dtype=np.float32)
-    except (av.FFmpegError, ValueError, IndexError) as error:
-        reasons = "; ".join(dict.fromkeys(_reason(each) for each in (why, error) if each is not None))
-        raise AudioError(
-            f"{name}: cannot be decoded as audio ({reasons}); expected wav, flac, ogg, opus, mp3, m4a, mp4 or webm, "
-            "whole and undamaged"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """What a decoder says, without its numbers and the file's name, which the message has anyway."""
-    said = error.error_string if isinstance(error, soundfile.LibsndfileError) else None
-    return str(said or getattr(error, "strerror", None) or error).rstrip(". ")
 
 
 def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") -> Waveform:

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio import SAMPLE_RATE, Waveform, blocks, from_samples, load, outlasts
+from emodistill.audio import SAMPLE_RATE, Waveform, blocks, from_samples, load
+from emodistill.decoding import outlasts
 from emodistill.errors import AudioError
 
 SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1

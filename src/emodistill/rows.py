@@ -11,8 +11,8 @@ from typing import Any, TextIO
 from rich.markup import escape
 from rich.table import Table
 
-from emodistill.audio import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.console import UNENCODABLE, results, tell_failures, warn
+from emodistill.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.errors import ConfigError
 from emodistill.recognizer import Prediction, Recognizer
 from emodistill.writers import claim

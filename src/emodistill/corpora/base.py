@@ -13,7 +13,7 @@ from typing import Any
 
 import soundfile
 
-from emodistill.audio import SUFFIXES
+from emodistill.decoding import SUFFIXES, open_recording
 from emodistill.errors import CorpusError, MissingExtraError, one_of
 from emodistill.labels import EMOTIONS, LabelMap, LabelSet
 
@@ -192,7 +192,8 @@ def duration_s(utterance: Utterance) -> float:
     if not utterance.path.is_file():
         raise CorpusError(f"'{utterance.id}': audio missing at '{utterance.path}'")
     try:
-        whole = float(soundfile.info(utterance.path).duration)
+        with open_recording(utterance.path) as file:
+            whole = file.frames / file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise CorpusError(f"'{utterance.id}': audio broken at '{utterance.path}': {error}") from error
     return min(utterance.end_s or whole, whole) - (utterance.start_s or 0.0)
@@ -203,14 +204,15 @@ def _audio_problem(utterance: Utterance) -> str | None:
     if path is None or not path.is_file():
         return "audio missing"
     try:
-        info = soundfile.info(path)
+        with open_recording(path) as file:
+            length_s = file.frames / file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         return f"audio broken: {error}"
-    if info.frames == 0:
+    if not length_s:
         return "audio zero-length"
     start_s = utterance.start_s or 0.0
-    if not 0.0 <= start_s < info.duration:
-        return f"segment outside audio: starts at {start_s} s of {info.duration:.2f} s"
+    if not 0.0 <= start_s < length_s:
+        return f"segment outside audio: starts at {start_s} s of {length_s:.2f} s"
     if utterance.end_s is not None and utterance.end_s <= start_s:
         return f"segment empty: starts at {start_s} s, ends at {utterance.end_s} s"
     return None

@@ -11,8 +11,8 @@ count anew in every emotion, and most sentences belong to one emotion, so words 
 import re
 from pathlib import Path
 
-from emodistill.audio import SUFFIXES
 from emodistill.corpora.base import Corpus, Utterance, check_root
+from emodistill.decoding import SUFFIXES
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {

@@ -13,8 +13,8 @@ left out.
 
 from pathlib import Path
 
-from emodistill.audio import SUFFIXES
 from emodistill.corpora.base import Corpus, Utterance, check_root
+from emodistill.decoding import SUFFIXES
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {
