@@ -1,5 +1,6 @@
 """Recipes: strict keys, helpful errors, overrides of every kind, and a lossless round trip."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,20 @@ def test_seeds_are_the_same_everywhere() -> None:
 
 def test_the_recipe_of_these_tests_is_valid(manifest: Path) -> None:
     assert make.recipe(manifest).student.backbone == "compact"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("linguistic.optim.mixup=0.4", "linguistic: words cannot be masked or mixed: set optim.time_mask"),
+        ("linguistic.optim.time_mask=0.2", "linguistic: words cannot be masked or mixed"),
+        ("prosodic.optim.time_mask=0.2", "prosodic: LLDs are masked by prosodic.time_masks and lld_masks"),
+        ("student.optim.mixup=0.4", "student: mixup mixes states of frozen layers"),
+        ("student.optim.mixup=0.001", "mixup = 0.001 mixes next to nothing: expected 0, or 0.01 and more"),
+        ("student.optim.mixup=1000", "student.optim.mixup"),
+        ("student.optim.time_mask=1", "student.optim.time_mask"),
+    ],
+)
+def test_masks_and_mixup_are_refused_where_they_mean_nothing(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_recipe("ravdess-compact", [override])

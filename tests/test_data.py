@@ -254,6 +254,7 @@ def test_what_is_trained_above_frozen_layers_is_standardised_as_it_starts(
     made = Student(load_backbone(str(models["whisper"]), None), config, 3, {}).eval()
     source = cached_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
     pooled = standardise(made, source)
+    assert len(pooled) == 6, "the clean view alone"
     torch.testing.assert_close(pooled.mean(dim=0), torch.zeros(pooled.shape[1]), atol=1e-4, rtol=0)
     for index in range(6):
         hidden = made.suffix(source.at_view(index, 0).float()[None], None).hidden  # the clean view

@@ -268,22 +268,26 @@ def test_muon_without_a_linear_layer_is_adamw() -> None:
     assert isinstance(made, torch.optim.AdamW)
 
 
-def test_time_masks_lie_within_what_is_heard_and_hide_no_more_than_asked() -> None:
+def test_time_masks_lie_within_what_is_heard_and_cover_all_of_it_in_turn() -> None:
     lengths = torch.tensor([100, 40, 7, 1])
     inputs = torch.arange(1.0, 101.0)[None, :, None, None].expand(4, 100, 2, 3)
-    hidden_most = torch.zeros(4)
-    for seed in range(200):
+    times = torch.zeros(4, 100)
+    for seed in range(400):
         torch.manual_seed(seed)
         masked = time_masked(inputs, lengths, 0.2)
         gone = masked == 0
         assert torch.equal(masked[~gone], inputs[~gone])
         assert torch.equal(gone.all(dim=(2, 3)), gone.any(dim=(2, 3))), "whole moments"
         for row, length in enumerate(lengths.tolist()):
-            frames = gone[row, :, 0, 0].nonzero()[:, 0]
-            assert len(frames) <= 2 * (0.2 * length + 1)
-            assert frames.numel() == 0 or frames.max() < length
-            hidden_most[row] = max(hidden_most[row], len(frames))
-    assert hidden_most[0] > 30, "two stretches of up to 20 frames"
+            moments = gone[row, :, 0, 0]
+            assert moments.sum() <= 2 * (0.2 * length + 1)
+            assert not moments[length:].any()
+            times[row] += moments
+    assert (times[0] > 0).all()
+    assert (times[1, :40] > 0).all()
+    torch.testing.assert_close(times[0, :20].sum(), times[0, 80:].sum(), rtol=0.25, atol=0)
+    share = times[0].sum() / 400 / 100
+    assert 0.15 < share < 0.2, "two stretches of 10 % on average, less what they share"
 
 
 def test_mixing_keeps_more_of_each_input_than_it_takes() -> None:
@@ -303,35 +307,49 @@ def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch
         def row(self, index: int, epoch: int) -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(index)
             logits, embedding = (torch.randn(size, generator=generator) for size in (CLASSES, 16))
-            return {"logits": logits, "embedding": embedding, "available": torch.tensor(index % 5 != 0)}
+            hidden = torch.randn(4 + index, 6, generator=generator)
+            said = {"logits": logits, "embedding": embedding, "available": torch.tensor(index != 1)}
+            return {**said, "hidden": hidden}
 
     class Projecting(TinyModel):
         def forward(self, x: Tensor, lengths: Tensor | None) -> Output:
             output = super().forward(x, lengths)
-            return Output(output.logits, output.embedding, {"prosodic": output.embedding})
+            mask = frame_mask(lengths, x.shape[1])
+            heads = {"acoustic": output.embedding, "acoustic_hidden": x}
+            return Output(output.logits, output.embedding, heads, x, mask)
 
-    share, order = 0.7, torch.tensor([3, 0, 1, 2])
-    monkeypatch.setattr(fit_module, "mixing", lambda size, a: (share, order))
-    sounds = Sounds(4)
+    class Lengths(Sounds):
+        def __init__(self) -> None:
+            super().__init__(4)
+            self.items = [
+                torch.randn(4 + i, 6, generator=torch.Generator().manual_seed(9 + i)) for i in range(4)
+            ]
+
+    share, order = 0.7, [3, 0, 1, 2]
+    monkeypatch.setattr(fit_module, "mixing", lambda size, a: (share, torch.tensor(order)))
+    sounds = Lengths()
+    possible = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]]).bool()
     weights_of = torch.tensor([1.0, 2.0, 0.5, 1.0])
-    possible = torch.ones(4, CLASSES, dtype=torch.bool)
-    data = UtteranceDataset(sounds, sounds.labels, {"prosodic": Rows()}, possible, weights_of)
-    batch = collate([data[0, index] for index in range(4)])
+    data = UtteranceDataset(sounds, sounds.labels, {"acoustic": Rows()}, possible, weights_of)
     model = Projecting().eval()
-    distillation = DistillationConfig(teachers=("prosodic",))
+    distillation = DistillationConfig(teachers=("acoustic",), hidden=1.0)
 
     def losses(made: Batch, **optim: float) -> dict[str, Tensor]:
         config = OptimConfig(**optim)
         return Learner(model, data, None, config, distillation, tmp_path, 0, CLASSES).losses(made)
 
+    batch = collate([data[CLEAN, index] for index in range(4)])
     mixed = losses(batch, mixup=0.4)
-    inputs = share * batch.inputs + (1 - share) * batch.inputs[order]
-    own = losses(replace(batch, inputs=inputs))
-    others = losses(replace(batch.in_order(order), inputs=inputs, lengths=batch.lengths))
-    assert set(mixed) == {"hard", "prosodic/logit", "prosodic/embedding", "loss"}
+    others = collate([data[CLEAN, index] for index in order])
+    inputs = torch.zeros_like(batch.inputs)
+    for row, length in enumerate(batch.lengths.tolist()):
+        inputs[row, :length] = share * batch.inputs[row, :length] + (1 - share) * others.inputs[row, :length]
+    own_terms = losses(replace(batch, inputs=inputs))
+    other_terms = losses(replace(others, inputs=inputs, lengths=batch.lengths))
+    assert set(mixed) == {"hard", "acoustic/logit", "acoustic/embedding", "acoustic/hidden", "loss"}
     for name, value in mixed.items():
-        torch.testing.assert_close(value, share * own[name] + (1 - share) * others[name])
-        assert not torch.isclose(own[name], others[name])
+        torch.testing.assert_close(value, share * own_terms[name] + (1 - share) * other_terms[name])
+        assert not torch.isclose(own_terms[name], other_terms[name])
 
 
 # --- determinism and resuming --------------------------------------------------------------------

@@ -13,9 +13,17 @@ import emodistill
 from emodistill.corpora import read_manifest, write_manifest
 from emodistill.corpora.opening import pooled
 from emodistill.errors import ConfigError, LeakError, ModelError
-from emodistill.models.checkpoint import METADATA, load_checkpoint, load_initial, read_exported
-from emodistill.models.student import Student
+from emodistill.labels import LabelSet
+from emodistill.models.checkpoint import (
+    METADATA,
+    load_checkpoint,
+    load_initial,
+    read_exported,
+    save_checkpoint,
+)
+from emodistill.models.student import Standardise, Student
 from emodistill.training.crossval import crossval
+from emodistill.training.stages import SpeechStage
 
 
 def test_an_exported_student_is_read_back_whole(exported: Path, run: Path) -> None:
@@ -83,6 +91,50 @@ def test_the_description_is_in_the_file(exported: Path) -> None:
     assert info["training_ids"]
     code = str(Path(emodistill.__file__).parent).encode()
     assert code not in (exported / "model.onnx").read_bytes(), "where it was made is nobody's business"
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0), (1, 2), (2, 1)])
+@torch.no_grad()
+def test_a_student_answers_as_the_one_that_it_starts_from_whatever_is_frozen(
+    before: int, after: int, manifest: Path, models: dict[str, Path], own_cache: Path, tmp_path: Path
+) -> None:
+    corpus = read_manifest(manifest)
+    labels = LabelSet.of(utterance.emotion or "" for utterance in corpus)
+    whisper = {"backbone": str(models["whisper"]), "layers": 2, "pool": [1, 2]}
+
+    def start(frozen: int, init: str | None) -> Student:
+        recipe = make.recipe(
+            manifest, student={**whisper, "frozen": frozen, "init": init}, augment={"views": 2}
+        )
+        assert recipe.student is not None
+        stage = SpeechStage("student", recipe, labels, recipe.student, recipe.augment, {})
+        model, _ = stage.start(corpus.utterances[:8])
+        assert isinstance(model, Student)
+        return model.eval()
+
+    first = start(before, None)
+    assert isinstance(first.norm, Standardise) == (before > 0)
+    save_checkpoint(tmp_path / "first", first, labels, [])
+    second = start(after, str(tmp_path / "first"))
+    assert second.config.frozen == after
+    waveform = torch.from_numpy(make.speech(1.0, 120))[None]
+    torch.testing.assert_close(second(waveform).logits, first(waveform).logits)
+    save_checkpoint(tmp_path / "second", second, labels, [])
+    again = load_checkpoint(tmp_path / "second").model
+    torch.testing.assert_close(again(waveform).logits, first(waveform).logits)
+
+
+def test_an_exported_model_of_another_version_is_named(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported / "model.onnx")
+    (entry,) = (item for item in model.metadata_props if item.key == METADATA)
+    info = json.loads(entry.value)
+    info["config"]["no_such"] = 1
+    entry.value = json.dumps(info)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(
+        ModelError, match=r"model\.onnx' was written by another version: it does not fit in no_such"
+    ):
+        load_initial(str(tmp_path))
 
 
 def test_a_checkpoint_of_another_version_is_named(run: Path, tmp_path: Path) -> None:

@@ -328,6 +328,35 @@ def test_untrained_attentive_statistics_are_mean_and_deviation() -> None:
         torch.testing.assert_close(pooled[row], expected)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_trained_attentive_statistics_are_those_of_the_paper_head_by_head(masked: bool) -> None:
+    """Values and gradients, against the formula written out: Okabe et al. 2018, equations 5 and 6."""
+    torch.manual_seed(0)
+    pool = AttentiveStatistics(12, num_heads=3, hidden=5).double()
+    torch.nn.init.normal_(pool.score[-1].weight)
+    x = torch.randn(4, 9, 12, dtype=torch.float64, requires_grad=True)
+    mask = frame_mask(torch.tensor([9, 5, 1, 7]), 9) if masked else None
+    scores = pool.score(x)
+    weights = (scores if mask is None else scores.masked_fill(~mask[:, :, None], float("-inf"))).softmax(1)
+    means, deviations = [], []
+    for head in range(3):
+        part, weight = x[:, :, 4 * head : 4 * head + 4], weights[:, :, head, None]
+        mean = (weight * part).sum(dim=1)
+        means.append(mean)
+        deviations.append(((weight * (part - mean[:, None]) ** 2).sum(dim=1) + 1e-5).sqrt())
+    expected = torch.cat([*means, *deviations], dim=1)
+    got = pool(x, mask)
+    torch.testing.assert_close(got, expected)
+    direction = torch.randn_like(expected)
+    inputs = [x, *pool.parameters()]
+    for one, other in zip(
+        torch.autograd.grad((got * direction).sum(), inputs),
+        torch.autograd.grad((expected * direction).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
 @torch.no_grad()
 def test_cosine_classifier_hears_direction_alone() -> None:
     classifier = CosineClassifier(3, 2, scale=10.0)

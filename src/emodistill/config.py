@@ -123,12 +123,10 @@ class OptimConfig(Section):
     class_weights: bool = True  # inverse frequency in the hard-label loss
     corpus_weights: float = Field(0.0, ge=0, le=1)  # of pooled corpora there: every utterance weighs its
     # corpus's size to the power of minus this, so at 1 all corpora weigh the same
-    time_mask: float = Field(
-        0.0, ge=0, lt=1
-    )  # two stretches of every input in training, each of up to this share, are zero
-    mixup: float = Field(
-        0.0, ge=0
-    )  # a of Beta(a, a), by which inputs of a batch, and what is asked of them, are mixed
+    # Two stretches of each input in training, each of up to this share of its length, are set to zero.
+    time_mask: float = Field(0.0, ge=0, lt=1)
+    # Inputs of a batch, and their targets, are mixed in shares drawn from Beta(a, a) for this a; 0: they are not.
+    mixup: float = Field(0.0, ge=0, le=100)
     ema: float = Field(0.0, ge=0, lt=1)  # decay of averaged weights, which are then the model; 0: off
     select: Literal["best", "last"] = "best"  # which epoch is kept, by `measure` on dev
     measure: Literal["ua", "weighted_f1"] = "ua"  # UA, or what papers on MELD report
@@ -138,7 +136,15 @@ class OptimConfig(Section):
     def _check(self) -> "OptimConfig":
         if self.patience is not None and self.select == "last":
             raise ValueError("patience waits for a better epoch: it needs select = 'best'")
+        if 0 < self.mixup < 0.01:
+            raise ValueError(f"mixup = {self.mixup:g} mixes next to nothing: expected 0, or 0.01 and more")
         return self
+
+
+def _no_disturbance(optim: OptimConfig, why: str) -> None:
+    """Refuse what is of speech alone in the training of a teacher that hears none."""
+    if optim.time_mask or optim.mixup:
+        raise ValueError(f"{why}: set optim.time_mask and optim.mixup to 0")
 
 
 class ProsodicConfig(Section):
@@ -159,6 +165,11 @@ class ProsodicConfig(Section):
         label_smoothing=0.1, class_weights=False, select="last",
     )  # fmt: skip
 
+    @model_validator(mode="after")
+    def _check(self) -> "ProsodicConfig":
+        _no_disturbance(self.optim, "LLDs are masked by prosodic.time_masks and lld_masks, and not mixed")
+        return self
+
 
 class LinguisticConfig(Section):
     """The linguistic teacher: a Hugging Face text encoder, pooling and a head."""
@@ -175,8 +186,7 @@ class LinguisticConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "LinguisticConfig":
-        if self.optim.time_mask or self.optim.mixup:
-            raise ValueError("words cannot be mixed or masked: set linguistic.optim.time_mask and mixup to 0")
+        _no_disturbance(self.optim, "words cannot be masked or mixed")
         return self
 
 
@@ -192,6 +202,8 @@ class StudentConfig(Section):
     embedding_dim: int = Field(256, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
     nonlinear: bool = False  # a GELU between embedding and classifier
+    standardise: bool | None = None  # pooled statistics by fixed means and deviations, those of the training
+    # split at the start, instead of by a layer norm; None: where layers are frozen
     pull: float = Field(1e-3, gt=0)  # of a classifier that is fitted again, towards what it was before
     probe: float | None = Field(None, ge=0, le=1)  # start from a linear probe (LDA) with this shrinkage
     init: str | None = None  # start from this model and keep its shape: "bundled", an exported model, or a
@@ -208,6 +220,11 @@ class StudentConfig(Section):
             raise ValueError("a probe is linear: set nonlinear = false, or leave the probe out")
         if self.probe is not None and self.init is not None:
             raise ValueError("probe and init both say where to start: give one")
+        if self.optim.mixup and not self.frozen:
+            raise ValueError(
+                "mixup mixes states of frozen layers; of waveforms the louder one would win, whatever its share: "
+                "set optim.mixup = 0"
+            )
         if self.backbone == "compact" and self.frozen:
             raise ValueError("compact is trained from nothing: frozen must be 0")
         return self

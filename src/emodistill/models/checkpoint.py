@@ -75,13 +75,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if info.get("format") != FORMAT:
         raise ModelError(f"'{folder}': checkpoint format {info.get('format')}, this version reads {FORMAT}")
     labels = LabelSet(tuple(info["emotions"]))
-    try:
-        model = _rebuild(info, labels, folder)
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
-        raise ModelError(
-            f"'{folder / 'model.json'}' was written by another version: it does not fit in {fields}"
-        ) from error
+    model = _rebuild(info, labels, folder / "model.json")
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except SafetensorError as error:
@@ -132,7 +126,7 @@ def read_exported(folder: Path) -> Checkpoint:
         k: v for k, v in info["teachers"].items() if not k.endswith("_hidden")
     }  # not exported
     labels = LabelSet(tuple(info["emotions"]))
-    model = _rebuild(info, labels, folder)
+    model = _rebuild(info, labels, path)
     stored = {item.name: item for item in exported.graph.initializer}
     state = {}
     for name, value in model.state_dict().items():
@@ -169,7 +163,18 @@ def _architecture(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _rebuild(info: dict[str, Any], labels: LabelSet, folder: Path) -> nn.Module:
+def _rebuild(info: dict[str, Any], labels: LabelSet, described_in: Path) -> nn.Module:
+    """A model of the architecture that a file describes, without its weights."""
+    try:
+        return _of_kind(info, labels, described_in.parent)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise ModelError(
+            f"'{described_in}' was written by another version: it does not fit in {fields}"
+        ) from error
+
+
+def _of_kind(info: dict[str, Any], labels: LabelSet, folder: Path) -> nn.Module:
     if info["kind"] == "prosodic":
         return ProsodicTeacher(ProsodicConfig.model_validate(info["config"]), len(labels))
     if info["kind"] == "linguistic":

@@ -67,7 +67,7 @@ class AttentiveStatistics(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x : (batch, frames, width); mask : (batch, frames) or None -> (batch, 2 * width)."""
-        if torch.is_autocast_enabled(x.device.type):
+        if torch.is_autocast_enabled(x.device.type):  # half precision would overflow in the squares
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x.float(), mask)
         scores = self.score(x)

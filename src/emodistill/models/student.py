@@ -63,9 +63,11 @@ class Student(nn.Module):
         self.mix = nn.Parameter(torch.zeros(last + 1)) if config.pool == "mix" else None
         width = backbone.width * len(self.pooled)
         self.pool = AttentiveStatistics(width)
-        # Of pretrained layers a few dimensions are so large that a layer norm would leave little of the others.
-        standardised = config.pool != "mix" and config.frozen > 0
-        self.norm = Standardise(2 * width) if standardised else nn.LayerNorm(2 * width)
+        # Of a transformer's states a few dimensions are so large that a layer norm would leave little of the others.
+        standardise = config.standardise
+        if standardise is None:
+            standardise = config.pool != "mix" and config.frozen > 0
+        self.norm = Standardise(2 * width) if standardise else nn.LayerNorm(2 * width)
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(2 * width, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, num_classes)

@@ -1,7 +1,7 @@
 """What a model sees: sources of inputs, the dataset, and batches that depend on (seed, epoch) alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -163,8 +163,8 @@ class Batch:
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (batch,), of the utterances in the loss on labels
 
-    def in_order(self, order: Tensor) -> "Batch":
-        """The same utterances in another order (batch,)."""
+    def with_targets_of(self, order: Tensor) -> "Batch":
+        """The same inputs with what others of the batch are to be: those at `order` (batch,)."""
         targets = {
             name: Targets(
                 found.logits[order],
@@ -174,14 +174,12 @@ class Batch:
             )
             for name, found in self.targets.items()
         }
-        return Batch(
-            self.inputs[order],
-            self.lengths[order],
-            self.labels[order],
-            self.indices[order],
-            targets,
-            None if self.possible is None else self.possible[order],
-            None if self.weights is None else self.weights[order],
+        return replace(
+            self,
+            labels=self.labels[order],
+            targets=targets,
+            possible=None if self.possible is None else self.possible[order],
+            weights=None if self.weights is None else self.weights[order],
         )
 
 

@@ -26,7 +26,7 @@ from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, st
 from emodistill.distillation import distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
-from emodistill.models.layers import Output
+from emodistill.models.layers import Output, frame_mask
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
 from emodistill.training.optimizer import build_optimizer
 
@@ -89,14 +89,15 @@ class Learner(lightning.LightningModule):
             time_masked(batch.inputs, batch.lengths, optim.time_mask) if optim.time_mask else batch.inputs
         )
         if not optim.mixup:
-            return self._asked(self.model(inputs, batch.lengths).in_full(), batch)
-        share, other = mixing(len(batch.labels), optim.mixup)
-        order = other.to(inputs.device)
-        output = self.model(share * inputs + (1 - share) * inputs[order], batch.lengths).in_full()
-        own, others = self._asked(output, batch), self._asked(output, batch.in_order(order))
+            return self._terms(self.model(inputs, batch.lengths).in_full(), batch)
+        share, order = mixing(len(batch.labels), optim.mixup)
+        order = order.to(inputs.device)
+        mixed = within(share * inputs + (1 - share) * inputs[order], batch.lengths)
+        output = self.model(mixed, batch.lengths).in_full()
+        own, others = self._terms(output, batch), self._terms(output, batch.with_targets_of(order))
         return {name: share * own[name] + (1 - share) * others[name] for name in own}
 
-    def _asked(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+    def _terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         hard = hard_label_loss(
             output.logits,
             batch.labels,
@@ -238,24 +239,32 @@ class Learner(lightning.LightningModule):
         self.best = (kept["best"][0], kept["best"][1])
 
 
+def within(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Inputs (batch, time, …) with zeros behind their lengths."""
+    inside = frame_mask(lengths, inputs.shape[1])
+    assert inside is not None
+    return inputs.masked_fill(~inside.reshape(*inside.shape, *[1] * (inputs.ndim - 2)), 0)
+
+
 def time_masked(inputs: Tensor, lengths: Tensor, most: float) -> Tensor:
-    """Inputs (batch, time, …) with two stretches of each set to zero (Park et al. 2019, arXiv 1904.08779).
+    """Inputs (batch, time, …), samples or states, with two stretches of each set to zero (Park et al. 2019, arXiv 1904.08779).
 
     Each stretch has a length uniform between 0 and `most` of the input's own and lies within it. Drawn on the CPU.
     """
-    longest = torch.rand(2, len(inputs)).to(inputs.device) * most * lengths
-    start = torch.rand(2, len(inputs)).to(inputs.device) * (lengths - longest)
-    time = torch.arange(inputs.shape[1], device=inputs.device)
-    hidden = ((time >= start[..., None]) & (time < (start + longest)[..., None])).any(dim=0)
-    return inputs.masked_fill(hidden.reshape(*hidden.shape, *[1] * (inputs.ndim - 2)), 0)
+    size = torch.rand(2, len(inputs)).to(inputs.device) * most * lengths
+    start = torch.rand(2, len(inputs)).to(inputs.device) * (lengths - size)
+    middle = torch.arange(inputs.shape[1], device=inputs.device) + 0.5
+    masked = ((middle >= start[..., None]) & (middle < (start + size)[..., None])).any(dim=0)
+    return inputs.masked_fill(masked.reshape(*masked.shape, *[1] * (inputs.ndim - 2)), 0)
 
 
 def mixing(size: int, a: float) -> tuple[float, Tensor]:
     """Mixup (Zhang et al. 2018, arXiv 1710.09412): the share that an input keeps, and whose input fills it up.
 
-    The share is drawn from Beta(a, a) and is 1/2 or more, since an input's length and padding stay its own.
+    The share is drawn from Beta(a, a) and is 1/2 or more, since an input's length stays its own.
     """
-    share = float(torch.distributions.Beta(torch.tensor(a), torch.tensor(a)).sample())
+    concentration = torch.tensor(a, dtype=torch.float64)
+    share = float(torch.distributions.Beta(concentration, concentration).sample())
     return max(share, 1 - share), torch.randperm(size)
 
 

@@ -187,8 +187,9 @@ class SpeechStage(Stage):
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         if isinstance(initial, Student):  # its shape decides; how it is trained is the recipe's
             kept = {name: getattr(self.config, name) for name in ("dropout", "frozen", "optim", "init")}
-            # A probe is how it once started itself.
-            config = StudentConfig.model_validate({**initial.config.model_dump(), **kept, "probe": None})
+            # A probe is how it once started itself; its norm is among the weights that it hands over.
+            shape = {"probe": None, "standardise": isinstance(initial.norm, Standardise)}
+            config = StudentConfig.model_validate({**initial.config.model_dump(), **kept, **shape})
             backbone: Backbone = deepcopy(initial.backbone)
             return Student(backbone, config, self.num_classes, self.heads)
         backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
@@ -209,8 +210,11 @@ class SpeechStage(Stage):
         assert isinstance(model, Student)
         if isinstance(model.norm, Standardise) and self.config.init is None:
             source = self.source(model, train, 0)
-            assert isinstance(source, StateSource)
-            pooled = standardise(model, source)
+            if not isinstance(source, StateSource):
+                raise ConfigError(
+                    f"{self.name}.standardise = true takes its means from frozen layers: set frozen, or leave it out"
+                )
+            pooled = standardise(model, source, device_of(self.recipe.runtime))
             if self.config.probe is not None:
                 fit_probe(model, pooled, [utterance.emotion or "" for utterance in train], self.config.probe)
         return model, ids
@@ -224,14 +228,17 @@ PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training s
 
 
 @torch.no_grad()
-def standardise(student: Student, source: StateSource) -> Tensor:
+def standardise(student: Student, source: StateSource, device: torch.device | str = "cpu") -> Tensor:
     """Take the student's normalisation from its training split.
 
     Over all views where everything that is pooled is frozen, over the clean one alone where it will move anyway.
     Returns the pooled statistics, standardised, (views * utterances, dim), view by view.
     """
     views = range(len(source.keys[0]) if max(student.pooled) <= student.config.frozen else 1)
-    rows = [student.statistics(source.at_view(i, v).float()) for v in views for i in range(len(source.ids))]
+    student.to(device).eval()
+    keys = [(index, view) for view in views for index in range(len(source.ids))]
+    rows = [student.statistics(source.at_view(index, view).float().to(device)).cpu() for index, view in keys]
+    student.cpu()
     x = torch.stack(rows)
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
     student.set_statistics(mean, std)
