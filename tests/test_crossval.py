@@ -325,6 +325,14 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     assert load_checkpoint(again / "select/student").model.teacher_dims == {"acoustic": 16}
     assert not (again / "select/acoustic/model.json").exists()
 
+    # One that is not there is named before anything is trained.
+    with pytest.raises(ConfigError, match=r"acoustic\.run = '.*nowhere': fold .* has no trained student in"):
+        one_fold(
+            manifest, tmp_path / "late", acoustic={"run": str(tmp_path / "nowhere"), "student": teacher},
+            distillation={"teachers": ["prosodic", "acoustic"]},
+        )  # fmt: skip
+    assert not list((tmp_path / "late").rglob("fit.json"))
+
 
 def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_loss(
     models: dict[str, Path], tmp_path: Path

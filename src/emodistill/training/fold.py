@@ -89,6 +89,12 @@ class FoldRun:
         """Train what is missing and write the predictions of the student and of every teacher."""
         if (self.folder / "predictions.csv").is_file():
             return
+        given = self._given_teacher("select") if "acoustic" in self.teachers else None
+        if given is not None and not (given / "model.json").is_file():
+            raise ConfigError(
+                f"acoustic.run = '{self.recipe.acoustic.run}': fold {self.fold.name} has no trained student in '{given}'; "
+                "finish that run first, or set acoustic.run to another"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         select = Phase("select", self.train, self.dev, {}, self.folder / "select")
         models, stops = self._phase(select)
@@ -107,6 +113,11 @@ class FoldRun:
             return True
         warn("no transcripts in training: the linguistic teacher is left out")
         return False
+
+    def _given_teacher(self, phase: str) -> Path | None:
+        """The folder of the acoustic teacher of a phase, where it comes from another run."""
+        run = self.recipe.acoustic.run
+        return None if run is None else Path(run) / f"fold-{self.fold.name}" / phase / "student"
 
     def _phase(self, phase: Phase) -> tuple[dict[str, tuple[Stage, nn.Module]], dict[str, int]]:
         """Every model of a phase with its stage, and the epochs that each was trained for."""
@@ -151,8 +162,9 @@ class FoldRun:
     ) -> tuple[nn.Module, int]:
         """A stage's trained model, from disk where it is complete, and its number of epochs."""
         folder = phase.folder / stage.name
-        if stage.name == "acoustic" and self.recipe.acoustic.run is not None:
-            folder = Path(self.recipe.acoustic.run) / f"fold-{self.fold.name}" / phase.name / "student"
+        given = self._given_teacher(phase.name) if stage.name == "acoustic" else None
+        if given is not None:
+            folder = given
             found = load_checkpoint(folder)
             if found.labels != self.labels:
                 raise ConfigError(
