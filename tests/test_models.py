@@ -11,6 +11,8 @@ import factories as make
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,11 +21,12 @@ from emodistill.audio import load
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ConfigError, ModelError
 from emodistill.labels import LabelSet
-from emodistill.models.backbones import MIN_SAMPLES, Backbone, LogMel, Wav2Vec2Like, Whisper, load_backbone
+from emodistill.models.backbones import MIN_SAMPLES, Backbone, Wav2Vec2Like, Whisper, load_backbone
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.compact import Compact
 from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask
 from emodistill.models.linguistic import LinguisticTeacher
+from emodistill.models.mel import LogMel, bands_masked, warped
 from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher, augment_planes, planes, statistics
 from emodistill.models.student import Student, Suffix
 from emodistill.training.data import collate
@@ -480,6 +483,59 @@ def test_incomplete_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
         (folder / "model.json").write_text(json.dumps({**info, key: value}))
         with pytest.raises(ModelError, match=message):
             load_checkpoint(folder)
+
+
+def test_a_warped_spectrogram_is_that_of_a_sound_at_other_frequencies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    time = torch.arange(16000) / 16000
+    mel = LogMel()
+
+    def tone(hertz: float) -> torch.Tensor:
+        return mel((2 * np.pi * hertz * time).sin()[None], None)[0][:, 10:-10].mean(dim=1)[0]
+
+    for draw, factor in ((1.0, 1.2), (0.5, 1.0), (0.0, 0.8)):  # content at f * factor comes to be at f
+        monkeypatch.setattr(torch, "rand", lambda *size, draw=draw: torch.full(size, draw))
+        there = warped(tone(1800.0)[None, None], 0.2)[0, 0]
+        assert abs(int(there.argmax()) - int(tone(1800.0 / factor).argmax())) <= 1
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 0.49))
+def test_warping_stays_within_what_was_there_and_moves_no_frame(seed: int, most: float) -> None:
+    torch.manual_seed(seed)
+    mel = torch.randn(3, 7, 80)
+    out = warped(mel, most)
+    assert out.shape == mel.shape
+    assert (out <= mel.amax(dim=2, keepdim=True) + 1e-5).all()
+    assert (out >= mel.amin(dim=2, keepdim=True) - 1e-5).all()
+    level = torch.randn(3, 7, 1).expand(3, 7, 80)  # the same in all bands: nothing to move
+    torch.testing.assert_close(warped(level, most), level)
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 0.99))
+def test_masked_bands_are_the_same_in_all_frames_and_at_most_two_shares(seed: int, most: float) -> None:
+    torch.manual_seed(seed)
+    mel = torch.ones(4, 5, 80)
+    out = bands_masked(mel, most)
+    assert ((out == 0) | (out == 1)).all()
+    assert (out == out[:, :1]).all()
+    assert (80 - out[:, 0].sum(dim=1) <= 2 * most * 80 + 2).all()
+
+
+def test_a_student_disturbs_its_spectrogram_in_training_alone() -> None:
+    config = StudentConfig(backbone="compact", width=16, layers=1, warp=0.2, band_mask=0.3, dropout=0.0)
+    torch.manual_seed(0)
+    student = Student(load_backbone("compact", 1, 16), config, 4, {})
+    sound = torch.from_numpy(make.speech(0.6))[None]
+    student.eval()
+    torch.testing.assert_close(student(sound).logits, student(sound).logits, rtol=0, atol=0)
+    student.train()
+    assert not torch.allclose(student(sound).logits, student(sound).logits)
+
+
+def test_what_disturbs_a_spectrogram_is_refused_where_none_is_computed() -> None:
+    with pytest.raises(ValueError, match="never seen where layers are frozen"):
+        StudentConfig(frozen=2, layers=2, warp=0.1)
 
 
 def test_the_log_mel_is_in_full_precision_whatever_the_rest_is_in() -> None:

@@ -201,6 +201,10 @@ class StudentConfig(Section):
     width: int = Field(192, ge=8)  # compact alone
     embedding_dim: int = Field(256, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
+    # In training, where a log-mel spectrogram is computed: its frequencies times 1 ± this, and up to this share of its
+    # bands, twice, set to zero.
+    warp: float = Field(0.0, ge=0, lt=0.5)
+    band_mask: float = Field(0.0, ge=0, lt=1)
     nonlinear: bool = False  # a GELU between embedding and classifier
     standardise: bool | None = None  # pooled statistics by fixed means and deviations, those of the training
     # split at the start, instead of by a layer norm; None: where layers are frozen
@@ -224,6 +228,10 @@ class StudentConfig(Section):
             raise ValueError(
                 "mixup mixes states of frozen layers; of waveforms the louder one would win, whatever its share: "
                 "set optim.mixup = 0"
+            )
+        if (self.warp or self.band_mask) and self.frozen:
+            raise ValueError(
+                "warp and band_mask disturb a spectrogram, which is never seen where layers are frozen: set frozen = 0"
             )
         if self.backbone == "compact" and self.frozen:
             raise ValueError("compact is trained from nothing: frozen must be 0")

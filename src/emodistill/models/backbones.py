@@ -10,20 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, WhisperModel
-from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import logging as transformers_logging
 
-from emodistill.audio import FRAME_SAMPLES, SAMPLE_RATE
 from emodistill.errors import ModelError, one_of
 from emodistill.models.layers import frame_mask, zero_padding
+from emodistill.models.mel import LogMel
 
-FFT_SAMPLES = 400  # 25 ms
 MIN_SAMPLES = 400  # the shortest waveform that every backbone can take
 
 
@@ -57,52 +54,6 @@ def peak_normalised(waveform: Tensor, lengths: Tensor | None) -> Tensor:
     if mask is not None:
         waveform = waveform * mask.to(waveform.dtype)
     return waveform / waveform.abs().amax(dim=1, keepdim=True).clamp(min=1e-6)
-
-
-class LogMel(nn.Module):
-    """Whisper's log-mel spectrogram at the true length (Radford et al. 2022, arXiv 2212.04356).
-
-    waveform (batch, samples) -> (batch, samples // 160, num_mels). The DFT is a convolution with fixed
-    windowed kernels, since ONNX runs that several times faster than its STFT. The ends are padded with
-    zeros, and the maximum that the clamp refers to is the utterance's own. Always in full precision: 8 bits
-    of mantissa would put a floor under the spectrum some 50 dB below its peaks, in training alone.
-    """
-
-    def __init__(self, num_mels: int = 80) -> None:
-        super().__init__()
-        time = np.arange(FFT_SAMPLES)
-        window = 0.5 - 0.5 * np.cos(2 * np.pi * time / FFT_SAMPLES)
-        angle = 2 * np.pi * np.outer(np.arange(FFT_SAMPLES // 2 + 1), time) / FFT_SAMPLES
-        kernels = np.concatenate([np.cos(angle), -np.sin(angle)]) * window
-        filters = mel_filter_bank(
-            FFT_SAMPLES // 2 + 1,
-            num_mels,
-            0.0,
-            SAMPLE_RATE / 2,
-            SAMPLE_RATE,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-        self.kernels: Tensor
-        self.filters: Tensor
-        self.register_buffer("kernels", torch.tensor(kernels, dtype=torch.float32)[:, None], persistent=False)
-        self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)
-
-    def forward(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """waveform : (batch, samples) -> log-mel (batch, frames, mels) and lengths in frames."""
-        if torch.is_autocast_enabled(waveform.device.type):
-            with torch.autocast(waveform.device.type, enabled=False):
-                return self.forward(waveform.float(), lengths)
-        num_frames = waveform.shape[1] // FRAME_SAMPLES
-        padded = F.pad(waveform[:, None], (FFT_SAMPLES // 2, FFT_SAMPLES // 2))
-        real, imaginary = F.conv1d(padded, self.kernels, stride=FRAME_SAMPLES).chunk(2, dim=1)
-        power = (real**2 + imaginary**2)[:, :, :num_frames].transpose(1, 2)
-        log = (power @ self.filters).clamp(min=1e-10).log10()
-        lengths = None if lengths is None else lengths // FRAME_SAMPLES
-        mask = frame_mask(lengths, num_frames)
-        visible = log if mask is None else log.masked_fill(~mask[:, :, None], -10.0)
-        log = torch.maximum(log, visible.amax(dim=(1, 2), keepdim=True) - 8.0)
-        return zero_padding((log + 4.0) / 4.0, mask), lengths
 
 
 class Whisper(Backbone):

@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emodistill.models.backbones import Backbone, LogMel, peak_normalised
+from emodistill.models.backbones import Backbone, peak_normalised
 from emodistill.models.layers import frame_mask, zero_padding
+from emodistill.models.mel import LogMel
 
 
 class ConvNeXtBlock(nn.Module):

@@ -10,6 +10,7 @@ from emodistill.config import StudentConfig
 from emodistill.errors import ConfigError
 from emodistill.models.backbones import Backbone
 from emodistill.models.layers import AttentiveStatistics, Output, frame_mask
+from emodistill.models.mel import LogMel
 
 
 class Standardise(nn.Module):
@@ -77,6 +78,13 @@ class Student(nn.Module):
                 for name, dim in teachers.items()
             }
         )
+        mel = getattr(backbone, "mel", None)
+        if isinstance(mel, LogMel):
+            mel.warp, mel.band_mask = config.warp, config.band_mask
+        elif config.warp or config.band_mask:
+            raise ConfigError(
+                f"student.warp and band_mask disturb a log-mel spectrogram; '{config.backbone}' has none: set both to 0"
+            )
         if config.frozen:
             backbone.requires_grad_(False)
             for layer in list(backbone.blocks)[config.frozen :]:

@@ -186,7 +186,10 @@ class SpeechStage(Stage):
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         if isinstance(initial, Student):  # its shape decides; how it is trained is the recipe's
-            kept = {name: getattr(self.config, name) for name in ("dropout", "frozen", "optim", "init")}
+            kept = {
+                name: getattr(self.config, name)
+                for name in ("dropout", "warp", "band_mask", "frozen", "optim", "init")
+            }
             # A probe is how it once started itself; its norm is among the weights that it hands over.
             shape = {"probe": None, "standardise": isinstance(initial.norm, Standardise)}
             config = StudentConfig.model_validate({**initial.config.model_dump(), **kept, **shape})
