@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emodistill.cli import app
-from emodistill.config import load_recipe, recipe_toml
+from emodistill.config import load_recipe, recipe_toml, shipped_recipes
 from emodistill.demo import CORPUS as DEMO
 from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation import ENSEMBLE, Ablation, Contender, ensemble, measure
@@ -66,6 +66,22 @@ def test_the_papers_parts_are_taken_away_one_at_a_time(manifest: Path) -> None:
     assert (cells["embedding-level-only"].alpha, cells["embedding-level-only"].beta) == (0, 1)
     assert (cells["logit-level-only"].alpha, cells["logit-level-only"].beta) == (1, 0)
     assert cells["no-hard-label"].gamma == 0
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_without_the_hard_label_a_student_sees_none(name: str) -> None:
+    recipe = load_recipe(name)
+    if recipe.student is None or not recipe.distillation.teachers:
+        with pytest.raises(
+            ConfigError, match=r"this recipe has student = 'none'|no teacher that could be taken"
+        ):
+            make_grid(recipe)
+        return
+    (cell,) = (cell.recipe for cell in make_grid(recipe).cells if cell.name == "no-hard-label")
+    assert cell.distillation.gamma == 0
+    assert cell.student is not None
+    assert cell.student.probe is None
+    assert cell.protocol.refit != "classifier"
 
 
 def test_a_sweep_sets_any_field_and_shares_a_cell_of_the_same_recipe(manifest: Path) -> None:

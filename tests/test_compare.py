@@ -14,13 +14,17 @@ from typer.testing import CliRunner
 
 from emodistill.card import file_sha256
 from emodistill.cli import app
+from emodistill.config import load_recipe
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.bootstrap import drawn_confusions, drawn_means, interval
 from emodistill.evaluation.compare import compare_all, compare_runs, holm, mcnemar
 from emodistill.evaluation.metrics import of_confusions, score
 from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
+from emodistill.evaluation.run import read_run
+from emodistill.evaluation.scores import full_scores
 from emodistill.labels import LabelSet
 from emodistill.protocol import Fold, Protocol, read_protocol
+from emodistill.training.crossval import collect, crossval
 
 
 def changed(run: Path, to: Path, probabilities: np.ndarray | None = None, skip: int = 0) -> Path:
@@ -196,7 +200,7 @@ def test_other_protocols_are_refused_where_they_differ(
     scores = json.loads((there / "scores.json").read_text())
     scores["folds"] = [fold.name for fold in folds]
     (there / "scores.json").write_text(json.dumps(scores))
-    with pytest.raises(ModelError, match=f"not made under one protocol .*{message}"):
+    with pytest.raises(ModelError, match=f"are not one protocol .*{message}"):
         compare_runs(run, there)
 
 
@@ -304,3 +308,83 @@ def test_runs_of_an_older_version_can_be_compared(run: Path, tmp_path: Path) -> 
     del scores["sha256"]
     (there / "scores.json").write_text(json.dumps(scores))
     assert compare_runs(run, there)["ua"].value == 0
+
+
+def without_last(text: str) -> tuple[str, str]:
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[:-2]), rf"row {len(lines) - 1} is not there, was '.*'"
+
+
+def header_only(text: str) -> tuple[str, str]:
+    return text.splitlines(keepends=True)[0], "row 2 is not there, was '.*'"
+
+
+def other_line_ends(text: str) -> tuple[str, str]:
+    return text.replace("\n", "\r\n"), "no row, but the head line, line ends or encoding"
+
+
+def with_a_mark(text: str) -> tuple[str, str]:
+    return "\ufeff" + text, "no row, but the head line, line ends or encoding"
+
+
+@pytest.mark.parametrize("change", [without_last, header_only, other_line_ends, with_a_mark])
+def test_what_was_done_to_a_table_is_named(
+    run: Path, tmp_path: Path, change: Callable[[str], tuple[str, str]]
+) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    path = there / "predictions.csv"
+    text, message = change(path.read_text(encoding="utf-8"))
+    path.write_bytes(text.encode())
+    with pytest.raises(ModelError, match=f"was changed after the run was scored: {message}"):
+        compare_runs(run, there)
+
+
+def test_a_folds_table_that_was_edited_is_not_joined(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    recipe = load_recipe(there / "recipe.toml")
+    path = there / "fold-1/predictions.csv"
+    kept = path.read_bytes()
+    rows = make.read_rows(path)
+    sure = {f"p_{name}": str(float(name == rows[0]["predicted"])) for name in ("angry", "sad")}
+    make.write_rows(path, [{**rows[0], **sure}, *rows[1:]])
+    with pytest.raises(
+        ModelError, match=r"fold-1/predictions\.csv' was changed after its fold was done; delete"
+    ):
+        collect(recipe, there)
+    shutil.copyfile(path, there / "predictions.csv")
+    with pytest.raises(ModelError, match=r"so was '.*fold-1/predictions\.csv', which it was made of"):
+        read_run(there)._check_unchanged(there / "predictions.csv")
+    path.unlink()
+    crossval(recipe, there)  # from the trained models
+    assert path.read_bytes() == kept
+
+
+def test_unfinished_runs_are_compared_and_scored_with_a_word(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "begun"
+    shutil.copytree(run, there)
+    (there / "fold-3/predictions.csv").unlink()
+    collect(load_recipe(there / "recipe.toml"), there)
+    assert full_scores(read_run(there), 50).notes[0] == (
+        "2 of 3 folds are done, all figures are of these alone; missing: 3."
+    )
+    assert not any("folds are done" in note for note in full_scores(read_run(run), 50).notes)
+    shown = CliRunner().invoke(app, ["compare", str(there), str(there)], env={"COLUMNS": "200"})
+    assert "they lack folds 3" in shown.stdout
+
+
+def test_runs_that_name_retired_fields_are_read(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "old"
+    shutil.copytree(run, there)
+    text = (there / "recipe.toml").read_text()
+    path, old = (
+        there / "recipe.toml",
+        text.replace("[student]", '[student]\ncontext = false\nexpand = "none"'),
+    )
+    assert old != text
+    path.write_text(old)
+    assert compare_runs(run, there)["ua"].value == 0
+    path.write_text(old.replace("context = false", "context = true"))
+    with pytest.raises(ConfigError, match=r"student\.context"):
+        compare_runs(run, there)

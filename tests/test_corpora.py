@@ -575,6 +575,12 @@ def test_relabel_counts_what_it_merges_and_drops() -> None:
     assert len(merged) + sum(merged.dropped.values()) == len(corpus) + 1
 
 
+def test_listeners_votes_are_merged_as_the_labels_are() -> None:
+    item = Utterance("u", "s", "excited", votes='{"excited": 2, "happy": 1, "bored": 1}')
+    (merged,) = Corpus("c", (item,)).relabel(label_map("iemocap-4"))
+    assert merged.vote_counts() == {"happy": 3, "bored": 1}
+
+
 def test_relabel_to_a_list() -> None:
     corpus = Corpus("tiny", utterances("happy", "sad", "angry")).relabel(label_map("angry,sad"))
     assert [u.emotion for u in corpus] == ["sad", "angry"]

@@ -546,3 +546,30 @@ def test_unfinished_runs_have_no_scores(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="run"):
         read_run(tmp_path)
+
+
+def test_a_student_taught_over_two_processes_becomes_what_it_becomes_over_one(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """By logits alone, so that no projection head waits for a gradient that never comes."""
+    still = {"dropout": 0.0, "optim": {**make.OPTIM, "select": "last"}}
+    sections: dict[str, Any] = {
+        "protocol": {"kind": "k-fold", "folds": 3, "refit": False},
+        "augment": {"views": 1, "noise_snr_db": None},
+        "student": still,
+        "distillation": {"teachers": ["prosodic"], "beta": 0.0},
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    recipe = make.recipe(manifest, **sections)
+    crossval(recipe, one, limit=1)
+    shutil.copytree(one / "fold-1/select/prosodic", two / "fold-1/select/prosodic")
+    both = recipe.runtime.model_copy(update={"devices": 2})
+    crossval(recipe.model_copy(update={"runtime": both}), two, limit=1)
+    students = [load_checkpoint(run / "fold-1/select/student").model for run in (one, two)]
+    assert isinstance(students[0], Student)
+    assert students[0].teacher_dims == {}, "no loss would train a head at the level of embeddings"
+    for name, value in students[0].state_dict().items():
+        torch.testing.assert_close(students[1].state_dict()[name], value, atol=1e-3, rtol=1e-2)
+    tables = [read_predictions(run / "predictions.csv") for run in (one, two)]
+    assert tables[0].utterances == tables[1].utterances
+    np.testing.assert_allclose(tables[1].probabilities, tables[0].probabilities, atol=1e-3)

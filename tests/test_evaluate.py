@@ -162,6 +162,33 @@ def test_a_training_is_not_overwritten(run: Path) -> None:
         evaluate(Parrot(NAMES, ANSWERS), corpus(), run, "parrot", MEANT)
 
 
+def test_another_evaluation_is_not_overwritten(tmp_path: Path) -> None:
+    parrot = Parrot(NAMES, ANSWERS)
+    evaluate(parrot, corpus(), tmp_path, "parrot", MEANT)
+    before = (tmp_path / "predictions.csv").read_bytes()
+    evaluate(parrot, corpus(), tmp_path, "parrot", MEANT)  # the same again
+    for model, emotions, message in (
+        ("another", None, "model: 'parrot' there, 'another' asked"),
+        (
+            "parrot",
+            ["angry", "sad"],
+            r"emotions: \['angry', 'happy', 'sad'\] there, \['angry', 'sad'\] asked",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=f"holds another evaluation .{message}"):
+            evaluate(parrot, corpus(), tmp_path, model, MEANT, emotions)
+    assert (tmp_path / "predictions.csv").read_bytes() == before
+
+
+def test_an_edited_evaluation_is_refused_by_row(tmp_path: Path) -> None:
+    evaluate(Parrot(NAMES, ANSWERS), corpus(), tmp_path, "parrot", MEANT)
+    path = tmp_path / "predictions.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
+    with pytest.raises(ModelError, match=r"was changed after the run was scored: row 3 is 'u2,.*', was 'u1,"):
+        read_run(tmp_path).table()
+
+
 def test_evaluations_are_compared_like_runs(tmp_path: Path) -> None:
     wrong = {name: [0.0, 0.0, 0.0, 1.0] for name in ANSWERS}
     evaluate(Parrot(NAMES, ANSWERS), corpus(), tmp_path / "a", "right", MEANT)

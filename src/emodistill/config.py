@@ -214,6 +214,15 @@ class StudentConfig(Section):
     # checkpoint folder; its training ids are audited
     optim: OptimConfig = OptimConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, data: Any) -> Any:
+        """Run folders of older versions name two fields at the defaults that they always had there."""
+        if not isinstance(data, dict):
+            return data
+        retired: dict[str, tuple[Any, ...]] = {"context": (False,), "expand": (None, "none")}
+        return {key: value for key, value in data.items() if value not in retired.get(key, ())}
+
     @model_validator(mode="after")
     def _check(self) -> "StudentConfig":
         if self.layers is not None and self.frozen > self.layers:
@@ -260,6 +269,10 @@ class DistillationConfig(Section):
     targets: Literal["in-sample", "out-of-fold"] = "in-sample"  # of logits; embeddings, of which every
     # teacher has a space of its own, always come from the one teacher
     inner_folds: int = Field(4, ge=2)  # out-of-fold alone
+
+    def weight(self, teacher: str) -> float:
+        """w_t of a teacher."""
+        return {str(name): value for name, value in self.weights.items()}.get(teacher, 1.0)
 
 
 class RuntimeConfig(Section):

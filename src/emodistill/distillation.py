@@ -116,7 +116,7 @@ def distillation_loss(
     """Every weighted term of the sum by name, and the sum itself as `loss`; `hard` is the CE term."""
     terms = {"hard": config.gamma * hard}
     for name, target in targets.items():
-        weight = config.weights.get(name, 1.0)  # type: ignore[call-overload]
+        weight = config.weight(name)
         if weight * config.alpha:
             value = logit_loss(output.logits, target.logits, config.temperature, target.available, possible)
             terms[f"{name}/logit"] = weight * config.alpha * value

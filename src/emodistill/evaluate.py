@@ -3,7 +3,8 @@
     folder/
       evaluation.json                    which model, on what, under which mapping
       protocol.json  utterances.csv      one fold, all of it test
-      predictions.csv  scores.json
+      fold-all/predictions.csv           what it said
+      predictions.csv  scores.json       the same, as a run has it
 
 So `scores`, `compare` and `report` read it as they read a run.
 """
@@ -26,7 +27,7 @@ from emodistill.corpora import READERS, Corpus, Utterance, drop_bad_audio, read_
 from emodistill.corpora.opening import tell_left_out
 from emodistill.errors import AudioError, ConfigError, LeakError, MissingExtraError, ModelError, one_of
 from emodistill.evaluation.predictions import Predictions, write_predictions
-from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_utterances
+from emodistill.evaluation.run import EVALUATION, read_run, seal, table_name, write_utterances
 from emodistill.hub import fetch, is_hub_id
 from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, label_map
 from emodistill.protocol import Fold, Protocol
@@ -86,6 +87,8 @@ def evaluate(
         raise ConfigError(f"'{out}' holds a training: give another --out")
     meant = declared(judge.names, mapping or {})
     scored = scored_emotions(meant, corpus.labels, emotions)
+    asked = Evaluation(model, judge.kind, sha256, corpus.name, meant, scored.names, heard)
+    _refuse_another(out, asked)
     left_out: dict[str, int] = {}
     kept = [item for item in corpus if item.emotion in scored.names]
     if len(kept) < len(corpus):
@@ -107,12 +110,28 @@ def evaluate(
     judged = [kept[row] for row in rows]
     for why, count in left_out.items():
         say(f"left out: {count} × {why}")
-    asked = Evaluation(model, judge.kind, sha256, corpus.name, meant, scored.names, heard, left_out)
+    asked = replace(asked, left_out=left_out)
     stamped = ("training data",) if known.any() and heard == "allow" else ()
     _write(
         asked, replace(corpus, utterances=tuple(judged)), scored, _merged(said, meant, scored), stamped, out
     )
     return failed
+
+
+def _refuse_another(out: Path, asked: Evaluation) -> None:
+    """Raise `ConfigError` where a folder holds an evaluation of another model, on another corpus, or by other rules."""
+    path = out / EVALUATION
+    if not path.is_file():
+        return
+    try:
+        there = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"'{path}' is damaged ({error}): give another --out, or delete it") from error
+    for name, value in json.loads(json.dumps(asked.__dict__)).items():
+        if name != "left_out" and there.get(name) != value:
+            raise ConfigError(
+                f"'{out}' holds another evaluation ({name}: {there.get(name)!r} there, {value!r} asked); give another --out"
+            )
 
 
 def declared(names: Sequence[str], mapping: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -215,8 +234,11 @@ def _write(
         scored, ids, (FOLD,) * len(ids), tuple(item.speaker for item in corpus),
         tuple(item.emotion or "" for item in corpus), probabilities,
     )  # fmt: skip
-    path = out / table_name("student")
-    write_predictions(table, path)
+    path, said = out / table_name("student"), out / f"fold-{FOLD}" / table_name("student")
+    said.parent.mkdir(exist_ok=True)
+    for where in (said, path):
+        write_predictions(table, where)
+    seal(said.parent, {said.name: file_sha256(said)})
     _write_json(out / EVALUATION, asked.__dict__)
     _write_json(
         out / "scores.json",
@@ -251,6 +273,10 @@ def open_labelled(corpus: str, folder: Path | None, labels: str | None) -> tuple
             )
         found = read_corpus(corpus, folder, labels)
     elif Path(corpus).suffix in (".csv", ".tsv", ".parquet"):
+        if folder is not None:
+            raise ConfigError(
+                f"'{corpus}' is a manifest, which says itself where its audio is: leave '{folder}' out"
+            )
         found = read_manifest(Path(corpus))
         if labels not in (None, "all"):
             found = found.relabel(label_map(labels))

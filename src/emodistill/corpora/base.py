@@ -86,7 +86,10 @@ class Corpus:
         return tuple(sorted({utterance.speaker for utterance in self}, key=natural_order))
 
     def relabel(self, label_map: LabelMap) -> "Corpus":
-        """Merge and drop emotions by a label map; both are counted in the result."""
+        """Merge and drop emotions by a label map; both are counted in the result.
+
+        Listeners' votes are merged likewise, and none is dropped: one for an emotion that is left out was no vote for the label.
+        """
         kept: list[Utterance] = []
         dropped, merged = Counter(self.dropped), Counter(self.merged)
         for utterance in self:
@@ -96,7 +99,10 @@ class Corpus:
                 continue
             if emotion != utterance.emotion:
                 merged[f"{utterance.emotion} -> {emotion}"] += 1
-            kept.append(replace(utterance, emotion=emotion))
+            votes: Counter[str] = Counter()
+            for name, count in utterance.vote_counts().items():
+                votes[label_map.merges.get(name, name)] += count
+            kept.append(replace(utterance, emotion=emotion, votes=json.dumps(votes) if votes else None))
         return Corpus(self.name, tuple(kept), dict(dropped), dict(merged))
 
 

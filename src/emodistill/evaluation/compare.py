@@ -65,6 +65,7 @@ class Comparison:
     num_speakers: int
     differences: dict[str, Difference]  # by measure
     mcnemar: McNemar
+    unfinished: tuple[str, ...] = ()  # folds that neither run has done
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -113,7 +114,7 @@ def compare_all(
         found.append(
             Comparison(
                 str(folders[a]), str(folders[b]), len(tables[a]), len(set(tables[a].speakers)),
-                differences, mcnemar(tables[a], tables[b]),
+                differences, mcnemar(tables[a], tables[b]), runs[a].unfinished,
             )
         )  # fmt: skip
     return _corrected(found)
@@ -175,8 +176,9 @@ def check_one_protocol(one: Run, two: Run) -> None:
     a, b = one.protocol, two.protocol
     if a.hash != b.hash:
         raise ModelError(
-            f"'{one.folder}' and '{two.folder}' were not made under one protocol ({a.hash}, {a.description}; "
-            f"{b.hash}, {b.description}), so their scores can't be compared: {_protocol_difference(a, b)}"
+            f"'{one.folder / 'protocol.json'}' and '{two.folder / 'protocol.json'}' are not one protocol ({a.hash}, "
+            f"{a.description}; {b.hash}, {b.description}), so the runs' scores can't be compared: "
+            f"{_protocol_difference(a, b)}"
         )
 
 

@@ -94,7 +94,9 @@ def read_predictions(path: Path) -> Predictions:
     if not path.is_file():
         raise ModelError(f"no predictions '{path}': the run is not finished; run the same command again")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(
+            newline="", encoding="utf-8-sig"
+        ) as file:  # a spreadsheet may have put a mark before it
             reader = csv.DictReader(file)
             columns, rows = list(reader.fieldnames or ()), list(reader)
     except (UnicodeDecodeError, csv.Error) as error:

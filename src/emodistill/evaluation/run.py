@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.protocol import Protocol, read_protocol
 
 UTTERANCES = "utterances.csv"  # what is known of each utterance when the run began, its duration among it
+SEAL = "tables.json"  # in a fold's folder: the hashes of its tables
 EVALUATION = "evaluation.json"  # stands for the recipe where a model was scored and none was trained
 
 
@@ -43,6 +45,11 @@ class Run:
     def models(self) -> tuple[str, ...]:
         """The student and the teachers that it heard, those with test predictions; the main model first."""
         return tuple(name for name, entry in self.scores["models"].items() if "test" in entry)
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """The folds of the protocol that have no scores yet."""
+        return tuple(fold.name for fold in self.protocol.folds if fold.name not in self.scores["folds"])
 
     @property
     def main_model(self) -> str:
@@ -107,21 +114,24 @@ class Run:
         if written is None or file_sha256(path) == written:
             return
         raise ModelError(
-            f"'{path}' was changed after the run was scored{self._first_change(path)}; run the same command "
+            f"'{path}' was changed after the run was scored: {self._first_change(path)}; run the same command "
             "again to have it written anew"
         )
 
     def _first_change(self, path: Path) -> str:
         """Where a run's table differs from those of its folds, that it was joined of."""
         parts = [self.folder / f"fold-{fold}" / path.name for fold in self.scores["folds"]]
-        if not all(part.is_file() for part in parts):
-            return ""
-        lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()[1:]]
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:], start=2):
-            before = lines[number - 2] if number - 2 < len(lines) else "nothing"
-            if line != before:
-                return f": row {number} is '{line}', was '{before}'"
-        return ""
+        for part in parts:
+            if not part.is_file():
+                return f"'{part}', which it was made of, is gone, so where is not known"
+            if sealed(part) is False:
+                return f"so was '{part}', which it was made of"
+        before = [line for part in parts for line in _lines(part)[1:]]
+        now = _lines(path)[1:]
+        for number, (line, was) in enumerate(zip_longest(now, before, fillvalue=""), start=2):
+            if line != was:
+                return f"row {number} is {_quoted(line)}, was {_quoted(was)}"
+        return "no row, but the head line, line ends or encoding"
 
     def _judged(self, utterance: Utterance) -> bool:
         """Whether the main model has anything to judge an utterance by."""
@@ -142,6 +152,33 @@ class Run:
                 f"'{path}' lacks {len(missing)} of the protocol's {split} utterances, first '{name}' of "
                 f"fold {fold}; was the file edited? Run the same command again to have it written anew"
             )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8-sig").splitlines()
+
+
+def _quoted(line: str) -> str:
+    return f"'{line}'" if line else "not there"
+
+
+def seal(folder: Path, tables: Mapping[str, str]) -> None:
+    """Keep the hashes of a fold's tables by name."""
+    partial = folder / f"{SEAL}.partial"
+    partial.write_text(json.dumps(dict(tables), indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / SEAL)
+
+
+def sealed(table: Path) -> bool | None:
+    """Whether a fold's table is what it was when the fold was done; None: an older version did not keep that."""
+    path = table.parent / SEAL
+    if not path.is_file():
+        return None
+    try:
+        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"'{path}' is damaged: {error}") from error
+    return table.name in kept and file_sha256(table) == kept[table.name]
 
 
 def table_name(model: str, split: str = "test", main: str = "student") -> str:

@@ -31,7 +31,6 @@ from emodistill.evaluation.calibration import (
 from emodistill.evaluation.metrics import of_confusions
 from emodistill.evaluation.predictions import Predictions, join
 from emodistill.evaluation.run import UTTERANCES, Run
-from emodistill.labels import label_map
 
 RESAMPLES = 2000
 MEASURES = ("ua", "wa", "macro_f1", "weighted_f1")
@@ -139,6 +138,11 @@ def full_scores(run: Run, resamples: int = RESAMPLES) -> FullScores:
     student = run.table()
     tables = {name: run.table(name) for name in run.models}
     notes: list[str] = []
+    if run.unfinished:
+        notes.append(
+            f"{len(run.scores['folds'])} of {len(run.protocol.folds)} folds are done, all figures are of these alone; "
+            f"missing: {', '.join(run.unfinished)}."
+        )
     scaled, temperatures = _scaled(run, student, notes)
     calibration = {"before": calibrated(student)}
     if scaled is not None:
@@ -156,7 +160,7 @@ def full_scores(run: Run, resamples: int = RESAMPLES) -> FullScores:
         agreement=tuple(
             agreement(student, table, name) for name, table in tables.items() if name != run.main_model
         ),
-        ceiling=_ceiling(run, student),
+        ceiling=ceiling(student, run.utterances or {}),
         notes=tuple(notes),
     )
 
@@ -341,23 +345,11 @@ def agreement(student: Predictions, teacher: Predictions, name: str) -> Agreemen
     )
 
 
-def _ceiling(run: Run, student: Predictions) -> Ceiling | None:
-    merges: Mapping[str, str] = {}
-    labels = None if run.trained is None else run.trained.corpus.labels
-    if labels not in (None, "all"):
-        merges = label_map(labels or "own").merges
-    return ceiling(student, run.utterances or {}, merges)
-
-
-def ceiling(
-    student: Predictions, known: Mapping[str, Utterance], merges: Mapping[str, str]
-) -> Ceiling | None:
-    """The ceiling that listeners' votes set, after the merges of the label map; None: there are no votes."""
+def ceiling(student: Predictions, known: Mapping[str, Utterance]) -> Ceiling | None:
+    """The ceiling that listeners' votes set; None: there are no votes."""
     votes: dict[int, dict[str, int]] = {}
     for row, name in enumerate(student.utterances):
-        counts: dict[str, int] = defaultdict(int)
-        for emotion, count in (known[name].vote_counts() if name in known else {}).items():
-            counts[merges.get(emotion, emotion)] += count
+        counts = known[name].vote_counts() if name in known else {}
         if sum(counts.values()):
             votes[row] = counts
     if not votes:

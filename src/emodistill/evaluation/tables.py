@@ -89,6 +89,8 @@ def show_comparisons(found: Sequence[Comparison], format: str, to: Console) -> N
         "UA and WA in %, intervals and p by paired bootstrap over speakers; McNemar takes utterances for "
         "independent. Holm: corrected for all comparisons of a test here."
     )
+    if one.unfinished:
+        table.caption += f"\nThe runs are not finished: they lack folds {', '.join(one.unfinished)}."
     to.print(table)
     return None
 
@@ -111,6 +113,7 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> list[Row]:
 # --- scores in full --------------------------------------------------------------------------------
 
 MODEL_COLUMNS = {"ua": "UA", "wa": "WA", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
+FEW_SPEAKERS = 10
 CALIBRATION_COLUMNS = {"ece": "ECE %", "nll": "NLL nats", "brier": "Brier", "aurc": "AURC %"}
 
 
@@ -193,6 +196,8 @@ def _show_groups(found: FullScores, to: Console) -> None:
                 by, escape(item.name), str(item.num_utterances), str(item.num_speakers), *cells,
                 end_section=item is groups[-1],
             )  # fmt: skip
+    if any(1 < item.num_speakers < FEW_SPEAKERS for groups in found.groups.values() for item in groups):
+        table.caption = f"intervals over fewer than {FEW_SPEAKERS} speakers are narrower than they should be"
     to.print(table)
 
 

@@ -58,7 +58,8 @@ class Work:
     def data(self, recipe: Recipe) -> Data:
         """The corpus and folds of a recipe."""
         recipe = with_absolute_paths(recipe)
-        key = key_of(corpus=plain(recipe.corpus), protocol=plain(recipe.protocol))
+        folds = {**plain(recipe.protocol), "refit": None}  # which is of training
+        key = key_of(corpus=plain(recipe.corpus), protocol=folds)
         if key not in self.opened:
             self.opened[key] = open_data(recipe)
         return self.opened[key]

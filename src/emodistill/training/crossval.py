@@ -23,9 +23,9 @@ from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus
 from emodistill.corpora.opening import open_corpus
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.predictions import Predictions, join, read_predictions, write_predictions
-from emodistill.evaluation.run import UTTERANCES, table_name, write_utterances
+from emodistill.evaluation.run import UTTERANCES, sealed, table_name, write_utterances
 from emodistill.protocol import Protocol, audit, build_protocol, read_protocol
 from emodistill.training.fold import FoldRun
 from emodistill.training.shelf import Shelf
@@ -161,6 +161,12 @@ def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
             parts = [out / f"fold-{fold}" / name for fold in done]
             if model != main and not all(part.is_file() for part in parts):
                 continue
+            for part in parts:
+                if sealed(part) is False:
+                    raise ModelError(
+                        f"'{part}' was changed after its fold was done; delete '{part.with_name('predictions.csv')}' and "
+                        "run the same command again: trained models stay, and the tables are written anew"
+                    )
             table = join(read_predictions(part) for part in parts)
             write_predictions(table, out / name)
             entry[split] = summarise(table)

@@ -7,6 +7,7 @@
         prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets-*.safetensors
         student/                          checkpoint, fit.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
+      tables.json   their hashes
 
 A stage whose files are complete is not run again, so a killed run goes on where it was. What runs of one grid
 have in common, a teacher, its targets and its predictions, is taken from their shelf.
@@ -23,11 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from emodistill.audio import SAMPLE_RATE
+from emodistill.card import file_sha256
 from emodistill.config import TEACHERS, Recipe, stable_seed
 from emodistill.console import progress, say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
+from emodistill.evaluation.run import seal
 from emodistill.features import conditioned
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
@@ -132,9 +135,12 @@ class FoldRun:
             if self.recipe.student is None:
                 continue
             targets[name] = self._targets(stage, model, phase, stops[name])
-            heads[name] = targets[name].embedding.shape[1]
+            weight = self.recipe.distillation.weight(name)
+            if weight * self.recipe.distillation.beta:
+                # A head that no loss trains would say nothing, and several processes would wait for its gradient.
+                heads[name] = targets[name].embedding.shape[1]
             hidden = targets[name].hidden
-            if hidden is not None:
+            if hidden is not None and weight:
                 heads[f"{name}_hidden"] = hidden.shape[1]
         if self.recipe.student is not None:
             student = self._student_stage(heads)
@@ -422,7 +428,15 @@ class FoldRun:
             tuple(utterance.emotion or "" for utterance in known),
             logits.double().softmax(dim=1).numpy(),
         )
-        write_predictions(made, path)
+        if path != self.folder / "predictions.csv":
+            write_predictions(made, path)
+            return
+        # It marks the fold done, so what all of its tables are is kept before.
+        last = path.with_suffix(".last")
+        write_predictions(made, last)
+        tables = {table.name: file_sha256(table) for table in sorted(self.folder.glob("predictions*.csv"))}
+        seal(self.folder, {**tables, path.name: file_sha256(last)})
+        last.replace(path)
 
 
 def _corpus_weights(train: Sequence[Utterance], power: float) -> Tensor | None:

@@ -79,6 +79,11 @@ def make_grid(
     for sweep in sweeps:
         field, values = parse_sweep(sweep)
         proposed += [(f"{field}={_shown(value)}", field, _set(full, field, value)) for value in values]
+    if parts and not asked and not sweeps:
+        raise ConfigError(
+            "nothing to ablate: the recipe has no teacher that could be taken away; give it some "
+            "(--set 'distillation.teachers=[\"prosodic\"]'), or a --sweep"
+        )
     cells: list[Cell] = []
     folders: dict[str, str] = {}
     for name, group, made in proposed:
@@ -133,11 +138,19 @@ def _parts(full: Recipe, asked: Sequence[str]) -> list[tuple[str, Recipe]]:
         found += [
             ("embedding-level-only", _with(full, "distillation", alpha=0.0, hidden=0.0)),
             ("logit-level-only", _with(full, "distillation", beta=0.0, hidden=0.0)),
-            ("no-hard-label", _with(full, "distillation", gamma=0.0)),
+            ("no-hard-label", _without_labels(full)),
         ]
     if full.distillation.hidden and "acoustic" in teachers:
         found.append(("no-hidden-states", _with(full, "distillation", hidden=0.0)))
     return found
+
+
+def _without_labels(full: Recipe) -> Recipe:
+    """A student that sees no label: neither in its loss, nor where it starts, nor in a classifier that is fitted again."""
+    found = _with(full, "distillation", gamma=0.0)
+    if found.student is not None and found.student.probe is not None:
+        found = _with(found, "student", probe=None)
+    return _with(found, "protocol", refit=False) if found.protocol.refit == "classifier" else found
 
 
 def _of_linguistic(asked: Sequence[str]) -> list[str]:
