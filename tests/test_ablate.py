@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,23 @@ def test_a_killed_grid_goes_on_where_it_was(
     ablate(recipe, tmp_path, only=only)
     with pytest.raises(ConfigError, match="holds a run of another recipe"):
         ablate(quick(manifest, distillation={"temperature": 3.0}), tmp_path)
+
+
+def test_seeds_that_were_run_before_stay_in_the_table(
+    grid: tuple[Path, Ablation, list[str]], manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "grid"
+    shutil.copytree(grid[0], there)
+    before = (there / "ablation.csv").read_bytes()
+    ablate(quick(manifest), there, [0], ["distillation.temperature=1,2"])
+    assert (there / "ablation.csv").read_bytes() == before, "over seeds 0 and 1, as they were run"
+    shutil.rmtree(there / "cells/full/seed-1/fold-1")  # then 1 is not whole
+    capsys.readouterr()
+    found = ablate(quick(manifest), there, [0], only=["no-distillation"])
+    assert "not in this table" in (told := " ".join(capsys.readouterr().err.split()))
+    assert "distillation.temperature=1" in told
+    assert (there / "ablation.csv").read_bytes() != before
+    assert found.num_seeds == 1
 
 
 def test_what_is_left_is_told(capsys: pytest.CaptureFixture[str]) -> None:

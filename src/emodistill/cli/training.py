@@ -66,7 +66,8 @@ def ablate(
         typer.Option(
             metavar="FIELD=VALUE,…",
             help="Also this field of the recipe at these values, e.g. distillation.temperature=1,2,4,8, "
-            "student.backbone=compact,DIR or student.layers=2,3,4. Repeatable.",
+            "distillation.weights.prosodic=0.5,1,2, distillation.alpha=0.5,1, student.backbone=compact,DIR or "
+            "student.layers=2,3,4. Repeatable.",
         ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Run every cell with these, e.g. 0,1,2.")] = None,

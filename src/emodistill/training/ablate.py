@@ -18,7 +18,7 @@ from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation import Ablation, Contender, measure, teachers_of
 from emodistill.evaluation.run import read_run
-from emodistill.training.crossval import Data, collect, open_data, open_run, with_absolute_paths
+from emodistill.training.crossval import Data, collect, holds, open_data, open_run, with_absolute_paths
 from emodistill.training.grid import FULL, PLAIN, Cell, Grid, make_grid
 from emodistill.training.shelf import Shelf, key_of, plain
 
@@ -33,7 +33,8 @@ def ablate(
 ) -> Ablation:
     """Run every cell of a recipe's grid with every seed, and compare each with the full method.
 
-    See `make_grid` for the cells. Resumes where a killed grid stopped; cells, seeds and sweeps can be added later.
+    See `make_grid` for the cells. Resumes where a killed grid stopped; cells, seeds and sweeps can be added later. The
+    table is over all seeds that these cells have been run with, now or before.
     Writes `ablation.md`, `ablation.csv` and `ablation.png`. Raises `ConfigError` where `out` holds another grid or
     a sweep changes the folds, and whatever `crossval` raises.
     """
@@ -43,6 +44,11 @@ def ablate(
     for name, why in grid.left_out.items():
         warn(f"left out: {name}: {why}")
     work.run(grid, seeds)
+    seeds = (*seeds, *work.other_seeds(grid, seeds))
+    if others := work.other_cells(grid):
+        say(
+            f"not in this table, though '{out}' has them: {', '.join(others)}; ask for them as before to have all in one"
+        )
     ablation = measure(contenders(grid, out, seeds), reference=FULL, plain=PLAIN, left_out=grid.left_out)
     ablation.write(out)
     return ablation
@@ -91,6 +97,26 @@ class Work:
 
     def _done(self, seed: int, cell: Cell, fold: str) -> bool:
         return (cell.run(self.out, seed) / f"fold-{fold}" / "predictions.csv").is_file()
+
+    def other_seeds(self, grid: Grid, seeds: Sequence[int]) -> list[int]:
+        """Seeds besides these with which every cell was run before, to the end and by the same recipe."""
+        folds = self._check_folds(grid)
+        first = grid.distinct[0].run(self.out, 0).parent
+        numbers = [int(name) for path in first.glob("seed-*") if (name := path.name[5:]).isdecimal()]
+        return [
+            seed
+            for seed in sorted(set(numbers) - set(seeds))
+            if all(self._done(seed, cell, fold) for cell in grid.distinct for fold in folds)
+            and all(
+                holds(cell.run(self.out, seed), with_absolute_paths(cell.seeded(seed)))
+                for cell in grid.distinct
+            )
+        ]
+
+    def other_cells(self, grid: Grid) -> list[str]:
+        """The folders of cells that were run before and are not of this grid."""
+        there = {path.name for path in (self.out / "cells").iterdir() if path.is_dir()}
+        return sorted(there - {cell.folder for cell in grid.cells})
 
     def _check_folds(self, grid: Grid) -> list[str]:
         """The names of the folds, which must be the same ones in all cells."""

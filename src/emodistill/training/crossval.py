@@ -115,9 +115,7 @@ def _claim(recipe: Recipe, protocol: Protocol, out: Path) -> None:
     """Make the run folder this recipe's, or refuse if it is another's; where it runs does not matter."""
     recorded = out / "recipe.toml"
     if recorded.is_file():
-        there, asked = load_recipe(recorded).model_dump(), recipe.model_dump()
-        for recipe_ in (there, asked):  # where it runs may change, what it computes in may not
-            recipe_["runtime"] = {"precision": recipe_["runtime"]["precision"]}
+        there, asked = _deciding(load_recipe(recorded)), _deciding(recipe)
         if there != asked:
             raise ConfigError(
                 f"'{out}' holds a run of another recipe ({_difference(there, asked)}); give another --out"
@@ -132,6 +130,19 @@ def _claim(recipe: Recipe, protocol: Protocol, out: Path) -> None:
     partial = recorded.with_suffix(".partial")
     partial.write_text(recipe_toml(recipe), encoding="utf-8")
     partial.replace(recorded)
+
+
+def holds(out: Path, recipe: Recipe) -> bool:
+    """Whether a folder is a finished run of a recipe."""
+    recorded = out / "recipe.toml"
+    if not recorded.is_file() or not (out / "scores.json").is_file():
+        return False
+    return _deciding(load_recipe(recorded)) == _deciding(recipe)
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides a result: where it runs may change, what it computes in may not."""
+    return {**recipe.model_dump(), "runtime": {"precision": recipe.runtime.precision}}
 
 
 def _difference(there: Any, asked: Any, where: str = "") -> str:
