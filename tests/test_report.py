@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import factories as make
 import numpy as np
@@ -25,6 +27,9 @@ from emodistill.report.build import clip, histories, write_report
 from emodistill.report.charts import Plot, bars, stacked, ticks
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+CHROMIUM = shutil.which("chromium")
 
 
 class Page(HTMLParser):
@@ -173,9 +178,11 @@ def test_what_is_gone_is_said(run: Path, tmp_path: Path) -> None:
 def test_without_its_student_a_fold_has_no_map(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "thin"
     shutil.copytree(run, there)
-    shutil.rmtree(there / "fold-2/refit/student")
-    notes = write_report([there], tmp_path / "r.html", fold="2")
-    assert any("No map of embeddings: the student of fold 2 is gone" in note for note in notes)
+    weights = there / "fold-2/refit/student/model.safetensors"
+    for remove in (weights.unlink, lambda: shutil.rmtree(weights.parent)):
+        remove()
+        notes = write_report([there], tmp_path / "r.html", fold="2")
+        assert any("No map of embeddings: the student of fold 2 is gone" in note for note in notes)
 
 
 def test_several_runs_are_compared(run: Path, tmp_path: Path) -> None:
@@ -262,3 +269,47 @@ def test_bars_and_parts_are_as_long_as_their_shares() -> None:
     root = ElementTree.fromstring(stacked([("a", 0.25, "x"), ("b", 0.75, "y")], "two"))
     (first, second) = list(root.iter("rect"))
     assert float(second.attrib["x"]) == pytest.approx(float(first.attrib["width"]), abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+WIDTHS = {"phone": (390, "screen"), "desk": (1280, "screen"), "paper": (700, "print")}
+
+
+@pytest.mark.parametrize("where", WIDTHS)
+def test_the_page_fits_where_it_is_read(browser: Any, whole: tuple[Path, list[str]], where: str) -> None:
+    width, medium = WIDTHS[where]
+    shown = browser.new_page(viewport={"width": width, "height": 900})
+    shown.emulate_media(media=medium)
+    asked: list[str] = []
+    shown.on("request", lambda sent: asked.append(sent.url))
+    shown.goto(whole[0].as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width, "nothing to the right of the page"
+    assert all(url.startswith(("file:", "data:")) for url in asked), "no network"
+    pieces = shown.evaluate(
+        """[...document.querySelectorAll("h2, h3, svg, .wide, article")].map((item) => {
+            const box = item.getBoundingClientRect();
+            return [item.tagName, box.left, box.right, box.height];
+        })"""
+    )
+    assert {"H2", "SVG", "ARTICLE"} <= {name.upper() for name, *_ in pieces}
+    for name, left, right, height in pieces:
+        assert left >= -1, name
+        assert right <= width + 1, name
+        assert height > 0, name
+    folded = shown.evaluate(
+        """[...document.querySelectorAll("details:not([open]) pre, details:not([open]) table")]
+            .map((item) => item.checkVisibility())"""
+    )
+    assert folded
+    assert set(folded) == {medium == "print"}, "shut on a screen, and all there on paper"
+    shown.close()

@@ -146,7 +146,12 @@ def histories(run: Run, notes: list[str]) -> dict[str, dict[str, list[dict[str, 
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     lacking = []
     for model in ("student", *TEACHERS):
-        if model not in run.models or (model == "acoustic" and run.recipe.acoustic.run is not None):
+        if model not in run.models:
+            continue
+        if model == "acoustic" and run.recipe.acoustic.run is not None:
+            notes.append(
+                f"The acoustic teacher's learning curves are in its own run, '{run.recipe.acoustic.run}'."
+            )
             continue
         for fold in run.scores["folds"]:
             path = run.folder / f"fold-{fold}" / "select" / model / "fit.json"
@@ -178,9 +183,10 @@ def _map(run: Run, fold: str | None, notes: list[str]) -> dict[str, Any] | None:
             f"{fold} is gone{f', first {gone[0].path}' if gone else ''}."
         )
         return None
-    if not (folder / "model.json").is_file():
-        notes.append(f"No map of embeddings: the student of fold {fold} is gone ({folder}).")
-        return None
+    for name in ("model.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            notes.append(f"No map of embeddings: the student of fold {fold} is gone ({folder / name}).")
+            return None
     if len(table) < 5:
         notes.append(f"No map of embeddings: fold {fold} has only {len(table)} test utterances.")
         return None
