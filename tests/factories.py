@@ -40,6 +40,7 @@ def corpus_folder(
     emotions: Sequence[str] = EMOTIONS,
     each: int = 3,
     silent_words: int = 5,
+    seed: int = 0,
 ) -> Path:
     """Wav files and their `utterances.csv`; every `silent_words`-th utterance has no transcript."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ def corpus_folder(
                 number = len(rows)
                 name = f"s{speaker}_{emotion}_{take}"
                 pitch = _F0_HZ[emotion] * (1 + 0.04 * speaker)
-                sound = speech(0.3 + 0.06 * (number % 6), pitch, seed=number)
+                sound = speech(0.3 + 0.06 * (number % 6), pitch, seed=seed + number)
                 soundfile.write(folder / f"{name}.wav", sound, RATE)
                 words = WORDS[emotion][take % 3] if number % silent_words else ""
                 rows.append(

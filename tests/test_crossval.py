@@ -365,6 +365,30 @@ def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_los
     assert all(0 < row["hard"] < 3 and row["acoustic/hidden"] > 0 for row in history)
 
 
+def test_each_corpus_is_scored_by_a_student_that_never_heard_it(tmp_path: Path) -> None:
+    parts = [
+        read_manifest(make.corpus_folder(tmp_path / name, each=1, seed=seed), name=name)
+        for name, seed in (("one", 0), ("two", 100))
+    ]
+    listed = tmp_path / "both.csv"
+    write_manifest(pooled("both", parts), listed)
+    recipe = make.recipe(
+        listed, protocol={"kind": "leave-one-corpus-out", "folds": 3, "refit": False},
+        distillation={"teachers": ["prosodic"]},
+    )  # fmt: skip
+    scores = crossval(recipe, tmp_path / "run")
+    assert scores["folds"] == ["one", "two"]
+    known = {item.id: item.corpus for item in read_manifest(listed)}
+    tables = read_predictions(tmp_path / "run/predictions.csv").by_fold()
+    for left_out, table in tables.items():
+        assert sorted(table.utterances) == sorted(
+            name for name, corpus in known.items() if corpus == left_out
+        )
+        for model in ("student", "prosodic"):
+            heard = load_checkpoint(tmp_path / f"run/fold-{left_out}/select/{model}").training_ids
+            assert {known[name] for name in heard} == set(known.values()) - {left_out}
+
+
 def test_corpora_can_weigh_alike_in_the_loss(tmp_path: Path) -> None:
     corpus = read_manifest(make.corpus_folder(tmp_path / "one", each=2))
     train = [replace(u, corpus="large" if i % 4 else "small") for i, u in enumerate(corpus)]
