@@ -210,7 +210,7 @@ def test_predict_answers_a_share(emodistill: Call, exported: Path, manifest: Pat
     card = read_card(exported)
     assert card.coverage[0].coverage == 1
     folder = manifest.parent
-    for coverage, least in ((1.0, 0.0), (0.0, card.coverage[-1].min_confidence)):
+    for coverage, least in ((1.0, 0.0), (0.0, 1.0)):
         args = ["-m", exported, "-f", "json", "--coverage", coverage]
         rows = json.loads(emodistill("predict", folder, *args).out)
         assert len(rows) == 36
@@ -237,6 +237,25 @@ def test_predict_writes_to_a_file(emodistill: Call, exported: Path, clips: Path,
     assert len(make.read_rows(out)) == 4
 
 
+def test_an_outputs_suffix_says_its_format(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path
+) -> None:
+    for name in ("rows.json", "rows.jsonl", "rows.csv"):
+        out, asked = tmp_path / name, tmp_path / "asked"
+        emodistill("predict", clips, "-m", exported, "-o", out)
+        emodistill("predict", clips, "-m", exported, "-f", out.suffix[1:], "-o", asked)
+        assert out.read_text() == asked.read_text()
+        asked.unlink()
+    emodistill("predict", clips, "-m", exported, "-o", tmp_path / "rows.txt")
+    assert "│" in (tmp_path / "rows.txt").read_text()
+
+
+def test_when_all_fails_the_rest_is_not_done(emodistill: Call, exported: Path, tmp_path: Path) -> None:
+    result = emodistill("predict", tmp_path / "a.wav", tmp_path / "b.wav", "-m", exported)
+    assert result.code == 1
+    assert "2 of 2 failed, nothing was judged" in result.err
+
+
 def test_predict_resumes_a_jsonl(emodistill: Call, exported: Path, clips: Path, tmp_path: Path) -> None:
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
     emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", whole)
@@ -261,6 +280,9 @@ def test_a_jsonl_is_not_gone_on_with_by_other_settings(
     result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--min-confidence", 0.9)
     assert (result.code, out.read_bytes()) == (2, before)
     assert "was begun with another min_confidence: name another output" in result.err
+    told = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--teachers")
+    assert (told.code, out.read_bytes()) == (2, before)
+    assert "was begun with another teachers: name another output" in told.err
     out.unlink()  # begun anew, it may be with other settings
     assert (
         emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--min-confidence", 0.9).code

@@ -366,6 +366,15 @@ def with_card(folder: Path, **fields: Any) -> Path:
     return folder
 
 
+def test_a_card_of_other_emotions_than_the_model_is_refused(copy: Path) -> None:
+    names = read_card(copy).emotions
+    for said in (names[::-1], (*names, "calm"), names[:1]):
+        with pytest.raises(ModelError, match=r"names the emotions \[.*\], but model\.onnx was made for"):
+            Recognizer(with_card(copy, emotions=said), threads=1)
+    with_card(copy, emotions=names)
+    assert Recognizer(copy, emotions=(name for name in names[:1]), threads=1).emotions == names[:1]
+
+
 def test_the_temperature_of_the_card_is_applied_before_emotions_are_restricted(copy: Path) -> None:
     sound = make.speech(1.0)
     raw = Recognizer(with_card(copy, temperature=1.0), threads=1)
@@ -402,7 +411,8 @@ CURVE = tuple(
 
 
 @pytest.mark.parametrize(
-    ("coverage", "least"), [(1.0, 0.0), (0.9, 0.3), (0.8, 0.6), (0.5, 0.75), (0.2, 0.9), (0.0, 0.9)]
+    ("coverage", "least"),
+    [(1.0, 0.0), (0.9, 0.3), (0.8, 0.6), (0.5, 0.75), (0.2, 0.9), (0.1, 0.95), (0.0, 1.0)],
 )
 def test_coverage_is_the_confidence_of_the_curve(copy: Path, coverage: float, least: float) -> None:
     recognizer = Recognizer(with_card(copy, coverage=CURVE), coverage=coverage, threads=1)

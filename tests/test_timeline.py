@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import re
 import sys
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -174,6 +176,12 @@ def test_segments_are_read_from_csv(tmp_path: Path) -> None:
     assert read_segments(path).of("any.wav") == (Given(0.5, 3.5, "anna"), Given(4.0, 5.0))
     with pytest.raises(ConfigError, match="does not say which of 2 recordings"):
         read_segments(path, num_recordings=2)
+    for text in (
+        "start_s;end_s;speaker\n0.5;3.5;anna\n4;5;\n",
+        "start_s, end_s, speaker\n0.5, 3.5, anna\n4, 5,\n",
+    ):
+        path.write_text(text)
+        assert read_segments(path).of("any.wav") == (Given(0.5, 3.5, "anna"), Given(4.0, 5.0))
     path.write_text("path,start_s,end_s\na/b.wav,1,2\nc.wav,3,4\n")
     table = read_segments(path, num_recordings=2)
     assert (table.of("a/b.wav"), table.of("d/c.wav")) == ((Given(1.0, 2.0),), (Given(3.0, 4.0),))
@@ -502,6 +510,51 @@ def test_the_verb_says_the_same_in_every_format(emodistill: Call, calls: Path, t
         assert len(re.findall(pattern, out, re.MULTILINE)) == number, format
         assert emodistill(calls / "a.wav", "-f", format, "-o", tmp_path / "one.file")[:2] == (0, "")
         assert (tmp_path / "one.file").read_text(encoding="utf-8") == out
+
+
+def test_what_is_there_stays_where_nothing_could_be_judged(
+    emodistill: Call, calls: Path, tmp_path: Path
+) -> None:
+    for suffix in (".srt", ".TextGrid", ".json", ".csv", ".rttm"):
+        out = tmp_path / f"kept{suffix}"
+        assert emodistill(calls / "a.wav", "-o", out)[0] == 0
+        before = out.read_text(encoding="utf-8")
+        assert "│" not in before, "the suffix says the format"
+        code, shown, err = emodistill(calls / "b.wav", "-o", out)
+        assert (code, shown) == (1, "")
+        assert "is not written: nothing was judged" in err
+        assert out.read_text(encoding="utf-8") == before
+    assert emodistill(calls / "b.wav", "-f", "textgrid")[1] == ""
+
+
+def test_the_table_ends_with_how_long_each_emotion_was_heard(emodistill: Call, calls: Path) -> None:
+    (row,) = json.loads(emodistill(calls / "a.wav", "-f", "json")[1])
+    most = max(row["summary"], key=lambda name: row["summary"][name])
+    assert re.search(rf"in all .*{most} 0:0[0-9]\.[0-9]", emodistill(calls / "a.wav")[1])
+
+
+def test_a_timeline_takes_what_predict_takes_and_refuses_the_rest() -> None:
+    data = TALK
+    recognizer = make.ToneRecognizer()
+    expected = timeline(data, recognizer, detector=LOUD).segments
+    assert expected
+    assert timeline(bytearray(data), recognizer, detector=LOUD).segments == expected
+    out, into = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(into, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(out, "rb") as pipe:
+        assert timeline(pipe, recognizer, detector=LOUD).segments == expected
+    writer.join()
+    for source in (None, np.zeros(16000), io.StringIO("text")):
+        with pytest.raises(
+            AudioError, match="expected a path, the bytes of a file or a file opened in binary"
+        ):
+            timeline(source, recognizer, detector=LOUD)
 
 
 def test_the_verb_judges_given_segments(emodistill: Call, calls: Path, tmp_path: Path) -> None:

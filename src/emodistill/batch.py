@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.card import file_sha256
-from emodistill.console import UNENCODABLE, results
+from emodistill.console import UNENCODABLE, results, say
 from emodistill.errors import ConfigError, one_of
 from emodistill.recognizer import Recognizer
 from emodistill.timeline import GivenTable, Timeline, timelines
@@ -97,24 +97,35 @@ def run(
     """
     failed: list[Timeline] = []
     traced = outputs.pictures is not None
-    for row in timelines(files, recognizer, given=given, jobs=jobs, traced=traced):
-        path = Path(row.path)
-        if row.error is not None:
-            failed.append(row)
-        else:
-            if outputs.pictures is not None:
-                draw(row, recognizer.emotions, outputs.pictures[path])
-            if outputs.folder is not None and outputs.names is not None:
-                write([row], outputs.format, outputs.folder / outputs.names[path], recognizer.emotions)
-        yield replace(row, trace=None)  # drawn, and of many recordings more than memory holds
-    if outputs.folder is not None:
-        _tell_failures(outputs.folder / FAILURES, failed)
+    try:
+        for row in timelines(files, recognizer, given=given, jobs=jobs, traced=traced):
+            path = Path(row.path)
+            if row.error is not None:
+                failed.append(row)
+            else:
+                if outputs.pictures is not None:
+                    draw(row, recognizer.emotions, outputs.pictures[path])
+                if outputs.folder is not None and outputs.names is not None:
+                    write([row], outputs.format, outputs.folder / outputs.names[path], recognizer.emotions)
+            yield replace(row, trace=None)  # drawn, and of many recordings more than memory holds
+    finally:  # after Ctrl-C too
+        if outputs.folder is not None:
+            _tell_failures(outputs.folder / FAILURES, failed)
 
 
 def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) -> None:
-    """Write all of them together, where they do not have a folder: to the file, or to standard output."""
+    """Write all of them together, where they do not have a folder: to the file, or to standard output.
+
+    Where none could be read, a file that was there stays, and formats that can't say why are not written.
+    """
     if outputs.folder is not None:
         return
+    if rows and all(row.error is not None for row in rows):
+        if outputs.file is not None:
+            say(f"'{outputs.file}' is not written: nothing was judged")
+            return
+        if outputs.format not in ("table", "json", "csv"):
+            return
     if outputs.format == "table":
         if outputs.file is None:
             results().print(as_table(rows))
@@ -140,7 +151,7 @@ def _tell_failures(path: Path, failed: Sequence[Timeline]) -> None:
 
 
 def as_table(rows: Iterable[Timeline]) -> Table:
-    """For reading: a line for each segment."""
+    """For reading: a line for each segment, and one for how long each emotion was heard in the recording."""
     rows = list(rows)
     speakers = any(segment.speaker for row in rows for segment in row.segments)
     table = Table("file", "start", "end", *(["speaker"] if speakers else []), "emotion", "confidence", "note")
@@ -156,6 +167,13 @@ def as_table(rows: Iterable[Timeline]) -> Table:
             times = [clock(segment.start_s), clock(segment.end_s)]
             note = "" if segment.emotion else "low confidence" if shown else "nothing to judge"
             table.add_row(escape(row.path), *times, *who, segment.emotion or UNSURE, shown, note)
+        if row.segments and row.duration_s is not None:
+            lasted = sorted(row.summary.items(), key=lambda item: -item[1])
+            told = ", ".join(f"{emotion} {clock(seconds)}" for emotion, seconds in lasted if seconds)
+            table.add_row(
+                escape(row.path), "", clock(row.duration_s), *([""] if speakers else []), "in all", "", told or UNSURE,
+                style="dim", end_section=True,
+            )  # fmt: skip
     return table
 
 

@@ -237,6 +237,15 @@ def _origin(card: Card) -> str:
         f"- trained on: {card.corpus}, fold {card.fold}, protocol {card.protocol}",
         f"- differs from torch by at most {parity:.1e} over {card.parity.get('utterances', 0):.0f} utterances",
         *(f"- {name}: {value:.4g}" for name, value in card.quantisation.items()),
+        *(
+            [
+                f"- **warning**: int8 was slower than fp32 where it was made, "
+                f"{card.quantisation['int8_ms_per_s']:.2f} against {card.quantisation['fp32_ms_per_s']:.2f} ms for a "
+                "second of audio on one thread"
+            ]
+            if card.quantisation.get("speed_ratio", 1.0) < 1
+            else []
+        ),
         f"- made with: {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
         f"- SHA-256 of model.onnx: `{card.sha256}`",
     ]

@@ -37,7 +37,8 @@ def tell_failures(errors: Sequence[str], total: int) -> None:
     for error in errors:
         console.print(f"failed: {error}", style="red", markup=False)
     if errors and total > 1:
-        console.print(f"{len(errors)} of {total} failed, the rest is done", style="red", markup=False)
+        rest = "nothing was judged" if len(errors) == total else "the rest is done"
+        console.print(f"{len(errors)} of {total} failed, {rest}", style="red", markup=False)
 
 
 def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:

@@ -15,7 +15,7 @@ from emodistill.errors import AudioError
 
 MOST_CHANNELS = 128
 MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
 # Containers that hold their audio themselves. FFmpeg knows playlists too, and would open what they name: a file
 # of this machine, or an address on its network.

@@ -30,8 +30,9 @@ DEAF_S = 10.0  # without a chunk, a microphone has gone
 QUIETEST_DB = -60.0  # of full scale: the left end of the level bar
 LAST_SEGMENTS = 8  # shown
 # How files that are no PCM begin. (Not all do by four bytes of their own: an MP3 without a tag is taken for PCM.)
-COMPRESSED = {b"OggS": "an Ogg file", b"fLaC": "a FLAC file", b"ID3\x03": "an MP3", b"ID3\x04": "an MP3",
-              b"\x1aE\xdf\xa3": "a webm or Matroska file", b"FORM": "an AIFF file"}  # fmt: skip
+COMPRESSED = {b"OggS": "an Ogg file", b"fLaC": "a FLAC file", b"ID3\x02": "an MP3", b"ID3\x03": "an MP3",
+              b"ID3\x04": "an MP3", b"\x1aE\xdf\xa3": "a webm or Matroska file", b"FORM": "an AIFF file",
+              b".snd": "an AU file", b"caff": "a CAF file", b"RF64": "an RF64 file", b"riff": "a W64 file"}  # fmt: skip
 
 Chunk = npt.NDArray[Any]  # (n, channels)
 

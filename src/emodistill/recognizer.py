@@ -95,6 +95,7 @@ class Recognizer:
         self._choose(emotions, min_confidence, coverage)
         self._session = _session(self.folder / "model.onnx", threads, providers)
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._check_emotions()
 
     @classmethod
     def load(cls, model: str | Path = "bundled", **options: Any) -> "Recognizer":
@@ -119,6 +120,7 @@ class Recognizer:
     ) -> None:
         if isinstance(emotions, str):  # whose letters would else be taken for names
             raise ConfigError(f"bad emotions '{emotions}', expected a list, e.g. {emotions.split(',')}")
+        emotions = None if emotions is None else tuple(emotions)
         if emotions is not None and not emotions:
             raise ConfigError(f"no emotions: expected some of {list(self.card.emotions)}, or None for all")
         for name in emotions or ():
@@ -238,10 +240,32 @@ class Recognizer:
         return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
 
     @cached_property
+    def _described(self) -> dict[str, Any]:
+        """What the ONNX file says of itself; empty where it says nothing."""
+        described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
+        return dict(json.loads(described)) if described else {}
+
+    def _check_emotions(self) -> None:
+        """Raise `ModelError` where the card names other emotions than the model was made for, or in another order."""
+        said, width = (
+            list(self.card.emotions),
+            self._session.get_outputs()[self._outputs.index("probabilities")].shape[-1],
+        )
+        made_for = self._described.get("emotions")
+        if made_for is not None and list(made_for) != said:
+            raise ModelError(
+                f"'{self.folder / 'card.json'}' names the emotions {said}, but model.onnx was made for {list(made_for)}; "
+                "was the card edited? Export or download the model again"
+            )
+        if isinstance(width, int) and width != len(said):
+            raise ModelError(
+                f"'{self.folder / 'card.json'}' names {len(said)} emotions, but model.onnx has {width} outputs"
+            )
+
+    @cached_property
     def known_ids(self) -> frozenset[str]:
         """Every utterance that the model learned from or was chosen by, as its file says; empty where it does not."""
-        described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        return known_ids(json.loads(described)) if described else frozenset()
+        return known_ids(self._described) if self._described else frozenset()
 
     @cached_property
     def _detector(self) -> "SpeechDetector":
@@ -338,9 +362,8 @@ def _least_confidence(
         )
     if coverage == 1:  # all, and not only what is as sure as the least sure of dev
         return 0.0
-    curve = card.coverage[::-1]  # by rising coverage
-    points = [point.min_confidence for point in curve]
-    return float(np.interp(coverage, [point.coverage for point in curve], points))
+    curve = [(0.0, 1.0), *((point.coverage, point.min_confidence) for point in card.coverage[::-1])]
+    return float(np.interp(coverage, [share for share, _ in curve], [least for _, least in curve]))
 
 
 def _session(

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,7 +14,7 @@ from rich.table import Table
 from emodistill.console import UNENCODABLE, results, tell_failures, warn
 from emodistill.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.errors import ConfigError
-from emodistill.recognizer import Prediction, Recognizer
+from emodistill.recognizer import Prediction
 from emodistill.writers import claim
 
 
@@ -29,7 +29,10 @@ def audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     for path in paths:
         if path.is_dir():
             below = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
+                file
+                for file in path.rglob("*")
+                # "._x.wav" is what macOS keeps of x.wav on foreign disks, and no audio
+                if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith("._")
             )
             if not below:
                 warn(f"no audio files below '{path}' (looked for {', '.join(suffixes)})")
@@ -54,17 +57,19 @@ def told(rows: Iterable[Prediction]) -> Iterator[Prediction]:
         tell_failures(errors, total)
 
 
-def rows_there(output: Path, asked: set[str], recognizer: Recognizer) -> set[str]:
+def rows_there(
+    output: Path, asked: set[str], emotions: Sequence[str], made_with: Mapping[str, Any]
+) -> set[str]:
     """The paths that an earlier jsonl has rows of, after taking out what is to be done again.
 
     That is a half-written last row, and the failed rows of files that are asked for. What the rows are made
     with is noted in a hidden file beside them. Raises `ConfigError` for a line that is no prediction, one over
     other emotions, or a file that was begun with another model or another least confidence.
     """
-    note, emotions = output.with_name(f".{output.name}.made_with.json"), recognizer.emotions
+    note = output.with_name(f".{output.name}.made_with.json")
     if not output.is_file():
         note.unlink(missing_ok=True)
-        claim(note, output, recognizer.settings)
+        claim(note, output, dict(made_with))
         return set()
     *lines, last = output.read_bytes().split(b"\n")
     kept: list[bytes] = []
@@ -86,7 +91,7 @@ def rows_there(output: Path, asked: set[str], recognizer: Recognizer) -> set[str
             continue
         kept.append(line)
         done.add(path)
-    claim(note, output, recognizer.settings)
+    claim(note, output, dict(made_with))
     if last or len(kept) < len(lines):
         partial = output.with_name(f"{output.name}.partial")
         partial.write_bytes(b"".join(line + b"\n" for line in kept))

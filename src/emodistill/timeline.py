@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import TextIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,7 +67,7 @@ class Timeline:
 
 
 def timeline(
-    source: str | Path | bytes | BinaryIO,
+    source: str | Path | bytes | bytearray | memoryview | BinaryIO,
     recognizer: Recognizer,
     *,
     given: Sequence[Given] | None = None,
@@ -95,6 +96,18 @@ def timeline(
         AudioTooLongError: it is longer than `max_s`.
         ConfigError: a hop or window that does not fit, or a given segment that is none.
     """
+    if isinstance(source, (bytearray, memoryview)):
+        source = bytes(source)
+    elif not isinstance(source, (str, Path, bytes)):
+        if isinstance(source, TextIOBase) or not hasattr(source, "read"):
+            raise AudioError(
+                "expected a path, the bytes of a file or a file opened in binary mode, got "
+                f"{type(source).__module__}.{type(source).__qualname__}"
+            )
+        if not (
+            hasattr(source, "seekable") and source.seekable()
+        ):  # a pipe has no end to look for its header at
+            source = source.read()
     name = str(source) if isinstance(source, (str, Path)) else ""
     envelope = _Envelope() if traced else None
     pieces = blocks(source, max_s)
@@ -246,8 +259,12 @@ def _rttm_rows(text: str, path: Path) -> Iterator[_Row]:
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[_Row]:
-    reader = csv.DictReader(text.splitlines())
-    columns = reader.fieldnames or []
+    lines = text.splitlines()
+    head = lines[0] if lines else ""
+    reader = csv.DictReader(
+        lines, delimiter=";" if ";" in head and "," not in head else ",", skipinitialspace=True
+    )
+    columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     if "start_s" not in columns or "end_s" not in columns:
         raise ConfigError(
             f"'{path}': expected RTTM (*.rttm) or a CSV with the columns start_s,end_s[,speaker][,path], "

@@ -1,11 +1,12 @@
 """Verbs that listen: predict, timeline, listen, serve."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from os import cpu_count, environ
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -22,6 +23,8 @@ from emodistill.cli.options import (
 )
 from emodistill.console import results, say, tell_failures, tracked
 from emodistill.errors import ConfigError, MissingExtraError
+
+F = TypeVar("F", bound=StrEnum)
 
 
 class Format(StrEnum):
@@ -45,13 +48,21 @@ class TimelineFormat(StrEnum):
     textgrid = "textgrid"
 
 
+def _by_suffix(output: Path | None, formats: Mapping[str, F], otherwise: F) -> F:
+    """The format that an output's suffix stands for."""
+    return otherwise if output is None else formats.get(output.suffix.lower(), otherwise)
+
+
 @app.command()
 def predict(
     paths: Paths,
     model: Model = "bundled",
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")
-    ] = Format.table,
+        Format | None,
+        typer.Option(
+            "--format", "-f", help="table, json, jsonl or csv. Default: by the output's suffix, else a table."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write here; a jsonl is resumed, its failed rows tried again."),
@@ -67,14 +78,15 @@ def predict(
 ) -> None:
     """One emotion per audio file.
 
-    Exit code 0: all done; 1: some inputs could not be read (their rows say why) or a folder holds no audio,
-    the rest is done; 2: nothing was done.
+    Exit code 0: all done; 1: inputs could not be read (their rows say why) or a folder holds no audio,
+    the rest is done; 2: nothing was begun, since what was asked for cannot be done.
 
     Example: emodistill predict call.wav clips/ --format json
     """
     from emodistill.recognizer import Recognizer
     from emodistill.rows import audio_files, rows_there, told, write_rows, written
 
+    format = format or _by_suffix(output, {f".{item}": item for item in Format}, Format.table)
     if teachers and format not in (Format.json, Format.jsonl):
         raise ConfigError(
             f"--teachers is written to json and jsonl alone, not to {format}: add --format json"
@@ -89,7 +101,12 @@ def predict(
         threads=threads or (1 if jobs > 1 else None),
     )
     resumed = format is Format.jsonl and output is not None
-    done = rows_there(output, set(map(str, files)), recognizer) if output is not None and resumed else set()
+    made_with = {**recognizer.settings, "teachers": teachers}
+    done = (
+        rows_there(output, set(map(str, files)), recognizer.emotions, made_with)
+        if output is not None and resumed
+        else set()
+    )
     todo = [file for file in files if str(file) not in done]
     rows = told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
     shown = rows if teachers else (replace(row, teachers=None) for row in rows)
@@ -105,9 +122,13 @@ def timeline(
     paths: Paths,
     model: Model = "bundled",
     format: Annotated[
-        TimelineFormat,
-        typer.Option("--format", "-f", help="table, json, csv, srt, rttm, audacity or textgrid."),
-    ] = TimelineFormat.table,
+        TimelineFormat | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="table, json, csv, srt, rttm, audacity or textgrid. Default: by the output's suffix, else a table.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -128,8 +149,8 @@ def timeline(
 ) -> None:
     """Emotion over time: segments with start, end, emotion and confidence.
 
-    Exit code 0: all done; 1: some inputs could not be read or a folder holds no audio, the rest is done;
-    2: nothing was done. A segment below the asked-for confidence has no emotion.
+    Exit code 0: all done; 1: inputs could not be read or a folder holds no audio, the rest is done;
+    2: nothing was begun, since what was asked for cannot be done. A segment below the asked-for confidence has no emotion.
 
     Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
@@ -137,8 +158,12 @@ def timeline(
     from emodistill.recognizer import Recognizer
     from emodistill.rows import audio_files
     from emodistill.timeline import read_segments
+    from emodistill.writers import WRITERS
 
     files, empty = audio_files(paths)
+    suffixes = {kind.suffix.lower(): TimelineFormat(name) for name, kind in WRITERS.items()}
+    del suffixes[".txt"]  # of labels for Audacity, and of tables
+    format = format or _by_suffix(output, suffixes, TimelineFormat.table)
     outputs = batch.plan(files, paths, format, output, plot)
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(
@@ -147,10 +172,17 @@ def timeline(
     outputs.claim(recognizer, given)
     todo = outputs.todo(files)
     jobs = min(jobs or cpu_count() or 1, max(1, len(todo)))
-    rows = list(tracked(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)))
+    rows, failed, total = [], [], 0
+    try:
+        for row in tracked(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)):
+            total += 1
+            if row.error is not None:
+                failed.append(row.error)
+            if outputs.folder is None:  # else it is written, and many of them are not held
+                rows.append(row)
+    finally:  # after Ctrl-C too
+        tell_failures(failed, total)
     batch.finish(rows, outputs, recognizer.emotions)
-    failed = [row.error for row in rows if row.error is not None]
-    tell_failures(failed, len(rows))
     if len(todo) < len(files):
         say(f"{len(files) - len(todo)} were there already, {len(todo) - len(failed)} added to {output}")
     raise typer.Exit(1 if failed or empty else 0)
