@@ -4,8 +4,10 @@
     python benchmarks/ablate.py CONTROLLED WHISPER_DIR --both MINILM_DIR
 
 The first has a prosodic teacher alone and so five cells; the second, over the corpus that scripts/controlled.py makes, both
-teachers and all seven cells of the paper's ablation. One process runs `emodistill ablate`; then each of its cells is run by `emodistill crossval` in a process of its own, as
-somebody without the verb would. Both start from an empty cache; the cells share theirs, as they would on one machine, or,
+teachers and all seven cells of the paper's ablation. --speakers is of training; in the second, half as many are dev and test.
+
+One process runs `emodistill ablate`; then each of its cells is run by `emodistill crossval` in a process of its own,
+as somebody without the verb would. Both start from an empty cache; the cells share theirs, as they would on one machine, or,
 with --own-caches, not. Wall time and CPU time are printed: on a busy machine trust the second. Predictions are compared,
 byte for byte.
 """

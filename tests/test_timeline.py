@@ -550,6 +550,10 @@ def test_a_timeline_takes_what_predict_takes_and_refuses_the_rest() -> None:
     with os.fdopen(out, "rb") as pipe:
         assert timeline(pipe, recognizer, detector=LOUD).segments == expected
     writer.join()
+    closed = io.BytesIO(data)
+    closed.close()
+    with pytest.raises(AudioError, match="expected an open file, got a closed one"):
+        timeline(closed, recognizer, detector=LOUD)
     for source in (None, np.zeros(16000), io.StringIO("text")):
         with pytest.raises(
             AudioError, match="expected a path, the bytes of a file or a file opened in binary"

@@ -113,16 +113,24 @@ def _decoded(source: AudioSource, rate_hz: int) -> Waveform:
     """The waveform (samples,) of any source."""
     if isinstance(source, np.ndarray):
         return from_samples(source, rate_hz)
+    return load(readable(source, "a path, bytes, a file opened in binary mode or a NumPy array"))
+
+
+def readable(source: Any, expected: str) -> str | Path | bytes | BinaryIO:
+    """A source that can be decoded: as it is, or what a pipe or buffer holds as bytes.
+
+    Raises `AudioError`, which says what was expected, for anything else and for a closed file.
+    """
     if isinstance(source, (str, Path, bytes)):
-        return load(source)
+        return source
     if isinstance(source, (bytearray, memoryview)):
-        return load(bytes(source))
+        return bytes(source)
     if isinstance(source, TextIOBase) or not hasattr(source, "read"):
-        raise AudioError(
-            "expected a path, bytes, a file opened in binary mode or a NumPy array, got "
-            f"{type(source).__module__}.{type(source).__qualname__}"
-        )
+        raise AudioError(f"expected {expected}, got {type(source).__module__}.{type(source).__qualname__}")
     if getattr(source, "closed", False):
         raise AudioError("expected an open file, got a closed one")
     seekable = hasattr(source, "seekable") and source.seekable()
-    return load(source if seekable else source.read())  # a pipe has no end to look for its header at
+    found: bytes | BinaryIO = (
+        source if seekable else source.read()
+    )  # a pipe has no end to look for its header at
+    return found

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import TextIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from emodistill.audio import SAMPLE_RATE, Waveform, blocks
 from emodistill.errors import AudioError, ConfigError
 from emodistill.recognizer import SHORTEST_S, Recognizer
-from emodistill.recording import SILENCE_PEAK
+from emodistill.recording import SILENCE_PEAK, readable
 from emodistill.segments import HOP_S, WINDOW_S, Judge, Segment, Values, Windows, WindowUpdate
 from emodistill.streaming import Detector, Event, StreamingRecognizer
 from emodistill.vad import SpeechDetector
@@ -96,18 +95,7 @@ def timeline(
         AudioTooLongError: it is longer than `max_s`.
         ConfigError: a hop or window that does not fit, or a given segment that is none.
     """
-    if isinstance(source, (bytearray, memoryview)):
-        source = bytes(source)
-    elif not isinstance(source, (str, Path, bytes)):
-        if isinstance(source, TextIOBase) or not hasattr(source, "read"):
-            raise AudioError(
-                "expected a path, the bytes of a file or a file opened in binary mode, got "
-                f"{type(source).__module__}.{type(source).__qualname__}"
-            )
-        if not (
-            hasattr(source, "seekable") and source.seekable()
-        ):  # a pipe has no end to look for its header at
-            source = source.read()
+    source = readable(source, "a path, the bytes of a file or a file opened in binary mode")
     name = str(source) if isinstance(source, (str, Path)) else ""
     envelope = _Envelope() if traced else None
     pieces = blocks(source, max_s)
