@@ -6,6 +6,7 @@ close to that of the clean recording, a reason to abstain, or an error that says
 
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -25,6 +26,9 @@ from emodistill.card import read_card, write_card
 from emodistill.demo import CORPUS
 from emodistill.errors import AudioError
 from emodistill.recognizer import Prediction, Recognizer
+from emodistill.segments import Segment
+from emodistill.streaming import StreamingRecognizer
+from emodistill.timeline import timeline, timelines
 
 SPEECH = np.concatenate([load(path) for path in sorted(CORPUS.glob("audio/*/*"))[:2]])
 RNG = np.random.default_rng(0)
@@ -218,6 +222,47 @@ def test_what_cannot_be_read_is_refused_by_name(recognizer: Recognizer, folder: 
     assert "\n" not in message
     (row,) = recognizer.predict_all([folder / name])
     assert row == Prediction(str(folder / name), error=message)
+
+
+@pytest.mark.parametrize("name", [*HEARD, *ABSTAINED, *REFUSED])
+def test_over_time_it_is_told_as_of_the_whole(recognizer: Recognizer, folder: Path, name: str) -> None:
+    (row,) = timelines([folder / name], recognizer)
+    whole = (
+        Prediction(str(folder / name), error=row.error) if row.error else recognizer.predict(folder / name)
+    )
+    assert (row.error is not None) == (name in REFUSED)
+    if row.error is not None:
+        # Heard piece by piece, a file that breaks off says where.
+        assert re.search(rf"{REFUSED[name][1]}|cannot be decoded after \d\.\d s", row.error)
+        assert (row.segments, row.duration_s, row.reason) == ((), None, None)
+    else:
+        assert row.reason == whole.reason
+        assert bool(row.segments) == (row.reason is None)
+
+
+@pytest.mark.parametrize("name", [*HEARD, *ABSTAINED])
+def test_a_stream_finds_what_the_file_has(recognizer: Recognizer, folder: Path, name: str) -> None:
+    samples, rate = (
+        soundfile.read(folder / name) if not name.endswith("mp4") else (load(folder / name), make.RATE)
+    )
+    stream = StreamingRecognizer(recognizer, rate_hz=rate)
+    events = []
+    for at in range(0, len(samples), rate // 10):
+        events += stream.push(samples[at : at + rate // 10])
+    events += stream.finish()
+    found = [event for event in events if isinstance(event, Segment)]
+    of_file = timeline(folder / name, recognizer).segments
+    assert [(each.emotion, each.start_s) for each in found] == [
+        (each.emotion, pytest.approx(each.start_s, abs=0.05)) for each in of_file
+    ]
+
+
+@pytest.mark.parametrize("name", ["nan.wav", "inf.wav", "16-bit-floats.wav"])
+def test_a_stream_refuses_what_a_file_may_not_hold(recognizer: Recognizer, folder: Path, name: str) -> None:
+    samples, rate = soundfile.read(folder / name, dtype="float32")
+    stream = StreamingRecognizer(recognizer, rate_hz=rate)
+    with pytest.raises(AudioError, match=REFUSED[name][1].split(";")[0]):
+        stream.push(samples)
 
 
 def test_an_offset_changes_neither_silence_nor_answer(recognizer: Recognizer) -> None:

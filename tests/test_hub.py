@@ -162,6 +162,10 @@ def test_a_model_is_published_fetched_and_found_again_offline(
     offline = python(code, tmp_path / "b", hub.url, offline=True)
     assert (offline.stdout.strip(), len(hub.asked)) == (expected, num_asked), offline.stderr
 
+    revised = python(code.replace("voices/tiny", "voices/tiny@v2"), tmp_path / "b", hub.url)
+    assert revised.stdout.strip() == expected, revised.stderr
+    assert any("/api/models/voices/tiny/revision/v2" in line for line in hub.asked[num_asked:])
+
 
 def test_what_the_hub_does_not_have_is_one_line(hub: Hub, exported: Path, tmp_path: Path) -> None:
     hub.repositories["voices/half"] = {"card.json": b"{}"}
@@ -191,7 +195,8 @@ def test_a_folder_of_that_name_comes_first(
 
 
 def test_ids_are_told_from_paths() -> None:
-    assert is_hub_id("voices/tiny-1.0_x")
+    for hub_id in ("voices/tiny-1.0_x", "voices/tiny@v1.0", "voices/tiny@refs/pr/2"):
+        assert is_hub_id(hub_id)
     for path in (
         "tiny",
         "/voices/tiny",
@@ -201,6 +206,8 @@ def test_ids_are_told_from_paths() -> None:
         "voices/tiny x",
         "..",
         "../tiny",
+        "voices/tiny@",
+        "voices@v1/tiny",
     ):
         assert not is_hub_id(path)
     with pytest.raises(

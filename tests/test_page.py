@@ -268,15 +268,18 @@ def conversations() -> dict[str, np.ndarray]:
 def test_the_browsers_timeline_is_pythons(browser: Any, static: str, tmp_path: Path) -> None:
     recognizer = Recognizer(threads=1)
     num_segments = 0
+    noise = 0.1 * np.random.default_rng(0).standard_normal(make.RATE).clip(-3, 3)
+    reasons = set()
     with Watched(browser, static) as page:
-        for name, sound in conversations().items():
+        for name, sound in {**conversations(), "noise": noise}.items():
             soundfile.write(tmp_path / "sound.wav", sound, make.RATE, subtype="FLOAT")
             own = timeline(tmp_path / "sound.wav", recognizer)
             row = page.evaluate(
                 f"async (data) => {{ {LOADED} return (await import('./page/timeline.js')).timeline(samples, held); }}",
                 sent(np.clip(sound, -1, 1)),
             )
-            assert row["duration_s"] == own.duration_s
+            assert (row["duration_s"], row["reason"]) == (own.duration_s, own.reason)
+            reasons.add(own.reason)
             assert [part["emotion"] for part in row["segments"]] == [part.emotion for part in own.segments], (
                 name
             )
@@ -288,6 +291,7 @@ def test_the_browsers_timeline_is_pythons(browser: Any, static: str, tmp_path: P
             assert row["summary"] == pytest.approx(own.summary, abs=FRAME_S * (1 + len(own.segments)))
             num_segments += len(own.segments)
     assert num_segments > 20
+    assert reasons == {None, "silence", "too_short", "no_speech"}
 
 
 def test_chunks_leave_no_trace_in_the_browser_either(browser: Any, static: str) -> None:

@@ -22,8 +22,8 @@ from emodistill.card import Card, CoveragePoint, file_sha256, read_card, write_c
 from emodistill.decoding import outlasts
 from emodistill.demo import CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
-from emodistill.recognizer import BUNDLED, SHORTEST_S, Recognizer, tempered
-from emodistill.recording import WINDOW_S
+from emodistill.recognizer import BUNDLED, Recognizer, tempered
+from emodistill.recording import SHORTEST_S, WINDOW_S
 
 
 @pytest.fixture(scope="module")

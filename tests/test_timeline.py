@@ -50,8 +50,8 @@ TALK = recording(("silence", 0.5), ("angry", 3.0), ("silence", 1.0), ("sad", 2.0
 def test_a_timeline_as_data() -> None:
     found = timeline(io.BytesIO(TALK), make.ToneRecognizer(), detector=LOUD)
     data = json.loads(json.dumps(found.as_dict()))
-    assert list(data) == ["path", "duration_s", "segments", "summary", "error"]
-    assert (data["path"], data["duration_s"], data["error"]) == ("", 7.0, None)
+    assert list(data) == ["path", "duration_s", "segments", "summary", "reason", "error"]
+    assert (data["path"], data["duration_s"], data["reason"], data["error"]) == ("", 7.0, None, None)
     assert all(
         list(row) == ["start_s", "end_s", "emotion", "confidence", "probabilities"]
         for row in data["segments"]
@@ -64,9 +64,20 @@ def test_a_timeline_as_data() -> None:
     assert found.trace is None
 
 
-def test_silence_has_a_timeline_without_segments() -> None:
-    found = timeline(recording(("silence", 2.0)), make.ToneRecognizer(), detector=LOUD)
-    assert (found.segments, found.duration_s, sum(found.summary.values())) == ((), 2.0, 0)
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([("silence", 2.0)], "silence"),
+        ([("sad", 0.05)], "too_short"),
+        ([("silence", 1.0), ("sad", 0.15), ("silence", 0.5)], "no_speech"),  # a click
+    ],
+)
+def test_a_timeline_without_segments_says_why(parts: list[tuple[str, float]], reason: str) -> None:
+    found = timeline(recording(*parts), make.ToneRecognizer(), detector=LOUD)
+    assert (found.segments, found.reason, sum(found.summary.values())) == ((), reason, 0)
+    assert found.duration_s == pytest.approx(sum(length_s for _, length_s in parts))
+    (read,) = csv.DictReader(io.StringIO(WRITERS["csv"].text([found], EMOTIONS)))
+    assert (read["reason"], read["error"], read["emotion"]) == (reason, "", "")
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -228,7 +239,8 @@ def results(draw: Callable[..., object], speakers: st.SearchStrategy[str | None]
             Segment(begin / 50, (begin + length) / 50, emotion, max(named.values()), named, draw(speakers))
         )
     end_s = max([1.0, *(segment.end_s for segment in segments)])
-    return Timeline("calls/talk one.wav", end_s, tuple(segments), summarise(segments, EMOTIONS))
+    reason = None if segments else "no_speech"
+    return Timeline("calls/talk one.wav", end_s, tuple(segments), summarise(segments, EMOTIONS), reason)
 
 
 def label(segment: Segment, between: str) -> str:
@@ -252,7 +264,9 @@ def test_json_reads_back(row: Timeline) -> None:
 def test_csv_reads_back(row: Timeline) -> None:
     rows = list(csv.DictReader(io.StringIO(WRITERS["csv"].text([FAILED, row], EMOTIONS))))
     assert (rows[0]["path"], rows[0]["error"]) == (FAILED.path, FAILED.error)
-    assert len(rows) == 1 + len(row.segments)
+    assert len(rows) == 1 + max(1, len(row.segments))
+    if not row.segments:
+        assert (rows.pop()["reason"], row.reason) == ("no_speech", "no_speech")
     for read, segment in zip(rows[1:], row.segments, strict=True):
         assert (float(read["start_s"]), float(read["end_s"])) == (segment.start_s, segment.end_s)
         assert (read["emotion"], read["speaker"]) == (segment.emotion or "", segment.speaker or "")

@@ -159,7 +159,7 @@ def as_table(rows: Iterable[Timeline]) -> Table:
         column.justify = "right"
     for row in rows:
         if not row.segments:
-            note = row.error or "no speech"
+            note = row.error or (row.reason or "no speech").replace("_", " ")
             table.add_row(escape(row.path), "", "", *([""] if speakers else []), "–", "", escape(note))
         for segment in row.segments:
             shown = "" if segment.confidence is None else f"{segment.confidence:.2f}"

@@ -28,7 +28,7 @@ from emodistill.corpora.opening import tell_left_out
 from emodistill.errors import AudioError, ConfigError, LeakError, MissingExtraError, ModelError, one_of
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import EVALUATION, read_run, seal, table_name, write_utterances
-from emodistill.hub import fetch, is_hub_id
+from emodistill.hub import fetch, is_hub_id, pinned
 from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, label_map
 from emodistill.protocol import Fold, Protocol
 
@@ -313,7 +313,7 @@ def open_judge(model: str) -> tuple[Judge, str | None]:
     if not folder.exists() and is_hub_id(model):
         fetched = fetch(model)
         if not (fetched / "card.json").is_file():
-            return TransformersJudge(model), None
+            return TransformersJudge(*pinned(model)), None
         folder = fetched
     if (folder / "recipe.toml").is_file():
         folder = read_run(folder).final()
@@ -392,14 +392,14 @@ class TransformersJudge:
     kind = "Hugging Face model"
     known_ids: frozenset[str] = frozenset()  # it does not say
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, revision: str | None = None) -> None:
         try:
             from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
         except ImportError as error:
             raise MissingExtraError("transformers", "train") from error
         try:
-            self.extractor = AutoFeatureExtractor.from_pretrained(where)
-            self.model = AutoModelForAudioClassification.from_pretrained(where).eval()
+            self.extractor = AutoFeatureExtractor.from_pretrained(where, revision=revision)
+            self.model = AutoModelForAudioClassification.from_pretrained(where, revision=revision).eval()
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
                 f"'{where}' is no audio classifier that transformers can load: {' '.join(str(error).split())}"

@@ -8,26 +8,32 @@ from emodistill.errors import MissingExtraError, ModelError
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether this could be the id of a hub repository, "organisation/name"."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None
+    """Whether this could be a model of the hub: "organisation/name", or "organisation/name@revision"."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", text) is not None
 
 
-def fetch(repo_id: str, revision: str | None = None) -> Path:
+def pinned(hub_id: str) -> tuple[str, str | None]:
+    """The repository of a hub id and its revision: a branch, tag or commit; None: the main branch."""
+    repo_id, _, revision = hub_id.partition("@")
+    return repo_id, revision or None
+
+
+def fetch(hub_id: str) -> Path:
     """The folder of a model of the hub, downloaded or, offline, as it was downloaded before.
 
-    `revision` is a branch, tag or commit; None: the main branch. Raises `ModelError` where there is no such
-    model, or no way to it.
+    Raises `ModelError` where there is no such model or revision, or no way to it.
     """
+    repo_id, revision = pinned(hub_id)
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        what = f"'{repo_id}' is no folder here, and to fetch it from the hub"
+        what = f"'{hub_id}' is no folder here, and to fetch it from the hub"
         raise MissingExtraError("huggingface_hub", "hub", what) from error
     try:
         found = snapshot_download(repo_id, revision=revision, allow_patterns=[*MODEL_FILES, "README.md"])
     except (OSError, ValueError) as error:  # all of huggingface_hub's errors are one of these
         raise ModelError(
-            f"'{repo_id}' is no folder here, and could not be fetched from the hub ({_first_line(error)}); "
+            f"'{hub_id}' is no folder here, and could not be fetched from the hub ({_first_line(error)}); "
             "check the name and the network, or give the folder of an exported model"
         ) from error
     return Path(found)

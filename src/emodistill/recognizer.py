@@ -27,12 +27,11 @@ from emodistill.audio import (
 )
 from emodistill.card import BUNDLED, METADATA, Card, known_ids, read_card
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
-from emodistill.recording import SILENCE_PEAK, AudioSource, Recording
+from emodistill.recording import AudioSource, Recording
 
 if TYPE_CHECKING:
     from emodistill.vad import SpeechDetector
 
-SHORTEST_S = 0.1  # below this there is nothing to judge
 # Kept on both sides of the speech. In quiet recordings the rest is trimmed as in training; in noise it can't be, and
 # every tenth of a second of noise costs accuracy (benchmarks/invariance.py).
 SPEECH_MARGIN_S = 0.05
@@ -79,7 +78,8 @@ class Recognizer:
 
         Args:
             model: "bundled", the model that comes with the package; a folder with `model.onnx` and `card.json`;
-                or the id of one on the Hugging Face Hub, "organisation/name" (needs [hub]).
+                or the id of one on the Hugging Face Hub, "organisation/name", or "organisation/name@revision" for
+                a branch, tag or commit of it (needs [hub]).
             emotions: consider only these; their probabilities are renormalised to sum to 1.
             min_confidence: abstain with reason `low_confidence` below this.
             coverage: the same, with the confidence that answered this share of the model's dev utterances.
@@ -164,10 +164,8 @@ class Recognizer:
     def _one(self, source: Any, rate_hz: int) -> Prediction:
         name = _name(source)
         recording = Recording(source, rate_hz)
-        if recording.num_samples < SHORTEST_S * SAMPLE_RATE:
-            return Prediction(name, abstained=True, reason="too_short")
-        if recording.peak < SILENCE_PEAK:
-            return Prediction(name, abstained=True, reason="silence")
+        if (nothing := recording.level.nothing()) is not None:
+            return Prediction(name, abstained=True, reason=nothing)
         windows = self._speech(recording)
         if windows is None:
             return Prediction(name, abstained=True, reason="no_speech")
@@ -335,7 +333,7 @@ def _folder(model: str | Path) -> Path:
         if is_hub_id(model):
             return fetch(model)
         raise ModelError(
-            f"no model '{model}': expected bundled, the folder of an exported model, or a hub id (organisation/name)"
+            f"no model '{model}': expected bundled, the folder of an exported model, or a hub id (organisation/name[@revision])"
         )
     return Path(model)
 

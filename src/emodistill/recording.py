@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import TextIOBase
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,43 @@ from emodistill.audio import SAMPLE_RATE, Waveform, blocks, from_samples, load
 from emodistill.decoding import outlasts
 from emodistill.errors import AudioError
 
+SHORTEST_S = 0.1  # below this there is nothing to judge
 SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
 HELD_S = 120.0  # a longer recording is read again instead of being held in memory
 WINDOW_S = 20.0  # longer audio is judged window by window
 
 AudioSource = str | Path | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any]
+
+
+class Level:
+    """How long and how loud a waveform is, heard piece by piece; an offset is no sound."""
+
+    def __init__(self) -> None:
+        self.num_samples = 0
+        self._total, self._low, self._high = 0.0, np.inf, -np.inf
+
+    def add(self, piece: Waveform) -> None:
+        """The waveform goes on."""
+        self.num_samples += len(piece)
+        self._total += float(piece.sum(dtype=np.float64))
+        self._low = min(self._low, float(piece.min(initial=self._low)))
+        self._high = max(self._high, float(piece.max(initial=self._high)))
+
+    @property
+    def mean(self) -> float:
+        """The offset."""
+        return self._total / max(1, self.num_samples)
+
+    @property
+    def peak(self) -> float:
+        """The largest magnitude without the offset."""
+        return max(self._high - self.mean, self.mean - self._low)
+
+    def nothing(self) -> Literal["too_short", "silence"] | None:
+        """Why there cannot be anything to judge; None where there can."""
+        if self.num_samples < SHORTEST_S * SAMPLE_RATE:
+            return "too_short"
+        return "silence" if self.peak < SILENCE_PEAK else None
 
 
 class Recording:
@@ -32,18 +64,15 @@ class Recording:
             source = np.asarray(source)
         self._long = None if isinstance(source, np.ndarray) else _long(source)
         self._held = _decoded(source, rate_hz) if self._long is None else None
-        total, low, high, self.num_samples = 0.0, np.inf, -np.inf, 0
+        self.level = Level()
         for piece in self._raw():
-            total += float(piece.sum(dtype=np.float64))
-            low, high = min(low, piece.min(initial=low)), max(high, piece.max(initial=high))
-            self.num_samples += len(piece)
-        self._mean = total / self.num_samples
-        self.peak = max(high - self._mean, self._mean - low)
+            self.level.add(piece)
+        self.num_samples, self.peak = self.level.num_samples, self.level.peak
 
     def pieces(self) -> Iterator[Waveform]:
         """Its pieces (samples,) in order."""
         for piece in self._raw():
-            yield np.asarray(piece - self._mean, dtype=np.float32)
+            yield np.asarray(piece - self.level.mean, dtype=np.float32)
 
     def windows(
         self, span: tuple[int, int], speech: Sequence[tuple[int, int]] | None = None

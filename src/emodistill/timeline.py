@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from emodistill.audio import SAMPLE_RATE, Waveform, blocks
 from emodistill.errors import AudioError, ConfigError
-from emodistill.recognizer import SHORTEST_S, Recognizer
-from emodistill.recording import SILENCE_PEAK, readable
+from emodistill.recognizer import Recognizer
+from emodistill.recording import SHORTEST_S, SILENCE_PEAK, Level, readable
 from emodistill.segments import HOP_S, WINDOW_S, Judge, Segment, Values, Windows, WindowUpdate
 from emodistill.streaming import Detector, Event, StreamingRecognizer
 from emodistill.vad import SpeechDetector
@@ -45,12 +45,13 @@ class Trace:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Segments of one recording in order of time; or the `error` that kept it from being read."""
+    """Segments of one recording in order of time; or why there are none: a `reason`, or the `error` in reading it."""
 
     path: str
     duration_s: float | None = None
     segments: tuple[Segment, ...] = ()
     summary: dict[str, float] = field(default_factory=dict)  # emotion -> seconds, of all emotions
+    reason: Literal["silence", "no_speech", "too_short"] | None = None  # why no segment was found
     error: str | None = None
     trace: Trace | None = field(default=None, compare=False, repr=False)
 
@@ -61,6 +62,7 @@ class Timeline:
             "duration_s": self.duration_s,
             "segments": [segment.as_dict() for segment in self.segments],
             "summary": dict(self.summary),
+            "reason": self.reason,
             "error": self.error,
         }
 
@@ -108,9 +110,11 @@ def timeline(
         segments.extend(event for event in events if isinstance(event, Segment))
         updates.extend(event for event in events if traced and isinstance(event, WindowUpdate))
 
+    level = Level()
     if given is None:
         stream = StreamingRecognizer(recognizer, hop_s=hop_s, window_s=window_s, detector=detector)
         for piece in pieces:
+            level.add(piece)
             sort(stream.push(piece))
         sort(stream.finish())
         duration_s = stream.time_s
@@ -120,7 +124,8 @@ def timeline(
         duration_s = judge.num_samples / SAMPLE_RATE
     summary = summarise(segments, recognizer.emotions)
     trace = None if envelope is None else Trace(envelope.peaks(), tuple(updates))
-    return Timeline(name, duration_s, tuple(segments), summary, trace=trace)
+    reason = None if segments or given is not None else level.nothing() or "no_speech"
+    return Timeline(name, duration_s, tuple(segments), summary, reason, trace=trace)
 
 
 def summarise(segments: Iterable[Segment], emotions: Sequence[str]) -> dict[str, float]:

@@ -42,16 +42,18 @@ def as_json(rows: Sequence[Timeline], emotions: Sequence[str]) -> str:
 
 
 def as_csv(rows: Sequence[Timeline], emotions: Sequence[str]) -> str:
-    """One row per segment; a recording that could not be read is one row with its error."""
+    """One row per segment; a recording without any is one row with the reason, or the error in reading it."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = [f"p_{name}" for name in emotions]
-    writer.writerow(["path", "start_s", "end_s", "speaker", "emotion", "confidence", "error", *names])
+    writer.writerow(
+        ["path", "start_s", "end_s", "speaker", "emotion", "confidence", "reason", "error", *names]
+    )
     for row in rows:
-        if row.error is not None:
-            writer.writerow([row.path, "", "", "", "", "", row.error, *("" for _ in emotions)])
+        if row.reason or row.error:
+            writer.writerow([row.path, *[""] * 5, row.reason or "", row.error or "", *[""] * len(names)])
         for segment in row.segments:
-            values = [segment.speaker, segment.emotion, segment.confidence, None]
+            values = [segment.speaker, segment.emotion, segment.confidence, None, None]
             values += [segment.probabilities.get(name) for name in emotions]
             shown = ["" if value is None else value for value in values]
             writer.writerow([row.path, segment.start_s, segment.end_s, *shown])

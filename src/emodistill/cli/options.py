@@ -35,7 +35,7 @@ Model = Annotated[
     str,
     typer.Option(
         "--model", "-m", envvar="EMODISTILL_MODEL",
-        help="bundled, the folder of an exported model, or a hub id (organisation/name).",
+        help="bundled, the folder of an exported model, or a hub id (organisation/name[@revision]).",
     ),
 ]  # fmt: skip
 Emotions = Annotated[str | None, typer.Option(help="Consider only these, e.g. angry,happy,sad.")]

@@ -233,7 +233,7 @@ def serve(
             "--model",
             "-m",
             envvar="EMODISTILL_MODEL",
-            help="bundled, the folder of an exported model, or a hub id. Repeatable: the first is the default.",
+            help="bundled, the folder of an exported model, or a hub id (organisation/name[@revision]). Repeatable: the first is the default.",
         ),
     ] = None,
     host: Annotated[

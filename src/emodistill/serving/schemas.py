@@ -40,6 +40,9 @@ class TimelineRow(BaseModel):
     duration_s: float | None
     segments: list[SegmentRow]
     summary: dict[str, float] = Field(description="Seconds of each emotion.")
+    reason: Literal["silence", "no_speech", "too_short"] | None = Field(
+        description="Why no segment was found."
+    )
     error: str | None
 
 
@@ -109,5 +112,6 @@ TIMELINE_EXAMPLE: dict[str, Any] = {
         }
     ],
     "summary": {**dict.fromkeys(_PROBABILITIES, 0.0), "angry": 3.56},
+    "reason": None,
     "error": None,
 }

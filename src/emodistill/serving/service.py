@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -88,7 +89,7 @@ class Service:
         work = partial(timeline, file, recognizer, detector=self.detector, max_s=self.settings.max_seconds)
         try:
             row = await self.in_thread(work, wanted)
-            found = Timeline(name, row.duration_s, row.segments, row.summary)
+            found = replace(row, path=name)
             self.metrics.audio_s.labels("timeline").inc(row.duration_s or 0.0)
         except AudioTooLongError:
             raise

@@ -6,8 +6,8 @@ import settings from './settings.js';
 import { SpeechStream, spans } from './vad.js';
 
 const { SAMPLE_RATE, SHORTEST_SAMPLES, FRAME_SAMPLES } = settings.audio;
-const { SILENCE_PEAK, WINDOW_S } = settings.recording;
-const { SHORTEST_S, SPEECH_MARGIN_S } = settings.recognizer;
+const { SHORTEST_S, SILENCE_PEAK, WINDOW_S } = settings.recording;
+const { SPEECH_MARGIN_S } = settings.recognizer;
 const { NO_SPEECH } = settings.vad;
 
 const peakOf = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
@@ -15,6 +15,12 @@ const peakOf = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.
 const centred = (samples) => {
   const mean = samples.reduce((sum, value) => sum + value, 0) / samples.length;
   return samples.map((value) => value - mean);
+};
+
+// Why there cannot be anything to judge in a waveform; null where there can.
+export const nothing = (waveform) => {
+  if (waveform.length < SHORTEST_S * SAMPLE_RATE) return 'too_short';
+  return peakOf(centred(waveform)) < SILENCE_PEAK ? 'silence' : null;
 };
 
 const peakNormalised = (samples) => {
@@ -90,9 +96,9 @@ export class Recognizer {
 
   // The emotion of one utterance: samples (Float32Array) at 16 kHz. `onProgress` is told the share that is done.
   async predict(waveform, onProgress = () => {}) {
-    if (waveform.length < SHORTEST_S * SAMPLE_RATE) return abstained('too_short');
+    const reason = nothing(waveform);
+    if (reason) return abstained(reason);
     const samples = centred(waveform);
-    if (peakOf(samples) < SILENCE_PEAK) return abstained('silence');
     const parts = await this.speech(samples, (share) => onProgress(share / 2));
     if (parts.length === 0) return abstained('no_speech');
     const { student, ...others } = await this.judge(parts, (share) => onProgress((1 + share) / 2));

@@ -1,5 +1,6 @@
 // Emotion over time: `emodistill/streaming.py` and `timeline.py` in the browser. A file is a stream.
 
+import { nothing } from './recognizer.js';
 import { Judge, Stretch } from './segments.js';
 import settings from './settings.js';
 import { joined, SpeechStream } from './vad.js';
@@ -99,5 +100,5 @@ export const timeline = async (samples, recognizer, onProgress = () => {}) => {
     onProgress(at / samples.length);
   }
   await take(stream.finish());
-  return { duration_s: samples.length / SAMPLE_RATE, segments, summary: summarise(segments, recognizer.emotions), error: null };
+  return { duration_s: samples.length / SAMPLE_RATE, segments, summary: summarise(segments, recognizer.emotions), reason: segments.length ? null : nothing(samples) ?? 'no_speech', error: null };
 };

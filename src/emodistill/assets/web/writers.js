@@ -9,12 +9,13 @@ const field = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""
 const json = (row) => `${JSON.stringify([row], null, 1)}\n`;
 
 const csv = (row, emotions) => {
-  const names = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'error', ...emotions.map((name) => `p_${name}`)];
+  const names = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'reason', 'error', ...emotions.map((name) => `p_${name}`)];
   const lines = row.segments.map((segment) => {
     const probabilities = emotions.map((name) => decimal(segment.probabilities[name]));
     const times = [segment.start_s, segment.end_s].map(decimal);
-    return [field(row.path), ...times, '', segment.emotion ?? '', decimal(segment.confidence), '', ...probabilities];
+    return [field(row.path), ...times, '', segment.emotion ?? '', decimal(segment.confidence), '', '', ...probabilities];
   });
+  if (row.reason) lines.push([field(row.path), '', '', '', '', '', row.reason, '', ...emotions.map(() => '')]);
   return [names, ...lines].map((line) => `${line.join(',')}\n`).join('');
 };
 

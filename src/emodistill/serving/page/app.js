@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import { Live } from './live.js';
 import { cut, record, toPcm16, wav } from './sound.js';
-import { bars, chip, cssColour, drawWave, element, headline, inkOn, percent, swatch, teacherViews, time, UNSURE } from './view.js';
+import { bars, chip, cssColour, drawWave, element, headline, inkOn, percent, REASONS, swatch, teacherViews, time, UNSURE } from './view.js';
 import WaveSurfer from './vendor/wavesurfer.esm.js';
 
 const find = (id) => document.getElementById(id);
@@ -81,7 +81,7 @@ const show = async () => {
   find('result').hidden = false;
   find('result-title').textContent = file.name;
   find('clock').textContent = time(row.duration_s);
-  find('headline').replaceChildren(...(whole ? headline(whole, state.colours) : ['Too long for one emotion as a whole: see it over time.']));
+  find('headline').replaceChildren(...(whole ? headline(whole, state.colours) : [REASONS[row.reason] ?? 'Too long for one emotion as a whole: see it over time.']));
   showSegments();
   showLegend();
   choose(null);

@@ -71,7 +71,8 @@ export const teacherViews = (teachers, colours) =>
     bars(probabilities, colours, `What the ${name} teacher would say`),
   ]);
 
-const REASONS = {
+// Why there is no emotion.
+export const REASONS = {
   silence: 'There is nothing but silence.',
   no_speech: 'No speech was found.',
   too_short: 'It is too short to say anything.',
