@@ -1,11 +1,16 @@
 """The model that comes with the package: whole, small, honest about itself, and as good as its card says."""
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import factories as make
 import numpy as np
 import pytest
 
-from emodistill import Recognizer
-from emodistill.card import BUNDLED, MODEL_FILES, card_markdown
+from emodistill import Recognizer, cli
+from emodistill.card import BUNDLED, MODEL_FILES, card_markdown, read_card
+from emodistill.config import recipe_toml
 from emodistill.corpora import read_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.models.checkpoint import load_initial
@@ -70,3 +75,50 @@ def test_it_recognises_as_many_as_its_card_says(bundled: Recognizer) -> None:
     assert unweighted_accuracy(truth, heard) == pytest.approx(
         bundled.card.scores["ravdess/test"]["ua"], abs=0.02
     )
+
+
+def test_its_recipe_trains_on_anybodys_recordings(tmp_path: Path, command: Callable[..., None]) -> None:
+    manifest = make.corpus_folder(tmp_path / "corpus", 3, emotions=("happy", "neutral", "sad"), each=1)
+    make.PRETRAINED["whisper"](tmp_path / "whisper")
+    small = {
+        "corpus.manifest": manifest, "protocol.kind": "k-fold", "protocol.folds": 3,
+        "acoustic.student.backbone": tmp_path / "whisper", "acoustic.student.layers": 2,
+        "acoustic.student.frozen": 2, "acoustic.student.pool": [1, 2], "student.width": 16,
+        "acoustic.student.optim.epochs": 1, "prosodic.optim.epochs": 1, "student.optim.epochs": 1,
+        "runtime.threads": 1, "runtime.workers": 1,
+    }  # fmt: skip
+    settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
+    command("train", "bundled", *settings, "-o", tmp_path / "run")
+    command("export", tmp_path / "run", "-o", tmp_path / "model")
+    found = Recognizer(tmp_path / "model", threads=1)
+    assert found.emotions == ("happy", "sad", "neutral")
+    said = found.predict(make.speech(1.5))
+    assert said.probabilities is not None
+    assert set(said.teachers or {}) == set(Recognizer().predict(make.speech(1.5)).teachers or {})
+
+
+def test_it_is_tuned_to_other_labels(tmp_path: Path, command: Callable[..., None]) -> None:
+    manifest = make.corpus_folder(tmp_path / "corpus", 3, emotions=("happy", "neutral", "sad"), each=1)
+    once = {"backbone": "compact", "optim": {**make.OPTIM, "epochs": 1}}
+    recipe = make.recipe(manifest, student=once, distillation={"teachers": []}, protocol={"refit": False})
+    (tmp_path / "own.toml").write_text(recipe_toml(recipe), encoding="utf-8")
+    command("train", tmp_path / "own.toml", "--init", "bundled", "-o", tmp_path / "run")
+    command("export", tmp_path / "run", "-o", tmp_path / "model")
+    card = read_card(tmp_path / "model")
+    assert card.emotions == ("happy", "sad", "neutral")
+    assert 0.85 < card.num_parameters / read_card(BUNDLED).num_parameters < 1, (
+        "its heads for teachers are gone"
+    )
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a command line of ours, which must succeed."""
+
+    def call(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["emodistill", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+
+    return call
