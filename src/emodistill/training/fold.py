@@ -23,15 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emodistill.audio import SAMPLE_RATE
 from emodistill.card import file_sha256
 from emodistill.config import TEACHERS, Recipe, stable_seed
-from emodistill.console import progress, say, warn
+from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import seal
-from emodistill.features import conditioned
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.student import Student
@@ -41,7 +39,7 @@ from emodistill.training.fit import FitResult, device_of, fit, infer
 from emodistill.training.refit import Judged, fit_classifier, held_out_logits
 from emodistill.training.shelf import Shelf, key_of, plain
 from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
-from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden, slowed
+from emodistill.training.targets import TargetRows, TeacherTargets, spread, with_hidden
 
 # Fields of `runtime` that change what is learned.
 CHANGES_NUMBERS = ("accelerator", "devices", "strategy", "precision", "threads")
@@ -292,9 +290,10 @@ class FoldRun:
             else:
                 said = self._infer(stage, model, known)
                 said["logits"] = self._out_of_fold(stage, known, phase, epochs)
-            made = _spread(ids, [utterance.id for utterance in known], said)
+            made = spread(ids, [utterance.id for utterance in known], said)
             if hidden:
-                made = self._with_hidden(made, stage, model, phase.train)
+                assert isinstance(stage, SpeechStage)
+                made = with_hidden(made, stage, model, phase.train)
             made.write(path, stage.name, how)
         if self.shelf is not None and key is not None:
             self.shelf.give(key, [path])
@@ -317,37 +316,6 @@ class FoldRun:
             logits = self._infer(stage, model, judged)["logits"]
             parts |= {utterance.id: logits[row] for row, utterance in enumerate(judged)}
         return torch.stack([parts[utterance.id] for utterance in known])
-
-    @torch.no_grad()
-    def _with_hidden(
-        self, targets: TeacherTargets, stage: Stage, model: nn.Module, train: Sequence[Utterance]
-    ) -> TeacherTargets:
-        """Add the acoustic teacher's frame-level states of every view that the student will hear."""
-        views = self.recipe.augment
-        if views.views == 0:
-            raise ConfigError(
-                "distillation.hidden needs a fixed number of views: set augment.views to 1 or more"
-            )
-        assert isinstance(stage, SpeechStage)
-        student_views = SpeechStage(stage.name, self.recipe, self.labels, stage.config, views, {})
-        spoken = [utterance for utterance in train if stage.uses(utterance)]
-        source = student_views.source(model, spoken, 0)
-        speech = stage.trained(model).eval()
-        said: dict[str, list[Tensor]] = {}
-        bar, task = progress("hidden states", len(spoken))
-        with bar:
-            for index, utterance in enumerate(spoken):
-                seconds = len(conditioned(utterance, self.recipe.audio)) / SAMPLE_RATE
-                found = [
-                    speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)
-                ]
-                said[utterance.id] = [slowed(states, seconds).half() for states in found]
-                bar.advance(task)
-        nothing = [next(iter(said.values()))[0][:0]] * views.views  # of an utterance that is text alone
-        hidden, offsets = pack_hidden([said.get(utterance.id, nothing) for utterance in train])
-        return TeacherTargets(
-            targets.ids, targets.logits, targets.embedding, targets.available, hidden, offsets
-        )
 
     # --- the classifier alone, again -------------------------------------------------------------
 
@@ -446,18 +414,3 @@ def _corpus_weights(train: Sequence[Utterance], power: float) -> Tensor | None:
     sizes = Counter(utterance.corpus for utterance in train)
     weights = torch.tensor([sizes[utterance.corpus] ** -power for utterance in train])
     return weights / weights.mean()
-
-
-def _spread(ids: Sequence[str], known: Sequence[str], said: Mapping[str, Tensor]) -> TeacherTargets:
-    """Rows for all ids; those that a teacher cannot judge are zero and marked as not available."""
-    position = {name: row for row, name in enumerate(ids)}
-    rows = torch.tensor([position[name] for name in known], dtype=torch.long)
-    available = torch.zeros(len(ids), dtype=torch.bool)
-    available[rows] = True
-
-    def spread(values: Tensor) -> Tensor:
-        out = torch.zeros(len(ids), values.shape[1])
-        out[rows] = values
-        return out
-
-    return TeacherTargets(tuple(ids), spread(said["logits"]), spread(said["embedding"]), available)

@@ -1,19 +1,24 @@
-"""Teacher targets on disk: `targets-<how>.safetensors`, computed once per fold and read by the student."""
+"""What teachers say of the training utterances: on disk as `targets-<how>.safetensors`, read by the student."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emodistill.audio import SAMPLE_RATE
 from emodistill.config import AugmentConfig
-from emodistill.errors import ModelError
+from emodistill.console import progress
+from emodistill.corpora import Utterance
+from emodistill.errors import ConfigError, ModelError
+from emodistill.features import conditioned
 from emodistill.training.data import view_of
+from emodistill.training.stages import SpeechStage
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,49 @@ class TargetRows:
         return row
 
 
+def spread(ids: Sequence[str], known: Sequence[str], said: Mapping[str, Tensor]) -> TeacherTargets:
+    """Targets of all ids, of what a teacher `said` of the known ones: the others are zero, and not available."""
+    position = {name: row for row, name in enumerate(ids)}
+    rows = torch.tensor([position[name] for name in known], dtype=torch.long)
+    available = torch.zeros(len(ids), dtype=torch.bool)
+    available[rows] = True
+
+    def over_all(values: Tensor) -> Tensor:
+        out = torch.zeros(len(ids), values.shape[1])
+        out[rows] = values
+        return out
+
+    return TeacherTargets(tuple(ids), over_all(said["logits"]), over_all(said["embedding"]), available)
+
+
+# --- hidden states -------------------------------------------------------------------------------
+
 HIDDEN_HZ = 25  # frames a second that hidden states are averaged down to
+
+
+@torch.no_grad()
+def with_hidden(
+    targets: TeacherTargets, stage: SpeechStage, model: nn.Module, train: Sequence[Utterance]
+) -> TeacherTargets:
+    """The same targets with an acoustic teacher's frame-level states of every view that the student will hear."""
+    views = stage.recipe.augment
+    if views.views == 0:
+        raise ConfigError("distillation.hidden needs a fixed number of views: set augment.views to 1 or more")
+    student_views = SpeechStage(stage.name, stage.recipe, stage.labels, stage.config, views, {})
+    spoken = [utterance for utterance in train if stage.uses(utterance)]
+    source = student_views.source(model, spoken, 0)
+    speech = stage.trained(model).eval()
+    said: dict[str, list[Tensor]] = {}
+    bar, task = progress("hidden states", len(spoken))
+    with bar:
+        for index, utterance in enumerate(spoken):
+            seconds = len(conditioned(utterance, stage.recipe.audio)) / SAMPLE_RATE
+            found = [speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)]
+            said[utterance.id] = [slowed(states, seconds).half() for states in found]
+            bar.advance(task)
+    nothing = [next(iter(said.values()))[0][:0]] * views.views  # of an utterance that is text alone
+    hidden, offsets = pack_hidden([said.get(utterance.id, nothing) for utterance in train])
+    return replace(targets, hidden=hidden, offsets=offsets)
 
 
 def slowed(states: Tensor, seconds: float) -> Tensor:
