@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,27 @@ def test_a_sweep_sets_any_field_and_shares_a_cell_of_the_same_recipe(manifest: P
     assert by_name["distillation.weights.prosodic=0.5"].recipe.distillation.weights == {"prosodic": 0.5}
     assert len(made.distinct) == len(made.cells) - 2
     assert len({cell.folder for cell in made.distinct}) == len(made.distinct)
+
+
+def test_backbones_layers_and_weights_are_swept(tmp_path: Path) -> None:
+    manifest = make.corpus_folder(tmp_path / "corpus", 4, each=1)
+    whisper = make.PRETRAINED["whisper"](tmp_path / "whisper")
+    once = {"backbone": str(whisper), "layers": 2, "optim": {**make.OPTIM, "epochs": 1}}
+    recipe = quick(manifest, student=once, distillation={"teachers": ["prosodic"]})
+    sweeps = [
+        f"student.backbone=compact,{whisper}", "student.layers=1,2", "distillation.weights.prosodic=0.2,5",
+    ]  # fmt: skip
+    ablate(recipe, tmp_path / "grid", sweeps=sweeps, parts=False)
+    said = {
+        cell.name: read_predictions(cell / "seed-0" / "predictions.csv").probabilities
+        for cell in sorted((tmp_path / "grid" / "cells").iterdir())
+    }
+    assert len(said) == 5, "the full method, and what differs from it"
+    for first, second in combinations(said.values(), 2):
+        assert np.abs(first - second).max() > 1e-6
+    table = (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8")
+    for row in ("backbone=compact", "backbone=whisper", "layers=1", "layers=2", "prosodic=0.2", "prosodic=5"):
+        assert f"{row} |" in table
 
 
 def test_sweeps_are_toml_or_text() -> None:
