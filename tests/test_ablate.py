@@ -24,6 +24,7 @@ from emodistill.training import fold as fold_module
 from emodistill.training.ablate import ablate
 from emodistill.training.crossval import crossval
 from emodistill.training.grid import make_grid, parse_sweep
+from emodistill.training.shelf import Shelf
 
 PARTS = [
     "full", "no-distillation", "prosodic-only", "linguistic-only", "embedding-level-only", "logit-level-only",
@@ -185,6 +186,20 @@ def test_shared_work_is_done_once(grid: tuple[Path, Ablation, list[str]]) -> Non
     assert len(teachers) == len(set(teachers)) == 2 * 3 * 2  # seeds, folds, teachers
     students = [stage for stage in trained if stage.endswith("student")]
     assert len(students) == 2 * 3 * (len(PARTS) + 1)  # temperature 2 is the full method's
+
+
+def test_a_table_edited_in_one_run_is_no_other_runs(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    for name in ("predictions-prosodic.csv", "model.safetensors"):
+        (tmp_path / "one" / name).write_text("as it was")
+    shelf = Shelf(tmp_path / "shelf")
+    shelf.give("key", sorted((tmp_path / "one").iterdir()))
+    (tmp_path / "one/predictions-prosodic.csv").write_text("edited")
+    assert shelf.take("key", tmp_path / "two")
+    assert (tmp_path / "two/predictions-prosodic.csv").read_text() == "as it was"
+    (tmp_path / "two/predictions-prosodic.csv").write_text("edited")
+    assert (tmp_path / "shelf/key/predictions-prosodic.csv").read_text() == "as it was"
+    assert (tmp_path / "two/model.safetensors").samefile(tmp_path / "shelf/key/model.safetensors")
 
 
 def test_a_cell_is_a_run_folder_whole_by_itself(grid: tuple[Path, Ablation, list[str]]) -> None:

@@ -4,7 +4,8 @@
       <key>/     a teacher's checkpoint, its targets, or its predictions
 
 A run folder takes an entry by hard links, so it is whole by itself: it can be exported, compared, moved or deleted
-like any other, and costs no more disk. Where a file system has no hard links, entries are copied.
+like any other, and costs no more disk. Tables are copied, since people edit them: what is done to one run's must not
+reach another's. So is everything where a file system has no hard links.
 """
 
 import hashlib
@@ -60,6 +61,9 @@ def plain(section: Any) -> Mapping[str, Any]:
 
 def _link(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)  # of a run that was killed; an open file would write into the shelf
+    if source.suffix == ".csv":
+        shutil.copyfile(source, target)
+        return
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
