@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -199,4 +200,9 @@ def test_the_verb_shows_all_of_it(run: Path) -> None:
     assert data["models"][0]["scores"]["ua"] == pytest.approx(ua.__dict__)
     as_csv = CliRunner().invoke(app, ["scores", str(run), "-f", "csv"])
     rows = {row["key"]: row["value"] for row in csv.DictReader(io.StringIO(as_csv.stdout))}
-    assert float(rows["models.0.scores.ua.value"]) == pytest.approx(ua.value)
+    assert float(rows["models.student.scores.ua.value"]) == pytest.approx(ua.value)
+    assert rows["emotions.0"] == data["emotions"][0]
+    confusion = data["models"][0]["confusion"]
+    for truth, said in product(range(len(confusion)), repeat=2):
+        assert int(rows[f"models.student.confusion.{truth}.{said}"]) == confusion[truth][said]
+    assert not any(value.startswith(("[", "(", "{")) for value in rows.values()), "a figure in every cell"

@@ -95,19 +95,29 @@ def show_comparisons(found: Sequence[Comparison], format: str, to: Console) -> N
     return None
 
 
-def flat(data: Mapping[str, Any], prefix: str = "") -> list[Row]:
-    """Nested plain data as rows of key and value, for CSV."""
+def flat(data: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> list[Row]:
+    """Nested plain data as rows of key and value, for CSV: a member of a list goes by its name, else by its number."""
+    members = (
+        data.items()
+        if isinstance(data, Mapping)
+        else ((_called(i, item), item) for i, item in enumerate(data))
+    )
     rows: list[Row] = []
-    for key, value in data.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            rows += flat(value, f"{name}.")
-        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
-            for index, item in enumerate(value):
-                rows += flat(item, f"{name}.{index}.")
+    for key, value in members:
+        if isinstance(value, (Mapping, list, tuple)):
+            rows += flat(value, f"{prefix}{key}.")
         else:
-            rows.append({"key": name, "value": value})
+            rows.append({"key": f"{prefix}{key}", "value": value})
     return rows
+
+
+def _called(index: int, item: Any) -> str:
+    names = ("model", "name", "teacher")
+    return (
+        next((item[name] for name in names if name in item), str(index))
+        if isinstance(item, Mapping)
+        else str(index)
+    )
 
 
 # --- scores in full --------------------------------------------------------------------------------
