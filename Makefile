@@ -9,7 +9,7 @@ demo: $(READY)
 	$(VENV)/bin/emodistill demo
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile  # by file: what is slow to make is shared by tests
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check src tests benchmarks

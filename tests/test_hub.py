@@ -21,7 +21,7 @@ import pytest
 
 from emodistill.card import card_markdown, read_card
 from emodistill.errors import MissingExtraError, ModelError
-from emodistill.hub import fetch, is_hub_id, push_to_hub
+from emodistill.hub import fetch, is_hub_id, push_to_hub, short_name
 from emodistill.recognizer import Recognizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -131,6 +131,13 @@ def python(code: str, home: Path, endpoint: str, offline: bool = False) -> subpr
     )
 
 
+def test_a_folder_is_named_by_model_and_revision() -> None:
+    for model, name in (
+        ("voices/tiny", "tiny"), ("voices/tiny@refs/pr/2", "tiny@refs-pr-2"), ("/models/own/", "own"), ("bundled", "bundled"),
+    ):  # fmt: skip
+        assert short_name(model) == name
+
+
 def test_a_model_is_published_fetched_and_found_again_offline(
     hub: Hub, exported: Path, manifest: Path, tmp_path: Path
 ) -> None:
@@ -195,7 +202,7 @@ def test_a_folder_of_that_name_comes_first(
 
 
 def test_ids_are_told_from_paths() -> None:
-    for hub_id in ("voices/tiny-1.0_x", "voices/tiny@v1.0", "voices/tiny@refs/pr/2"):
+    for hub_id in ("voices/tiny-1.0_x", "voices/tiny@v1.0+cpu", "voices/tiny@refs/pr/2"):
         assert is_hub_id(hub_id)
     for path in (
         "tiny",
@@ -208,6 +215,7 @@ def test_ids_are_told_from_paths() -> None:
         "../tiny",
         "voices/tiny@",
         "voices@v1/tiny",
+        "voices/tiny@../../tiny",
     ):
         assert not is_hub_id(path)
     with pytest.raises(

@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_a_row_and_the_rest_is_done(client: TestClient) -
         assert [row["path"] for row in rows] == ["broken.wav", "silent.wav", SPEECH[0].name]
         assert "cannot be decoded as audio" in rows[0]["error"]
         assert "<bytes>" not in rows[0]["error"]
-        assert rows[1]["error"] is None
+        assert (rows[1]["reason"], rows[1]["error"]) == ("silence", None)
         assert rows[2]["error"] is None
 
 

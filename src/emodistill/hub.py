@@ -9,13 +9,21 @@ from emodistill.errors import MissingExtraError, ModelError
 
 def is_hub_id(text: str) -> bool:
     """Whether this could be a model of the hub: "organisation/name", or "organisation/name@revision"."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", text) is not None
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@(?!.*\.\.)[\w.+/-]+)?", text) is not None
 
 
 def pinned(hub_id: str) -> tuple[str, str | None]:
     """The repository of a hub id and its revision: a branch, tag or commit; None: the main branch."""
     repo_id, _, revision = hub_id.partition("@")
     return repo_id, revision or None
+
+
+def short_name(model: str) -> str:
+    """A model's last name for a folder: of "organisation/name@a/branch", "name@a-branch"."""
+    if not is_hub_id(model):
+        return Path(model).name
+    repo_id, revision = pinned(model)
+    return Path(repo_id).name + ("" if revision is None else f"@{revision.replace('/', '-')}")
 
 
 def fetch(hub_id: str) -> Path:

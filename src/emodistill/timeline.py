@@ -45,7 +45,10 @@ class Trace:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Segments of one recording in order of time; or why there are none: a `reason`, or the `error` in reading it."""
+    """Segments of one recording in order of time.
+
+    Without any there is a `reason`, if speech was looked for, or an `error`, if the recording could not be read.
+    """
 
     path: str
     duration_s: float | None = None

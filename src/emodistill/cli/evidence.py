@@ -35,7 +35,8 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="bundled, an exported folder, a checkpoint or run folder, or a Hugging Face audio classifier."
+            help="bundled, an exported folder, a checkpoint or run folder, a Hugging Face audio classifier, or the hub id "
+            "of one (organisation/name[@revision])."
         ),
     ],
     corpus: Annotated[
@@ -80,11 +81,12 @@ def evaluate(
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import full_scores
     from emodistill.evaluation.tables import show_scores
+    from emodistill.hub import short_name
 
     mapping = read_mapping(map)
     labelled, lacking = open_labelled(corpus, folder, labels)
     judge, digest = open_judge(model)
-    there = out or Path("runs") / f"evaluate-{Path(model).name}-{labelled.name}"
+    there = out or Path("runs") / f"evaluate-{short_name(model)}-{labelled.name}"
     failed = run(judge, labelled, there, model, mapping, names_in(emotions), heard.value, digest)
     show_scores(full_scores(read_run(there)), format, results())
     say(f"folder: {there}")

@@ -95,7 +95,7 @@ class Service:
             raise
         except AudioError as error:
             found = Timeline(name, error=reason(error))
-        self.metrics.files.labels("timeline", "error" if found.error else "segments").inc()
+        self.metrics.files.labels("timeline", "error" if found.error else found.reason or "segments").inc()
         return found
 
     async def drain(self) -> None:

@@ -4,7 +4,7 @@
       <key>/     a teacher's checkpoint, its targets, or its predictions
 
 A run folder takes an entry by hard links, so it is whole by itself: it can be exported, compared, moved or deleted
-like any other, and costs no more disk. Tables are copied, since people edit them: what is done to one run's must not
+like any other, and costs hardly more disk. Tables are copied, since people edit them: what is done to one run's must not
 reach another's. So is everything where a file system has no hard links.
 """
 

@@ -20,7 +20,14 @@ const centred = (samples) => {
 // Why there cannot be anything to judge in a waveform; null where there can.
 export const nothing = (waveform) => {
   if (waveform.length < SHORTEST_S * SAMPLE_RATE) return 'too_short';
-  return peakOf(centred(waveform)) < SILENCE_PEAK ? 'silence' : null;
+  let [sum, low, high] = [0, Infinity, -Infinity];
+  for (const value of waveform) {
+    sum += value;
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  const mean = sum / waveform.length;
+  return Math.max(high - mean, mean - low) < SILENCE_PEAK ? 'silence' : null;
 };
 
 const peakNormalised = (samples) => {
