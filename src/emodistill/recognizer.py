@@ -154,9 +154,10 @@ class Recognizer:
         `no_speech`. Over 20 s, windows with speech are judged alone and their probabilities averaged.
 
         `source` is a path, the bytes of an audio file, an open binary file or pipe, or an array of samples
-        (n,) or (n, channels) at `rate_hz`; or an iterable of these. A recording of over two minutes is decoded three
-        times over instead of being held in memory. Raises `AudioError` for audio that cannot be read; of
-        several, what cannot be read has its `error` instead.
+        (n,) or (n, channels) at `rate_hz`, floats from -1 to 1 or integers of the full scale of their type; or an
+        iterable of these. A recording of over two minutes is decoded three times over instead of being held in
+        memory. Raises `AudioError` for audio that cannot be read; of several, what cannot be read has its `error`
+        instead.
         """
         several = _several(source)
         return self._one(source, rate_hz) if several is None else list(self.predict_all(several, rate_hz))

@@ -113,21 +113,22 @@ def timeline(
         segments.extend(event for event in events if isinstance(event, Segment))
         updates.extend(event for event in events if traced and isinstance(event, WindowUpdate))
 
-    level = Level()
+    reason: Literal["silence", "no_speech", "too_short"] | None = None
     if given is None:
+        level = Level()
         stream = StreamingRecognizer(recognizer, hop_s=hop_s, window_s=window_s, detector=detector)
         for piece in pieces:
             level.add(piece)
             sort(stream.push(piece))
         sort(stream.finish())
         duration_s = stream.time_s
+        reason = None if segments else level.nothing() or "no_speech"
     else:
         judge = Judge(recognizer, hop_s, window_s)
         segments = _judge_given(pieces, judge, given, name)
         duration_s = judge.num_samples / SAMPLE_RATE
     summary = summarise(segments, recognizer.emotions)
     trace = None if envelope is None else Trace(envelope.peaks(), tuple(updates))
-    reason = None if segments or given is not None else level.nothing() or "no_speech"
     return Timeline(name, duration_s, tuple(segments), summary, reason, trace=trace)
 
 
