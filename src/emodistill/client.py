@@ -115,7 +115,12 @@ class Client(AbstractContextManager["Client"]):
         import httpx2
 
         try:
-            return self._http.request(method, path, **content)
+            try:
+                return self._http.request(method, path, **content)
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+                # A kept connection that the other side closed meanwhile, as a proxy does after an upload that it did
+                # not read to the end. Nothing that is asked changes anything there, so it is asked once more.
+                return self._http.request(method, path, **content)
         except httpx2.TransportError as error:
             raise ServerError(0, f"{self.url} does not answer: {error or type(error).__name__}") from error
 
@@ -183,7 +188,7 @@ def _file(source: Source) -> tuple[str, BinaryIO]:
             return Path(source).name, BytesIO(Path(source).read_bytes())
         except OSError as error:
             raise EmodistillError(f"cannot read '{source}': {error.strerror}") from error
-    return Path(str(getattr(source, "name", "file"))).name, source
+    return Path(str(getattr(source, "name", "file"))).name, BytesIO(source.read())
 
 
 def _field(value: Any) -> str:

@@ -23,10 +23,10 @@ from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
 
 SLOWEST_BYTES_PER_S = 1_000  # below this on average a body takes too long
-LINGER_S = (
-    2.0  # what a refused client still sends is thrown away for so long: closing at once would lose the answer
-)
-LINGER_BYTES = 4_000_000
+# What a refused client still sends is thrown away, so long and so much of it: a proxy that finds the connection closed
+# while it passes an upload on drops the answer that it has.
+LINGER_S = 5.0
+LINGER_BYTES = 64_000_000
 # Others are counted as one: a client may invent them.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 QUIET = ("/healthz", "/readyz", "/metrics")  # asked for every few seconds
