@@ -388,3 +388,22 @@ def test_runs_that_name_retired_fields_are_read(run: Path, tmp_path: Path) -> No
     path.write_text(old.replace("context = false", "context = true"))
     with pytest.raises(ConfigError, match=r"student\.context"):
         compare_runs(run, there)
+
+
+def test_what_is_known_of_utterances_is_refused_where_it_was_edited(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "other"
+    shutil.copytree(run, there)
+    path = there / "utterances.csv"
+    kept = path.read_bytes()
+    rows = make.read_rows(path)
+    make.write_rows(path, [{**rows[0], "gender": "female"}, *rows[1:]])
+    with pytest.raises(
+        ModelError, match=r"utterances\.csv' was changed after it was written, and .*; delete it and run"
+    ):
+        compare_runs(run, there)
+    make.write_rows(path, [{**row, "path": f"/elsewhere/{row['id']}.wav"} for row in rows])  # that may be
+    assert compare_runs(run, there)["ua"].value == 0
+    path.unlink()
+    crossval(load_recipe(there / "recipe.toml"), there)
+    assert path.read_bytes() == kept
+    assert compare_runs(run, there)["ua"].value == 0

@@ -212,6 +212,7 @@ def test_names_are_escaped(run: Path, tmp_path: Path) -> None:
         there / "utterances.csv",
         [{**row, "speaker": odd.get(row["speaker"], row["speaker"]), "transcript": name} for row in rows],
     )
+    (there / "tables.json").unlink()
     scores = json.loads((there / "scores.json").read_text())
     scores["sha256"] = {"predictions.csv": file_sha256(there / "predictions.csv")}
     del scores["models"]["prosodic"], scores["models"]["linguistic"], scores["models"]["student"]["dev"]

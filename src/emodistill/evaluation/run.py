@@ -1,5 +1,7 @@
 """A run folder as every later stage reads it, checked: `training.crossval` says what is in it."""
 
+import csv
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +18,9 @@ from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.protocol import Protocol, read_protocol
 
 UTTERANCES = "utterances.csv"  # what is known of each utterance when the run began, its duration among it
-SEAL = "tables.json"  # in a fold's folder: the hashes of its tables
+SEAL = (
+    "tables.json"  # in a fold's folder: the hashes of its tables; in the run's, what is known of utterances
+)
 EVALUATION = "evaluation.json"  # stands for the recipe where a model was scored and none was trained
 
 
@@ -69,9 +73,14 @@ class Run:
     def utterances(self) -> Mapping[str, Utterance] | None:
         """What is known of each utterance by id; None in a folder of an older version.
 
-        Raises `CorpusError` where the file is damaged.
+        Raises `CorpusError` where the file is damaged, `ModelError` where it was edited.
         """
         path = self.folder / UTTERANCES
+        if path.is_file() and _kept(path) not in (None, _facts_sha256(path)):
+            raise ModelError(
+                f"'{path}' was changed after it was written, and not just where audio is; delete it and run the same "
+                "command again to have it written anew: what is trained stays"
+            )
         return {item.id: item for item in read_manifest(path)} if path.is_file() else None
 
     def table(self, model: str | None = None, split: str = "test") -> Predictions:
@@ -163,22 +172,36 @@ def _quoted(line: str) -> str:
 
 
 def seal(folder: Path, tables: Mapping[str, str]) -> None:
-    """Keep the hashes of a fold's tables by name."""
+    """Keep the hashes of a folder's tables by name."""
     partial = folder / f"{SEAL}.partial"
     partial.write_text(json.dumps(dict(tables), indent=1) + "\n", encoding="utf-8")
     partial.replace(folder / SEAL)
 
 
 def sealed(table: Path) -> bool | None:
-    """Whether a fold's table is what it was when the fold was done; None: an older version did not keep that."""
+    """Whether a table is what it was when it was written; None: an older version did not keep that."""
+    kept = _kept(table)
+    return None if kept is None else file_sha256(table) == kept
+
+
+def _kept(table: Path) -> str | None:
+    """The hash that a folder keeps of a table, "" where it keeps none of this one; None: it keeps none at all."""
     path = table.parent / SEAL
     if not path.is_file():
         return None
     try:
-        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        return str(dict(json.loads(path.read_text(encoding="utf-8"))).get(table.name, ""))
     except (ValueError, TypeError) as error:
         raise ModelError(f"'{path}' is damaged: {error}") from error
-    return table.name in kept and file_sha256(table) == kept[table.name]
+
+
+def _facts_sha256(manifest: Path) -> str:
+    """Of what a manifest says of its utterances but where their audio is: a corpus may be moved."""
+    with manifest.open(encoding="utf-8-sig", newline="") as file:
+        facts = [
+            [(name, value) for name, value in row.items() if name != "path"] for row in csv.DictReader(file)
+        ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def table_name(model: str, split: str = "test", main: str = "student") -> str:
@@ -234,4 +257,5 @@ def write_utterances(corpus: Corpus, folder: Path) -> None:
     )
     partial = folder / f"{UTTERANCES}.partial.csv"
     write_manifest(replace(corpus, utterances=measured), partial)
+    seal(folder, {UTTERANCES: _facts_sha256(partial)})
     partial.replace(folder / UTTERANCES)
