@@ -307,3 +307,19 @@ class LoudnessStream:
         rms = np.sqrt(np.mean(waveform.reshape(-1, 320) ** 2, axis=1))
         ahead = np.concatenate([rms[2:], np.zeros(2)])
         return np.where(rms > 0.02, 1.0, np.where(ahead > 0.02, 0.4, 0.0)).astype(np.float32)
+
+
+def classifier(folder: Path, names: Sequence[str] = ("ang", "sad", "oth")) -> Path:
+    """A tiny audio classifier of transformers, in a folder as the hub would have it."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, classifier_proj_size=8,
+        num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
+    )  # fmt: skip
+    lively(Wav2Vec2ForSequenceClassification(config)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder

@@ -275,24 +275,10 @@ def test_an_exported_model_is_refused_on_its_own_training_data(
     assert data["models"][0]["model"] == "model"
 
 
-def classifier(folder: Path, names: Sequence[str] = ("ang", "sad", "oth")) -> Path:
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
-
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, conv_dim=(16,) * 7,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, classifier_proj_size=8,
-        num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
-    )  # fmt: skip
-    make.lively(Wav2Vec2ForSequenceClassification(config)).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    return folder
-
-
 def test_a_hugging_face_classifier_is_asked_with_declared_labels(tmp_path: Path) -> None:
     from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
-    folder, manifest = classifier(tmp_path / "model"), others(tmp_path)
+    folder, manifest = make.classifier(tmp_path / "model"), others(tmp_path)
     arguments = ["evaluate", str(folder), str(manifest), "-o", str(tmp_path / "out"), "-f", "json"]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, ConfigError)

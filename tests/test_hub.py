@@ -27,6 +27,11 @@ from emodistill.recognizer import Recognizer
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def commit_of(revision: str) -> str:
+    """What a branch or tag points to; a commit is itself."""
+    return {"main": COMMIT, COMMIT: COMMIT}.get(revision, hashlib.sha1(revision.encode()).hexdigest())
+
+
 class Hub(ThreadingHTTPServer):
     """Repositories in memory: id -> file name -> bytes."""
 
@@ -55,12 +60,16 @@ class Handler(BaseHTTPRequestHandler):
                 ]
             else:
                 siblings = [{"rfilename": name} for name in files]
-                found = {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": siblings}
+                revision = parts[5] if parts[4:5] == ["revision"] else "main"
+                found = {"id": "/".join(parts[2:4]), "sha": commit_of(revision), "siblings": siblings}
             return self._send(json.dumps(found).encode())
-        data = self.server.repositories.get("/".join(parts[:2]), {}).get("/".join(parts[4:]))
-        if parts[2:3] != ["resolve"] or data is None:
+        files = self.server.repositories.get("/".join(parts[:2]))
+        if parts[2:3] != ["resolve"] or files is None:
             return self._missing()
-        return self._send(data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
+        data = files.get("/".join(parts[4:]))
+        if data is None:
+            return self._missing("Entry")
+        return self._send(data, {"X-Repo-Commit": parts[3], "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
 
     do_HEAD = do_GET
 
@@ -100,8 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _missing(self) -> None:
-        self._send(b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"}, 404)
+    def _missing(self, what: str = "Repo") -> None:
+        self._send(b'{"error": "not found"}', {"X-Error-Code": f"{what}NotFound"}, 404)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -241,3 +250,22 @@ def test_only_a_whole_model_is_published(tmp_path: Path) -> None:
 def test_offline_nothing_is_fetched() -> None:
     with pytest.raises(ModelError, match="could not be fetched from the hub"):
         fetch("voices/never-seen")
+
+
+def test_another_librarys_classifier_is_evaluated_at_a_revision(
+    hub: Hub, manifest: Path, tmp_path: Path
+) -> None:
+    folder = make.classifier(tmp_path / "model")
+    hub.repositories["voices/listener"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    tables = []
+    for model in (str(folder), "voices/listener@v2"):
+        out = tmp_path / f"out-{len(tables)}"
+        arguments = ["evaluate", model, str(manifest), "--map", "ang=angry,oth=-", "-o", str(out)]
+        done = python(f"from emodistill.cli import app\napp({arguments})", tmp_path / "home", hub.url)
+        assert done.returncode == 0, done.stderr
+        tables.append((out / "predictions.csv").read_bytes())
+    assert tables[0] == tables[1]
+    fetched = {line.split("/resolve/")[1] for line in hub.asked if "/listener/resolve/" in line}
+    commit = commit_of("v2")
+    assert f"{commit}/model.safetensors" in fetched
+    assert {line.split("/")[0] for line in fetched} == {commit}
