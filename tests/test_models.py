@@ -279,6 +279,20 @@ def test_prefix_and_suffix_are_forward(frozen: int, pool: Any, models: dict[str,
     assert torch.allclose(whole.embedding.norm(dim=1), torch.ones(5), atol=1e-5)
 
 
+@pytest.mark.parametrize(("frozen", "pool"), [(2, (1, 2)), (2, (2, 1)), (2, (0, 2)), (2, (1,)), (1, (1, 2))])
+@torch.no_grad()
+def test_pooled_states_lie_as_they_were_asked_for(
+    frozen: int, pool: tuple[int, ...], models: dict[str, Path]
+) -> None:
+    student = make.student(backbone_of("whisper", models), frozen=frozen, pool=pool)
+    x, mask = student.backbone.embed(waveforms()[0][None], None)[0], None
+    layers = [x]
+    for index in range(2):
+        layers.append(student.backbone.layer(index, layers[-1], mask))
+    hidden = student(waveforms()[0][None]).hidden
+    assert torch.equal(hidden, torch.cat([layers[layer] for layer in pool], dim=2))
+
+
 def test_frozen_layers_get_no_gradient(models: dict[str, Path]) -> None:
     student = make.student(backbone_of("hubert", models), frozen=1).train()
     student(*padded(waveforms())).logits.square().sum().backward()

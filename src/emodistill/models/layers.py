@@ -77,7 +77,7 @@ class AttentiveStatistics(nn.Module):
         # One pass over x for all heads: each weighs every dimension, and only its own slice is kept.
         mean = (weights @ x * self.slices).sum(dim=1)
         # The derivative by the mean is zero: deviations from it, so weighted, sum to zero.
-        squares = (x - mean.detach()[:, None]) ** 2
+        squares = (x - mean.detach()[:, None]).square_()
         variance = (weights @ squares * self.slices).sum(dim=1)
         return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 
