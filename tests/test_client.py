@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from io import BytesIO
+from io import BytesIO, UnsupportedOperation
 from pathlib import Path
 
 import numpy as np
@@ -99,32 +99,48 @@ def test_why_a_stream_ended_is_heard_though_more_was_to_be_sent(client: Client) 
     assert refused.value.status == 422
 
 
+class Pipe(BytesIO):
+    """What cannot be rewound."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: int) -> int:
+        raise UnsupportedOperation("seek")
+
+
 def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
     heard: list[bytes] = []
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
     def talk(listening: socket.socket) -> None:
-        for answers in (1, 1, 0):  # of each connection, before the next request on it is met with its end
+        for answers in (1, 1, 2, 0):  # of each connection, before the next request on it is met with its end
             connection, _ = listening.accept()
             with connection:
                 for turn in range(answers + 1):
                     body = connection.recv(65_536)
-                    while not body.endswith(b"--\r\n"):
+                    while body and not body.endswith(b"--\r\n"):
                         body += connection.recv(65_536)
-                    heard.append(body.partition(b"\r\n\r\n")[2].split(b"\r\n\r\n")[1][:3])
-                    if turn < answers:
+                    if body:
+                        heard.append(body.partition(b"\r\n\r\n")[2].split(b"\r\n\r\n")[1].split(b"\r\n")[0])
+                    if turn < answers and body:
                         connection.sendall(answer)
 
+    file = BytesIO(b"three")
+    file.read(2)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=talk, args=(listening,))
         thread.start()
-        with Client(f"http://127.0.0.1:{listening.getsockname()[1]}") as made:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with Client(url) as made:
             assert made.predict(b"one") == []
-            assert made.predict(BytesIO(b"two")) == []  # on the first connection, then on the second
-            with pytest.raises(ServerError, match="disconnected"):
-                made.predict(b"six")  # on the second, then on the third
-        thread.join(timeout=1)
-    assert heard == [b"one", b"two", b"two", b"six", b"six"]
+            assert made.predict(Pipe(b"two")) == []  # on the first connection, then on the second
+            assert made.predict(file) == []  # on the second, then on the third
+            assert made.timeline(file) == []
+        with Client(url) as made, pytest.raises(ServerError, match="disconnected"):
+            made.predict(b"six")  # on a new one, so once
+        thread.join(timeout=5)
+    assert heard == [b"one", b"two", b"two", b"three", b"three", b"three", b"six"]
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'[{"colour": "blue"}]', b"7"])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from emodistill.card import file_sha256
 from emodistill.cli import app
 from emodistill.config import load_recipe
-from emodistill.errors import ConfigError, ModelError
+from emodistill.errors import ConfigError, CorpusError, ModelError
 from emodistill.evaluation.bootstrap import drawn_confusions, drawn_means, interval
 from emodistill.evaluation.compare import compare_all, compare_runs, holm, mcnemar
 from emodistill.evaluation.metrics import of_confusions, score
@@ -403,6 +403,12 @@ def test_what_is_known_of_utterances_is_refused_where_it_was_edited(run: Path, t
         compare_runs(run, there)
     make.write_rows(path, [{**row, "path": f"/elsewhere/{row['id']}.wav"} for row in rows])  # that may be
     assert compare_runs(run, there)["ua"].value == 0
+    make.write_rows(path, [{**rows[0], "path": ""}, *rows[1:]])
+    with pytest.raises(ModelError, match="was changed after it was written"):
+        compare_runs(run, there)
+    path.write_bytes(kept.replace(b"angry", "ärger".encode("cp1252")))
+    with pytest.raises(CorpusError, match="is not UTF-8"):
+        compare_runs(run, there)
     path.unlink()
     crossval(load_recipe(there / "recipe.toml"), there)
     assert path.read_bytes() == kept

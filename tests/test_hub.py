@@ -29,7 +29,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def commit_of(revision: str) -> str:
     """What a branch or tag points to; a commit is itself."""
-    return {"main": COMMIT, COMMIT: COMMIT}.get(revision, hashlib.sha1(revision.encode()).hexdigest())
+    if len(revision) == len(COMMIT):
+        return revision
+    return COMMIT if revision == "main" else hashlib.sha1(revision.encode()).hexdigest()
 
 
 class Hub(ThreadingHTTPServer):
@@ -69,7 +71,9 @@ class Handler(BaseHTTPRequestHandler):
         data = files.get("/".join(parts[4:]))
         if data is None:
             return self._missing("Entry")
-        return self._send(data, {"X-Repo-Commit": parts[3], "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
+        return self._send(
+            data, {"X-Repo-Commit": commit_of(parts[3]), "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
+        )
 
     do_HEAD = do_GET
 

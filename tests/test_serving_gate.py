@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import factories as make
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from emodistill.errors import ConfigError
 from emodistill.serving import service as service_module
 from emodistill.serving.app import create_app
+from emodistill.serving.gate import Body
 from emodistill.serving.rates import Rates
 from emodistill.serving.settings import Settings
 
@@ -123,6 +125,20 @@ def test_only_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         go_on.set()
         assert first.result().status_code == 200
         assert client.post("/v1/predict", files=upload(SPEECH[0])).status_code == 200
+
+
+@pytest.mark.parametrize(("sent", "read"), [(20, 20), (500, 64)])
+def test_a_refused_upload_is_read_on_for_so_long(sent: int, read: int) -> None:
+    left = list(range(sent))  # MB
+
+    async def receive() -> dict[str, Any]:
+        left.pop()
+        return {"type": "http.request", "body": bytes(1_000_000), "more_body": bool(left)}
+
+    headers = [(b"content-length", b"%d" % (sent * 1_000_000))]
+    body = Body({"type": "http", "headers": headers}, receive, SETTINGS)  # type: ignore[arg-type]
+    anyio.run(body.drain)
+    assert (sent - len(left), body.whole) == (read, sent == read)
 
 
 def test_other_sites_are_let_in_by_name_alone(client: TestClient) -> None:

@@ -114,15 +114,20 @@ class Client(AbstractContextManager["Client"]):
     def _sent(self, method: str, path: str, **content: Any) -> "httpx2.Response":
         import httpx2
 
-        try:
+        while True:
+            steps: list[str] = []
+            seen = {"trace": lambda step, _: steps.append(step)}  # noqa: B023 - of this try alone
             try:
-                return self._http.request(method, path, **content)
-            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+                return self._http.request(method, path, extensions=seen, **content)
+            except httpx2.TransportError as error:
+                kept = "connection.connect_tcp.started" not in steps
+                lost = isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError))
                 # A kept connection that the other side closed meanwhile, as a proxy does after an upload that it did
-                # not read to the end. Nothing that is asked changes anything there, so it is asked once more.
-                return self._http.request(method, path, **content)
-        except httpx2.TransportError as error:
-            raise ServerError(0, f"{self.url} does not answer: {error or type(error).__name__}") from error
+                # not read to the end: asked again, at last on a new one. Elsewhere the server may be at work on it.
+                if not (kept and lost):
+                    raise ServerError(
+                        0, f"{self.url} does not answer: {error or type(error).__name__}"
+                    ) from error
 
     def _checked(self, response: "httpx2.Response") -> "httpx2.Response":
         if response.is_success:
@@ -188,7 +193,10 @@ def _file(source: Source) -> tuple[str, BinaryIO]:
             return Path(source).name, BytesIO(Path(source).read_bytes())
         except OSError as error:
             raise EmodistillError(f"cannot read '{source}': {error.strerror}") from error
-    return Path(str(getattr(source, "name", "file"))).name, BytesIO(source.read())
+    rewinds = (
+        hasattr(source, "seekable") and source.seekable()
+    )  # which it is before it is sent, and sent again
+    return Path(str(getattr(source, "name", "file"))).name, source if rewinds else BytesIO(source.read())
 
 
 def _field(value: Any) -> str:

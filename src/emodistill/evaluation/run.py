@@ -18,9 +18,7 @@ from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.protocol import Protocol, read_protocol
 
 UTTERANCES = "utterances.csv"  # what is known of each utterance when the run began, its duration among it
-SEAL = (
-    "tables.json"  # in a fold's folder: the hashes of its tables; in the run's, what is known of utterances
-)
+SEAL = "tables.json"  # the hashes of a fold's tables; in the run's folder, that of `UTTERANCES`
 EVALUATION = "evaluation.json"  # stands for the recipe where a model was scored and none was trained
 
 
@@ -76,12 +74,16 @@ class Run:
         Raises `CorpusError` where the file is damaged, `ModelError` where it was edited.
         """
         path = self.folder / UTTERANCES
-        if path.is_file() and _kept(path) not in (None, _facts_sha256(path)):
+        if not path.is_file():
+            return None
+        known = {item.id: item for item in read_manifest(path)}
+        written = _kept(path)
+        if written is not None and written != _facts_sha256(path):
             raise ModelError(
                 f"'{path}' was changed after it was written, and not just where audio is; delete it and run the same "
                 "command again to have it written anew: what is trained stays"
             )
-        return {item.id: item for item in read_manifest(path)} if path.is_file() else None
+        return known
 
     def table(self, model: str | None = None, split: str = "test") -> Predictions:
         """The predictions of a model, by default the main one, on a split over all folds that are done.
@@ -196,11 +198,9 @@ def _kept(table: Path) -> str | None:
 
 
 def _facts_sha256(manifest: Path) -> str:
-    """Of what a manifest says of its utterances but where their audio is: a corpus may be moved."""
+    """Of what a manifest says of its utterances, of their audio just whether there is any: a corpus may be moved."""
     with manifest.open(encoding="utf-8-sig", newline="") as file:
-        facts = [
-            [(name, value) for name, value in row.items() if name != "path"] for row in csv.DictReader(file)
-        ]
+        facts = [{**row, "path": bool(row.get("path"))} for row in csv.DictReader(file)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -77,7 +77,9 @@ class AttentiveStatistics(nn.Module):
         # One pass over x for all heads: each weighs every dimension, and only its own slice is kept.
         mean = (weights @ x * self.slices).sum(dim=1)
         # The derivative by the mean is zero: deviations from it, so weighted, sum to zero.
-        squares = (x - mean.detach()[:, None]).square_()
+        squares = (
+            x - mean.detach()[:, None]
+        ).square_()  # in place, unless autograd must keep what they are of
         variance = (weights @ squares * self.slices).sum(dim=1)
         return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 

@@ -25,7 +25,7 @@ from emodistill.serving.settings import Settings
 SLOWEST_BYTES_PER_S = 1_000  # below this on average a body takes too long
 # What a refused client still sends is thrown away, so long and so much of it: a proxy that finds the connection closed
 # while it passes an upload on drops the answer that it has.
-LINGER_S = 5.0
+LINGER_S = 2.0  # within what a server that is told to stop leaves a request
 LINGER_BYTES = 64_000_000
 # Others are counted as one: a client may invent them.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
