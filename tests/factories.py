@@ -226,10 +226,12 @@ def student(backbone: Any, **config: Any) -> Any:
     from emodistill.config import StudentConfig
     from emodistill.models.student import Student
 
-    made = Student(
-        backbone, StudentConfig(**{"backbone": "x", "embedding_dim": 16, **config}), 4,
-        {"prosodic": 8, "linguistic": 6},
-    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):  # the same weights whatever ran before
+        torch.manual_seed(0)
+        made = Student(
+            backbone, StudentConfig(**{"backbone": "x", "embedding_dim": 16, **config}), 4,
+            {"prosodic": 8, "linguistic": 6},
+        )  # fmt: skip
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # pooling starts uniform; give it something to attend to
         last = made.pool.score[-1]
