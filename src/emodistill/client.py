@@ -115,10 +115,9 @@ class Client(AbstractContextManager["Client"]):
         import httpx2
 
         while True:
-            steps: list[str] = []
-            seen = {"trace": lambda step, _: steps.append(step)}  # noqa: B023 - of this try alone
+            steps = _Steps()
             try:
-                return self._http.request(method, path, extensions=seen, **content)
+                return self._http.request(method, path, extensions={"trace": steps}, **content)
             except httpx2.TransportError as error:
                 kept = "connection.connect_tcp.started" not in steps
                 lost = isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError))
@@ -137,6 +136,13 @@ class Client(AbstractContextManager["Client"]):
         except (ValueError, KeyError, TypeError):  # of a proxy between
             detail = response.text[:200]
         raise ServerError(response.status_code, f"{self.url} answers {response.status_code}: {detail}")
+
+
+class _Steps(list[str]):
+    """What became of one request, step by step, as httpx2 tells a `trace`."""
+
+    def __call__(self, step: str, _: Any) -> None:
+        self.append(step)
 
 
 def _timeline(row: dict[str, Any]) -> Timeline:
@@ -193,9 +199,8 @@ def _file(source: Source) -> tuple[str, BinaryIO]:
             return Path(source).name, BytesIO(Path(source).read_bytes())
         except OSError as error:
             raise EmodistillError(f"cannot read '{source}': {error.strerror}") from error
-    rewinds = (
-        hasattr(source, "seekable") and source.seekable()
-    )  # which it is before it is sent, and sent again
+    # httpx2 rewinds a file before it sends it, and before it sends it again.
+    rewinds = hasattr(source, "seekable") and source.seekable()
     return Path(str(getattr(source, "name", "file"))).name, source if rewinds else BytesIO(source.read())
 
 

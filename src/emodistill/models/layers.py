@@ -76,10 +76,9 @@ class AttentiveStatistics(nn.Module):
         weights = scores.softmax(dim=1).transpose(1, 2)  # (batch, heads, frames)
         # One pass over x for all heads: each weighs every dimension, and only its own slice is kept.
         mean = (weights @ x * self.slices).sum(dim=1)
-        # The derivative by the mean is zero: deviations from it, so weighted, sum to zero.
-        squares = (
-            x - mean.detach()[:, None]
-        ).square_()  # in place, unless autograd must keep what they are of
+        # The derivative by the mean is zero: deviations from it, so weighted, sum to zero. They are squared in place,
+        # which costs a copy only where autograd must keep them.
+        squares = (x - mean.detach()[:, None]).square_()
         variance = (weights @ squares * self.slices).sum(dim=1)
         return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 

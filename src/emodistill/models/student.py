@@ -118,10 +118,8 @@ class Student(nn.Module):
 
     def _pooled_states(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """The frames that are pooled, (batch, frames, width), out of what `prefix` returns."""
-        if (
-            self.mix is None and tuple(self.pooled) == self.kept
-        ):  # all are frozen, and lie side by side already
-            return states.flatten(2)
+        if self.mix is None and tuple(self.pooled) == self.kept:
+            return states.flatten(2)  # all are frozen, and lie side by side already
         layers = dict(zip(self.kept, states.unbind(dim=2), strict=True))
         for index in range(self.config.frozen, self.backbone.num_layers):
             layers[index + 1] = self.backbone.layer(index, layers[index], mask)
