@@ -27,6 +27,29 @@ from emodistill.features import (
 AUDIO = AudioConfig()
 
 
+def test_a_dc_offset_changes_nothing_that_training_hears(tmp_path: Path) -> None:
+    gap = np.zeros(4800, np.float32)
+    sound = 0.1 * np.concatenate(
+        [gap, make.speech(1.0), gap]
+    )  # quiet: an offset of 0.3 is louder than the speech
+    heard = []
+    for name, offset in (("without", 0.0), ("with", 0.3)):
+        soundfile.write(tmp_path / f"{name}.wav", sound + offset, SAMPLE_RATE, subtype="FLOAT")
+        heard.append(conditioned(Utterance(name, "s", "sad", tmp_path / f"{name}.wav"), AUDIO))
+    assert len(heard[0]) < len(sound) - 2 * 4000  # the silent ends are trimmed
+    np.testing.assert_allclose(heard[1], heard[0], atol=1e-6)
+    assert (
+        abs(
+            float(
+                conditioned(
+                    Utterance("a", "s", "sad", tmp_path / "with.wav"), AudioConfig(trim_db=None)
+                ).mean()
+            )
+        )
+        < 1e-6
+    )
+
+
 def utterances(manifest: Path, count: int) -> tuple[Utterance, ...]:
     return read_manifest(manifest).utterances[:count]
 

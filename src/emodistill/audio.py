@@ -235,6 +235,13 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
     return array
 
 
+def remove_offset(waveform: Waveform) -> Waveform:
+    """Subtract the mean, so that a DC offset is not taken for sound."""
+    if waveform.size == 0:
+        return waveform
+    return np.asarray(waveform - float(waveform.mean(dtype=np.float64)), dtype=np.float32)
+
+
 def trim_silence(waveform: Waveform, top_db: float) -> Waveform:
     """Cut what lies more than `top_db` below the loudest frame off both ends.
 

@@ -17,12 +17,16 @@ from emodistill.audio import (
     content_hash,
     load,
     peak_normalise,
+    remove_offset,
     trim_silence,
 )
 from emodistill.config import AudioConfig, stable_seed
 from emodistill.console import progress
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, MissingExtraError
+
+# Part of every cache key. It names what `conditioned` does besides the settings of the recipe.
+CONDITIONING = "without offset"
 
 NUM_LLDS = 25  # eGeMAPSv02, one vector every 10 ms; F0 in semitones from 27.5 Hz, 0 where unvoiced
 
@@ -67,10 +71,14 @@ class ArrayCache:
 
 
 def conditioned(utterance: Utterance, audio: AudioConfig) -> npt.NDArray[np.float32]:
-    """An utterance's waveform as every model of a recipe sees it: decoded, trimmed, cut to length."""
+    """An utterance's waveform (samples,) as every model of a recipe hears it.
+
+    It is decoded, its DC offset is removed, its ends are trimmed, and it is cut to `audio.max_s`. The recogniser
+    removes the offset before it trims, too. Raises `CorpusError` for an utterance without audio.
+    """
     if utterance.path is None:
         raise CorpusError(f"utterance '{utterance.id}' has no audio; only a linguistic teacher can use it")
-    waveform = load(utterance.path, utterance.start_s, utterance.end_s)
+    waveform = remove_offset(load(utterance.path, utterance.start_s, utterance.end_s))
     if audio.trim_db is not None:
         waveform = trim_silence(waveform, audio.trim_db)
     return waveform[: round(audio.max_s * SAMPLE_RATE)]
@@ -81,7 +89,7 @@ def lld_key(utterance: Utterance, audio: AudioConfig) -> str:
     if utterance.path is None:
         raise CorpusError(f"utterance '{utterance.id}' has no audio to take LLDs from")
     recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
-    return f"{recording}-{stable_seed('eGeMAPSv02-lld, peak 1', _opensmile().__version__, audio):016x}"
+    return f"{recording}-{stable_seed('eGeMAPSv02-lld, peak 1', CONDITIONING, _opensmile().__version__, audio):016x}"
 
 
 def extract_llds(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

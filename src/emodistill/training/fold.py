@@ -30,6 +30,7 @@ from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import seal
+from emodistill.features import CONDITIONING
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.student import Student
@@ -231,7 +232,7 @@ class FoldRun:
         return key_of(
             stage=stage.name,
             decides=stage.decided_by(),
-            data=[plain(self.recipe.corpus), plain(self.recipe.audio), list(self.labels.names)],
+            data=[plain(self.recipe.corpus), plain(self.recipe.audio), CONDITIONING, list(self.labels.names)],
             split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
             made=[self.recipe.seed, self.fold.name, phase.name, phase.stops.get(stage.name)],
             runtime=[getattr(self.recipe.runtime, name) for name in CHANGES_NUMBERS],

@@ -16,7 +16,7 @@ from emodistill.augment import augment
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, CorpusError, ModelError
-from emodistill.features import ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
+from emodistill.features import CONDITIONING, ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import Backbone, load_backbone
 from emodistill.models.checkpoint import load_initial
@@ -285,7 +285,9 @@ def cached_states(
 ) -> StateSource:
     """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
     cache = ArrayCache(cache_folder() / "states")
-    clean = f"{_prefix_hash(student)}|{audio}"  # a clean view is the same under any augmentation
+    clean = (
+        f"{_prefix_hash(student)}|{CONDITIONING}|{audio}"  # a clean view is the same under any augmentation
+    )
     drawn = views
     if views.fresh and views.speed:  # without, there is no other view
         drawn = AugmentConfig(views=2, seed=views.seed, speed=views.speed, fresh=True)
