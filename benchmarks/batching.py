@@ -25,9 +25,9 @@ import onnxruntime
 from serving import PORT, speech, start, wav
 
 from emodistill import Recognizer
-from emodistill.audio import SAMPLE_RATE, load_bounded
-from emodistill.card import BUNDLED
-from emodistill.recording import Recording
+from emodistill.audio.recording import Recording
+from emodistill.audio.waveform import SAMPLE_RATE, load_bounded
+from emodistill.inference.model_card import BUNDLED
 
 NUM_FILES = 16
 LENGTH_S = 3.0

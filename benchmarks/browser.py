@@ -28,13 +28,13 @@ import soundfile
 import soxr
 from playwright.sync_api import sync_playwright
 
-from emodistill.audio import SAMPLE_RATE, load
+from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.config import load_recipe
 from emodistill.corpora import Utterance
-from emodistill.corpora.opening import open_corpus
-from emodistill.protocol import build_protocol
-from emodistill.recognizer import Prediction, Recognizer
-from emodistill.web import export_web
+from emodistill.corpora.load import open_corpus
+from emodistill.inference.recognizer import Prediction, Recognizer
+from emodistill.protocol.folds import build_protocol
+from emodistill.serving.static_page import export_web
 
 WANTED = 0.99  # of the files get the same emotion
 ENCODINGS = {  # suffix -> rate, channels, how it is written

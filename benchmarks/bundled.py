@@ -119,8 +119,8 @@ def _calibration(dev: Predictions, test: Predictions, plot: Path | None) -> None
 def _through(model: Path, data: Path, test: Predictions) -> None:
     """The exported model on the test files as they are, speech detection, trimming and temperature included."""
     from emodistill.config import load_recipe
-    from emodistill.corpora.opening import open_corpus
-    from emodistill.recognizer import Recognizer
+    from emodistill.corpora.load import open_corpus
+    from emodistill.inference.recognizer import Recognizer
 
     recognizer = Recognizer(model)
     corpus = open_corpus(load_recipe("bundled", [f"corpus.root={data}"]).corpus, lambda _: None)

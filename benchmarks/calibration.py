@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from emodistill.evaluation.calibration import (
-    MEASURES,
+    CALIBRATION_MEASURES,
     coverage_curve,
     draw_reliability,
     fit_temperature,
@@ -34,7 +34,7 @@ def main() -> None:
     shown = ", ".join(f"{value:.2f}" for value in temperatures.values())
     print(f"{given.run}: {len(before)} test utterances, {len(test)} folds, temperatures {shown}\n")
     print("| on test | as trained | with temperature |\n| --- | --- | --- |")
-    for name, measure in MEASURES.items():
+    for name, measure in CALIBRATION_MEASURES.items():
         print(f"| {name.upper()} | {measure(before):.4f} | {measure(after):.4f} |")
     answered = join(with_temperature(table, temperatures[fold]) for fold, table in dev.items())
     confidence, right = after.probabilities.max(axis=1), after.predicted == after.truth

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from emodistill.config import AudioConfig
 from emodistill.corpora import Utterance, read_corpus
-from emodistill.features import ArrayCache, cached_llds
+from emodistill.features.cache import ArrayCache
+from emodistill.features.llds import cached_llds
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ WINDOW_S = 20
 COLD_PIPELINE = """
 import sys
 from transformers import pipeline
-from emodistill.audio import load
+from emodistill.audio.waveform import load
 print(pipeline("audio-classification", model=sys.argv[1])(load(sys.argv[2]))[0])
 """
 
@@ -110,7 +110,7 @@ def _audio(given: argparse.Namespace, folder: Path) -> tuple[list[str], str, flo
     import numpy as np
     import soundfile
 
-    from emodistill.audio import SAMPLE_RATE, SUFFIXES, load
+    from emodistill.audio.waveform import SAMPLE_RATE, SUFFIXES, load
 
     root = given.data or Path(str(files("emodistill"))) / "demo" / "corpus"
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -138,8 +138,8 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
     )
     from transformers.utils import logging
 
+    from emodistill.export.quantize import quantise, store_half
     from emodistill.models.backbones import Wav2Vec2Like, load_backbone
-    from emodistill.precision import quantise, store_half
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
@@ -163,7 +163,7 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
 
 def _write(folder: Path, backbone: Any) -> None:
     from emodistill.config import StudentConfig
-    from emodistill.export import Exported, write_onnx
+    from emodistill.export.onnx import Exported, write_onnx
     from emodistill.models.student import Student
 
     folder.mkdir()
@@ -173,7 +173,7 @@ def _write(folder: Path, backbone: Any) -> None:
 
 
 def _write_card(folder: Path) -> None:
-    from emodistill.card import Card, file_sha256, write_card
+    from emodistill.inference.model_card import Card, file_sha256, write_card
     from emodistill.labels import EMOTIONS
 
     card = Card(
@@ -185,7 +185,7 @@ def _write_card(folder: Path) -> None:
 
 def _work(who: Contender) -> None:
     """A process: load, then for every line of paths on standard input do them all; answer with the seconds."""
-    from emodistill.audio import load
+    from emodistill.audio.waveform import load
 
     if who.runner == "pipeline":
         import torch
@@ -204,7 +204,7 @@ def _work(who: Contender) -> None:
             assert len(classify(windows, batch_size=who.batch)) == len(windows)
 
     else:
-        from emodistill.recognizer import Recognizer
+        from emodistill.inference.recognizer import Recognizer
 
         recognizer = Recognizer(who.folder, threads=1)
 

@@ -19,13 +19,14 @@ import numpy as np
 import soundfile
 import soxr
 
-from emodistill import Recognizer, recognizer
-from emodistill.audio import trim_silence
+from emodistill import Recognizer
+from emodistill.audio.waveform import trim_silence
 from emodistill.config import load_recipe
 from emodistill.corpora.base import Utterance
-from emodistill.corpora.opening import open_corpus
+from emodistill.corpora.load import open_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
-from emodistill.protocol import SPLIT_SPEAKERS
+from emodistill.inference import recognizer
+from emodistill.protocol.folds import SPLIT_SPEAKERS
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 RNG = np.random.default_rng(0)

@@ -24,8 +24,8 @@ import numpy as np
 import soundfile
 from websockets.asyncio.client import connect
 
-from emodistill.audio import SAMPLE_RATE, load
-from emodistill.demo import CORPUS
+from emodistill.audio.waveform import SAMPLE_RATE, load
+from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 
 PORT = 8765
 CHUNK_S = 0.1

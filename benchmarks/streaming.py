@@ -30,18 +30,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import soundfile
 
-from emodistill import segments as segments_module
-from emodistill.audio import SAMPLE_RATE, load, trim_silence
+from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
+from emodistill.audio.waveform import SAMPLE_RATE, load, trim_silence
 from emodistill.corpora import read_manifest
-from emodistill.decoding import MEDIA_SUFFIXES, SUFFIXES
-from emodistill.recognizer import Recognizer
-from emodistill.segments import HOP_S
-from emodistill.streaming import Segment, StreamingRecognizer
+from emodistill.inference import segmentation as segments_module
+from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.segmentation import HOP_S
+from emodistill.inference.streaming import Segment, StreamingRecognizer
 
 CHILD = """
 import resource, sys, time
-from emodistill.recognizer import Recognizer
-from emodistill.timeline import timeline
+from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.timelines import timeline
 recognizer = Recognizer(sys.argv[1], threads=1)
 started = time.perf_counter()
 found = timeline(sys.argv[2], recognizer)
@@ -189,7 +189,7 @@ def changes(recognizer: Recognizer, manifest: Path, speakers: str | None) -> Non
             for number in range(24):
                 spoken = by_speaker[sorted(by_speaker)[number % len(by_speaker)]]
                 waveform, truth = joined(spoken, num_emotions, rng)
-                judge = segments_module.Judge(judged)
+                judge = segments_module.WindowScorer(judged)
                 judge.append(waveform)
                 stretch = segments_module.Stretch(judge, 0)
                 for event in (*stretch.reach(len(waveform)), *stretch.close(len(waveform))):

@@ -31,7 +31,9 @@ from emodistill.config import (
 )
 from emodistill.corpora import Utterance, read_corpus
 from emodistill.distillation import Targets, distillation_loss, hard_label_loss
-from emodistill.features import ArrayCache, conditioned, extract_llds
+from emodistill.features.cache import ArrayCache
+from emodistill.features.conditioning import conditioned
+from emodistill.features.llds import extract_llds
 from emodistill.models.backbones import load_backbone
 from emodistill.models.linguistic import LinguisticTeacher, word_tokenizer
 from emodistill.models.prosodic import ProsodicTeacher, planes

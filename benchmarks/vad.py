@@ -20,9 +20,16 @@ import onnxruntime
 import silero_vad
 from silero_vad.sequence_vad import SileroVADSequence
 
-from emodistill.audio import SAMPLE_RATE, Waveform, load
+from emodistill.audio.speech_activity import (
+    ASSETS,
+    NO_SPEECH,
+    SPEECH_FRAME_SAMPLES,
+    SPEECH_ON,
+    SpeechDetector,
+    spans,
+)
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.corpora import read_corpus
-from emodistill.vad import ASSETS, FRAME_SAMPLES, NO_SPEECH, SPEECH_ON, SpeechDetector, spans
 
 CORPORA = ("ravdess", "nemo", "ased")
 RECORDING_S = 30
@@ -50,7 +57,7 @@ class Silero:
     def probabilities(self, waveform: Waveform) -> np.ndarray:
         """(ceil(samples / 320),), interpolated between the middles of its windows."""
         found = self.model.audio_forward(waveform)
-        middles = (np.arange(-(-len(waveform) // FRAME_SAMPLES)) + 0.5) * FRAME_SAMPLES
+        middles = (np.arange(-(-len(waveform) // SPEECH_FRAME_SAMPLES)) + 0.5) * SPEECH_FRAME_SAMPLES
         return np.interp(middles, (np.arange(len(found)) + 0.5) * SILERO_SAMPLES, found)
 
 
@@ -73,13 +80,13 @@ def held_out(data: Path, split: str) -> dict[str, list[Waveform]]:
 def recording(clips: list[Waveform], rng: np.random.Generator) -> tuple[Waveform, np.ndarray]:
     """Half a minute of utterances and pauses, and where an utterance is (frames,)."""
     out = np.zeros(RECORDING_S * SAMPLE_RATE, dtype=np.float32)
-    spoken = np.zeros(len(out) // FRAME_SAMPLES, dtype=bool)
+    spoken = np.zeros(len(out) // SPEECH_FRAME_SAMPLES, dtype=bool)
     position = round(rng.uniform(0, 2) * SAMPLE_RATE)
     while position < len(out):
         clip = clips[rng.integers(len(clips))]
         clip = clip[: len(out) - position] * (0.5 / max(np.abs(clip).max(), 1e-4))
         out[position : position + len(clip)] = clip
-        spoken[position // FRAME_SAMPLES : (position + len(clip)) // FRAME_SAMPLES + 2] = True
+        spoken[position // SPEECH_FRAME_SAMPLES : (position + len(clip)) // SPEECH_FRAME_SAMPLES + 2] = True
         position += len(clip) + round(rng.uniform(0.2, 3) * SAMPLE_RATE)
     return out, spoken
 
@@ -94,7 +101,7 @@ def coloured(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray
 def noisy(clean: Waveform, speech: np.ndarray, snr_db: float, noise: np.ndarray) -> Waveform:
     """Noise under a recording; the SNR counts the power of its speech frames alone."""
     noise = noise / np.sqrt(np.mean(noise**2))
-    power = np.mean(clean[: len(speech) * FRAME_SAMPLES].reshape(len(speech), -1)[speech] ** 2)
+    power = np.mean(clean[: len(speech) * SPEECH_FRAME_SAMPLES].reshape(len(speech), -1)[speech] ** 2)
     mixed = clean + noise * np.sqrt(power / 10 ** (snr_db / 10))
     return (mixed / max(1.0, np.abs(mixed).max())).astype(np.float32)
 
@@ -203,7 +210,7 @@ def frame_errors(
                 for on, off in grid:
                     inside = np.zeros(len(values), dtype=bool)
                     for start, end in spans(values, on, off, 0.0, 0.0):
-                        inside[start // FRAME_SAMPLES : end // FRAME_SAMPLES] = True
+                        inside[start // SPEECH_FRAME_SAMPLES : end // SPEECH_FRAME_SAMPLES] = True
                     grid[on, off].append(float((inside != speech).mean()))
             wrong = (values > judge.threshold) != speech
             auc, equal, at = roc(values, speech)
@@ -254,7 +261,9 @@ def whole_clips(clips: dict[str, list[Waveform]], judges: Sequence[Ours | Silero
 def loud_frames(clip: Waveform) -> np.ndarray:
     """Frames within 20 dB of the loudest one: the clip's speech, more or less."""
     energy = np.mean(
-        clip[: len(clip) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES) ** 2, axis=1
+        clip[: len(clip) // SPEECH_FRAME_SAMPLES * SPEECH_FRAME_SAMPLES].reshape(-1, SPEECH_FRAME_SAMPLES)
+        ** 2,
+        axis=1,
     )
     return energy >= energy.max() / 100
 

@@ -265,7 +265,7 @@ def _write_tables(rows: list[tuple[Planned, str, str]], out: Path, settings: dic
 def score(out: Path, grid: Path) -> None:
     """The table of a grid with the oracles in it, every difference to the plain student, and its plot."""
     from emodistill.console import results
-    from emodistill.evaluation.ablation import ORACLES, Contender, ensemble, measure, show, teachers_of
+    from emodistill.evaluation.ablation_table import ORACLES, Contender, ensemble, measure, show, teachers_of
     from emodistill.evaluation.run import read_run
 
     names = {

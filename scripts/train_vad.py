@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
-import emodistill.vad as vad
-from emodistill.audio import SAMPLE_RATE, Waveform, load
-from emodistill.augment import add_noise, band_limit, change_speed, reverberate, transcode
+import emodistill.audio.speech_activity as vad
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.corpora import read_corpus
+from emodistill.features.augment import add_noise, band_limit, change_speed, reverberate, transcode
 
 DEV = {
     "ravdess": ("4", "10", "12", "14"),
@@ -48,7 +48,7 @@ TEST = {
 SHARES = {"ravdess": 0.32, "nemo": 0.3, "ased": 0.28, "urdu": 0.1}
 MIX_S = 10.0
 MIX_SAMPLES = round(MIX_S * SAMPLE_RATE)
-MIX_FRAMES = MIX_SAMPLES // vad.FRAME_SAMPLES
+MIX_FRAMES = MIX_SAMPLES // vad.SPEECH_FRAME_SAMPLES
 SILERO_SAMPLES = 512  # of one of its probabilities
 
 
@@ -230,7 +230,7 @@ class Mixer:
         targets = at_frames(self.silero.audio_forward(mix))
         known = np.zeros(MIX_FRAMES, dtype=bool)
         for start, stop in spans:
-            first, last = start // vad.FRAME_SAMPLES, -(-stop // vad.FRAME_SAMPLES)
+            first, last = start // vad.SPEECH_FRAME_SAMPLES, -(-stop // vad.SPEECH_FRAME_SAMPLES)
             known[first : last + 2] = True
             part = targets[first:last]
             # Crying and laughing may escape silero; a whole utterance without speech does not exist.
@@ -267,9 +267,9 @@ class Mixer:
         if rng.random() < 0.3:  # recordings start and stop where they like
             cut = rng.integers(MIX_SAMPLES)
             if rng.random() < 0.5:
-                out[cut:], targets[cut // vad.FRAME_SAMPLES :] = 0, 0
+                out[cut:], targets[cut // vad.SPEECH_FRAME_SAMPLES :] = 0, 0
             else:
-                out[:cut], targets[: cut // vad.FRAME_SAMPLES] = 0, 0
+                out[:cut], targets[: cut // vad.SPEECH_FRAME_SAMPLES] = 0, 0
         return out, targets
 
     def _noisy(self, out: np.ndarray, loud: float, rng: np.random.Generator) -> np.ndarray:
@@ -300,13 +300,13 @@ class Mixer:
 
 def at_frames(probabilities: np.ndarray) -> np.ndarray:
     """silero's probabilities, one for each 512 samples, at the middles of our frames."""
-    ours = (np.arange(MIX_FRAMES) + 0.5) * vad.FRAME_SAMPLES
+    ours = (np.arange(MIX_FRAMES) + 0.5) * vad.SPEECH_FRAME_SAMPLES
     return np.interp(ours, (np.arange(len(probabilities)) + 0.5) * SILERO_SAMPLES, probabilities)
 
 
 # --- the network ---------------------------------------------------------------------------------
 
-HOP = vad.FRAME_SAMPLES // 2  # two spectra a frame, of windows of two hops
+HOP = vad.SPEECH_FRAME_SAMPLES // 2  # two spectra a frame, of windows of two hops
 FLOOR = (
     1e-8  # power added to every mel band: far below any recording, so that digital silence has a logarithm
 )

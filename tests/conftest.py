@@ -61,7 +61,7 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
     """A finished crossval of three folds: both teachers, refit, a compact student."""
-    from emodistill.training.crossval import crossval
+    from emodistill.training.cross_validation import crossval
 
     out = tmp_path_factory.mktemp("run") / "run"
     crossval(make.recipe(manifest), out)
@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
     """The student of that run's first fold, exported."""
-    from emodistill.export import export_run
+    from emodistill.export.onnx import export_run
 
     out = tmp_path_factory.mktemp("exported") / "model"
     export_run(run, out)

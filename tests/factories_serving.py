@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 import uvicorn
 
-from emodistill.demo import CORPUS
+from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 from emodistill.serving.app import create_app
 from emodistill.serving.connections import Http, Stream
 from emodistill.serving.server import MOST_MESSAGE_BYTES

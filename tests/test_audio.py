@@ -12,7 +12,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emodistill.audio import (
+from emodistill.audio.decoding import decode_media, outlasts
+from emodistill.audio.waveform import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
     MonoStream,
@@ -25,7 +26,6 @@ from emodistill.audio import (
     trim_silence,
 )
 from emodistill.corpora.base import Utterance, duration_s
-from emodistill.decoding import decode_media, outlasts
 from emodistill.errors import AudioError, AudioTooLongError
 
 

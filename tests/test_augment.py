@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emodistill.audio import SAMPLE_RATE
-from emodistill.augment import (
+from emodistill.audio.waveform import SAMPLE_RATE
+from emodistill.config import AugmentConfig
+from emodistill.features.augment import (
     _CODECS,
     add_noise,
     augment,
@@ -18,7 +19,6 @@ from emodistill.augment import (
     through_channel,
     transcode,
 )
-from emodistill.config import AugmentConfig
 
 EVERYTHING = AugmentConfig(
     views=4, speed=0.2, gain_db=12, noise_snr_db=(0, 20), noise_probability=1, reverb_probability=1,

@@ -21,14 +21,14 @@ import soundfile
 import soxr
 
 from emodistill import cli
-from emodistill.audio import load
-from emodistill.card import read_card, write_card
-from emodistill.demo import CORPUS
+from emodistill.audio.waveform import load
+from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError
-from emodistill.recognizer import Prediction, Recognizer
-from emodistill.segments import Segment
-from emodistill.streaming import StreamingRecognizer
-from emodistill.timeline import timeline, timelines
+from emodistill.inference.model_card import read_card, write_card
+from emodistill.inference.recognizer import Prediction, Recognizer
+from emodistill.inference.segmentation import Segment
+from emodistill.inference.streaming import StreamingRecognizer
+from emodistill.inference.timelines import timeline, timelines
 
 SPEECH = np.concatenate([load(path) for path in sorted(CORPUS.glob("audio/*/*"))[:2]])
 RNG = np.random.default_rng(0)

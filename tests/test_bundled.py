@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from emodistill import Recognizer, cli
-from emodistill.card import BUNDLED, MODEL_FILES, card_markdown, read_card
 from emodistill.config import recipe_toml
 from emodistill.corpora import read_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
+from emodistill.inference.model_card import BUNDLED, MODEL_FILES, card_markdown, read_card
 from emodistill.models.checkpoint import load_initial
-from emodistill.protocol import SPLIT_SPEAKERS
+from emodistill.protocol.folds import SPLIT_SPEAKERS
 
 SEVEN = ("angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised")
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from emodistill.card import read_card
 from emodistill.errors import EmodistillError, MissingExtraError, ModelError
 from emodistill.evaluation.calibration import (
     LEAST_PROBABILITY,
@@ -28,8 +27,9 @@ from emodistill.evaluation.calibration import (
 )
 from emodistill.evaluation.metrics import weighted_accuracy
 from emodistill.evaluation.predictions import Predictions, read_predictions
+from emodistill.inference.model_card import read_card
+from emodistill.inference.recognizer import tempered
 from emodistill.labels import LabelSet
-from emodistill.recognizer import tempered
 
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))
 

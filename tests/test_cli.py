@@ -18,8 +18,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from emodistill import __version__, cli
-from emodistill.card import BUNDLED
 from emodistill.corpora import read_manifest
+from emodistill.inference.model_card import BUNDLED
 
 
 class Result:
@@ -205,7 +205,7 @@ def test_predict_shows_teachers_where_asked(emodistill: Call, exported: Path, cl
 
 def test_predict_answers_a_share(emodistill: Call, exported: Path, manifest: Path) -> None:
     """The whole way: the curve that the export wrote is over voices like these."""
-    from emodistill.card import read_card
+    from emodistill.inference.model_card import read_card
 
     card = read_card(exported)
     assert card.coverage[0].coverage == 1
@@ -300,12 +300,12 @@ def test_an_output_that_is_there_stays_until_the_new_one_is_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("emodistill.recognizer.Recognizer._one", killed)
+        patched.setattr("emodistill.inference.recognizer.Recognizer._one", killed)
         assert emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out).code == 130
     assert out.read_text() == "kept"
     emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)
     assert len(make.read_rows(out)) == 4
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*partial*"))
 
 
 def test_failed_rows_of_a_jsonl_are_tried_again(

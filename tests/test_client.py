@@ -18,9 +18,9 @@ import pytest
 from factories_serving import SPEECH, Running, free_port, serving
 
 from emodistill import Client, EmodistillError, Recognizer, ServerError
-from emodistill.audio import load
-from emodistill.streaming import StreamingRecognizer
-from emodistill.timeline import timeline
+from emodistill.audio.waveform import load
+from emodistill.inference.streaming import StreamingRecognizer
+from emodistill.inference.timelines import timeline
 
 
 @pytest.fixture(scope="module")

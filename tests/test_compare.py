@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from emodistill.card import file_sha256
 from emodistill.cli import app
 from emodistill.config import load_recipe
 from emodistill.errors import ConfigError, CorpusError, ModelError
@@ -22,9 +21,10 @@ from emodistill.evaluation.metrics import of_confusions, score
 from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.scores import full_scores
+from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
-from emodistill.protocol import Fold, Protocol, read_protocol
-from emodistill.training.crossval import collect, crossval
+from emodistill.protocol.folds import Fold, Protocol, read_protocol
+from emodistill.training.cross_validation import collect, crossval
 
 
 def changed(run: Path, to: Path, probabilities: np.ndarray | None = None, skip: int = 0) -> Path:
@@ -108,13 +108,13 @@ def test_mcnemar_by_hand() -> None:
 
 def test_chance_is_rarely_taken_for_a_difference() -> None:
     """Two runs that answer at random by the same rule: about one in twenty p-values is below 0.05."""
-    from emodistill.evaluation.compare import MEASURES, _difference
+    from emodistill.evaluation.compare import COMPARED_MEASURES, _difference
 
     small = 0
     for seed in range(60):
         a, b = tables(2 * seed), tables(2 * seed + 1)
         spread = of_confusions(drawn_confusions(b, 400))["ua"] - of_confusions(drawn_confusions(a, 400))["ua"]
-        small += _difference(MEASURES["ua"], a, b, spread).p_value < 0.05
+        small += _difference(COMPARED_MEASURES["ua"], a, b, spread).p_value < 0.05
     assert small <= 12  # a bootstrap over seven speakers is a little too sure
 
 

@@ -15,9 +15,10 @@ from scipy.stats import multivariate_normal
 
 from emodistill.config import load_recipe
 from emodistill.corpora import read_manifest
-from emodistill.corpora.opening import open_corpus
-from emodistill.protocol import audit, build_protocol
-from emodistill.training.ablate import ablate
+from emodistill.corpora.load import open_corpus
+from emodistill.protocol.audit import audit
+from emodistill.protocol.folds import build_protocol
+from emodistill.training.ablation import ablate
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -26,9 +26,9 @@ from emodistill.corpora import (
     write_manifest,
 )
 from emodistill.corpora.base import duration_s
-from emodistill.corpora.meld import repair_text
-from emodistill.corpora.opening import add_transcripts, open_corpus
-from emodistill.corpora.stats import draw, summarise
+from emodistill.corpora.load import add_transcripts, open_corpus
+from emodistill.corpora.readers.meld import repair_text
+from emodistill.corpora.stats import corpus_stats, plot_stats
 from emodistill.errors import CorpusError
 from emodistill.labels import EMOTIONS, label_map
 
@@ -651,7 +651,7 @@ def test_the_length_of_what_is_no_audio(tmp_path: Path) -> None:
 def test_a_drawing_makes_its_folder(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     made = Corpus("x", (Utterance("1", "a", "sad"),))
-    draw(summarise(made), tmp_path / "new/folder/x.svg")
+    plot_stats(corpus_stats(made), tmp_path / "new/folder/x.svg")
     assert (tmp_path / "new/folder/x.svg").stat().st_size > 0
 
 

@@ -31,7 +31,7 @@ from emodistill.training.data import (
     view_of,
 )
 from emodistill.training.stages import cached_states, fit_probe, standardise
-from emodistill.training.targets import TargetRows, TeacherTargets, pack_hidden, slowed
+from emodistill.training.targets import TargetRows, TeacherTargets, downsample, pack_hidden
 
 AUGMENT = AugmentConfig(views=3, noise_snr_db=(5.0, 20.0), noise_probability=1.0)
 
@@ -267,10 +267,10 @@ def test_what_is_trained_above_frozen_layers_is_standardised_as_it_starts(
 
 def test_hidden_states_are_averaged_down_to_25_a_second() -> None:
     states = torch.arange(100.0)[:, None].repeat(1, 2)
-    slow = slowed(states, 2.0)  # 50 a second
+    slow = downsample(states, 2.0)  # 50 a second
     torch.testing.assert_close(slow, torch.arange(0.5, 100, 2)[:, None].repeat(1, 2))
-    torch.testing.assert_close(slowed(states, 4.0), states)
-    torch.testing.assert_close(slowed(states[:1], 0.02), states[:1])
+    torch.testing.assert_close(downsample(states, 4.0), states)
+    torch.testing.assert_close(downsample(states[:1], 0.02), states[:1])
 
 
 def test_packed_hidden_states_are_standardised_over_all_frames() -> None:

@@ -8,9 +8,9 @@ import factories as make
 import numpy as np
 import pytest
 
-from emodistill.audio import SAMPLE_RATE, load
+from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.corpora import drop_bad_audio, read_manifest
-from emodistill.demo import CORPUS
+from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 from emodistill.demo.generate import EMOTIONS, SPEAKERS, Settings, generate, main, plan
 
 FEW = Settings(speakers=SPEAKERS[:2], num_per_emotion=1)  # eight utterances

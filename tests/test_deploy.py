@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from emodistill.audio import load
+from emodistill.audio.waveform import load
 from emodistill.cli import app
 
 ROOT = Path(__file__).parents[1]

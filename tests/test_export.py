@@ -15,14 +15,13 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from emodistill import export as export_module
-from emodistill.audio import load
-from emodistill.card import read_card
+from emodistill.audio.waveform import load
 from emodistill.config import StudentConfig
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.metrics import unweighted_accuracy
-from emodistill.export import (
+from emodistill.export import onnx as export_module
+from emodistill.export.onnx import (
     NUM_UTTERANCES,
     TOLERANCE,
     Exported,
@@ -33,13 +32,14 @@ from emodistill.export import (
     read_texts,
     write_onnx,
 )
+from emodistill.export.quantize import check_half, quantise, store_half
+from emodistill.inference.model_card import read_card
+from emodistill.inference.recognizer import Recognizer
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.layers import CosineClassifier
 from emodistill.models.student import Student
-from emodistill.precision import check_half, quantise, store_half
-from emodistill.recognizer import Recognizer
 
 GATE = [make.speech(length_s, 120 + 9 * i, seed=i) for i, length_s in enumerate((0.3, 0.7, 1.0, 1.9, 4.0))]
 

@@ -19,10 +19,10 @@ from typing import Any
 import factories as make
 import pytest
 
-from emodistill.card import card_markdown, read_card
 from emodistill.errors import MissingExtraError, ModelError
-from emodistill.hub import fetch, is_hub_id, push_to_hub, short_name
-from emodistill.recognizer import Recognizer
+from emodistill.inference.hub import fetch, is_hub_id, push_to_hub, short_name
+from emodistill.inference.model_card import card_markdown, read_card
+from emodistill.inference.recognizer import Recognizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -155,7 +155,7 @@ def test_a_model_is_published_fetched_and_found_again_offline(
     hub: Hub, exported: Path, manifest: Path, tmp_path: Path
 ) -> None:
     published = python(
-        f"from emodistill.hub import push_to_hub; print(push_to_hub({str(exported)!r}, 'voices/tiny'))",
+        f"from emodistill.inference.hub import push_to_hub; print(push_to_hub({str(exported)!r}, 'voices/tiny'))",
         tmp_path / "a", hub.url,
     )  # fmt: skip
     assert published.returncode == 0, published.stderr

@@ -11,7 +11,7 @@ import torch
 
 import emodistill
 from emodistill.corpora import read_manifest, write_manifest
-from emodistill.corpora.opening import pooled
+from emodistill.corpora.load import pooled
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import (
@@ -22,7 +22,7 @@ from emodistill.models.checkpoint import (
     save_checkpoint,
 )
 from emodistill.models.student import Standardise, Student
-from emodistill.training.crossval import crossval
+from emodistill.training.cross_validation import crossval
 from emodistill.training.stages import SpeechStage
 
 

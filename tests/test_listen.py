@@ -21,10 +21,10 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from emodistill import live
 from emodistill.errors import AudioError, ConfigError, MissingExtraError
-from emodistill.recognizer import Recognizer
-from emodistill.streaming import StreamingRecognizer
+from emodistill.inference import listen as live
+from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.streaming import StreamingRecognizer
 
 CALL = np.concatenate(
     [make.silence(0.5), make.speech(2.6, 120, 1), make.silence(1.0), make.speech(0.8, 220, 2)]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from emodistill.audio import load
+from emodistill.audio.waveform import load
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ConfigError, ModelError
 from emodistill.labels import LabelSet

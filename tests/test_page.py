@@ -18,18 +18,18 @@ import soundfile
 from factories_serving import SPEECH, Running, serving
 
 from emodistill import Recognizer
-from emodistill.audio import from_samples, load
-from emodistill.demo import CORPUS
-from emodistill.segments import CHANGE_COST, Segment, _Path
-from emodistill.timeline import Timeline, timeline
-from emodistill.vad import FRAME_SAMPLES
-from emodistill.web import export_web
-from emodistill.writers import WRITERS
+from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
+from emodistill.audio.waveform import from_samples, load
+from emodistill.corpora.load import DEMO_CORPUS as CORPUS
+from emodistill.inference.formats import WRITERS
+from emodistill.inference.segmentation import CHANGE_COST, Segment, _Path
+from emodistill.inference.timelines import Timeline, timeline
+from emodistill.serving.static_page import export_web
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 WAIT_MS = 90_000  # on a busy machine
-FRAME_S = FRAME_SAMPLES / make.RATE
+FRAME_S = SPEECH_FRAME_SAMPLES / make.RATE
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_the_browsers_timeline_is_pythons(browser: Any, static: str, tmp_path: P
             soundfile.write(tmp_path / "sound.wav", sound, make.RATE, subtype="FLOAT")
             own = timeline(tmp_path / "sound.wav", recognizer)
             row = page.evaluate(
-                f"async (data) => {{ {LOADED} return (await import('./page/timeline.js')).timeline(samples, held); }}",
+                f"async (data) => {{ {LOADED} return (await import('./page/timelines.js')).timeline(samples, held); }}",
                 sent(np.clip(sound, -1, 1)),
             )
             assert (row["duration_s"], row["reason"]) == (own.duration_s, own.reason)
@@ -299,7 +299,7 @@ def test_chunks_leave_no_trace_in_the_browser_either(browser: Any, static: str) 
     with Watched(browser, static) as page:
         whole, cut = page.evaluate(
             f"""async (data) => {{ {LOADED}
-              const {{ StreamingRecognizer }} = await import('./page/timeline.js');
+              const {{ StreamingRecognizer }} = await import('./page/timelines.js');
               return Promise.all([samples.length, 1111].map(async (size) => {{
                 const stream = new StreamingRecognizer(held);
                 const events = [];
@@ -327,7 +327,7 @@ def test_the_course_of_emotions_is_found_alike(browser: Any, static: str) -> Non
     with Watched(browser, static) as page:
         said = page.evaluate(
             """async (stretches) => {
-              const { Path } = await import('./page/segments.js');
+              const { Path } = await import('./page/segmentation.js');
               return stretches.map((gains) => {
                 const path = new Path();
                 return [...gains.map((gain) => path.push(gain)), path.finish()];

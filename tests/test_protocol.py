@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus, Utterance, read_corpus
 from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
-from emodistill.protocol import (
-    FIXED,
-    SPLITS,
-    Fold,
-    Protocol,
-    audit,
-    audit_teacher,
-    build_protocol,
-    identical_recordings,
-    read_protocol,
-)
+from emodistill.protocol.audit import audit, audit_teacher, identical_recordings
+from emodistill.protocol.folds import FIXED, SPLITS, Fold, Protocol, build_protocol, read_protocol
 
 
 def corpus(speakers: Sequence[str], each: int = 2, per_session: int = 2) -> Corpus:

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodistill.audio import SHORTEST_SAMPLES, load, trim_silence
-from emodistill.card import Card, CoveragePoint, file_sha256, read_card, write_card
-from emodistill.decoding import outlasts
-from emodistill.demo import CORPUS
+from emodistill.audio.decoding import outlasts
+from emodistill.audio.recording import LONGEST_WINDOW_S, SHORTEST_S
+from emodistill.audio.waveform import SHORTEST_SAMPLES, load, trim_silence
+from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
-from emodistill.recognizer import BUNDLED, Recognizer, tempered
-from emodistill.recording import SHORTEST_S, WINDOW_S
+from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
+from emodistill.inference.recognizer import BUNDLED, Recognizer, tempered
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ HEAVY = ("torch", "transformers", "lightning", "opensmile", "sklearn", "scipy", 
 
 
 def test_importing_pulls_in_nothing_heavy() -> None:
-    code = "import sys, emodistill, emodistill.recognizer, emodistill.cli\n"
+    code = "import sys, emodistill, emodistill.inference.recognizer, emodistill.cli\n"
     assert python(f"{code}print([m for m in {HEAVY} if m in sys.modules])").strip() == "[]"
 
 
@@ -64,7 +64,7 @@ class Blocked:
         if name.split(".")[0] in {HEAVY}:
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Blocked())
-from emodistill.recognizer import Recognizer
+from emodistill.inference.recognizer import Recognizer
 print(Recognizer({str(exported)!r}, threads=1).predict({str(wav)!r}).emotion)
 """
     assert python(code).strip() == Recognizer(exported, threads=1).predict(wav).emotion
@@ -202,7 +202,7 @@ def test_emotions_are_restricted_and_renormalised(exported: Path) -> None:
 def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
     long = np.concatenate([make.speech(2.1, 100 + 15 * i, seed=i) for i in range(20)])  # 42 s: 3 windows
     long -= long.mean()
-    assert 2 * WINDOW_S < len(long) / make.RATE < 3 * WINDOW_S
+    assert 2 * LONGEST_WINDOW_S < len(long) / make.RATE < 3 * LONGEST_WINDOW_S
     assert recognizer.card.trim_db is not None
     rows = [
         recognizer.run(trim_silence(part, recognizer.card.trim_db))["probabilities"]
@@ -221,7 +221,7 @@ def test_a_recording_that_is_too_long_to_be_held_gets_the_same_answer(
     soundfile.write(path, np.concatenate(parts).astype(np.float32), make.RATE, subtype="FLOAT")
     with path.open("rb") as file:
         found = [recognizer.predict(source) for source in (path, path.read_bytes(), file)]
-    monkeypatch.setattr("emodistill.recording.HELD_S", 1e9)
+    monkeypatch.setattr("emodistill.audio.recording.HELD_S", 1e9)
     held = recognizer.predict(path)
     assert held.emotion is not None
     for said in found:

@@ -14,17 +14,17 @@ from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
-from emodistill.training.crossval import crossval
-from emodistill.training.refit import GROUPS, Judged, fit_classifier, held_out_logits
+from emodistill.training.cross_validation import crossval
+from emodistill.training.refit import GROUPS, ClassifierInputs, fit_classifier, held_out_logits
 
 
-def judged(rows: int = 60, dim: int = 5, classes: int = 3) -> Judged:
+def judged(rows: int = 60, dim: int = 5, classes: int = 3) -> ClassifierInputs:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(rows, dim, generator=generator)
     labels = torch.randint(classes, (rows,), generator=generator)
     possible = torch.ones(rows, classes, dtype=torch.bool)
     possible[: rows // 3, 2] = labels[: rows // 3] == 2
-    return Judged(inputs, labels, possible, torch.linspace(0.5, 1.5, rows))
+    return ClassifierInputs(inputs, labels, possible, torch.linspace(0.5, 1.5, rows))
 
 
 def classifier(dim: int = 5, classes: int = 3) -> nn.Linear:
@@ -61,8 +61,8 @@ def test_nobody_is_judged_by_a_classifier_that_has_heard_them(num_speakers: int)
     said = held_out_logits(classifier(), rows, speakers, held, asked, 1e-2)
     assert said.abs().sum(dim=1).min() > 0
     mine = torch.tensor([speaker == "s01" for speaker in speakers])
-    changed = Judged(rows.inputs, torch.where(mine, 0, rows.labels), None, None)
-    plain = Judged(rows.inputs, rows.labels, None, None)
+    changed = ClassifierInputs(rows.inputs, torch.where(mine, 0, rows.labels), None, None)
+    plain = ClassifierInputs(rows.inputs, rows.labels, None, None)
     one = held_out_logits(classifier(), plain, speakers, held, asked, 1e-2)
     two = held_out_logits(classifier(), changed, speakers, held, asked, 1e-2)
     torch.testing.assert_close(one[mine[30:]], two[mine[30:]])

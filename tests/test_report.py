@@ -17,12 +17,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from emodistill.card import file_sha256
 from emodistill.cli import app
 from emodistill.corpora import Utterance
 from emodistill.errors import ModelError
 from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
 from emodistill.evaluation.run import read_run
+from emodistill.inference.model_card import file_sha256
 from emodistill.report.build import clip, histories, write_report
 from emodistill.report.charts import Plot, bars, stacked, ticks
 

@@ -15,7 +15,7 @@ from emodistill.cli import app
 from emodistill.corpora import Corpus, Utterance, read_manifest
 from emodistill.evaluation.bootstrap import interval
 from emodistill.evaluation.calibration import (
-    MEASURES,
+    CALIBRATION_MEASURES,
     calibration_error,
     fit_temperature,
     with_temperature,
@@ -66,7 +66,7 @@ def test_intervals_are_those_of_the_slow_way() -> None:
 def test_calibration_is_that_of_the_slow_way() -> None:
     made = table()
     found = calibrated(made)
-    for name, measure in MEASURES.items():
+    for name, measure in CALIBRATION_MEASURES.items():
         assert found.figures[name].value == pytest.approx(measure(made))
     low, high = interval(made, calibration_error)
     assert (found.figures["ece"].low, found.figures["ece"].high) == pytest.approx((low, high))
@@ -89,7 +89,9 @@ def test_temperatures_are_of_each_fold_by_its_own_dev(run: Path) -> None:
         temperature = fit_temperature(read_predictions(run / f"fold-{fold}/predictions-dev.csv"))
         assert found.temperatures[fold] == pytest.approx(temperature)
         parts.append(with_temperature(part, temperature))
-    assert found.calibration["after"].figures["nll"].value == pytest.approx(MEASURES["nll"](join(parts)))
+    assert found.calibration["after"].figures["nll"].value == pytest.approx(
+        CALIBRATION_MEASURES["nll"](join(parts))
+    )
     assert any("trained again" in note for note in found.notes)
 
 

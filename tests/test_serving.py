@@ -20,13 +20,13 @@ from fastapi.testclient import TestClient
 
 from emodistill import Recognizer
 from emodistill.errors import ConfigError, ModelError
+from emodistill.inference.formats import WRITERS
+from emodistill.inference.timelines import timeline
 from emodistill.labels import COLOURS
 from emodistill.serving import service as service_module
 from emodistill.serving.app import create_app
 from emodistill.serving.logs import JsonLines
 from emodistill.serving.settings import Settings
-from emodistill.timeline import timeline
-from emodistill.writers import WRITERS
 
 SETTINGS = Settings(threads=2, max_bytes=2_000_000, max_predict_seconds=20, max_seconds=60, max_files=4)
 

@@ -17,7 +17,7 @@ from factories_serving import PROBLEM, SPEECH, Running, in_thread, serving, uplo
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from emodistill.audio import load
+from emodistill.audio.waveform import load
 from emodistill.serving import connections
 from emodistill.serving.settings import Settings
 

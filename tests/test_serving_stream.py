@@ -22,13 +22,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from emodistill import Recognizer
-from emodistill.audio import load
-from emodistill.segments import WindowUpdate
+from emodistill.audio.waveform import load
+from emodistill.inference.segmentation import WindowUpdate
+from emodistill.inference.streaming import StreamingRecognizer
+from emodistill.inference.timelines import timeline
 from emodistill.serving import stream as stream_module
 from emodistill.serving.app import create_app
 from emodistill.serving.settings import Settings
-from emodistill.streaming import StreamingRecognizer
-from emodistill.timeline import timeline
 
 SETTINGS = Settings(threads=2, max_stream_seconds=30)
 END = json.dumps({"type": "end"})

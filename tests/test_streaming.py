@@ -15,11 +15,11 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emodistill.audio import SAMPLE_RATE, MonoStream, blocks, from_samples, load
+from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, blocks, from_samples, load
 from emodistill.errors import AudioError, ConfigError
-from emodistill.recognizer import Recognizer
-from emodistill.segments import CHANGE_COST, LONGEST_DOUBT, _Path
-from emodistill.streaming import (
+from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.segmentation import CHANGE_COST, LONGEST_DOUBT, _Path
+from emodistill.inference.streaming import (
     PAUSE_S,
     Event,
     Segment,
@@ -28,7 +28,7 @@ from emodistill.streaming import (
     StreamingRecognizer,
     WindowUpdate,
 )
-from emodistill.timeline import timeline
+from emodistill.inference.timelines import timeline
 
 Part = tuple[str, float]  # an emotion's tone, or "silence", and its length in seconds
 
@@ -416,7 +416,7 @@ def test_streams_and_timelines_need_nothing_heavy() -> None:
         "av",
     )
     code = (
-        "import sys, emodistill.batch, emodistill.live\n"
+        "import sys, emodistill.inference.batch, emodistill.live\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

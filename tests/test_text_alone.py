@@ -15,10 +15,10 @@ from emodistill.config import Recipe, load_recipe, parse_recipe, recipe_toml
 from emodistill.corpora import Corpus, read_corpus, write_manifest
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
-from emodistill.export import export_run
+from emodistill.export.onnx import export_run
 from emodistill.models.checkpoint import load_checkpoint
-from emodistill.protocol import read_protocol
-from emodistill.training.crossval import crossval
+from emodistill.protocol.folds import read_protocol
+from emodistill.training.cross_validation import crossval
 from emodistill.training.fit import FitResult
 
 

@@ -1,9 +1,10 @@
 """EmoDistill: speech emotion recognition from the waveform alone, taught by models that know more."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emodistill.errors import (
     AudioError,
+    AudioTooLongError,
     ConfigError,
     CorpusError,
     EmodistillError,
@@ -12,16 +13,24 @@ from emodistill.errors import (
     ModelError,
     ServerError,
 )
+from emodistill.lazy import lazy_names
+from emodistill.version import __version__
 
 if TYPE_CHECKING:
-    from emodistill.card import Card
-    from emodistill.client import Client
-    from emodistill.recognizer import Prediction, Recognizer
+    from emodistill.config import load_recipe
+    from emodistill.inference.hub import push_to_hub
+    from emodistill.inference.model_card import Card
+    from emodistill.inference.recognizer import Prediction, Recognizer
+    from emodistill.inference.segmentation import Segment, WindowUpdate
+    from emodistill.inference.streaming import SpeechEnded, SpeechStarted, StreamingRecognizer
+    from emodistill.inference.timelines import Timeline, timeline
+    from emodistill.serving.client import Client
+    from emodistill.training.cross_validation import crossval
 
-__version__ = "0.1.0"
 
 __all__ = [
     "AudioError",
+    "AudioTooLongError",
     "Card",
     "Client",
     "ConfigError",
@@ -32,16 +41,36 @@ __all__ = [
     "ModelError",
     "Prediction",
     "Recognizer",
+    "Segment",
     "ServerError",
+    "SpeechEnded",
+    "SpeechStarted",
+    "StreamingRecognizer",
+    "Timeline",
+    "WindowUpdate",
+    "__version__",
+    "crossval",
+    "load_recipe",
+    "push_to_hub",
+    "timeline",
 ]
 
-# Loaded when they are asked for: the command line, and code that only catches errors, start without them.
-_LAZY = {"Card": "card", "Client": "client", "Prediction": "recognizer", "Recognizer": "recognizer"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'emodistill' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(f"emodistill.{_LAZY[name]}"), name)
+__getattr__, __dir__ = lazy_names(
+    "emodistill",
+    {
+        "Card": "emodistill.inference.model_card",
+        "Client": "emodistill.serving.client",
+        "Prediction": "emodistill.inference.recognizer",
+        "Recognizer": "emodistill.inference.recognizer",
+        "Segment": "emodistill.inference.segmentation",
+        "SpeechEnded": "emodistill.inference.streaming",
+        "SpeechStarted": "emodistill.inference.streaming",
+        "StreamingRecognizer": "emodistill.inference.streaming",
+        "Timeline": "emodistill.inference.timelines",
+        "WindowUpdate": "emodistill.inference.segmentation",
+        "crossval": "emodistill.training.cross_validation",
+        "load_recipe": "emodistill.config",
+        "push_to_hub": "emodistill.inference.hub",
+        "timeline": "emodistill.inference.timelines",
+    },
+)

@@ -32,7 +32,7 @@ def say(message: str) -> None:
     console.print(message, markup=False)
 
 
-def tell_failures(errors: Sequence[str], total: int) -> None:
+def print_failures(errors: Sequence[str], total: int) -> None:
     """What failed of so many inputs, at the end, where it has not scrolled away."""
     for error in errors:
         console.print(f"failed: {error}", style="red", markup=False)
@@ -58,7 +58,7 @@ def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:
     return bar, bar.add_task(description, total=total)
 
 
-def tracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+def with_progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """The same items, with a progress bar where there is a terminal."""
     if not console.is_terminal:
         yield from items

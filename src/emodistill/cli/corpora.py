@@ -25,10 +25,10 @@ def prepare(
 ) -> None:
     """Read a corpus folder and write its manifest; whatever is dropped or merged is counted."""
     from emodistill.corpora import drop_bad_audio, read_corpus, write_manifest
-    from emodistill.corpora.opening import tell_left_out
+    from emodistill.corpora.load import report_left_out
 
     corpus, problems = drop_bad_audio(read_corpus(name, folder, labels))
-    tell_left_out(corpus, problems, say)
+    report_left_out(corpus, problems, say)
     write_manifest(corpus, output)
     say(f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {list(corpus.labels)} -> {output}")
     raise typer.Exit(1 if problems else 0)
@@ -41,9 +41,9 @@ def stats(
 ) -> None:
     """Utterances per emotion and speaker, and hours."""
     from emodistill.corpora import read_manifest
-    from emodistill.corpora.stats import draw, summarise
+    from emodistill.corpora.stats import corpus_stats, plot_stats
 
-    found = summarise(read_manifest(manifest))
+    found = corpus_stats(read_manifest(manifest))
     table = Table(
         title=f"{manifest}: {found.num_utterances} utterances, {found.num_speakers} speakers, {found.hours:.2f} h"
     )
@@ -60,7 +60,7 @@ def stats(
     table.add_row("all", *totals, str(found.num_utterances), f"{60 * found.hours:.1f}")
     results().print(table)
     if plot is not None:
-        draw(found, plot)
+        plot_stats(found, plot)
         say(f"drawn: {plot}")
 
 
@@ -71,9 +71,9 @@ def audit(
 ) -> None:
     """Check the folds of a recipe for leaks: speakers, utterances or identical recordings in two splits."""
     from emodistill.config import load_recipe
-    from emodistill.corpora.opening import open_corpus
-    from emodistill.protocol import audit as check
-    from emodistill.protocol import build_protocol
+    from emodistill.corpora.load import open_corpus
+    from emodistill.protocol.audit import audit as check
+    from emodistill.protocol.folds import build_protocol
 
     loaded = load_recipe(recipe, set or ())
     corpus = open_corpus(loaded.corpus, say)

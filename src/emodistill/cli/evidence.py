@@ -76,16 +76,16 @@ def evaluate(
     Example: emodistill evaluate bundled ravdess RAVDESS --labels seven --heard leave-out
     """
     need_training()
-    from emodistill.evaluate import evaluate as run
-    from emodistill.evaluate import open_judge, open_labelled, read_mapping
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import full_scores
     from emodistill.evaluation.tables import show_scores
-    from emodistill.hub import short_name
+    from emodistill.inference.hub import short_name
+    from emodistill.training.evaluation_run import evaluate as run
+    from emodistill.training.evaluation_run import open_labelled, open_model, read_mapping
 
     mapping = read_mapping(map)
     labelled, lacking = open_labelled(corpus, folder, labels)
-    judge, digest = open_judge(model)
+    judge, digest = open_model(model)
     there = out or Path("runs") / f"evaluate-{short_name(model)}-{labelled.name}"
     failed = run(judge, labelled, there, model, mapping, names_in(emotions), heard.value, digest)
     show_scores(full_scores(read_run(there)), format, results())

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from emodistill import __version__
 from emodistill.errors import MissingExtraError
+from emodistill.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

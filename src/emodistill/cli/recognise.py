@@ -21,7 +21,7 @@ from emodistill.cli.options import (
     app,
     names_in,
 )
-from emodistill.console import results, say, tell_failures, tracked
+from emodistill.console import print_failures, results, say, with_progress
 from emodistill.errors import ConfigError, MissingExtraError
 
 F = TypeVar("F", bound=StrEnum)
@@ -83,8 +83,14 @@ def predict(
 
     Example: emodistill predict call.wav clips/ --format json
     """
-    from emodistill.recognizer import Recognizer
-    from emodistill.rows import audio_files, rows_there, told, write_rows, written
+    from emodistill.inference.prediction_rows import (
+        audio_files,
+        open_output,
+        report_failures,
+        rows_there,
+        write_rows,
+    )
+    from emodistill.inference.recognizer import Recognizer
 
     format = format or _by_suffix(output, {f".{item}": item for item in Format}, Format.table)
     if teachers and format not in (Format.json, Format.jsonl):
@@ -108,9 +114,9 @@ def predict(
         else set()
     )
     todo = [file for file in files if str(file) not in done]
-    rows = told(tracked(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
+    rows = report_failures(with_progress(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
     shown = rows if teachers else (replace(row, teachers=None) for row in rows)
-    with written(output, resumed) as stream:
+    with open_output(output, resumed) as stream:
         failed = write_rows(shown, format, stream, recognizer.emotions)
     if done:
         say(f"{len(done)} rows were there already, {len(todo)} added to {output}")
@@ -154,11 +160,11 @@ def timeline(
 
     Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
-    from emodistill import batch
-    from emodistill.recognizer import Recognizer
-    from emodistill.rows import audio_files
-    from emodistill.timeline import read_segments
-    from emodistill.writers import WRITERS
+    from emodistill.inference import batch
+    from emodistill.inference.formats import WRITERS
+    from emodistill.inference.prediction_rows import audio_files
+    from emodistill.inference.recognizer import Recognizer
+    from emodistill.inference.timelines import read_segments
 
     files, empty = audio_files(paths)
     suffixes = {kind.suffix.lower(): TimelineFormat(name) for name, kind in WRITERS.items()}
@@ -169,19 +175,19 @@ def timeline(
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
-    outputs.claim(recognizer, given)
+    outputs.ensure_same_settings(recognizer, given)
     todo = outputs.todo(files)
     jobs = min(jobs or cpu_count() or 1, max(1, len(todo)))
     rows, failed, total = [], [], 0
     try:
-        for row in tracked(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)):
+        for row in with_progress(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)):
             total += 1
             if row.error is not None:
                 failed.append(row.error)
             if outputs.folder is None:  # else it is written, and many of them are not held
                 rows.append(row)
     finally:  # after Ctrl-C too
-        tell_failures(failed, total)
+        print_failures(failed, total)
     batch.finish(rows, outputs, recognizer.emotions)
     if len(todo) < len(files):
         say(f"{len(files) - len(todo)} were there already, {len(todo) - len(failed)} added to {output}")
@@ -209,8 +215,9 @@ def listen(
 
     Example: ffmpeg -i call.mp4 -f s16le -ar 16000 -ac 1 - | emodistill listen - --rate 16000
     """
-    from emodistill import live
-    from emodistill.recognizer import Recognizer
+    from emodistill.inference.listen import listen as run_listen
+    from emodistill.inference.listen import microphone, pipe
+    from emodistill.inference.recognizer import Recognizer
 
     if source not in (None, "-"):
         raise ConfigError(f"bad source '{source}', expected - for a pipe, or nothing for the microphone")
@@ -219,9 +226,9 @@ def listen(
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
-    opened = live.pipe(sys.stdin.buffer, rate, channels) if source else live.microphone(device)
+    opened = pipe(sys.stdin.buffer, rate, channels) if source else microphone(device)
     with opened as sound:
-        summary = live.listen(recognizer, sound, sys.stdout, results())
+        summary = run_listen(recognizer, sound, sys.stdout, results())
     say(summary)
 
 

@@ -96,8 +96,8 @@ def ablate(
     """
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.evaluation.ablation import show as show_ablation
-    from emodistill.training.ablate import ablate as run_grid
+    from emodistill.evaluation.ablation_table import show as show_ablation
+    from emodistill.training.ablation import ablate as run_grid
 
     loaded = load_recipe(recipe, set or ())
     folder = out or Path("runs") / f"{loaded.name}-ablation"
@@ -153,7 +153,7 @@ def export(
         raise ConfigError("expected RUN and --out FOLDER; or --web DIR alone, for a page with --model")
     need_training()
     from emodistill.corpora import read_manifest
-    from emodistill.export import export_run, read_texts
+    from emodistill.export.onnx import export_run, read_texts
 
     judged = None if check is None else read_manifest(check)
     words = None if texts is None else read_texts(texts)
@@ -184,16 +184,16 @@ def demo(
 ) -> None:
     """The whole method on the embedded synthetic corpus, in minutes, offline: teachers, student, export, predict."""
     need_training()
-    from emodistill.story import tell
+    from emodistill.demo.walkthrough import run_walkthrough
 
-    tell(out, results())
+    run_walkthrough(out, results())
 
 
 def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool, fold: str | None) -> None:
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.training.crossval import crossval as run_all
-    from emodistill.training.crossval import show
+    from emodistill.training.cross_validation import crossval as run_all
+    from emodistill.training.cross_validation import show
 
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}"
@@ -204,7 +204,7 @@ def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool
 
 
 def _export_web(model: str, out: Path) -> None:
-    from emodistill.web import export_web
+    from emodistill.serving.static_page import export_web
 
     size = export_web(model, out)
     say(f"{out}: {size / 1e6:.1f} MB; to look at it: python -m http.server --directory {out}")

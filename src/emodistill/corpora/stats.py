@@ -20,7 +20,7 @@ class Stats:
     minutes: dict[str, float]  # speaker -> minutes of audio
 
 
-def summarise(corpus: Corpus) -> Stats:
+def corpus_stats(corpus: Corpus) -> Stats:
     """Count a corpus; reads the headers of its audio alone."""
     by_speaker = {speaker: Counter[str]() for speaker in corpus.speakers}
     seconds = dict.fromkeys(corpus.speakers, 0.0)
@@ -38,7 +38,7 @@ def summarise(corpus: Corpus) -> Stats:
     )
 
 
-def draw(stats: Stats, path: Path) -> None:
+def plot_stats(stats: Stats, path: Path) -> None:
     """Draw utterances per speaker, stacked by emotion, to a .png, .svg or .pdf; its folder is made."""
     try:
         from matplotlib.figure import Figure

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from emodistill.card import DataSource
 from emodistill.corpora.base import Utterance
+from emodistill.inference.model_card import DataSource
 
 # Name -> licence as its authors state it, and where they do.
 _TERMS = {

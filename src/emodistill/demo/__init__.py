@@ -1,5 +1,1 @@
-"""The demo corpus: synthetic emotional speech that ships with the package."""
-
-from pathlib import Path
-
-CORPUS = Path(__file__).parent / "corpus"
+"""The demo corpus, synthetic emotional speech that ships with the package, and `emodistill demo`."""

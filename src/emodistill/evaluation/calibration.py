@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-from emodistill.card import CoveragePoint
 from emodistill.errors import EmodistillError, MissingExtraError, ModelError
 from emodistill.evaluation.predictions import Predictions
-from emodistill.recognizer import tempered
+from emodistill.inference.model_card import CoveragePoint
+from emodistill.inference.recognizer import tempered
 
 BINS = 15  # of the calibration error and the reliability table, with equally many utterances each
 LEAST_PROBABILITY = 5e-8  # what is written as 0
@@ -177,7 +177,7 @@ def coverage_curve(predictions: Predictions, points: int = 20) -> tuple[Coverage
     )
 
 
-MEASURES: dict[str, Callable[[Predictions], float]] = {
+CALIBRATION_MEASURES: dict[str, Callable[[Predictions], float]] = {
     "ece": calibration_error,
     "nll": negative_log_likelihood,
     "brier": brier_score,
@@ -206,7 +206,7 @@ def card_fields(
         if table is None:
             continue
         after = with_temperature(table, temperature)
-        for name, measure in MEASURES.items():
+        for name, measure in CALIBRATION_MEASURES.items():
             figures[f"{prefix}{name}_before"] = measure(table)
             figures[f"{prefix}{name}_after"] = measure(after)
     if test is not None:

@@ -15,9 +15,9 @@ from emodistill.evaluation.bootstrap import bounds, drawn_confusions
 from emodistill.evaluation.metrics import of_confusions, unweighted_accuracy, weighted_accuracy
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.run import Run, read_run
-from emodistill.protocol import SPLITS, Protocol
+from emodistill.protocol.folds import SPLITS, Protocol
 
-MEASURES: dict[str, Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], float]] = {
+COMPARED_MEASURES: dict[str, Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], float]] = {
     "ua": unweighted_accuracy,
     "wa": weighted_accuracy,
 }
@@ -109,7 +109,7 @@ def compare_all(
             break
         differences = {
             name: _difference(measure, tables[a], tables[b], draws[b][name] - draws[a][name])
-            for name, measure in MEASURES.items()
+            for name, measure in COMPARED_MEASURES.items()
         }
         found.append(
             Comparison(

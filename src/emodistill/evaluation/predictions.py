@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.metrics import Scores, score
+from emodistill.files import atomic_write
 from emodistill.labels import LabelSet
 
 KEYS = ("utterance", "fold", "speaker", "emotion", "predicted")  # the columns before the probabilities
@@ -69,8 +70,7 @@ class Predictions:
 def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write the table; probabilities with seven decimals, so that equal models write equal bytes."""
     names = predictions.labels.names
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*KEYS, *(f"p_{n}" for n in names)])
         for row in range(len(predictions)):
@@ -82,7 +82,6 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
                     predictions.emotions[row], names[best], *values,
                 ]
             )  # fmt: skip
-    partial.replace(path)
 
 
 def read_predictions(path: Path) -> Predictions:

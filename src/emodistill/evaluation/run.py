@@ -10,12 +10,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from emodistill.card import file_sha256
 from emodistill.config import Recipe, load_recipe
-from emodistill.corpora.base import Corpus, Utterance, duration_s, read_manifest, write_manifest
+from emodistill.corpora.base import Corpus, Utterance, duration_s
+from emodistill.corpora.manifest import read_manifest, write_manifest
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.predictions import Predictions, read_predictions
-from emodistill.protocol import Protocol, read_protocol
+from emodistill.files import atomic_write
+from emodistill.inference.model_card import file_sha256
+from emodistill.protocol.folds import Protocol, read_protocol
 
 UTTERANCES = "utterances.csv"  # what is known of each utterance when the run began, its duration among it
 SEAL = "tables.json"  # the hashes of a fold's tables; in the run's folder, that of `UTTERANCES`
@@ -144,7 +146,7 @@ class Run:
                 return f"row {number} is {_quoted(line)}, was {_quoted(was)}"
         return "no row, but the head line, line ends or encoding"
 
-    def _judged(self, utterance: Utterance) -> bool:
+    def _classifier_inputs(self, utterance: Utterance) -> bool:
         """Whether the main model has anything to judge an utterance by."""
         return bool(utterance.transcript if self.main_model == "linguistic" else utterance.path)
 
@@ -155,7 +157,8 @@ class Run:
             (fold, name)
             for fold in self.scores["folds"]
             for name in self.protocol.fold(fold).split(split)
-            if (fold, name) not in there and (known is None or name not in known or self._judged(known[name]))
+            if (fold, name) not in there
+            and (known is None or name not in known or self._classifier_inputs(known[name]))
         ]
         if missing:
             fold, name = missing[0]
@@ -173,11 +176,10 @@ def _quoted(line: str) -> str:
     return f"'{line}'" if line else "not there"
 
 
-def seal(folder: Path, tables: Mapping[str, str]) -> None:
+def write_checksums(folder: Path, tables: Mapping[str, str]) -> None:
     """Keep the hashes of a folder's tables by name."""
-    partial = folder / f"{SEAL}.partial"
-    partial.write_text(json.dumps(dict(tables), indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / SEAL)
+    with atomic_write(folder / SEAL) as partial:
+        partial.write_text(json.dumps(dict(tables), indent=1) + "\n", encoding="utf-8")
 
 
 def sealed(table: Path) -> bool | None:
@@ -255,7 +257,6 @@ def write_utterances(corpus: Corpus, folder: Path) -> None:
         )
         for item in corpus
     )
-    partial = folder / f"{UTTERANCES}.partial.csv"
-    write_manifest(replace(corpus, utterances=measured), partial)
-    seal(folder, {UTTERANCES: _facts_sha256(partial)})
-    partial.replace(folder / UTTERANCES)
+    with atomic_write(folder / UTTERANCES) as partial:
+        write_manifest(replace(corpus, utterances=measured), partial)
+        write_checksums(folder, {UTTERANCES: _facts_sha256(partial)})

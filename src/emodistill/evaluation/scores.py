@@ -33,7 +33,7 @@ from emodistill.evaluation.predictions import Predictions, join
 from emodistill.evaluation.run import UTTERANCES, Run
 
 RESAMPLES = 2000
-MEASURES = ("ua", "wa", "macro_f1", "weighted_f1")
+SCORE_MEASURES = ("ua", "wa", "macro_f1", "weighted_f1")
 LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)  # where one bin of durations ends and the next begins
 CURVE_POINTS = 101  # of the risk–coverage curve that is kept
 
@@ -183,7 +183,7 @@ def score_model(name: str, table: Predictions, resamples: int = RESAMPLES) -> Mo
         model=name,
         num_utterances=len(table),
         num_speakers=len(set(table.speakers)),
-        scores={measure: estimate(getattr(found, measure), spread[measure]) for measure in MEASURES},
+        scores={measure: estimate(getattr(found, measure), spread[measure]) for measure in SCORE_MEASURES},
         recall={
             emotion: estimate(found.recall[emotion], spread["recall"][:, label])
             for label, emotion in enumerate(table.labels)
@@ -202,7 +202,7 @@ def score_model(name: str, table: Predictions, resamples: int = RESAMPLES) -> Mo
                 "mean": float(np.mean([getattr(item, measure) for item in by_fold])),
                 "sd": float(np.std([getattr(item, measure) for item in by_fold], ddof=len(by_fold) > 1)),
             }
-            for measure in MEASURES
+            for measure in SCORE_MEASURES
         },
     )
 
@@ -319,7 +319,7 @@ def group(part: Predictions, name: str) -> Group:
         name, len(part), speakers,
         {
             measure: Estimate(getattr(found, measure), *(bounds(spread[measure]) if spread else ()))
-            for measure in MEASURES
+            for measure in SCORE_MEASURES
         },
     )  # fmt: skip
 

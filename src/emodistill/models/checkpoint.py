@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emodistill.card import BUNDLED, METADATA, known_ids
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
+from emodistill.files import atomic_write
+from emodistill.inference.model_card import BUNDLED, METADATA, known_ids
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import rebuild_backbone
 from emodistill.models.linguistic import LinguisticTeacher
@@ -61,9 +62,8 @@ def save_checkpoint(
     info = describe(model, labels, training_ids, dev_ids)
     if isinstance(model, LinguisticTeacher):
         model.tokenizer.save_pretrained(folder)
-    partial = folder / "model.partial"
-    partial.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / "model.json")
+    with atomic_write(folder / "model.json") as partial:
+        partial.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

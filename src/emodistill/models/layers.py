@@ -18,14 +18,14 @@ class Output:
     projections: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (batch, its dim)
     hidden: Tensor | None = None  # (batch, frames, width), the states that are pooled
     mask: Tensor | None = None  # (batch, frames), True = valid; None: all are
-    judged: Tensor | None = None  # (batch, dim), what a student's classifier is given
+    classifier_input: Tensor | None = None  # (batch, dim), what a student's classifier is given
 
     def in_full(self) -> "Output":
         """The same in single precision: losses are computed so, whatever the model is computed in."""
         projections = {name: value.float() for name, value in self.projections.items()}
         hidden = None if self.hidden is None else self.hidden.float()
         return Output(
-            self.logits.float(), self.embedding.float(), projections, hidden, self.mask, self.judged
+            self.logits.float(), self.embedding.float(), projections, hidden, self.mask, self.classifier_input
         )
 
 

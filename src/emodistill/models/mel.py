@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz
 
-from emodistill.audio import FRAME_SAMPLES, SAMPLE_RATE
+from emodistill.audio.waveform import FRAME_SAMPLES, SAMPLE_RATE
 from emodistill.models.layers import frame_mask, zero_padding
 
 FFT_SAMPLES = 400  # 25 ms

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.config import ProsodicConfig
-from emodistill.features import NUM_LLDS
+from emodistill.features.llds import NUM_LLDS
 from emodistill.models.layers import CosineClassifier, Output, frame_mask
 
 Array = npt.NDArray[Any]

@@ -107,9 +107,9 @@ class Student(nn.Module):
         projections = {
             name: head(hidden if name.endswith("_hidden") else embedding) for name, head in self.heads.items()
         }
-        judged = self.dropout(F.gelu(embedding)) if self.config.nonlinear else embedding
-        logits = self.classifier(judged)
-        return Output(logits, F.normalize(embedding, dim=1), projections, hidden, mask, judged)
+        classifier_input = self.dropout(F.gelu(embedding)) if self.config.nonlinear else embedding
+        logits = self.classifier(classifier_input)
+        return Output(logits, F.normalize(embedding, dim=1), projections, hidden, mask, classifier_input)
 
     def statistics(self, states: Tensor) -> Tensor:
         """What the norm is given for one utterance's states (frames, kept, width): (2 * width,)."""

@@ -14,8 +14,7 @@ import soundfile
 from jinja2 import Environment
 from markupsafe import Markup
 
-from emodistill import __version__
-from emodistill.audio import SAMPLE_RATE, load
+from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.config import TEACHERS, recipe_toml
 from emodistill.corpora import Utterance
 from emodistill.errors import AudioError, ModelError
@@ -33,7 +32,9 @@ from emodistill.evaluation.tables import (
     percent,
     with_interval,
 )
-from emodistill.report import draw
+from emodistill.files import atomic_write
+from emodistill.report import figures
+from emodistill.version import __version__
 
 MAX_CLIP_S = 12.0  # of an error that can be listened to
 CLIP_KBPS = 32
@@ -85,9 +86,8 @@ def write_report(
         last=lambda folder: Path(folder).resolve().name,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(out)
+    with atomic_write(out) as partial:
+        partial.write_text(page, encoding="utf-8")
     return [f"{section.run.name}: {note}" for section in sections for note in section.notes]
 
 
@@ -100,13 +100,13 @@ def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | No
     scores = full_scores(run)
     made = Section(run, scores, anchor, list(scores.notes))
     made.charts = {
-        "speakers": draw.speakers(
+        "speakers": figures.speakers(
             scores.groups["speaker"], scores.models[0].scores["ua"].value, MOST_SPEAKERS
         ),
-        "reliability": draw.reliability(scores.calibration),
-        "risk": draw.risk(scores.calibration),
-        "agreement": [(item, draw.agreement(item)) for item in scores.agreement],
-        "curves": [] if run.trained is None else draw.curves(histories(run, made.notes)),
+        "reliability": figures.reliability(scores.calibration),
+        "risk": figures.risk(scores.calibration),
+        "agreement": [(item, figures.agreement(item)) for item in scores.agreement],
+        "curves": [] if run.trained is None else figures.curves(histories(run, made.notes)),
         "map": None if run.trained is None else _map(run, fold, made.notes),
     }
     if run.trained is None:
@@ -193,8 +193,8 @@ def _map(run: Run, fold: str | None, notes: list[str]) -> dict[str, Any] | None:
     embeddings = _embeddings(folder, run, known)
     return {
         "fold": fold,
-        "chart": draw.embedding_map(_in_two_dimensions(embeddings), table),
-        "emotions": draw.legend(table),
+        "chart": figures.embedding_map(_in_two_dimensions(embeddings), table),
+        "emotions": figures.legend(table),
         "count": len(table),
         "speakers": len(set(table.speakers)),
     }
@@ -202,9 +202,9 @@ def _map(run: Run, fold: str | None, notes: list[str]) -> dict[str, Any] | None:
 
 def _embeddings(folder: Path, run: Run, utterances: Sequence[Utterance]) -> np.ndarray:
     from emodistill.models.checkpoint import load_checkpoint
-    from emodistill.training.judge import judge
+    from emodistill.training.checkpoint_inference import predict_checkpoint
 
-    _, said = judge(load_checkpoint(folder), utterances, run.recipe.audio, run.recipe.runtime)
+    _, said = predict_checkpoint(load_checkpoint(folder), utterances, run.recipe.audio, run.recipe.runtime)
     return np.asarray(said["embedding"].numpy(), dtype=np.float64)
 
 

@@ -8,16 +8,16 @@ from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 
-from emodistill import __version__
 from emodistill.labels import COLOURS
 from emodistill.serving import openapi, page, problems, rest
-from emodistill.serving.gate import Gate
 from emodistill.serving.metrics import CONTENT_TYPE
+from emodistill.serving.middleware import AccessMiddleware
 from emodistill.serving.problems import Refused, responses
 from emodistill.serving.schemas import Health, ModelInfo, Models
 from emodistill.serving.service import Gone, Service
 from emodistill.serving.settings import Settings
 from emodistill.serving.stream import serve_stream
+from emodistill.version import __version__
 
 Around = Callable[[Service], AbstractContextManager[None]]
 _METRICS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None, around: Around | None = None) -
     app.include_router(_router(service))
     if service.settings.page:
         app.include_router(page.router())
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(AccessMiddleware, service=service)
     if service.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(service.settings.cors_origins), allow_methods=["GET", "POST"],

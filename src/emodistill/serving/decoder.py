@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio import BOUNDED_RATES_HZ
-from emodistill.decoding import decode_media
+from emodistill.audio.decoding import decode_media
+from emodistill.audio.waveform import BOUNDED_RATES_HZ
 from emodistill.errors import AudioError
 
 MOST_S = 10  # of decoded audio that is handed over at once

@@ -27,7 +27,7 @@ class JsonLines(logging.Formatter):
         )  # ASCII: no character of a client ends a line, or has no encoding
 
 
-def tell(event: str, level: int = logging.INFO, **fields: Any) -> None:
+def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Write one event."""
     log.log(level, event, extra={"fields": fields})
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from emodistill.recognizer import Prediction
-from emodistill.segments import Segment
-from emodistill.serving.formats import Form, Row
+from emodistill.inference.recognizer import Prediction
+from emodistill.inference.segmentation import Segment
+from emodistill.inference.timelines import Timeline
 from emodistill.serving.problems import Problem
+from emodistill.serving.responses import Form, Row
 from emodistill.serving.schemas import PREDICTION_EXAMPLE, TIMELINE_EXAMPLE
-from emodistill.timeline import Timeline
 
 if TYPE_CHECKING:
     from emodistill.serving.service import Service

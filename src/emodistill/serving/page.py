@@ -1,12 +1,13 @@
 """The web page: static files of this package, and nothing from anywhere else."""
 
+from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(str(files("emodistill"))) / "serving" / "page"
 # Nothing is loaded from, or sent to, anywhere but this server. The waveform brings a style of its own; sound is
 # played from the page's memory.
 POLICY = (

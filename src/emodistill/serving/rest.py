@@ -11,10 +11,10 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from emodistill.errors import one_of
-from emodistill.recognizer import Prediction, Recognizer
+from emodistill.inference.recognizer import Prediction, Recognizer
 from emodistill.serving import openapi
-from emodistill.serving.formats import PREDICTION_FORMS, TIMELINE_FORMS, chosen, written
 from emodistill.serving.problems import Refused, responses
+from emodistill.serving.responses import PREDICTION_FORMS, TIMELINE_FORMS, chosen, to_text
 from emodistill.serving.schemas import LONGEST_NAME, PredictionRow, TimelineRow
 from emodistill.serving.service import Service
 
@@ -63,7 +63,7 @@ def router(service: Service) -> APIRouter:
         for name, file in _named(files):
             row = await service.predict(recognizer, name, file, _wanted(request))
             rows.append(row if teachers == "true" else _without_teachers(row))
-        return _text(written(rows, media_type, PREDICTION_FORMS, recognizer.emotions), media_type)
+        return _text(to_text(rows, media_type, PREDICTION_FORMS, recognizer.emotions), media_type)
 
     @router.post(
         "/v1/timeline", summary="Emotion over time in each file",
@@ -80,7 +80,7 @@ def router(service: Service) -> APIRouter:
         rows = [
             await service.timeline(recognizer, name, file, _wanted(request)) for name, file in _named(files)
         ]
-        return _text(written(rows, media_type, TIMELINE_FORMS, recognizer.emotions), media_type)
+        return _text(to_text(rows, media_type, TIMELINE_FORMS, recognizer.emotions), media_type)
 
     return router
 

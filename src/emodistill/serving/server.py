@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from emodistill.errors import ConfigError
-from emodistill.serving.logs import tell, to_stderr
+from emodistill.serving.logs import log_event, to_stderr
 from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
 
@@ -45,7 +45,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
     }  # fmt: skip
     to_stderr()
     _check_networks(proxies)
-    tell(
+    log_event(
         "serving",
         url=f"http://{host}:{port}/",
         models=settings.models,
@@ -53,7 +53,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
         threads=settings.threads,
     )
     if settings.token is None and host not in ("127.0.0.1", "::1", "localhost"):
-        tell("everybody who reaches this address may use it: give --token", WARNING)
+        log_event("everybody who reaches this address may use it: give --token", WARNING)
     if settings.workers == 1:
         uvicorn.run(_app(settings), **options)
         return
@@ -113,7 +113,7 @@ def stopping_gently(service: Service) -> Iterator[None]:
 
 
 async def _drain(service: Service, then: Any) -> None:
-    tell("stopping", streams=len(service.streams), requests=service.num_requests)
+    log_event("stopping", streams=len(service.streams), requests=service.num_requests)
     with anyio.move_on_after(service.settings.grace_s):
         await service.drain()
     then()

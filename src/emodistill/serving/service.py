@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 from anyio import CapacityLimiter, sleep, to_thread
 
-from emodistill.audio import SAMPLE_RATE, load_bounded
+from emodistill.audio.speech_activity import SpeechDetector
+from emodistill.audio.waveform import SAMPLE_RATE, load_bounded
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, one_of
-from emodistill.recognizer import Prediction, Recognizer
+from emodistill.inference.recognizer import Prediction, Recognizer
+from emodistill.inference.timelines import Timeline, timeline
 from emodistill.serving.metrics import Metrics
 from emodistill.serving.settings import Settings
-from emodistill.timeline import Timeline, timeline
-from emodistill.vad import SpeechDetector
 
 if TYPE_CHECKING:
     from emodistill.serving.stream import LiveStream
@@ -61,7 +61,7 @@ class Service:
         if model is not None and model not in self.models:
             raise ConfigError(one_of("model", model, self.models))
         found = self.models[model] if model is not None else next(iter(self.models.values()))
-        return found.having(emotions=emotions, min_confidence=min_confidence, coverage=coverage)
+        return found.with_options(emotions=emotions, min_confidence=min_confidence, coverage=coverage)
 
     async def predict(
         self, recognizer: Recognizer, name: str, file: BinaryIO, wanted: Wanted | None = None

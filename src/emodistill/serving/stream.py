@@ -19,17 +19,17 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from emodistill.audio import SAMPLE_RATE
+from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError, EmodistillError
-from emodistill.segments import Segment, WindowUpdate
+from emodistill.inference.segmentation import Segment, WindowUpdate
+from emodistill.inference.streaming import Event, StreamingRecognizer
+from emodistill.inference.timelines import seconds_by_emotion
 from emodistill.serving.decoder import ArrivingMedia
-from emodistill.serving.gate import busy, same_token
-from emodistill.serving.logs import tell
+from emodistill.serving.logs import log_event
+from emodistill.serving.middleware import busy, same_token
 from emodistill.serving.problems import Refused, as_refused, problem
 from emodistill.serving.schemas import StreamStart
 from emodistill.serving.service import Service, reason
-from emodistill.streaming import Event, StreamingRecognizer
-from emodistill.timeline import summarise
 
 NORMAL, GOING_AWAY, BAD_DATA, POLICY, TOO_BIG, SERVER_ERROR = (
     1000,
@@ -79,7 +79,7 @@ async def serve_stream(websocket: WebSocket, service: Service) -> None:
     finally:
         service.streams.discard(live)
         service.metrics.closed.labels(str(code)).inc()
-        tell(
+        log_event(
             "stream", logging.INFO, id=live.instance, client=websocket.client and websocket.client.host,
             code=code, ms=round(1000 * (time.perf_counter() - began), 1), audio_s=round(live.audio_s, 2),
         )  # fmt: skip
@@ -231,7 +231,7 @@ class LiveStream:
         return {
             "duration_s": self.audio_s,
             "num_segments": len(self._segments),
-            "summary": summarise(self._segments, self._recognizer.emotions),
+            "summary": seconds_by_emotion(self._segments, self._recognizer.emotions),
         }
 
     async def _hear_media(self) -> None:

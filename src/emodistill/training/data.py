@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from emodistill.audio import SAMPLE_RATE, SHORTEST_SAMPLES
-from emodistill.augment import augment, through_channel
+from emodistill.audio.waveform import SAMPLE_RATE, SHORTEST_SAMPLES
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, stable_seed
 from emodistill.corpora.base import Utterance, duration_s
 from emodistill.distillation import Targets
 from emodistill.errors import ConfigError
-from emodistill.features import ArrayCache, conditioned
+from emodistill.features.augment import augment, through_channel
+from emodistill.features.cache import ArrayCache
+from emodistill.features.conditioning import conditioned
 from emodistill.models.prosodic import augment_planes
 
 CLEAN = -1  # the epoch of evaluation: no augmentation
@@ -47,13 +48,13 @@ def size_of(utterance: Utterance) -> float:
     return utterance.path.stat().st_size if whole else duration_s(utterance) * SAMPLE_RATE * 2
 
 
-HELD_BYTES = 2 * 2**30  # of waveforms that a source keeps in memory instead of making them again
+WAVEFORM_CACHE_BYTES = 2 * 2**30  # of waveforms that a source keeps in memory instead of making them again
 
 
-class Held(dict[tuple[int, int], Tensor]):
+class WaveformCache(dict[tuple[int, int], Tensor]):
     """Waveforms by (utterance, view), as many as fit into `HELD_BYTES`."""
 
-    free = HELD_BYTES
+    free = WAVEFORM_CACHE_BYTES
 
     def keep(self, key: tuple[int, int], made: Tensor) -> None:
         """Hold a waveform, if there is room for it."""
@@ -70,7 +71,7 @@ class WaveformSource:
     audio: AudioConfig
     augment: AugmentConfig
     seed: int
-    held: Held = field(default_factory=Held)
+    cache: WaveformCache = field(default_factory=WaveformCache)
 
     def __call__(self, index: int, epoch: int) -> Tensor:
         name = self.utterances[index].id
@@ -82,15 +83,15 @@ class WaveformSource:
 
     def at_view(self, index: int, view: int) -> Tensor:
         """The waveform of one view."""
-        if (index, view) in self.held:
-            return self.held[index, view]
+        if (index, view) in self.cache:
+            return self.cache[index, view]
         utterance = self.utterances[index]
         waveform = augment(conditioned(utterance, self.audio), self.augment, view, utterance.id)
         padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
         made = torch.from_numpy(padded)
         comes_again = view == 0 or self.augment.views > 0
         if comes_again:
-            self.held.keep((index, view), made)
+            self.cache.keep((index, view), made)
         return made
 
     def size(self, index: int) -> float:

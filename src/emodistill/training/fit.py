@@ -26,6 +26,7 @@ from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, st
 from emodistill.distillation import distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
+from emodistill.files import atomic_write
 from emodistill.models.layers import Output, frame_mask
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
 from emodistill.training.optimizer import build_optimizer
@@ -125,9 +126,8 @@ class Learner(lightning.LightningModule):
         if self.trainer.is_global_zero:
             epochs = self.best[1]
             result = FitResult(epochs, self.history[epochs - 1].get("dev_ua"), self.history)
-            partial = self.folder / "fit.partial"
-            partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-            partial.replace(self.folder / "fit.json")
+            with atomic_write(self.folder / "fit.json") as partial:
+                partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of (seed, batch), so that a resumed run draws what an unbroken one draws.
@@ -275,10 +275,11 @@ class SaveEveryEpoch(Checkpoint):
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        partial = self.folder / "last.partial"
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.folder / "last.ckpt")
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder / "last.ckpt")  # takes part, and writes nothing
+            return
+        with atomic_write(self.folder / "last.ckpt") as partial:
+            trainer.save_checkpoint(partial)
 
 
 def fit(
@@ -346,8 +347,8 @@ def infer(
         order += batch.indices.tolist()
         found = {n: v for n, v in output.projections.items() if not n.endswith("_hidden")}
         found |= {"logits": output.logits, "embedding": output.embedding}
-        if output.judged is not None:
-            found["judged"] = output.judged
+        if output.classifier_input is not None:
+            found["classifier_input"] = output.classifier_input
         for name, value in found.items():
             collected.setdefault(name, []).append(value.float().cpu())
     back = torch.argsort(torch.tensor(order))

@@ -10,7 +10,7 @@
       tables.json   their hashes
 
 A stage whose files are complete is not run again, so a killed run goes on where it was. What runs of one grid
-have in common, a teacher, its targets and its predictions, is taken from their shelf.
+have in common, a teacher, its targets and its predictions, is taken from the artifact cache.
 """
 
 import shutil
@@ -23,24 +23,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emodistill.card import file_sha256
 from emodistill.config import TEACHERS, Recipe, stable_seed
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
-from emodistill.evaluation.run import seal
-from emodistill.features import CONDITIONING
+from emodistill.evaluation.run import write_checksums
+from emodistill.features.conditioning import CONDITIONING
+from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.student import Student
-from emodistill.protocol import Fold, audit_teacher
+from emodistill.protocol.audit import audit_teacher
+from emodistill.protocol.folds import Fold
+from emodistill.training.artifact_cache import ArtifactCache, key_of, to_dict
 from emodistill.training.data import CLEAN, UtteranceDataset
 from emodistill.training.fit import FitResult, device_of, fit, infer
-from emodistill.training.refit import Judged, fit_classifier, held_out_logits
-from emodistill.training.shelf import Shelf, key_of, plain
+from emodistill.training.refit import ClassifierInputs, fit_classifier, held_out_logits
 from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
-from emodistill.training.targets import TargetRows, TeacherTargets, spread, with_hidden
+from emodistill.training.targets import TargetRows, TeacherTargets, align_to_ids, with_hidden
 
 # Fields of `runtime` that change what is learned.
 CHANGES_NUMBERS = ("accelerator", "devices", "strategy", "precision", "threads")
@@ -69,9 +70,15 @@ class FoldRun:
         labels: LabelSet,
         fold: Fold,
         folder: Path,
-        shelf: Shelf | None = None,
+        artifacts: ArtifactCache | None = None,
     ) -> None:
-        self.recipe, self.labels, self.fold, self.folder, self.shelf = recipe, labels, fold, folder, shelf
+        self.recipe, self.labels, self.fold, self.folder, self.artifacts = (
+            recipe,
+            labels,
+            fold,
+            folder,
+            artifacts,
+        )
         by_id = {utterance.id: utterance for utterance in corpus}
         self.train, self.dev, self.test = (
             tuple(by_id[name] for name in fold.split(split)) for split in ("train", "dev", "test")
@@ -177,15 +184,15 @@ class FoldRun:
                 )
             self._audit(found.training_ids, phase, stage.name)
             return found.model, 0
-        key = self._key(stage, phase) if self.shelf is not None and stage.name in TEACHERS else None
+        key = self._key(stage, phase) if self.artifacts is not None and stage.name in TEACHERS else None
         complete = folder / "model.json"
         if not complete.is_file() and not self._taken(key, folder):
             self._train_new(stage, phase, folder, targets or {})
-        if self.shelf is not None and key is not None:
+        if self.artifacts is not None and key is not None:
             kept = [
                 path for path in folder.iterdir() if path.is_file() and not path.name.startswith("targets")
             ]
-            self.shelf.give(key, kept)
+            self.artifacts.give(key, kept)
         found = load_checkpoint(folder)
         self._audit(found.training_ids, phase, stage.name)
         result = FitResult.read(folder / "fit.json")
@@ -232,7 +239,12 @@ class FoldRun:
         return key_of(
             stage=stage.name,
             decides=stage.decided_by(),
-            data=[plain(self.recipe.corpus), plain(self.recipe.audio), CONDITIONING, list(self.labels.names)],
+            data=[
+                to_dict(self.recipe.corpus),
+                to_dict(self.recipe.audio),
+                CONDITIONING,
+                list(self.labels.names),
+            ],
             split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
             made=[self.recipe.seed, self.fold.name, phase.name, phase.stops.get(stage.name)],
             runtime=[getattr(self.recipe.runtime, name) for name in CHANGES_NUMBERS],
@@ -240,7 +252,7 @@ class FoldRun:
         )
 
     def _taken(self, key: str | None, folder: Path) -> bool:
-        return self.shelf is not None and key is not None and self.shelf.take(key, folder)
+        return self.artifacts is not None and key is not None and self.artifacts.take(key, folder)
 
     def _audit(self, training_ids: Sequence[str], phase: Phase, name: str) -> None:
         audit_teacher(training_ids, [u.id for u in (*phase.dev, *self.test)], name)
@@ -279,8 +291,8 @@ class FoldRun:
         path = phase.folder / stage.name / f"targets-{how}.safetensors"
         ids = [utterance.id for utterance in phase.train]
         decides = {"how": how, "folds": self.recipe.distillation.inner_folds, "epochs": epochs}
-        views = plain(self.recipe.augment) if hidden else None
-        key = self._key(stage, phase, **decides, hidden=views) if self.shelf is not None else None
+        views = to_dict(self.recipe.augment) if hidden else None
+        key = self._key(stage, phase, **decides, hidden=views) if self.artifacts is not None else None
         if not path.is_file() and not self._taken(key, path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             known = [utterance for utterance in phase.train if stage.uses(utterance)]
@@ -291,13 +303,13 @@ class FoldRun:
             else:
                 said = self._infer(stage, model, known)
                 said["logits"] = self._out_of_fold(stage, known, phase, epochs)
-            made = spread(ids, [utterance.id for utterance in known], said)
+            made = align_to_ids(ids, [utterance.id for utterance in known], said)
             if hidden:
                 assert isinstance(stage, SpeechStage)
                 made = with_hidden(made, stage, model, phase.train)
             made.write(path, stage.name, how)
-        if self.shelf is not None and key is not None:
-            self.shelf.give(key, [path])
+        if self.artifacts is not None and key is not None:
+            self.artifacts.give(key, [path])
         return TeacherTargets.read(path, ids)
 
     def _out_of_fold(self, stage: Stage, known: Sequence[Utterance], phase: Phase, epochs: int) -> Tensor:
@@ -330,7 +342,7 @@ class FoldRun:
         if not (folder / "model.json").is_file():
             known = [utterance for utterance in self.train + self.dev if stage.uses(utterance)]
             num_train = sum(stage.uses(utterance) for utterance in self.train)
-            rows = self._judged(stage, student, known)
+            rows = self._classifier_inputs(stage, student, known)
             pull = student.config.pull
             dev = torch.arange(num_train, len(known))  # view 0 comes first
             speakers = [utterance.speaker for utterance in known] * (len(rows.labels) // len(known))
@@ -348,7 +360,9 @@ class FoldRun:
         say(f"fold {self.fold.name} · refit · student: classifier")
         return load_checkpoint(folder).model
 
-    def _judged(self, stage: Stage, student: nn.Module, known: Sequence[Utterance]) -> Judged:
+    def _classifier_inputs(
+        self, stage: Stage, student: nn.Module, known: Sequence[Utterance]
+    ) -> ClassifierInputs:
         """What the classifier is given of each utterance: clean, then as in `REFIT_VIEWS` epochs."""
         seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
         source = stage.source(student, known, seed)
@@ -356,10 +370,13 @@ class FoldRun:
         dataset, device = UtteranceDataset(source, labels), device_of(self.recipe.runtime)
         model = stage.trained(student.to(device))
         epochs = [CLEAN, *range(REFIT_VIEWS)]
-        inputs = [infer(model, dataset, stage.optim.batch_size, device, epoch)["judged"] for epoch in epochs]
+        inputs = [
+            infer(model, dataset, stage.optim.batch_size, device, epoch)["classifier_input"]
+            for epoch in epochs
+        ]
         student.cpu()
         possible, weights = (self._possible(known), _corpus_weights(known, stage.optim.corpus_weights))
-        return Judged(
+        return ClassifierInputs(
             torch.cat(inputs),
             torch.tensor(labels).repeat(len(epochs)),
             None if possible is None else possible.repeat(len(epochs), 1),
@@ -378,15 +395,15 @@ class FoldRun:
         """Write what each model of a phase says of a split; the main model's last, which marks the fold done."""
         for name, (stage, model) in models.items():
             known = [utterance for utterance in split if stage.uses(utterance)]
-            shared = self.shelf is not None and name in TEACHERS and name != self.recipe.main_model
+            shared = self.artifacts is not None and name in TEACHERS and name != self.recipe.main_model
             key = self._key(stage, phase, of=[utterance.id for utterance in known]) if shared else None
             if not known or self._taken(key, self.folder):
                 continue
             prefix = "predictions" if name == self.recipe.main_model else f"predictions-{name}"
             path = self.folder / f"{prefix}{suffix}.csv"
             self._write(known, self._infer(stage, model, known)["logits"], path)
-            if self.shelf is not None and key is not None:
-                self.shelf.give(key, [path])
+            if self.artifacts is not None and key is not None:
+                self.artifacts.give(key, [path])
 
     def _write(self, known: Sequence[Utterance], logits: Tensor, path: Path) -> None:
         made = Predictions(
@@ -404,7 +421,7 @@ class FoldRun:
         last = path.with_suffix(".last")
         write_predictions(made, last)
         tables = {table.name: file_sha256(table) for table in sorted(self.folder.glob("predictions*.csv"))}
-        seal(self.folder, {**tables, path.name: file_sha256(last)})
+        write_checksums(self.folder, {**tables, path.name: file_sha256(last)})
         last.replace(path)
 
 

@@ -17,7 +17,7 @@ STEPS = 100  # of L-BFGS at most
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClassifierInputs:
     """What a classifier is given of some utterances, and what it should say; a row may be a view of one."""
 
     inputs: Tensor  # (rows, dim)
@@ -25,13 +25,13 @@ class Judged:
     possible: Tensor | None  # (rows, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None  # (rows,)
 
-    def take(self, rows: Tensor) -> "Judged":
+    def take(self, rows: Tensor) -> "ClassifierInputs":
         """Some of the rows."""
         possible, weights = (None if x is None else x[rows] for x in (self.possible, self.weights))
-        return Judged(self.inputs[rows], self.labels[rows], possible, weights)
+        return ClassifierInputs(self.inputs[rows], self.labels[rows], possible, weights)
 
 
-def fit_classifier(classifier: nn.Linear, judged: Judged, pull: float) -> nn.Linear:
+def fit_classifier(classifier: nn.Linear, rows: ClassifierInputs, pull: float) -> nn.Linear:
     """A new classifier: least cross entropy + pull * ||W - W_0||^2, where W_0 are the weights that it had.
 
     With a Gaussian prior around what was learned before, this is the most probable classifier; found by L-BFGS.
@@ -39,13 +39,11 @@ def fit_classifier(classifier: nn.Linear, judged: Judged, pull: float) -> nn.Lin
     prior = classifier.weight.detach().double()
     weight, bias = prior.clone().requires_grad_(), classifier.bias.detach().double().requires_grad_()
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
-    inputs, weights = judged.inputs.double(), judged.weights
+    inputs, weights = rows.inputs.double(), rows.weights
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        hard = hard_label_loss(
-            inputs @ weight.T + bias, judged.labels, possible=judged.possible, weights=weights
-        )
+        hard = hard_label_loss(inputs @ weight.T + bias, rows.labels, possible=rows.possible, weights=weights)
         total = hard + pull * ((weight - prior) ** 2).sum()
         total.backward()
         return total
@@ -61,7 +59,7 @@ def fit_classifier(classifier: nn.Linear, judged: Judged, pull: float) -> nn.Lin
 @torch.no_grad()
 def held_out_logits(
     classifier: nn.Linear,
-    judged: Judged,
+    rows: ClassifierInputs,
     speakers: Sequence[str],
     held: Sequence[str],
     asked: Tensor,
@@ -79,9 +77,9 @@ def held_out_logits(
         out = set(names[first::GROUPS])
         kept = torch.tensor([row for row, speaker in enumerate(speakers) if speaker not in out])
         with torch.enable_grad():
-            made = fit_classifier(classifier, judged.take(kept), pull)
+            made = fit_classifier(classifier, rows.take(kept), pull)
         mine = torch.tensor(
             [place for place, speaker in enumerate(whose) if speaker in out], dtype=torch.long
         )
-        said[mine] = made(judged.inputs[asked[mine]].float())
+        said[mine] = made(rows.inputs[asked[mine]].float())
     return said

@@ -11,21 +11,23 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
-from emodistill.audio import SHORTEST_SAMPLES, content_hash
-from emodistill.augment import augment
+from emodistill.audio.waveform import SHORTEST_SAMPLES, content_hash
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, CorpusError, ModelError
-from emodistill.features import CONDITIONING, ArrayCache, cache_folder, cached_llds, conditioned, run_jobs
+from emodistill.features.augment import augment
+from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
+from emodistill.features.conditioning import CONDITIONING, conditioned
+from emodistill.features.llds import cached_llds
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import Backbone, load_backbone
 from emodistill.models.checkpoint import load_initial
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
 from emodistill.models.student import Standardise, Student, Suffix
+from emodistill.training.artifact_cache import to_dict
 from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource, size_of
 from emodistill.training.fit import device_of
-from emodistill.training.shelf import plain
 
 
 class Stage(ABC):
@@ -105,7 +107,7 @@ class ProsodicStage(Stage):
         return self.recipe.prosodic.init
 
     def decided_by(self) -> dict[str, Any]:
-        return {"prosodic": plain(self.recipe.prosodic)}
+        return {"prosodic": to_dict(self.recipe.prosodic)}
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         model = ProsodicTeacher(self.recipe.prosodic, self.num_classes)
@@ -138,7 +140,7 @@ class LinguisticStage(Stage):
         return self.recipe.linguistic.init
 
     def decided_by(self) -> dict[str, Any]:
-        return {"linguistic": plain(self.recipe.linguistic)}
+        return {"linguistic": to_dict(self.recipe.linguistic)}
 
     def uses(self, utterance: Utterance) -> bool:
         return bool(utterance.transcript)
@@ -178,8 +180,8 @@ class SpeechStage(Stage):
     def decided_by(self) -> dict[str, Any]:
         run = self.recipe.acoustic.run if self.name == "acoustic" else None
         return {
-            "config": plain(self.config),
-            "views": plain(self.views),
+            "config": to_dict(self.config),
+            "views": to_dict(self.views),
             "run": run,
             "heads": dict(self.heads),
         }

@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emodistill.audio import SAMPLE_RATE
+from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.config import AugmentConfig
 from emodistill.console import progress
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, ModelError
-from emodistill.features import conditioned
+from emodistill.features.conditioning import conditioned
+from emodistill.files import atomic_write
 from emodistill.training.data import view_of
 from emodistill.training.stages import SpeechStage
 
@@ -37,9 +38,10 @@ class TeacherTargets:
         tensors = {"logits": self.logits, "embedding": self.embedding, "available": self.available.byte()}
         if self.hidden is not None and self.offsets is not None:
             tensors |= {"hidden": self.hidden, "offsets": self.offsets}
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"teacher": teacher, "how": how, "ids": json.dumps(self.ids)})
-        partial.replace(path)
+        with atomic_write(path) as partial:
+            save_file(
+                tensors, partial, metadata={"teacher": teacher, "how": how, "ids": json.dumps(self.ids)}
+            )
 
     @classmethod
     def read(cls, path: Path, expected_ids: Sequence[str]) -> "TeacherTargets":
@@ -80,7 +82,7 @@ class TargetRows:
         return row
 
 
-def spread(ids: Sequence[str], known: Sequence[str], said: Mapping[str, Tensor]) -> TeacherTargets:
+def align_to_ids(ids: Sequence[str], known: Sequence[str], said: Mapping[str, Tensor]) -> TeacherTargets:
     """Targets of all ids, of what a teacher `said` of the known ones: the others are zero, and not available."""
     position = {name: row for row, name in enumerate(ids)}
     rows = torch.tensor([position[name] for name in known], dtype=torch.long)
@@ -118,14 +120,14 @@ def with_hidden(
         for index, utterance in enumerate(spoken):
             seconds = len(conditioned(utterance, stage.recipe.audio)) / SAMPLE_RATE
             found = [speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)]
-            said[utterance.id] = [slowed(states, seconds).half() for states in found]
+            said[utterance.id] = [downsample(states, seconds).half() for states in found]
             bar.advance(task)
     nothing = [next(iter(said.values()))[0][:0]] * views.views  # of an utterance that is text alone
     hidden, offsets = pack_hidden([said.get(utterance.id, nothing) for utterance in train])
     return replace(targets, hidden=hidden, offsets=offsets)
 
 
-def slowed(states: Tensor, seconds: float) -> Tensor:
+def downsample(states: Tensor, seconds: float) -> Tensor:
     """Frame-level states (frames, width) of so many seconds, neighbours averaged down to `HIDDEN_HZ`."""
     ratio = max(1, round(len(states) / seconds / HIDDEN_HZ))
     if ratio == 1 or len(states) < ratio:

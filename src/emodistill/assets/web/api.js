@@ -2,7 +2,7 @@
 
 import { decode, Resampler } from './decode.js';
 import { Recognizer } from './recognizer.js';
-import { settled, StreamingRecognizer, summarise, timeline as heard } from './timeline.js';
+import { settled, StreamingRecognizer, summarise, timeline as heard } from './timelines.js';
 import { WRITERS } from './writers.js';
 
 export const ABOUT = {

@@ -4,9 +4,9 @@
 // for the recording's own rate, which the first bytes tell, and the samples are brought to 16 kHz here.
 
 import settings from './settings.js';
-import { joined } from './vad.js';
+import { joined } from './speech_activity.js';
 
-const { SAMPLE_RATE } = settings.audio;
+const { SAMPLE_RATE } = settings.waveform;
 const USUAL_HZ = 48000; // of Opus, and of what does not say
 const RATES_HZ = [3000, 384000]; // that browsers take
 const TRANSITION = 0.0875; // share of the lower rate's half in which the filter falls off

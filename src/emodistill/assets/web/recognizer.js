@@ -3,12 +3,12 @@
 
 import { Network } from './network.js';
 import settings from './settings.js';
-import { SpeechStream, spans } from './vad.js';
+import { SpeechStream, spans } from './speech_activity.js';
 
-const { SAMPLE_RATE, SHORTEST_SAMPLES, FRAME_SAMPLES } = settings.audio;
-const { SHORTEST_S, SILENCE_PEAK, WINDOW_S } = settings.recording;
+const { SAMPLE_RATE, SHORTEST_SAMPLES, FRAME_SAMPLES } = settings.waveform;
+const { SHORTEST_S, SILENCE_PEAK, LONGEST_WINDOW_S } = settings.recording;
 const { SPEECH_MARGIN_S } = settings.recognizer;
-const { NO_SPEECH } = settings.vad;
+const { NO_SPEECH } = settings.speech_activity;
 
 const peakOf = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
@@ -62,7 +62,7 @@ const trimSilence = (samples, topDb) => {
 
 // Equal windows of at most 20 s, without those that are silent or hold no speech; at least one.
 const windows = (samples, speech = null) => {
-  const num = Math.max(1, Math.ceil(samples.length / (WINDOW_S * SAMPLE_RATE)));
+  const num = Math.max(1, Math.ceil(samples.length / (LONGEST_WINDOW_S * SAMPLE_RATE)));
   const edges = Array.from({ length: num + 1 }, (_, at) => rounded((samples.length * at) / num));
   const found = [];
   for (let at = 0; at < num; at++) {

@@ -1,0 +1,64 @@
+"""EmoryNLP emotion detection: transcripts of the television series Friends, no audio.
+
+Zahiri & Choi (2018), AAAI workshops, https://arxiv.org/abs/1708.04299; from
+https://github.com/emorynlp/emotion-detection, as CSV in the MELD repository (GPL-3.0).
+
+Layout: `emorynlp_train_final.csv`, `emorynlp_dev_final.csv`, `emorynlp_test_final.csv`.
+
+Quirks: seven classes of the feeling wheel. Joyful, Mad, Sad, Scared and Neutral have our names; Peaceful
+becomes calm; Powerful (proud, confident, respected) has no counterpart and becomes other. Lines spoken
+by several people at once name them all: the speaker is their names joined by " & ". Splits share speakers.
+Times are places in the episode's subtitles, not in a recording, and are left out.
+"""
+
+import ast
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, check_root
+from emodistill.corpora.manifest import table_rows
+from emodistill.errors import CorpusError, one_of
+
+_EMOTIONS = {
+    "Joyful": "happy", "Mad": "angry", "Sad": "sad", "Scared": "fearful", "Neutral": "neutral",
+    "Peaceful": "calm", "Powerful": "other",
+}  # fmt: skip
+_SPLITS = ("train", "dev", "test")
+_COLUMNS = ("Utterance", "Speaker", "Emotion", "Scene_ID", "Utterance_ID", "Season", "Episode")
+
+
+def read(root: Path) -> Corpus:
+    """Read every split whose CSV lies in the folder."""
+    root = check_root(root, "emorynlp", "emorynlp_train_final.csv, … dev, … test", "emorynlp_*_final.csv")
+    utterances: list[Utterance] = []
+    for split in _SPLITS:
+        table = root / f"emorynlp_{split}_final.csv"
+        for number, row in table_rows(table, "emorynlp", _COLUMNS) if table.is_file() else ():
+            where = f"emorynlp: '{table}', row {number}: "
+            if row["Emotion"] not in _EMOTIONS:
+                raise CorpusError(where + one_of("emotion", row["Emotion"], _EMOTIONS))
+            scene = f"s{int(row['Season']):02}e{int(row['Episode']):02}_{row['Scene_ID']}"
+            utterances.append(
+                Utterance(
+                    id=f"{split}_{scene}_{row['Utterance_ID']}",
+                    speaker=_speaker(row["Speaker"], where),
+                    session=f"{split}_{scene}",
+                    language="en",
+                    emotion=_EMOTIONS[row["Emotion"]],
+                    transcript=row["Utterance"].strip(),
+                    transcript_source="gold",
+                    split=split,
+                    corpus="emorynlp",
+                )
+            )
+    return Corpus("emorynlp", tuple(utterances))
+
+
+def _speaker(cell: str, where: str) -> str:
+    """The speaker of a cell such as `['Monica Geller', 'Phoebe Buffay']`."""
+    try:
+        names = ast.literal_eval(cell)
+    except (SyntaxError, ValueError):
+        names = None
+    if not isinstance(names, list) or not names:
+        raise CorpusError(f"{where}speaker is '{cell}', expected a list such as ['Monica Geller']")
+    return " & ".join(str(name) for name in names)

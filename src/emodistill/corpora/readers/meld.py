@@ -1,0 +1,96 @@
+"""MELD, the Multimodal EmotionLines Dataset: dialogues of the television series Friends.
+
+Poria et al. (2019), ACL, https://aclanthology.org/P19-1050. The repository declares GPL-3.0; the
+footage is the broadcaster's. From https://affective-meld.github.io.
+
+Layout: `train_sent_emo.csv`, `dev_sent_emo.csv`, `test_sent_emo.csv`, at the top or one folder down.
+The clips `diaN_uttM.mp4` come in `train_splits`, `dev_splits_complete` and
+`output_repeated_splits_test`; extract their audio beside them (`ffmpeg -i dia0_utt0.mp4 -ac 1 -ar 16000
+dia0_utt0.wav`). A split without any audio file is read as text alone, path None.
+
+Quirks: dialogue numbers start again in each split, so ids carry it; older releases of the CSV files hold
+cp1252 text that was read as Latin-1 (U+0092 for an apostrophe) or UTF-8 that was read as cp1252: see
+`repair_text`; the clip dia110_utt7 of dev is missing; `final_videos_test*` and `._*` belong to no row; some
+clips are badly cut. Splits share the main actors: 96 % of test lines have a speaker seen in training.
+"""
+
+import re
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.manifest import table_rows
+from emodistill.errors import CorpusError, one_of
+
+_EMOTIONS = {
+    "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy",
+    "neutral": "neutral", "sadness": "sad", "surprise": "surprised",
+}  # fmt: skip
+_CLIPS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
+_COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+
+
+def read(root: Path) -> Corpus:
+    """Read every split whose CSV lies in the folder or one folder down."""
+    layout = "train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv"
+    root = check_root(root, "meld", layout)
+    utterances: list[Utterance] = []
+    for split, folder in _CLIPS.items():
+        for table in sorted([*root.glob(f"{split}_sent_emo.csv"), *root.glob(f"*/{split}_sent_emo.csv")])[:1]:
+            utterances += _rows(table, split, _clips(root, folder))
+    if not utterances:
+        raise CorpusError(f"meld: '{root}' holds none of {layout}")
+    return Corpus("meld", tuple(utterances))
+
+
+def repair_text(text: str) -> str:
+    """Undo the two ways in which MELD's text was decoded wrongly; sound text comes back as it is.
+
+    A run of other than ASCII characters whose cp1252 bytes are valid UTF-8 (`â€™`) is read so. What is left
+    from U+0080 to U+009F is never text: it is read as the cp1252 byte that it was.
+
+    >>> repair_text("He\\x92s lost it, itâ€™s café")
+    'He’s lost it, it’s café'
+    """
+    text = re.sub(r"[^\x00-\x7f]{2,}", lambda run: _as_utf8(run[0]), text)
+    return re.sub(r"[\x80-\x9f]", lambda c: c[0].encode("latin-1").decode("cp1252", "ignore"), text)
+
+
+def _as_utf8(run: str) -> str:
+    try:  # cp1252 leaves five bytes undefined; decoders let them through as U+0081, U+008D, …
+        return b"".join(c.encode("latin-1" if "\x80" <= c <= "\x9f" else "cp1252") for c in run).decode()
+    except UnicodeError:
+        return run
+
+
+def _clips(root: Path, folder: str) -> tuple[Path, dict[str, Path]] | None:
+    """The folder with a split's audio and its files by stem; None where nothing was extracted."""
+    for place in sorted(path for path in root.rglob(folder) if path.is_dir()):
+        found = audio_files(place, "dia*")
+        if found:
+            return place, found
+    return None
+
+
+def _rows(table: Path, split: str, clips: tuple[Path, dict[str, Path]] | None) -> list[Utterance]:
+    utterances: list[Utterance] = []
+    for number, row in table_rows(table, "meld", _COLUMNS):
+        if row["Emotion"] not in _EMOTIONS:
+            raise CorpusError(
+                f"meld: '{table}', row {number}: " + one_of("emotion", row["Emotion"], _EMOTIONS)
+            )
+        stem = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+        utterances.append(
+            Utterance(
+                id=f"{split}_{stem}",
+                path=clips[1].get(stem, clips[0] / f"{stem}.wav") if clips else None,
+                speaker=repair_text(row["Speaker"]).strip(),
+                session=f"{split}_dia{row['Dialogue_ID']}",
+                language="en",
+                emotion=_EMOTIONS[row["Emotion"]],
+                transcript=repair_text(row["Utterance"]).strip(),
+                transcript_source="gold",
+                split=split,
+                corpus="meld",
+            )
+        )
+    return utterances

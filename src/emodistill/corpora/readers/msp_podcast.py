@@ -1,0 +1,80 @@
+"""MSP-Podcast, spontaneous English speech from podcasts, labelled by crowds.
+
+Lotfian & Busso (2019), IEEE Transactions on Affective Computing 10(4),
+https://doi.org/10.1109/TAFFC.2017.2736999. Academic or commercial licence to be signed;
+https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html.
+
+Layout: `Labels/labels_consensus.csv` (FileName, EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender,
+Split_Set; older releases spell it `labels_concensus.csv`), `Audios/MSP-PODCAST_0001_0008.wav`,
+`Transcripts/MSP-PODCAST_0001_0008.txt`.
+
+Quirks: X means no agreement: emotion None; dimensions run from 1 to 7; Test1 becomes the split "test",
+Test2 and Test3 keep names of their own ("test2", "test3") so that they enter no score unasked; the labels of
+Test3 are not published, its audio is counted and left out. Where the speaker is unknown, the speaker is
+`unknown-` and the podcast's number: the splits keep podcasts apart.
+"""
+
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.manifest import table_rows
+from emodistill.errors import CorpusError, one_of
+
+_EMOTIONS = {
+    "A": "angry", "H": "happy", "S": "sad", "N": "neutral", "F": "fearful", "D": "disgusted",
+    "U": "surprised", "C": "contempt", "O": "other", "X": None,
+}  # fmt: skip
+_SPLITS = {
+    "Train": "train", "Development": "dev", "Validation": "dev",
+    "Test1": "test", "Test2": "test2", "Test3": "test3",
+}  # fmt: skip
+_GENDERS = {"Male": "male", "Female": "female", "Unknown": None}
+_TABLES = tuple(
+    f"{folder}{name}.csv" for folder in ("Labels/", "") for name in ("labels_consensus", "labels_concensus")
+)
+_COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds `Labels`, `Audios` and, where it is there, `Transcripts`."""
+    root = check_root(root, "msp-podcast", "folders Labels (with labels_consensus.csv) and Audios")
+    table = next((root / name for name in _TABLES if (root / name).is_file()), None)
+    if table is None:
+        raise CorpusError(f"msp-podcast: '{root}' holds none of {list(_TABLES)}")
+    audio = audio_files(root, "Audios/**/*")
+    utterances: list[Utterance] = []
+    for number, row in table_rows(table, "msp-podcast", _COLUMNS):
+        where = f"msp-podcast: '{table}', row {number}: "
+        for column, known in (("EmoClass", _EMOTIONS), ("Split_Set", _SPLITS), ("Gender", _GENDERS)):
+            if row[column] not in known:
+                raise CorpusError(where + one_of(column, row[column], known))
+        stem = Path(row["FileName"]).stem
+        words = root / "Transcripts" / f"{stem}.txt"
+        transcript = words.read_text(encoding="utf-8", errors="replace").strip() if words.is_file() else ""
+        known_speaker = row["SpkrID"] not in ("", "Unknown")
+        utterances.append(
+            Utterance(
+                id=stem,
+                path=audio.pop(stem, root / "Audios" / row["FileName"]),
+                speaker=row["SpkrID"] if known_speaker else f"unknown-{stem.rsplit('_', 1)[0]}",
+                session=stem.rsplit("_", 1)[0],
+                gender=_GENDERS[row["Gender"]],
+                language="en",
+                emotion=_EMOTIONS[row["EmoClass"]],
+                transcript=transcript or None,
+                transcript_source="gold" if transcript else None,
+                split=_SPLITS[row["Split_Set"]],
+                arousal=_number(row["EmoAct"], where),
+                valence=_number(row["EmoVal"], where),
+                dominance=_number(row["EmoDom"], where),
+                corpus="msp-podcast",
+            )
+        )
+    return Corpus("msp-podcast", tuple(utterances), {"audio without a label": len(audio)} if audio else {})
+
+
+def _number(cell: str, where: str) -> float | None:
+    try:
+        return float(cell) if cell else None
+    except ValueError as error:
+        raise CorpusError(f"{where}'{cell}' is not a number") from error

@@ -1,0 +1,51 @@
+"""nEMO, acted emotional speech in Polish.
+
+Christop (2024), LREC-COLING, https://aclanthology.org/2024.lrec-main.1059; CC BY-NC-SA 4.0; from
+https://github.com/amu-cai/nEMO or the Hugging Face hub (amu-cai/nEMO).
+
+Layout: `data.tsv` (file_id, emotion, raw_text, normalized_text, speaker_id, gender, age) beside
+`samples/SPEAKER_emotion_sentence.wav`.
+
+Quirks: `file_id` ends in `.wav` whatever the files are; `speaker_id` has leading spaces; MK0 has no
+surprise; MP0 has about half as many utterances as the others. 90 sentences, each spoken in every
+emotion, so words tell nothing.
+"""
+
+from pathlib import Path
+
+from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.manifest import table_rows
+from emodistill.errors import CorpusError, one_of
+
+_EMOTIONS = {
+    "anger": "angry", "fear": "fearful", "happiness": "happy",
+    "neutral": "neutral", "sadness": "sad", "surprised": "surprised",
+}  # fmt: skip
+_COLUMNS = ("file_id", "emotion", "raw_text", "speaker_id", "gender")
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds `data.tsv` and `samples/`; audio without a row is counted and left out."""
+    root = check_root(root, "nemo", "data.tsv and a folder samples", "data.tsv")
+    audio = audio_files(root, "samples/*")
+    utterances: list[Utterance] = []
+    for number, row in table_rows(root / "data.tsv", "nemo", _COLUMNS, delimiter="\t"):
+        if row["emotion"] not in _EMOTIONS:
+            raise CorpusError(
+                f"nemo: '{root / 'data.tsv'}', row {number}: " + one_of("emotion", row["emotion"], _EMOTIONS)
+            )
+        stem = Path(row["file_id"]).stem
+        utterances.append(
+            Utterance(
+                id=stem,
+                path=audio.pop(stem, root / "samples" / row["file_id"]),
+                speaker=row["speaker_id"].strip(),
+                gender=row["gender"].strip() or None,
+                language="pl",
+                emotion=_EMOTIONS[row["emotion"]],
+                transcript=row["raw_text"].strip(),
+                transcript_source="gold",
+                corpus="nemo",
+            )
+        )
+    return Corpus("nemo", tuple(utterances), {"audio not in data.tsv": len(audio)} if audio else {})

@@ -1,0 +1,402 @@
+"""The grid of an ablation: its cells, what they share, and that each is the run that it would be alone."""
+
+import csv
+import json
+import shutil
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from emodistill.cli import app
+from emodistill.config import load_recipe, recipe_toml, shipped_recipes
+from emodistill.corpora.load import DEMO_CORPUS as DEMO
+from emodistill.errors import ConfigError
+from emodistill.evaluation.ablation_table import ENSEMBLE, Ablation, Contender, ensemble, measure
+from emodistill.evaluation.predictions import Predictions, read_predictions
+from emodistill.labels import LabelSet
+from emodistill.training import ablate as ablate_module
+from emodistill.training import fold as fold_module
+from emodistill.training.ablation import ablate
+from emodistill.training.artifact_cache import ArtifactCache
+from emodistill.training.cross_validation import crossval
+from emodistill.training.grid import make_grid, parse_sweep
+
+PARTS = [
+    "full", "no-distillation", "prosodic-only", "linguistic-only", "embedding-level-only", "logit-level-only",
+    "no-hard-label",
+]  # fmt: skip
+
+
+def quick(manifest: Path, **sections: Any) -> Any:
+    """A recipe that is trained in seconds, fold by fold."""
+    return make.recipe(manifest, **{"protocol": {"kind": "k-fold", "folds": 3, "refit": False}, **sections})
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> tuple[Path, Ablation, list[str]]:
+    """A finished grid over two seeds, and every stage that was trained for it."""
+    out = tmp_path_factory.mktemp("ablation") / "grid"
+    trained: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fold_module.FoldRun, "_train_new", told(trained))
+        found = ablate(quick(manifest), out, [0, 1], ["distillation.temperature=1,2"])
+    return out, found, trained
+
+
+def told(trained: list[str]) -> Any:
+    train = fold_module.FoldRun._train_new
+
+    def wrapped(self: Any, stage: Any, phase: Any, folder: Path, targets: Any) -> None:
+        trained.append(f"{self.recipe.seed} {self.fold.name} {phase.name} {stage.name}")
+        train(self, stage, phase, folder, targets)
+
+    return wrapped
+
+
+# --- the cells -----------------------------------------------------------------------------------
+
+
+def test_the_papers_parts_are_taken_away_one_at_a_time(manifest: Path) -> None:
+    cells = {cell.name: cell.recipe.distillation for cell in make_grid(make.recipe(manifest)).cells}
+    assert list(cells) == PARTS
+    assert cells["no-distillation"].teachers == ()
+    assert cells["linguistic-only"].teachers == ("linguistic",)
+    assert (cells["embedding-level-only"].alpha, cells["embedding-level-only"].beta) == (0, 1)
+    assert (cells["logit-level-only"].alpha, cells["logit-level-only"].beta) == (1, 0)
+    assert cells["no-hard-label"].gamma == 0
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_without_the_hard_label_a_student_sees_none(name: str) -> None:
+    recipe = load_recipe(name)
+    if recipe.student is None or not recipe.distillation.teachers:
+        with pytest.raises(
+            ConfigError, match=r"this recipe has student = 'none'|no teacher that could be taken"
+        ):
+            make_grid(recipe)
+        return
+    (cell,) = (cell.recipe for cell in make_grid(recipe).cells if cell.name == "no-hard-label")
+    assert cell.distillation.gamma == 0
+    assert cell.student is not None
+    assert cell.student.probe is None
+    assert cell.protocol.refit != "classifier"
+
+
+def test_a_sweep_sets_any_field_and_shares_a_cell_of_the_same_recipe(manifest: Path) -> None:
+    made = make_grid(
+        make.recipe(manifest),
+        ["distillation.temperature=1,2,4", "student.layers=1,2", "distillation.weights.prosodic=0.5,1"],
+        parts=False,
+    )
+    by_name = {cell.name: cell for cell in made.cells}
+    assert by_name["distillation.temperature=4"].recipe.distillation.temperature == 4
+    assert by_name["distillation.temperature=2"].folder == by_name["student.layers=1"].folder == "full"
+    assert by_name["student.layers=2"].recipe.student.layers == 2
+    assert by_name["distillation.weights.prosodic=0.5"].recipe.distillation.weights == {"prosodic": 0.5}
+    assert len(made.distinct) == len(made.cells) - 2
+    assert len({cell.folder for cell in made.distinct}) == len(made.distinct)
+
+
+def test_backbones_layers_and_weights_are_swept(tmp_path: Path) -> None:
+    manifest = make.corpus_folder(tmp_path / "corpus", 4, each=1)
+    whisper = make.PRETRAINED["whisper"](tmp_path / "whisper")
+    once = {"backbone": str(whisper), "layers": 2, "optim": {**make.OPTIM, "epochs": 1}}
+    recipe = quick(manifest, student=once, distillation={"teachers": ["prosodic"]})
+    sweeps = [
+        f"student.backbone=compact,{whisper}", "student.layers=1,2", "distillation.weights.prosodic=0.2,5",
+    ]  # fmt: skip
+    ablate(recipe, tmp_path / "grid", sweeps=sweeps, parts=False)
+    said = {
+        cell.name: read_predictions(cell / "seed-0" / "predictions.csv").probabilities
+        for cell in sorted((tmp_path / "grid" / "cells").iterdir())
+    }
+    assert len(said) == 5, "the full method, and what differs from it"
+    for first, second in combinations(said.values(), 2):
+        assert np.abs(first - second).max() > 1e-6
+    table = (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8")
+    for row in ("backbone=compact", "backbone=whisper", "layers=1", "layers=2", "prosodic=0.2", "prosodic=5"):
+        assert f"{row} |" in table
+
+
+def test_sweeps_are_toml_or_text() -> None:
+    assert parse_sweep("distillation.temperature=1,2.5") == ("distillation.temperature", [1, 2.5])
+    assert parse_sweep("student.pool=[2,3],[2]") == ("student.pool", [[2, 3], [2]])
+    assert parse_sweep("student.backbone=compact,/models/w") == ("student.backbone", ["compact", "/models/w"])
+    assert parse_sweep("student.layers=none,2") == ("student.layers", ["none", 2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sweeps": ["temperature"]}, "bad sweep 'temperature', expected field=value,value"),
+        ({"sweeps": ["seed=1,2"]}, "give --seeds 1,2"),
+        ({"sweeps": ["distillation.temprature=1"]}, "did you mean 'temperature'"),
+        ({"sweeps": ["distillation.temperature=-1"]}, "distillation.temperature = -1"),
+        ({"sweeps": ["name.x=1"]}, "no field of a recipe"),
+        ({"only": ["prosodic"]}, "bad cell 'prosodic'"),
+    ],
+)
+def test_bad_grids_are_refused(manifest: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_grid(make.recipe(manifest), **options)
+
+
+def test_cells_without_their_input_are_left_out(manifest: Path) -> None:
+    made = make_grid(make.recipe(manifest), words=False)
+    assert made.left_out == {"linguistic-only": "there are no transcripts in training"}
+    assert "linguistic-only" not in [cell.name for cell in made.cells]
+    assert made.cells[0].recipe.distillation.teachers == ("prosodic",)
+
+
+def test_a_sweep_of_the_folds_is_refused(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'protocol.folds=4' changes the data or the folds"):
+        ablate(make.recipe(manifest), tmp_path, sweeps=["protocol.folds=3,4"], parts=False)
+
+
+# --- what is shared, and what comes out --------------------------------------------------------------
+
+
+def test_every_cell_predicts_what_its_recipe_does_alone(tmp_path: Path) -> None:
+    """On some of the demo corpus, teachers from the artifact cache or not: byte for byte, after a refit as well."""
+    rows = [{**row, "path": DEMO / row["path"]} for row in make.read_rows(DEMO / "utterances.csv")[::10]]
+    recipe = make.recipe(make.write_rows(tmp_path / "utterances.csv", rows))
+    only = ["no-distillation", "linguistic-only"]
+    ablate(recipe, tmp_path / "grid", only=only)
+    for cell in make_grid(recipe, only=only).distinct:
+        in_grid = cell.run(tmp_path / "grid", 0)
+        alone = tmp_path / "alone" / cell.folder
+        crossval(load_recipe(in_grid / "recipe.toml"), alone)
+        assert (alone / "recipe.toml").read_bytes() == (in_grid / "recipe.toml").read_bytes()
+        tables = sorted(path.relative_to(alone) for path in alone.rglob("predictions*.csv"))
+        assert len(tables) >= 2 + 2 * 3
+        assert sorted(path.relative_to(in_grid) for path in in_grid.rglob("predictions*.csv")) == tables
+        for table in tables:
+            assert (alone / table).read_bytes() == (in_grid / table).read_bytes(), f"{cell.name}: {table}"
+
+
+def test_shared_work_is_done_once(grid: tuple[Path, Ablation, list[str]]) -> None:
+    _, found, trained = grid
+    assert [line.cell for line in found.lines[: len(PARTS)]] == PARTS
+    teachers = [stage for stage in trained if not stage.endswith("student")]
+    assert len(teachers) == len(set(teachers)) == 2 * 3 * 2  # seeds, folds, teachers
+    students = [stage for stage in trained if stage.endswith("student")]
+    assert len(students) == 2 * 3 * (len(PARTS) + 1)  # temperature 2 is the full method's
+
+
+def test_a_table_edited_in_one_run_is_no_other_runs(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    for name in ("predictions-prosodic.csv", "model.safetensors"):
+        (tmp_path / "one" / name).write_text("as it was")
+    artifacts = ArtifactCache(tmp_path / "artifacts")
+    artifacts.give("key", sorted((tmp_path / "one").iterdir()))
+    (tmp_path / "one/predictions-prosodic.csv").write_text("edited")
+    assert artifacts.take("key", tmp_path / "two")
+    assert (tmp_path / "two/predictions-prosodic.csv").read_text() == "as it was"
+    (tmp_path / "two/predictions-prosodic.csv").write_text("edited")
+    assert (tmp_path / "artifacts/key/predictions-prosodic.csv").read_text() == "as it was"
+    assert (tmp_path / "two/model.safetensors").samefile(tmp_path / "artifacts/key/model.safetensors")
+
+
+def test_a_cell_is_a_run_folder_whole_by_itself(grid: tuple[Path, Ablation, list[str]]) -> None:
+    out, _, _ = grid
+    shared = [out / f"cells/{cell}/seed-1/fold-1/select/prosodic" for cell in ("full", "prosodic-only")]
+    for name in ("model.safetensors", "model.json", "fit.json", "targets-in-sample.safetensors"):
+        one, two = (folder / name for folder in shared)
+        assert one.read_bytes() == two.read_bytes()
+        assert one.stat().st_ino == two.stat().st_ino, "no disk is spent twice"
+    assert not (out / "cells/no-distillation/seed-0/fold-1/select/prosodic").exists()
+
+
+def test_the_table_is_that_of_the_predictions(grid: tuple[Path, Ablation, list[str]]) -> None:
+    out, found, _ = grid
+    rows = {row["cell"]: row for row in make.read_rows(out / "ablation.csv")}
+    assert list(rows) == [line.cell for line in found.lines]
+    assert list(rows)[len(PARTS) :] == [
+        "distillation.temperature=1", "distillation.temperature=2", "prosodic teacher", "linguistic teacher", ENSEMBLE,
+    ]  # fmt: skip
+    scores = [
+        json.loads((out / f"cells/no-distillation/seed-{seed}/scores.json").read_text()) for seed in (0, 1)
+    ]
+    folds = [fold["ua"] for item in scores for fold in item["models"]["student"]["test"]["by_fold"].values()]
+    row = rows["no-distillation"]
+    assert float(row["ua"]) == pytest.approx(np.mean(folds))
+    assert float(row["ua_sd"]) == pytest.approx(np.std(folds, ddof=1))
+    assert int(row["values"]) == 6
+    assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+    pooled = [item["models"]["student"]["test"]["pooled"]["ua"] for item in scores]
+    assert float(row["pooled_ua"]) == pytest.approx(np.mean(pooled))
+    assert rows["full"]["difference"] == rows["distillation.temperature=2"]["difference"] == ""
+    text = (out / "ablation.md").read_text()
+    assert text.count("\n| ") == len(rows) + 1
+    assert "bootstrap over 6 speakers" in text
+    assert (out / "ablation.png").stat().st_size > 10_000
+
+
+def test_a_killed_grid_goes_on_where_it_was(
+    grid: tuple[Path, Ablation, list[str]], manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _, _ = grid
+    trained: list[str] = []
+    record = told(trained)
+
+    def killed(self: Any, *arguments: Any) -> None:
+        if len(trained) == 7:
+            raise KeyboardInterrupt
+        record(self, *arguments)
+
+    recipe = quick(manifest)
+    only = ["no-distillation", "linguistic-only"]
+    with monkeypatch.context() as patch:
+        patch.setattr(fold_module.FoldRun, "_train_new", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ablate(recipe, tmp_path, only=only)
+    with monkeypatch.context() as patch:
+        patch.setattr(fold_module.FoldRun, "_train_new", record)
+        ablate(recipe, tmp_path, only=only)
+    students = [stage for stage in trained if stage.endswith("student")]
+    assert len(trained) - len(students) == 3 * 2, "no teacher is trained twice"
+    assert len(students) == 3 * 3, "and no student"
+    for cell in ("full", *only):
+        name = f"cells/{cell}/seed-0/predictions.csv"
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+    monkeypatch.setattr(fold_module.FoldRun, "_train_new", None)  # nothing is left to be trained
+    ablate(recipe, tmp_path, only=only)
+    with pytest.raises(ConfigError, match="holds a run of another recipe"):
+        ablate(quick(manifest, distillation={"temperature": 3.0}), tmp_path)
+
+
+def test_seeds_that_were_run_before_stay_in_the_table(
+    grid: tuple[Path, Ablation, list[str]], manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "grid"
+    shutil.copytree(grid[0], there)
+    before = (there / "ablation.csv").read_bytes()
+    ablate(quick(manifest), there, [0], ["distillation.temperature=1,2"])
+    assert (there / "ablation.csv").read_bytes() == before, "over seeds 0 and 1, as they were run"
+    shutil.rmtree(there / "cells/full/seed-1/fold-1")  # then 1 is not whole
+    capsys.readouterr()
+    found = ablate(quick(manifest), there, [0], only=["no-distillation"])
+    assert "not in this table" in (told := " ".join(capsys.readouterr().err.split()))
+    assert "distillation.temperature=1" in told
+    assert (there / "ablation.csv").read_bytes() != before
+    assert found.num_seeds == 1
+
+
+def test_what_is_left_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    left = ablate_module.Left(total=4, done=1)
+    left.show("2 cells × 2 seeds × 1 folds")
+    left.one_more("full, seed 0, fold 1 done")
+    said = capsys.readouterr().err
+    assert "1/4" in said
+    assert "2/4" in said
+    assert "left" in said.splitlines()[-1]
+
+
+def test_the_verb_writes_a_table(manifest: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.toml"
+    recipe = quick(manifest, distillation={"teachers": ["prosodic"]})
+    file.write_text(recipe_toml(recipe))
+    arguments = [
+        "ablate",
+        str(file),
+        "--cells",
+        "no-distillation",
+        "--out",
+        str(tmp_path / "grid"),
+        "--seeds",
+    ]
+    done = CliRunner().invoke(app, [*arguments, "3"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "no-distillation" in done.stdout
+    with (tmp_path / "grid/ablation.csv").open() as file_:
+        assert [row["cell"] for row in csv.DictReader(file_)] == [
+            "full",
+            "no-distillation",
+            "prosodic teacher",
+        ]
+    with pytest.raises(ConfigError, match="bad seed 'x'"):
+        CliRunner().invoke(app, [*arguments, "x"], catch_exceptions=False)
+
+
+# --- the statistics ------------------------------------------------------------------------------------
+
+LABELS = LabelSet(("angry", "sad"))
+
+
+def table(right: np.ndarray, speakers: int = 20) -> Predictions:
+    """Predictions over two emotions, each right or wrong."""
+    truth = np.arange(len(right)) % 2
+    said = np.where(right, truth, 1 - truth)
+    return Predictions(
+        LABELS, tuple(f"u{i}" for i in range(len(right))), ("1",) * len(right),
+        tuple(f"s{i // 2 % speakers}" for i in range(len(right))), tuple(LABELS.names[i] for i in truth),
+        np.eye(2)[said] * 0.8 + 0.1,
+    )  # fmt: skip
+
+
+def test_a_difference_that_is_there_is_found_and_none_where_there_is_none() -> None:
+    rng = np.random.default_rng(0)
+    base = [rng.random(400) < 0.7 for _ in range(3)]
+    better = [values | (rng.random(400) < 0.4) for values in base]
+    twin = [np.roll(values, 14) for values in base]  # as good, and right elsewhere
+    found = measure(
+        [
+            Contender("full", "parts", "full", [table(values) for values in better]),
+            Contender("plain", "parts", "plain", [table(values) for values in base]),
+            Contender("plain too", "parts", "twin", [table(values) for values in twin]),
+            Contender("again", "x", "full", [table(values) for values in better]),
+        ],
+        reference="full", plain="plain", resamples=2000,
+    )  # fmt: skip
+    full, plain, _, again = found.lines
+    assert plain.ua == pytest.approx(np.mean([values.mean() for values in base]))
+    assert plain.high is not None
+    assert plain.high < 0
+    assert plain.p_value == pytest.approx(2 / 2001)
+    assert plain.p_holm == pytest.approx(4 / 2001), "corrected for two, not for the full method itself"
+    assert full.difference is None
+    assert again.p_holm is None
+    same = measure(
+        [Contender(n, "parts", n, [table(v) for v in t]) for n, t in (("a", base), ("b", twin))], "a"
+    ).lines[1]
+    assert same.low is not None
+    assert same.high is not None
+    assert same.low < 0 < same.high
+    assert same.p_value is not None
+    assert same.p_value > 0.05
+
+
+def test_an_ensemble_multiplies_and_a_missing_judge_is_not_asked() -> None:
+    one = table(np.ones(4, dtype=bool))
+    two = one.take([0, 2])
+    sure = np.array([[0.5, 0.5], [0.01, 0.99]])
+    together = ensemble(one, [one, Predictions(**{**two.__dict__, "probabilities": sure})])
+    np.testing.assert_allclose(together.probabilities[[0, 1, 3]], one.probabilities[[0, 1, 3]])
+    expected = one.probabilities[2] * sure[1]
+    np.testing.assert_allclose(together.probabilities[2], expected / expected.sum())
+
+
+def test_the_way_to_the_ensemble() -> None:
+    rights = {"plain": 0.5, "full": 0.75, ENSEMBLE: 0.9}
+    found = [
+        Contender(name, "parts", name, [table(np.arange(400) // 2 % 20 < 20 * share, speakers=400)])
+        for name, share in rights.items()
+    ]
+    share = measure(found, "full", "plain").covered
+    assert share is not None
+    assert share.value == pytest.approx(0.25 / 0.4)
+    assert share.low < share.value < share.high
+    assert measure(found[:2], "full", "plain").covered is None
+
+
+def test_the_predictions_of_a_grid_are_read_like_any(grid: tuple[Path, Ablation, list[str]]) -> None:
+    out, found, _ = grid
+    full = [read_predictions(out / f"cells/full/seed-{seed}/predictions.csv") for seed in (0, 1)]
+    assert len(full[0]) == len(full[1]) == 36
+    assert found.num_seeds == 2

@@ -1,0 +1,98 @@
+"""What `export --web` writes; that it judges as Python does is in test_page.py, in a browser."""
+
+import hashlib
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from emodistill.audio import recording
+from emodistill.audio import speech_activity as vad
+from emodistill.audio import waveform as audio
+from emodistill.cli import app
+from emodistill.errors import ConfigError
+from emodistill.inference import recognizer, streaming
+from emodistill.inference import segmentation as segments
+from emodistill.inference.model_card import BUNDLED
+from emodistill.labels import COLOURS
+from emodistill.serving import page
+from emodistill.serving.static_page import export_web
+
+
+def test_a_page_is_whole_and_small(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    said = CliRunner().invoke(app, ["export", "--web", str(folder)])
+    assert said.exit_code == 0, said.output
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() == model["sha256"]
+    assert model["colours"] == {name: COLOURS[name] for name in model["emotions"]}
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
+    asked: set[str] = set()
+    for path in (*folder.glob("page/*.js"), folder / "index.html"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"""(?:from|src=|href=|URL\() ?['"]([^'"#]+\.[a-z]+)['"]""", text):
+            assert not name.startswith(("http", "//")), f"{path.name} asks for {name}"
+            assert (path.parent / name).is_file() or (folder / name).is_file(), f"{path.name} asks for {name}"
+            asked.add(name)
+    assert {"page/app.js", "page/style.css", "./settings.js", "./vendor/ort.mjs", "model.onnx"} <= asked
+
+
+def test_the_page_has_pythons_own_constants(tmp_path: Path) -> None:
+    export_web("bundled", tmp_path / "page")
+    text = (tmp_path / "page" / "page" / "settings.js").read_text(encoding="utf-8")
+    settings = json.loads(text.partition("export default ")[2].rstrip(";\n"))
+    modules = {
+        "audio": audio,
+        "recording": recording,
+        "recognizer": recognizer,
+        "vad": vad,
+        "segments": segments,
+        "streaming": streaming,
+    }
+    assert settings.keys() == modules.keys()
+    for path in (tmp_path / "page" / "page").glob("*.js"):
+        for names, module in re.findall(
+            r"const \{ ([A-Z_, ]+) \} = settings\.(\w+);", path.read_text(encoding="utf-8")
+        ):
+            for name in names.split(", "):
+                assert settings[module][name] == getattr(modules[module], name)
+
+
+def test_both_pages_ask_the_same_things() -> None:
+    """The static page's `api.js` stands in for the server's: same functions, same words about itself."""
+    local = Path(str(files("emodistill"))) / "assets" / "web" / "api.js"
+    exports, keys = (
+        [
+            set(re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE))
+            for path in (page.FOLDER / "api.js", local)
+        ]
+        for pattern in (r"^export const (\w+)", r"^  (promise|links|token):")
+    )
+    assert exports[0] == exports[1]
+    assert keys[0] == keys[1] == {"promise", "links", "token"}
+
+
+def test_it_is_written_again_and_never_over_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    assert export_web("bundled", folder) == export_web(BUNDLED, folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds other files"):
+        export_web("bundled", tmp_path / "mine")
+
+
+def test_export_says_what_it_wants() -> None:
+    said = CliRunner().invoke(app, ["export"])
+    assert isinstance(said.exception, ConfigError)
+    assert "--web DIR" in str(said.exception)
+
+
+def test_the_servers_page_has_what_it_asks_for_and_nothing_from_elsewhere() -> None:
+    text = (page.FOLDER / "index.html").read_text(encoding="utf-8")
+    for name in re.findall(r'(?:src|href)="(page/[^"]+)"', text):
+        assert (page.FOLDER / name.removeprefix("page/")).is_file()
+    for path in (*page.FOLDER.glob("*.js"), page.FOLDER / "index.html", page.FOLDER / "style.css"):
+        assert not re.search(r"https?://(?!www\.w3\.org)", path.read_text(encoding="utf-8"))

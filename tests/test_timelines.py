@@ -1,0 +1,647 @@
+"""Timelines: given segments, every format read by its own ecosystem's library, pictures, and the verb."""
+
+import csv
+import io
+import json
+import os
+import re
+import sys
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+import srt
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from praatio import textgrid
+from pyannote.database.util import load_rttm
+
+from emodistill import cli
+from emodistill.audio.waveform import SAMPLE_RATE
+from emodistill.errors import AudioError, ConfigError, EmodistillError
+from emodistill.inference import batch
+from emodistill.inference.formats import (
+    UNSURE,
+    WRITERS,
+    ensure_same_settings,
+    output_names,
+    plot_timeline,
+    write,
+)
+from emodistill.inference.segmentation import Segment
+from emodistill.inference.timelines import (
+    GivenSegment,
+    Timeline,
+    read_segments,
+    seconds_by_emotion,
+    timeline,
+    timelines,
+)
+
+LOUD = make.LoudnessDetector()
+EMOTIONS = tuple(make.TONES_HZ)
+
+
+def recording(*parts: tuple[str, float]) -> bytes:
+    """A WAV of tones."""
+    made = [make.silence(length) if kind == "silence" else make.tone(kind, length) for kind, length in parts]
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(made), make.RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+TALK = recording(("silence", 0.5), ("angry", 3.0), ("silence", 1.0), ("sad", 2.0), ("silence", 0.5))
+
+
+# --- the result ----------------------------------------------------------------------------------
+
+
+def test_a_timeline_as_data() -> None:
+    found = timeline(io.BytesIO(TALK), make.ToneRecognizer(), detector=LOUD)
+    data = json.loads(json.dumps(found.as_dict()))
+    assert list(data) == ["path", "duration_s", "segments", "summary", "reason", "error"]
+    assert (data["path"], data["duration_s"], data["reason"], data["error"]) == ("", 7.0, None, None)
+    assert all(
+        list(row) == ["start_s", "end_s", "emotion", "confidence", "probabilities"]
+        for row in data["segments"]
+    )
+    assert [(row["start_s"], row["end_s"], row["emotion"]) for row in data["segments"]] == [
+        (0.5, 3.5, "angry"),
+        (4.5, 6.5, "sad"),
+    ]
+    assert data["summary"] == {"angry": 3.0, "happy": 0.0, "sad": 2.0, "neutral": 0.0}
+    assert found.trace is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([("silence", 2.0)], "silence"),
+        ([("sad", 0.05)], "too_short"),
+        ([("silence", 1.0), ("sad", 0.15), ("silence", 0.5)], "no_speech"),  # a click
+    ],
+)
+def test_a_timeline_without_segments_says_why(parts: list[tuple[str, float]], reason: str) -> None:
+    found = timeline(recording(*parts), make.ToneRecognizer(), detector=LOUD)
+    assert (found.segments, found.reason, sum(found.summary.values())) == ((), reason, 0)
+    assert found.duration_s == pytest.approx(sum(length_s for _, length_s in parts))
+    (read,) = csv.DictReader(io.StringIO(WRITERS["csv"].text([found], EMOTIONS)))
+    assert (read["reason"], read["error"], read["emotion"]) == (reason, "", "")
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_many_recordings_in_order_and_nothing_lost(tmp_path: Path, jobs: int) -> None:
+    paths = []
+    for number, emotion in enumerate(["sad", "angry", "happy", "neutral"] * 3):
+        paths.append(tmp_path / f"{number}.wav")
+        soundfile.write(paths[-1], make.tone(emotion, 0.5 + 0.1 * number), make.RATE)
+    paths[4].write_text("no audio")
+    paths[7].unlink()
+    rows = list(timelines(paths, make.ToneRecognizer(), jobs=jobs, detector=LOUD))
+    assert [row.path for row in rows] == [str(path) for path in paths]
+    assert [row.error is None for row in rows] == [number not in (4, 7) for number in range(12)]
+    assert "no such file" in str(rows[7].error)
+    assert rows[4].duration_s is None
+    assert [row.segments[0].emotion for row in rows if row.error is None] == [
+        "sad", "angry", "happy", "neutral", "angry", "happy", "sad", "angry", "happy", "neutral",
+    ]  # fmt: skip
+
+
+# --- given segments ------------------------------------------------------------------------------
+
+
+def judged(audio: bytes, *segments: GivenSegment) -> tuple[Segment, ...]:
+    return timeline(audio, make.ToneRecognizer(), given=segments).segments
+
+
+@given(start=st.integers(0, 60_000), length=st.integers(1600, 32_000))
+@settings(max_examples=30, deadline=None)
+def test_a_given_segment_of_one_window_is_judged_as_it_is(start: int, length: int) -> None:
+    recognizer = make.ToneRecognizer()
+    (found,) = timeline(
+        TALK, recognizer, given=[GivenSegment(start / SAMPLE_RATE, (start + length) / SAMPLE_RATE, "anna")]
+    ).segments
+    waveform = soundfile.read(io.BytesIO(TALK), dtype="float32")[0][start : start + length]
+    if not waveform.any():
+        assert (found.emotion, found.confidence, found.probabilities) == (None, None, {})
+        return
+    expected = recognizer.probabilities(waveform)
+    assert list(found.probabilities.values()) == pytest.approx(expected, abs=1e-4)
+    assert (found.emotion, found.speaker) == (EMOTIONS[int(expected.argmax())], "anna")
+
+
+def test_a_long_given_segment_is_the_mean_over_its_windows() -> None:
+    recognizer = make.ToneRecognizer()
+    waveform = soundfile.read(io.BytesIO(TALK), dtype="float32")[0]
+    spans = [(8000, 40_000), (16_000, 48_000), (24_000, 56_000), (25_600, 57_600)]
+    rows = [np.log(recognizer.probabilities(waveform[begin:end])) for begin, end in spans]
+    expected = np.exp(np.mean(rows, axis=0))
+    (found,) = judged(TALK, GivenSegment(0.5, 3.6))
+    assert list(found.probabilities.values()) == pytest.approx(expected / expected.sum(), abs=1e-9)
+
+
+def test_given_segments_overlap_reach_over_the_end_and_come_in_order() -> None:
+    turns = [
+        GivenSegment(4.0, 9.0, "bob"),
+        GivenSegment(0.2, 3.0, "anna"),
+        GivenSegment(2.0, 6.5),
+        GivenSegment(3.6, 4.4),
+        GivenSegment(1.0, 1.05),
+    ]
+    found = judged(TALK, *turns)
+    assert [(turn.start_s, turn.end_s, turn.emotion, turn.speaker) for turn in found] == [
+        (0.2, 3.0, "angry", "anna"),
+        (1.0, 1.05, None, None),  # too short to be judged
+        (2.0, 6.5, found[2].emotion, None),
+        (3.6, 4.4, None, None),  # silent
+        (4.0, 7.0, "sad", "bob"),
+    ]
+    assert found[4].as_dict()["speaker"] == "bob"
+    assert found == judged(TALK, *reversed(turns))
+
+
+def test_given_segments_that_cannot_be() -> None:
+    with pytest.raises(
+        AudioError, match=r"begins at 8\.0 s, the audio ends at 7\.0 s; were the segments made"
+    ):
+        judged(TALK, GivenSegment(8, 9))
+    for start_s, end_s in ((2, 1), (1, 1), (-1, 2), (0, np.inf), (np.nan, 1)):
+        with pytest.raises(ConfigError, match=r"bad segment from .* expected 0 ≤ start < end"):
+            judged(TALK, GivenSegment(start_s, end_s))
+
+
+RTTM = """;; made by hand
+SPKR-INFO talk 1 <NA> <NA> <NA> unknown anna <NA> <NA>
+SPEAKER talk 1 0.5 3.0 <NA> <NA> anna <NA> <NA>
+
+SPEAKER talk 1 4.5 2.0 <NA> <NA> <NA> <NA> <NA>
+SPEAKER other_call 1 0.1 0.2 <NA> <NA> zoé <NA> <NA>
+"""
+
+
+def test_segments_are_read_from_rttm(tmp_path: Path) -> None:
+    (tmp_path / "turns.rttm").write_text(RTTM, encoding="utf-8")
+    table = read_segments(tmp_path / "turns.rttm", num_recordings=2)
+    assert table.of("calls/talk.wav") == (GivenSegment(0.5, 3.5, "anna"), GivenSegment(4.5, 6.5, None))
+    assert table.of("other call.mp3") == (GivenSegment(0.1, 0.3, "zoé"),)
+    with pytest.raises(
+        ConfigError, match=r"x\.wav: '.*turns\.rttm' has no segments of 'x'; it has those of 'talk'"
+    ):
+        table.of("x.wav")
+
+
+def test_segments_are_read_from_csv(tmp_path: Path) -> None:
+    path = tmp_path / "turns.csv"
+    path.write_text("speaker,start_s,end_s,note\nanna,0.5,3.5,x\n,4,5,\n")
+    assert read_segments(path).of("any.wav") == (GivenSegment(0.5, 3.5, "anna"), GivenSegment(4.0, 5.0))
+    with pytest.raises(ConfigError, match="does not say which of 2 recordings"):
+        read_segments(path, num_recordings=2)
+    for text in (
+        "start_s;end_s;speaker\n0.5;3.5;anna\n4;5;\n",
+        "start_s, end_s, speaker\n0.5, 3.5, anna\n4, 5,\n",
+    ):
+        path.write_text(text)
+        assert read_segments(path).of("any.wav") == (GivenSegment(0.5, 3.5, "anna"), GivenSegment(4.0, 5.0))
+    path.write_text("path,start_s,end_s\na/b.wav,1,2\nc.wav,3,4\n")
+    table = read_segments(path, num_recordings=2)
+    assert (table.of("a/b.wav"), table.of("d/c.wav")) == (
+        (GivenSegment(1.0, 2.0),),
+        (GivenSegment(3.0, 4.0),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "start,end\n1,2\n", r"expected RTTM \(\*\.rttm\) or a CSV with the columns start_s,end_s"),
+        ("a.csv", "", r"got the columns \[\]"),
+        ("a.csv", "start_s,end_s\n", "holds no segments"),
+        ("a.csv", "start_s,end_s\n1,2\n3,three\n", r"line 3: expected a start and an end in seconds, got '3' and 'three'"),
+        ("a.csv", "start_s,end_s\n2,1\n", r"line 2: bad segment from 2\.0 s to 1\.0 s, expected 0 ≤ start < end"),
+        ("a.csv", "start_s,end_s\n1\n", r"line 2: expected a start and an end"),
+        ("a.rttm", "SPEAKER talk 1 0.5 long", r"line 1: expected SPEAKER file channel start duration"),
+        ("a.rttm", "SPEAKER talk 1 0.5 0 <NA> <NA> anna", r"line 1: bad segment from 0\.5 s to 0\.5 s"),
+        ("a.rttm", "LEXEME talk", "holds no segments"),
+        ("none.csv", None, "no such file"),
+        ("a.csv", "start_s,end_s\n1,2,é".encode("latin-1"), "neither RTTM nor CSV: it is not UTF-8"),
+    ],
+)  # fmt: skip
+def test_bad_segment_files(tmp_path: Path, name: str, text: str | bytes | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=message):
+        read_segments(tmp_path / name)
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+SPEAKERS = st.none() | st.text("abé\"' 中", min_size=1, max_size=6).filter(lambda name: bool(name.strip()))
+
+
+@st.composite
+def results(
+    plot_timeline: Callable[..., object], speakers: st.SearchStrategy[str | None] = SPEAKERS
+) -> Timeline:
+    """A timeline of up to eight segments on a grid of 20 ms, overlaps included."""
+    spans = plot_timeline(st.lists(st.tuples(st.integers(0, 5000), st.integers(10, 400)), max_size=8))
+    segments = []
+    for begin, length in sorted(spans):  # type: ignore[call-overload]
+        values = np.array(plot_timeline(st.lists(st.floats(0.01, 1), min_size=4, max_size=4)))
+        named = dict(zip(EMOTIONS, map(float, values / values.sum()), strict=True))
+        emotion = plot_timeline(st.sampled_from([max(named, key=named.__getitem__), None]))
+        segments.append(
+            Segment(
+                begin / 50,
+                (begin + length) / 50,
+                emotion,
+                max(named.values()),
+                named,
+                plot_timeline(speakers),
+            )
+        )
+    end_s = max([1.0, *(segment.end_s for segment in segments)])
+    reason = None if segments else "no_speech"
+    return Timeline(
+        "calls/talk one.wav", end_s, tuple(segments), seconds_by_emotion(segments, EMOTIONS), reason
+    )
+
+
+def label(segment: Segment, between: str) -> str:
+    emotion = segment.emotion or UNSURE
+    return emotion if segment.speaker is None else f"{' '.join(segment.speaker.split())}{between}{emotion}"
+
+
+FAILED = Timeline("calls/bad.wav", error='calls/bad.wav: cannot be decoded, "alas"\nat all')
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@given(results())
+@MANY
+def test_json_reads_back(row: Timeline) -> None:
+    data = json.loads(WRITERS["json"].text([row, FAILED], EMOTIONS))
+    assert data == [row.as_dict(), FAILED.as_dict()]
+
+
+@given(results())
+@MANY
+def test_csv_reads_back(row: Timeline) -> None:
+    rows = list(csv.DictReader(io.StringIO(WRITERS["csv"].text([FAILED, row], EMOTIONS))))
+    assert (rows[0]["path"], rows[0]["error"]) == (FAILED.path, FAILED.error)
+    assert len(rows) == 1 + max(1, len(row.segments))
+    if not row.segments:
+        assert (rows.pop()["reason"], row.reason) == ("no_speech", "no_speech")
+    for read, segment in zip(rows[1:], row.segments, strict=True):
+        assert (float(read["start_s"]), float(read["end_s"])) == (segment.start_s, segment.end_s)
+        assert (read["emotion"], read["speaker"]) == (segment.emotion or "", segment.speaker or "")
+        assert {name: float(read[f"p_{name}"]) for name in EMOTIONS} == segment.probabilities
+        assert float(read["confidence"]) == segment.confidence
+
+
+@given(results())
+@MANY
+def test_srt_reads_back(row: Timeline) -> None:
+    subtitles = list(srt.parse(WRITERS["srt"].text([row], EMOTIONS)))
+    assert [subtitle.index for subtitle in subtitles] == list(range(1, len(row.segments) + 1))
+    for subtitle, segment in zip(subtitles, row.segments, strict=True):
+        assert subtitle.start.total_seconds() == pytest.approx(segment.start_s, abs=5e-4)
+        assert subtitle.end.total_seconds() == pytest.approx(segment.end_s, abs=5e-4)
+        assert subtitle.content == f"{label(segment, ': ')} {100 * (segment.confidence or 0):.0f} %"
+
+
+@given(row=results(speakers=st.none() | st.sampled_from(["anna", "zoé b"])))
+@MANY
+def test_rttm_reads_back(row: Timeline, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("rttm") / "talk.rttm"
+    write([row, FAILED], "rttm", path, EMOTIONS)
+    if not row.segments:
+        assert path.read_text() == ""
+        return
+    annotation = load_rttm(path)["talk_one"]
+    read = sorted(
+        (round(turn.start, 3), round(turn.end, 3), name)
+        for turn, _, name in annotation.itertracks(yield_label=True)
+    )
+    expected = [
+        (round(segment.start_s, 3), round(segment.end_s, 3), label(segment, "/").replace(" ", "_"))
+        for segment in row.segments
+    ]
+    assert read == sorted(expected)
+    again = read_segments(path)
+    assert [(turn.start_s, turn.end_s) for turn in again.of("talk one.wav")] == [
+        (segment.start_s, segment.end_s) for segment in row.segments
+    ]
+
+
+@given(results())
+@MANY
+def test_audacity_labels_read_back(row: Timeline) -> None:
+    text = WRITERS["audacity"].text([row], EMOTIONS)
+    # As Audacity's manual has it: start, end, label, tabs between, a line for each.
+    rows = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [(float(start), float(end), name) for start, end, name in rows] == [
+        (segment.start_s, segment.end_s, label(segment, ": ")) for segment in row.segments
+    ]
+
+
+@given(row=results())
+@MANY
+def test_textgrid_reads_back(row: Timeline, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("praat") / "talk.TextGrid"
+    write([row], "textgrid", path, EMOTIONS)
+    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="error")
+    assert (grid.minTimestamp, grid.maxTimestamp) == (0, row.duration_s)
+    found = []
+    for tier in grid.tiers:
+        assert (tier.entries[0].start, tier.entries[-1].end) == (0, row.duration_s)
+        assert all(one.end == two.start for one, two in pairwise(tier.entries)), "contiguous"
+        found += [(entry.start, entry.end, entry.label) for entry in tier.entries if entry.label]
+    assert sorted(found) == sorted(
+        (segment.start_s, segment.end_s, segment.emotion or UNSURE) for segment in row.segments
+    )
+
+
+def test_a_textgrid_has_a_tier_for_each_speaker() -> None:
+    def turn(start_s: float, end_s: float, speaker: str | None) -> Segment:
+        return Segment(start_s, end_s, "sad", 1.0, {"sad": 1.0}, speaker)
+
+    turns = (turn(0, 2, "anna"), turn(1, 3, "anna"), turn(1, 2, None), turn(2, 4, "anna"))
+    text = WRITERS["textgrid"].text([Timeline("a.wav", 5.0, turns)], EMOTIONS)
+    assert re.findall(r'name = "(.*)"', text) == ["anna", "anna 2", "emotion"]
+
+
+def test_a_file_is_complete_or_not_there(tmp_path: Path) -> None:
+    row = Timeline("a.wav", 1.0)
+    with pytest.raises(ConfigError, match=r"bad format 'jsn', expected one of .* \(did you mean 'json'\?\)"):
+        write([row], "jsn", tmp_path / "a.json", EMOTIONS)
+    write([row], "json", tmp_path / "below/a.json", EMOTIONS)
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["below", "a.json"]
+
+
+def test_outputs_lie_as_their_recordings_do(tmp_path: Path) -> None:
+    (tmp_path / "calls/deep").mkdir(parents=True)
+    files = [
+        tmp_path / "calls/a.wav",
+        tmp_path / "calls/deep/a.wav",
+        tmp_path / "calls/a.mp3",
+        tmp_path / "b.wav",
+    ]
+    names = output_names(files, [tmp_path / "calls", tmp_path / "b.wav"], ".rttm")
+    assert [str(names[file]) for file in files] == ["a.wav.rttm", "deep/a.rttm", "a.mp3.rttm", "b.rttm"]
+    with pytest.raises(ConfigError, match=r"would both be written to 'a\.wav\.srt'"):
+        output_names([tmp_path / "x/a.wav", tmp_path / "y/a.wav"], [], ".srt")
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "turns", [None, [GivenSegment(0.5, 3.5, "anna"), GivenSegment(1.0, 1.05), GivenSegment(3.6, 7.0, "bob")]]
+)
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_a_picture(tmp_path: Path, suffix: str, turns: list[GivenSegment] | None) -> None:
+    found = timeline(TALK, make.ToneRecognizer(), given=turns, detector=LOUD, traced=True)
+    assert found.trace is not None
+    assert len(found.trace.envelope) == 140
+    assert float(found.trace.envelope.max()) == pytest.approx(0.3, abs=0.01)
+    assert bool(found.trace.updates) == (turns is None)
+    path = tmp_path / f"below/talk{suffix}"
+    plot_timeline(found, EMOTIONS, path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    if suffix == ".png":
+        assert path.read_bytes().startswith(b"\x89PNG")
+    else:
+        drawn = path.read_text(encoding="utf-8")
+        assert ET.fromstring(drawn).tag.endswith("svg")
+        assert all(colour in drawn for colour in ("#d62728", "#1f6fb4")), "angry and sad have their colours"
+
+
+@pytest.mark.parametrize("length_s", [0.0, 0.02])
+def test_a_picture_of_almost_nothing(tmp_path: Path, length_s: float) -> None:
+    audio = recording(("silence", 0.01 + length_s))
+    found = timeline(audio, make.ToneRecognizer(), detector=LOUD, traced=True)
+    plot_timeline(found, EMOTIONS, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_what_was_drawn_is_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, make.silence(1.0), make.RATE)
+    outputs = batch.plan([path], [path], "json", None, tmp_path / "a.png")
+    (row,) = batch.run(make.ToneRecognizer(), [path], outputs)
+    assert (row.error, row.trace) == (None, None)
+    assert (tmp_path / "a.png").is_file()
+
+
+@pytest.mark.parametrize("text", ["", '{"model": '])
+def test_a_damaged_note_is_no_crash(tmp_path: Path, text: str) -> None:
+    note = tmp_path / ".made_with.json"
+    note.write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"made_with\.json', which says what .* is damaged: name another output"
+    ):
+        ensure_same_settings(note, tmp_path, {"model": "a"})
+    note.unlink()
+    ensure_same_settings(note, tmp_path, {"model": "a"})
+    ensure_same_settings(note, tmp_path, {"model": "a"})
+    assert [file.name for file in tmp_path.iterdir()] == [note.name]
+
+
+def test_pictures_that_cannot_be(tmp_path: Path) -> None:
+    found = timeline(TALK, make.ToneRecognizer(), detector=LOUD)
+    with pytest.raises(EmodistillError, match=r"was not traced: call timeline\(…, traced=True\) to draw it"):
+        plot_timeline(found, EMOTIONS, tmp_path / "a.png")
+    with pytest.raises(ConfigError, match=r"cannot draw to 'a\.bmp': expected \.png, \.svg or \.pdf"):
+        plot_timeline(found, EMOTIONS, Path("a.bmp"))
+
+
+# --- the verb ------------------------------------------------------------------------------------
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], exported: Path) -> Call:
+    """`emodistill timeline …` as the entry point runs it: exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*args: object) -> tuple[int, str, str]:
+        argv = ["emodistill", "timeline", *map(str, args), "--model", str(exported)]
+        monkeypatch.setattr(sys, "argv", argv)
+        capsys.readouterr()
+        monkeypatch.setattr(cli.console, "_width", 400)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    """Two calls, one below, silence, and a text that calls itself a wav."""
+    folder = tmp_path / "calls"
+    (folder / "below").mkdir(parents=True)
+    for name, seed in (("a.wav", 1), ("below/c.flac", 2)):
+        sound = [
+            make.silence(0.5),
+            make.speech(2.7, 120 * seed, seed),
+            make.silence(0.6),
+            make.speech(0.9, 200, seed),
+        ]
+        soundfile.write(folder / name, np.concatenate(sound), make.RATE)
+    soundfile.write(folder / "d.wav", make.silence(1.0), make.RATE)
+    (folder / "b.wav").write_text("no audio")
+    return folder
+
+
+def test_the_verb_in_json(emodistill: Call, calls: Path) -> None:
+    code, out, err = emodistill(calls, "--format", "json", "--jobs", 2)
+    assert code == 1, "one input could not be read"
+    rows = json.loads(out)
+    names = ["a.wav", "b.wav", "below/c.flac", "d.wav"]
+    assert [row["path"] for row in rows] == [str(calls / name) for name in names]
+    assert [len(row["segments"]) > 0 for row in rows] == [True, False, True, False]
+    assert "cannot be decoded" in rows[1]["error"]
+    assert "cannot be decoded" in err
+    for row in (rows[0], rows[2]):
+        starts = [segment["start_s"] for segment in row["segments"]]
+        assert abs(starts[0] - 0.5) < 0.15, "silence is no speech"
+        assert sum(row["summary"].values()) == pytest.approx(3.6, abs=0.4)
+
+
+def test_the_verb_in_a_folder_goes_on_where_it_was(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = (calls, "-f", "csv", "-o", out, "--plot", tmp_path / "pictures")
+    assert emodistill(*args)[0] == 1
+    made = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert made == [".made_with.json", "a.csv", "below/c.csv", "d.csv", "failures.csv"]
+    code, _, err = emodistill(*args, "--min-confidence", 0.5)
+    assert code == 2
+    assert "was begun with another min_confidence: name another output" in err
+    assert (tmp_path / "pictures/below/c.png").read_bytes().startswith(b"\x89PNG")
+    whole = (out / "a.csv").read_bytes()
+    (row,) = csv.DictReader((out / "failures.csv").read_text().splitlines())
+    assert (row["path"], "cannot be decoded" in row["error"]) == (str(calls / "b.wav"), True)
+    (out / "a.csv").unlink()
+    (out / "d.csv").write_text("kept as it is")
+    soundfile.write(calls / "b.wav", make.speech(1.0), make.RATE)
+    code, shown, err = emodistill(*args)
+    assert (code, shown) == (0, "")
+    assert "2 were there already, 2 added" in err
+    assert (out / "a.csv").read_bytes() == whole
+    assert (out / "d.csv").read_text() == "kept as it is"
+    assert (out / "b.csv").is_file()
+    assert not (out / "failures.csv").exists()
+
+
+def test_the_verb_says_the_same_in_every_format(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+    (row,) = json.loads(emodistill(calls / "a.wav", "-f", "json")[1])
+    number = len(row["segments"])
+    for format, pattern in {
+        "csv": r"^\S+a\.wav,", "srt": r" --> ", "rttm": r"^SPEAKER a 1 ", "audacity": r"^\S+\t\S+\t\w+$",
+        "textgrid": r'text = "\w+"', "table": r"│ \S+a\.wav +│ +0:",
+    }.items():  # fmt: skip
+        code, out, err = emodistill(calls / "a.wav", "-f", format)
+        assert (code, err) == (0, "")
+        assert len(re.findall(pattern, out, re.MULTILINE)) == number, format
+        assert emodistill(calls / "a.wav", "-f", format, "-o", tmp_path / "one.file")[:2] == (0, "")
+        assert (tmp_path / "one.file").read_text(encoding="utf-8") == out
+
+
+def test_what_is_there_stays_where_nothing_could_be_judged(
+    emodistill: Call, calls: Path, tmp_path: Path
+) -> None:
+    for suffix in (".srt", ".TextGrid", ".json", ".csv", ".rttm"):
+        out = tmp_path / f"kept{suffix}"
+        assert emodistill(calls / "a.wav", "-o", out)[0] == 0
+        before = out.read_text(encoding="utf-8")
+        assert "│" not in before, "the suffix says the format"
+        code, shown, err = emodistill(calls / "b.wav", "-o", out)
+        assert (code, shown) == (1, "")
+        assert "is not written: nothing was judged" in err
+        assert out.read_text(encoding="utf-8") == before
+    assert emodistill(calls / "b.wav", "-f", "textgrid")[1] == ""
+
+
+def test_the_table_ends_with_how_long_each_emotion_was_heard(emodistill: Call, calls: Path) -> None:
+    (row,) = json.loads(emodistill(calls / "a.wav", "-f", "json")[1])
+    most = max(row["summary"], key=lambda name: row["summary"][name])
+    assert re.search(rf"in all .*{most} 0:0[0-9]\.[0-9]", emodistill(calls / "a.wav")[1])
+
+
+def test_a_timeline_takes_what_predict_takes_and_refuses_the_rest() -> None:
+    data = TALK
+    recognizer = make.ToneRecognizer()
+    expected = timeline(data, recognizer, detector=LOUD).segments
+    assert expected
+    assert timeline(bytearray(data), recognizer, detector=LOUD).segments == expected
+    out, into = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(into, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(out, "rb") as pipe:
+        assert timeline(pipe, recognizer, detector=LOUD).segments == expected
+    writer.join()
+    closed = io.BytesIO(data)
+    closed.close()
+    with pytest.raises(AudioError, match="expected an open file, got a closed one"):
+        timeline(closed, recognizer, detector=LOUD)
+    for source in (None, np.zeros(16000), io.StringIO("text")):
+        with pytest.raises(
+            AudioError, match="expected a path, the bytes of a file or a file opened in binary"
+        ):
+            timeline(source, recognizer, detector=LOUD)
+
+
+def test_the_verb_judges_given_segments(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+    turns = tmp_path / "turns.rttm"
+    turns.write_text(
+        "SPEAKER a 1 0.5 2.0 <NA> <NA> anna <NA> <NA>\nSPEAKER a 1 3 1 <NA> <NA> bob <NA> <NA>\n"
+    )
+    code, out, _ = emodistill(calls / "a.wav", "--segments", turns, "-f", "json", "--min-confidence", 1)
+    (row,) = json.loads(out)
+    assert code == 0
+    assert [(one["start_s"], one["end_s"], one["speaker"]) for one in row["segments"]] == [
+        (0.5, 2.5, "anna"),
+        (3.0, 4.0, "bob"),
+    ]
+    assert all(one["emotion"] is None and one["confidence"] < 1 for one in row["segments"])
+    assert set(row["summary"].values()) == {0.0}
+    code, out, _ = emodistill(calls / "d.wav", "--segments", turns, "-f", "json")
+    assert (code, "has no segments of 'd'" in json.loads(out)[0]["error"]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-f", "srt"), "a srt file holds one recording, and there are 4: name a folder with --output"),
+        (("--plot", "a.png"), "'a.png' is one picture, and there are 4 recordings: name a folder"),
+        (("--plot", "a.jpg"), "cannot draw to 'a.jpg': expected .png, .svg or .pdf"),
+        (("-o", "folder"), "a table can't go to the folder 'folder': add --format, e.g. json"),
+        (("--segments", "none.csv"), "no segments 'none.csv': no such file"),
+        (("--emotions", "angri"), "bad emotion 'angri'"),
+    ],
+)
+def test_what_the_verb_refuses(emodistill: Call, calls: Path, args: Sequence[str], message: str) -> None:
+    code, out, err = emodistill(calls, *args)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_times_for_reading() -> None:
+    assert [batch.clock(time_s) for time_s in (0, 9.97, 61.04, 3599.96, 36_000)] == [
+        "0:00.0", "0:10.0", "1:01.0", "1:00:00.0", "10:00:00.0",
+    ]  # fmt: skip
