@@ -120,7 +120,7 @@ def parts(num_requests: int) -> None:
         marks.append(time.thread_time())
         windows = list(recognizer._speech(Recording(waveform, SAMPLE_RATE)) or ())
         marks.append(time.thread_time())
-        recognizer._judge(windows)
+        recognizer._averaged(windows)
         marks.append(time.thread_time())
         for name, lasted in zip(found, np.diff(marks), strict=True):
             found[name] += [1000 * lasted] * (number >= 50)

@@ -19,7 +19,7 @@ from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation_table import ENSEMBLE, Ablation, Contender, ensemble, measure
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.labels import LabelSet
-from emodistill.training import ablate as ablate_module
+from emodistill.training import ablation as ablate_module
 from emodistill.training import fold as fold_module
 from emodistill.training.ablation import ablate
 from emodistill.training.artifact_cache import ArtifactCache

@@ -45,11 +45,11 @@ def test_the_page_has_pythons_own_constants(tmp_path: Path) -> None:
     text = (tmp_path / "page" / "page" / "settings.js").read_text(encoding="utf-8")
     settings = json.loads(text.partition("export default ")[2].rstrip(";\n"))
     modules = {
-        "audio": audio,
+        "waveform": audio,
         "recording": recording,
         "recognizer": recognizer,
-        "vad": vad,
-        "segments": segments,
+        "speech_activity": vad,
+        "segmentation": segments,
         "streaming": streaming,
     }
     assert settings.keys() == modules.keys()

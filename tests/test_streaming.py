@@ -349,9 +349,9 @@ def test_memory_does_not_grow_with_the_stream(parts: list[Part]) -> None:
     held = []
     for chunk in endless(parts, 50):
         live.push(chunk)
-        held.append(live._judge.num_samples - live._judge._blocks[0][0] if live._judge._blocks else 0)
+        held.append(live._scorer.num_samples - live._scorer._blocks[0][0] if live._scorer._blocks else 0)
     assert max(held) <= 3.5 * SAMPLE_RATE
-    judge = live._judge._recognizer
+    judge = live._scorer._recognizer
     assert isinstance(judge, make.ToneRecognizer)
     assert judge.longest <= 2 * SAMPLE_RATE
     assert live.time_s == pytest.approx(50 * len(programme(parts)) / SAMPLE_RATE)
@@ -416,7 +416,7 @@ def test_streams_and_timelines_need_nothing_heavy() -> None:
         "av",
     )
     code = (
-        "import sys, emodistill.inference.batch, emodistill.live\n"
+        "import sys, emodistill.inference.batch, emodistill.inference.listen\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
