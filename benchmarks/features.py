@@ -12,7 +12,7 @@ from pathlib import Path
 from emodistill.config import AudioConfig
 from emodistill.corpora import Utterance, read_corpus
 from emodistill.features.cache import ArrayCache
-from emodistill.features.llds import cached_llds
+from emodistill.features.llds import cache_llds
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 def _timed(utterances: list[Utterance], workers: int, cache: ArrayCache) -> float:
     """Seconds until every LLD of every utterance is in memory."""
     started = time.perf_counter()
-    for key in cached_llds(utterances, AudioConfig(), workers, cache):
+    for key in cache_llds(utterances, AudioConfig(), workers, cache):
         cache.read(key)
     return time.perf_counter() - started
 

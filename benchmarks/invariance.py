@@ -26,7 +26,7 @@ from emodistill.corpora.base import Utterance
 from emodistill.corpora.load import open_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.inference import recognizer
-from emodistill.protocol.folds import SPLIT_SPEAKERS
+from emodistill.protocol.folds import FIXED_SPLITS
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 RNG = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def main() -> None:
 def drawn(corpora: Path, num: int) -> list[Utterance]:
     """Utterances of dev speakers, corpus by corpus and emotion by emotion in turn."""
     corpus = open_corpus(load_recipe("bundled", [f"corpus.root={corpora}"]).corpus, lambda _: None)
-    speakers = SPLIT_SPEAKERS["bundled"]["dev"]
+    speakers = FIXED_SPLITS["bundled"]["dev"]
     groups: dict[tuple[str, str], list[Utterance]] = {}
     order = np.random.default_rng(0).permutation(len(corpus.utterances))
     for utterance in (corpus.utterances[place] for place in order):

@@ -32,8 +32,8 @@ from emodistill.config import (
 from emodistill.corpora import Utterance, read_corpus
 from emodistill.distillation import Targets, distillation_loss, hard_label_loss
 from emodistill.features.cache import ArrayCache
-from emodistill.features.conditioning import conditioned
 from emodistill.features.llds import extract_llds
+from emodistill.features.preparation import prepare_waveform
 from emodistill.models.backbones import load_backbone
 from emodistill.models.linguistic import LinguisticTeacher, word_tokenizer
 from emodistill.models.prosodic import ProsodicTeacher, planes
@@ -110,7 +110,7 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
     def ask(batch: Batch) -> dict[str, Targets]:
         chosen = [utterances[index] for index in batch.indices.tolist()]
         llds = [
-            planes(extract_llds(conditioned(u, AUDIO)), prosodic.mean.numpy(), prosodic.std.numpy())
+            planes(extract_llds(prepare_waveform(u, AUDIO)), prosodic.mean.numpy(), prosodic.std.numpy())
             for u in chosen
         ]
         tokens = [linguistic.tokenize(utterance.transcript or "") for utterance in chosen]

@@ -25,7 +25,7 @@ from emodistill.audio.waveform import (
     peak_normalise,
     trim_silence,
 )
-from emodistill.corpora.base import Utterance, duration_s
+from emodistill.corpora.base import Utterance, audio_duration_s
 from emodistill.errors import AudioError, AudioTooLongError
 
 
@@ -222,7 +222,7 @@ def test_a_wav_that_was_never_finished_is_read_to_its_end(
         with pytest.raises(AudioTooLongError):
             load_bounded(path, 0.5)
         utterance = Utterance(id="cut", path=path, speaker="one", emotion="happy")
-        assert duration_s(utterance) == 1.0
+        assert audio_duration_s(utterance) == 1.0
 
 
 def test_what_follows_a_finished_wav_without_samples_is_not_heard() -> None:

@@ -11,12 +11,12 @@ from emodistill.config import AugmentConfig
 from emodistill.features.augment import (
     _CODECS,
     add_noise,
-    augment,
+    apply_channel,
+    augment_view,
     band_limit,
     change_speed,
     equalise,
     reverberate,
-    through_channel,
     transcode,
 )
 
@@ -37,12 +37,12 @@ SOUND = make.speech(0.5)
 
 
 def test_view_0_is_the_recording() -> None:
-    assert augment(SOUND, EVERYTHING, 0, "a") is SOUND
+    assert augment_view(SOUND, EVERYTHING, 0, "a") is SOUND
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_changes_the_sound_and_little_else(kind: str) -> None:
-    out = augment(SOUND, AugmentConfig(views=2, **KINDS[kind]), 1, "a")
+    out = augment_view(SOUND, AugmentConfig(views=2, **KINDS[kind]), 1, "a")
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
     assert np.abs(out).max() <= 1
@@ -52,11 +52,11 @@ def test_every_kind_changes_the_sound_and_little_else(kind: str) -> None:
 
 
 def test_a_view_is_a_function_of_seed_view_and_utterance() -> None:
-    one = augment(SOUND, EVERYTHING, 1, "a")
-    np.testing.assert_array_equal(augment(SOUND, EVERYTHING, 1, "a"), one)
+    one = augment_view(SOUND, EVERYTHING, 1, "a")
+    np.testing.assert_array_equal(augment_view(SOUND, EVERYTHING, 1, "a"), one)
     others = [
-        augment(SOUND, EVERYTHING, 2, "a"), augment(SOUND, EVERYTHING, 1, "b"),
-        augment(SOUND, EVERYTHING.model_copy(update={"seed": 1}), 1, "a"),
+        augment_view(SOUND, EVERYTHING, 2, "a"), augment_view(SOUND, EVERYTHING, 1, "b"),
+        augment_view(SOUND, EVERYTHING.model_copy(update={"seed": 1}), 1, "a"),
     ]  # fmt: skip
     for other in others:
         assert len(other) != len(one) or not np.array_equal(other, one)
@@ -65,7 +65,7 @@ def test_a_view_is_a_function_of_seed_view_and_utterance() -> None:
 def test_the_recording_itself_stays_as_it_is() -> None:
     before = SOUND.copy()
     for view in range(1, 5):
-        augment(SOUND, EVERYTHING, view, "a")
+        augment_view(SOUND, EVERYTHING, view, "a")
     np.testing.assert_array_equal(SOUND, before)
 
 
@@ -73,7 +73,7 @@ def test_the_recording_itself_stays_as_it_is() -> None:
 @given(st.integers(1, 4000), st.integers(1, 50), st.sampled_from(["speech", "silence", "full scale"]))
 def test_no_sound_breaks_it(length: int, view: int, kind: str) -> None:
     sound = {"speech": make.speech(0.25), "silence": np.zeros(4000), "full scale": np.ones(4000)}[kind]
-    out = augment(sound[:length].astype(np.float32), EVERYTHING, view, "a")
+    out = augment_view(sound[:length].astype(np.float32), EVERYTHING, view, "a")
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
     assert np.abs(out).max(initial=0) <= 1
@@ -134,10 +134,10 @@ def test_an_equaliser_shapes_the_spectrum_within_its_bounds() -> None:
 
 def test_with_fresh_a_view_is_a_speed_and_the_channel_changes_with_each_draw() -> None:
     fresh = EVERYTHING.model_copy(update={"fresh": True})
-    voice = augment(SOUND, fresh, 1, "a")
+    voice = augment_view(SOUND, fresh, 1, "a")
     factor = len(SOUND) / len(voice)
     np.testing.assert_allclose(voice, change_speed(SOUND, factor)[: len(voice)], atol=0.02)
-    heard = [through_channel(voice, fresh, draw, "a") for draw in (1, 1, 2)]
+    heard = [apply_channel(voice, fresh, draw, "a") for draw in (1, 1, 2)]
     assert [len(item) for item in heard] == [len(voice)] * 3
     np.testing.assert_array_equal(heard[0], heard[1])
     assert np.abs(heard[0] - heard[2]).max() > 1e-2

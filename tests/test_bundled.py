@@ -14,7 +14,7 @@ from emodistill.corpora import read_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.inference.model_card import BUNDLED, MODEL_FILES, card_markdown, read_card
 from emodistill.models.checkpoint import load_initial
-from emodistill.protocol.folds import SPLIT_SPEAKERS
+from emodistill.protocol.folds import FIXED_SPLITS
 
 SEVEN = ("angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised")
 
@@ -62,9 +62,7 @@ def test_it_can_be_trained_further() -> None:
 
 @pytest.mark.skipif(not (make.DATA / "corpora/ravdess").is_dir(), reason="no RAVDESS")
 def test_it_recognises_as_many_as_its_card_says(bundled: Recognizer) -> None:
-    test = {
-        name.partition("/")[2] for name in SPLIT_SPEAKERS["bundled"]["test"] if name.startswith("ravdess/")
-    }
+    test = {name.partition("/")[2] for name in FIXED_SPLITS["bundled"]["test"] if name.startswith("ravdess/")}
     corpus = [u for u in read_corpus("ravdess", make.DATA / "corpora/ravdess", "seven") if u.speaker in test]
     assert len(corpus) == 480
     said = list(bundled.predict_all([u.path for u in corpus if u.path is not None], jobs=2))

@@ -16,7 +16,7 @@ from scipy.stats import multivariate_normal
 from emodistill.config import load_recipe
 from emodistill.corpora import read_manifest
 from emodistill.corpora.load import open_corpus
-from emodistill.protocol.audit import audit
+from emodistill.protocol.audit import audit_protocol
 from emodistill.protocol.folds import build_protocol
 from emodistill.training.ablation import ablate
 
@@ -164,7 +164,7 @@ def test_the_corpus_is_what_was_planned_and_comes_again(
     assert set(Counter((u.split, u.emotion) for u in corpus).values()) == {8, 4}
     recipe = load_recipe("controlled", [f"corpus.manifest={tmp_path / 'one/utterances.csv'}"])
     opened = open_corpus(recipe.corpus, print)
-    audit(opened, build_protocol(opened, recipe.protocol))
+    audit_protocol(opened, build_protocol(opened, recipe.protocol))
 
     truth = make.read_rows(tmp_path / "one/truth.csv")
     assert all(row["emotion"] == row["word_emotion"] for row in truth)

@@ -25,7 +25,7 @@ from emodistill.corpora import (
     read_manifest,
     write_manifest,
 )
-from emodistill.corpora.base import duration_s
+from emodistill.corpora.base import audio_duration_s
 from emodistill.corpora.load import add_transcripts, open_corpus
 from emodistill.corpora.readers.meld import repair_text
 from emodistill.corpora.stats import corpus_stats, plot_stats
@@ -645,7 +645,7 @@ def test_the_length_of_what_is_no_audio(tmp_path: Path) -> None:
         ("gone.wav", "audio missing at"),
     ):
         with pytest.raises(CorpusError, match=message):
-            duration_s(Utterance("x", "a", "sad", tmp_path / name))
+            audio_duration_s(Utterance("x", "a", "sad", tmp_path / name))
 
 
 def test_a_drawing_makes_its_folder(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from emodistill.config import AugmentConfig, StudentConfig, load_recipe
 from emodistill.corpora import read_manifest, write_manifest
-from emodistill.corpora.load import pooled
+from emodistill.corpora.load import pool_corpora
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.labels import LabelSet
@@ -341,7 +341,7 @@ def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_los
         read_manifest(make.corpus_folder(tmp_path / name, emotions=emotions, each=each), name=name)
         for name, emotions, each in (("one", ("angry", "sad"), 3), ("two", ("sad", "happy", "angry"), 2))
     ]
-    both = pooled("both", [replace(part, merged={"calm -> sad": 1}) for part in parts])
+    both = pool_corpora("both", [replace(part, merged={"calm -> sad": 1}) for part in parts])
     assert both.merged == {"one: calm -> sad": 1, "two: calm -> sad": 1}
     assert {u.speaker for u in both} == {f"{name}/s{n}" for name in ("one", "two") for n in range(6)}
     listed = tmp_path / "both.csv"
@@ -371,7 +371,7 @@ def test_each_corpus_is_scored_by_a_student_that_never_heard_it(tmp_path: Path) 
         for name, seed in (("one", 0), ("two", 100))
     ]
     listed = tmp_path / "both.csv"
-    write_manifest(pooled("both", parts), listed)
+    write_manifest(pool_corpora("both", parts), listed)
     recipe = make.recipe(
         listed, protocol={"kind": "leave-one-corpus-out", "folds": 3, "refit": False},
         distillation={"teachers": ["prosodic"]},

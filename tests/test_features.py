@@ -15,8 +15,8 @@ from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import AudioError, CorpusError
 from emodistill.features import llds as features
 from emodistill.features.cache import ArrayCache, cache_folder
-from emodistill.features.conditioning import conditioned
-from emodistill.features.llds import NUM_LLDS, cached_llds, extract_llds, lld_key
+from emodistill.features.llds import NUM_LLDS, cache_llds, extract_llds, lld_key
+from emodistill.features.preparation import prepare_waveform
 
 AUDIO = AudioConfig()
 
@@ -29,13 +29,13 @@ def test_a_dc_offset_changes_nothing_that_training_hears(tmp_path: Path) -> None
     heard = []
     for name, offset in (("without", 0.0), ("with", 0.3)):
         soundfile.write(tmp_path / f"{name}.wav", sound + offset, SAMPLE_RATE, subtype="FLOAT")
-        heard.append(conditioned(Utterance(name, "s", "sad", tmp_path / f"{name}.wav"), AUDIO))
+        heard.append(prepare_waveform(Utterance(name, "s", "sad", tmp_path / f"{name}.wav"), AUDIO))
     assert len(heard[0]) < len(sound) - 2 * 4000  # the silent ends are trimmed
     np.testing.assert_allclose(heard[1], heard[0], atol=1e-6)
     assert (
         abs(
             float(
-                conditioned(
+                prepare_waveform(
                     Utterance("a", "s", "sad", tmp_path / "with.wav"), AudioConfig(trim_db=None)
                 ).mean()
             )
@@ -73,7 +73,7 @@ def test_silence_has_llds() -> None:
 
 def test_llds_are_computed_once(manifest: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some = utterances(manifest, 3)
-    keys = cached_llds(some, AUDIO)
+    keys = cache_llds(some, AUDIO)
     cache = ArrayCache(cache_folder() / "llds")
     assert cache_folder() == own_cache
     assert len(set(keys)) == 3
@@ -83,9 +83,9 @@ def test_llds_are_computed_once(manifest: Path, own_cache: Path, monkeypatch: py
         raise AssertionError("a cached array was computed again")
 
     monkeypatch.setattr(features, "extract_llds", never)
-    assert cached_llds(some, AUDIO) == keys
+    assert cache_llds(some, AUDIO) == keys
     with pytest.raises(AssertionError, match="computed again"):
-        cached_llds(some, AudioConfig(trim_db=20))
+        cache_llds(some, AudioConfig(trim_db=20))
 
 
 def test_a_key_is_of_content_and_conditioning_and_not_of_the_place(manifest: Path, tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_a_key_is_of_content_and_conditioning_and_not_of_the_place(manifest: Pat
 def test_two_processes_give_the_arrays_of_one(manifest: Path, tmp_path: Path) -> None:
     some = utterances(manifest, 12)
     one, two = ArrayCache(tmp_path / "one"), ArrayCache(tmp_path / "two")
-    keys = cached_llds(some, AUDIO, workers=1, cache=one)
-    assert cached_llds(some, AUDIO, workers=2, cache=two) == keys
+    keys = cache_llds(some, AUDIO, workers=1, cache=one)
+    assert cache_llds(some, AUDIO, workers=2, cache=two) == keys
     for key in keys:
         assert one.path(key).read_bytes() == two.path(key).read_bytes()
 
@@ -117,7 +117,7 @@ def test_a_killed_run_leaves_nothing_half_written(
 ) -> None:
     some = utterances(manifest, 4)
     expected = ArrayCache(tmp_path / "expected")
-    keys = cached_llds(some, AUDIO, cache=expected)
+    keys = cache_llds(some, AUDIO, cache=expected)
     cache = ArrayCache(tmp_path / "cache")
     save, count = np.save, 0
 
@@ -135,12 +135,12 @@ def test_a_killed_run_leaves_nothing_half_written(
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", half)
         with pytest.raises(Killed):
-            cached_llds(some, AUDIO, cache=cache)
+            cache_llds(some, AUDIO, cache=cache)
     assert [key in cache for key in keys] == [True, True, False, False]
     assert not list(cache.folder.rglob("*partial*"))
     with pytest.raises(FileNotFoundError):
         cache.read(keys[2])
-    assert cached_llds(some, AUDIO, cache=cache) == keys
+    assert cache_llds(some, AUDIO, cache=cache) == keys
     for key in keys:
         np.testing.assert_array_equal(cache.read(key), expected.read(key))
 
@@ -172,13 +172,13 @@ def test_conditioning_trims_and_cuts(tmp_path: Path) -> None:
     gap = np.zeros(8000, np.float32)
     soundfile.write(path, np.concatenate([gap, make.speech(1.0), gap]), SAMPLE_RATE)
     spoken = Utterance("a", "s", "sad", path)
-    assert len(conditioned(spoken, AudioConfig(trim_db=None))) == 2 * SAMPLE_RATE
-    assert len(conditioned(spoken, AUDIO)) == pytest.approx(SAMPLE_RATE, abs=1200)
-    assert len(conditioned(spoken, AudioConfig(max_s=0.5))) == SAMPLE_RATE // 2
+    assert len(prepare_waveform(spoken, AudioConfig(trim_db=None))) == 2 * SAMPLE_RATE
+    assert len(prepare_waveform(spoken, AUDIO)) == pytest.approx(SAMPLE_RATE, abs=1200)
+    assert len(prepare_waveform(spoken, AudioConfig(max_s=0.5))) == SAMPLE_RATE // 2
     with pytest.raises(CorpusError, match="utterance 'b' has no audio; only a linguistic teacher can use it"):
-        conditioned(Utterance("b", "s", "sad"), AUDIO)
+        prepare_waveform(Utterance("b", "s", "sad"), AUDIO)
     with pytest.raises(CorpusError, match="has no audio to take LLDs from"):
         lld_key(Utterance("b", "s", "sad"), AUDIO)
     (tmp_path / "b.wav").write_text("text")
     with pytest.raises(AudioError, match=r"b\.wav: cannot be decoded"):
-        conditioned(Utterance("b", "s", "sad", tmp_path / "b.wav"), AUDIO)
+        prepare_waveform(Utterance("b", "s", "sad", tmp_path / "b.wav"), AUDIO)

@@ -11,7 +11,7 @@ import torch
 
 import emodistill
 from emodistill.corpora import read_manifest, write_manifest
-from emodistill.corpora.load import pooled
+from emodistill.corpora.load import pool_corpora
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import (
@@ -45,7 +45,7 @@ def test_a_student_starts_from_an_exported_one_and_learns_other_emotions(
     with pytest.raises(LeakError, match="the initial student teacher was trained on held-out utterances"):
         crossval(make.recipe(same, student={"init": str(exported)}), tmp_path / "leak", limit=1)
     listed = tmp_path / "new.csv"
-    write_manifest(pooled("new", [read_manifest(same)]), listed)  # other ids: other recordings
+    write_manifest(pool_corpora("new", [read_manifest(same)]), listed)  # other ids: other recordings
     recipe = make.recipe(
         listed, protocol={"refit": False}, augment={"views": 1, "noise_snr_db": None},
         distillation={"teachers": []},

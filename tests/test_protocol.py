@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus, Utterance, read_corpus
 from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
-from emodistill.protocol.audit import audit, audit_teacher, identical_recordings
-from emodistill.protocol.folds import FIXED, SPLITS, Fold, Protocol, build_protocol, read_protocol
+from emodistill.protocol.audit import audit_protocol, audit_teacher, identical_recordings
+from emodistill.protocol.folds import FIXED_FOLDS, SPLITS, Fold, Protocol, build_protocol, read_protocol
 
 
 def corpus(speakers: Sequence[str], each: int = 2, per_session: int = 2) -> Corpus:
@@ -52,7 +52,7 @@ def check_partition(made: Corpus, protocol: Protocol) -> None:
         heard = [speakers_of(made, fold.split(split)) for split in SPLITS]
         assert all(heard)
         assert sum(map(len, heard)) == len(set.union(*heard))
-    audit(made, protocol)
+    audit_protocol(made, protocol)
 
 
 # --- kinds of folds ------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_k_fold_divides_any_speakers(names: set[str], data: st.DataObject) -> No
 
 
 def test_fixed_lists() -> None:
-    speakers = [speaker for group in FIXED["ravdess-emobox"].values() for speaker in group]
+    speakers = [speaker for group in FIXED_FOLDS["ravdess-emobox"].values() for speaker in group]
     assert sorted(map(int, speakers)) == list(range(1, 25))
     made = corpus(speakers)
     protocol = build_protocol(made, ProtocolConfig(kind="fixed", fixed="ravdess-emobox"))
@@ -263,18 +263,18 @@ def protocol_of(train: str, dev: str, test: str, allowed: tuple[str, ...] = ()) 
 )
 def test_the_audit_refuses(splits: tuple[str, str, str], message: str) -> None:
     with pytest.raises(LeakError, match=message):
-        audit(FOUR, protocol_of(*splits))
+        audit_protocol(FOUR, protocol_of(*splits))
 
 
 def test_the_audit_passes_what_is_clean() -> None:
-    found = audit(FOUR, protocol_of("a b", "c", "d"))
+    found = audit_protocol(FOUR, protocol_of("a b", "c", "d"))
     assert (found.num_utterances, found.duplicates) == (8, ())
 
 
 def test_the_audit_refuses_ids_that_the_corpus_lacks() -> None:
     protocol = Protocol("fake", "x", (Fold("1", ("a-0", "zz"), ("b-0",), ("c-0",)),))
     with pytest.raises(CorpusError, match="fold 1, train: the corpus has no utterance 'zz'"):
-        audit(FOUR, protocol)
+        audit_protocol(FOUR, protocol)
 
 
 def test_many_leaks_are_counted_and_the_first_named() -> None:
@@ -282,24 +282,24 @@ def test_many_leaks_are_counted_and_the_first_named() -> None:
     ids = [utterance.id for utterance in made]
     protocol = Protocol("x", "x", (Fold("1", tuple(ids[:16]), tuple(ids[16:]), tuple(ids[:8])),))
     with pytest.raises(LeakError, match=r"'a-0', 'a-1', 'a-2', 'a-3', 'a-4', and 3 more"):
-        audit(made, protocol)
+        audit_protocol(made, protocol)
 
 
 def test_a_leak_by_design_is_allowed_and_stamped() -> None:
     splits = ("a b0", "c", "d b1")
     with pytest.raises(LeakError):
-        audit(FOUR, protocol_of(*splits))
+        audit_protocol(FOUR, protocol_of(*splits))
     allowed = protocol_of(*splits, allowed=("speaker",))
-    assert audit(FOUR, allowed).num_utterances == 8
+    assert audit_protocol(FOUR, allowed).num_utterances == 8
     assert allowed.stamp.endswith("LEAKS speaker BY DESIGN")
     with pytest.raises(LeakError, match="utterances in both"):
-        audit(FOUR, protocol_of("a b", "c", "d b1", allowed=("speaker",)))
+        audit_protocol(FOUR, protocol_of("a b", "c", "d b1", allowed=("speaker",)))
 
 
 def test_same_session_dev_of_iemocap_is_no_leak() -> None:
     made = corpus([f"Ses0{s}{g}" for s in range(1, 6) for g in "FM"])
     protocol = build_protocol(made, ProtocolConfig(kind="leave-one-speaker-out", dev="same-session"))
-    assert audit(made, protocol).duplicates == ()
+    assert audit_protocol(made, protocol).duplicates == ()
     fold = protocol.fold("Ses02F")
     assert speakers_of(made, fold.dev) == {"Ses02M"}
     assert not speakers_of(made, fold.train) & {"Ses02F", "Ses02M"}
@@ -308,8 +308,8 @@ def test_same_session_dev_of_iemocap_is_no_leak() -> None:
 def test_shared_transcripts_are_counted() -> None:
     words = {"a-0": "Kids are talking", "a-1": "dogs sit", "d-0": "kids  are TALKING", "d-1": "never heard"}
     made = replace(FOUR, utterances=tuple(replace(u, transcript=words.get(u.id)) for u in FOUR))
-    assert audit(made, protocol_of("a b", "c", "d")).shared_transcripts == {"1": 0.5}
-    assert audit(FOUR, protocol_of("a b", "c", "d")).shared_transcripts == {}
+    assert audit_protocol(made, protocol_of("a b", "c", "d")).shared_transcripts == {"1": 0.5}
+    assert audit_protocol(FOUR, protocol_of("a b", "c", "d")).shared_transcripts == {}
 
 
 # --- identical recordings ------------------------------------------------------------------------
@@ -351,23 +351,23 @@ def with_audio(folder: Path) -> Corpus:
 def test_an_identical_recording_in_two_splits_is_refused(copy: str, tmp_path: Path) -> None:
     made = with_audio(tmp_path)
     clean = protocol_of("a b", "c", "d")
-    assert audit(made, clean).duplicates == ()
+    assert audit_protocol(made, clean).duplicates == ()
     write_16_bit(tmp_path / "a-1.wav", SOUND)
     COPIES[copy](tmp_path / "d-0.wav")
     with pytest.raises(
         LeakError, match=r"identical recordings in two splits: 'a-1' \(train\) = 'd-0' \(test\)"
     ):
-        audit(made, clean)
+        audit_protocol(made, clean)
     # `allow = ["speaker"]` allows speakers and nothing else.
     with pytest.raises(LeakError, match="identical recordings"):
-        audit(made, protocol_of("a b", "c", "d", allowed=("speaker",)))
+        audit_protocol(made, protocol_of("a b", "c", "d", allowed=("speaker",)))
 
 
 def test_an_identical_recording_inside_one_split_is_reported(tmp_path: Path) -> None:
     made = with_audio(tmp_path)
     write_16_bit(tmp_path / "a-1.wav", SOUND)
     write_16_bit(tmp_path / "b-0.wav", 0.5 * SOUND)
-    assert audit(made, protocol_of("a b", "c", "d"), workers=2).duplicates == (("a-1", "b-0"),)
+    assert audit_protocol(made, protocol_of("a b", "c", "d"), workers=2).duplicates == (("a-1", "b-0"),)
 
 
 def test_copies_that_were_rounded_anew_are_found_wherever_they_start(tmp_path: Path) -> None:
@@ -495,4 +495,4 @@ def test_two_corpora_of_one_speaker_name_leak(tmp_path: Path) -> None:
     corpus = several(3, 3)
     twins = tuple(replace(u, speaker=u.speaker[-1]) for u in corpus)
     with pytest.raises(LeakError, match="speakers in both"):
-        audit(Corpus("pool", twins), build_protocol(Corpus("pool", twins), LEAVE_OUT))
+        audit_protocol(Corpus("pool", twins), build_protocol(Corpus("pool", twins), LEAVE_OUT))

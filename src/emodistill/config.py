@@ -61,7 +61,7 @@ class ProtocolConfig(Section):
         "leave-one-speaker-out", "leave-one-session-out", "leave-one-corpus-out", "k-fold", "fixed", "published"
     ] = "k-fold"  # fmt: skip
     folds: int = Field(5, ge=2)  # k-fold; leave-one-corpus-out: one in so many training speakers is dev
-    fixed: str | None = None  # a list in emodistill.protocol.folds.FIXED
+    fixed: str | None = None  # a list in emodistill.protocol.folds.FIXED_FOLDS
     dev: Literal["auto", "next-fold", "same-session"] = "auto"
     allow: tuple[Literal["speaker"], ...] = ()  # leaks that a published split has by design
     # After the epochs are fixed on dev: true trains everything again on train + dev; "classifier" keeps what was

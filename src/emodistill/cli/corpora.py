@@ -72,13 +72,13 @@ def audit(
     """Check the folds of a recipe for leaks: speakers, utterances or identical recordings in two splits."""
     from emodistill.config import load_recipe
     from emodistill.corpora.load import open_corpus
-    from emodistill.protocol.audit import audit as check
+    from emodistill.protocol.audit import audit_protocol
     from emodistill.protocol.folds import build_protocol
 
     loaded = load_recipe(recipe, set or ())
     corpus = open_corpus(loaded.corpus, say)
     protocol = build_protocol(corpus, loaded.protocol)
-    found = check(corpus, protocol, loaded.runtime.workers)
+    found = audit_protocol(corpus, protocol, loaded.runtime.workers)
     table = Table(title=f"{corpus.name}, {protocol.description}, hash {protocol.stamp}: no leak")
     for column in ("fold", "train", "dev", "test", "test transcripts also in training"):
         table.add_column(column, justify="right")

@@ -79,7 +79,7 @@ class Corpus:
     @property
     def speakers(self) -> tuple[str, ...]:
         """The speakers, sorted, numbers by value."""
-        return tuple(sorted({utterance.speaker for utterance in self}, key=natural_order))
+        return tuple(sorted({utterance.speaker for utterance in self}, key=natural_sort_key))
 
     def relabel(self, label_map: LabelMap) -> "Corpus":
         """Merge and drop emotions by a label map; both are counted in the result.
@@ -102,7 +102,7 @@ class Corpus:
         return Corpus(self.name, tuple(kept), dict(dropped), dict(merged))
 
 
-def natural_order(name: str) -> list[tuple[int, str]]:
+def natural_sort_key(name: str) -> list[tuple[int, str]]:
     """A sorting key that takes the numbers in a name by value: s2 before s10."""
     return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
@@ -155,7 +155,7 @@ def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
     return Corpus(corpus.name, tuple(kept), dict(dropped), corpus.merged), problems
 
 
-def duration_s(utterance: Utterance) -> float:
+def audio_duration_s(utterance: Utterance) -> float:
     """The length of an utterance's audio by its header, in seconds; 0 where it has none.
 
     Raises `CorpusError` where the audio is missing or broken.

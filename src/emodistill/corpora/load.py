@@ -53,7 +53,7 @@ def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
             read_corpus(name, Path(config.root) / name, config.labels, config.emotions)
             for name in config.pool
         ]
-        corpus = pooled(config.name, parts)
+        corpus = pool_corpora(config.name, parts)
     elif config.root is not None:
         corpus = read_corpus(config.name, Path(config.root), config.labels, config.emotions)
     else:
@@ -69,7 +69,7 @@ def open_corpus(config: CorpusConfig, say: Callable[[str], None]) -> Corpus:
     return corpus
 
 
-def pooled(name: str, parts: Sequence[Corpus]) -> Corpus:
+def pool_corpora(name: str, parts: Sequence[Corpus]) -> Corpus:
     """Several corpora as one. Ids, speakers and sessions are prefixed: `ravdess/7` is not `ased/7`."""
     utterances = tuple(
         replace(

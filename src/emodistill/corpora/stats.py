@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, duration_s
+from emodistill.corpora.base import Corpus, audio_duration_s
 from emodistill.errors import CorpusError, MissingExtraError
 
 
@@ -26,7 +26,7 @@ def corpus_stats(corpus: Corpus) -> Stats:
     seconds = dict.fromkeys(corpus.speakers, 0.0)
     for utterance in corpus:
         by_speaker[utterance.speaker][utterance.emotion or "none"] += 1
-        seconds[utterance.speaker] += duration_s(utterance)
+        seconds[utterance.speaker] += audio_duration_s(utterance)
     unlabelled = ("none",) if any(utterance.emotion is None for utterance in corpus) else ()
     return Stats(
         num_utterances=len(corpus),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.config import Recipe, load_recipe
-from emodistill.corpora.base import Corpus, Utterance, duration_s
+from emodistill.corpora.base import Corpus, Utterance, audio_duration_s
 from emodistill.corpora.manifest import read_manifest, write_manifest
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.predictions import Predictions, read_predictions
@@ -253,7 +253,7 @@ def write_utterances(corpus: Corpus, folder: Path) -> None:
         replace(
             item,
             corpus=item.corpus or corpus.name,
-            duration_s=duration_s(item) if item.path else None,
+            duration_s=audio_duration_s(item) if item.path else None,
         )
         for item in corpus
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.corpora.base import Utterance, natural_order
+from emodistill.corpora.base import Utterance, natural_sort_key
 from emodistill.evaluation.bootstrap import bounds, drawn_confusions, drawn_means, interval_of_rows
 from emodistill.evaluation.calibration import (
     JUDGED_BY,
@@ -305,7 +305,7 @@ def _groups(table: Predictions, names: Sequence[str]) -> tuple[Group, ...]:
         members[name].append(row)
     order = sorted(
         members,
-        key=lambda name: (_LENGTH_ORDER.index(name) if name in _LENGTH_ORDER else 0, natural_order(name)),
+        key=lambda name: (_LENGTH_ORDER.index(name) if name in _LENGTH_ORDER else 0, natural_sort_key(name)),
     )
     return tuple(group(table.take(members[name]), name) for name in order)
 

@@ -35,7 +35,7 @@ from emodistill.evaluation.compare import COMPARED_MEASURES
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.export.quantize import CHECKED, check_half, check_integer, quantise, store_half
-from emodistill.features.conditioning import conditioned
+from emodistill.features.preparation import prepare_waveform
 from emodistill.inference.model_card import METADATA, Card, file_sha256, write_card
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import TRANSPOSED, describe, load_checkpoint
@@ -285,7 +285,9 @@ def _labelled(check: Corpus, labels: LabelSet, audio: AudioConfig) -> tuple[list
     known = [item for item in check if item.path is not None and item.emotion in labels.names]
     if len(known) < len(check):
         warn(f"int8 is judged without {len(check) - len(known)} utterances: no audio, or an unknown emotion")
-    return [conditioned(item, audio) for item in known], [labels.index(str(item.emotion)) for item in known]
+    return [prepare_waveform(item, audio) for item in known], [
+        labels.index(str(item.emotion)) for item in known
+    ]
 
 
 def write_onnx(model: Exported, path: Path, description: Mapping[str, Any] | None = None) -> None:
@@ -345,7 +347,7 @@ def gate_waveforms(corpus: Corpus, prefer: set[str], max_s: float) -> list[Wavef
     """Real utterances for the gate: at least 64, held-out ones first, cut or joined to span 0.3 to 20 s."""
     spoken = sorted((u for u in corpus if u.path is not None), key=lambda u: u.id not in prefer)
     whole = AudioConfig(trim_db=None, max_s=max_s)
-    found = [conditioned(utterance, whole) for utterance in spoken[:NUM_UTTERANCES]]
+    found = [prepare_waveform(utterance, whole) for utterance in spoken[:NUM_UTTERANCES]]
     found = [found[index % len(found)] for index in range(max(NUM_UTTERANCES, len(found)))]
     lengths_s = np.geomspace(0.3, min(20.0, max_s), 16)
     for index, length_s in enumerate(lengths_s):

@@ -21,10 +21,10 @@ _CODECS = (
 )
 
 
-def augment(waveform: Waveform, config: AugmentConfig, view: int, utterance: str) -> Waveform:
+def augment_view(waveform: Waveform, config: AugmentConfig, view: int, utterance: str) -> Waveform:
     """The given view of a waveform; view 0 is the waveform itself. Peaks stay within [-1, 1].
 
-    With `config.fresh` a view is a speed alone, and `through_channel` does the rest.
+    With `config.fresh` a view is a speed alone, and `apply_channel` does the rest.
     """
     if view == 0:
         return waveform
@@ -35,7 +35,7 @@ def augment(waveform: Waveform, config: AugmentConfig, view: int, utterance: str
     return np.clip(out, -1, 1) if config.fresh else _channel(out, config, rng)
 
 
-def through_channel(waveform: Waveform, config: AugmentConfig, draw: int, utterance: str) -> Waveform:
+def apply_channel(waveform: Waveform, config: AugmentConfig, draw: int, utterance: str) -> Waveform:
     """The waveform as another room, microphone, line or codec would have passed it; `draw` picks which."""
     rng = np.random.default_rng(stable_seed("channel", config.seed, draw, utterance))
     return _channel(waveform, config, rng)

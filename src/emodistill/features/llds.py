@@ -17,7 +17,7 @@ from emodistill.config import AudioConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, MissingExtraError
 from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
-from emodistill.features.conditioning import CONDITIONING, conditioned
+from emodistill.features.preparation import PREPARATION, prepare_waveform
 
 NUM_LLDS = 25  # eGeMAPSv02, one vector every 10 ms; F0 in semitones from 27.5 Hz, 0 where unvoiced
 
@@ -27,7 +27,7 @@ def lld_key(utterance: Utterance, audio: AudioConfig) -> str:
     if utterance.path is None:
         raise CorpusError(f"utterance '{utterance.id}' has no audio to take LLDs from")
     recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
-    return f"{recording}-{stable_seed('eGeMAPSv02-lld, peak 1', CONDITIONING, _opensmile().__version__, audio):016x}"
+    return f"{recording}-{stable_seed('eGeMAPSv02-lld, peak 1', PREPARATION, _opensmile().__version__, audio):016x}"
 
 
 def extract_llds(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -38,7 +38,7 @@ def extract_llds(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(table.to_numpy(dtype=np.float32))
 
 
-def cached_llds(
+def cache_llds(
     utterances: Sequence[Utterance], audio: AudioConfig, workers: int = 1, cache: ArrayCache | None = None
 ) -> list[str]:
     """Compute the LLDs that the cache does not hold yet, over processes; returns the keys in order."""
@@ -52,7 +52,7 @@ def cached_llds(
 
 def _write_llds(job: tuple[str, Utterance, AudioConfig, ArrayCache]) -> None:
     key, utterance, audio, cache = job
-    cache.write(key, extract_llds(peak_normalise(conditioned(utterance, audio))))
+    cache.write(key, extract_llds(peak_normalise(prepare_waveform(utterance, audio))))
 
 
 def _opensmile() -> Any:

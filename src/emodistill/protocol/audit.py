@@ -23,7 +23,7 @@ class Audit:
     shared_transcripts: Mapping[str, float]  # fold -> share of test transcripts also spoken in training
 
 
-def audit(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audit:
+def audit_protocol(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audit:
     """Refuse a protocol that leaks: raises `LeakError` naming the first pairs.
 
     A leak is a speaker, an utterance or an identical recording (equal PCM after trimming silence and

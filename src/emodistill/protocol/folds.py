@@ -16,7 +16,7 @@ from emodistill.files import atomic_write
 SPLITS = ("train", "dev", "test")
 
 # Published lists of test speakers, fold by fold.
-FIXED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+FIXED_FOLDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # EmoBox (Ma et al. 2024, arXiv 2406.07162), RAVDESS: actors.
     "ravdess-emobox": {
         "1": ("1", "11", "20", "21"),
@@ -29,7 +29,7 @@ FIXED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 
 # Fixed splits of pooled corpora: test and dev speakers (`*` for all of a corpus); all others train.
-SPLIT_SPEAKERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+FIXED_SPLITS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     name: {
         "test": (
             *ravdess, "nemo/WR0", "nemo/EB0", *(f"ased/{number}" for number in range(53, 66)),
@@ -39,8 +39,8 @@ SPLIT_SPEAKERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
     }
     for name, ravdess, ravdess_dev in (
-        ("bundled", (*(f"ravdess/{actor}" for fold in "14" for actor in FIXED["ravdess-emobox"][fold]),),
-         (*(f"ravdess/{actor}" for actor in FIXED["ravdess-emobox"]["2"]),)),
+        ("bundled", (*(f"ravdess/{actor}" for fold in "14" for actor in FIXED_FOLDS["ravdess-emobox"][fold]),),
+         (*(f"ravdess/{actor}" for actor in FIXED_FOLDS["ravdess-emobox"]["2"]),)),
         ("bundled-unheard-ravdess", ("ravdess/*",), ()),
     )
 }  # fmt: skip
@@ -131,7 +131,7 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
         return _published(corpus, config)
     if config.kind == "leave-one-corpus-out":
         return _by_corpus(corpus, config)
-    if config.kind == "fixed" and config.fixed in SPLIT_SPEAKERS:
+    if config.kind == "fixed" and config.fixed in FIXED_SPLITS:
         return _fixed_split(corpus, config)
     groups = _test_speakers(corpus, config)
     if len(groups) < 3:
@@ -181,9 +181,9 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
             raise ConfigError(f"{config.folds} folds by speaker need as many speakers, got {len(speakers)}")
         order = _shuffled(speakers)
         return {str(k + 1): tuple(sorted(order[k :: config.folds])) for k in range(config.folds)}
-    if config.fixed is None or config.fixed not in FIXED:
-        raise ConfigError(one_of("fixed list", config.fixed, [*FIXED, *SPLIT_SPEAKERS]))
-    listed = FIXED[config.fixed]
+    if config.fixed is None or config.fixed not in FIXED_FOLDS:
+        raise ConfigError(one_of("fixed list", config.fixed, [*FIXED_FOLDS, *FIXED_SPLITS]))
+    listed = FIXED_FOLDS[config.fixed]
     unknown = set(speakers) ^ {speaker for group in listed.values() for speaker in group}
     if unknown:
         raise ConfigError(
@@ -238,7 +238,7 @@ def _by_corpus(corpus: Corpus, config: ProtocolConfig) -> Protocol:
 
 def _fixed_split(corpus: Corpus, config: ProtocolConfig) -> Protocol:
     assert config.fixed is not None
-    listed = SPLIT_SPEAKERS[config.fixed]
+    listed = FIXED_SPLITS[config.fixed]
     ids: dict[str, list[str]] = {split: [] for split in SPLITS}
     absent = {(split, pattern) for split, patterns in listed.items() for pattern in patterns}
     for utterance in corpus:

@@ -27,7 +27,7 @@ from emodistill.evaluation.predictions import Predictions, join, read_prediction
 from emodistill.evaluation.run import UTTERANCES, sealed, table_name, write_utterances
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
-from emodistill.protocol.audit import audit
+from emodistill.protocol.audit import audit_protocol
 from emodistill.protocol.folds import Protocol, build_protocol, read_protocol
 from emodistill.training.artifact_cache import ArtifactCache
 from emodistill.training.fold import FoldRun
@@ -102,7 +102,7 @@ def open_data(recipe: Recipe) -> Data:
     """Read the corpus, divide it, and refuse what leaks."""
     corpus = open_corpus(recipe.corpus, say)
     protocol = build_protocol(corpus, recipe.protocol)
-    found = audit(corpus, protocol, recipe.runtime.workers)
+    found = audit_protocol(corpus, protocol, recipe.runtime.workers)
     say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} emotions; "
         f"{len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"

@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from emodistill.audio.waveform import SAMPLE_RATE, SHORTEST_SAMPLES
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, stable_seed
-from emodistill.corpora.base import Utterance, duration_s
+from emodistill.corpora.base import Utterance, audio_duration_s
 from emodistill.distillation import Targets
 from emodistill.errors import ConfigError
-from emodistill.features.augment import augment, through_channel
+from emodistill.features.augment import apply_channel, augment_view
 from emodistill.features.cache import ArrayCache
-from emodistill.features.conditioning import conditioned
+from emodistill.features.preparation import prepare_waveform
 from emodistill.models.prosodic import augment_planes
 
 CLEAN = -1  # the epoch of evaluation: no augmentation
@@ -45,7 +45,7 @@ def size_of(utterance: Utterance) -> float:
     if utterance.path is None:
         return 0.0
     whole = utterance.start_s is None and utterance.end_s is None
-    return utterance.path.stat().st_size if whole else duration_s(utterance) * SAMPLE_RATE * 2
+    return utterance.path.stat().st_size if whole else audio_duration_s(utterance) * SAMPLE_RATE * 2
 
 
 WAVEFORM_CACHE_BYTES = 2 * 2**30  # of waveforms that a source keeps in memory instead of making them again
@@ -79,14 +79,14 @@ class WaveformSource:
         if not self.augment.fresh or epoch == CLEAN:
             return waveform
         draw = stable_seed(self.seed, epoch)
-        return torch.from_numpy(through_channel(waveform.numpy(), self.augment, draw, name))
+        return torch.from_numpy(apply_channel(waveform.numpy(), self.augment, draw, name))
 
     def at_view(self, index: int, view: int) -> Tensor:
         """The waveform of one view."""
         if (index, view) in self.cache:
             return self.cache[index, view]
         utterance = self.utterances[index]
-        waveform = augment(conditioned(utterance, self.audio), self.augment, view, utterance.id)
+        waveform = augment_view(prepare_waveform(utterance, self.audio), self.augment, view, utterance.id)
         padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
         made = torch.from_numpy(padded)
         comes_again = view == 0 or self.augment.views > 0

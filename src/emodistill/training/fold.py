@@ -29,7 +29,7 @@ from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import write_checksums
-from emodistill.features.conditioning import CONDITIONING
+from emodistill.features.preparation import PREPARATION
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
@@ -242,7 +242,7 @@ class FoldRun:
             data=[
                 to_dict(self.recipe.corpus),
                 to_dict(self.recipe.audio),
-                CONDITIONING,
+                PREPARATION,
                 list(self.labels.names),
             ],
             split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],

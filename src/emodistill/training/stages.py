@@ -15,10 +15,10 @@ from emodistill.audio.waveform import SHORTEST_SAMPLES, content_hash
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, CorpusError, ModelError
-from emodistill.features.augment import augment
+from emodistill.features.augment import augment_view
 from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
-from emodistill.features.conditioning import CONDITIONING, conditioned
-from emodistill.features.llds import cached_llds
+from emodistill.features.llds import cache_llds
+from emodistill.features.preparation import PREPARATION, prepare_waveform
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import Backbone, load_backbone
 from emodistill.models.checkpoint import load_initial
@@ -122,7 +122,7 @@ class ProsodicStage(Stage):
 
     def _llds(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
         cache = ArrayCache(cache_folder() / "llds")
-        keys = cached_llds(utterances, self.recipe.audio, self.recipe.runtime.workers, cache)
+        keys = cache_llds(utterances, self.recipe.audio, self.recipe.runtime.workers, cache)
         return [cache.read(key) for key in keys]
 
 
@@ -288,7 +288,7 @@ def cached_states(
     """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
     cache = ArrayCache(cache_folder() / "states")
     clean = (
-        f"{_prefix_hash(student)}|{CONDITIONING}|{audio}"  # a clean view is the same under any augmentation
+        f"{_prefix_hash(student)}|{PREPARATION}|{audio}"  # a clean view is the same under any augmentation
     )
     drawn = views
     if views.fresh and views.speed:  # without, there is no other view
@@ -307,7 +307,7 @@ def cached_states(
     @torch.no_grad()
     def compute(job: tuple[Utterance, int, str]) -> None:
         utterance, view, key = job
-        waveform = augment(conditioned(utterance, audio), views, view, utterance.id)
+        waveform = augment_view(prepare_waveform(utterance, audio), views, view, utterance.id)
         padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
         states, _ = student.prefix(torch.from_numpy(padded)[None].to(device), None)
         half = states[0].half().cpu().numpy()

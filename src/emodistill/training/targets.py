@@ -16,7 +16,7 @@ from emodistill.config import AugmentConfig
 from emodistill.console import progress
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, ModelError
-from emodistill.features.conditioning import conditioned
+from emodistill.features.preparation import prepare_waveform
 from emodistill.files import atomic_write
 from emodistill.training.data import view_of
 from emodistill.training.stages import SpeechStage
@@ -118,7 +118,7 @@ def with_hidden(
     bar, task = progress("hidden states", len(spoken))
     with bar:
         for index, utterance in enumerate(spoken):
-            seconds = len(conditioned(utterance, stage.recipe.audio)) / SAMPLE_RATE
+            seconds = len(prepare_waveform(utterance, stage.recipe.audio)) / SAMPLE_RATE
             found = [speech(source.at_view(index, view)[None], None).hidden[0] for view in range(views.views)]
             said[utterance.id] = [downsample(states, seconds).half() for states in found]
             bar.advance(task)

@@ -14,10 +14,10 @@ from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError
 
 # Part of every cache key. It names what `conditioned` does besides the settings of the recipe.
-CONDITIONING = "without offset"
+PREPARATION = "without offset"
 
 
-def conditioned(utterance: Utterance, audio: AudioConfig) -> npt.NDArray[np.float32]:
+def prepare_waveform(utterance: Utterance, audio: AudioConfig) -> npt.NDArray[np.float32]:
     """An utterance's waveform (samples,) as every model of a recipe hears it.
 
     It is decoded, its DC offset is removed, its ends are trimmed, and it is cut to `audio.max_s`. The recogniser
