@@ -3,21 +3,20 @@
 Identity for the log, bearer token, rate, requests at a time, bytes, slow clients; then the log and the metrics.
 """
 
-import hmac
 import logging
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from emodistill.serving.auth import check_authorization, check_origin
 from emodistill.serving.logs import log_event
-from emodistill.serving.problems import Refused, refusal, too_large
+from emodistill.serving.problems import Refused, busy, refusal, too_large
 from emodistill.serving.rates import Rates
 from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
@@ -103,7 +102,7 @@ class AccessMiddleware:
         if path.startswith("/v1/"):  # before the token: so often may one guess it
             self._check_rate(scope)
         if path.startswith("/v1/") or path == "/metrics":
-            self._check_token(headers)
+            check_authorization(headers, self._settings.token)
         if scope["method"] == "POST":
             self._check_stopping()
         most = self._settings.of_one_worker(self._settings.max_requests)
@@ -112,17 +111,6 @@ class AccessMiddleware:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._settings.max_bytes:
             raise too_large(self._settings.max_bytes)
-
-    def _check_token(self, headers: Headers) -> None:
-        token = self._settings.token
-        if token is None:
-            return
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not same_token(given.strip(), token.get_secret_value()):
-            raise Refused(
-                401, "unauthorised", "this server wants the header Authorization: Bearer TOKEN",
-                {"WWW-Authenticate": 'Bearer realm="emodistill"'},
-            )  # fmt: skip
 
     def _check_rate(self, scope: Scope) -> None:
         try:
@@ -155,10 +143,10 @@ class AccessMiddleware:
         scope.setdefault("state", {})["instance"] = f"urn:uuid:{uuid.uuid4()}"
         headers = Headers(scope=scope)
         try:
-            _check_origin(headers, self._settings.cors_origins)
+            check_origin(headers, self._settings.cors_origins)
             self._check_rate(scope)
             if "authorization" in headers:  # else in the first message: a browser has no other way
-                self._check_token(headers)
+                check_authorization(headers, self._settings.token)
                 scope["state"]["trusted"] = True
             self._check_stopping()
             most = self._settings.of_one_worker(self._settings.max_streams)
@@ -226,30 +214,5 @@ class Body:
         return message
 
 
-def busy(why: str) -> Refused:
-    """No more at a time."""
-    return Refused(503, "busy", f"{why}; try again in a moment", {"Retry-After": "1"})
-
-
-def same_token(given: str, expected: str) -> bool:
-    """Whether two tokens are equal, in a time that does not tell how far."""
-    return hmac.compare_digest(
-        given.encode("utf-8", "surrogatepass"), expected.encode()
-    )  # JSON may hold half a pair
-
-
 def _too_slow(how: str) -> Refused:
     return Refused(408, "too-slow", f"the request came too slowly: {how}", {"Connection": "close"})
-
-
-def _check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
-    """A browser lets any page open a WebSocket to anywhere: pages of other sites are refused here."""
-    origin = headers.get("origin")
-    if origin is None or "*" in allowed or origin in allowed:
-        return
-    try:
-        host = urlsplit(origin).netloc
-    except ValueError:  # no address at all
-        host = ""
-    if not host or host != headers.get("host"):
-        raise Refused(403, "origin", "pages of this site may not open streams here; see --cors")

@@ -48,6 +48,11 @@ def too_large(limit: int) -> Refused:
     return Refused(413, "too-large", f"over {limit} bytes, the most that is taken here; send fewer at a time")
 
 
+def busy(why: str) -> Refused:
+    """The refusal of a server that cannot take more work now."""
+    return Refused(503, "busy", f"{why}; try again in a moment", {"Retry-After": "1"})
+
+
 def problem(
     status: int,
     kind: str | None,

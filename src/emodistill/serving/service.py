@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, sleep, to_thread
@@ -17,11 +17,15 @@ from emodistill.inference.timelines import Timeline, timeline
 from emodistill.serving.metrics import Metrics
 from emodistill.serving.settings import Settings
 
-if TYPE_CHECKING:
-    from emodistill.serving.stream import LiveStream
-
 T = TypeVar("T")
 Wanted = Callable[[], Awaitable[bool]]  # whether the client is still there
+
+
+class OpenStream(Protocol):
+    """A stream that is open, as far as the service has to know it."""
+
+    def drain(self) -> None:
+        """Take no more audio, and send what is known so far."""
 
 
 class Gone(Exception):
@@ -44,7 +48,7 @@ class Service:
             model.probabilities(np.zeros(SAMPLE_RATE, dtype=np.float32))  # the first run of a graph is slow
             self.models[model.card.name] = model
         self.draining = False
-        self.streams: set[LiveStream] = set()
+        self.streams: set[OpenStream] = set()
         self.num_requests = 0  # being received or answered
         self.decoders = CapacityLimiter(settings.max_streams)  # threads that mostly wait for bytes
         self._limiter = CapacityLimiter(settings.threads)

@@ -24,10 +24,10 @@ from emodistill.errors import AudioError, EmodistillError
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, StreamingRecognizer
 from emodistill.inference.timelines import seconds_by_emotion
+from emodistill.serving.auth import is_token
 from emodistill.serving.decoder import ArrivingMedia
 from emodistill.serving.logs import log_event
-from emodistill.serving.middleware import busy, same_token
-from emodistill.serving.problems import Refused, as_refused, problem
+from emodistill.serving.problems import Refused, as_refused, busy, problem
 from emodistill.serving.schemas import StreamStart
 from emodistill.serving.service import Service, reason
 
@@ -165,7 +165,7 @@ class LiveStream:
         token = self._service.settings.token
         if token is not None and not getattr(self._websocket.state, "trusted", False):
             given = "" if found.token is None else found.token.get_secret_value()
-            if not same_token(given, token.get_secret_value()):
+            if not is_token(given, token):
                 raise StreamError(POLICY, Refused(401, "unauthorised", "this server wants a token"))
         return found
 
