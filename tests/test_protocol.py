@@ -13,11 +13,19 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emodistill.config import ProtocolConfig
+from emodistill.config import ProtocolConfig, stable_seed
 from emodistill.corpora import Corpus, Utterance, read_corpus
 from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
 from emodistill.protocol.audit import audit_protocol, audit_teacher, identical_recordings
-from emodistill.protocol.folds import FIXED_FOLDS, SPLITS, Fold, Protocol, build_protocol, read_protocol
+from emodistill.protocol.folds import (
+    FIXED_FOLDS,
+    FIXED_SPLITS,
+    SPLITS,
+    Fold,
+    Protocol,
+    build_protocol,
+    read_protocol,
+)
 
 
 def corpus(speakers: Sequence[str], each: int = 2, per_session: int = 2) -> Corpus:
@@ -110,6 +118,20 @@ def test_fixed_lists() -> None:
     check_partition(made, protocol)
     assert speakers_of(made, protocol.fold("2").test) == {"4", "10", "12", "14"}
     assert speakers_of(made, protocol.fold("6").dev) == {"1", "11", "20", "21"}
+
+
+def test_held_out_actors_of_crema_d_are_a_seeded_draw_balanced_by_sex() -> None:
+    table = make.DATA / "corpora/crema_d/VideoDemographics.csv"
+    if not table.is_file():
+        pytest.skip("CREMA-D is not here")
+    drawn: dict[str, set[str]] = {"test": set(), "dev": set()}
+    for sex, number in (("Male", 8), ("Female", 7)):
+        actors = [row["ActorID"] for row in make.read_rows(table) if row["Sex"] == sex]
+        ordered = sorted(actors, key=lambda actor: stable_seed("crema-d split", actor))
+        drawn["test"].update(ordered[:number])
+        drawn["dev"].update(ordered[number : 2 * number])
+    for split, actors in drawn.items():
+        assert set(FIXED_SPLITS["crema-d"][split]) == {f"crema-d/{actor}" for actor in actors}
 
 
 def test_fixed_splits_of_pooled_corpora() -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,22 +28,52 @@ FIXED_FOLDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     }
 }
 
+# Test and dev speakers of the corpora that are pooled; all others train.
+# CREMA-D: 15 test and 15 dev actors, each 8 men and 7 women: the actors of a sex in the order of
+# `stable_seed("crema-d split", actor)`, the first for test and the next for dev.
+_HELD_OUT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ravdess": (
+        (*FIXED_FOLDS["ravdess-emobox"]["1"], *FIXED_FOLDS["ravdess-emobox"]["4"]), FIXED_FOLDS["ravdess-emobox"]["2"],
+    ),
+    "nemo": (("WR0", "EB0"), ("TP0",)),
+    "ased": (
+        tuple(str(number) for number in range(53, 66)), tuple(str(number) for number in range(43, 53)),
+    ),
+    "crema-d": (
+        ("1006", "1015", "1020", "1021", "1028", "1030", "1039", "1041", "1046", "1050", "1057", "1059", "1088",
+         "1089", "1090"),
+        ("1008", "1011", "1012", "1019", "1025", "1027", "1032", "1040", "1049", "1055", "1061", "1066", "1077",
+         "1079", "1080"),
+    ),
+}  # fmt: skip
+
+
+def _split_speakers(corpora: Sequence[str], unheard: str | None = None) -> Mapping[str, tuple[str, ...]]:
+    """The test and dev speakers of pooled corpora; of the `unheard` corpus every speaker is a test speaker."""
+    test: list[str] = []
+    dev: list[str] = []
+    for corpus in corpora:
+        if corpus == unheard:
+            test.append(f"{corpus}/*")
+            continue
+        test += [f"{corpus}/{speaker}" for speaker in _HELD_OUT[corpus][0]]
+        dev += [f"{corpus}/{speaker}" for speaker in _HELD_OUT[corpus][1]]
+    return {"test": tuple(test), "dev": tuple(dev)}
+
+
+_BUNDLED = ("ravdess", "nemo", "ased")  # and URDU, all of which trains
+_FIVE = (*_BUNDLED, "crema-d")
+
 # Fixed splits of pooled corpora: test and dev speakers (`*` for all of a corpus); all others train.
 FIXED_SPLITS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    name: {
-        "test": (
-            *ravdess, "nemo/WR0", "nemo/EB0", *(f"ased/{number}" for number in range(53, 66)),
-        ),
-        "dev": (
-            *ravdess_dev, "nemo/TP0", *(f"ased/{number}" for number in range(43, 53)),
-        ),
-    }
-    for name, ravdess, ravdess_dev in (
-        ("bundled", (*(f"ravdess/{actor}" for fold in "14" for actor in FIXED_FOLDS["ravdess-emobox"][fold]),),
-         (*(f"ravdess/{actor}" for actor in FIXED_FOLDS["ravdess-emobox"]["2"]),)),
-        ("bundled-unheard-ravdess", ("ravdess/*",), ()),
-    )
-}  # fmt: skip
+    "bundled": _split_speakers(_BUNDLED),
+    "bundled-unheard-ravdess": _split_speakers(_BUNDLED, "ravdess"),
+    "five-corpora": _split_speakers(_FIVE),
+    "five-corpora-unheard-ravdess": _split_speakers(_FIVE, "ravdess"),
+    "five-corpora-unheard-nemo": _split_speakers(_FIVE, "nemo"),
+    "five-corpora-unheard-crema-d": _split_speakers(_FIVE, "crema-d"),
+    "crema-d": _split_speakers(("crema-d",)),
+}
 
 
 @dataclass(frozen=True)
