@@ -18,6 +18,7 @@ import pytest
 from factories_serving import SPEECH, Running, free_port, serving
 
 from emodistill import Client, EmodistillError, Recognizer, ServerError
+from emodistill import serving as serving_package
 from emodistill.audio.waveform import load
 from emodistill.inference.streaming import StreamingRecognizer
 from emodistill.inference.timelines import timeline
@@ -167,10 +168,23 @@ def test_another_server_is_told_as_that(body: bytes) -> None:
         thread.join()
 
 
-def test_it_needs_neither_torch_nor_a_web_framework() -> None:
-    code = "import sys, emodistill; emodistill.Client; print({'torch', 'fastapi', 'starlette'} & set(sys.modules))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "set()"
+def test_client_and_static_page_import_neither_torch_nor_a_web_framework() -> None:
+    code = """
+import sys
+from emodistill import serving
+from emodistill.serving import Client, Settings, export_web
+print({"torch", "fastapi", "starlette", "uvicorn"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_serving_lists_its_public_names() -> None:
+    modules = {path.stem for path in Path(serving_package.__file__).parent.glob("*.py")}
+    for name in serving_package.__all__:
+        assert getattr(serving_package, name).__name__ == name
+    assert set(serving_package.__all__) <= set(dir(serving_package))
+    assert not modules & set(serving_package.__all__)
 
 
 def _examples() -> list[str]:

@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emodistill.audio import recording
-from emodistill.audio import speech_activity as vad
-from emodistill.audio import waveform as audio
+from emodistill.audio import recording, speech_activity, waveform
 from emodistill.cli import app
 from emodistill.errors import ConfigError
-from emodistill.inference import recognizer, streaming
-from emodistill.inference import segmentation as segments
+from emodistill.inference import recognizer, segmentation, streaming
 from emodistill.inference.model_card import BUNDLED
 from emodistill.labels import COLOURS
 from emodistill.serving import page
@@ -45,11 +42,11 @@ def test_the_page_has_pythons_own_constants(tmp_path: Path) -> None:
     text = (tmp_path / "page" / "page" / "settings.js").read_text(encoding="utf-8")
     settings = json.loads(text.partition("export default ")[2].rstrip(";\n"))
     modules = {
-        "waveform": audio,
+        "waveform": waveform,
         "recording": recording,
         "recognizer": recognizer,
-        "speech_activity": vad,
-        "segmentation": segments,
+        "speech_activity": speech_activity,
+        "segmentation": segmentation,
         "streaming": streaming,
     }
     assert settings.keys() == modules.keys()
