@@ -448,6 +448,38 @@ def test_abstention_is_asked_for_in_one_way(copy: Path) -> None:
         Recognizer(copy, coverage=0.5)
 
 
+def test_with_options_keeps_what_is_not_given_and_none_resets(copy: Path) -> None:
+    with_card(copy, coverage=CURVE)
+    plain = Recognizer(copy, threads=1)
+    sad = plain.with_options(emotions=["sad"], min_confidence=0.4)
+    assert (plain.emotions, plain.min_confidence) == (("angry", "sad"), 0.0), "the first one does not change"
+    assert (sad.emotions, sad.min_confidence) == (("sad",), 0.4)
+    assert sad.with_options(min_confidence=0.7).settings == {**sad.settings, "min_confidence": 0.7}
+    assert sad.with_options(emotions=["angry"]).min_confidence == 0.4
+    assert sad.with_options().settings == sad.settings
+    assert sad.with_options(emotions=None).settings == {**plain.settings, "min_confidence": 0.4}
+    assert sad.with_options(min_confidence=None).settings == {**sad.settings, "min_confidence": 0.0}
+    assert sad.with_options(emotions=None, min_confidence=None, coverage=None).settings == plain.settings
+    sound = make.speech(1.0)
+    made = Recognizer(copy, emotions=["sad"], min_confidence=0.4, threads=1)
+    assert sad.predict(sound) == made.predict(sound)
+
+
+def test_with_options_replaces_the_threshold_by_coverage_or_min_confidence(copy: Path) -> None:
+    with_card(copy, coverage=CURVE)
+    half = Recognizer(copy, coverage=0.5, threads=1)
+    assert half.with_options(emotions=["angry", "sad"]).min_confidence == pytest.approx(0.75)
+    assert half.with_options(coverage=0.8).min_confidence == pytest.approx(0.6)
+    assert half.with_options(min_confidence=0.1).min_confidence == 0.1
+    assert half.with_options(coverage=None).min_confidence == 0.0
+    assert half.with_options(min_confidence=0.1).with_options(coverage=0.5).settings == half.settings
+    with pytest.raises(ConfigError, match="give one of them"):
+        half.with_options(min_confidence=0.1, coverage=0.1)
+    with pytest.raises(ConfigError, match="over all its emotions"):
+        half.with_options(emotions=["sad"])
+    assert half.with_options(emotions=["sad"], coverage=None).emotions == ("sad",)
+
+
 # --- which model, on what ------------------------------------------------------------------------
 
 

@@ -351,9 +351,9 @@ def test_memory_does_not_grow_with_the_stream(parts: list[Part]) -> None:
         live.push(chunk)
         held.append(live._scorer.num_samples - live._scorer._blocks[0][0] if live._scorer._blocks else 0)
     assert max(held) <= 3.5 * SAMPLE_RATE
-    judge = live._scorer._recognizer
-    assert isinstance(judge, make.ToneRecognizer)
-    assert judge.longest <= 2 * SAMPLE_RATE
+    recognizer = live._scorer._recognizer
+    assert isinstance(recognizer, make.ToneRecognizer)
+    assert recognizer.longest <= 2 * SAMPLE_RATE
     assert live.time_s == pytest.approx(50 * len(programme(parts)) / SAMPLE_RATE)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
 # Kept on both sides of the speech. In quiet recordings the rest is trimmed as in training; in noise it can't be, and
 # every tenth of a second of noise costs accuracy (benchmarks/invariance.py).
 SPEECH_MARGIN_S = 0.05
+
+
+class _Option(Enum):
+    """The default of an option for which None already has a meaning."""
+
+    KEEP = "keep"
+
+
+KEEP = _Option.KEEP
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
 Probabilities = npt.NDArray[np.float64]
@@ -92,7 +102,7 @@ class Recognizer:
         """
         self.folder = _folder(model)
         self.card = read_card(self.folder)
-        self._choose(emotions, min_confidence, coverage)
+        self._set_options(emotions, min_confidence, coverage)
         self._session = _session(self.folder / "model.onnx", threads, providers)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._check_emotions()
@@ -105,20 +115,32 @@ class Recognizer:
     def with_options(
         self,
         *,
-        emotions: Sequence[str] | None = None,
-        min_confidence: float | None = None,
-        coverage: float | None = None,
+        emotions: Sequence[str] | _Option | None = KEEP,
+        min_confidence: float | _Option | None = KEEP,
+        coverage: float | _Option | None = KEEP,
     ) -> "Recognizer":
-        """The same loaded model with other options, given and refused as when it is made; it is not loaded again."""
-        _ = self._detector  # loaded once, for all of them
+        """Return a recogniser with other options that shares the loaded model; this one does not change.
+
+        An option that you do not give stays as it is. None resets it to the model's own: all emotions, no
+        abstention. `min_confidence` and `coverage` set the same threshold, so giving one of them replaces both.
+
+        Raises `ConfigError` as the constructor does.
+        """
+        chosen = self.emotions if emotions is KEEP else emotions
+        if min_confidence is KEEP and coverage is KEEP:
+            least, share = self._asked_threshold
+        else:
+            least = None if min_confidence is KEEP else min_confidence
+            share = None if coverage is KEEP else coverage
+        _ = self._detector  # Load it once, so that all copies share it.
         other = copy(self)
-        other._choose(emotions, min_confidence, coverage)
+        other._set_options(chosen, least, share)
         return other
 
-    def _choose(
+    def _set_options(
         self, emotions: Sequence[str] | None, min_confidence: float | None, coverage: float | None
     ) -> None:
-        if isinstance(emotions, str):  # whose letters would else be taken for names
+        if isinstance(emotions, str):  # Iterating over it would give its letters.
             raise ConfigError(f"bad emotions '{emotions}', expected a list, e.g. {emotions.split(',')}")
         emotions = None if emotions is None else tuple(emotions)
         if emotions is not None and not emotions:
@@ -128,6 +150,7 @@ class Recognizer:
                 raise ModelError(one_of("emotion", name, self.card.emotions))
         self.emotions = tuple(name for name in self.card.emotions if not emotions or name in emotions)
         self.min_confidence = _least_confidence(self.card, self.emotions, min_confidence, coverage)
+        self._asked_threshold = (min_confidence, coverage)
         self._columns = [self.card.emotions.index(name) for name in self.emotions]
 
     @property
