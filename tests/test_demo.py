@@ -7,11 +7,12 @@ from pathlib import Path
 import factories as make
 import numpy as np
 import pytest
+import soundfile
 
 from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.corpora import drop_bad_audio, read_manifest
 from emodistill.corpora.load import DEMO_CORPUS as CORPUS
-from emodistill.demo.generate import EMOTIONS, SPEAKERS, Settings, generate, main, plan
+from emodistill.demo.generate import EMOTIONS, SPEAKERS, Settings, generate, generate_call, main, plan
 
 FEW = Settings(speakers=SPEAKERS[:2], num_per_emotion=1)  # eight utterances
 
@@ -54,6 +55,28 @@ def test_one_seed_gives_one_corpus(tmp_path: Path) -> None:
     assert tables[0] == tables[1] != tables[2]
     corpus, problems = drop_bad_audio(read_manifest(tmp_path / "1/utterances.csv"))
     assert (len(corpus), problems) == (8, [])
+
+
+def test_the_packaged_call_is_stereo_with_one_speaker_in_each_channel() -> None:
+    samples, rate_hz = soundfile.read(CORPUS.parent / "call.ogg", dtype="float32")
+    assert (rate_hz, samples.shape) == (SAMPLE_RATE, (20 * SAMPLE_RATE, 2))
+    active = (
+        np.abs(samples).reshape(-1, SAMPLE_RATE // 10, 2).max(axis=1) > 0.05
+    )  # (blocks of 0.1 s, channels)
+    assert active.any(axis=0).all(), "both speak"
+    assert not active.all(axis=1).any(), "never at once"
+
+
+@espeak
+def test_the_packaged_call_is_what_the_generator_speaks(tmp_path: Path) -> None:
+    first, second = generate_call(tmp_path / "1.ogg"), generate_call(tmp_path / "2.ogg")
+    assert first == second
+    main([str(tmp_path / "out"), "--call"])
+    made, packaged = (
+        soundfile.read(path, dtype="float32")[0]
+        for path in (tmp_path / "out/call.ogg", CORPUS.parent / "call.ogg")
+    )
+    assert made.shape == packaged.shape
 
 
 def test_without_espeak_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Generate the demo corpus: synthetic speakers whose words and prosody each carry half of the emotion.
 
     python -m emodistill.demo.generate OUT_DIR
+    python -m emodistill.demo.generate OUT_DIR --call    # call.ogg, the stereo call of the README
 
 Every utterance has one emotion. Its words and its prosody are drawn independently given that emotion, and
 both are noisy: the words come from another emotion's list with probability `Settings.word_noise`, and rate,
@@ -360,6 +361,50 @@ def generate(out_dir: Path, settings: Settings = SETTINGS) -> str:
     return digest.hexdigest()
 
 
+# A call between two speakers: which channel speaks, with which emotion in its prosody, and what it says.
+CALL_SPEAKERS: Final = ("f02", "m03")  # left channel: the agent; right channel: the customer
+CALL_TURNS: Final = (
+    (0, "neutral", "Service desk, good morning. How can I help?"),
+    (1, "neutral", "Hello. I am calling about my order."),
+    (0, "neutral", "It leaves on Monday."),
+    (1, "angry", "That is outrageous! You said that last week!"),
+    (0, "sad", "I am sorry. It was a terrible week."),
+    (0, "happy", "But good news! I can send it today, for free!"),
+    (1, "happy", "Oh, that is wonderful! Thank you!"),
+)
+CALL_PAUSE_S: Final = 0.4  # between two turns
+CALL_LENGTH_S: Final = 20.0
+
+
+def generate_call(path: Path, settings: Settings = SETTINGS) -> str:
+    """Write a synthetic call of 20 s: stereo, one speaker a channel, as Ogg Opus at 16 kHz.
+
+    Returns the SHA-256 of its PCM before encoding. Raises FileNotFoundError without espeak-ng, and RuntimeError where
+    the turns do not fit into 20 s.
+    """
+    program = find_espeak()
+    speakers = {speaker.id: speaker for speaker in settings.speakers}
+    rate_hz = settings.sample_rate_hz
+    pcm = np.zeros((round(CALL_LENGTH_S * rate_hz), 2), dtype=np.int16)
+    begin = round(CALL_PAUSE_S * rate_hz)
+    for number, (channel, emotion, text) in enumerate(CALL_TURNS):
+        speaker = speakers[CALL_SPEAKERS[channel]]
+        rng = random.Random(f"{settings.seed}/call/{number}")
+        prosody = draw_prosody(rng, speaker, settings.styles[emotion], settings)
+        turn = speak(program, text, speaker.voice, prosody, settings)
+        if begin + len(turn) > len(pcm):
+            raise RuntimeError(
+                f"turn {number + 1} of the call ends after {CALL_LENGTH_S:g} s: shorten its text"
+            )
+        pcm[begin : begin + len(turn), channel] = turn
+        begin += len(turn) + round(CALL_PAUSE_S * rate_hz)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(
+        path, pcm, rate_hz, format="OGG", subtype="OPUS", compression_level=settings.opus_compression
+    )
+    return hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: one folder and, for another corpus of the same kind, a seed."""
     parser = argparse.ArgumentParser(
@@ -369,12 +414,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=int, default=SETTINGS.seed, help="default: %(default)s, the packaged corpus"
     )
+    parser.add_argument(
+        "--call", action="store_true", help="write only call.ogg, a stereo call of 20 s between two speakers"
+    )
     options = parser.parse_args(arguments)
+    settings = Settings(seed=options.seed)
+    name = "call.ogg" if options.call else "utterances.csv"
     try:
-        digest = generate(options.out_dir, Settings(seed=options.seed))
+        digest = (
+            generate_call(options.out_dir / name, settings)
+            if options.call
+            else generate(options.out_dir, settings)
+        )
     except (FileNotFoundError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    print(f"{options.out_dir / 'utterances.csv'}: PCM sha256 {digest}")
+    print(f"{options.out_dir / name}: PCM sha256 {digest}")
 
 
 if __name__ == "__main__":
