@@ -177,7 +177,7 @@ def show(pairs: list[tuple[Path, Prediction, dict[str, Any]]]) -> None:
         )
     for path, own, said in pairs:
         if own.emotion != said["emotion"]:
-            print(f"\n{path.name}: Python says {_told(own.emotion or own.reason, own.probabilities or {})}")
+            print(f"\n{path.name}: Python says {_told(own.emotion or own.reason, own.probabilities)}")
             print(f"  the page {_told(said['emotion'] or said['reason'], said['probabilities'])}")
     share = sum(own.emotion == said["emotion"] for _, own, said in pairs) / len(pairs)
     raise SystemExit(

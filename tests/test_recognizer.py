@@ -23,7 +23,7 @@ from emodistill.audio.waveform import SHORTEST_SAMPLES, load, trim_silence
 from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
 from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
-from emodistill.inference.recognizer import BUNDLED, Recognizer, tempered
+from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer, tempered
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,18 @@ def test_a_prediction_is_whole(recognizer: Recognizer) -> None:
     json.dumps(said.as_dict())
 
 
+def test_a_prediction_is_equal_after_a_round_trip_through_json(exported: Path) -> None:
+    sound, quiet = make.speech(1.0), np.zeros(make.RATE, np.float32)
+    rows = [Recognizer(exported, threads=1).predict(source) for source in (sound, quiet)]
+    rows.append(Recognizer(exported, min_confidence=1.0, threads=1).predict(sound))
+    rows.append(Prediction("a.wav", error="a.wav: no such file"))
+    assert [row.reason for row in rows] == [None, "silence", "low_confidence", None]
+    for row in rows:
+        assert Prediction(**row.as_dict()) == row
+        assert Prediction(**json.loads(json.dumps(row.as_dict()))) == row
+        assert isinstance(row.probabilities, dict)
+
+
 def test_gain_and_silence_around_do_not_matter(recognizer: Recognizer) -> None:
     sound = make.speech(0.8, 170, seed=3)
     expected = recognizer.predict(sound)
@@ -145,7 +157,7 @@ def test_speech_is_judged_and_noise_is_not(recognizer: Recognizer, spoken: list[
     assert all(recognizer.predict(sound).emotion is not None for sound in spoken)
     said = recognizer.predict(noise(3.0))
     assert (said.emotion, said.abstained, said.reason) == (None, True, "no_speech")
-    assert said.confidence is said.probabilities is said.teachers is None
+    assert (said.confidence, said.probabilities, said.teachers) == (None, {}, None)
 
 
 def test_noise_around_speech_is_cut_off(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
@@ -291,7 +303,7 @@ def test_predict_all_goes_on_after_what_cannot_be_read(recognizer: Recognizer, m
     assert "cannot be decoded" in said[1].error
     assert "no such file" in said[2].error
     assert "holds NaN or Inf" in said[7].error
-    assert (said[1].emotion, said[1].probabilities) == (None, None)
+    assert (said[1].emotion, said[1].probabilities) == (None, {})
     assert said[9].reason == "too_short"
     with pytest.raises(AudioError, match="no such file"):
         recognizer.predict(mixed[2])

@@ -1,6 +1,7 @@
 """Streams: any chunking gives the file's events; segments that make sense; bounded memory; refusals that lose nothing."""
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -231,6 +232,13 @@ def test_a_conversation() -> None:
     # Speech lasts over the pause of 0.2 s and not over that of 0.7 s; the change is found within a hop.
     assert found == [(0.5, 3.5, "angry"), (3.5, 9.0, "sad"), (9.7, 10.6, "happy")]
     assert [event.time_s for event in events if isinstance(event, SpeechStarted)] == [0.5, 9.7]
+
+
+def test_events_are_equal_after_a_round_trip_through_json() -> None:
+    events = events_of(programme([("sad", 3.0), ("silence", 1.0)]), [])
+    assert {type(event) for event in events} == {SpeechStarted, WindowUpdate, Segment, SpeechEnded}
+    for event in events:
+        assert type(event)(**json.loads(json.dumps(event.as_dict()))) == event
 
 
 def test_a_moment_of_another_emotion_makes_no_segment() -> None:

@@ -79,6 +79,21 @@ def test_a_timeline_as_data() -> None:
     assert found.trace is None
 
 
+def test_timelines_are_equal_after_a_round_trip_through_json(tmp_path: Path) -> None:
+    found = timeline(TALK, make.ToneRecognizer(min_confidence=0.9), detector=LOUD)
+    given = timeline(TALK, make.ToneRecognizer(), given=[GivenSegment(0, 1, "anna"), GivenSegment(6.6, 7)])
+    assert {segment.emotion for segment in found.segments} == {None}, "all segments are below the threshold"
+    assert given.segments[1].probabilities == {}, "the second given segment is silent"
+    for row in (
+        found,
+        given,
+        Timeline("a.wav", 1.0, reason="silence"),
+        Timeline("a.wav", error="no such file"),
+    ):
+        assert Timeline.from_dict(json.loads(json.dumps(row.as_dict()))) == row
+        assert Timeline.from_dict(row.as_dict()) == row
+
+
 @pytest.mark.parametrize(
     ("parts", "reason"),
     [

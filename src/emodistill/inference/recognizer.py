@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -57,18 +57,21 @@ class Prediction:
     path: str  # empty where the input had none
     emotion: str | None = None
     confidence: float | None = None  # probability of `emotion`, 0 to 1
-    probabilities: dict[str, float] | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)  # by emotion; empty without an emotion
     abstained: bool = False
     reason: Reason | None = None  # why there is no emotion
     error: str | None = None  # why the input could not be read
     teachers: dict[str, dict[str, float]] | None = None  # what each teacher would say, where the model knows
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, keys in a fixed order; `teachers` only where there are any."""
-        found = {**self.__dict__, "probabilities": dict(self.probabilities or {})}
+        """Return plain data for JSON, keys in a fixed order; `teachers` is left out where it is None.
+
+        `Prediction(**prediction.as_dict())` equals the prediction.
+        """
+        data = {**self.__dict__, "probabilities": dict(self.probabilities)}
         if self.teachers is None:
-            del found["teachers"]
-        return found
+            del data["teachers"]
+        return data
 
 
 class Recognizer:

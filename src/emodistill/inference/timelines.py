@@ -66,8 +66,13 @@ class Timeline:
     error: str | None = None
     trace: Trace | None = field(default=None, compare=False, repr=False)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Timeline":
+        """Return the timeline that `as_dict` wrote."""
+        return cls(**{**data, "segments": tuple(Segment(**segment) for segment in data["segments"])})
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, keys in a fixed order."""
+        """Return plain data for JSON, keys in a fixed order. `trace` is not in it."""
         return {
             "path": self.path,
             "duration_s": self.duration_s,

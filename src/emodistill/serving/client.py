@@ -60,7 +60,7 @@ class Client(AbstractContextManager["Client"]):
 
     def timeline(self, *sources: Source, **options: Any) -> list[Timeline]:
         """Emotion over time in each source; the options of `predict`, without `teachers`. Raises `ServerError`."""
-        return self._post("/v1/timeline", sources, options, _timeline)
+        return self._post("/v1/timeline", sources, options, Timeline.from_dict)
 
     def models(self) -> list[dict[str, Any]]:
         """What is served: names, emotions, cards. Raises `ServerError`."""
@@ -143,10 +143,6 @@ class _Steps(list[str]):
 
     def __call__(self, step: str, _: Any) -> None:
         self.append(step)
-
-
-def _timeline(row: dict[str, Any]) -> Timeline:
-    return Timeline(**{**row, "segments": tuple(Segment(**segment) for segment in row["segments"])})
 
 
 def _talk(
