@@ -22,8 +22,8 @@ import uvicorn
 
 from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 from emodistill.serving.app import create_app
-from emodistill.serving.connections import Http, Stream
-from emodistill.serving.server import MOST_MESSAGE_BYTES
+from emodistill.serving.connections import HttpConnection, WebSocketConnection
+from emodistill.serving.server import MAX_MESSAGE_BYTES
 from emodistill.serving.settings import Settings
 
 SPEECH = tuple(sorted(CORPUS.glob("audio/*/*"))[:4])  # a second or two of a synthesiser each, ogg
@@ -56,7 +56,12 @@ def problem(response: Any, status: int) -> dict[str, Any]:
 def in_thread(settings: Settings) -> Iterator[int]:
     """The port of a server in this process, whose limits and parts a test can alter."""
     config = uvicorn.Config(
-        create_app(settings), port=0, log_config=None, http=Http, ws=Stream, ws_max_size=MOST_MESSAGE_BYTES
+        create_app(settings),
+        port=0,
+        log_config=None,
+        http=HttpConnection,
+        ws=WebSocketConnection,
+        ws_max_size=MAX_MESSAGE_BYTES,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

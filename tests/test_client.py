@@ -162,7 +162,7 @@ def test_another_server_is_told_as_that(body: bytes) -> None:
         thread.start()
         with Client(f"http://127.0.0.1:{other.server_port}") as client:
             for ask in (client.predict, client.timeline):
-                with pytest.raises(ServerError, match="answers as no emodistill serve"):
+                with pytest.raises(ServerError, match="does not answer like"):
                     ask(SPEECH[0])
         other.shutdown()
         thread.join()

@@ -25,7 +25,7 @@ from emodistill.inference.timelines import timeline
 from emodistill.labels import COLOURS
 from emodistill.serving import service as service_module
 from emodistill.serving.app import create_app
-from emodistill.serving.logs import JsonLines
+from emodistill.serving.logs import JsonFormatter
 from emodistill.serving.settings import Settings
 
 SETTINGS = Settings(threads=2, max_bytes=2_000_000, max_predict_seconds=20, max_seconds=60, max_files=4)
@@ -216,7 +216,7 @@ def test_types_that_cannot_be_given(client: TestClient) -> None:
     said = client.post("/v1/predict", files=sent, headers={"Accept": "image/png"})
     assert "expected one of application/json" in problem(said, 406)["detail"]
     said = client.post("/v1/timeline", files=sent, headers={"Accept": "application/x-subrip"})
-    assert "send one at a time" in problem(said, 406)["detail"]
+    assert "send one file at a time" in problem(said, 406)["detail"]
 
 
 def test_too_many_bytes_declared_and_undeclared(client: TestClient) -> None:
@@ -358,7 +358,7 @@ def test_the_log_has_one_line_a_request_without_names_or_audio(
 ) -> None:
     with caplog.at_level(logging.INFO, "emodistill.serving"):
         client.post("/v1/predict?secret=1", files=[("files", ("private-name.wav", b"private bytes"))])
-    (line,) = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
     assert line["event"] == "request"
     assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/predict", 200)
     assert line["ms"] > 0
@@ -368,7 +368,7 @@ def test_the_log_has_one_line_a_request_without_names_or_audio(
 
 
 def test_models_that_cannot_be_served_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two models are called 'emodistill-bundled'"):
+    with pytest.raises(ConfigError, match="two models are named 'emodistill-bundled'"):
         create_app(Settings(models=("bundled", "bundled")))
     with pytest.raises(ModelError, match="no model '/nowhere': expected bundled"):
         create_app(Settings(models=("/nowhere",)))

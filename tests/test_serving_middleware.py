@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from emodistill.errors import ConfigError
 from emodistill.serving import service as service_module
 from emodistill.serving.app import create_app
-from emodistill.serving.middleware import Body
-from emodistill.serving.rates import Rates
+from emodistill.serving.middleware import RequestBody
+from emodistill.serving.rate_limiter import RateLimiter
 from emodistill.serving.settings import Settings
 
 SETTINGS = Settings(threads=2)
@@ -73,37 +73,37 @@ def test_rates_fill_up_again_and_are_forgotten_when_full(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, together: bool
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("emodistill.serving.rates.time.monotonic", lambda: now)
-    monkeypatch.setattr("emodistill.serving.rates.SWEEP_EVERY", 1)
-    rates = Rates(60, tmp_path / "rates.sqlite" if together else None)
-    assert [rates.wait_s("a") for _ in range(61)] == [0.0] * 60 + [1.0]
+    monkeypatch.setattr("emodistill.serving.rate_limiter.time.monotonic", lambda: now)
+    monkeypatch.setattr("emodistill.serving.rate_limiter.SWEEP_EVERY", 1)
+    limiter = RateLimiter(60, tmp_path / "rates.sqlite" if together else None)
+    assert [limiter.take_token("a") for _ in range(61)] == [0.0] * 60 + [1.0]
     now = 1.0
-    assert rates.wait_s("a") == 0.0
-    assert rates.wait_s("a") == 1.0
-    assert rates.wait_s("b") == 0.0
+    assert limiter.take_token("a") == 0.0
+    assert limiter.take_token("a") == 1.0
+    assert limiter.take_token("b") == 0.0
     now = 61.5
-    assert rates.wait_s("c") == 0.0
-    assert rates._held.execute("SELECT client FROM held").fetchall() == [("c",)]
+    assert limiter.take_token("c") == 0.0
+    assert limiter._database.execute("SELECT client FROM buckets").fetchall() == [("c",)]
 
 
 def test_workers_count_rates_together_and_share_out_what_is_done_at_a_time(tmp_path: Path) -> None:
-    first, second = (Rates(4, tmp_path / "rates.sqlite") for _ in range(2))
-    assert [rates.wait_s("a") for rates in (first, second, first, second)] == [0.0] * 4
-    assert first.wait_s("a") > 10
-    assert second.wait_s("a") > 10
-    assert second.wait_s("b") == 0.0
+    first, second = (RateLimiter(4, tmp_path / "rates.sqlite") for _ in range(2))
+    assert [limiter.take_token("a") for limiter in (first, second, first, second)] == [0.0] * 4
+    assert first.take_token("a") > 10
+    assert second.take_token("a") > 10
+    assert second.take_token("b") == 0.0
     settings = Settings(workers=3)
-    assert [settings.of_one_worker(limit) for limit in (64, 3, 1)] == [21, 1, 1]
+    assert [settings.per_worker(limit) for limit in (64, 3, 1)] == [21, 1, 1]
 
 
 def test_an_ipv6_client_cannot_be_a_new_one_at_every_address() -> None:
-    rates = Rates(1)
-    assert rates.wait_s("2001:db8::1") == 0.0
-    assert rates.wait_s("2001:db8::ffff") > 0
-    assert rates.wait_s("2001:db8:0:1::1") == 0.0
-    assert rates.wait_s("192.0.2.1") == 0.0
-    assert rates.wait_s("::ffff:192.0.2.1") > 0
-    assert rates.wait_s("") == 0.0
+    limiter = RateLimiter(1)
+    assert limiter.take_token("2001:db8::1") == 0.0
+    assert limiter.take_token("2001:db8::ffff") > 0
+    assert limiter.take_token("2001:db8:0:1::1") == 0.0
+    assert limiter.take_token("192.0.2.1") == 0.0
+    assert limiter.take_token("::ffff:192.0.2.1") > 0
+    assert limiter.take_token("") == 0.0
 
 
 def test_only_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +136,9 @@ def test_a_refused_upload_is_read_on_for_so_long(sent: int, read: int) -> None:
         return {"type": "http.request", "body": bytes(1_000_000), "more_body": bool(left)}
 
     headers = [(b"content-length", b"%d" % (sent * 1_000_000))]
-    body = Body({"type": "http", "headers": headers}, receive, SETTINGS)  # type: ignore[arg-type]
-    anyio.run(body.drain)
-    assert (sent - len(left), body.whole) == (read, sent == read)
+    body = RequestBody({"type": "http", "headers": headers}, receive, SETTINGS)  # type: ignore[arg-type]
+    anyio.run(body.discard_rest)
+    assert (sent - len(left), body.complete) == (read, sent == read)
 
 
 def test_other_sites_are_let_in_by_name_alone(client: TestClient) -> None:

@@ -199,7 +199,7 @@ def test_nothing_is_a_stream_too(client: TestClient) -> None:
         ('{"rate": 16000, "emotions": []}', "no emotions"),
         ('{"rate": 16000, "emotions": ["hapy"]}', "did you mean 'happy'"),
         ('{"rate": 16000, "coverage": 0.5, "min_confidence": 0.5}', "give one of them"),
-        (b"\x00\x00", "got no text"),
+        (b"\x00\x00", "got a binary message"),
     ],
 )
 def test_first_messages_that_cannot_be(client: TestClient, first: str | bytes, told: str) -> None:
@@ -216,7 +216,7 @@ def test_first_messages_that_cannot_be(client: TestClient, first: str | bytes, t
 @pytest.mark.parametrize(
     ("start", "message", "told"),
     [
-        ({"rate": 16_000}, b"\x00\x00\x00", "no whole number of pcm16 samples"),
+        ({"rate": 16_000}, b"\x00\x00\x00", "expected a whole number of pcm16 samples"),
         ({"rate": 16_000, "channels": 2}, b"\x00\x00", "of 2 channels"),
         ({"rate": 16_000, "encoding": "float32"}, np.float32(np.nan).tobytes(), "NaN or Inf"),
         ({"encoding": "webm"}, bytes(50_000), "cannot be decoded as audio"),
@@ -251,7 +251,7 @@ def test_a_stream_that_is_too_long(client: TestClient) -> None:
 def test_a_container_that_holds_no_sound_is_not_listened_to_for_ever(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, spoken: np.ndarray
 ) -> None:
-    monkeypatch.setattr(stream_module, "MOST_SILENT_BYTES", 200_000)
+    monkeypatch.setattr(stream_module, "MAX_BYTES_WITHOUT_SAMPLES", 200_000)
     made = webm(np.repeat(spoken, 3))
     padding = b"\xec\x01\x00\x00\x00\x00\x0f\x42\x40" + bytes(1_000_000)  # EBML: skip a megabyte
     events = talk(client, {"encoding": "webm"}, [made[:20_000], *cut(padding, 50_000)])

@@ -15,7 +15,7 @@ from emodistill.errors import ConfigError
 from emodistill.inference import recognizer, segmentation, streaming
 from emodistill.inference.model_card import BUNDLED
 from emodistill.labels import COLOURS
-from emodistill.serving import page
+from emodistill.serving.page_router import PAGE_FOLDER
 from emodistill.serving.static_page import export_web
 
 
@@ -64,7 +64,7 @@ def test_both_pages_ask_the_same_things() -> None:
     exports, keys = (
         [
             set(re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE))
-            for path in (page.FOLDER / "api.js", local)
+            for path in (PAGE_FOLDER / "api.js", local)
         ]
         for pattern in (r"^export const (\w+)", r"^  (promise|links|token):")
     )
@@ -88,8 +88,8 @@ def test_export_says_what_it_wants() -> None:
 
 
 def test_the_servers_page_has_what_it_asks_for_and_nothing_from_elsewhere() -> None:
-    text = (page.FOLDER / "index.html").read_text(encoding="utf-8")
+    text = (PAGE_FOLDER / "index.html").read_text(encoding="utf-8")
     for name in re.findall(r'(?:src|href)="(page/[^"]+)"', text):
-        assert (page.FOLDER / name.removeprefix("page/")).is_file()
-    for path in (*page.FOLDER.glob("*.js"), page.FOLDER / "index.html", page.FOLDER / "style.css"):
+        assert (PAGE_FOLDER / name.removeprefix("page/")).is_file()
+    for path in (*PAGE_FOLDER.glob("*.js"), PAGE_FOLDER / "index.html", PAGE_FOLDER / "style.css"):
         assert not re.search(r"https?://(?!www\.w3\.org)", path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""The recogniser as a server (REST, WebSocket, web page), as a client of that server, and as a static web page.
+"""The recogniser as a server with a web page, as a client of that server, and as a static web page.
 
-`Client` and `export_web` work in the light install. `serve`, `create_app` and the modules behind them need [serve].
+`Client` and `export_web` import no web framework. `serve` and `create_app` do, so they need [serve].
 """
 
 from typing import TYPE_CHECKING

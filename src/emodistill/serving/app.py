@@ -1,4 +1,4 @@
-"""The app: REST, the stream, the page. It only carries; what is judged is judged by the recogniser."""
+"""The web app: puts together the REST endpoints, the stream and the page. The recogniser does the work."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -9,85 +9,94 @@ from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 
 from emodistill.labels import COLOURS
-from emodistill.serving import openapi, page, problems, rest
+from emodistill.serving import openapi
 from emodistill.serving.metrics import CONTENT_TYPE
-from emodistill.serving.middleware import AccessMiddleware
-from emodistill.serving.problems import Refused, responses
+from emodistill.serving.middleware import CLIENT_DISCONNECTED, AccessMiddleware
+from emodistill.serving.page_router import create_page_router
+from emodistill.serving.problems import RequestRefused, documented_problems, install_error_handlers
+from emodistill.serving.rest import create_rest_router
 from emodistill.serving.schemas import Health, ModelInfo, Models
-from emodistill.serving.service import Gone, Service
+from emodistill.serving.service import ClientDisconnectedError, Service
 from emodistill.serving.settings import Settings
 from emodistill.serving.stream import serve_stream
 from emodistill.version import __version__
 
-Around = Callable[[Service], AbstractContextManager[None]]
-_METRICS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+Lifespan = Callable[[Service], AbstractContextManager[None]]
+_METRICS_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 
-def create_app(settings: Settings | None = None, around: Around | None = None) -> FastAPI:
-    """An app over the models of the settings, which are loaded here.
+def create_app(settings: Settings | None = None, lifespan: Lifespan | None = None) -> FastAPI:
+    """Load the models of the settings and return the app that serves them.
 
-    `around` is entered when the app starts and left when it stops. Raises `ModelError` and `ConfigError` as `Recognizer` does.
+    The app enters `lifespan` when it starts, and leaves it when it stops.
+
+    Raises `ModelError` and `ConfigError` as `Recognizer` does.
     """
     service = Service(settings or Settings())
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        with around(service) if around else nullcontext():
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        with lifespan(service) if lifespan else nullcontext():
             yield
 
     app = FastAPI(
-        title="EmoDistill", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+        title="EmoDistill", version=__version__, lifespan=run, docs_url=None, redoc_url=None,
         description=openapi.DESCRIPTION, license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         separate_input_output_schemas=False,
     )  # fmt: skip
     app.state.service = service
-    problems.install(app)
-    app.add_exception_handler(Gone, _gone)
-    app.include_router(rest.router(service))
-    app.include_router(_router(service))
+    install_error_handlers(app)
+    app.add_exception_handler(ClientDisconnectedError, _empty_response)
+    app.include_router(create_rest_router(service))
+    app.include_router(_create_router(service))
     if service.settings.page:
-        app.include_router(page.router())
+        app.include_router(create_page_router())
     app.add_middleware(AccessMiddleware, service=service)
     if service.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(service.settings.cors_origins), allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"], expose_headers=["X-Request-ID", "Retry-After"],
         )  # fmt: skip
-    openapi.describe(app, service)
+    openapi.install_document(app, service)
     return app
 
 
-def _router(service: Service) -> APIRouter:
+def _create_router(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.get(
         "/v1/models",
         tags=["models"],
-        summary="The models that are served",
-        responses=responses(401, 429, 500),
+        summary="List the models of this server",
+        responses=documented_problems(401, 429, 500),
     )
     async def models() -> Models:
-        """Each with its card: emotions, data, licence, scores, calibration, limits; and the server's limits."""
-        return _models(service)
+        """Each model with its card: emotions, data, licence, scores. And the limits of the server."""
+        return _describe_models(service)
 
-    @router.get("/healthz", tags=["operations"], summary="Is the process alive?")
+    @router.get("/healthz", tags=["operations"], summary="Check that the process is alive")
     async def healthz() -> Health:
-        """200 as long as the server answers at all."""
+        """200 while the server can answer at all."""
         return Health(status="ok")
 
-    @router.get("/readyz", tags=["operations"], summary="Is it ready for work?", responses=responses(503))
+    @router.get(
+        "/readyz", tags=["operations"], summary="Check that the server takes requests",
+        responses=documented_problems(503),
+    )  # fmt: skip
     async def readyz() -> Health:
-        """200 with the models loaded; 503 from when the server is told to stop."""
+        """200 once the models are loaded, 503 while the server is stopping."""
         if service.draining:
-            raise Refused(503, "stopping", "the server is stopping", {"Retry-After": "5"})
+            raise RequestRefused(503, "stopping", "the server is stopping", {"Retry-After": "5"})
         return Health(status="ready")
 
     @router.get(
-        "/metrics", tags=["operations"], summary="For Prometheus", response_class=Response,
-        responses={**_METRICS, **responses(401)},
+        "/metrics", tags=["operations"], summary="Get the metrics for Prometheus", response_class=Response,
+        responses={**_METRICS_RESPONSE, **documented_problems(401)},
     )  # fmt: skip
     async def metrics() -> Response:
-        """Requests, latencies, streams, seconds of audio, waiting."""
+        """Requests, latencies, streams, seconds of audio, and seconds of waiting."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     @router.websocket("/v1/stream")
@@ -97,21 +106,23 @@ def _router(service: Service) -> APIRouter:
     return router
 
 
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # for the log alone
+async def _empty_response(request: Request, error: Exception) -> Response:
+    """The response to a client that has disconnected. Only the log shows it."""
+    return Response(status_code=CLIENT_DISCONNECTED)
 
 
-def _models(service: Service) -> Models:
+def _describe_models(service: Service) -> Models:
     settings = service.settings
     infos = [
         ModelInfo(
-            name=name, default=place == 0, emotions=list(model.card.emotions),
-            colours={emotion: COLOURS[emotion] for emotion in model.card.emotions}, teachers=list(model.card.teachers),
-            precision=model.card.precision, num_parameters=model.card.num_parameters,
-            languages=list(model.card.languages), licence=model.card.licence,
-            intended_use=model.card.intended_use, limits=model.card.limits, card=model.card.model_dump(mode="json"),
+            name=name, default=index == 0, emotions=list(model.card.emotions),
+            colours={emotion: COLOURS[emotion] for emotion in model.card.emotions},
+            teachers=list(model.card.teachers), precision=model.card.precision,
+            num_parameters=model.card.num_parameters, languages=list(model.card.languages),
+            licence=model.card.licence, intended_use=model.card.intended_use, limits=model.card.limits,
+            card=model.card.model_dump(mode="json"),
         )
-        for place, (name, model) in enumerate(service.models.items())
+        for index, (name, model) in enumerate(service.models.items())
     ]  # fmt: skip
     limits = (
         "max_bytes", "max_files", "max_seconds", "max_predict_seconds", "max_requests", "max_streams",

@@ -1,4 +1,4 @@
-"""A client of `emodistill serve`: the recogniser's answers, from another machine, without a model here."""
+"""A Python client for `emodistill serve`. It returns what the recogniser returns, and needs no model."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 Source = str | Path | bytes | BinaryIO
-_EVENTS: dict[str, type[Event]] = {
-    kind.kind: kind for kind in (SpeechStarted, WindowUpdate, Segment, SpeechEnded)
+_EVENT_CLASSES: dict[str, type[Event]] = {
+    event.kind: event for event in (SpeechStarted, WindowUpdate, Segment, SpeechEnded)
 }
 
 
 class Client(AbstractContextManager["Client"]):
-    """A server, by its address. Thread-safe, and best kept: connections are used again."""
+    """A client of one server. It is thread-safe. Keep it: it reuses its connections."""
 
     def __init__(
         self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout_s: float = 120.0
     ) -> None:
-        """Remember where the server is; nothing is sent yet.
+        """Store the address. Nothing is sent yet.
 
         Args:
-            url: its address, with http or https.
-            token: where it wants one.
-            timeout_s: how long to wait for an answer.
+            url: the server's address, with http or https.
+            token: the server's token, if it has one.
+            timeout_s: seconds to wait for an answer.
 
         Raises `MissingExtraError` without [serve].
         """
@@ -51,26 +51,30 @@ class Client(AbstractContextManager["Client"]):
         self._http = httpx2.Client(base_url=self.url, headers=self._headers, timeout=timeout_s)
 
     def predict(self, *sources: Source, **options: Any) -> list[Prediction]:
-        """One prediction for each source: a path, the bytes of a file, or an open binary file.
+        """Return one prediction for each source: a path, the bytes of a file, or an open binary file.
 
-        `options` are the fields of the form: `model`, `emotions` (names, or text with commas), `min_confidence`,
-        `coverage`, `teachers`. A source that the server cannot read has its `error`. Raises `ServerError`.
+        `options` are `model`, `emotions` (a list of names), `min_confidence`, `coverage` and `teachers`. A
+        source that the server cannot read gives a prediction with `error`. Raises `ServerError`.
         """
         return self._post("/v1/predict", sources, options, lambda row: Prediction(**row))
 
     def timeline(self, *sources: Source, **options: Any) -> list[Timeline]:
-        """Emotion over time in each source; the options of `predict`, without `teachers`. Raises `ServerError`."""
+        """Return the emotion over time in each source. Takes the options of `predict`, without `teachers`.
+
+        Raises `ServerError`.
+        """
         return self._post("/v1/timeline", sources, options, Timeline.from_dict)
 
     def models(self) -> list[dict[str, Any]]:
-        """What is served: names, emotions, cards. Raises `ServerError`."""
-        return self._rows(self._sent("GET", "/v1/models"), lambda said: list(said["models"]))
+        """Return the models of the server with their names, emotions and cards. Raises `ServerError`."""
+        return self._parse(self._request("GET", "/v1/models"), lambda body: list(body["models"]))
 
     def stream(self, chunks: Iterable[npt.NDArray[Any]], rate_hz: int, **options: Any) -> Iterator[Event]:
-        """The events of chunks of samples (n,) or (n, channels), int16 or float, as they come.
+        """Send chunks of samples (n,) or (n, channels), int16 or float, and yield the server's events.
 
-        `options` are those of `predict`, and `updates=False`. One chunk is sent for what has been heard so far, so
-        a generator that waits for a microphone is told in time. Raises `ServerError`.
+        `options` are those of `predict` without `teachers`. With `updates=False` the server leaves out the
+        `WindowUpdate` events. After each chunk the client yields the events that have arrived, so `chunks`
+        may be a generator that waits for a microphone. Raises `ServerError`.
         """
         from websockets.exceptions import ConnectionClosed, WebSocketException
         from websockets.sync.client import connect
@@ -78,14 +82,14 @@ class Client(AbstractContextManager["Client"]):
         address = f"ws{self.url.removeprefix('http')}/v1/stream"
         try:
             with connect(address, additional_headers=self._headers, compression=None) as socket:
-                yield from _talk(socket, iter(chunks), rate_hz, options)
+                yield from _send_and_receive(socket, iter(chunks), rate_hz, options)
         except ConnectionClosed as error:
             raise ServerError(0, f"the stream ended early: {error}") from error
         except (WebSocketException, OSError) as error:
             raise ServerError(0, f"{address} does not answer: {error}") from error
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._http.close()
 
     def __exit__(
@@ -94,58 +98,58 @@ class Client(AbstractContextManager["Client"]):
         self.close()
 
     def _post(
-        self, path: str, sources: tuple[Source, ...], options: dict[str, Any], made: Callable[[Any], Row]
+        self, path: str, sources: tuple[Source, ...], options: dict[str, Any], build: Callable[[Any], Row]
     ) -> list[Row]:
-        files = [("files", _file(source)) for source in sources]
-        data = {name: _field(value) for name, value in options.items() if value is not None}
-        response = self._sent("POST", path, files=files, data=data)
-        return self._rows(response, lambda said: [made(row) for row in said])
+        files = [("files", _form_file(source)) for source in sources]
+        data = {name: _form_text(value) for name, value in options.items() if value is not None}
+        response = self._request("POST", path, files=files, data=data)
+        return self._parse(response, lambda rows: [build(row) for row in rows])
 
-    def _rows(self, response: "httpx2.Response", made: Callable[[Any], list[Row]]) -> list[Row]:
-        """What a good response says; a page that another server answers with is none."""
+    def _parse(self, response: "httpx2.Response", build: Callable[[Any], list[Row]]) -> list[Row]:
+        """Build the rows of a response. Raises `ServerError` if it is an error, or of another program."""
         try:
-            return made(self._checked(response).json())
+            return build(self._raise_for_error(response).json())
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(
                 response.status_code,
-                f"{self.url} answers as no emodistill serve of this version would: {error!r}",
+                f"{self.url} does not answer like 'emodistill serve' of this version: {error!r}",
             ) from error
 
-    def _sent(self, method: str, path: str, **content: Any) -> "httpx2.Response":
+    def _request(self, method: str, path: str, **content: Any) -> "httpx2.Response":
         import httpx2
 
         while True:
-            steps = _Steps()
+            trace = _RequestTrace()
             try:
-                return self._http.request(method, path, extensions={"trace": steps}, **content)
+                return self._http.request(method, path, extensions={"trace": trace}, **content)
             except httpx2.TransportError as error:
-                kept = "connection.connect_tcp.started" not in steps
-                lost = isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError))
-                # A kept connection that the other side closed meanwhile, as a proxy does after an upload that it did
-                # not read to the end: asked again, at last on a new one. Elsewhere the server may be at work on it.
-                if not (kept and lost):
-                    raise ServerError(
-                        0, f"{self.url} does not answer: {error or type(error).__name__}"
-                    ) from error
+                # The server or a proxy may close an idle connection at any time. A proxy does so after an
+                # upload that it did not read to the end. So a request that fails on a reused connection is
+                # sent again, until it goes over a new one. There, the server may already work on it.
+                reused = "connection.connect_tcp.started" not in trace
+                closed = isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError))
+                if not (reused and closed):
+                    reason = error or type(error).__name__
+                    raise ServerError(0, f"{self.url} does not answer: {reason}") from error
 
-    def _checked(self, response: "httpx2.Response") -> "httpx2.Response":
+    def _raise_for_error(self, response: "httpx2.Response") -> "httpx2.Response":
         if response.is_success:
             return response
         try:
             detail = response.json()["detail"]
-        except (ValueError, KeyError, TypeError):  # of a proxy between
+        except (ValueError, KeyError, TypeError):  # an answer of a proxy
             detail = response.text[:200]
         raise ServerError(response.status_code, f"{self.url} answers {response.status_code}: {detail}")
 
 
-class _Steps(list[str]):
-    """What became of one request, step by step, as httpx2 tells a `trace`."""
+class _RequestTrace(list[str]):
+    """Collects the names of the steps of one request. httpx2 calls it at each step."""
 
     def __call__(self, step: str, _: Any) -> None:
         self.append(step)
 
 
-def _talk(
+def _send_and_receive(
     socket: Any, chunks: Iterator[npt.NDArray[Any]], rate_hz: int, options: dict[str, Any]
 ) -> Iterator[Event]:
     from websockets.exceptions import ConnectionClosed
@@ -164,30 +168,31 @@ def _talk(
         socket.send(np.ascontiguousarray(first, dtype=kind).tobytes())
         for chunk in chunks:
             socket.send(np.ascontiguousarray(chunk, dtype=kind).tobytes())
-            yield from _heard(socket, wait=False)
+            yield from _receive_events(socket, until_end=False)
         socket.send('{"type": "end"}')
     except ConnectionClosed:
-        pass  # it has said why before, and that is still to be heard
-    yield from _heard(socket, wait=True)
+        pass  # the server sent the reason before it closed; _receive_events raises it
+    yield from _receive_events(socket, until_end=True)
 
 
-def _heard(socket: Any, wait: bool) -> Iterator[Event]:
-    """The events that are there; or all up to the end."""
+def _receive_events(socket: Any, until_end: bool) -> Iterator[Event]:
+    """The events that have arrived, or all up to the end of the stream. Raises `ServerError`."""
     while True:
         try:
-            said = json.loads(socket.recv(timeout=None if wait else 0))
+            message = json.loads(socket.recv(timeout=None if until_end else 0))
         except TimeoutError:
             return
-        kind = said.pop("event")
+        kind = message.pop("event")
         if kind == "error":
-            raise ServerError(said["status"], said["detail"])
+            raise ServerError(message["status"], message["detail"])
         if kind == "summary":
             return
-        if kind in _EVENTS:
-            yield _EVENTS[kind](**said)
+        if kind in _EVENT_CLASSES:
+            yield _EVENT_CLASSES[kind](**message)
 
 
-def _file(source: Source) -> tuple[str, BinaryIO]:
+def _form_file(source: Source) -> tuple[str, BinaryIO]:
+    """The name and the content of a source. Raises `EmodistillError` if it cannot be read."""
     if isinstance(source, bytes):
         return "bytes", BytesIO(source)
     if isinstance(source, (str, Path)):
@@ -195,18 +200,14 @@ def _file(source: Source) -> tuple[str, BinaryIO]:
             return Path(source).name, BytesIO(Path(source).read_bytes())
         except OSError as error:
             raise EmodistillError(f"cannot read '{source}': {error.strerror}") from error
-    # httpx2 rewinds a file before it sends it, and before it sends it again.
-    rewinds = hasattr(source, "seekable") and source.seekable()
-    return Path(str(getattr(source, "name", "file"))).name, source if rewinds else BytesIO(source.read())
+    # httpx2 rewinds a file before it sends it, so a request can be sent again.
+    seekable = hasattr(source, "seekable") and source.seekable()
+    return Path(str(getattr(source, "name", "file"))).name, source if seekable else BytesIO(source.read())
 
 
-def _field(value: Any) -> str:
+def _form_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return (
-        value
-        if isinstance(value, str)
-        else ",".join(map(str, value))
-        if isinstance(value, (list, tuple))
-        else str(value)
-    )
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value)

@@ -1,4 +1,4 @@
-"""A container that arrives in pieces, decoded as far as it has come."""
+"""Decodes a container, such as WebM, piece by piece while it arrives."""
 
 import threading
 from queue import Queue
@@ -11,29 +11,31 @@ from emodistill.audio.decoding import decode_media
 from emodistill.audio.waveform import BOUNDED_RATES_HZ
 from emodistill.errors import AudioError
 
-MOST_S = 10  # of decoded audio that is handed over at once
-_WAITING = object()  # the decoder has used all that it was given
+MAX_PIECE_S = 10  # of decoded audio that `take` returns at once
+_NEEDS_BYTES = object()  # the decoder has used all the bytes that it has
 
 
-class ArrivingMedia:
-    """Bytes of a recording in, samples out, in step: FFmpeg runs in a thread of its own, and waits there for bytes.
+class StreamingDecoder:
+    """Takes the bytes of a recording and returns its samples.
 
-    Neither side runs ahead: after `give`, call `take` until there is no more. Not thread-safe.
+    FFmpeg runs in a thread and waits there for bytes. After each `feed`, call `take` until it returns None.
+    Then neither side runs ahead of the other. Not thread-safe.
     """
 
     def __init__(self) -> None:
-        self._bytes: Queue[bytes] = Queue()  # never more than one piece
-        self._found: Queue[Any] = Queue(maxsize=50)  # (rate, samples), _WAITING, an error, or None at the end
-        self._held = b""
-        self._closed = self._ended = False
+        self._bytes: Queue[bytes] = Queue()  # holds one piece at most
+        # (rate, samples), _NEEDS_BYTES, an error, or None at the end.
+        self._results: Queue[Any] = Queue(maxsize=50)
+        self._unread = b""  # the rest of the piece that FFmpeg reads
+        self._closed = self._input_ended = False
         self._started = self._done = False
-        self._thread = threading.Thread(target=self._decode, name="emodistill-media", daemon=True)
+        self._thread = threading.Thread(target=self._decode, name="emodistill-decoder", daemon=True)
 
-    def give(self, data: bytes) -> None:
-        """The next bytes; none of them, and the recording ends."""
+    def feed(self, data: bytes) -> None:
+        """Add the next bytes. Empty `data` ends the recording."""
         if self._done:
             return
-        if not data and not self._started:  # nothing came, and so nothing is wrong with it
+        if not data and not self._started:  # an empty recording is not an error
             self._done = True
             return
         self._bytes.put(data)
@@ -42,52 +44,54 @@ class ArrivingMedia:
             self._thread.start()
 
     def take(self) -> tuple[int, npt.NDArray[np.float32]] | None:
-        """Rate in Hz and samples (n, channels) of what is decoded; None: give more. Waits for the decoder.
+        """Wait for the decoder, and return the rate in Hz and samples (n, channels).
 
-        Raises `AudioError` for what is no audio.
+        Returns None where the decoder needs more bytes, and after the end. Raises `AudioError` for bytes that
+        cannot be decoded as audio.
         """
         rate, parts, length = 0, [], 0
         while not self._done:
-            found = self._found.get()
-            if found is _WAITING:
+            result = self._results.get()
+            if result is _NEEDS_BYTES:
                 break
-            if found is None:
+            if result is None:
                 self._done = True
-            elif isinstance(found, AudioError):
+            elif isinstance(result, AudioError):
                 self._done = True
-                raise found
+                raise result
             else:
-                rate = found[0]
-                parts.append(found[1])
-                length += len(found[1])
-                if length >= MOST_S * rate:
+                rate = result[0]
+                parts.append(result[1])
+                length += len(result[1])
+                if length >= MAX_PIECE_S * rate:
                     return rate, np.concatenate(parts)
         if not parts:
             return None
         if not self._done:
-            self._found.put(_WAITING)  # the decoder itself is silent until it has more
+            # The next call must return None. The decoder says only once that it needs bytes.
+            self._results.put(_NEEDS_BYTES)
         return rate, np.concatenate(parts)
 
     def close(self) -> None:
-        """Let go of the thread, wherever it is."""
+        """End the thread, also in the middle of a recording."""
         self._closed = True
         if not self._started:
             return
         self._bytes.put(b"")
         while not self._done:
-            found = self._found.get()
-            self._done = found is None or isinstance(found, AudioError)
+            result = self._results.get()
+            self._done = result is None or isinstance(result, AudioError)
         self._thread.join()
 
     def read(self, size: int) -> bytes:
-        """For FFmpeg, in the thread: at least one byte; none at the end."""
-        if not self._held and not self._ended:
+        """Return 1 to `size` bytes, or none at the end. FFmpeg calls it in the thread."""
+        if not self._unread and not self._input_ended:
             if self._bytes.empty():
-                self._found.put(_WAITING)
-            self._held = self._bytes.get()
-            self._ended = not self._held
-        given, self._held = self._held[:size], self._held[size:]
-        return given
+                self._results.put(_NEEDS_BYTES)
+            self._unread = self._bytes.get()
+            self._input_ended = not self._unread
+        data, self._unread = self._unread[:size], self._unread[size:]
+        return data
 
     def _decode(self) -> None:
         low, high = BOUNDED_RATES_HZ
@@ -97,7 +101,7 @@ class ArrivingMedia:
                     break
                 if not low <= rate <= high:
                     raise AudioError(f"expected a rate from {low} to {high} Hz, got {rate}")
-                self._found.put((rate, samples))
-            self._found.put(None)
+                self._results.put((rate, samples))
+            self._results.put(None)
         except AudioError as error:
-            self._found.put(error)
+            self._results.put(error)

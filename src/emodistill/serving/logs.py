@@ -1,4 +1,4 @@
-"""The log of a server: one JSON object a line, on standard error. Neither audio nor file names are written."""
+"""The server's log: one JSON object per line on standard error. It never holds audio or file names."""
 
 import json
 import logging
@@ -9,11 +9,11 @@ from typing import Any
 log = logging.getLogger("emodistill.serving")
 
 
-class JsonLines(logging.Formatter):
-    """A record, with the fields of `extra={"fields": …}`, as one line."""
+class JsonFormatter(logging.Formatter):
+    """Formats a log record, with the fields of `extra={"fields": …}`, as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """JSON without line breaks."""
+        """One line of JSON with time, level, event, fields, and the traceback of an exception."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -22,23 +22,21 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(
-            line, default=str
-        )  # ASCII: no character of a client ends a line, or has no encoding
+        # json.dumps writes ASCII, so no character from a client can end the line or fail to encode.
+        return json.dumps(line, default=str)
 
 
 def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Write one event."""
+    """Write one event with its fields to the log."""
     log.log(level, event, extra={"fields": fields})
 
 
-def to_stderr(level: str = "INFO") -> None:
-    """Send this package's and uvicorn's log to standard error, as JSON lines."""
+def log_to_stderr(level: str = "INFO") -> None:
+    """Send the log of this package and of uvicorn to standard error, as lines of JSON."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    handler.addFilter(
-        lambda record: not str(record.msg).startswith('%s - "WebSocket')
-    )  # uvicorn's, with the query
+    handler.setFormatter(JsonFormatter())
+    # uvicorn's own line about a WebSocket would hold the query string.
+    handler.addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
     for name in ("emodistill.serving", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler] if name != "uvicorn.error" else []

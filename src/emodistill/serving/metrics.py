@@ -1,4 +1,4 @@
-"""What Prometheus is told. With several workers the numbers are those of all of them."""
+"""Metrics for Prometheus. With several worker processes, the numbers are sums over all of them."""
 
 import os
 
@@ -18,44 +18,50 @@ _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counters of one app."""
+    """The metrics of one app.
+
+    The label `door` is the endpoint that took the audio: predict, timeline or stream.
+    """
 
     def __init__(self) -> None:
-        own = CollectorRegistry()
+        registry = CollectorRegistry()
         self.requests = Counter(
-            "emodistill_requests", "Requests answered.", ["method", "route", "status"], registry=own
+            "emodistill_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
         self.latency_s = Histogram(
-            "emodistill_request_seconds", "From the first byte of a request to the last of its response.",
-            ["route"], buckets=_BUCKETS_S, registry=own,
+            "emodistill_request_seconds",
+            "Seconds from the first byte of a request to the last byte of its response.",
+            ["route"], buckets=_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.in_flight = Gauge(
-            "emodistill_requests_in_flight", "Requests being received or answered.",
-            registry=own, multiprocess_mode="livesum",
+            "emodistill_requests_in_flight", "Requests that the server is receiving or answering.",
+            registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
         self.streams = Gauge(
-            "emodistill_streams_open", "WebSocket streams.", registry=own, multiprocess_mode="livesum"
-        )
-        self.closed = Counter(
-            "emodistill_streams", "Streams that have ended, by close code.", ["code"], registry=own
+            "emodistill_streams_open", "WebSocket streams that are open.",
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.closed_streams = Counter(
+            "emodistill_streams", "Streams that have ended, by close code.", ["code"], registry=registry
         )
         self.audio_s = Counter(
-            "emodistill_audio_seconds", "Audio judged.", ["door"], registry=own
-        )  # predict, timeline, stream
+            "emodistill_audio_seconds", "Seconds of audio processed.", ["door"], registry=registry
+        )
         self.files = Counter(
-            "emodistill_files", "Files judged, by what became of them.", ["door", "outcome"], registry=own
+            "emodistill_files", "Files processed, by outcome.", ["door", "outcome"], registry=registry
         )
         self.waiting_s = Histogram(
-            "emodistill_wait_seconds", "Waiting for a free thread.", buckets=_BUCKETS_S, registry=own
-        )
-        self._registry = own
-        self._several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        if not self._several:
-            ProcessCollector(registry=own)
+            "emodistill_wait_seconds", "Seconds of waiting for a free thread.",
+            buckets=_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._registry = registry
+        self._multiprocess = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        if not self._multiprocess:
+            ProcessCollector(registry=registry)
 
     def text(self) -> bytes:
-        """The exposition format, as of now."""
-        if not self._several:
+        """The present values in Prometheus' text format."""
+        if not self._multiprocess:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)

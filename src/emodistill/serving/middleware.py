@@ -1,6 +1,7 @@
-"""Who gets in, and how much of it: what every request passes before and after it is answered.
+"""Access control and access log: what happens to each request before and after the app answers it.
 
-Identity for the log, bearer token, rate, requests at a time, bytes, slow clients; then the log and the metrics.
+Before: the rate limit, the token, the number of requests at the same time, the size and speed of the body.
+After: the log and the metrics.
 """
 
 import logging
@@ -16,145 +17,152 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emodistill.serving.auth import check_authorization, check_origin
 from emodistill.serving.logs import log_event
-from emodistill.serving.problems import Refused, busy, refusal, too_large
-from emodistill.serving.rates import Rates
+from emodistill.serving.problems import RequestRefused, body_too_large, problem_response, server_busy
+from emodistill.serving.rate_limiter import RateLimiter
 from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
 
-SLOWEST_BYTES_PER_S = 1_000  # below this on average a body takes too long
-# What a refused client still sends is thrown away, so long and so much of it: a proxy that finds the connection closed
-# while it passes an upload on drops the answer that it has.
-LINGER_S = 2.0  # within what a server that is told to stop leaves a request
-LINGER_BYTES = 64_000_000
-# Others are counted as one: a client may invent them.
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-QUIET = ("/healthz", "/readyz", "/metrics")  # asked for every few seconds
-_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+MIN_BYTES_PER_S = 1_000  # the server refuses a request whose body is slower on average
+
+# The server reads and discards the rest of a refused upload, up to the next two limits. A proxy that still
+# forwards an upload would drop the server's answer if the server closed the connection at once.
+DISCARD_S = 2.0  # at most server.CANCEL_S
+MAX_DISCARDED_BYTES = 64_000_000
+# The log and the metrics call all other methods "other": a client may invent names.
+KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MONITORING_ROUTES = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+)  # requested every few seconds, so logged at level DEBUG
+CLIENT_DISCONNECTED = 499  # nginx's status for an answer that nobody reads; only in the log and the metrics
+_LOAD_NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
 class AccessMiddleware:
-    """ASGI middleware around an app."""
+    """ASGI middleware around the app: checks access and limits, then writes the log and the metrics."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
         self._settings, self._metrics = service.settings, service.metrics
-        self._rates = Rates(self._settings.rate_per_minute, self._settings.shared)
-        self._streams = 0
+        self._rate_limiter = RateLimiter(self._settings.rate_per_minute, self._settings.rate_limit_file)
+        self._num_streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, stream, or the app's own life."""
+        """Handle one HTTP request or one WebSocket. Start and stop of the app pass through."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._handle_http(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
+            await self._handle_websocket(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         instance = f"urn:uuid:{uuid.uuid4()}"
         scope.setdefault("state", {})["instance"] = instance
-        body = Body(scope, receive, self._settings)
+        body = RequestBody(scope, receive, self._settings)
         status = 0
 
-        async def answer(message: Message) -> None:
+        async def send_response(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = 499 if body.gone else message["status"]  # which nobody will read
+                status = CLIENT_DISCONNECTED if body.disconnected else message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Content-Security-Policy", _NOTHING)
+                headers.setdefault("Content-Security-Policy", _LOAD_NOTHING)
                 headers.setdefault("Cache-Control", "no-store")
-                if not body.whole:  # else what still comes would be read to its end
+                if not body.complete:  # without it, uvicorn would read the body to its end
                     headers["Connection"] = "close"
                 headers["X-Request-ID"] = instance.removeprefix("urn:uuid:")
-            if message["type"] == "http.response.body" and not message.get("more_body") and not body.whole:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_last and not body.complete:
                 await send({**message, "more_body": True})
-                await body.drain()
+                await body.discard_rest()
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         try:
             try:
-                self._check(scope)
-            except Refused as error:  # who is refused takes up no place, however long he goes on sending
-                await refusal(error, instance)(scope, body.receive, answer)
+                self._check_access(scope)
+            except RequestRefused as error:
+                # Not counted as in flight: a refused client that goes on sending must not keep others out.
+                await problem_response(error, instance)(scope, body.receive, send_response)
             else:
-                with self._counted(scope):
-                    await self._app(scope, body.receive, answer)
+                with self._count_in_flight(scope):
+                    await self._app(scope, body.receive, send_response)
         finally:
-            self._tell(scope, status or (499 if body.gone else 500), time.perf_counter() - began, body.taken)
+            status = status or (CLIENT_DISCONNECTED if body.disconnected else 500)
+            self._record(scope, status, time.perf_counter() - began, body.num_bytes)
 
     @contextmanager
-    def _counted(self, scope: Scope) -> Iterator[None]:
-        working = scope["method"] == "POST"
-        self._service.num_requests += working
-        self._metrics.in_flight.inc(working)
+    def _count_in_flight(self, scope: Scope) -> Iterator[None]:
+        counts = scope["method"] == "POST"
+        self._service.num_requests += counts
+        self._metrics.in_flight.inc(counts)
         try:
             yield
         finally:
-            self._service.num_requests -= working
-            self._metrics.in_flight.dec(working)
+            self._service.num_requests -= counts
+            self._metrics.in_flight.dec(counts)
 
-    def _check(self, scope: Scope) -> None:
-        """Raises `Refused`."""
+    def _check_access(self, scope: Scope) -> None:
+        """Raises `RequestRefused`."""
         headers, path = Headers(scope=scope), scope["path"]
-        if path.startswith("/v1/"):  # before the token: so often may one guess it
+        if path.startswith("/v1/"):  # before the token, so that the rate limit also slows down guessing
             self._check_rate(scope)
         if path.startswith("/v1/") or path == "/metrics":
             check_authorization(headers, self._settings.token)
         if scope["method"] == "POST":
             self._check_stopping()
-        most = self._settings.of_one_worker(self._settings.max_requests)
-        if scope["method"] == "POST" and self._service.num_requests >= most:
-            raise busy(f"{most} requests are being answered already")
+        max_requests = self._settings.per_worker(self._settings.max_requests)
+        if scope["method"] == "POST" and self._service.num_requests >= max_requests:
+            raise server_busy(f"the server is busy with {max_requests} requests, its limit")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._settings.max_bytes:
-            raise too_large(self._settings.max_bytes)
+            raise body_too_large(self._settings.max_bytes)
 
     def _check_rate(self, scope: Scope) -> None:
+        client = (scope.get("client") or ("", 0))[0]
         try:
-            wait_s = self._rates.wait_s((scope.get("client") or ("", 0))[0])
-        except sqlite3.OperationalError as error:  # the disk is full, say: better nobody than everybody
-            log_event("rates cannot be counted", logging.ERROR, why=str(error))
-            raise busy("requests cannot be counted") from error
+            wait_s = self._rate_limiter.take_token(client)
+        except sqlite3.OperationalError as error:  # a full disk, for instance
+            # Without its count, the server refuses all requests rather than serve all of them.
+            log_event("the rate limit cannot count requests", logging.ERROR, reason=str(error))
+            raise server_busy("the server cannot count requests for its rate limit") from error
         if wait_s > 0:
-            raise Refused(
-                429, "too-many", f"over {self._settings.rate_per_minute} requests in a minute",
-                {"Retry-After": str(int(wait_s) + 1)},
-            )  # fmt: skip
+            retry_s = int(wait_s) + 1
+            raise RequestRefused(
+                429,
+                "too-many",
+                f"more than {self._settings.rate_per_minute} requests in a minute; try again in {retry_s} s",
+                {"Retry-After": str(retry_s)},
+            )
 
     def _check_stopping(self) -> None:
         if self._service.draining:
-            raise busy("the server is stopping")
+            raise server_busy("the server is stopping")
 
-    def _tell(self, scope: Scope, status: int, lasted_s: float, num_bytes: int) -> None:
+    def _record(self, scope: Scope, status: int, duration_s: float, num_bytes: int) -> None:
+        """Write a request to the metrics and the log."""
         route = getattr(scope.get("route"), "path", None) or "unknown"
-        method = scope["method"] if scope["method"] in METHODS else "other"
+        method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
         self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.latency_s.labels(route).observe(lasted_s)
+        self._metrics.latency_s.labels(route).observe(duration_s)
         log_event(
-            "request", logging.DEBUG if route in QUIET else logging.INFO,
+            "request", logging.DEBUG if route in MONITORING_ROUTES else logging.INFO,
             id=scope["state"]["instance"], client=(scope.get("client") or ("",))[0], method=method,
-            route=route, status=status, ms=round(1000 * lasted_s, 1), bytes=num_bytes,
+            route=route, status=status, ms=round(1000 * duration_s, 1), bytes=num_bytes,
         )  # fmt: skip
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["instance"] = f"urn:uuid:{uuid.uuid4()}"
-        headers = Headers(scope=scope)
+    async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        instance = f"urn:uuid:{uuid.uuid4()}"
+        scope.setdefault("state", {})["instance"] = instance
         try:
-            check_origin(headers, self._settings.cors_origins)
-            self._check_rate(scope)
-            if "authorization" in headers:  # else in the first message: a browser has no other way
-                check_authorization(headers, self._settings.token)
-                scope["state"]["trusted"] = True
-            self._check_stopping()
-            most = self._settings.of_one_worker(self._settings.max_streams)
-            if self._streams >= most:
-                raise busy(f"{most} streams are open already")
-        except Refused as error:
-            response = refusal(error, scope["state"]["instance"])
-            log_event("stream refused", id=scope["state"]["instance"], status=error.status_code)
+            self._check_websocket_access(scope)
+        except RequestRefused as error:
+            log_event("stream refused", id=instance, status=error.status_code)
+            response = problem_response(error, instance)
             await send(
                 {
                     "type": "websocket.http.response.start",
@@ -164,55 +172,71 @@ class AccessMiddleware:
             )
             await send({"type": "websocket.http.response.body", "body": response.body})
             return
-        self._streams += 1
+        self._num_streams += 1
         self._metrics.streams.inc()
         try:
             await self._app(scope, receive, send)
         finally:
-            self._streams -= 1
+            self._num_streams -= 1
             self._metrics.streams.dec()
 
+    def _check_websocket_access(self, scope: Scope) -> None:
+        """Raises `RequestRefused`."""
+        headers = Headers(scope=scope)
+        check_origin(headers, self._settings.cors_origins)
+        self._check_rate(scope)
+        if "authorization" in headers:  # a browser cannot set it, and sends the token in the first message
+            check_authorization(headers, self._settings.token)
+            scope["state"]["authorized"] = True
+        self._check_stopping()
+        max_streams = self._settings.per_worker(self._settings.max_streams)
+        if self._num_streams >= max_streams:
+            raise server_busy(f"the server has {max_streams} open streams, its limit")
 
-class Body:
-    """The body of one request: counted, timed, and refused where it is too large or too slow."""
+
+class RequestBody:
+    """The body of one request. It refuses a body that is too large or too slow while the body arrives."""
 
     def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:
         headers = Headers(scope=scope)
-        self.whole = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
-        self.taken = 0  # bytes
-        self.gone = False
+        self.complete = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+        self.num_bytes = 0  # received so far
+        self.disconnected = False  # whether the client went away before the end of the body
         self._receive, self._settings = receive, settings
-        self._began = time.monotonic()
+        self._began_s = time.monotonic()
 
     async def receive(self) -> Message:
-        """The next message. Raises `Refused`."""
-        if self.whole:
-            return self._seen(await self._receive())
+        """Return the next ASGI message. Raises `RequestRefused` (408, 413)."""
+        if self.complete:
+            return self._count(await self._receive())
         with anyio.move_on_after(self._settings.idle_s):
-            message = self._seen(await self._receive())
-            if self.taken > self._settings.max_bytes:
-                raise too_large(self._settings.max_bytes)
-            lasted_s = time.monotonic() - self._began
-            if not self.whole and lasted_s > self._settings.idle_s + self.taken / SLOWEST_BYTES_PER_S:
-                raise _too_slow(f"{self.taken} bytes in {lasted_s:.0f} s")
+            message = self._count(await self._receive())
+            if self.num_bytes > self._settings.max_bytes:
+                raise body_too_large(self._settings.max_bytes)
+            duration_s = time.monotonic() - self._began_s
+            allowed_s = self._settings.idle_s + self.num_bytes / MIN_BYTES_PER_S
+            if not self.complete and duration_s > allowed_s:
+                raise _too_slow(f"{self.num_bytes} bytes in {duration_s:.0f} s")
             return message
         raise _too_slow(f"no byte for {self._settings.idle_s:g} s")
 
-    async def drain(self) -> None:
-        """Throw away, for a while, what still comes."""
-        before = self.taken
-        with anyio.move_on_after(LINGER_S):
-            while not self.whole and not self.gone and self.taken - before < LINGER_BYTES:
-                self._seen(await self._receive())
+    async def discard_rest(self) -> None:
+        """Receive and discard the rest of the body, within `DISCARD_S` and `MAX_DISCARDED_BYTES`."""
+        num_bytes_before = self.num_bytes
+        with anyio.move_on_after(DISCARD_S):
+            while not self.complete and not self.disconnected:
+                if self.num_bytes - num_bytes_before >= MAX_DISCARDED_BYTES:
+                    break
+                self._count(await self._receive())
 
-    def _seen(self, message: Message) -> Message:
+    def _count(self, message: Message) -> Message:
         if message["type"] == "http.disconnect":
-            self.gone = self.gone or not self.whole
+            self.disconnected = self.disconnected or not self.complete
         else:
-            self.taken += len(message.get("body", b""))
-            self.whole = self.whole or not message.get("more_body", False)
+            self.num_bytes += len(message.get("body", b""))
+            self.complete = self.complete or not message.get("more_body", False)
         return message
 
 
-def _too_slow(how: str) -> Refused:
-    return Refused(408, "too-slow", f"the request came too slowly: {how}", {"Connection": "close"})
+def _too_slow(speed: str) -> RequestRefused:
+    return RequestRefused(408, "too-slow", f"the request came too slowly: {speed}", {"Connection": "close"})

@@ -1,4 +1,4 @@
-"""What a client may ask for in Accept, and rows in that form."""
+"""The formats of the server's answers. The `Accept` header chooses one; the recogniser's writers write it."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -9,36 +9,37 @@ from emodistill.inference.formats import WRITERS
 from emodistill.inference.prediction_rows import write_rows
 from emodistill.inference.recognizer import Prediction
 from emodistill.inference.timelines import Timeline
-from emodistill.serving.problems import Refused
+from emodistill.serving.problems import RequestRefused
 
 Row = TypeVar("Row", Prediction, Timeline)
 
 
 @dataclass(frozen=True)
-class Form(Generic[Row]):
-    """A format of rows: whether it can hold several, and what could not be read."""
+class ResponseFormat(Generic[Row]):
+    """A format of an answer: `write(rows, emotions of the model)` returns its text."""
 
-    text: Callable[[Sequence[Row], Sequence[str]], str]
-    several: bool = True
-    errors: bool = True
+    write: Callable[[Sequence[Row], Sequence[str]], str]
+    holds_many_files: bool = True
+    holds_errors: bool = True  # whether it has a place for the error of a file
 
 
-def _rows_as(format: str) -> Callable[[Sequence[Prediction], Sequence[str]], str]:
-    def text(rows: Sequence[Prediction], emotions: Sequence[str]) -> str:
+def _prediction_writer(format: str) -> Callable[[Sequence[Prediction], Sequence[str]], str]:
+    def write(rows: Sequence[Prediction], emotions: Sequence[str]) -> str:
         stream = io.StringIO()
         write_rows(rows, format, stream, emotions)
         return stream.getvalue()
 
-    return text
+    return write
 
 
-PREDICTION_FORMS: dict[str, Form[Prediction]] = {
-    "application/json": Form(_rows_as("json")),
-    "application/x-ndjson": Form(_rows_as("jsonl")),
-    "text/csv": Form(_rows_as("csv")),
+# By media type. The first one answers requests that accept anything.
+PREDICTION_FORMATS: dict[str, ResponseFormat[Prediction]] = {
+    "application/json": ResponseFormat(_prediction_writer("json")),
+    "application/x-ndjson": ResponseFormat(_prediction_writer("jsonl")),
+    "text/csv": ResponseFormat(_prediction_writer("csv")),
 }
-TIMELINE_FORMS: dict[str, Form[Timeline]] = {
-    media_type: Form(WRITERS[name].text, WRITERS[name].several, name in ("json", "csv"))
+TIMELINE_FORMATS: dict[str, ResponseFormat[Timeline]] = {
+    media_type: ResponseFormat(WRITERS[name].text, WRITERS[name].several, name in ("json", "csv"))
     for media_type, name in {
         "application/json": "json",
         "text/csv": "csv",
@@ -50,40 +51,46 @@ TIMELINE_FORMS: dict[str, Form[Timeline]] = {
 }
 
 
-def chosen(accept: str | None, forms: Mapping[str, Form[Row]], num_files: int) -> str:
-    """The media type to answer with: of those in Accept that can be given, the first of the highest quality.
+def choose_media_type(accept: str | None, formats: Mapping[str, ResponseFormat[Row]], num_files: int) -> str:
+    """The media type that the `Accept` header prefers for an answer about `num_files` files.
 
-    Raises `Refused` (406) where there is none; RFC 9110, section 12.5.1.
+    It has the highest quality value; of several, it is the first in the header (RFC 9110, section 12.5.1).
+    Raises `RequestRefused` (406) if the server has none of them.
     """
-    able = [media_type for media_type, form in forms.items() if form.several or num_files == 1]
+    available = [name for name, format in formats.items() if format.holds_many_files or num_files == 1]
     best, best_quality = None, 0.0
     for part in (accept or "*/*").split(","):
-        wanted, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
         quality = _quality(parameters)
-        for media_type in able:
-            main = media_type.partition("/")[0]
-            if quality > best_quality and wanted in (media_type, f"{main}/*", "*/*"):
+        for media_type in available:
+            main_type = media_type.partition("/")[0]
+            if quality > best_quality and media_range in (media_type, f"{main_type}/*", "*/*"):
                 best, best_quality = media_type, quality
     if best is None:
-        single = sorted(set(forms) - set(able))
-        why = f"; {', '.join(single)} hold one file each: send one at a time" if single else ""
-        raise Refused(406, "not-acceptable", f"Accept is '{accept}', expected one of {', '.join(able)}{why}")
+        single = sorted(set(formats) - set(available))
+        hint = f"; {', '.join(single)} can hold one file only: send one file at a time" if single else ""
+        detail = f"bad Accept '{accept}', expected one of {', '.join(available)}{hint}"
+        raise RequestRefused(406, "not-acceptable", detail)
     return best
 
 
-def to_text(
-    rows: Sequence[Row], media_type: str, forms: Mapping[str, Form[Row]], emotions: Sequence[str]
+def write_response(
+    rows: Sequence[Row],
+    media_type: str,
+    formats: Mapping[str, ResponseFormat[Row]],
+    emotions: Sequence[str],
 ) -> str:
-    """Rows as text. Raises `Refused` (422) where one has an error that the format has no place for."""
-    form = forms[media_type]
-    if not form.errors:
+    """The text of an answer. Raises `RequestRefused` (422) for an error that the format cannot hold."""
+    format = formats[media_type]
+    if not format.holds_errors:
         for row in rows:
             if row.error is not None:
-                raise Refused(422, "unreadable", f"{row.path}: {row.error}")
-    return form.text(rows, emotions)
+                raise RequestRefused(422, "unreadable", f"{row.path}: {row.error}")
+    return format.write(rows, emotions)
 
 
 def _quality(parameters: Sequence[str]) -> float:
+    """The quality value `q` of a media range: 1 if it is missing, 0 if it is not a number."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":

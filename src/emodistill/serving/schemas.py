@@ -1,17 +1,20 @@
-"""The shapes of what goes in and out, for checking, and for the OpenAPI document."""
+"""The shapes of requests and answers. FastAPI checks with them, and builds the OpenAPI document from them."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-LONGEST_NAME = 200  # of a model or an emotion
-_PROBABILITIES = {"angry": 0.81, "happy": 0.06, "sad": 0.02, "neutral": 0.05, "fearful": 0.02, "disgusted": 0.03, "surprised": 0.01}  # fmt: skip
+MAX_NAME_LENGTH = 200  # of the name of a model or an emotion
+_PROBABILITIES = {
+    "angry": 0.81, "happy": 0.06, "sad": 0.02, "neutral": 0.05, "fearful": 0.02, "disgusted": 0.03,
+    "surprised": 0.01,
+}  # fmt: skip
 
 
 class PredictionRow(BaseModel):
-    """One file's emotion; `reason` where there is none, `error` where the file could not be read."""
+    """The emotion of one file, or the `reason` for none, or the `error` of a file that cannot be read."""
 
-    path: str = Field(description="The file's name, as it was sent.")
+    path: str = Field(description="The file name in the request.")
     emotion: str | None
     confidence: float | None = Field(ge=0, le=1)
     probabilities: dict[str, float]
@@ -19,12 +22,13 @@ class PredictionRow(BaseModel):
     reason: Literal["silence", "no_speech", "too_short", "low_confidence"] | None
     error: str | None
     teachers: dict[str, dict[str, float]] | None = Field(
-        None, description="With the option `teachers`: what each teacher would say, where the model knows."
-    )
+        None, description="With the option `teachers`: the probabilities that each teacher would predict, "
+        "as estimated by the model. Only of models that can.",
+    )  # fmt: skip
 
 
 class SegmentRow(BaseModel):
-    """A stretch of speech of one emotion; null below the confidence that was asked for."""
+    """A part of the speech with one emotion. `emotion` is null below the `min_confidence` of the request."""
 
     start_s: float
     end_s: float
@@ -36,29 +40,29 @@ class SegmentRow(BaseModel):
 class TimelineRow(BaseModel):
     """Emotion over time in one file."""
 
-    path: str = Field(description="The file's name, as it was sent.")
+    path: str = Field(description="The file name in the request.")
     duration_s: float | None
     segments: list[SegmentRow]
     summary: dict[str, float] = Field(description="Seconds of each emotion.")
     reason: Literal["silence", "no_speech", "too_short"] | None = Field(
-        description="Why no segment was found."
+        description="Why there is no segment."
     )
     error: str | None
 
 
 class Health(BaseModel):
-    """Whether the server is alive, or ready for work."""
+    """The state of the server."""
 
     status: Literal["ok", "ready"]
 
 
 class ModelInfo(BaseModel):
-    """A model that is served, in short; its whole card is under `card`."""
+    """A model of this server: the main facts, and the whole card in `card`."""
 
     name: str
-    default: bool = Field(description="Whether it answers requests that name no model.")
+    default: bool = Field(description="Whether this model answers requests that name no model.")
     emotions: list[str]
-    colours: dict[str, str] = Field(description="The colour of each emotion, as in this project's pictures.")
+    colours: dict[str, str] = Field(description="The colour of each emotion on the page and in pictures.")
     teachers: list[str]
     precision: str
     num_parameters: int
@@ -70,7 +74,7 @@ class ModelInfo(BaseModel):
 
 
 class Models(BaseModel):
-    """What is served, and how much of it."""
+    """The models of this server, and its limits."""
 
     version: str
     models: list[ModelInfo]
@@ -78,21 +82,20 @@ class Models(BaseModel):
 
 
 class StreamStart(BaseModel):
-    """The first message of a stream: what the chunks after it are."""
+    """The first message of a stream: the format of the audio, and the options."""
 
     model_config = ConfigDict(extra="forbid")
 
-    encoding: Literal["pcm16", "float32", "webm"] = (
-        "pcm16"  # the first two little-endian, channels interleaved
-    )
-    rate: int | None = Field(None, ge=4_000, le=192_000)  # Hz; webm says it itself
+    # pcm16 and float32 are little-endian with interleaved channels.
+    encoding: Literal["pcm16", "float32", "webm"] = "pcm16"
+    rate: int | None = Field(None, ge=4_000, le=192_000)  # Hz; not needed for webm, which contains it
     channels: int = Field(1, ge=1, le=8)
-    model: str | None = Field(None, max_length=LONGEST_NAME)
-    emotions: list[Annotated[str, Field(max_length=LONGEST_NAME)]] | None = Field(None, max_length=64)
+    model: str | None = Field(None, max_length=MAX_NAME_LENGTH)
+    emotions: list[Annotated[str, Field(max_length=MAX_NAME_LENGTH)]] | None = Field(None, max_length=64)
     min_confidence: float | None = Field(None, ge=0, le=1)
     coverage: float | None = Field(None, ge=0, le=1)
-    updates: bool = True  # also the windows in between, not segments alone
-    token: SecretStr | None = None  # where the server wants one and the client can set no header
+    updates: bool = True  # whether to send `update` events too
+    token: SecretStr | None = None  # for clients that cannot set the Authorization header, such as browsers
 
 
 PREDICTION_EXAMPLE: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`emodistill serve`: worker processes, their log, and how they stop."""
+"""`emodistill serve`: starts the worker processes, and stops them without losing work."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 from asyncio import AbstractEventLoop, Task, get_running_loop
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_network
 from logging import WARNING
@@ -19,32 +19,34 @@ import uvicorn
 from fastapi import FastAPI
 
 from emodistill.errors import ConfigError
-from emodistill.serving.logs import log_event, to_stderr
+from emodistill.serving.logs import log_event, log_to_stderr
 from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
 
-MOST_MESSAGE_BYTES = 1 << 20  # of one WebSocket message; more is closed with 1009
-CUT_SHORT_S = 2  # after the grace: what is left of it is cancelled
-_SETTINGS = "EMODISTILL_SERVE"  # how a worker process is told its settings
-_COUNTS = "PROMETHEUS_MULTIPROC_DIR"  # where workers leave their counts for each other
+MAX_MESSAGE_BYTES = 1 << 20  # of one WebSocket message; a longer one closes the stream with code 1009
+CANCEL_S = 2  # after the grace period, uvicorn waits this long before it cancels what is left
+_SETTINGS_VARIABLE = "EMODISTILL_SERVE"  # passes the settings to the worker processes
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which the workers share their metrics
 
 
 def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies: Sequence[str] = ()) -> None:
-    """Serve until told to stop by SIGTERM or Ctrl-C; then finish what is in flight.
+    """Serve until SIGTERM or Ctrl-C, then finish the work in progress.
 
-    `proxies` are addresses or networks whose word is taken for who the client is (X-Forwarded-For) and how it
-    came (X-Forwarded-Proto); anybody else could call himself what he likes.
-    Raises `ModelError` and `ConfigError` for models that cannot be served, before anything is listened to.
+    `proxies` are addresses or networks of trusted proxies. Only they may name the client's address
+    (X-Forwarded-For) and scheme (X-Forwarded-Proto). Other clients could give a false address.
+
+    Raises `ModelError` and `ConfigError` for settings that cannot be served, before it opens the port.
     """
     options: dict[str, Any] = {
         "host": host, "port": port, "log_config": None, "access_log": False, "server_header": False,
-        "http": "emodistill.serving.connections:Http", "ws": "emodistill.serving.connections:Stream",
-        "ws_max_size": MOST_MESSAGE_BYTES, "ws_per_message_deflate": False,
+        "http": "emodistill.serving.connections:HttpConnection",
+        "ws": "emodistill.serving.connections:WebSocketConnection",
+        "ws_max_size": MAX_MESSAGE_BYTES, "ws_per_message_deflate": False,
         "proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies),
-        "timeout_graceful_shutdown": CUT_SHORT_S, "timeout_keep_alive": 15, "timeout_worker_healthcheck": 60,
+        "timeout_graceful_shutdown": CANCEL_S, "timeout_keep_alive": 15, "timeout_worker_healthcheck": 60,
     }  # fmt: skip
-    to_stderr()
-    _check_networks(proxies)
+    log_to_stderr()
+    _check_proxies(proxies)
     log_event(
         "serving",
         url=f"http://{host}:{port}/",
@@ -53,94 +55,100 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
         threads=settings.threads,
     )
     if settings.token is None and host not in ("127.0.0.1", "::1", "localhost"):
-        log_event("everybody who reaches this address may use it: give --token", WARNING)
+        log_event("no token: everybody who can reach this address may use the server; set --token", WARNING)
     if settings.workers == 1:
-        uvicorn.run(_app(settings), **options)
+        uvicorn.run(_create_app(settings), **options)
         return
-    Service(settings)  # what cannot be loaded is told once, and here
+    Service(settings)  # a model that cannot be loaded is reported here, once, and not by each worker
     secret = settings.token and settings.token.get_secret_value()
-    with tempfile.TemporaryDirectory(prefix="emodistill-counts-") as counts:
-        os.environ[_COUNTS] = counts
-        shared = {"token": secret, "shared": str(Path(counts) / "rates.sqlite")}
-        os.environ[_SETTINGS] = json.dumps({**settings.model_dump(mode="json"), **shared})
-        uvicorn.run("emodistill.serving.server:worker_app", factory=True, workers=settings.workers, **options)
+    with tempfile.TemporaryDirectory(prefix="emodistill-counts-") as folder:
+        os.environ[_METRICS_VARIABLE] = folder
+        shared = {"token": secret, "rate_limit_file": str(Path(folder) / "rates.sqlite")}
+        os.environ[_SETTINGS_VARIABLE] = json.dumps({**settings.model_dump(mode="json"), **shared})
+        uvicorn.run(
+            "emodistill.serving.server:create_worker_app", factory=True, workers=settings.workers, **options
+        )
 
 
-def worker_app() -> FastAPI:
-    """The app of a worker process."""
-    to_stderr()
-    _forget_dead_workers(Path(os.environ[_COUNTS]))
-    return _app(Settings.model_validate_json(os.environ[_SETTINGS]))
+def create_worker_app() -> FastAPI:
+    """The app of a worker process, with the settings of its parent process."""
+    log_to_stderr()
+    _remove_dead_workers(Path(os.environ[_METRICS_VARIABLE]))
+    return _create_app(Settings.model_validate_json(os.environ[_SETTINGS_VARIABLE]))
 
 
-def _app(settings: Settings) -> FastAPI:
-    from emodistill.serving.app import (
-        create_app,  # prometheus-client looks for the folder when it is imported
-    )
+def _create_app(settings: Settings) -> FastAPI:
+    # Imported late: prometheus-client reads _METRICS_VARIABLE when it is imported.
+    from emodistill.serving.app import create_app
 
-    return create_app(settings, stopping_gently)
+    return create_app(settings, finish_before_stop)
 
 
 @contextmanager
-def stopping_gently(service: Service) -> Iterator[None]:
-    """Until the end of the block, a signal to stop reaches uvicorn when what is in flight is done, or the grace is over.
+def finish_before_stop(service: Service) -> Iterator[None]:
+    """Within the block, delay a stop signal until the work in progress is done or the grace period is over.
 
-    From the first signal on, new work is refused with 503; a second one is passed on at once.
+    From the first signal on, the service refuses new work with 503. A second signal reaches uvicorn at once.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals are not for it
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield
         return
     loop = get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    uvicorn_handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     tasks: set[Task[None]] = set()
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        handler = before[signal.Signals(number)]
+    def handle(number: int, frame: FrameType | None) -> None:
+        handler = uvicorn_handlers[signal.Signals(number)]
         if service.draining or not callable(handler):
             if callable(handler):
                 handler(number, frame)
             return
         service.draining = True
-        loop.call_soon_threadsafe(_start, loop, _drain(service, lambda: handler(number, frame)), tasks)
+        work = _drain(service, lambda: handler(number, frame))
+        loop.call_soon_threadsafe(_start_task, loop, work, tasks)
 
-    for number in before:
-        signal.signal(number, stop)
+    for number in uvicorn_handlers:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in uvicorn_handlers.items():
             signal.signal(number, handler)
 
 
-async def _drain(service: Service, then: Any) -> None:
+async def _drain(service: Service, stop: Callable[[], Any]) -> None:
     log_event("stopping", streams=len(service.streams), requests=service.num_requests)
     with anyio.move_on_after(service.settings.grace_s):
         await service.drain()
-    then()
+    stop()
 
 
-def _start(loop: AbstractEventLoop, work: Any, tasks: set[Task[None]]) -> None:
-    tasks.add(loop.create_task(work))  # the loop itself keeps no hold of it
+def _start_task(loop: AbstractEventLoop, work: Coroutine[Any, Any, None], tasks: set[Task[None]]) -> None:
+    tasks.add(loop.create_task(work))  # `tasks` keeps the task alive; the loop holds only a weak reference
 
 
-def _check_networks(proxies: Sequence[str]) -> None:
-    """uvicorn takes what is no address for a name, and trusts nobody then, silently. Raises `ConfigError`."""
+def _check_proxies(proxies: Sequence[str]) -> None:
+    """Check that each proxy is an address or a network. Raises `ConfigError`.
+
+    uvicorn takes anything else for a host name, and then trusts no proxy, without a message.
+    """
     for proxy in proxies:
         try:
             ip_network(proxy)
         except ValueError as error:
             raise ConfigError(
-                f"bad proxy '{proxy}', expected an address or a network such as 127.0.0.1 or 10.0.0.0/8 ({error})"
+                f"bad proxy '{proxy}', expected an address or a network such as 127.0.0.1 or 10.0.0.0/8 "
+                f"({error})"
             ) from error
 
 
-def _forget_dead_workers(folder: Path) -> None:
-    """Streams and requests of a worker that was killed are not open any more."""
+def _remove_dead_workers(folder: Path) -> None:
+    """Remove killed workers from the metrics, so that their streams and requests no longer count as open."""
     from prometheus_client import multiprocess
 
     for path in folder.glob("gauge_live*_*.db"):
-        number = int(path.stem.rpartition("_")[2])
+        process = int(path.stem.rpartition("_")[2])
         try:
-            os.kill(number, 0)
+            os.kill(process, 0)  # signal 0 only asks whether the process exists
         except ProcessLookupError:
-            multiprocess.mark_process_dead(number, str(folder))
+            multiprocess.mark_process_dead(process, str(folder))

@@ -1,4 +1,4 @@
-"""The loaded models, and the threads on which audio is worked: never more at a time than the budget says."""
+"""The loaded models, and the threads that process audio."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,26 +17,26 @@ from emodistill.inference.timelines import Timeline, timeline
 from emodistill.serving.metrics import Metrics
 from emodistill.serving.settings import Settings
 
-T = TypeVar("T")
-Wanted = Callable[[], Awaitable[bool]]  # whether the client is still there
+Result = TypeVar("Result")
+IsConnected = Callable[[], Awaitable[bool]]  # whether the client still waits for the answer
 
 
 class OpenStream(Protocol):
-    """A stream that is open, as far as the service has to know it."""
+    """An open stream, as far as `Service` needs it."""
 
     def drain(self) -> None:
-        """Take no more audio, and send what is known so far."""
+        """Take no more audio, and send the results so far."""
 
 
-class Gone(Exception):
-    """The client went away: nobody waits for the answer."""
+class ClientDisconnectedError(Exception):
+    """The client has disconnected, so nobody waits for the answer."""
 
 
 class Service:
-    """What all requests of one process share."""
+    """What all requests of one process share: models, threads, metrics, and the work in progress."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load the models. Raises `ModelError`, and `ConfigError` where two have one name."""
+        """Load the models. Raises `ModelError`, and `ConfigError` if two models have the same name."""
         self.settings = settings
         self.metrics = Metrics()
         self.detector = SpeechDetector()
@@ -44,85 +44,101 @@ class Service:
         for source in settings.models:
             model = Recognizer(source, threads=1)
             if model.card.name in self.models:
-                raise ConfigError(f"two models are called '{model.card.name}': serve one of them")
-            model.probabilities(np.zeros(SAMPLE_RATE, dtype=np.float32))  # the first run of a graph is slow
+                raise ConfigError(f"two models are named '{model.card.name}', expected different names")
+            # The first run of a graph is slow, so it happens before the first request.
+            model.probabilities(np.zeros(SAMPLE_RATE, dtype=np.float32))
             self.models[model.card.name] = model
-        self.draining = False
+        self.draining = False  # whether the server is stopping
         self.streams: set[OpenStream] = set()
-        self.num_requests = 0  # being received or answered
-        self.decoders = CapacityLimiter(settings.max_streams)  # threads that mostly wait for bytes
-        self._limiter = CapacityLimiter(settings.threads)
+        self.num_requests = 0  # that the server is receiving or answering
+        self.decoder_threads = CapacityLimiter(settings.max_streams)  # these threads mostly wait for bytes
+        self._turns = CapacityLimiter(settings.threads)
         self._threads = CapacityLimiter(settings.threads)
 
-    def recogniser(
+    def recognizer(
         self,
         model: str | None,
         emotions: Sequence[str] | None,
         min_confidence: float | None,
         coverage: float | None,
     ) -> Recognizer:
-        """A loaded model with a request's options. Raises `ConfigError` or `ModelError` for what cannot be."""
+        """A loaded model, by default the first one, with a request's options.
+
+        Raises `ConfigError` or `ModelError` for options that it cannot have.
+        """
         if model is not None and model not in self.models:
             raise ConfigError(one_of("model", model, self.models))
-        found = self.models[model] if model is not None else next(iter(self.models.values()))
-        return found.with_options(emotions=emotions, min_confidence=min_confidence, coverage=coverage)
+        loaded = self.models[model] if model is not None else next(iter(self.models.values()))
+        return loaded.with_options(emotions=emotions, min_confidence=min_confidence, coverage=coverage)
 
     async def predict(
-        self, recognizer: Recognizer, name: str, file: BinaryIO, wanted: Wanted | None = None
+        self, recognizer: Recognizer, name: str, file: BinaryIO, is_connected: IsConnected | None = None
     ) -> Prediction:
-        """One file's prediction, or why it cannot be read. Raises `AudioTooLongError`, and `Gone`."""
+        """Predict the emotion of one file. A file that cannot be read gives a row with `error`.
 
-        def work() -> Prediction:
+        Raises `AudioTooLongError`, and `ClientDisconnectedError`.
+        """
+
+        def predict_file() -> Prediction:
             waveform = load_bounded(file, self.settings.max_predict_seconds)
             self.metrics.audio_s.labels("predict").inc(len(waveform) / SAMPLE_RATE)
             return recognizer.predict(waveform)
 
         try:
-            found = Prediction(**{**(await self.in_thread(work, wanted)).__dict__, "path": name})
+            row = replace(await self.run_in_thread(predict_file, is_connected), path=name)
         except AudioTooLongError:
             raise
         except AudioError as error:
-            found = Prediction(name, error=reason(error))
-        self.metrics.files.labels("predict", (found.emotion and "emotion") or found.reason or "error").inc()
-        return found
+            row = Prediction(name, error=message_without_source(error))
+        outcome = (row.emotion and "emotion") or row.reason or "error"
+        self.metrics.files.labels("predict", outcome).inc()
+        return row
 
     async def timeline(
-        self, recognizer: Recognizer, name: str, file: BinaryIO, wanted: Wanted | None = None
+        self, recognizer: Recognizer, name: str, file: BinaryIO, is_connected: IsConnected | None = None
     ) -> Timeline:
-        """One file's timeline, or why it cannot be read. Raises `AudioTooLongError`, and `Gone`."""
-        work = partial(timeline, file, recognizer, detector=self.detector, max_s=self.settings.max_seconds)
+        """Compute the timeline of one file. A file that cannot be read gives a row with `error`.
+
+        Raises `AudioTooLongError`, and `ClientDisconnectedError`.
+        """
+        compute = partial(timeline, file, recognizer, detector=self.detector, max_s=self.settings.max_seconds)
         try:
-            row = await self.in_thread(work, wanted)
-            found = replace(row, path=name)
+            row = replace(await self.run_in_thread(compute, is_connected), path=name)
             self.metrics.audio_s.labels("timeline").inc(row.duration_s or 0.0)
         except AudioTooLongError:
             raise
         except AudioError as error:
-            found = Timeline(name, error=reason(error))
-        self.metrics.files.labels("timeline", "error" if found.error else found.reason or "segments").inc()
-        return found
+            row = Timeline(name, error=message_without_source(error))
+        outcome = "error" if row.error else row.reason or "segments"
+        self.metrics.files.labels("timeline", outcome).inc()
+        return row
 
     async def drain(self) -> None:
-        """Take nothing new, and wait for what is in flight: a stream is told what has been heard so far, then closed."""
+        """Accept no more work, and wait until the work in progress is done.
+
+        An open stream recognises the audio that it has, sends its summary, and closes.
+        """
         self.draining = True
         for stream in list(self.streams):
             stream.drain()
         while self.streams or self.num_requests:
             await sleep(0.02)
 
-    async def in_thread(self, work: Callable[[], T], wanted: Wanted | None = None) -> T:
-        """Do a piece of work as soon as a thread of the budget is free.
+    async def run_in_thread(
+        self, work: Callable[[], Result], is_connected: IsConnected | None = None
+    ) -> Result:
+        """Run `work` as soon as one of the `settings.threads` threads is free, in the order of the calls.
 
-        Raises `Gone` where, by then, nobody wants it any more.
+        Raises `ClientDisconnectedError` if the client has disconnected by then.
         """
         began = time.perf_counter()
-        async with self._limiter:
+        async with self._turns:
             self.metrics.waiting_s.observe(time.perf_counter() - began)
-            if wanted is not None and not await wanted():
-                raise Gone
+            if is_connected is not None and not await is_connected():
+                raise ClientDisconnectedError
             return await to_thread.run_sync(work, limiter=self._threads)
 
 
-def reason(error: AudioError) -> str:
-    """An error's message without a name for the audio: the client knows what it sent."""
+def message_without_source(error: AudioError) -> str:
+    """An error's message without the placeholder for unnamed audio. The client knows which file it sent."""
     return str(error).removeprefix("<bytes>: ").removeprefix("<stream>: ")

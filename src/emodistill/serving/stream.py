@@ -1,8 +1,7 @@
-"""`/v1/stream`: audio in as it is spoken, events out as they come.
+"""The WebSocket `/v1/stream`: a client sends audio while somebody speaks, and the server sends events.
 
-One message is taken, judged and answered before the next is received. What a client sends faster than that
-waits in its own socket, and where it does not read what it is sent, it is not listened to either: nothing is
-queued here.
+The server processes and answers each message before it receives the next one, and stores no messages. So a
+client that sends too fast waits, and the server stops receiving from a client that does not read its events.
 """
 
 import json
@@ -25,195 +24,200 @@ from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, StreamingRecognizer
 from emodistill.inference.timelines import seconds_by_emotion
 from emodistill.serving.auth import is_token
-from emodistill.serving.decoder import ArrivingMedia
+from emodistill.serving.decoder import StreamingDecoder
 from emodistill.serving.logs import log_event
-from emodistill.serving.problems import Refused, as_refused, busy, problem
-from emodistill.serving.schemas import StreamStart
-from emodistill.serving.service import Service, reason
-
-NORMAL, GOING_AWAY, BAD_DATA, POLICY, TOO_BIG, SERVER_ERROR = (
-    1000,
-    1001,
-    1007,
-    1008,
-    1009,
-    1011,
-)  # RFC 6455, 7.4.1
-MOST_SILENT_BYTES = (
-    8_000_000  # of a container: video, padding, or a block that never ends, kept by the decoder
+from emodistill.serving.problems import (
+    INTERNAL_ERROR,
+    RequestRefused,
+    problem_body,
+    server_busy,
+    to_http_error,
 )
-MOST_AT_ONCE = SAMPLE_RATE * 10  # samples that are judged before others have their turn
+from emodistill.serving.schemas import StreamStart
+from emodistill.serving.service import Service, message_without_source
+
+# WebSocket close codes (RFC 6455, section 7.4.1).
+NORMAL, GOING_AWAY, NO_CODE, CONNECTION_LOST = 1000, 1001, 1005, 1006
+BAD_DATA, POLICY, TOO_BIG, SERVER_ERROR = 1007, 1008, 1009, 1011
+
+# Of a container: a video track, padding, or a block without an end. The decoder keeps such bytes in memory.
+MAX_BYTES_WITHOUT_SAMPLES = 8_000_000
+MAX_SAMPLES_PER_PUSH = SAMPLE_RATE * 10  # then other streams and files have their turn
 
 
 class StreamError(Exception):
-    """What ends a stream early: a problem for the client, and a code to close with."""
+    """An error that ends a stream: the problem that the client gets, and the close code."""
 
-    def __init__(self, code: int, refused: HTTPException) -> None:
-        super().__init__(str(refused.detail))
-        self.code, self.refused = code, refused
+    def __init__(self, code: int, problem: HTTPException) -> None:
+        super().__init__(str(problem.detail))
+        self.code, self.problem = code, problem
 
 
 async def serve_stream(websocket: WebSocket, service: Service) -> None:
-    """Answer one stream from its first message to its summary."""
+    """Serve one stream from its first message to its summary, and log it."""
     await websocket.accept()
-    live = LiveStream(websocket, service)
-    service.streams.add(live)
+    stream = LiveStream(websocket, service)
+    service.streams.add(stream)
     began, code = time.perf_counter(), NORMAL
     try:
-        await live.run()
+        await stream.run()
         code = GOING_AWAY if service.draining else NORMAL
         await websocket.close(code)
     except StreamError as error:
         code = error.code
-        await live.refuse(error)
-    except (WebSocketDisconnect, RuntimeError) as error:  # the second: something was sent after that
-        if isinstance(error, RuntimeError) and not live.gone:
+        await stream.send_error(error)
+    except (WebSocketDisconnect, RuntimeError) as error:
+        # Starlette raises RuntimeError for a message that is sent after the client disconnected.
+        if isinstance(error, RuntimeError) and not stream.disconnected:
             raise
-        code = 1006
+        code = CONNECTION_LOST
     except Exception:
         code = SERVER_ERROR
-        await live.refuse(
-            StreamError(code, HTTPException(500, "an error of the server, and written to its log"))
-        )
+        await stream.send_error(StreamError(code, HTTPException(500, INTERNAL_ERROR)))
         raise
     finally:
-        service.streams.discard(live)
-        service.metrics.closed.labels(str(code)).inc()
+        service.streams.discard(stream)
+        service.metrics.closed_streams.labels(str(code)).inc()
         log_event(
-            "stream", logging.INFO, id=live.instance, client=websocket.client and websocket.client.host,
-            code=code, ms=round(1000 * (time.perf_counter() - began), 1), audio_s=round(live.audio_s, 2),
+            "stream", logging.INFO, id=stream.instance, client=websocket.client and websocket.client.host,
+            code=code, ms=round(1000 * (time.perf_counter() - began), 1), audio_s=round(stream.audio_s, 2),
         )  # fmt: skip
 
 
 class LiveStream:
-    """One client's audio, and its events."""
+    """One open stream: receives a client's audio and sends its events."""
 
     def __init__(self, websocket: WebSocket, service: Service) -> None:
         self.instance: str = websocket.state.instance
-        self.gone = False
+        self.disconnected = False
         self._websocket, self._service = websocket, service
         self._start = StreamStart(rate=SAMPLE_RATE)
         self._recognizer = next(iter(service.models.values()))
         self._stream: StreamingRecognizer | None = None
-        self._segments: list[Segment] = []  # summed up at the end
-        self._waiting: anyio.CancelScope | None = None
+        self._segments: list[Segment] = []  # for the summary
+        self._receiving: anyio.CancelScope | None = None
 
     @property
     def audio_s(self) -> float:
-        """How much has been taken in."""
+        """Seconds of audio so far."""
         return 0.0 if self._stream is None else self._stream.time_s
 
     def drain(self) -> None:
-        """Take no more audio: what came so far is judged, summed up and sent."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        """Receive no more messages. `run` then recognises the audio so far, and sends the summary."""
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def run(self) -> None:
-        """From the first message to the summary. Raises `StreamError` and `WebSocketDisconnect`."""
-        self._start = await self._first()
+        """Serve the stream from the first message to the summary.
+
+        Raises `StreamError` and `WebSocketDisconnect`.
+        """
+        self._start = await self._receive_start()
         try:
-            self._recognizer = self._service.recogniser(
+            self._recognizer = self._service.recognizer(
                 self._start.model, self._start.emotions, self._start.min_confidence, self._start.coverage
             )
         except EmodistillError as error:
-            raise StreamError(POLICY, as_refused(error)) from error
+            raise StreamError(POLICY, to_http_error(error)) from error
         model = self._recognizer.card.name
         await self._send("started", id=self.instance, model=model, emotions=self._recognizer.emotions)
         if self._start.encoding == "webm":
-            await self._hear_media()
+            await self._process_container()
         else:
             assert self._start.rate is not None
-            async for data in self._messages():
-                for part in _parts(_samples(data, self._start)):
-                    await self._push(part, self._start.rate)
+            async for data in self._receive_audio():
+                for samples in _split(_pcm_samples(data, self._start)):
+                    await self._process(samples, self._start.rate)
         if self._stream is not None:
-            await self._tell(await self._service.in_thread(self._stream.finish))
+            await self._send_events(await self._service.run_in_thread(self._stream.finish))
         await self._send("summary", **self._summary())
 
-    async def refuse(self, error: StreamError) -> None:
-        """Say why the stream ends, and end it, if the client is still there."""
-        refused = error.refused
-        kind = refused.kind if isinstance(refused, Refused) else None
+    async def send_error(self, error: StreamError) -> None:
+        """Send a problem to the client and close the stream, if the client is still connected."""
+        problem = error.problem
+        kind = problem.kind if isinstance(problem, RequestRefused) else None
+        body = problem_body(problem.status_code, kind, str(problem.detail), self.instance)
         try:
             with anyio.move_on_after(5):
-                await self._send(
-                    "error", **problem(refused.status_code, kind, str(refused.detail), self.instance)
-                )
-                await self._websocket.close(error.code, str(refused.detail)[:40])
+                await self._send("error", **body)
+                await self._websocket.close(error.code, str(problem.detail)[:40])
         except (WebSocketDisconnect, RuntimeError):
-            self.gone = True
+            self.disconnected = True
 
-    async def _first(self) -> StreamStart:
-        """What the client says of its audio; and whether it may send any."""
+    async def _receive_start(self) -> StreamStart:
+        """Receive and check the first message, with its token. Raises `StreamError`."""
         message = await self._receive()
         if message is None:
-            raise StreamError(GOING_AWAY, busy("the server is stopping"))
+            raise StreamError(GOING_AWAY, server_busy("the server is stopping"))
         text = message.get("text")
         try:
             if text is None:
                 raise ValueError(
-                    'expected JSON text such as {"encoding": "pcm16", "rate": 48000}, got no text'
+                    'expected JSON text such as {"encoding": "pcm16", "rate": 48000}, got a binary message'
                 )
-            found = StreamStart.model_validate(_parsed(text))
-            if found.rate is None and found.encoding != "webm":
-                raise ValueError(f"{found.encoding} needs its rate in Hz")
+            start = StreamStart.model_validate(_parse_json(text))
+            if start.rate is None and start.encoding != "webm":
+                raise ValueError(f"{start.encoding} needs its rate in Hz")
         except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            raise _bad_start(told) from error
+            fields = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+            raise _bad_start("; ".join(fields)) from error
         except ValueError as error:
             raise _bad_start(str(error)) from error
         token = self._service.settings.token
-        if token is not None and not getattr(self._websocket.state, "trusted", False):
-            given = "" if found.token is None else found.token.get_secret_value()
-            if not is_token(given, token):
-                raise StreamError(POLICY, Refused(401, "unauthorised", "this server wants a token"))
-        return found
+        if token is not None and not getattr(self._websocket.state, "authorized", False):
+            candidate = "" if start.token is None else start.token.get_secret_value()
+            if not is_token(candidate, token):
+                detail = "expected this server's token in the Authorization header or the first message"
+                raise StreamError(POLICY, RequestRefused(401, "unauthorised", detail))
+        return start
 
-    async def _messages(self) -> AsyncIterator[bytes]:
-        """The audio, up to the client's `end`, or until the server stops."""
+    async def _receive_audio(self) -> AsyncIterator[bytes]:
+        """Binary messages, until the client sends `end` or the server stops. Raises `StreamError`."""
         while (message := await self._receive()) is not None:
             if message.get("bytes") is not None:
                 yield message["bytes"]
                 continue
             try:
-                if _parsed(message["text"]) == {"type": "end"}:
-                    return
+                is_end = _parse_json(message["text"]) == {"type": "end"}
             except ValueError:
-                pass  # told below, like JSON that says something else
-            told = 'expected audio as binary messages, then {"type": "end"}; got another text'
-            raise StreamError(BAD_DATA, Refused(422, "bad-message", told))
+                is_end = False
+            if is_end:
+                return
+            detail = 'expected audio as binary messages, then {"type": "end"}; got another text'
+            raise StreamError(BAD_DATA, RequestRefused(422, "bad-message", detail))
 
     async def _receive(self) -> dict[str, Any] | None:
-        """The next message; None where the server stops."""
+        """The next message, or None if the server stops. Raises `StreamError`, `WebSocketDisconnect`."""
         if self._service.draining:
             return None
         idle_s = self._service.settings.idle_s
-        with anyio.move_on_after(idle_s) as self._waiting:
+        with anyio.move_on_after(idle_s) as self._receiving:
             message = dict(await self._websocket.receive())
             if message["type"] == "websocket.disconnect":
-                self.gone = True
-                raise WebSocketDisconnect(message.get("code", 1005))
+                self.disconnected = True
+                raise WebSocketDisconnect(message.get("code", NO_CODE))
             return message
         if self._service.draining:
             return None
-        raise StreamError(POLICY, Refused(408, "too-slow", f"no message for {idle_s:g} s"))
+        raise StreamError(POLICY, RequestRefused(408, "too-slow", f"no message for {idle_s:g} s"))
 
-    async def _push(self, samples: npt.NDArray[Any], rate_hz: int) -> None:
-        """Judge samples (n, channels), and tell what is new."""
+    async def _process(self, samples: npt.NDArray[Any], rate_hz: int) -> None:
+        """Recognise samples (n, channels), and send the new events. Raises `StreamError`."""
         if self._stream is None:
             self._stream = StreamingRecognizer(self._recognizer, rate_hz, detector=self._service.detector)
         stream, before_s = self._stream, self.audio_s
         try:
-            events = await self._service.in_thread(lambda: stream.push(samples))
+            events = await self._service.run_in_thread(lambda: stream.push(samples))
         except AudioError as error:
-            raise StreamError(BAD_DATA, Refused(422, "bad-audio", reason(error))) from error
+            raise _bad_audio(message_without_source(error)) from error
         self._service.metrics.audio_s.labels("stream").inc(self.audio_s - before_s)
-        await self._tell(events)
-        most_s = self._service.settings.max_stream_seconds
-        if self.audio_s > most_s:
-            raise StreamError(TOO_BIG, Refused(413, "too-long", f"over {most_s:g} s; open another stream"))
+        await self._send_events(events)
+        max_s = self._service.settings.max_stream_seconds
+        if self.audio_s > max_s:
+            detail = f"the stream is longer than {max_s:g} s, the limit of this server; open another stream"
+            raise StreamError(TOO_BIG, RequestRefused(413, "too-long", detail))
 
-    async def _tell(self, events: Iterable[Event]) -> None:
+    async def _send_events(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, Segment):
                 self._segments.append(event)
@@ -224,8 +228,8 @@ class LiveStream:
         with anyio.move_on_after(self._service.settings.idle_s):
             await self._websocket.send_text(json.dumps({"event": event, **fields}, ensure_ascii=False))
             return
-        self.gone = True
-        raise WebSocketDisconnect(1006, "the client does not read what it is sent")
+        self.disconnected = True
+        raise WebSocketDisconnect(CONNECTION_LOST, "the client does not read the events")
 
     def _summary(self) -> dict[str, Any]:
         return {
@@ -234,60 +238,65 @@ class LiveStream:
             "summary": seconds_by_emotion(self._segments, self._recognizer.emotions),
         }
 
-    async def _hear_media(self) -> None:
-        """A container that arrives in pieces."""
-        media = ArrivingMedia()
-        silent, before_s = 0, 0.0  # bytes since the last sample
+    async def _process_container(self) -> None:
+        """Receive a container piece by piece, decode it, and recognise its samples. Raises `StreamError`."""
+        decoder = StreamingDecoder()
+        num_bytes, before_s = 0, 0.0  # bytes since the last sample
         try:
-            async for data in self._messages():
+            async for data in self._receive_audio():
                 if data:
-                    media.give(data)
-                    await self._hear_decoded(media)
-                silent, before_s = (silent if self.audio_s == before_s else 0) + len(data), self.audio_s
-                if silent > MOST_SILENT_BYTES:
-                    told = f"over {MOST_SILENT_BYTES} bytes without a sample in them"
-                    raise StreamError(BAD_DATA, Refused(422, "bad-audio", told))
-            media.give(b"")
-            await self._hear_decoded(media)
+                    decoder.feed(data)
+                    await self._process_decoded(decoder)
+                num_bytes = (num_bytes if self.audio_s == before_s else 0) + len(data)
+                before_s = self.audio_s
+                if num_bytes > MAX_BYTES_WITHOUT_SAMPLES:
+                    raise _bad_audio(f"over {MAX_BYTES_WITHOUT_SAMPLES} bytes without a sample in them")
+            decoder.feed(b"")
+            await self._process_decoded(decoder)
         finally:
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(media.close, limiter=self._service.decoders)
+                await to_thread.run_sync(decoder.close, limiter=self._service.decoder_threads)
 
-    async def _hear_decoded(self, media: ArrivingMedia) -> None:
+    async def _process_decoded(self, decoder: StreamingDecoder) -> None:
+        """Recognise all samples that the decoder has. Raises `StreamError`."""
         while True:
             try:
-                found = await to_thread.run_sync(media.take, limiter=self._service.decoders)
+                decoded = await to_thread.run_sync(decoder.take, limiter=self._service.decoder_threads)
             except AudioError as error:
-                raise StreamError(BAD_DATA, Refused(422, "bad-audio", reason(error))) from error
-            if found is None:
+                raise _bad_audio(message_without_source(error)) from error
+            if decoded is None:
                 return
-            await self._push(found[1], found[0])
+            rate_hz, samples = decoded
+            await self._process(samples, rate_hz)
 
 
-def _parsed(text: str) -> Any:
-    """JSON. Raises `ValueError`."""
+def _parse_json(text: str) -> Any:
+    """Parse JSON. Raises `ValueError`."""
     try:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("JSON that is nested too deeply") from error
 
 
-def _samples(data: bytes, start: StreamStart) -> npt.NDArray[Any]:
-    """The samples (n, channels) of a binary message."""
+def _pcm_samples(data: bytes, start: StreamStart) -> npt.NDArray[Any]:
+    """The samples (n, channels) of a binary message. Raises `StreamError`."""
     kind = np.dtype("<i2" if start.encoding == "pcm16" else "<f4")
-    size = kind.itemsize * start.channels
-    if len(data) % size:
-        told = (
-            f"{len(data)} bytes are no whole number of {start.encoding} samples of {start.channels} channels"
+    if len(data) % (kind.itemsize * start.channels):
+        raise _bad_audio(
+            f"expected a whole number of {start.encoding} samples of {start.channels} channels, "
+            f"got {len(data)} bytes"
         )
-        raise StreamError(BAD_DATA, Refused(422, "bad-audio", told))
     return np.frombuffer(data, kind).reshape(-1, start.channels)
 
 
-def _parts(samples: npt.NDArray[Any]) -> Iterable[npt.NDArray[Any]]:
-    """A long message in turns."""
-    return (samples[at : at + MOST_AT_ONCE] for at in range(0, len(samples), MOST_AT_ONCE))
+def _split(samples: npt.NDArray[Any]) -> Iterable[npt.NDArray[Any]]:
+    """The samples of a long message in parts of at most `MAX_SAMPLES_PER_PUSH`."""
+    return (samples[at : at + MAX_SAMPLES_PER_PUSH] for at in range(0, len(samples), MAX_SAMPLES_PER_PUSH))
 
 
-def _bad_start(why: str) -> StreamError:
-    return StreamError(POLICY, Refused(422, "bad-start", f"bad first message: {why}"))
+def _bad_start(reason: str) -> StreamError:
+    return StreamError(POLICY, RequestRefused(422, "bad-start", f"bad first message: {reason}"))
+
+
+def _bad_audio(reason: str) -> StreamError:
+    return StreamError(BAD_DATA, RequestRefused(422, "bad-audio", reason))
