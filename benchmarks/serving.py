@@ -25,7 +25,7 @@ import soundfile
 from websockets.asyncio.client import connect
 
 from emodistill.audio.waveform import SAMPLE_RATE, load
-from emodistill.corpora.load import DEMO_CORPUS as CORPUS
+from emodistill.corpora import DEMO_CORPUS as CORPUS
 
 PORT = 8765
 CHUNK_S = 0.1

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 import uvicorn
 
-from emodistill.corpora.load import DEMO_CORPUS as CORPUS
+from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.serving.app import create_app
 from emodistill.serving.connections import HttpConnection, WebSocketConnection
 from emodistill.serving.server import MAX_MESSAGE_BYTES

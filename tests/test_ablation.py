@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from emodistill.cli import app
 from emodistill.config import load_recipe, recipe_toml, shipped_recipes
-from emodistill.corpora.load import DEMO_CORPUS as DEMO
+from emodistill.corpora import DEMO_CORPUS as DEMO
 from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation_table import ENSEMBLE, Ablation, Contender, ensemble, measure
 from emodistill.evaluation.predictions import Predictions, read_predictions

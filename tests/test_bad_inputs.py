@@ -22,7 +22,7 @@ import soxr
 
 from emodistill import cli
 from emodistill.audio.waveform import load
-from emodistill.corpora.load import DEMO_CORPUS as CORPUS
+from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError
 from emodistill.inference.model_card import read_card, write_card
 from emodistill.inference.recognizer import Prediction, Recognizer

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from emodistill.audio.waveform import SAMPLE_RATE, load
+from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.corpora import drop_bad_audio, read_manifest
-from emodistill.corpora.load import DEMO_CORPUS as CORPUS
 from emodistill.demo.generate import EMOTIONS, SPEAKERS, Settings, generate, generate_call, main, plan
 
 FEW = Settings(speakers=SPEAKERS[:2], num_per_emotion=1)  # eight utterances

@@ -20,7 +20,7 @@ from factories_serving import SPEECH, Running, serving
 from emodistill import Recognizer
 from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
 from emodistill.audio.waveform import from_samples, load
-from emodistill.corpora.load import DEMO_CORPUS as CORPUS
+from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.inference.formats import WRITERS
 from emodistill.inference.segmentation import CHANGE_COST, Segment, _Path
 from emodistill.inference.timelines import Timeline, timeline

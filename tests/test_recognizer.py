@@ -20,7 +20,7 @@ import soundfile
 from emodistill.audio.decoding import outlasts
 from emodistill.audio.recording import LONGEST_WINDOW_S, SHORTEST_S
 from emodistill.audio.waveform import SHORTEST_SAMPLES, load, trim_silence
-from emodistill.corpora.load import DEMO_CORPUS as CORPUS
+from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, ConfigError, ModelError
 from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
 from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer, tempered

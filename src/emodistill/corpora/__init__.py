@@ -1,10 +1,36 @@
-"""Corpora: readers of distribution folders, manifests, and the corpus that a recipe names."""
+"""Corpora: one reader for each known corpus, manifests, and the corpus that a recipe names."""
 
-from emodistill.corpora.base import Corpus, Utterance, drop_bad_audio
-from emodistill.corpora.load import open_corpus, read_corpus
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_duration_s, drop_bad_audio
+from emodistill.corpora.load import (
+    add_transcripts,
+    open_corpus,
+    pool_corpora,
+    read_corpus,
+    report_left_out,
+)
 from emodistill.corpora.manifest import read_manifest, write_manifest
 from emodistill.corpora.readers import READERS
+from emodistill.corpora.readers.demo import DEMO_CORPUS
+from emodistill.corpora.sources import data_sources
+from emodistill.corpora.stats import Stats, corpus_stats, plot_stats
 
 __all__ = [
-    "READERS", "Corpus", "Utterance", "drop_bad_audio", "open_corpus", "read_corpus", "read_manifest", "write_manifest",
-]  # fmt: skip
+    "DEMO_CORPUS",
+    "READERS",
+    "Corpus",
+    "Reader",
+    "Stats",
+    "Utterance",
+    "add_transcripts",
+    "audio_duration_s",
+    "corpus_stats",
+    "data_sources",
+    "drop_bad_audio",
+    "open_corpus",
+    "plot_stats",
+    "pool_corpora",
+    "read_corpus",
+    "read_manifest",
+    "report_left_out",
+    "write_manifest",
+]

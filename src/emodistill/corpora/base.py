@@ -1,9 +1,10 @@
-"""Utterance, Corpus, and the manifest `utterances.csv` that every later stage reads."""
+"""`Utterance`, `Corpus` and `Reader`, and what all readers share: checks of folders and of audio headers."""
 
+import inspect
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,48 +17,55 @@ from emodistill.labels import EMOTIONS, LabelMap, LabelSet
 
 @dataclass(frozen=True)
 class Utterance:
-    """One labelled speech segment. `path` is None where a corpus has text alone."""
+    """One labelled speech segment: one row of a manifest."""
 
     id: str
     speaker: str
-    emotion: str | None  # None: the annotators did not agree, or nobody labelled it
-    path: Path | None = None
-    start_s: float | None = None  # a segment of a longer recording; None: all of it
+    emotion: str | None  # None: the annotators did not agree, or nobody labelled the utterance
+    path: Path | None = None  # None: the corpus has text alone
+    start_s: float | None = (
+        None  # start and end of a segment of a longer recording; None: the whole recording
+    )
     end_s: float | None = None
-    duration_s: float | None = None  # of the audio; None: not measured
+    duration_s: float | None = None  # length of the audio; None: not measured
     session: str | None = None  # recording session or dialogue
     gender: str | None = None  # "female" or "male"
     language: str | None = None  # ISO 639-1
     transcript: str | None = None
-    transcript_source: str | None = None  # "gold", or the name of the recogniser that wrote it
-    split: str | None = None  # "train", "dev" or "test" where the corpus publishes one
-    arousal: float | None = None
+    transcript_source: str | None = None  # "gold", or the name of the speech recogniser that wrote it
+    split: str | None = None  # "train", "dev" or "test" where the corpus publishes a split
+    arousal: float | None = None  # dimensions in the units of the corpus
     valence: float | None = None
     dominance: float | None = None
     votes: str | None = None  # listeners' votes as JSON, {emotion: count}
     corpus: str | None = None
 
     def vote_counts(self) -> dict[str, int]:
-        """The listeners' votes by emotion; empty where the corpus has none."""
+        """Return the listeners' votes by emotion; an empty dict where the corpus has none."""
         return dict(json.loads(self.votes)) if self.votes else {}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A named collection of utterances, with a count of everything that was left out and why."""
+    """A named collection of utterances, with counts of the utterances that were left out and the reasons.
+
+    Raises `CorpusError` for no utterances, for an id that occurs twice, and for an unknown emotion.
+    """
 
     name: str
     utterances: tuple[Utterance, ...]
-    dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> count
-    merged: Mapping[str, int] = field(default_factory=dict)  # "excited -> happy" -> count
+    dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> number of utterances
+    merged: Mapping[str, int] = field(default_factory=dict)  # "excited -> happy" -> number of utterances
 
     def __post_init__(self) -> None:
         if not self.utterances:
             raise CorpusError(f"corpus '{self.name}': no utterances left (dropped: {dict(self.dropped)})")
         counts = Counter(utterance.id for utterance in self.utterances)
-        twice = [name for name, count in counts.items() if count > 1]
-        if twice:
-            raise CorpusError(f"corpus '{self.name}': duplicate id '{twice[0]}' ({len(twice)} such ids)")
+        repeated = [name for name, count in counts.items() if count > 1]
+        if repeated:
+            raise CorpusError(
+                f"corpus '{self.name}': duplicate id '{repeated[0]}' ({len(repeated)} such ids)"
+            )
         for utterance in self.utterances:
             if utterance.emotion is not None and utterance.emotion not in EMOTIONS:
                 raise CorpusError(
@@ -78,13 +86,13 @@ class Corpus:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """The speakers, sorted, numbers by value."""
+        """The speakers, sorted; numbers in their names are sorted by value."""
         return tuple(sorted({utterance.speaker for utterance in self}, key=natural_sort_key))
 
     def relabel(self, label_map: LabelMap) -> "Corpus":
-        """Merge and drop emotions by a label map; both are counted in the result.
+        """Return the corpus with emotions merged and dropped by a label map; the result counts both.
 
-        Listeners' votes are merged likewise, and none is dropped: one for an emotion that is left out was no vote for the label.
+        Listeners' votes are merged in the same way. Votes for a dropped emotion stay, because listeners gave them.
         """
         kept: list[Utterance] = []
         dropped, merged = Counter(self.dropped), Counter(self.merged)
@@ -102,16 +110,44 @@ class Corpus:
         return Corpus(self.name, tuple(kept), dict(dropped), dict(merged))
 
 
+@dataclass(frozen=True)
+class Reader:
+    """One corpus that can be read from its folder, with all facts about it.
+
+    Each module of `emodistill.corpora.readers` defines one or more. The first paragraph of the module's docstring
+    names the corpus; paragraphs that begin with `Layout:` and `Quirks:` follow. `docs/corpora.md` is written from
+    these facts and from the docstring.
+    """
+
+    name: str  # in recipes and on the command line, such as "ravdess"
+    read: Callable[[Path], Corpus]  # from the folder as the authors distribute it, without opening audio
+    languages: Mapping[str, str]  # ISO 639-1 code -> English name; the codes that `read` writes
+    licence: str  # as the authors state it
+    url: str | None  # where the authors offer the corpus; None: the corpus comes with this package
+    citation: str
+    utterances: str  # this and the next two: counts, as the table of docs/corpora.md shows them
+    speakers: str
+    emotions: str
+    tested_on: str  # "real corpus", or the fake folder that the reader was tested with
+    default_labels: str = "own"  # name of the label map that `read_corpus` applies
+    packaged: Path | None = None  # the corpus's folder, if it comes with this package
+
+    @property
+    def description(self) -> str:
+        """The docstring of the reader's module, without indentation."""
+        return inspect.getdoc(inspect.getmodule(self.read)) or ""
+
+
 def natural_sort_key(name: str) -> list[tuple[int, str]]:
-    """A sorting key that takes the numbers in a name by value: s2 before s10."""
+    """Return a sorting key that takes the numbers in a name by value: s2 sorts before s10."""
     return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def check_root(root: Path, name: str, expected: str, *patterns: str) -> Path:
-    """The corpus folder, after making sure that it exists and holds what a reader needs.
+    """Return the corpus folder after checking that it exists and holds the files that a reader needs.
 
-    `patterns` are globs relative to `root`; each must match something. `expected` describes the
-    layout in the error message.
+    `patterns` are globs relative to `root`, and each must match something. `expected` describes the layout in the
+    error message. Raises `CorpusError`.
     """
     root = Path(root)
     if not root.is_dir():
@@ -123,40 +159,41 @@ def check_root(root: Path, name: str, expected: str, *patterns: str) -> Path:
 
 
 def audio_files(root: Path, pattern: str = "**/*") -> dict[str, Path]:
-    """Audio files below `root` that match a glob, by stem, sorted; any of the known suffixes.
+    """Return the audio files below `root` that match a glob, by stem, sorted; all known suffixes count.
 
-    Raises `CorpusError` where two files have one stem, since ids are made of stems.
+    Raises `CorpusError` where two files have the same stem, because readers make ids from stems.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(root.glob(pattern)):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
-        if path.stem in found:
-            raise CorpusError(f"two audio files named '{path.stem}': '{found[path.stem]}' and '{path}'")
-        found[path.stem] = path
-    return found
+        if path.stem in paths:
+            raise CorpusError(f"two audio files named '{path.stem}': '{paths[path.stem]}' and '{path}'")
+        paths[path.stem] = path
+    return paths
 
 
 def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
-    """Leave out utterances whose audio is missing, unreadable or empty; count and describe each.
+    """Leave out utterances whose audio is missing, broken or empty.
 
-    Reads headers alone. Returns the corpus that remains and one message a row left out.
+    Only headers are read. Returns the remaining corpus, which counts the dropped utterances by reason, and one
+    message for each of them.
     """
     kept: list[Utterance] = []
     problems: list[str] = []
     dropped = Counter(corpus.dropped)
     for row, utterance in enumerate(corpus, start=1):
-        reason = None if utterance.path is None else _audio_problem(utterance)
-        if reason is None:
+        problem = None if utterance.path is None else _audio_problem(utterance)
+        if problem is None:
             kept.append(utterance)
         else:
-            dropped[reason.split(":")[0]] += 1
-            problems.append(f"row {row}, '{utterance.id}': {reason} ({utterance.path})")
+            dropped[problem.split(":")[0]] += 1
+            problems.append(f"row {row}, '{utterance.id}': {problem} ({utterance.path})")
     return Corpus(corpus.name, tuple(kept), dict(dropped), corpus.merged), problems
 
 
 def audio_duration_s(utterance: Utterance) -> float:
-    """The length of an utterance's audio by its header, in seconds; 0 where it has none.
+    """Return the length of an utterance's audio in seconds, from the file's header; 0 without audio.
 
     Raises `CorpusError` where the audio is missing or broken.
     """
@@ -166,10 +203,10 @@ def audio_duration_s(utterance: Utterance) -> float:
         raise CorpusError(f"'{utterance.id}': audio missing at '{utterance.path}'")
     try:
         with open_recording(utterance.path) as file:
-            whole = file.frames / file.samplerate
+            length_s = file.frames / file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise CorpusError(f"'{utterance.id}': audio broken at '{utterance.path}': {error}") from error
-    return min(utterance.end_s or whole, whole) - (utterance.start_s or 0.0)
+    return min(utterance.end_s or length_s, length_s) - (utterance.start_s or 0.0)
 
 
 def _audio_problem(utterance: Utterance) -> str | None:
@@ -189,6 +226,3 @@ def _audio_problem(utterance: Utterance) -> str | None:
     if utterance.end_s is not None and utterance.end_s <= start_s:
         return f"segment empty: starts at {start_s} s, ends at {utterance.end_s} s"
     return None
-
-
-# --- manifests ---------------------------------------------------------------------------------

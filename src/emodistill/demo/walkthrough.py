@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emodistill.config import Recipe, load_recipe
-from emodistill.corpora.load import DEMO_CORPUS as CORPUS
+from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.export.onnx import export_run
 from emodistill.inference.recognizer import Recognizer

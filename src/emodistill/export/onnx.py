@@ -27,7 +27,7 @@ from emodistill.config import TEACHERS, AudioConfig, Recipe
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.load import open_corpus
-from emodistill.corpora.terms import data_sources
+from emodistill.corpora.sources import data_sources
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.bootstrap import interval
 from emodistill.evaluation.calibration import card_fields

@@ -1,46 +1,25 @@
-"""One file per corpus: the folder that its authors distribute becomes a `Corpus`."""
+"""`READERS`: all corpora that can be read. Each module in this folder reads one of them."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 
-from emodistill.corpora.base import Corpus
-from emodistill.corpora.readers import (
-    ased,
-    crema_d,
-    emobox,
-    emodb,
-    emorynlp,
-    emovo,
-    esd,
-    iemocap,
-    jl_corpus,
-    meld,
-    msp_podcast,
-    nemo,
-    ravdess,
-    savee,
-    shemo,
-    tess,
-    urdu,
-)
+from emodistill.corpora.base import Reader
 
-READERS: dict[str, Callable[[Path], Corpus]] = {
-    "ased": ased.read,
-    "crema-d": crema_d.read,
-    "crema-d-perceived": crema_d.read_perceived,
-    "emobox": emobox.read,
-    "emodb": emodb.read,
-    "emorynlp": emorynlp.read,
-    "emovo": emovo.read,
-    "esd": esd.read,
-    "iemocap": iemocap.read,
-    "jl-corpus": jl_corpus.read,
-    "meld": meld.read,
-    "msp-podcast": msp_podcast.read,
-    "nemo": nemo.read,
-    "ravdess": ravdess.read,
-    "savee": savee.read,
-    "shemo": shemo.read,
-    "tess": tess.read,
-    "urdu": urdu.read,
-}
+__all__ = ["READERS"]
+
+
+def _find_readers() -> Mapping[str, Reader]:
+    """Return every `Reader` that a module of this package defines, by name, in alphabetical order."""
+    readers: dict[str, Reader] = {}
+    for info in iter_modules(__path__):
+        module = import_module(f"{__name__}.{info.name}")
+        defined = [value for value in vars(module).values() if isinstance(value, Reader)]
+        assert defined, f"{module.__name__} defines no Reader"
+        for reader in defined:
+            assert reader.name not in readers, f"two readers are named '{reader.name}'"
+            readers[reader.name] = reader
+    return dict(sorted(readers.items()))
+
+
+READERS = _find_readers()

@@ -1,19 +1,17 @@
 """CREMA-D, the Crowd-sourced Emotional Multimodal Actors Dataset.
 
-Cao, Cooper, Keutmann, Gur, Nenkova & Verma (2014), IEEE Transactions on Affective Computing 5(4),
-https://doi.org/10.1109/TAFFC.2014.2336244. Open Database License; from
-https://github.com/CheyneyComputerScience/CREMA-D (git-lfs).
+Layout: `AudioWAV/1001_DFA_ANG_XX.wav`, or `AudioMP3`. The parts of a name are actor, sentence, emotion and level. Some
+copies also have `VideoDemographics.csv`, `processedResults/summaryTable.csv` and `finishedResponses.csv`.
 
-Layout: `AudioWAV/1001_DFA_ANG_XX.wav`: actor, sentence, emotion, level. Beside it, and not in every
-copy: `VideoDemographics.csv`, `processedResults/summaryTable.csv`, `finishedResponses.csv`.
+Two names: The corpus has two kinds of label, so there are two readers. `crema-d` labels the emotion that the actor
+intended, from the file name. `crema-d-perceived` labels the emotion that most listeners chose from the voice alone:
+`VoiceVote` of `summaryTable.csv`, else a count of `finishedResponses.csv`. A tie (`A:N`) has no emotion. A clip
+without a vote is left out and counted. The two labels agree on 44.6 % of the clips, so say which one a score is for.
 
-Two labels, so two names. `crema-d` is what the actor was told to play, from the file name.
-`crema-d-perceived` is what most listeners heard in the voice alone, `VoiceVote`; a tie (`A:N`) is
-emotion None. The two agree on 44.6 % of the clips: say which one a score is about.
-
-Quirks: 12 sentences, the same in all emotions; the file 1040_ITH_SAD_X is 1040_ITH_SAD_XX in the tables
-(and here); 1076_MTI_SAD_XX is silent; without git-lfs the audio files are short text pointers, which count
-as broken. Published splits share actors.
+Quirks: Actors speak the same 12 sentences in all emotions. The file 1040_ITH_SAD_X is named 1040_ITH_SAD_XX in the
+tables and here. 1076_MTI_SAD_XX is silent. Clone with git-lfs: without it the audio files are short text files, which
+count as broken. Published splits share actors. Gender comes from `VideoDemographics.csv`, where that file exists. The
+columns of `finishedResponses.csv` are known from the README of the repository alone.
 """
 
 import json
@@ -21,7 +19,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.corpora.manifest import table_rows
 from emodistill.errors import CorpusError, one_of
 
@@ -38,19 +36,19 @@ _SENTENCES = {
     "DFA": "Don't forget a jacket.", "ITS": "I think I've seen this before.",
     "TSI": "The surface is slick.", "WSI": "We'll stop in a couple of minutes.",
 }  # fmt: skip
-_RENAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # the file's name: the name in the tables
+_RENAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # name of the audio file -> name in the tables
 _VOICE_ONLY = "1"  # queryType: 1 voice, 2 face, 3 both
 
 
 def read(root: Path) -> Corpus:
-    """Read the folder that holds `AudioWAV` (else `AudioMP3`); the emotion is the intended one."""
+    """Read the folder that holds `AudioWAV`, else `AudioMP3`. The emotion is the intended one."""
     root = check_root(root, "crema-d", "a folder AudioWAV or AudioMP3", "Audio*/*")
     folder = next((root / name for name in ("AudioWAV", "AudioMP3") if (root / name).is_dir()), None)
     if folder is None:
-        there = sorted(path.name for path in root.glob("Audio*"))
-        raise CorpusError(f"crema-d: '{root}' holds {there}; expected a folder AudioWAV or AudioMP3")
+        names = sorted(path.name for path in root.glob("Audio*"))
+        raise CorpusError(f"crema-d: '{root}' holds {names}; expected a folder AudioWAV or AudioMP3")
     audio = {_RENAMED.get(stem, stem): path for stem, path in audio_files(folder, "*").items()}
-    table = _find(root, "summaryTable.csv")
+    table = _find_table(root, "summaryTable.csv")
     listed = _summary_votes(table) if table else {}
     genders = _genders(root)
     votes = _response_votes(root)
@@ -81,39 +79,44 @@ def read(root: Path) -> Corpus:
 
 
 def read_perceived(root: Path) -> Corpus:
-    """Read the same folder; the emotion is the listeners' vote on the voice alone, None for a tie.
+    """Read the same folder. The emotion is the listeners' vote on the voice alone, None for a tie.
 
-    Needs `summaryTable.csv` or `finishedResponses.csv` below `root`.
+    Raises `CorpusError` where neither `summaryTable.csv` nor `finishedResponses.csv` exists.
     """
     intended = read(root)
-    table = _find(Path(root), "summaryTable.csv")
+    table = _find_table(Path(root), "summaryTable.csv")
     if table is not None:
-        votes = _summary_votes(table)
+        winners = _summary_votes(table)
     else:
-        votes = {stem: _winners(count) for stem, count in _response_votes(Path(root)).items()}
-    if not votes:
+        winners = {stem: _winners(votes) for stem, votes in _response_votes(Path(root)).items()}
+    if not winners:
         raise CorpusError(
-            f"crema-d-perceived: '{root}' holds neither summaryTable.csv nor finishedResponses.csv; both "
-            "are in the repository CheyneyComputerScience/CREMA-D (the corpus 'crema-d', with the intended "
-            "emotions, does without them)"
+            f"crema-d-perceived: '{root}' holds neither summaryTable.csv nor finishedResponses.csv; both are in the "
+            "repository CheyneyComputerScience/CREMA-D. The corpus 'crema-d', with the intended emotions, needs neither"
         )
     kept = [
-        replace(u, emotion=winners[0] if len(winners) == 1 else None, corpus="crema-d-perceived")
-        for u in intended
-        if (winners := votes.get(u.id))
+        replace(
+            utterance,
+            emotion=winners[utterance.id][0] if len(winners[utterance.id]) == 1 else None,
+            corpus="crema-d-perceived",
+        )
+        for utterance in intended
+        if winners.get(utterance.id)
     ]
-    unrated = len(intended) - len(kept)
-    return Corpus("crema-d-perceived", tuple(kept), {"no vote on the voice": unrated} if unrated else {})
+    num_unrated = len(intended) - len(kept)
+    dropped = {"no vote on the voice": num_unrated} if num_unrated else {}
+    return Corpus("crema-d-perceived", tuple(kept), dropped)
 
 
-def _find(root: Path, name: str) -> Path | None:
-    """A table by name at the top, in `processedResults` or where newer clones keep it."""
+def _find_table(root: Path, name: str) -> Path | None:
+    """Return the path of a table at the top, in `processedResults`, or where newer clones keep it."""
     folders = ("", "processedResults", "data/InfoAndStats", "data/InfoAndStats/processedResults")
     return next((root / folder / name for folder in folders if (root / folder / name).is_file()), None)
 
 
 def _genders(root: Path) -> dict[str, str]:
-    path = _find(root, "VideoDemographics.csv")
+    """Return the gender of each actor; an empty dict without `VideoDemographics.csv`."""
+    path = _find_table(root, "VideoDemographics.csv")
     if path is None:
         return {}
     genders: dict[str, str] = {}
@@ -125,20 +128,20 @@ def _genders(root: Path) -> dict[str, str]:
 
 
 def _summary_votes(path: Path) -> dict[str, list[str]]:
-    """The winners of the vote on the voice, several where it was a tie."""
-    votes: dict[str, list[str]] = {}
+    """Return the emotions that won the vote on the voice, by clip; several emotions are a tie."""
+    winners: dict[str, list[str]] = {}
     for number, row in table_rows(path, "crema-d", ("FileName", "VoiceVote")):
         letters = row["VoiceVote"].split(":")
         for letter in letters:
             if letter not in _VOTES:
                 raise CorpusError(f"crema-d: '{path}', row {number}: " + one_of("vote", letter, _VOTES))
-        votes[Path(row["FileName"]).stem] = [_VOTES[letter] for letter in letters]
-    return votes
+        winners[Path(row["FileName"]).stem] = [_VOTES[letter] for letter in letters]
+    return winners
 
 
 def _response_votes(root: Path) -> dict[str, Counter[str]]:
-    """How many listeners named each emotion on hearing the voice alone."""
-    path = _find(root, "finishedResponses.csv")
+    """Return how many listeners chose each emotion from the voice alone, by clip."""
+    path = _find_table(root, "finishedResponses.csv")
     votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     if path is not None:
         for number, row in table_rows(path, "crema-d", ("queryType", "clipName", "respEmo")):
@@ -151,5 +154,21 @@ def _response_votes(root: Path) -> dict[str, Counter[str]]:
     return votes
 
 
-def _winners(count: Counter[str]) -> list[str]:
-    return [emotion for emotion, number in count.items() if number == max(count.values())]
+def _winners(votes: Counter[str]) -> list[str]:
+    return [emotion for emotion, count in votes.items() if count == max(votes.values())]
+
+
+INTENDED = Reader(
+    name="crema-d",
+    read=read,
+    languages={"en": "English"},
+    licence="ODbL 1.0",
+    url="https://github.com/CheyneyComputerScience/CREMA-D",
+    citation="Cao, Cooper, Keutmann, Gur, Nenkova & Verma (2014), IEEE Transactions on Affective Computing 5(4), "
+    "https://doi.org/10.1109/TAFFC.2014.2336244",
+    utterances="7442",
+    speakers="91",
+    emotions="6",
+    tested_on="real names and tables",
+)
+PERCEIVED = replace(INTENDED, name="crema-d-perceived", read=read_perceived)

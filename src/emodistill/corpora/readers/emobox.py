@@ -1,20 +1,22 @@
 """EmoBox metadata: 32 corpora in one JSONL format.
 
-Ma et al. (2024), Interspeech, https://arxiv.org/abs/2406.07162; MIT; from https://github.com/emo-box/EmoBox.
-The metadata holds no audio: each corpus keeps its own licence.
+Layout: `data/CORPUS/CORPUS.jsonl` has one line for each utterance, with the fields key, dataset, wav, type,
+sample_rate, num_frame, task, length, emo and channel. pavoque also has start_time and end_time. `wav` starts with
+`downloads/` and is relative to the folder that holds `data`. Beside the JSONL are `label_map.json` (label of the
+corpus: name of EmoBox), `data.seg.wrd.stm` (the speakers) and `fold_1` …, with a train file, a test file and sometimes
+a valid file each. Give `data/CORPUS` to read everything, or one fold to read its published parts as splits:
 
-Layout: `data/CORPUS/CORPUS.jsonl`, a line an utterance: {"key", "dataset", "wav", "type", "sample_rate",
-"num_frame", "task", "length", "emo", "channel"}, for pavoque also "start_time" and "end_time"; `wav` is
-relative to the folder that holds `data` and starts with `downloads/`. Beside it `label_map.json` (the
-corpus's label to EmoBox's name), `data.seg.wrd.stm` (the speakers) and `fold_1` …, with a train, a test and
-now and then a valid file each.
+```
+emodistill corpus prepare emobox EmoBox/data/cafe -o utterances.csv
+emodistill corpus prepare emobox EmoBox/data/cafe/fold_1 -o utterances.csv
+```
 
-Give `data/CORPUS` to read it all, or one of its folds to read its published parts as splits.
-
-Quirks: the JSONL names no speaker, the `.stm` does; a line may bring "speaker" itself. For IEMOCAP the
-`.stm` says who wore the markers, so the speaker is taken from the id instead (see `iemocap`), and `exc`
-stays excited although EmoBox's map merges it. Many published folds share speakers between train and test.
-msppodcast comes without the `.stm` (its own reader knows the speakers).
+Quirks: The metadata has no audio, and each corpus keeps its own licence. Speakers come from `data.seg.wrd.stm`, or from
+a field "speaker" of a line. For IEMOCAP the `.stm` says who wore the markers, so the speaker is taken from the id (see
+iemocap). There `exc` stays excited, although EmoBox's map merges it. Many published folds share speakers between train
+and test. msppodcast has no `.stm`: use its own reader. Emotions without one of our names (Amused, Sarcastic, Sleepy,
+Worried, …) are read as other. No-agreement and UnKnown have no emotion. The reader was written from EmoBox's writer and
+its label maps.
 """
 
 import json
@@ -23,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emodistill.corpora.base import Corpus, Utterance, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
 from emodistill.errors import CorpusError, one_of
 
 # EmoBox's names, and the raw labels of corpora that come without a label map.
@@ -127,3 +129,21 @@ def _utterance(
         split=split,
         corpus=dataset,
     )
+
+
+EMOBOX = Reader(
+    name="emobox",
+    read=read,
+    languages={
+        "am": "Amharic", "bn": "Bengali", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
+        "fa": "Persian", "fr": "French", "it": "Italian", "pl": "Polish", "ru": "Russian", "tr": "Turkish",
+        "ur": "Urdu", "zh": "Mandarin",
+    },
+    licence="MIT (metadata)",
+    url="https://github.com/emo-box/EmoBox",
+    citation="Ma et al. (2024), Interspeech, https://arxiv.org/abs/2406.07162",
+    utterances="by corpus",
+    speakers="by corpus",
+    emotions="by corpus",
+    tested_on="fake folder",
+)  # fmt: skip

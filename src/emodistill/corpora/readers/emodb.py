@@ -1,18 +1,20 @@
 """EmoDB, the Berlin Database of Emotional Speech.
 
-Burkhardt, Paeschke, Rolfes, Sendlmeier & Weiss (2005), Interspeech. No licence text: free
-to download, cite the paper; from http://emodb.bilderbar.info.
+Layout: `wav/03a01Fa.wav`. The parts of a name are speaker (03), text (a01), the German letter of the emotion (F) and
+version (a).
 
-Layout: `wav/03a01Fa.wav`: speaker 03, text a01, emotion by its German letter, version a.
+Counts: By its authors angry 127, bored 81, neutral 79, happy 71, fearful 69, sad 62, disgusted 46; ten speakers, ten
+sentences.
 
-Quirks: 535 utterances remain of 800, chosen by listeners, so the classes are uneven; ten sentences,
-spoken in every emotion, so words tell nothing. Published splits often share speakers.
+Quirks: No licence is stated; the corpus is free to download. Listeners chose these 535 utterances from 800, so the
+classes are uneven. The ten sentences are spoken in every emotion, so words tell nothing about the emotion. Published
+splits often share speakers. The reader was written from the published naming scheme.
 """
 
 import re
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {
@@ -63,3 +65,17 @@ def read(root: Path) -> Corpus:
             )
         )
     return Corpus("emodb", tuple(utterances))
+
+
+EMODB = Reader(
+    name="emodb",
+    read=read,
+    languages={"de": "German"},
+    licence="none stated",
+    url="http://emodb.bilderbar.info",
+    citation="Burkhardt, Paeschke, Rolfes, Sendlmeier & Weiss (2005), Interspeech",
+    utterances="535",
+    speakers="10",
+    emotions="7",
+    tested_on="fake folder",
+)

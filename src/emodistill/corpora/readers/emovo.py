@@ -1,17 +1,18 @@
 """EMOVO, acted emotional speech in Italian.
 
-Costantini, Iaderola, Paoloni & Todisco (2014), LREC, https://aclanthology.org/L14-1478. No licence stated:
-research, cite the paper. From http://voice.fub.it/activities/corpora/emovo.
+Layout: folders `f1`, `f2`, `f3`, `m1`, `m2`, `m3` with files such as `f1/dis-f1-b1.wav`. The parts of a name are
+emotion, actor and sentence.
 
-Layout: `f1/dis-f1-b1.wav`: emotion, actor, sentence.
+Counts: 84 utterances of each emotion: angry, happy, sad, neutral, fearful, disgusted, surprised.
 
-Quirks: six actors say 14 sentences once in each emotion, so words tell nothing; five sentences make no
-sense on purpose (n1 to n5).
+Quirks: Six actors speak 14 sentences once in each emotion, so words tell nothing about the emotion. The sentences n1 to
+n5 make no sense on purpose. No licence is stated: use it for research and cite the paper. The sentences are from
+EmoBox's script.
 """
 
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {
@@ -63,3 +64,17 @@ def read(root: Path) -> Corpus:
             )
         )
     return Corpus("emovo", tuple(utterances))
+
+
+EMOVO = Reader(
+    name="emovo",
+    read=read,
+    languages={"it": "Italian"},
+    licence="none stated",
+    url="http://voice.fub.it/activities/corpora/emovo",
+    citation="Costantini, Iaderola, Paoloni & Todisco (2014), LREC, https://aclanthology.org/L14-1478",
+    utterances="588",
+    speakers="6",
+    emotions="7",
+    tested_on="real corpus",
+)

@@ -1,22 +1,22 @@
 """ESD, the Emotional Speech Dataset, Mandarin and English.
 
-Zhou, Sisman, Liu & Li (2021), ICASSP and Speech Communication 137, https://arxiv.org/abs/2105.14762. Free
-for research after signing; from https://github.com/HLTSingapore/Emotional-Speech-Data.
+Layout: `0001/Angry/0001_000351.wav`; some copies have folders `train`, `evaluation` and `test` in between. The text
+file `0001/0001.txt` holds lines `0001_000351<tab>text<tab>emotion`. Speakers 0001 to 0010 speak Mandarin, 0011 to 0020
+English.
 
-Layout: `0001/Angry/0001_000351.wav`, in older copies with `train`, `evaluation` and `test` in between;
-`0001/0001.txt` holds `0001_000351<tab>text<tab>emotion`. Speakers 0001 to 0010 speak Mandarin, 0011 to
-0020 English.
+Counts: 350 sentences in each of five emotions by each speaker.
 
-Quirks: the same 350 sentences in every emotion and by every speaker of a language, so words tell nothing;
-the text files come in several encodings (UTF-8, UTF-16, GB 18030) and name the emotion in either language,
-so the folder decides; the published parts share all their speakers. Which speakers are women is not in the
-files and is left out.
+Quirks: All speakers of a language speak the same 350 sentences in every emotion, so words tell nothing about the
+emotion. The text files have several encodings (UTF-8, UTF-16, GB 18030). They name the emotion in either language, so
+the folder decides, and the name is cut off from the words. The published parts share all speakers. The files do not
+say which speakers are women, so the gender is left empty. The reader was written from EmoBox's script and the
+published layout.
 """
 
 import re
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError, one_of
 
 _EMOTIONS = {
@@ -71,3 +71,17 @@ def _transcripts(path: Path) -> dict[str, str]:
         except UnicodeDecodeError:
             text = data.decode("gb18030", errors="replace")
     return {match[1]: match[2] for line in text.splitlines() if (match := _LINE.fullmatch(line))}
+
+
+ESD = Reader(
+    name="esd",
+    read=read,
+    languages={"zh": "Mandarin", "en": "English"},
+    licence="research, signed form",
+    url="https://github.com/HLTSingapore/Emotional-Speech-Data",
+    citation="Zhou, Sisman, Liu & Li (2021), ICASSP and Speech Communication 137, https://arxiv.org/abs/2105.14762",
+    utterances="35000",
+    speakers="20",
+    emotions="5",
+    tested_on="fake folder",
+)

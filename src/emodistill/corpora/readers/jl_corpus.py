@@ -1,20 +1,18 @@
 """JL-Corpus, acted emotional speech in New Zealand English.
 
-James, Tian & Watson (2018), Interspeech, https://doi.org/10.21437/Interspeech.2018-1349. CC0; from
-https://www.kaggle.com/datasets/tli725/jl-corpus.
+Layout: `Raw JL corpus (unchecked and unannotated)/JL(wav+txt)/female1_angry_10a_1.wav`, with the words in a `.txt` file
+beside it. The parts of a name are speaker, emotion, sentence with its session letter, and repetition.
 
-Layout: `Raw JL corpus (unchecked and unannotated)/JL(wav+txt)/female1_angry_10a_1.wav` with the words in
-`female1_angry_10a_1.txt`: speaker, emotion, sentence with its session letter, repetition.
-
-Quirks: four speakers; five primary emotions have our names, the five secondary ones (anxious,
-apologetic, assertive, concerned, encouraging) have no counterpart and become other: keep the primary ones
-alone with `--labels angry,excited,happy,neutral,sad`.
+Quirks: There are four speakers. The five primary emotions are angry, excited, happy, neutral and sad. The five
+secondary ones (anxious, apologetic, assertive, concerned, encouraging) have no counterpart and are read as other. To
+keep the primary ones alone, give `--labels angry,excited,happy,neutral,sad`. The reader was written from the corpus's
+README and EmoBox's script.
 """
 
 import re
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {
@@ -53,3 +51,17 @@ def read(root: Path) -> Corpus:
             )
         )
     return Corpus("jl-corpus", tuple(utterances))
+
+
+JL_CORPUS = Reader(
+    name="jl-corpus",
+    read=read,
+    languages={"en": "English (New Zealand)"},
+    licence="CC0 1.0",
+    url="https://www.kaggle.com/datasets/tli725/jl-corpus",
+    citation="James, Tian & Watson (2018), Interspeech, https://doi.org/10.21437/Interspeech.2018-1349",
+    utterances="2400",
+    speakers="4",
+    emotions="5 + other",
+    tested_on="fake folder",
+)

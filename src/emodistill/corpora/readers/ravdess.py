@@ -1,17 +1,20 @@
 """RAVDESS, the Ryerson Audio-Visual Database of Emotional Speech and Song (speech, audio only).
 
-Livingstone & Russo (2018), PLoS ONE 13(5), https://doi.org/10.5281/zenodo.1188976. CC BY-NC-SA 4.0.
+Layout: `Audio_Speech_Actors_01-24.zip`, unpacked to `Actor_01` … `Actor_24`, with files such as
+`Actor_01/03-01-05-01-01-01-01.wav`. The parts of a name are modality (03 is audio only), channel (01 is speech),
+emotion, intensity, statement, repetition and actor. Odd actors are men, even ones are women.
 
-Layout: `Actor_XX/03-01-EE-II-SS-RR-AA.wav`: modality (03 audio), channel (01 speech), emotion,
-intensity, statement, repetition, actor. Odd actors are men, even ones women.
+Counts: angry, happy, sad, fearful, disgusted, surprised and calm have 192 utterances each, neutral has 96. Each actor
+has 60.
 
-Quirks: two sentences, spoken in every emotion, so words tell nothing; `neutral` has one intensity and
-so half as many utterances; five originals are stereo; one utterance is a byte-for-byte duplicate.
+Quirks: Two sentences are spoken in every emotion, so words tell nothing about the emotion. `neutral` has one intensity
+and so half as many utterances. Five originals are stereo. 03-01-03-01-02-01-07 and 03-01-03-01-02-02-07 are one
+recording, byte for byte. Songs and video are left out and counted.
 """
 
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {
@@ -48,3 +51,17 @@ def read(root: Path) -> Corpus:
             )
         )
     return Corpus("ravdess", tuple(utterances), dropped)
+
+
+RAVDESS = Reader(
+    name="ravdess",
+    read=read,
+    languages={"en": "English"},
+    licence="CC BY-NC-SA 4.0",
+    url="https://doi.org/10.5281/zenodo.1188976",
+    citation="Livingstone & Russo (2018), PLoS ONE 13(5)",
+    utterances="1440",
+    speakers="24",
+    emotions="8",
+    tested_on="real corpus",
+)

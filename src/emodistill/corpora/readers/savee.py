@@ -1,18 +1,20 @@
 """SAVEE, the Surrey Audio-Visual Expressed Emotion database.
 
-Haq & Jackson (2009), AVSP; http://kahlan.eps.surrey.ac.uk/savee. Free for research after registration.
+Layout: `AudioData/DC/a01.wav` in the original, `DC_a01.wav` in copies. The parts of a name are speaker, letters of the
+emotion, and sentence.
 
-Layout: `AudioData/DC/a01.wav` in the original, `DC_a01.wav` in copies: speaker, emotion letters, sentence.
+Counts: Each of the four men has 30 neutral utterances and 15 of each other emotion.
 
-Quirks: four men only; 30 neutral sentences a speaker and 15 of each other emotion; the sentence numbers
-count anew in every emotion, and most sentences belong to one emotion, so words give the emotion away.
+Quirks: Sentence numbers start again in every emotion, and most sentences belong to one emotion. So words tell the
+emotion. The corpus is free for research after registration. The reader was written from the published naming scheme
+and EmoBox's script.
 """
 
 import re
 from pathlib import Path
 
 from emodistill.audio.decoding import SUFFIXES
-from emodistill.corpora.base import Corpus, Utterance, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {
@@ -51,3 +53,17 @@ def read(root: Path) -> Corpus:
             )
         )
     return Corpus("savee", tuple(utterances))
+
+
+SAVEE = Reader(
+    name="savee",
+    read=read,
+    languages={"en": "English"},
+    licence="research, registration",
+    url="http://kahlan.eps.surrey.ac.uk/savee",
+    citation="Haq & Jackson (2009), AVSP",
+    utterances="480",
+    speakers="4",
+    emotions="7",
+    tested_on="fake folder",
+)

@@ -1,21 +1,19 @@
 """URDU, utterances from Urdu television talk shows: spontaneous, not acted.
 
-Latif, Qayyum, Usman & Qadir (2018), "Cross lingual speech emotion recognition: Urdu vs. Western
-languages", FIT, https://arxiv.org/abs/1812.10411. Research only. From
-https://github.com/siddiquelatif/urdu-dataset.
+Layout: folders `Angry`, `Happy`, `Neutral` and `Sad` with files such as `SM1_F10_A010`. The parts of a name are gender
+and speaker, file, and emotion with a number.
 
-Layout: `Angry`, `Happy`, `Neutral`, `Sad`, files `SM1_F10_A010`: gender and speaker, file, emotion and
-number.
+Counts: 100 utterances of each emotion. The file names hold 29 speakers (11 women, 18 men), though the paper counts 38.
+SM5 has 80 utterances.
 
-Quirks: the file names hold 29 speakers (11 women, 18 men) though the paper counts 38; emotion follows
-the speaker closely: naming each speaker's most frequent emotion is right for 96 % (384 of 400). Split
-by speaker, and read the score with care even then. No transcripts.
+Quirks: The emotion follows the speaker closely: each speaker's most frequent emotion is right for 96 % (384 of 400).
+Split by speaker, and read scores with care even then. There are no transcripts.
 """
 
 import re
 from pathlib import Path
 
-from emodistill.corpora.base import Corpus, Utterance, audio_files, check_root
+from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
 _EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
@@ -44,3 +42,18 @@ def read(root: Path) -> Corpus:
             )
         )
     return Corpus("urdu", tuple(utterances))
+
+
+URDU = Reader(
+    name="urdu",
+    read=read,
+    languages={"ur": "Urdu"},
+    licence="research",
+    url="https://github.com/siddiquelatif/urdu-dataset",
+    citation="Latif, Qayyum, Usman & Qadir (2018), Cross lingual speech emotion recognition: Urdu vs. Western "
+    "languages, FIT, https://arxiv.org/abs/1812.10411",
+    utterances="400",
+    speakers="29",
+    emotions="4",
+    tested_on="real corpus",
+)
