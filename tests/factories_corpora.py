@@ -1,7 +1,11 @@
-"""Small fake corpus trees in the layouts of the real ones. Audio files are empty: no reader opens them."""
+"""Small fake folders in the layouts of the real corpora, and the rows that readers must return for them.
+
+Audio files are empty, because no reader opens them. To add a corpus, write a function that makes its folder,
+and add it to `FOLDERS` and its rows to `EXPECTED`.
+"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 
@@ -16,6 +20,16 @@ def touch(root: Path, names: Iterable[str], suffix: str = "") -> None:
 def write(path: Path, text: str, encoding: str = "utf-8") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode(encoding))
+
+
+def demo(root: Path, suffix: str = ".wav") -> None:
+    rows = [
+        "id,path,speaker,gender,language,emotion,transcript",
+        f"f01_001,audio/f01/f01_001{suffix},f01,female,en,sad,He is gloomy about this exam again.",
+        f"m01_002,audio/m01/m01_002{suffix},m01,male,en,happy,",
+    ]
+    write(root / "utterances.csv", "\n".join(rows) + "\n")
+    touch(root, ["audio/f01/f01_001", "audio/m01/m01_002"], suffix)
 
 
 def ravdess(root: Path, suffix: str = ".wav") -> None:
@@ -179,3 +193,119 @@ def emobox(root: Path, suffix: str = ".wav") -> None:
     )
     write(root / "fold_1/cafe_train_fold_1.jsonl", first)
     write(root / "fold_1/cafe_test_fold_1.jsonl", second)
+
+
+# --- all corpora ---------------------------------------------------------------------------------
+
+# Name of the reader -> function that makes its fake folder: (root, suffix of the audio files).
+FOLDERS: dict[str, Callable[..., None]] = {
+    "ased": ased,
+    "crema-d": crema_d,
+    "crema-d-perceived": crema_d,
+    "demo": demo,
+    "emobox": emobox,
+    "emodb": emodb,
+    "emorynlp": emorynlp,
+    "emovo": emovo,
+    "esd": esd,
+    "iemocap": iemocap,
+    "jl-corpus": jl_corpus,
+    "meld": meld,
+    "msp-podcast": msp_podcast,
+    "nemo": nemo,
+    "ravdess": ravdess,
+    "savee": savee,
+    "shemo": shemo,
+    "tess": tess,
+    "urdu": urdu,
+}
+
+# Utterance id -> (speaker, gender, language, emotion, transcript), as the reader must return them.
+Rows = dict[str, tuple[str, str | None, str | None, str | None, str | None]]
+EXPECTED: dict[str, Rows] = {
+    "ased": {
+        "n1-01-01-01-09": ("09", "female", "am", "neutral", None),
+        "a5-01-01-01-09": ("09", "female", "am", "angry", None),
+        "S4-04-02-02-09": ("09", "female", "am", "sad", None),
+        "s4-04-02-02-10": ("10", "male", "am", "sad", None),
+    },
+    "crema-d": {
+        "1001_DFA_ANG_XX": ("1001", "male", "en", "angry", "Don't forget a jacket."),
+        "1002_IEO_HAP_LO": ("1002", "female", "en", "happy", "It's eleven o'clock."),
+        "1040_ITH_SAD_XX": ("1040", "male", "en", "sad", "I think I have a doctor's appointment."),
+    },
+    "crema-d-perceived": {
+        "1001_DFA_ANG_XX": ("1001", "male", "en", "neutral", "Don't forget a jacket."),
+        "1002_IEO_HAP_LO": ("1002", "female", "en", None, "It's eleven o'clock."),
+        "1040_ITH_SAD_XX": ("1040", "male", "en", "sad", "I think I have a doctor's appointment."),
+    },
+    "demo": {
+        "f01_001": ("f01", "female", "en", "sad", "He is gloomy about this exam again."),
+        "m01_002": ("m01", "male", "en", "happy", None),
+    },
+    "emobox": {
+        "cafe-01-c-1": ("01", None, "fr", "angry", None),
+        "cafe-02-p-1": ("02", None, "fr", "fearful", None),
+    },
+    "emodb": {
+        "03a01Fa": ("03", "male", "de", "happy", "Der Lappen liegt auf dem Eisschrank."),
+        "16b10Wb": ("16", "female", "de", "angry", "Die wird auf dem Platz sein, wo wir sie immer hinlegen."),
+    },
+    "emorynlp": {
+        "train_s03e04_1_2": ("Monica Geller & Ross Geller", None, "en", "other", "Yes!"),
+        "dev_s01e15_1_1": ("Rachel Green", None, "en", "happy", "Coffee."),
+    },
+    "emovo": {
+        "dis-f1-b1": ("f1", "female", "it", "disgusted", "Gli operai si alzano presto."),
+        "gio-m3-d2": ("m3", "male", "it", "happy", "Porti con te quella cosa?"),
+    },
+    "esd": {
+        "0001_000351": ("0001", None, "zh", "angry", "打远一看，它们的确很是美丽，"),
+        "0011_001401": ("0011", None, "en", "surprised", "The nine the eggs, I keep."),
+    },
+    "iemocap": {
+        "Ses01F_impro04_M003": ("Ses01M", "male", "en", "excited", "The words of Ses01F_impro04_M003."),
+        "Ses01F_impro04_F000": ("Ses01F", "female", "en", None, "The words of Ses01F_impro04_F000."),
+        "Ses05M_script01_F010": ("Ses05F", "female", "en", "angry", "The words of Ses05M_script01_F010."),
+    },
+    "jl-corpus": {
+        "female1_angry_10a_1": ("female1", "female", "en", "angry", "Carl leaps into a jeep."),
+        "male2_anxious_1b_2": ("male2", "male", "en", "other", None),
+    },
+    "meld": {
+        "train_dia0_utt0": ("Joey", None, "en", "happy", "He’s here, isn’t he?"),
+        "dev_dia0_utt0": ("Ross", None, "en", "fearful", "Café?"),
+        "test_dia0_utt0": ("Rachel", None, "en", "disgusted", "No."),
+    },
+    "msp-podcast": {
+        "MSP-PODCAST_0001_0008": ("30", "male", "en", "neutral", "Well, yes."),
+        "MSP-PODCAST_0002_0001": ("unknown-MSP-PODCAST_0002", None, "en", None, None),
+        "MSP-PODCAST_0003_0001": ("7", "female", "en", "contempt", None),
+    },
+    "nemo": {
+        "SM0_anger_1": ("SM0", "male", "pl", "angry", 'To "był" dom.'),
+        "EB0_surprised_2": ("EB0", "female", "pl", "surprised", "Naprawdę?"),
+    },
+    "ravdess": {
+        "03-01-05-01-01-01-01": ("1", "male", "en", "angry", "Kids are talking by the door."),
+        "03-01-02-01-02-01-02": ("2", "female", "en", "calm", "Dogs are sitting by the door."),
+    },
+    "savee": {
+        "DC_a01": ("DC", "male", "en", "angry", None),
+        "KL_su15": ("KL", "male", "en", "surprised", None),
+    },
+    "shemo": {
+        "F21N37": ("F21", "female", "fa", "neutral", "مگه من؟"),
+        "M01W02": ("M01", "male", "fa", "surprised", None),
+    },
+    "tess": {
+        "OAF_back_angry": ("OAF", "female", "en", "angry", "Say the word back."),
+        "YAF_food_ps": ("YAF", "female", "en", "surprised", "Say the word food."),
+        "OA_bite_neutral": ("OAF", "female", "en", "neutral", "Say the word bite."),
+    },
+    "urdu": {
+        "SM1_F1_A01": ("SM1", "male", "ur", "angry", None),
+        "SF9_F10_N087": ("SF9", "female", "ur", "neutral", None),
+    },
+}
+TEXT_ALONE = {"emorynlp"}  # corpora whose utterances have no audio path

@@ -1,9 +1,10 @@
-"""Corpus readers on fake trees and, where they are at hand, on the real corpora; manifests in and out."""
+"""Corpus readers on fake folders and, where they exist, on the real corpora; `Corpus` and audio headers."""
 
 import csv
-import tempfile
+import re
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import factories_corpora as fake
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emodistill.config import CorpusConfig
@@ -20,137 +21,35 @@ from emodistill.corpora import (
     READERS,
     Corpus,
     Utterance,
+    audio_duration_s,
+    corpus_stats,
+    data_sources,
     drop_bad_audio,
+    open_corpus,
+    plot_stats,
     read_corpus,
     read_manifest,
-    write_manifest,
+    readers,
 )
-from emodistill.corpora.base import audio_duration_s
-from emodistill.corpora.load import add_transcripts, open_corpus
+from emodistill.corpora.readers import crema_d
 from emodistill.corpora.readers.meld import repair_text
-from emodistill.corpora.stats import corpus_stats, plot_stats
-from emodistill.errors import CorpusError
-from emodistill.labels import EMOTIONS, label_map
+from emodistill.errors import ConfigError, CorpusError
+from emodistill.labels import label_map
 
-TREES: dict[str, Callable[..., None]] = {
-    "ased": fake.ased,
-    "crema-d": fake.crema_d,
-    "crema-d-perceived": fake.crema_d,
-    "emobox": fake.emobox,
-    "emodb": fake.emodb,
-    "emorynlp": fake.emorynlp,
-    "emovo": fake.emovo,
-    "esd": fake.esd,
-    "iemocap": fake.iemocap,
-    "jl-corpus": fake.jl_corpus,
-    "meld": fake.meld,
-    "msp-podcast": fake.msp_podcast,
-    "nemo": fake.nemo,
-    "ravdess": fake.ravdess,
-    "savee": fake.savee,
-    "shemo": fake.shemo,
-    "tess": fake.tess,
-    "urdu": fake.urdu,
-}
-
-# id -> (speaker, gender, language, emotion, transcript)
-Rows = dict[str, tuple[str, str | None, str | None, str | None, str | None]]
-EXPECTED: dict[str, Rows] = {
-    "ased": {
-        "n1-01-01-01-09": ("09", "female", "am", "neutral", None),
-        "a5-01-01-01-09": ("09", "female", "am", "angry", None),
-        "S4-04-02-02-09": ("09", "female", "am", "sad", None),
-        "s4-04-02-02-10": ("10", "male", "am", "sad", None),
-    },
-    "crema-d": {
-        "1001_DFA_ANG_XX": ("1001", "male", "en", "angry", "Don't forget a jacket."),
-        "1002_IEO_HAP_LO": ("1002", "female", "en", "happy", "It's eleven o'clock."),
-        "1040_ITH_SAD_XX": ("1040", "male", "en", "sad", "I think I have a doctor's appointment."),
-    },
-    "crema-d-perceived": {
-        "1001_DFA_ANG_XX": ("1001", "male", "en", "neutral", "Don't forget a jacket."),
-        "1002_IEO_HAP_LO": ("1002", "female", "en", None, "It's eleven o'clock."),
-        "1040_ITH_SAD_XX": ("1040", "male", "en", "sad", "I think I have a doctor's appointment."),
-    },
-    "emobox": {
-        "cafe-01-c-1": ("01", None, "fr", "angry", None),
-        "cafe-02-p-1": ("02", None, "fr", "fearful", None),
-    },
-    "emodb": {
-        "03a01Fa": ("03", "male", "de", "happy", "Der Lappen liegt auf dem Eisschrank."),
-        "16b10Wb": ("16", "female", "de", "angry", "Die wird auf dem Platz sein, wo wir sie immer hinlegen."),
-    },
-    "emorynlp": {
-        "train_s03e04_1_2": ("Monica Geller & Ross Geller", None, "en", "other", "Yes!"),
-        "dev_s01e15_1_1": ("Rachel Green", None, "en", "happy", "Coffee."),
-    },
-    "emovo": {
-        "dis-f1-b1": ("f1", "female", "it", "disgusted", "Gli operai si alzano presto."),
-        "gio-m3-d2": ("m3", "male", "it", "happy", "Porti con te quella cosa?"),
-    },
-    "esd": {
-        "0001_000351": ("0001", None, "zh", "angry", "打远一看，它们的确很是美丽，"),
-        "0011_001401": ("0011", None, "en", "surprised", "The nine the eggs, I keep."),
-    },
-    "iemocap": {
-        "Ses01F_impro04_M003": ("Ses01M", "male", "en", "excited", "The words of Ses01F_impro04_M003."),
-        "Ses01F_impro04_F000": ("Ses01F", "female", "en", None, "The words of Ses01F_impro04_F000."),
-        "Ses05M_script01_F010": ("Ses05F", "female", "en", "angry", "The words of Ses05M_script01_F010."),
-    },
-    "jl-corpus": {
-        "female1_angry_10a_1": ("female1", "female", "en", "angry", "Carl leaps into a jeep."),
-        "male2_anxious_1b_2": ("male2", "male", "en", "other", None),
-    },
-    "meld": {
-        "train_dia0_utt0": ("Joey", None, "en", "happy", "He’s here, isn’t he?"),
-        "dev_dia0_utt0": ("Ross", None, "en", "fearful", "Café?"),
-        "test_dia0_utt0": ("Rachel", None, "en", "disgusted", "No."),
-    },
-    "msp-podcast": {
-        "MSP-PODCAST_0001_0008": ("30", "male", "en", "neutral", "Well, yes."),
-        "MSP-PODCAST_0002_0001": ("unknown-MSP-PODCAST_0002", None, "en", None, None),
-        "MSP-PODCAST_0003_0001": ("7", "female", "en", "contempt", None),
-    },
-    "nemo": {
-        "SM0_anger_1": ("SM0", "male", "pl", "angry", 'To "był" dom.'),
-        "EB0_surprised_2": ("EB0", "female", "pl", "surprised", "Naprawdę?"),
-    },
-    "ravdess": {
-        "03-01-05-01-01-01-01": ("1", "male", "en", "angry", "Kids are talking by the door."),
-        "03-01-02-01-02-01-02": ("2", "female", "en", "calm", "Dogs are sitting by the door."),
-    },
-    "savee": {
-        "DC_a01": ("DC", "male", "en", "angry", None),
-        "KL_su15": ("KL", "male", "en", "surprised", None),
-    },
-    "shemo": {
-        "F21N37": ("F21", "female", "fa", "neutral", "مگه من؟"),
-        "M01W02": ("M01", "male", "fa", "surprised", None),
-    },
-    "tess": {
-        "OAF_back_angry": ("OAF", "female", "en", "angry", "Say the word back."),
-        "YAF_food_ps": ("YAF", "female", "en", "surprised", "Say the word food."),
-        "OA_bite_neutral": ("OAF", "female", "en", "neutral", "Say the word bite."),
-    },
-    "urdu": {
-        "SM1_F1_A01": ("SM1", "male", "ur", "angry", None),
-        "SF9_F10_N087": ("SF9", "female", "ur", "neutral", None),
-    },
-}
-TEXT_ALONE = {"emorynlp"}
+ROOT = Path(__file__).parents[1]
 
 
-def tree(name: str, root: Path, suffix: str = ".wav") -> Path:
-    """The fake tree of a corpus; EmoBox's audio lies outside the folder that is read."""
+def fake_folder(name: str, root: Path, suffix: str = ".wav") -> Path:
+    """Make the fake folder of a corpus; EmoBox's audio is outside the folder that is read."""
     if name == "emobox":
         root = root / "data" / "cafe"
         fake.touch(root.parents[1], ["downloads/cafe/01-c-1", "downloads/cafe/02-p-1"], suffix)
     root.mkdir(parents=True, exist_ok=True)
-    TREES[name](root, suffix)
+    fake.FOLDERS[name](root, suffix)
     return root
 
 
-def rows(corpus: Corpus) -> Rows:
+def rows(corpus: Corpus) -> fake.Rows:
     return {u.id: (u.speaker, u.gender, u.language, u.emotion, u.transcript) for u in corpus}
 
 
@@ -158,26 +57,91 @@ def by_id(corpus: Corpus, name: str) -> Utterance:
     return next(utterance for utterance in corpus if utterance.id == name)
 
 
+# --- the registry ------------------------------------------------------------------------------
+
+
+def test_every_reader_has_a_fake_folder() -> None:
+    assert fake.FOLDERS.keys() == fake.EXPECTED.keys() == READERS.keys()
+
+
+def test_readers_are_sorted_and_named_as_they_are_registered() -> None:
+    assert list(READERS) == sorted(READERS)
+    assert all(reader.name == name for name, reader in READERS.items())
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_states_all_facts(name: str) -> None:
+    reader = READERS[name]
+    assert reader.licence
+    assert reader.citation
+    assert reader.tested_on
+    assert re.match(r"https?://\S+$", reader.url or "") or reader.packaged, (
+        "no address, and not in this package"
+    )
+    assert reader.languages
+    assert all(re.fullmatch("[a-z]{2}", code) and language for code, language in reader.languages.items())
+    assert reader.default_labels == "all" or label_map(reader.default_labels)
+
+    def letters(text: str) -> str:
+        return re.sub(r"\W|_", "", text).lower()
+
+    module = reader.read.__module__.rpartition(".")[2]
+    assert letters(reader.description).startswith(letters(module)), "the docstring begins with another name"
+    assert "\n\nLayout: " in reader.description
+    assert "\n\nQuirks: " in reader.description
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_is_in_the_documentation(name: str) -> None:
+    page = (ROOT / "docs/corpora.md").read_text(encoding="utf-8")
+    assert f"\n| `{name}` | " in page
+    assert re.search(rf"^## .*\b{name}\b", page, flags=re.M)
+
+
+def test_generated_parts_of_the_documentation_are_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "scripts/docs_tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_new_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = (ROOT / "src/emodistill/corpora/readers/urdu.py").read_text(encoding="utf-8")
+    (tmp_path / "made_up.py").write_text(module.replace('name="urdu"', 'name="made-up"'), encoding="utf-8")
+    monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(tmp_path)])
+    names = list(readers._find_readers())
+    del sys.modules["emodistill.corpora.readers.made_up"]
+    assert names == sorted([*READERS, "made-up"])
+
+
+def test_cards_state_licence_and_address_of_each_corpus() -> None:
+    items = [
+        Utterance("1", "a", "sad", language="pl", corpus="nemo"),
+        Utterance("2", "b", "sad", language="en"),
+        Utterance("3", "c", "sad", language="de"),
+    ]
+    nemo, other = data_sources({"train": items, "dev": items[:1]}, "mine")
+    assert (nemo.name, nemo.licence, nemo.url) == ("nemo", READERS["nemo"].licence, READERS["nemo"].url)
+    assert (nemo.language, nemo.utterances) == ("pl", {"train": 1, "dev": 1})
+    assert (other.name, other.licence, other.url, other.language) == ("mine", "not stated", None, None)
+
+
 # --- every reader ------------------------------------------------------------------------------
 
 
-def test_every_reader_has_a_fake_tree() -> None:
-    assert TREES.keys() == EXPECTED.keys() == READERS.keys()
-
-
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".opus"])
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", fake.FOLDERS)
 def test_reader_reads_its_layout(
     name: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(soundfile, "info", None)  # no reader may open audio
     monkeypatch.setattr(soundfile, "SoundFile", None)
-    corpus = read_corpus(name, tree(name, tmp_path, suffix), labels="all")
-    assert rows(corpus) == EXPECTED[name]
+    corpus = read_corpus(name, fake_folder(name, tmp_path, suffix), labels="all")
+    assert rows(corpus) == fake.EXPECTED[name]
     assert corpus.dropped == {}
     for utterance in corpus:
+        assert utterance.language in READERS[name].languages
         assert utterance.transcript_source == ("gold" if utterance.transcript else None)
-        if name in TEXT_ALONE:
+        if name in fake.TEXT_ALONE:
             assert utterance.path is None
         else:
             assert utterance.path is not None
@@ -202,7 +166,8 @@ def test_unknown_corpus_names_the_nearest() -> None:
         read_corpus("iemokap", Path())
 
 
-# Each case: corpus, file to write, its content (None: a file name alone), what the message must say.
+# Each case: corpus, file to write, its content (None: an empty audio file), text that the message must
+# contain.
 BAD_LABELS = [
     ("nemo", "data.tsv", "file_id\temotion\traw_text\tspeaker_id\tgender\na.wav\tangre\tx\tA\tmale\n",
      r"data\.tsv', row 2: bad emotion 'angre', expected one of \['anger'.*did you mean 'anger'"),
@@ -261,7 +226,7 @@ BAD_LABELS = [
 def test_unknown_label_says_where_and_what(
     name: str, file: str, content: str | None, message: str, tmp_path: Path
 ) -> None:
-    root = tree(name, tmp_path)
+    root = fake_folder(name, tmp_path)
     fake.write(root / file, content or "")
     with pytest.raises(CorpusError, match=message):
         read_corpus(name, root)
@@ -281,29 +246,29 @@ def test_unknown_label_says_where_and_what(
     ],
 )
 def test_listed_but_missing_audio_keeps_its_row(name: str, file: str, tmp_path: Path) -> None:
-    root = tree(name, tmp_path)
+    root = fake_folder(name, tmp_path)
     if name == "meld":  # a second clip says that the split's audio was extracted
         fake.touch(root, ["train/train_splits/dia9_utt9.wav"])
     path = (root / file).resolve()
     path.unlink()
     corpus = read_corpus(name, root, labels="all")
-    assert rows(corpus) == EXPECTED[name]
+    assert rows(corpus) == fake.EXPECTED[name]
     missing = [u for u in corpus if u.path is not None and not u.path.exists()]
     assert [u.path.resolve() for u in missing if u.path] == [path]
 
 
-# --- what single readers do beyond that --------------------------------------------------------
+# --- single readers ----------------------------------------------------------------------------
 
 
 def test_iemocap_dimensions_votes_and_session(tmp_path: Path) -> None:
-    turn = by_id(read_corpus("iemocap", tree("iemocap", tmp_path), "all"), "Ses01F_impro04_M003")
+    turn = by_id(read_corpus("iemocap", fake_folder("iemocap", tmp_path), "all"), "Ses01F_impro04_M003")
     assert (turn.valence, turn.arousal, turn.dominance) == (2.5, 3.0, 3.5)  # the file's order is V, A, D
     assert turn.vote_counts() == {"excited": 2, "happy": 1}  # the actor's own view (C-M1) is no vote
     assert turn.session == "Ses01"
 
 
 def test_iemocap_default_labels_merge_excited_and_count_the_rest(tmp_path: Path) -> None:
-    corpus = read_corpus("iemocap", tree("iemocap", tmp_path))
+    corpus = read_corpus("iemocap", fake_folder("iemocap", tmp_path))
     assert {u.id: u.emotion for u in corpus} == {
         "Ses01F_impro04_M003": "happy",
         "Ses05M_script01_F010": "angry",
@@ -340,7 +305,7 @@ def test_iemocap_four_classes_are_the_5531_published_utterances(tmp_path: Path) 
 
 
 def test_crema_d_votes_and_two_labels(tmp_path: Path) -> None:
-    root = tree("crema-d", tmp_path)
+    root = fake_folder("crema-d", tmp_path)
     assert by_id(read_corpus("crema-d", root), "1001_DFA_ANG_XX").vote_counts() == {"neutral": 2, "angry": 1}
     perceived = read_corpus("crema-d-perceived", root)
     assert perceived.dropped == {"emotion not agreed": 1}  # the tie A:H
@@ -351,6 +316,12 @@ def test_crema_d_votes_and_two_labels(tmp_path: Path) -> None:
     (root / "finishedResponses.csv").unlink()
     with pytest.raises(CorpusError, match=r"neither summaryTable\.csv nor finishedResponses\.csv"):
         read_corpus("crema-d-perceived", root)
+
+
+def test_crema_d_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    fake.touch(tmp_path, ["AudioFLAC/1001_DFA_ANG_XX.flac"])
+    with pytest.raises(CorpusError, match=r"holds \['AudioFLAC'\]; expected a folder AudioWAV or AudioMP3"):
+        read_corpus("crema-d", tmp_path)
 
 
 def test_meld_without_audio_is_text_alone(tmp_path: Path) -> None:
@@ -390,40 +361,40 @@ def test_repair_text_leaves_ascii_alone(text: str) -> None:
 
 
 def test_ravdess_songs_are_counted(tmp_path: Path) -> None:
-    root = tree("ravdess", tmp_path)
+    root = fake_folder("ravdess", tmp_path)
     fake.touch(root, ["Actor_01/03-02-05-01-01-01-01.wav"])
     assert read_corpus("ravdess", root).dropped == {"not audio-only speech": 1}
 
 
 def test_nemo_audio_without_a_row_is_counted(tmp_path: Path) -> None:
-    root = tree("nemo", tmp_path)
+    root = fake_folder("nemo", tmp_path)
     fake.touch(root, ["samples/XX0_anger_1.ogg"])
     assert read_corpus("nemo", root).dropped == {"audio not in data.tsv": 1}
 
 
 def test_two_files_of_one_name_are_an_error(tmp_path: Path) -> None:
-    root = tree("urdu", tmp_path)
+    root = fake_folder("urdu", tmp_path)
     fake.touch(root, ["Angry/SM1_F1_A01.ogg"])
     with pytest.raises(CorpusError, match="two audio files named 'SM1_F1_A01'"):
         read_corpus("urdu", root)
 
 
 def test_tess_nested_copy_is_counted(tmp_path: Path) -> None:
-    root = tree("tess", tmp_path)
+    root = fake_folder("tess", tmp_path)
     fake.tess(root / "TESS Toronto emotional speech set data")
     corpus = read_corpus("tess", root)
-    assert rows(corpus) == EXPECTED["tess"]
+    assert rows(corpus) == fake.EXPECTED["tess"]
     assert corpus.dropped == {"second copy of a file": 3}
 
 
 def test_savee_flat_layout_gives_the_same_ids(tmp_path: Path) -> None:
     fake.touch(tmp_path, ["DC_a01.wav", "KL_su15.wav"])
-    assert rows(read_corpus("savee", tmp_path)) == EXPECTED["savee"]
+    assert rows(read_corpus("savee", tmp_path)) == fake.EXPECTED["savee"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
 def test_esd_text_in_any_encoding(encoding: str, tmp_path: Path) -> None:
-    root = tree("esd", tmp_path)
+    root = fake_folder("esd", tmp_path)
     lines = "0001_000351\t打远一看，\t生气\r\n0001_000352\t没有声音\t生气\r\n\r\nno id\r\n"
     fake.write(root / "0001/0001.txt", lines, encoding)
     corpus = read_corpus("esd", root)
@@ -433,13 +404,13 @@ def test_esd_text_in_any_encoding(encoding: str, tmp_path: Path) -> None:
 
 
 def test_esd_emotion_never_stays_in_the_transcript(tmp_path: Path) -> None:
-    root = tree("esd", tmp_path)
+    root = fake_folder("esd", tmp_path)
     fake.write(root / "0011/0011.txt", "0011_001401 I keep the eggs. Surprise\n")
     assert by_id(read_corpus("esd", root), "0011_001401").transcript == "I keep the eggs."
 
 
 def test_msp_podcast_splits_dimensions_and_unlabelled_audio(tmp_path: Path) -> None:
-    root = tree("msp-podcast", tmp_path)
+    root = fake_folder("msp-podcast", tmp_path)
     fake.touch(root, ["Audios/MSP-PODCAST_test3_0001.wav"])
     (root / "Labels/labels_consensus.csv").rename(root / "Labels/labels_concensus.csv")
     corpus = read_corpus("msp-podcast", root, "all")
@@ -450,7 +421,7 @@ def test_msp_podcast_splits_dimensions_and_unlabelled_audio(tmp_path: Path) -> N
 
 
 def test_emobox_fold_gives_splits(tmp_path: Path) -> None:
-    root = tree("emobox", tmp_path)
+    root = fake_folder("emobox", tmp_path)
     corpus = read_corpus("emobox", root / "fold_1")
     assert {u.id: u.split for u in corpus} == {"cafe-01-c-1": "train", "cafe-02-p-1": "test"}
     assert [u.split for u in read_corpus("emobox", root)] == [None, None]
@@ -482,10 +453,14 @@ def test_emobox_segments_text_and_label_field(tmp_path: Path) -> None:
 # --- the real corpora --------------------------------------------------------------------------
 
 
-def real(name: str, folder: str) -> Corpus:
+def data_folder(folder: str) -> Path:
     if not (make.DATA / folder).is_dir():
         pytest.skip(f"no '{make.DATA / folder}'; set EMODISTILL_DATA")
-    return read_corpus(name, make.DATA / folder)
+    return make.DATA / folder
+
+
+def real(name: str, folder: str, labels: str | None = None) -> Corpus:
+    return read_corpus(name, data_folder(folder), labels)
 
 
 def test_real_ravdess() -> None:
@@ -556,6 +531,96 @@ def test_real_emorynlp_text() -> None:
     assert len(corpus.speakers) == 259
 
 
+def test_real_demo() -> None:
+    corpus = open_corpus(CorpusConfig(name="demo"), print)
+    assert Counter(u.emotion for u in corpus) == dict.fromkeys(("angry", "happy", "neutral", "sad"), 120)
+    assert (len(corpus), len(corpus.speakers)) == (480, 10)
+
+
+def test_real_emovo() -> None:
+    corpus = real("emovo", "corpora/emovo")
+    emotions = ("angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised")
+    assert Counter(u.emotion for u in corpus) == dict.fromkeys(emotions, 84)
+    assert Counter(u.speaker for u in corpus) == dict.fromkeys(("f1", "f2", "f3", "m1", "m2", "m3"), 98)
+    assert len({u.transcript for u in corpus}) == 14
+    assert all(u.path and u.path.is_file() for u in corpus)
+
+
+def test_real_crema_d() -> None:
+    corpus = real("crema-d", "corpora/crema_d")
+    emotions = ("angry", "happy", "sad", "fearful", "disgusted")
+    assert Counter(u.emotion for u in corpus) == {**dict.fromkeys(emotions, 1271), "neutral": 1087}
+    assert len(corpus.speakers) == 91
+    assert Counter({u.speaker: u.gender for u in corpus}.values()) == {"male": 48, "female": 43}
+    assert len({u.transcript for u in corpus}) == 12
+    assert sum(u.path is not None and u.path.is_file() for u in corpus) > 7400
+
+
+def test_real_crema_d_perceived() -> None:
+    corpus = real("crema-d-perceived", "corpora/crema_d", "all")
+    assert Counter(u.emotion for u in corpus) == {
+        "neutral": 3897, "angry": 986, "fearful": 645, None: 644, "disgusted": 547, "sad": 370, "happy": 353,
+    }  # fmt: skip
+    assert len(corpus) == 7442
+
+
+def test_crema_d_intended_and_perceived_emotions_agree_on_44_6_percent() -> None:
+    folder = data_folder("corpora/crema_d")
+    winners = crema_d._summary_votes(folder / "processedResults/summaryTable.csv")
+    shares = [(u.emotion in winners[u.id]) / len(winners[u.id]) for u in read_corpus("crema-d", folder)]
+    assert np.mean(shares) == pytest.approx(0.446, abs=5e-4)
+
+
+def test_real_spanish_manifest() -> None:
+    corpus = read_manifest(data_folder("corpora/spanish") / "utterances.csv")
+    assert Counter(u.emotion for u in corpus) == {
+        "sad": 192, "disgusted": 191, "fearful": 191, "surprised": 190, "angry": 188, "happy": 186,
+        "neutral": 183,
+    }  # fmt: skip
+    assert (len(corpus), len(corpus.speakers)) == (1321, 16)
+    assert all(u.language == "es" and u.path and u.path.is_file() for u in corpus)
+
+
+# --- a recipe's corpus ---------------------------------------------------------------------------
+
+
+def test_a_pool_finds_folders_with_a_hyphen_or_an_underscore(tmp_path: Path) -> None:
+    fake.ravdess(tmp_path / "ravdess")
+    fake.jl_corpus(tmp_path / "jl_corpus")
+    config = CorpusConfig(name="both", root=str(tmp_path), pool=("ravdess", "jl-corpus"), labels="all")
+    messages: list[str] = []
+    with pytest.raises(CorpusError, match="no utterances left"):  # the fake audio is empty
+        open_corpus(config, messages.append)
+    (tmp_path / "jl_corpus").rename(tmp_path / "jl")
+    with pytest.raises(CorpusError, match=r"jl-corpus: no folder '.*jl-corpus'"):
+        open_corpus(config, messages.append)
+
+
+def test_what_an_emotion_counts_as_is_declared_before_the_labels(tmp_path: Path) -> None:
+    fake.ravdess(tmp_path)
+    own, declared = (
+        read_corpus("ravdess", tmp_path, None, emotions) for emotions in (None, {"calm": "neutral"})
+    )
+    calm = sum(utterance.emotion == "calm" for utterance in own)
+    assert calm
+    assert declared.merged == {"calm -> neutral": calm}
+    assert "calm" not in declared.labels.names
+    kept = read_corpus("ravdess", tmp_path, "neutral,sad", {"calm": "neutral"})
+    assert sum(u.emotion == "neutral" for u in kept) == sum(u.emotion in ("calm", "neutral") for u in own)
+    for wrong in ({"clam": "neutral"}, {"calm": "natural"}):
+        with pytest.raises(
+            CorpusError, match=r"corpus\.emotions: bad emotion '(clam|natural)'.*did you mean"
+        ):
+            read_corpus("ravdess", tmp_path, None, wrong)
+
+
+def test_a_recipe_without_data_says_what_to_set() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no data for 'mine': --set corpus\.root=DIR .*ravdess.*corpus\.manifest"
+    ):
+        open_corpus(CorpusConfig(name="mine"), print)
+
+
 # --- Corpus ------------------------------------------------------------------------------------
 
 
@@ -602,7 +667,7 @@ def test_unknown_emotion_is_an_error() -> None:
         Corpus("tiny", utterances("hapy"))
 
 
-# --- audio that is not there -------------------------------------------------------------------
+# --- audio headers -----------------------------------------------------------------------------
 
 
 def test_drop_bad_audio_counts_and_describes(tmp_path: Path) -> None:
@@ -653,194 +718,3 @@ def test_a_drawing_makes_its_folder(tmp_path: Path) -> None:
     made = Corpus("x", (Utterance("1", "a", "sad"),))
     plot_stats(corpus_stats(made), tmp_path / "new/folder/x.svg")
     assert (tmp_path / "new/folder/x.svg").stat().st_size > 0
-
-
-# --- manifests ---------------------------------------------------------------------------------
-
-_text = (
-    st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
-    .map(str.strip)
-    .filter(bool)
-)
-_number = st.floats(-1e6, 1e6)
-
-
-@st.composite
-def corpora(draw: st.DrawFn) -> list[Utterance]:
-    """Utterances with any text in any column; audio paths are relative until a folder is known."""
-    made = []
-    for name in draw(st.lists(_text, min_size=1, max_size=4, unique=True)):
-        transcript = draw(st.none() | _text)
-        path = draw(st.sampled_from([None, "a b.wav", 'sub/ä,".wav', "../elsewhere/c.flac"]))
-        made.append(
-            Utterance(
-                id=name,
-                speaker=draw(_text),
-                emotion=draw(st.none() | st.sampled_from(EMOTIONS)),
-                path=None if path is None else Path(path),
-                start_s=draw(st.none() | _number),
-                end_s=draw(st.none() | _number),
-                session=draw(st.none() | _text),
-                gender=draw(st.sampled_from([None, "female", "male"])),
-                language=draw(st.sampled_from([None, "en", "pl"])),
-                transcript=transcript,
-                transcript_source=draw(st.sampled_from(["gold", "whisper"])) if transcript else None,
-                split=draw(st.sampled_from([None, "train", "dev", "test"])),
-                arousal=draw(st.none() | _number),
-                valence=draw(st.none() | _number),
-                dominance=draw(st.none() | _number),
-                votes=draw(st.sampled_from([None, '{"sad": 2, "angry": 1}'])),
-                corpus=draw(_text),
-            )
-        )
-    return made
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
-@given(made=corpora())
-@settings(max_examples=30, deadline=None)
-def test_manifest_round_trip(suffix: str, made: list[Utterance]) -> None:
-    if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve() / "made"
-        placed = tuple(u if u.path is None else replace(u, path=(root / u.path).resolve()) for u in made)
-        write_manifest(Corpus("any", placed), root / f"any{suffix}")
-        assert read_manifest(root / f"any{suffix}").utterances == placed
-
-
-def test_manifest_paths_are_relative_to_it(tmp_path: Path) -> None:
-    audio = tmp_path / "corpus" / "a.wav"
-    corpus = Corpus("tiny", (Utterance(id="a", speaker="b", emotion="sad", path=audio, corpus="tiny"),))
-    write_manifest(corpus, tmp_path / "utterances.csv")
-    assert "corpus/a.wav" in (tmp_path / "utterances.csv").read_text()
-    assert str(tmp_path) not in (tmp_path / "utterances.csv").read_text()
-    assert read_manifest(tmp_path / "utterances.csv", name="tiny") == corpus
-
-
-def manifest(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
-    fake.write(tmp_path / "m.csv", text, encoding)
-    return tmp_path / "m.csv"
-
-
-def test_manifest_with_bom_and_few_columns(tmp_path: Path) -> None:
-    path = manifest(tmp_path, "id,speaker,emotion,transcript\r\n1,a,sad,Ö\r\n", "utf-8-sig")
-    (utterance,) = read_manifest(path)
-    assert utterance == Utterance(
-        id="1", speaker="a", emotion="sad", transcript="Ö", transcript_source="gold", corpus="m"
-    )
-
-
-def test_manifest_with_other_column_names(tmp_path: Path) -> None:
-    path = manifest(tmp_path, "file,who,feeling\nx.wav,a,sad\n")
-    with pytest.raises(CorpusError, match=r"has no column 'id' \(it has \['file', 'who', 'feeling'\]\)"):
-        read_manifest(path)
-    (utterance,) = read_manifest(
-        path, columns={"id": "file", "path": "file", "speaker": "who", "emotion": "feeling"}
-    )
-    assert (utterance.id, utterance.path) == ("x.wav", tmp_path / "x.wav")
-    with pytest.raises(CorpusError, match=r"bad manifest column 'speeker', .*did you mean 'speaker'"):
-        read_manifest(path, columns={"speeker": "who"})
-
-
-def test_manifest_with_other_emotion_names(tmp_path: Path) -> None:
-    path = manifest(tmp_path, "id,speaker,emotion\n1,a,anger\n2,a,sad\n3,a,very sad\n4,a,\n")
-    with pytest.raises(CorpusError, match=r"row 2: bad emotion 'anger'.* corpus\.emotions = \{\"anger\" = "):
-        read_manifest(path)
-    names = {"anger": "angry", "very sad": "sad"}
-    made = read_manifest(path, emotions=names)
-    assert [utterance.emotion for utterance in made] == ["angry", "sad", "sad", None]
-    opened = open_corpus(CorpusConfig(manifest=str(path), emotions=names), lambda _: None)
-    assert [utterance.emotion for utterance in opened] == ["angry", "sad", "sad"]
-    with pytest.raises(CorpusError, match=r"bad emotion 'angri', .*did you mean 'angry'"):
-        read_manifest(path, emotions={"anger": "angri"})
-
-
-def test_tables_with_an_open_quote_say_which_row(tmp_path: Path) -> None:
-    made = Corpus("x", (Utterance("1", "a", "sad"),))
-    fake.write(tmp_path / "asr.csv", 'id,transcript,source\n1,"Yes,asr\n')
-    with pytest.raises(CorpusError, match=r"transcripts: '.*asr\.csv', row 2: not CSV"):
-        add_transcripts(made, tmp_path / "asr.csv")
-    root = tree("nemo", tmp_path / "nemo")
-    text = (root / "data.tsv").read_text(encoding="utf-8")
-    (root / "data.tsv").write_text(text + '"no end', encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"nemo: '.*data\.tsv', row 4: not CSV"):
-        read_corpus("nemo", root)
-
-
-def test_parquet_that_is_none(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    (tmp_path / "m.parquet").write_text("id,speaker,emotion\n")
-    with pytest.raises(CorpusError, match=r"m\.parquet' is not Parquet: [^\n]+$"):
-        read_manifest(tmp_path / "m.parquet")
-
-
-def test_crema_d_in_a_folder_of_another_name(tmp_path: Path) -> None:
-    fake.touch(tmp_path, ["AudioFLAC/1001_DFA_ANG_XX.flac"])
-    with pytest.raises(CorpusError, match=r"holds \['AudioFLAC'\]; expected a folder AudioWAV or AudioMP3"):
-        read_corpus("crema-d", tmp_path)
-
-
-HEADER = "id,speaker,emotion,start_s,transcript\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (HEADER + "1,a,sad,,\n2,a,hapy,,\n", r"m\.csv', row 3: bad emotion 'hapy', .*did you mean 'happy'"),
-        (HEADER + "1,a,sad,,\n1,a,sad,,\n", r"row 3: duplicate id '1', first in row 2"),
-        (HEADER + "1,a,sad,soon,\n", r"row 2: start_s is 'soon', expected a number"),
-        (HEADER + "1,a,sad,nan,\n", r"row 2: start_s is 'nan', expected a number"),
-        (HEADER + "1,,sad,,\n", r"row 2: an utterance needs an id and a speaker"),
-        (HEADER + "1,a,sad,,Yes, I do\n", r"row 2: more cells than columns"),
-        (
-            HEADER + '1,a,sad,,Yes\n2,a,sad,,"No\n3,a,sad,,No\n',
-            r"m\.csv', row 3: not CSV \(unexpected end of data\)",
-        ),
-        (HEADER + '1,a,sad,,"Yes" he said\n', r"row 2: not CSV .*is a quote left open, or not doubled\?"),
-        (HEADER, r"m\.csv' holds no rows"),
-    ],
-)
-def test_bad_manifest_says_which_row(text: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=message):
-        read_manifest(manifest(tmp_path, text))
-
-
-def test_manifest_that_is_not_utf8(tmp_path: Path) -> None:
-    path = manifest(tmp_path, HEADER + "1,a,sad,,Öl\n", "cp1252")
-    with pytest.raises(CorpusError, match="is not UTF-8"):
-        read_manifest(path)
-
-
-def test_missing_manifest_says_how_to_write_one(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"no manifest '.*none\.csv'; write one with: emodistill"):
-        read_manifest(tmp_path / "none.csv")
-
-
-def test_parquet_from_elsewhere_with_numbers_and_nan(tmp_path: Path) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    table = arrow.Table.from_pylist(
-        [{"id": 1, "speaker": 7, "emotion": "sad", "arousal": float("nan"), "transcript": None}]
-    )
-    parquet.write_table(table, tmp_path / "m.parquet")
-    (utterance,) = read_manifest(tmp_path / "m.parquet")
-    assert utterance == Utterance(id="1", speaker="7", emotion="sad", corpus="m")
-
-
-def test_what_an_emotion_counts_as_is_declared_before_the_labels(tmp_path: Path) -> None:
-    fake.ravdess(tmp_path)
-    own, declared = (
-        read_corpus("ravdess", tmp_path, None, emotions) for emotions in (None, {"calm": "neutral"})
-    )
-    calm = sum(utterance.emotion == "calm" for utterance in own)
-    assert calm
-    assert declared.merged == {"calm -> neutral": calm}
-    assert "calm" not in declared.labels.names
-    kept = read_corpus("ravdess", tmp_path, "neutral,sad", {"calm": "neutral"})
-    assert sum(u.emotion == "neutral" for u in kept) == sum(u.emotion in ("calm", "neutral") for u in own)
-    for wrong in ({"clam": "neutral"}, {"calm": "natural"}):
-        with pytest.raises(
-            CorpusError, match=r"corpus\.emotions: bad emotion '(clam|natural)'.*did you mean"
-        ):
-            read_corpus("ravdess", tmp_path, None, wrong)

@@ -92,7 +92,8 @@ class Corpus:
     def relabel(self, label_map: LabelMap) -> "Corpus":
         """Return the corpus with emotions merged and dropped by a label map; the result counts both.
 
-        Listeners' votes are merged in the same way. Votes for a dropped emotion stay, because listeners gave them.
+        Listeners' votes are merged in the same way. Votes for a dropped emotion stay, because listeners gave
+        them.
         """
         kept: list[Utterance] = []
         dropped, merged = Counter(self.dropped), Counter(self.merged)
@@ -114,9 +115,9 @@ class Corpus:
 class Reader:
     """One corpus that can be read from its folder, with all facts about it.
 
-    Each module of `emodistill.corpora.readers` defines one or more. The first paragraph of the module's docstring
-    names the corpus; paragraphs that begin with `Layout:` and `Quirks:` follow. `docs/corpora.md` is written from
-    these facts and from the docstring.
+    Each module of `emodistill.corpora.readers` defines one or more. The first paragraph of the module's
+    docstring names the corpus; paragraphs that begin with `Layout:` and `Quirks:` follow. `docs/corpora.md`
+    is written from these facts and from the docstring.
     """
 
     name: str  # in recipes and on the command line, such as "ravdess"
@@ -146,8 +147,8 @@ def natural_sort_key(name: str) -> list[tuple[int, str]]:
 def check_root(root: Path, name: str, expected: str, *patterns: str) -> Path:
     """Return the corpus folder after checking that it exists and holds the files that a reader needs.
 
-    `patterns` are globs relative to `root`, and each must match something. `expected` describes the layout in the
-    error message. Raises `CorpusError`.
+    `patterns` are globs relative to `root`, and each must match something. `expected` describes the layout in
+    the error message. Raises `CorpusError`.
     """
     root = Path(root)
     if not root.is_dir():
@@ -176,8 +177,8 @@ def audio_files(root: Path, pattern: str = "**/*") -> dict[str, Path]:
 def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
     """Leave out utterances whose audio is missing, broken or empty.
 
-    Only headers are read. Returns the remaining corpus, which counts the dropped utterances by reason, and one
-    message for each of them.
+    Only headers are read. Returns the remaining corpus, which counts the dropped utterances by reason, and
+    one message for each of them.
     """
     kept: list[Utterance] = []
     problems: list[str] = []

@@ -20,8 +20,8 @@ def read_corpus(
     Args:
         name: the name of a reader, such as "ravdess".
         root: the corpus's folder.
-        labels: the name of a map in `emodistill.labels`, a list such as "angry,sad", or "all". "all" keeps even
-            utterances without an agreed emotion. None: the default of the reader.
+        labels: the name of a map in `emodistill.labels`, a list such as "angry,sad", or "all". "all" keeps
+            even utterances without an agreed emotion. None: the default of the reader.
         emotions: renames emotions of the corpus before the label map is applied: {emotion: other emotion}.
 
     Raises:
@@ -60,7 +60,7 @@ def _read(config: CorpusConfig) -> Corpus:
         return corpus if config.labels in (None, "all") else corpus.relabel(label_map(config.labels))
     if config.pool and config.root is not None:
         parts = [
-            read_corpus(name, Path(config.root) / name, config.labels, config.emotions)
+            read_corpus(name, _folder_in_pool(Path(config.root), name), config.labels, config.emotions)
             for name in config.pool
         ]
         return pool_corpora(config.name, parts)
@@ -72,6 +72,12 @@ def _read(config: CorpusConfig) -> Corpus:
             f"({', '.join(READERS)}), or --set corpus.manifest=utterances.csv"
         )
     return read_corpus(config.name, Path(root), config.labels, config.emotions)
+
+
+def _folder_in_pool(root: Path, name: str) -> Path:
+    """Return the folder of a pooled corpus: `crema-d` below `root`, or `crema_d` if only that exists."""
+    folder, with_underscores = root / name, root / name.replace("-", "_")
+    return with_underscores if with_underscores.is_dir() and not folder.is_dir() else folder
 
 
 def pool_corpora(name: str, parts: Sequence[Corpus]) -> Corpus:

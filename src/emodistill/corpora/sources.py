@@ -11,8 +11,8 @@ from emodistill.inference.model_card import DataSource
 def data_sources(splits: Mapping[str, Iterable[Utterance]], default: str) -> tuple[DataSource, ...]:
     """Return the corpora of a fold's utterances, with licences and the number of utterances in each split.
 
-    `default` names the corpus of utterances that have no `corpus`. A corpus with several languages has no language
-    in the result. A corpus without a reader has the licence "not stated".
+    `default` names the corpus of utterances that have no `corpus`. A corpus with several languages has no
+    language in the result. A corpus without a reader has the licence "not stated".
     """
     counts: dict[str, Counter[str]] = {}
     languages: dict[str, set[str | None]] = {}

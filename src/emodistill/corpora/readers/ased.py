@@ -1,17 +1,17 @@
 """ASED v1, the Amharic Speech Emotion Dataset.
 
-Layout: folders `01Neutral` … `05Angry` with files `xn-yy-aa-gg-bb`. The parts of a name are the emotion (a letter and
-the number of its folder), sentence, repetition, gender and speaker.
+Layout: folders `01Neutral` … `05Angry` with files `xn-yy-aa-gg-bb`. The parts of a name are the emotion (a
+letter and the number of its folder), sentence, repetition, gender and speaker.
 
-Counts: neutral 522, fearful 510, angry 486, happy 486, sad 470. The 65 speakers (25 women, 40 men) have 4 to 70
-utterances each.
+Counts: neutral 522, fearful 510, angry 486, happy 486, sad 470. The 65 speakers (25 women, 40 men) have 4 to
+70 utterances each.
 
-Quirks: The folder does not say which gender code is which. 01 is read as female and 02 as male, as EmoBox does. The
-codes of speakers 09, 15, 21, 23 and 25 disagree. So the speaker is the number alone, and the gender is the more
-frequent code. One file name starts with `S4` instead of `s4`. Four recordings were filed twice, as repetitions 01 and
-02: n1-07-01-02-53, h3-01-01-02-08, s4-03-01-01-23 and a5-07-01-02-63. All rows are kept, because both files of a pair
-have the same speaker. Their samples are equal; their bytes differ in an Opus copy. Sentences 03 to 07 belong to one
-emotion each. There are no transcripts.
+Quirks: The folder does not say which gender code is which. 01 is read as female and 02 as male, as EmoBox
+does. The codes of speakers 09, 15, 21, 23 and 25 disagree. So the speaker is the number alone, and the gender
+is the more frequent code. One file name starts with `S4` instead of `s4`. Four recordings were filed twice,
+as repetitions 01 and 02: n1-07-01-02-53, h3-01-01-02-08, s4-03-01-01-23 and a5-07-01-02-63. All rows are
+kept, because both files of a pair have the same speaker. Their samples are equal; their bytes differ in an
+Opus copy. Sentences 03 to 07 belong to one emotion each. There are no transcripts.
 """
 
 from collections import Counter, defaultdict
@@ -57,8 +57,8 @@ ASED = Reader(
     languages={"am": "Amharic"},
     licence="none stated",
     url="https://github.com/wgwangang/ASED_V1",
-    citation="Retta, Almekhlafi, Sutcliffe, Mhamed, Ali & Feng (2023), A new Amharic speech emotion dataset and "
-    "classification benchmark, ACM TALLIP 22(1), https://doi.org/10.1145/3529759",
+    citation="Retta, Almekhlafi, Sutcliffe, Mhamed, Ali & Feng (2023), A new Amharic speech emotion dataset "
+    "and classification benchmark, ACM TALLIP 22(1), https://doi.org/10.1145/3529759",
     utterances="2474",
     speakers="65",
     emotions="5",

@@ -1,17 +1,20 @@
 """CREMA-D, the Crowd-sourced Emotional Multimodal Actors Dataset.
 
-Layout: `AudioWAV/1001_DFA_ANG_XX.wav`, or `AudioMP3`. The parts of a name are actor, sentence, emotion and level. Some
-copies also have `VideoDemographics.csv`, `processedResults/summaryTable.csv` and `finishedResponses.csv`.
+Layout: `AudioWAV/1001_DFA_ANG_XX.wav`, or `AudioMP3`. The parts of a name are actor, sentence, emotion and
+level. Some copies also have `VideoDemographics.csv`, `processedResults/summaryTable.csv` and
+`finishedResponses.csv`.
 
-Two names: The corpus has two kinds of label, so there are two readers. `crema-d` labels the emotion that the actor
-intended, from the file name. `crema-d-perceived` labels the emotion that most listeners chose from the voice alone:
-`VoiceVote` of `summaryTable.csv`, else a count of `finishedResponses.csv`. A tie (`A:N`) has no emotion. A clip
-without a vote is left out and counted. The two labels agree on 44.6 % of the clips, so say which one a score is for.
+Two names: The corpus has two kinds of label, so there are two readers. `crema-d` labels the emotion that the
+actor intended, from the file name. `crema-d-perceived` labels the emotion that most listeners chose from the
+voice alone: `VoiceVote` of `summaryTable.csv`, else a count of `finishedResponses.csv`. A tie (`A:N`) has no
+emotion. A clip without a vote is left out and counted. The two labels agree on 44.6 % of the clips,
+where a tie of two emotions counts as half a clip. So say which label a score is for.
 
-Quirks: Actors speak the same 12 sentences in all emotions. The file 1040_ITH_SAD_X is named 1040_ITH_SAD_XX in the
-tables and here. 1076_MTI_SAD_XX is silent. Clone with git-lfs: without it the audio files are short text files, which
-count as broken. Published splits share actors. Gender comes from `VideoDemographics.csv`, where that file exists. The
-columns of `finishedResponses.csv` are known from the README of the repository alone.
+Quirks: Actors speak the same 12 sentences in all emotions. The file 1040_ITH_SAD_X is named 1040_ITH_SAD_XX
+in the tables and here. 1076_MTI_SAD_XX is silent. Clone with git-lfs: without it the audio files are short
+text files, which count as broken. Published splits share actors. Gender comes from `VideoDemographics.csv`,
+where that file exists. The columns of `finishedResponses.csv` are known from the README of the repository
+alone.
 """
 
 import json
@@ -91,8 +94,9 @@ def read_perceived(root: Path) -> Corpus:
         winners = {stem: _winners(votes) for stem, votes in _response_votes(Path(root)).items()}
     if not winners:
         raise CorpusError(
-            f"crema-d-perceived: '{root}' holds neither summaryTable.csv nor finishedResponses.csv; both are in the "
-            "repository CheyneyComputerScience/CREMA-D. The corpus 'crema-d', with the intended emotions, needs neither"
+            f"crema-d-perceived: '{root}' holds neither summaryTable.csv nor finishedResponses.csv; both are in "
+            "the repository CheyneyComputerScience/CREMA-D. The corpus 'crema-d', with the intended emotions, "
+            "needs neither"
         )
     kept = [
         replace(
@@ -164,8 +168,8 @@ INTENDED = Reader(
     languages={"en": "English"},
     licence="ODbL 1.0",
     url="https://github.com/CheyneyComputerScience/CREMA-D",
-    citation="Cao, Cooper, Keutmann, Gur, Nenkova & Verma (2014), IEEE Transactions on Affective Computing 5(4), "
-    "https://doi.org/10.1109/TAFFC.2014.2336244",
+    citation="Cao, Cooper, Keutmann, Gur, Nenkova & Verma (2014), IEEE Transactions on Affective Computing "
+    "5(4), https://doi.org/10.1109/TAFFC.2014.2336244",
     utterances="7442",
     speakers="91",
     emotions="6",

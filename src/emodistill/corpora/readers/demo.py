@@ -1,11 +1,12 @@
-"""Demo corpus: synthetic voices, made by `emodistill.demo.generate` with espeak-ng. It comes with this package.
+"""Demo corpus: synthetic voices, made by `emodistill.demo.generate` with espeak-ng. It comes with this
+package.
 
 Layout: `utterances.csv`, a manifest with our column names, and `audio/SPEAKER/ID.ogg`.
 
 Counts: 10 speakers, each with 12 utterances of each emotion: angry, happy, neutral and sad.
 
-Quirks: Results on it show that the method runs. They say nothing about human speech. Given the emotion, words and
-prosody are drawn independently, and both are noisy.
+Quirks: Results on it show that the method runs. They say nothing about human speech. Given the emotion, words
+and prosody are drawn independently, and both are noisy.
 """
 
 from importlib.resources import files
@@ -29,7 +30,7 @@ DEMO = Reader(
     languages={"en": "English"},
     licence="Apache-2.0",
     url=None,
-    citation="No paper: `python -m emodistill.demo.generate` made it",
+    citation="no paper; `python -m emodistill.demo.generate` makes the corpus",
     utterances="480",
     speakers="10",
     emotions="4",

@@ -1,22 +1,24 @@
 """EmoBox metadata: 32 corpora in one JSONL format.
 
 Layout: `data/CORPUS/CORPUS.jsonl` has one line for each utterance, with the fields key, dataset, wav, type,
-sample_rate, num_frame, task, length, emo and channel. pavoque also has start_time and end_time. `wav` starts with
-`downloads/` and is relative to the folder that holds `data`. Beside the JSONL are `label_map.json` (label of the
-corpus: name of EmoBox), `data.seg.wrd.stm` (the speakers) and `fold_1` …, with a train file, a test file and sometimes
-a valid file each. Give `data/CORPUS` to read everything, or one fold to read its published parts as splits:
+sample_rate, num_frame, task, length, emo and channel. pavoque also has start_time and end_time. `wav` starts
+with `downloads/` and is relative to the folder that holds `data`. Beside the JSONL are `label_map.json`
+(label of the
+corpus: name of EmoBox), `data.seg.wrd.stm` (the speakers) and `fold_1` …, with a train file, a test file and
+sometimes a valid file each. Give `data/CORPUS` to read everything, or one fold to read its published parts as
+splits:
 
 ```
 emodistill corpus prepare emobox EmoBox/data/cafe -o utterances.csv
 emodistill corpus prepare emobox EmoBox/data/cafe/fold_1 -o utterances.csv
 ```
 
-Quirks: The metadata has no audio, and each corpus keeps its own licence. Speakers come from `data.seg.wrd.stm`, or from
-a field "speaker" of a line. For IEMOCAP the `.stm` says who wore the markers, so the speaker is taken from the id (see
-iemocap). There `exc` stays excited, although EmoBox's map merges it. Many published folds share speakers between train
-and test. msppodcast has no `.stm`: use its own reader. Emotions without one of our names (Amused, Sarcastic, Sleepy,
-Worried, …) are read as other. No-agreement and UnKnown have no emotion. The reader was written from EmoBox's writer and
-its label maps.
+Quirks: The metadata has no audio, and each corpus keeps its own licence. Speakers come from
+`data.seg.wrd.stm`, or from a field "speaker" of a line. For IEMOCAP the `.stm` says who wore the markers, so
+the speaker is taken from the id (see iemocap). There `exc` stays excited, although EmoBox's map merges it.
+Many published folds share speakers between train and test. msppodcast has no `.stm`: use its own reader.
+Emotions without one of our names (Amused, Sarcastic, Sleepy, Worried, …) are read as other. No-agreement and
+UnKnown have no emotion. The reader was written from EmoBox's writer and its label maps.
 """
 
 import json

@@ -1,14 +1,14 @@
 """EmoDB, the Berlin Database of Emotional Speech.
 
-Layout: `wav/03a01Fa.wav`. The parts of a name are speaker (03), text (a01), the German letter of the emotion (F) and
-version (a).
+Layout: `wav/03a01Fa.wav`. The parts of a name are speaker (03), text (a01), the German letter of the emotion
+(F) and version (a).
 
-Counts: By its authors angry 127, bored 81, neutral 79, happy 71, fearful 69, sad 62, disgusted 46; ten speakers, ten
-sentences.
+Counts: By its authors angry 127, bored 81, neutral 79, happy 71, fearful 69, sad 62, disgusted 46; ten
+speakers, ten sentences.
 
-Quirks: No licence is stated; the corpus is free to download. Listeners chose these 535 utterances from 800, so the
-classes are uneven. The ten sentences are spoken in every emotion, so words tell nothing about the emotion. Published
-splits often share speakers. The reader was written from the published naming scheme.
+Quirks: No licence is stated; the corpus is free to download. Listeners chose these 535 utterances from 800,
+so the classes are uneven. The ten sentences are spoken in every emotion, so words tell nothing about the
+emotion. Published splits often share speakers. The reader was written from the published naming scheme.
 """
 
 import re

@@ -1,15 +1,16 @@
 """EmoryNLP emotion detection: transcripts of the television series Friends, without audio.
 
-Layout: `emorynlp_train_final.csv`, `emorynlp_dev_final.csv` and `emorynlp_test_final.csv`. These files are in the MELD
-repository (GPL-3.0).
+Layout: `emorynlp_train_final.csv`, `emorynlp_dev_final.csv` and `emorynlp_test_final.csv`. These files are in
+the MELD repository (GPL-3.0).
 
-Counts: train 7551, dev 954, test 984. neutral 3095, happy 2099, fearful 1184, angry 968, calm 831, other 717, sad 595.
-259 speakers, where several names together count as one.
+Counts: train 7551, dev 954, test 984. neutral 3095, happy 2099, fearful 1184, angry 968, calm 831, other 717,
+sad 595. 259 speakers, where several names together count as one.
 
-Quirks: The seven classes are those of the feeling wheel. Joyful is read as happy, Mad as angry, Scared as fearful and
-Peaceful as calm. Powerful (proud, confident, respected) has no counterpart and is read as other. A line that several
-people speak at once names them all: the speaker is their names, joined by " & ". Splits share speakers. The times in
-the files are places in the episode's subtitles, not in a recording, so they are left out.
+Quirks: The seven classes are those of the feeling wheel. Joyful is read as happy, Mad as angry, Scared as
+fearful and Peaceful as calm. Powerful (proud, confident, respected) has no counterpart and is read as other.
+A line that several people speak at once names them all: the speaker is their names, joined by " & ". Splits
+share speakers. The times in the files are places in the episode's subtitles, not in a recording, so they are
+left out.
 """
 
 import ast

@@ -1,13 +1,13 @@
 """EMOVO, acted emotional speech in Italian.
 
-Layout: folders `f1`, `f2`, `f3`, `m1`, `m2`, `m3` with files such as `f1/dis-f1-b1.wav`. The parts of a name are
-emotion, actor and sentence.
+Layout: folders `f1`, `f2`, `f3`, `m1`, `m2`, `m3` with files such as `f1/dis-f1-b1.wav`. The parts of a name
+are emotion, actor and sentence.
 
 Counts: 84 utterances of each emotion: angry, happy, sad, neutral, fearful, disgusted, surprised.
 
-Quirks: Six actors speak 14 sentences once in each emotion, so words tell nothing about the emotion. The sentences n1 to
-n5 make no sense on purpose. No licence is stated: use it for research and cite the paper. The sentences are from
-EmoBox's script.
+Quirks: Six actors speak 14 sentences once in each emotion, so words tell nothing about the emotion. The
+sentences n1 to n5 make no sense on purpose. No licence is stated: use it for research and cite the paper. The
+sentences are from EmoBox's script.
 """
 
 from pathlib import Path

@@ -1,16 +1,16 @@
 """ESD, the Emotional Speech Dataset, Mandarin and English.
 
-Layout: `0001/Angry/0001_000351.wav`; some copies have folders `train`, `evaluation` and `test` in between. The text
-file `0001/0001.txt` holds lines `0001_000351<tab>text<tab>emotion`. Speakers 0001 to 0010 speak Mandarin, 0011 to 0020
-English.
+Layout: `0001/Angry/0001_000351.wav`; some copies have folders `train`, `evaluation` and `test` in between.
+The text file `0001/0001.txt` holds lines `0001_000351<tab>text<tab>emotion`. Speakers 0001 to 0010 speak
+Mandarin, 0011 to 0020 English.
 
 Counts: 350 sentences in each of five emotions by each speaker.
 
-Quirks: All speakers of a language speak the same 350 sentences in every emotion, so words tell nothing about the
-emotion. The text files have several encodings (UTF-8, UTF-16, GB 18030). They name the emotion in either language, so
-the folder decides, and the name is cut off from the words. The published parts share all speakers. The files do not
-say which speakers are women, so the gender is left empty. The reader was written from EmoBox's script and the
-published layout.
+Quirks: All speakers of a language speak the same 350 sentences in every emotion, so words tell nothing about
+the emotion. The text files have several encodings (UTF-8, UTF-16, GB 18030). They name the emotion in either
+language, so the folder decides, and the name is cut off from the words. The published parts share all
+speakers. The files do not say which speakers are women, so the gender is left empty. The reader was written
+from EmoBox's script and the published layout.
 """
 
 import re

@@ -1,18 +1,21 @@
 """IEMOCAP, the Interactive Emotional Dyadic Motion Capture database (full release).
 
-Layout: folders `Session1` … `Session5` of `IEMOCAP_full_release`. In each, `dialog/EmoEvaluation/DIALOG.txt` has one
-block for each turn: times, id, consensus emotion, and mean valence, activation and dominance. One line for each rater
-follows. The words are in `dialog/transcriptions/DIALOG.txt`, the audio in `sentences/wav/DIALOG/ID.wav`.
+Layout: folders `Session1` … `Session5` of `IEMOCAP_full_release`. In each, `dialog/EmoEvaluation/DIALOG.txt`
+has one block for each turn: times, id, consensus emotion, and mean valence, activation and dominance. One
+line for each rater follows. The words are in `dialog/transcriptions/DIALOG.txt`, the audio in
+`sentences/wav/DIALOG/ID.wav`.
 
-Counts: The default label map `iemocap-4` keeps the four classes of most papers, with excited as happy. These are 5531
+Counts: The default label map `iemocap-4` keeps the four classes of most papers, with excited as happy. These
+are 5531
 turns: angry 1103, happy 1636 (595 and 1041 excited), sad 1084, neutral 1708; 2649 by women and 2882 by men.
 
-Quirks: In `Ses01F_impro04_M003` the letter after the session says who wore the markers, not who speaks. The speaker is
-the session and the letter of the last part, here `Ses01M`. Dimensions are in the order valence, activation, dominance,
-and run from 1 to 5. `xxx` means that the raters did not agree: no emotion. Votes are the categories that the outside
-raters named (lines C-E1 …), and one rater may name several. The actors' views of themselves (C-F1, C-M1) are no votes.
-Mac archives leave files named `._*`, which are skipped. Scripted dialogues repeat the same lines across sessions. The
-reader was written from the format as public readers describe it. An unknown category stops it, with the file and line.
+Quirks: In `Ses01F_impro04_M003` the letter after the session says who wore the markers, not who speaks. The
+speaker is the session and the letter of the last part, here `Ses01M`. Dimensions are in the order valence,
+activation, dominance, and run from 1 to 5. `xxx` means that the raters did not agree: no emotion. Votes are
+the categories that the outside raters named (lines C-E1 …), and one rater may name several. The actors' views
+of themselves (C-F1, C-M1) are no votes. Mac archives leave files named `._*`, which are skipped. Scripted
+dialogues repeat the same lines across sessions. The reader was written from the format as public readers
+describe it. An unknown category stops it, with the file and line.
 """
 
 import json

@@ -1,12 +1,13 @@
 """JL-Corpus, acted emotional speech in New Zealand English.
 
-Layout: `Raw JL corpus (unchecked and unannotated)/JL(wav+txt)/female1_angry_10a_1.wav`, with the words in a `.txt` file
-beside it. The parts of a name are speaker, emotion, sentence with its session letter, and repetition.
+Layout: `Raw JL corpus (unchecked and unannotated)/JL(wav+txt)/female1_angry_10a_1.wav`, with the words in a
+`.txt` file beside it. The parts of a name are speaker, emotion, sentence with its session letter, and
+repetition.
 
-Quirks: There are four speakers. The five primary emotions are angry, excited, happy, neutral and sad. The five
-secondary ones (anxious, apologetic, assertive, concerned, encouraging) have no counterpart and are read as other. To
-keep the primary ones alone, give `--labels angry,excited,happy,neutral,sad`. The reader was written from the corpus's
-README and EmoBox's script.
+Quirks: There are four speakers. The five primary emotions are angry, excited, happy, neutral and sad. The
+five secondary ones (anxious, apologetic, assertive, concerned, encouraging) have no counterpart and are read
+as other. To keep the primary ones alone, give `--labels angry,excited,happy,neutral,sad`. The reader was
+written from the corpus's README and EmoBox's script.
 """
 
 import re

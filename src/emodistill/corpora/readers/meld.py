@@ -1,8 +1,8 @@
 """MELD, the Multimodal EmotionLines Dataset: dialogues of the television series Friends.
 
-Layout: `train_sent_emo.csv`, `dev_sent_emo.csv` and `test_sent_emo.csv`, at the top or one folder down. The clips
-`diaN_uttM.mp4` are in `train_splits`, `dev_splits_complete` and `output_repeated_splits_test`. Extract their audio
-beside them and keep the names:
+Layout: `train_sent_emo.csv`, `dev_sent_emo.csv` and `test_sent_emo.csv`, at the top or one folder down. The
+clips `diaN_uttM.mp4` are in `train_splits`, `dev_splits_complete` and `output_repeated_splits_test`. Extract
+their audio beside them and keep the names:
 
 ```
 for clip in train_splits/*.mp4; do ffmpeg -i "$clip" -ac 1 -ar 16000 "${clip%.mp4}.wav"; done
@@ -10,15 +10,15 @@ for clip in train_splits/*.mp4; do ffmpeg -i "$clip" -ac 1 -ar 16000 "${clip%.mp
 
 A split without any audio file is read as text alone.
 
-Counts: train 9989, dev 1109, test 2610. neutral 6436, happy (joy in the files) 2308, surprised 1636, angry 1607, sad
-1002, disgusted 361, fearful 358. There are 304 speakers and 1432 dialogues.
+Counts: train 9989, dev 1109, test 2610. neutral 6436, happy (joy in the files) 2308, surprised 1636, angry
+1607, sad 1002, disgusted 361, fearful 358. There are 304 speakers and 1432 dialogues.
 
-Quirks: Dialogue numbers start again in each split, so ids contain the split. Some releases of the CSV files hold text
-that was decoded wrongly: cp1252 as Latin-1 (U+0092 for an apostrophe), or UTF-8 as cp1252. The reader repairs it. The
-clip dia110_utt7 of dev is missing. `final_videos_test*` and `._*` belong to no row. Some clips are cut badly. Splits
-share the main actors: 96 % of the test lines have a speaker of the training split. The folder names and the missing
-clip are from the README of a mirror of the raw release. The repository states GPL-3.0; the footage belongs to the
-broadcaster.
+Quirks: Dialogue numbers start again in each split, so ids contain the split. Some releases of the CSV files
+hold text that was decoded wrongly: cp1252 as Latin-1 (U+0092 for an apostrophe), or UTF-8 as cp1252. The
+reader repairs it. The clip dia110_utt7 of dev is missing. `final_videos_test*` and `._*` belong to no row.
+Some clips are cut badly. Splits share the main actors: 96 % of the test lines have a speaker of the training
+split. The folder names and the missing clip are from the README of a mirror of the raw release. The
+repository states GPL-3.0; the footage belongs to the broadcaster.
 """
 
 import re

@@ -1,14 +1,15 @@
 """MSP-Podcast, spontaneous English speech from podcasts, labelled by crowds.
 
-Layout: `Labels/labels_consensus.csv` (some releases spell it `labels_concensus.csv`) with the columns FileName,
-EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender and Split_Set. Audio is in `Audios/MSP-PODCAST_0001_0008.wav`, words in
-`Transcripts/MSP-PODCAST_0001_0008.txt`.
+Layout: `Labels/labels_consensus.csv` (some releases spell it `labels_concensus.csv`) with the columns
+FileName, EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender and Split_Set. Audio is in
+`Audios/MSP-PODCAST_0001_0008.wav`, words in `Transcripts/MSP-PODCAST_0001_0008.txt`.
 
-Quirks: X means no agreement: no emotion. O is read as other. Dimensions run from 1 to 7. Train, Development (or
-Validation) and Test1 become train, dev and test. Test2 and Test3 become `test2` and `test3`, so that no score includes
-them by accident: a published protocol refuses them until you filter or rename them. The labels of Test3 are not
-published, so its audio is left out and counted. Where the speaker is unknown, it is `unknown-` and the name of the
-podcast, since the splits keep podcasts apart. The reader was written from the file's header as public code quotes it.
+Quirks: X means no agreement: no emotion. O is read as other. Dimensions run from 1 to 7. Train, Development
+(or Validation) and Test1 become train, dev and test. Test2 and Test3 become `test2` and `test3`, so that no
+score includes them by accident: a published protocol refuses them until you filter or rename them. The labels
+of Test3 are not published, so its audio is left out and counted. Where the speaker is unknown, it is
+`unknown-` and the name of the podcast, since the splits keep podcasts apart. The reader was written from the
+file's header as public code quotes it.
 """
 
 from pathlib import Path

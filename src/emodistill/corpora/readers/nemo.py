@@ -3,12 +3,12 @@
 Layout: `data.tsv` (file_id, emotion, raw_text, normalized_text, speaker_id, gender, age) beside
 `samples/SPEAKER_emotion_sentence.wav`.
 
-Counts: neutral 809, sad 769, angry 749, happy 749, fearful 736, surprised 669. EB0 539, IC0 540, KD0 540, KS0 540,
-MK0 450, MP0 256, SM0 538, TP0 539, WR0 539 (4 women, 5 men).
+Counts: neutral 809, sad 769, angry 749, happy 749, fearful 736, surprised 669. EB0 539, IC0 540, KD0 540, KS0
+540, MK0 450, MP0 256, SM0 538, TP0 539, WR0 539 (4 women, 5 men).
 
-Quirks: `file_id` ends in `.wav` for any format of the files. `speaker_id` has leading spaces. MK0 has no surprise, and
-MP0 has about half as many utterances as the others. The 90 sentences are spoken in every emotion, so words tell nothing
-about the emotion. The Hugging Face hub has the corpus too (amu-cai/nEMO).
+Quirks: `file_id` ends in `.wav` for any format of the files. `speaker_id` has leading spaces. MK0 has no
+surprise, and MP0 has about half as many utterances as the others. The 90 sentences are spoken in every
+emotion, so words tell nothing about the emotion. The Hugging Face hub has the corpus too (amu-cai/nEMO).
 """
 
 from pathlib import Path

@@ -1,15 +1,15 @@
 """RAVDESS, the Ryerson Audio-Visual Database of Emotional Speech and Song (speech, audio only).
 
 Layout: `Audio_Speech_Actors_01-24.zip`, unpacked to `Actor_01` … `Actor_24`, with files such as
-`Actor_01/03-01-05-01-01-01-01.wav`. The parts of a name are modality (03 is audio only), channel (01 is speech),
-emotion, intensity, statement, repetition and actor. Odd actors are men, even ones are women.
+`Actor_01/03-01-05-01-01-01-01.wav`. The parts of a name are modality (03 is audio only), channel (01 is
+speech), emotion, intensity, statement, repetition and actor. Odd actors are men, even ones are women.
 
-Counts: angry, happy, sad, fearful, disgusted, surprised and calm have 192 utterances each, neutral has 96. Each actor
-has 60.
+Counts: angry, happy, sad, fearful, disgusted, surprised and calm have 192 utterances each, neutral has 96.
+Each actor has 60.
 
-Quirks: Two sentences are spoken in every emotion, so words tell nothing about the emotion. `neutral` has one intensity
-and so half as many utterances. Five originals are stereo. 03-01-03-01-02-01-07 and 03-01-03-01-02-02-07 are one
-recording, byte for byte. Songs and video are left out and counted.
+Quirks: Two sentences are spoken in every emotion, so words tell nothing about the emotion. `neutral` has one
+intensity and so half as many utterances. Five originals are stereo. 03-01-03-01-02-01-07 and
+03-01-03-01-02-02-07 are one recording, byte for byte. Songs and video are left out and counted.
 """
 
 from pathlib import Path

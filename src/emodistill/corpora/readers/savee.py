@@ -1,13 +1,13 @@
 """SAVEE, the Surrey Audio-Visual Expressed Emotion database.
 
-Layout: `AudioData/DC/a01.wav` in the original, `DC_a01.wav` in copies. The parts of a name are speaker, letters of the
-emotion, and sentence.
+Layout: `AudioData/DC/a01.wav` in the original, `DC_a01.wav` in copies. The parts of a name are speaker,
+letters of the emotion, and sentence.
 
 Counts: Each of the four men has 30 neutral utterances and 15 of each other emotion.
 
-Quirks: Sentence numbers start again in every emotion, and most sentences belong to one emotion. So words tell the
-emotion. The corpus is free for research after registration. The reader was written from the published naming scheme
-and EmoBox's script.
+Quirks: Sentence numbers start again in every emotion, and most sentences belong to one emotion. So words tell
+the emotion. The corpus is free for research after registration. The reader was written from the published
+naming scheme and EmoBox's script.
 """
 
 import re

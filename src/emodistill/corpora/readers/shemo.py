@@ -1,15 +1,15 @@
 """ShEMO, the Sharif Emotional Speech Database: Persian radio plays.
 
-Layout: `female/F01A01.wav` and `male/M01A01.wav`. The parts of a name are speaker, letter of the emotion, and number.
-The words are offered separately as `shemo.json`; put it beside the two folders. It is on
+Layout: `female/F01A01.wav` and `male/M01A01.wav`. The parts of a name are speaker, letter of the emotion, and
+number. The words are offered separately as `shemo.json`; put it beside the two folders. It is on
 <https://huggingface.co/datasets/pariajm/sharif_emotional_speech_dataset> and maps names such as `F21N37` to
 `speaker_id`, `gender`, `emotion`, `transcript` and `ipa`.
 
-Counts: By its authors angry 1059, neutral 1028, sad 449, surprised 225, happy 201, fearful 38. EmoBox counts 2838 in
-all.
+Counts: By its authors angry 1059, neutral 1028, sad 449, surprised 225, happy 201, fearful 38. EmoBox counts
+2838 in all.
 
-Quirks: The speech is semi-natural and the classes are far from balanced. Some of the original transcripts are known to
-be wrong. The reader was written from the card of that dataset and EmoBox's script.
+Quirks: The speech is semi-natural and the classes are far from balanced. Some of the original transcripts are
+known to be wrong. The reader was written from the card of that dataset and EmoBox's script.
 """
 
 import json

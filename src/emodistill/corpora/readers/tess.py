@@ -1,14 +1,15 @@
 """TESS, the Toronto Emotional Speech Set.
 
-Layout: `OAF_back_angry.wav`, in one folder or in folders such as `OAF_angry`. The parts of a name are speaker (OAF is
-the older woman, YAF the younger), word and emotion.
+Layout: `OAF_back_angry.wav`, in one folder or in folders such as `OAF_angry`. The parts of a name are speaker
+(OAF is the older woman, YAF the younger), word and emotion.
 
 Counts: Two women speak 200 words in each of seven emotions, which makes 400 utterances of each emotion.
 
-Quirks: With two speakers, a speaker-independent score can only be from one to the other. The 200 words stand in the
-frame "Say the word …" and are spoken in every emotion, so words tell nothing about the emotion. `ps` is pleasant
-surprise. One file is named OA_bite_neutral. A common archive holds the whole set twice, one folder inside the other:
-the second copy is left out and counted. The reader was written from the published naming scheme and EmoBox's script.
+Quirks: With two speakers, a speaker-independent score can only be from one to the other. The 200 words stand
+in the frame "Say the word …" and are spoken in every emotion, so words tell nothing about the emotion. `ps`
+is pleasant surprise. One file is named OA_bite_neutral. A common archive holds the whole set twice, one
+folder inside the other: the second copy is left out and counted. The reader was written from the published
+naming scheme and EmoBox's script.
 """
 
 from pathlib import Path

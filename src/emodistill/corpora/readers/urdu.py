@@ -1,13 +1,13 @@
 """URDU, utterances from Urdu television talk shows: spontaneous, not acted.
 
-Layout: folders `Angry`, `Happy`, `Neutral` and `Sad` with files such as `SM1_F10_A010`. The parts of a name are gender
-and speaker, file, and emotion with a number.
+Layout: folders `Angry`, `Happy`, `Neutral` and `Sad` with files such as `SM1_F10_A010`. The parts of a name
+are gender and speaker, file, and emotion with a number.
 
-Counts: 100 utterances of each emotion. The file names hold 29 speakers (11 women, 18 men), though the paper counts 38.
-SM5 has 80 utterances.
+Counts: 100 utterances of each emotion. The file names hold 29 speakers (11 women, 18 men), though the paper
+counts 38. SM5 has 80 utterances.
 
-Quirks: The emotion follows the speaker closely: each speaker's most frequent emotion is right for 96 % (384 of 400).
-Split by speaker, and read scores with care even then. There are no transcripts.
+Quirks: The emotion follows the speaker closely: each speaker's most frequent emotion is right for 96 % (384
+of 400). Split by speaker, and read scores with care even then. There are no transcripts.
 """
 
 import re
@@ -50,8 +50,8 @@ URDU = Reader(
     languages={"ur": "Urdu"},
     licence="research",
     url="https://github.com/siddiquelatif/urdu-dataset",
-    citation="Latif, Qayyum, Usman & Qadir (2018), Cross lingual speech emotion recognition: Urdu vs. Western "
-    "languages, FIT, https://arxiv.org/abs/1812.10411",
+    citation="Latif, Qayyum, Usman & Qadir (2018), Cross lingual speech emotion recognition: Urdu vs. "
+    "Western languages, FIT, https://arxiv.org/abs/1812.10411",
     utterances="400",
     speakers="29",
     emotions="4",
