@@ -139,7 +139,8 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
     from transformers.utils import logging
 
     from emodistill.export.quantize import quantise, store_half
-    from emodistill.models.backbones import Wav2Vec2Like, load_backbone
+    from emodistill.models.backbones import load_backbone
+    from emodistill.models.wav2vec2 import Wav2Vec2
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
@@ -147,7 +148,7 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
         model = folder / "ours"
         _write(model, load_backbone("compact", 6, 192))
     whole = folder / "fp32"
-    backbone: Any = Wav2Vec2Like(HubertModel(HubertConfig()), None)
+    backbone: Any = Wav2Vec2(HubertModel(HubertConfig()), None)
     _write(whole, backbone)
     hubert = {"fp32": whole}
     for name, make in (("fp16", store_half), ("int8", quantise)):

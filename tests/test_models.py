@@ -21,7 +21,8 @@ from emodistill.audio.waveform import load
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ConfigError, ModelError
 from emodistill.labels import LabelSet
-from emodistill.models.backbones import MIN_SAMPLES, Backbone, Wav2Vec2Like, Whisper, load_backbone
+from emodistill.models.backbones import FAMILIES, load_backbone, rebuild_backbone
+from emodistill.models.base import Backbone
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.compact import Compact
 from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask
@@ -29,10 +30,12 @@ from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.mel import LogMel, bands_masked, warped
 from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher, augment_planes, planes, statistics
 from emodistill.models.student import Student, Suffix
+from emodistill.models.whisper import Whisper
 from emodistill.training.data import collate
 
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))
 BACKBONES = ("compact", *make.SPEECH_MODELS)
+SHORTEST_SAMPLES = 400  # what the convolutions of wav2vec 2.0 need for one frame
 LENGTHS_S = (0.1, 0.31, 0.5, 0.777, 1.3)
 
 
@@ -160,8 +163,8 @@ def test_gain_never_changes_an_answer(name: str, models: dict[str, Path]) -> Non
 @torch.no_grad()
 def test_the_shortest_waveform_is_enough(name: str, models: dict[str, Path]) -> None:
     student = make.student(backbone_of(name, models))
-    waveform = torch.from_numpy(make.speech(MIN_SAMPLES / make.RATE))
-    assert len(waveform) == MIN_SAMPLES
+    waveform = torch.from_numpy(make.speech(SHORTEST_SAMPLES / make.RATE))
+    assert len(waveform) == SHORTEST_SAMPLES
     assert student(waveform[None], None).logits.isfinite().all()
     assert student(torch.zeros(1, 800), None).logits.isfinite().all()
 
@@ -179,6 +182,48 @@ def test_padding_never_changes_what_a_real_model_says_of_real_speech() -> None:
     batched = student(*padded(items))
     for row, item in enumerate(items):
         assert_same(batched, row, student(item[None], None))
+
+
+# --- the registry of families -----------------------------------------------------------------------
+
+
+def test_every_family_has_a_tiny_model_for_the_tests(models: dict[str, Path]) -> None:
+    """The other tests go over `make.SPEECH_MODELS`, so every model type of the registry must be among them."""
+    tested = {"compact", *(load_backbone(str(models[name]), 1).model_type for name in make.SPEECH_MODELS)}
+    registered = [model_type for family in FAMILIES for model_type in family.model_types]
+    assert len(set(registered)) == len(registered), "a model type belongs to one family"
+    assert tested == set(registered)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_every_backbone_is_rebuilt_from_its_saved_config(name: str, models: dict[str, Path]) -> None:
+    backbone = backbone_of(name, models, layers=1)
+    saved = json.loads(json.dumps(backbone.config))  # as model.json holds it
+    rebuilt = rebuild_backbone(backbone.model_type, saved, backbone.num_layers).eval()
+    assert type(rebuilt) is type(backbone)
+    assert rebuilt.config == backbone.config
+    rebuilt.load_state_dict(backbone.state_dict())
+    waveform = waveforms()[2][None]
+    torch.testing.assert_close(rebuilt.embed(waveform, None)[0], backbone.embed(waveform, None)[0])
+
+
+def test_the_layer_norm_of_the_encoder_has_one_place(models: dict[str, Path]) -> None:
+    for name, place in (("hubert", 0), ("hubert-layer", 2)):
+        backbone: Any = load_backbone(str(models[name]), None)
+        calls = 0
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        backbone.norm.register_forward_hook(count)
+        x, _ = backbone.embed(waveforms()[2][None], None)
+        after = [calls]
+        for index in range(2):
+            x = backbone.layer(index, x, None)
+            after.append(calls)
+        assert after == [int(number >= place) for number in range(3)], name
 
 
 # --- parity with Hugging Face --------------------------------------------------------------------
@@ -225,14 +270,15 @@ HF_MODELS = {
 
 @pytest.mark.parametrize("name", HF_MODELS)
 @torch.no_grad()
-def test_wav2vec2_like_layers_equal_hugging_face(name: str) -> None:
+def test_layers_over_convolutions_equal_hugging_face(name: str) -> None:
     reference = make.lively(HF_MODELS[name]())
     waveform = torch.stack([torch.from_numpy(make.speech(0.6, 120 + 60 * i, seed=i)) for i in range(2)])
     standard = (waveform - waveform.mean(dim=1, keepdim=True)) / waveform.std(
         dim=1, keepdim=True, unbiased=False
     )
     expected = reference(standard).last_hidden_state
-    backbone = Wav2Vec2Like(reference, None).eval()
+    (family,) = (family for family in FAMILIES if reference.config.model_type in family.model_types)
+    backbone: Any = family(reference, None).eval()
     x, lengths = backbone.embed(waveform, None)
     assert lengths is None
     for index in range(2):

@@ -234,7 +234,7 @@ def export_checkpoint(
     made_card = Card(
         **{
             "name": folder.name,
-            "backbone": found.model.backbone.kind,
+            "backbone": found.model.backbone.model_type,
             "corpus": corpus.name,
             "protocol": "",
             "fold": "",

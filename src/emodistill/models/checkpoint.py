@@ -155,7 +155,7 @@ def _architecture(model: nn.Module) -> dict[str, Any]:
         "kind": "student",
         "config": model.config.model_dump(mode="json"),
         "backbone": {
-            "kind": model.backbone.kind,
+            "kind": model.backbone.model_type,
             "config": model.backbone.config,
             "layers": model.backbone.num_layers,
         },

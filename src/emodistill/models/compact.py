@@ -1,9 +1,11 @@
-"""The compact backbone: ours, trained from nothing, waveform in."""
+"""The compact backbone: small, and trained from random weights."""
+
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emodistill.models.backbones import Backbone, peak_normalised
+from emodistill.models.base import Backbone, normalise_peak
 from emodistill.models.layers import frame_mask, zero_padding
 from emodistill.models.mel import LogMel
 
@@ -28,19 +30,24 @@ class ConvNeXtBlock(nn.Module):
 class Compact(Backbone):
     """Log-mel, two strided convolutions (25 frames a second), ConvNeXt blocks."""
 
-    kind = "compact"
+    model_types = ("compact",)
 
     def __init__(self, width: int = 192, num_layers: int = 6, num_mels: int = 80) -> None:
-        super().__init__(width, num_layers, {"width": width, "num_layers": num_layers, "num_mels": num_mels})
+        config = {"width": width, "num_layers": num_layers, "num_mels": num_mels}
+        super().__init__("compact", width, num_layers, config)
         self.mel = LogMel(num_mels)
         self.conv1 = nn.Conv1d(num_mels, width, 5, stride=2, padding=2)
         self.conv2 = nn.Conv1d(width, width, 5, stride=2, padding=2)
         self.norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(ConvNeXtBlock(width) for _ in range(num_layers))
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any], num_layers: int) -> Self:
+        return cls(**{**config, "num_layers": num_layers})
+
     def embed(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """waveform : (batch, samples) -> frames (batch, frames, width) and their lengths."""
-        x, lengths = self.mel(peak_normalised(waveform, lengths), lengths)
+        x, lengths = self.mel(normalise_peak(waveform, lengths), lengths)
         for conv in (self.conv1, self.conv2):
             x = F.gelu(conv(x.transpose(1, 2)).transpose(1, 2))
             lengths = None if lengths is None else (lengths - 1) // 2 + 1

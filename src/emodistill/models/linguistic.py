@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 
 from emodistill.config import LinguisticConfig
 from emodistill.errors import ModelError
-from emodistill.models.backbones import quiet_loading
+from emodistill.models.base import no_progress_bar
 from emodistill.models.layers import CosineClassifier, Output, frame_mask
 
 SCRATCH = "scratch"  # a small encoder of our own, whose words are those of the training transcripts
@@ -67,7 +67,7 @@ class LinguisticTeacher(nn.Module):
             return cls(config, num_classes, BertModel(shape, add_pooling_layer=False), tokenizer)
         try:
             tokenizer = AutoTokenizer.from_pretrained(config.encoder)
-            with quiet_loading(config.encoder):
+            with no_progress_bar(config.encoder):
                 encoder = AutoModel.from_pretrained(config.encoder, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise ModelError(

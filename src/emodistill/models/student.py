@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from emodistill.config import StudentConfig
 from emodistill.errors import ConfigError
-from emodistill.models.backbones import Backbone
+from emodistill.models.base import Backbone
 from emodistill.models.layers import AttentiveStatistics, Output, frame_mask
 from emodistill.models.mel import LogMel
 

@@ -20,7 +20,8 @@ from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
 from emodistill.features.llds import cache_llds
 from emodistill.features.preparation import PREPARATION, prepare_waveform
 from emodistill.labels import LabelSet
-from emodistill.models.backbones import Backbone, load_backbone
+from emodistill.models.backbones import load_backbone
+from emodistill.models.base import Backbone
 from emodistill.models.checkpoint import load_initial
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, planes, statistics

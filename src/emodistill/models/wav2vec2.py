@@ -1,0 +1,113 @@
+"""wav2vec 2.0, HuBERT and WavLM: strided convolutions over the waveform, then transformer layers."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emodistill.models.base import PretrainedBackbone, additive_mask
+from emodistill.models.layers import frame_mask, zero_padding
+
+
+class ConvolutionalBackbone(PretrainedBackbone):
+    """What wav2vec 2.0 and its relatives share; a family overrides `position_embedding` or `transformer_layer`.
+
+    Encoders of two kinds differ in the place of their layer norm. Post-norm encoders (the base models) apply it to the
+    input of the first layer. Pre-norm encoders (the large ones, `do_stable_layer_norm`) apply it after their last layer.
+    """
+
+    def __init__(self, model: Any, num_layers: int | None) -> None:
+        super().__init__(model, num_layers)
+        config = model.config
+        config.layerdrop = 0.0
+        config.mask_time_prob = 0.0
+        self.convolutions = model.feature_extractor.conv_layers
+        self.projection = model.feature_projection
+        self.positions = model.encoder.pos_conv_embed
+        self.norm = model.encoder.layer_norm
+        # The norm applies to the output of this many layers. With fewer layers in use, a pre-norm encoder has none.
+        self.norm_after = self.total_layers if getattr(config, "do_stable_layer_norm", False) else 0
+        self.blocks = model.encoder.layers[: self.num_layers]
+        self.conv_shape = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
+
+    def embed(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Zero mean and unit variance, convolutions, projection, convolutional position embedding."""
+        x = standardise_waveform(waveform, lengths)[:, None]
+        for (kernel, stride), convolution in zip(self.conv_shape, self.convolutions, strict=True):
+            lengths = None if lengths is None else (lengths - kernel) // stride + 1
+            norm = getattr(convolution, "layer_norm", None)
+            if isinstance(norm, nn.GroupNorm):  # over time, so it must not see padding
+                x = convolution.activation(masked_group_norm(convolution.conv(x), norm, lengths))
+            else:
+                x = convolution(x)
+        projected = self.projection(x.transpose(1, 2))
+        x = projected[0] if isinstance(projected, tuple) else projected
+        mask = frame_mask(lengths, x.shape[1])
+        x = zero_padding(x, mask)
+        return self._normalised(x + self.position_embedding(x, mask), 0), lengths
+
+    def layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Apply one transformer layer, and the norm if the encoder has it there."""
+        return self._normalised(self.transformer_layer(index, x, mask), index + 1)
+
+    def position_embedding(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what is added to x (batch, frames, width); padded frames of x are zero already."""
+        embedding: Tensor = self.positions(x)
+        return embedding
+
+    def transformer_layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Apply one layer to x (batch, frames, width) without the encoder's own norm."""
+        out: Tensor = self.blocks[index](x, attention_mask=additive_mask(mask, x.dtype))
+        return out
+
+    def _normalised(self, x: Tensor, num_applied: int) -> Tensor:
+        """x after `num_applied` layers, normalised if the encoder's norm belongs there."""
+        return self.norm(x) if num_applied == self.norm_after else x
+
+
+class Wav2Vec2(ConvolutionalBackbone):
+    """wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477) and HuBERT (Hsu et al. 2021, arXiv 2106.07447)."""
+
+    model_types = ("wav2vec2", "hubert")
+
+
+class WavLM(ConvolutionalBackbone):
+    """WavLM (Chen et al. 2021, arXiv 2110.13900): attention with a gated relative position bias."""
+
+    model_types = ("wavlm",)
+
+    def transformer_layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Apply one layer; each one gates the bias of the first, which depends on the number of frames alone."""
+        batch, frames, _ = x.shape
+        first: Any = self.blocks[0].attention
+        bias = first.compute_bias(frames, frames)[None].expand(batch, -1, -1, -1)
+        bias = bias.reshape(batch * first.num_heads, frames, frames)
+        valid = None if mask is None else mask.long()
+        out: Tensor = self.blocks[index](x, attention_mask=valid, position_bias=bias, index=index)[0]
+        return out
+
+
+def standardise_waveform(waveform: Tensor, lengths: Tensor | None) -> Tensor:
+    """Scale each row of (batch, samples) to mean 0 and variance 1 over its own length; padding becomes zero."""
+    mask = frame_mask(lengths, waveform.shape[1])
+    weight = torch.ones_like(waveform) if mask is None else mask.to(waveform.dtype)
+    count = weight.sum(dim=1, keepdim=True)
+    mean = (waveform * weight).sum(dim=1, keepdim=True) / count
+    centred = (waveform - mean) * weight
+    variance = (centred**2).sum(dim=1, keepdim=True) / count
+    return centred / (variance + 1e-7).sqrt()
+
+
+def masked_group_norm(x: Tensor, norm: nn.GroupNorm, lengths: Tensor | None) -> Tensor:
+    """Apply a group norm of one channel a group over valid frames alone; x : (batch, channels, frames)."""
+    if lengths is None:
+        out: Tensor = norm(x)
+        return out
+    mask = frame_mask(lengths, x.shape[2])
+    assert mask is not None
+    weight = mask[:, None, :].to(x.dtype)
+    count = weight.sum(dim=2, keepdim=True)
+    mean = (x * weight).sum(dim=2, keepdim=True) / count
+    variance = ((x - mean) ** 2 * weight).sum(dim=2, keepdim=True) / count
+    scaled = (x - mean) / (variance + norm.eps).sqrt()
+    return scaled * norm.weight[None, :, None] + norm.bias[None, :, None]
