@@ -184,6 +184,14 @@ def wavlm(norm: str = "group") -> Any:
     )  # fmt: skip
 
 
+def data2vec() -> Any:
+    """data2vec audio base in small."""
+    from transformers import Data2VecAudioConfig, Data2VecAudioModel
+
+    shape = {name: value for name, value in _SPEECH.items() if name != "num_conv_pos_embeddings"}
+    return Data2VecAudioModel(Data2VecAudioConfig(**shape, num_conv_pos_embeddings=3, conv_pos_kernel_size=7))
+
+
 def _bert(folder: Path) -> Path:
     """A BERT of two layers with a word-level tokenizer over the words of the fake corpus."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
@@ -211,9 +219,10 @@ PRETRAINED: dict[str, Callable[[Path], Path]] = {
     "hubert-layer": lambda folder: _save(hubert("layer"), folder),
     "wav2vec2": lambda folder: _save(wav2vec2(), folder),
     "wavlm": lambda folder: _save(wavlm(), folder),
+    "data2vec": lambda folder: _save(data2vec(), folder),
     "bert": _bert,
 }
-SPEECH_MODELS = ("whisper", "hubert", "hubert-layer", "wav2vec2", "wavlm")
+SPEECH_MODELS = ("whisper", "hubert", "hubert-layer", "wav2vec2", "wavlm", "data2vec")
 
 
 # --- a model and data for the training loop -------------------------------------------------------

@@ -264,7 +264,7 @@ def test_log_mel_equals_hugging_face_on_30_s() -> None:
 
 HF_MODELS = {
     "hubert": make.hubert, "hubert-layer": lambda: make.hubert("layer"), "wav2vec2": make.wav2vec2,
-    "wavlm": make.wavlm, "wavlm-layer": lambda: make.wavlm("layer"),
+    "wavlm": make.wavlm, "wavlm-layer": lambda: make.wavlm("layer"), "data2vec": make.data2vec,
 }  # fmt: skip
 
 

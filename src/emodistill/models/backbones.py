@@ -7,10 +7,11 @@ from transformers import AutoConfig
 from emodistill.errors import ModelError, one_of
 from emodistill.models.base import Backbone, PretrainedBackbone, no_progress_bar
 from emodistill.models.compact import Compact
+from emodistill.models.data2vec import Data2VecAudio
 from emodistill.models.wav2vec2 import Wav2Vec2, WavLM
 from emodistill.models.whisper import Whisper
 
-FAMILIES: tuple[type[Backbone], ...] = (Compact, Whisper, Wav2Vec2, WavLM)
+FAMILIES: tuple[type[Backbone], ...] = (Compact, Whisper, Wav2Vec2, WavLM, Data2VecAudio)
 
 _FAMILY_OF = {model_type: family for family in FAMILIES for model_type in family.model_types}
 
