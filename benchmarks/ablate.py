@@ -105,7 +105,7 @@ def _timed(arguments: list[str], cache: Path) -> tuple[float, float]:
     """Wall and CPU seconds of a command, its children's included."""
     environment = {**os.environ, "EMODISTILL_CACHE": str(cache)}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "emodistill.cli", *arguments], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "emodistill", *arguments], env=environment, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - started, cpu

@@ -231,7 +231,7 @@ def _work(who: Contender) -> None:
 def _cold(rounds: int, path: str, ours: Path, pipeline: Path) -> dict[str, tuple[float, float]]:
     """Seconds and MB of fresh processes, by turns, after one each that warms the disk cache."""
     commands = {
-        "ours": [sys.executable, "-m", "emodistill.cli", "predict", path, "--model", str(ours), "-f", "json"],
+        "ours": [sys.executable, "-m", "emodistill", "predict", path, "--model", str(ours), "-f", "json"],
         "pipeline": [sys.executable, "-c", COLD_PIPELINE, str(pipeline), path],
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}

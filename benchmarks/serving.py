@@ -60,7 +60,7 @@ def start(threads: int) -> "subprocess.Popen[bytes]":
     command = [
         sys.executable,
         "-m",
-        "emodistill.cli",
+        "emodistill",
         "serve",
         "--port",
         str(PORT),

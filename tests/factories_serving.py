@@ -106,7 +106,7 @@ def serving(folder: Path, *options: str, env: dict[str, str] | None = None) -> I
     command = [
         sys.executable,
         "-m",
-        "emodistill.cli",
+        "emodistill",
         "serve",
         "--port",
         str(port),

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,10 +71,11 @@ VERBS = sorted(
 
 
 @pytest.mark.parametrize("verb", [[], ["corpus"], *VERBS], ids=" ".join)
-def test_every_verb_explains_itself(verb: list[str]) -> None:
+def test_every_verb_and_option_has_a_help_text(verb: list[str]) -> None:
     result = CliRunner().invoke(cli.app, [*verb, "--help"])
     assert result.exit_code == 0
     assert f"Usage: root {' '.join(verb)}".strip() in result.output
+    assert CliRunner().invoke(cli.app, [*verb, "-h"]).output == result.output
     if verb and verb != ["corpus"]:
         command = get_command(cli.app)
         for part in verb:
@@ -82,9 +84,15 @@ def test_every_verb_explains_itself(verb: list[str]) -> None:
         assert all(getattr(item, "help", None) for item in command.params), "every option has its help"
 
 
-def test_the_version_is_told(emodistill: Call) -> None:
+def test_version_is_printed(emodistill: Call) -> None:
     result = emodistill("--version")
     assert (result.code, result.out) == (0, f"emodistill {__version__}\n")
+
+
+def test_python_m_emodistill_runs_the_command_line() -> None:
+    command = [sys.executable, "-m", "emodistill", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"emodistill {__version__}\n"
 
 
 def test_failures_are_listed_at_the_end(
@@ -103,10 +111,10 @@ def test_failures_are_listed_at_the_end(
     assert last == "2 of 3 failed, the rest is done"
 
 
-def test_verbs_are_those_of_the_documentation() -> None:
-    names = {" ".join(verb) for verb in VERBS}
-    assert names >= {
-        "predict", "train", "crossval", "export", "demo", "corpus prepare", "corpus audit", "corpus stats",
+def test_verbs_are_complete() -> None:
+    assert {" ".join(verb) for verb in VERBS} == {
+        "predict", "timeline", "listen", "serve", "models", "train", "crossval", "ablate", "export", "demo",
+        "evaluate", "scores", "compare", "report", "corpus prepare", "corpus audit", "corpus stats",
     }  # fmt: skip
 
 

@@ -195,7 +195,7 @@ def test_what_the_hub_does_not_have_is_one_line(hub: Hub, exported: Path, tmp_pa
         ("voices/half", False, "is not an exported model: it has no model.onnx"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "emodistill.cli", "predict", "x.wav", "-m", model],
+            [sys.executable, "-m", "emodistill", "predict", "x.wav", "-m", model],
             capture_output=True, text=True, check=False,
             env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"),
                  "HF_HUB_OFFLINE": str(int(offline)), "NO_PROXY": "127.0.0.1"},

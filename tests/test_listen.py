@@ -33,7 +33,7 @@ PCM = np.round(CALL * 32767).astype("<i2")
 
 
 def command(exported: Path, *args: str) -> list[str]:
-    return [sys.executable, "-m", "emodistill.cli", "listen", *args, "--model", str(exported)]
+    return [sys.executable, "-m", "emodistill", "listen", *args, "--model", str(exported)]
 
 
 def lines(text: bytes) -> list[dict[str, Any]]:

@@ -1,9 +1,12 @@
-"""The command line: one verb per function, thin. Heavy imports happen inside the verb that needs them."""
+"""The command line: one function for each verb. Heavy imports happen inside the verb that needs them."""
 
 import sys
 from io import TextIOWrapper
 
-from emodistill.cli import recognise  # verbs are shown in the order in which they are imported
+from emodistill.cli import recognise  # --help shows the verbs in the order in which they are imported
+
+# isort: split
+from emodistill.cli import models
 
 # isort: split
 from emodistill.cli import corpora, training
@@ -14,11 +17,11 @@ from emodistill.cli.options import app
 from emodistill.console import UNENCODABLE, console
 from emodistill.errors import EmodistillError
 
-__all__ = ["app", "console", "corpora", "evidence", "main", "recognise", "training"]
+__all__ = ["app", "console", "corpora", "evidence", "main", "models", "recognise", "training"]
 
 
 def main() -> None:
-    """The entry point: what a user can mend is one message on standard error and exit code 2."""
+    """Run the command line. A user error is one message on standard error and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=UNENCODABLE)

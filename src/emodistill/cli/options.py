@@ -1,4 +1,4 @@
-"""The app that every verb belongs to, and the options that several have."""
+"""The command line app, and the options that several verbs share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,26 +11,32 @@ from emodistill.version import __version__
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # paragraphs are wrapped as the terminal is wide
-    help="Speech emotion recognition from the waveform alone, taught by models that know more.",
+    context_settings={"help_option_names": ["-h", "--help"]},  # every verb inherits this
+    rich_markup_mode="markdown",  # wraps paragraphs to the width of the terminal
+    help="Speech emotion recognition from audio alone. Trains students from teachers, exports and runs them.",
 )
 corpus_app = typer.Typer(
-    no_args_is_help=True, help="Turn a corpus folder into utterances.csv; count it; audit its folds."
+    no_args_is_help=True,
+    help="Read a corpus folder into utterances.csv, count its utterances, check its folds for leaks.",
 )
 app.add_typer(corpus_app, name="corpus")
 
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a recipe field, e.g. student.optim.epochs=3. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a field of the recipe, e.g. student.optim.epochs=3. Repeatable.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/RECIPE-seedN.")]
 Paths = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH", help="Audio files or folders (every audio file below, sorted)."),
+    typer.Argument(
+        metavar="PATH", help="Audio files, or folders: all audio files in and below them, sorted."
+    ),
 ]
-# Which model answers, and when it rather does not: the same for every verb that recognises.
+# Options of every verb that recognises emotions.
 Model = Annotated[
     str,
     typer.Option(
@@ -38,20 +44,24 @@ Model = Annotated[
         help="bundled, the folder of an exported model, or a hub id (organisation/name[@revision]).",
     ),
 ]  # fmt: skip
-Emotions = Annotated[str | None, typer.Option(help="Consider only these, e.g. angry,happy,sad.")]
-MinConfidence = Annotated[float | None, typer.Option(min=0, max=1, help="Abstain below this confidence.")]
+Emotions = Annotated[str | None, typer.Option(help="Allow only these emotions, e.g. angry,happy,sad.")]
+MinConfidence = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Below this confidence, give no emotion.")
+]
 Coverage = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Abstain where unsure, so that about this share is answered."),
+    typer.Option(
+        min=0, max=1, help="Give an emotion for about this share of the inputs, the most confident ones."
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one model run.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads for one run of the model.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Files judged at a time. Default: one for each CPU core.")
+    int | None, typer.Option(min=1, help="Files processed in parallel. Default: one for each CPU core.")
 ]
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"emodistill {__version__}")
         raise typer.Exit
 
@@ -59,14 +69,14 @@ def _tell_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Which version this is.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
 def need_training() -> None:
-    """Raise `MissingExtraError` where what trains is not installed."""
+    """Raise `MissingExtraError` if torch or Lightning is not installed."""
     try:
         import lightning
         import torch
@@ -76,5 +86,5 @@ def need_training() -> None:
 
 
 def names_in(listed: str | None) -> list[str] | None:
-    """The names of a comma-separated list."""
+    """Return the names of a comma-separated list, or None for None."""
     return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]

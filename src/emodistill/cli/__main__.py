@@ -1,5 +1,0 @@
-"""python -m emodistill.cli"""
-
-from emodistill.cli import main
-
-main()
