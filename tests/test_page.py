@@ -141,7 +141,7 @@ def test_a_file_is_dropped(browser: Any, address: str, talk: Path) -> None:
         judged(page)
         assert page.inner_text("#result-title") == talk.name
         assert page.locator("#segments button").count() >= 2
-        assert "As a whole" in page.inner_text("#headline")
+        assert "Whole recording" in page.inner_text("#headline")
         assert page.locator("#bars tr").count() == 7
         page.locator("#segments button").first.click()
         page.wait_for_selector("#teachers table")
@@ -164,7 +164,7 @@ def test_the_microphone_is_heard_live(browser: Any, address: str) -> None:
     with Watched(browser, address, permissions=["microphone"]) as page:
         page.click("#microphone")
         page.wait_for_selector("#live-bars table")
-        assert page.inner_text("#microphone") == "Stop and judge"
+        assert page.inner_text("#microphone") == "Stop and analyse"
         until(page.locator("#status")).to_contain_text("%")  # a segment was told
         page.click("#microphone")
         judged(page)
@@ -422,6 +422,6 @@ def test_the_threshold_makes_segments_unsure_without_judging_again(
         judged(page)
         page.locator("#options summary").click()
         page.locator("#threshold").fill("95")
-        until(page.locator("#headline")).to_contain_text("below what you asked for")
+        until(page.locator("#headline")).to_contain_text("below your minimum confidence")
         assert page.locator("#segments button", has_text="unsure").count() >= 1
         assert page.is_hidden("#token")

@@ -1,42 +1,50 @@
-// This device in the place of a server: what the page asks `serving/page/api.js`, answered here, so that nothing is sent anywhere.
+// The static page's `api.js`: the functions of `serving/page/api.js`, answered by the recogniser in this
+// browser. Nothing is sent anywhere.
 
 import { decode, Resampler } from './decode.js';
 import { Recognizer } from './recognizer.js';
-import { settled, StreamingRecognizer, summarise, timeline as heard } from './timelines.js';
+import {
+  applyMinConfidence, secondsByEmotion, StreamingRecognizer, timeline as computeTimeline,
+} from './timelines.js';
 import { WRITERS } from './writers.js';
 
 export const ABOUT = {
-  promise: 'any audio or video that this browser plays; it never leaves this device',
-  links: [['Model', 'model.json'], ['ONNX Runtime Web, MIT', 'page/vendor/onnxruntime-web-LICENSE']],
+  privacy: 'Any audio or video file that this browser can play. It never leaves this device.',
+  links: [['Model', 'model.json'], ['ONNX Runtime Web: MIT', 'page/vendor/onnxruntime-web-LICENSE']],
   token: false,
 };
 
-const remembered = (make) => {
-  const known = new WeakMap(); // by file
+// Make a function remember its result for each file.
+const cacheByFile = (compute) => {
+  const results = new WeakMap();
   return async (file, ...rest) => {
-    if (!known.has(file)) known.set(file, await make(file, ...rest));
-    return known.get(file);
+    if (!results.has(file)) results.set(file, await compute(file, ...rest));
+    return results.get(file);
   };
 };
 
 let loading = null;
 const recognizer = () => (loading ??= Recognizer.load());
 
-const samplesOf = remembered(async (file) => {
+const getSamples = cacheByFile(async (file) => {
   try {
     return await decode(file);
   } catch {
-    throw new Error(`${file.name ?? 'the recording'}: this browser cannot decode it as audio.`);
+    throw new Error(`${file.name ?? 'The recording'}: this browser cannot decode it as audio.`);
   }
 });
 
-// Whatever the confidences: a threshold can be moved without judging again.
-const timelineOf = remembered(async (file, onProgress) => heard(await samplesOf(file), await recognizer(), onProgress));
-const predictionOf = remembered(async (file, onProgress) => (await recognizer()).predict(await samplesOf(file), onProgress));
+// These results do not depend on the minimum confidence, so the user can move it without a new analysis.
+const getTimeline = cacheByFile(async (file, onProgress) =>
+  computeTimeline(await getSamples(file), await recognizer(), onProgress),
+);
+const getPrediction = cacheByFile(async (file, onProgress) =>
+  (await recognizer()).predict(await getSamples(file), onProgress),
+);
 
-// Judging is given up where another recording is opened meanwhile.
+// An analysis stops where the user opens another recording.
 let latest = new AbortController();
-const whileLatest = (onProgress) => {
+const stopIfOutdated = (onProgress) => {
   const { signal } = latest;
   return (share) => {
     signal.throwIfAborted();
@@ -49,9 +57,9 @@ export const models = async () => ({ models: [(await recognizer()).card] });
 export const timeline = async (file, { threshold, onProgress = () => {} }) => {
   latest.abort(new Error('Another recording was opened.'));
   latest = new AbortController();
-  const row = await timelineOf(file, whileLatest(onProgress));
-  const segments = settled(row.segments, threshold);
-  return { path: file.name, ...row, segments, summary: summarise(segments, Object.keys(row.summary)) };
+  const row = await getTimeline(file, stopIfOutdated(onProgress));
+  const segments = applyMinConfidence(row.segments, threshold);
+  return { path: file.name, ...row, segments, summary: secondsByEmotion(segments, Object.keys(row.summary)) };
 };
 
 export const timelineAs = async (file, format, options) => {
@@ -60,27 +68,33 @@ export const timelineAs = async (file, format, options) => {
 };
 
 export const predict = async (file, { threshold, onProgress }) => {
-  const row = await predictionOf(file, onProgress && whileLatest(onProgress));
+  const row = await getPrediction(file, onProgress && stopIfOutdated(onProgress));
   if (row.confidence === null || row.confidence >= threshold) return row;
   return { ...row, emotion: null, abstained: true, reason: 'low_confidence' };
 };
 
-// 16-bit PCM: `send` chunks, then `end`; `onEvent` hears what comes of them, `onFail` why nothing more does.
-export const stream = (rate, { threshold }, onEvent, onFail) => {
+// Open a stream of 16-bit PCM. Call `send` with each chunk, then `end`. `onEvent` gets the events, and
+// `onError` the reason if the stream ends early.
+export const stream = (rate, { threshold }, onEvent, onError) => {
   const resampler = new Resampler(rate);
   const opened = recognizer().then((loaded) => new StreamingRecognizer(loaded));
-  let turn = opened; // one chunk after another
-  const next = (step) => {
-    turn = turn.then(async () => {
-      for await (const event of step(await opened)) onEvent(event.event === 'segment' ? settled([event], threshold)[0] : event);
+  let previous = opened; // so that one chunk is processed after another
+  const enqueue = (step) => {
+    previous = previous.then(async () => {
+      for await (const event of step(await opened)) {
+        onEvent(event.event === 'segment' ? applyMinConfidence([event], threshold)[0] : event);
+      }
     });
-    turn.catch(onFail);
+    previous.catch(onError);
   };
   return {
-    send: (pcm) => next((hears) => hears.push(resampler.push(Float32Array.from(pcm, (value) => value / 32768)))),
+    send: (pcm) => {
+      const samples = Float32Array.from(pcm, (value) => value / 32768);
+      enqueue((streaming) => streaming.push(resampler.push(samples)));
+    },
     end: () => {
-      next((hears) => hears.push(resampler.finish()));
-      next((hears) => hears.finish());
+      enqueue((streaming) => streaming.push(resampler.finish()));
+      enqueue((streaming) => streaming.finish());
     },
   };
 };

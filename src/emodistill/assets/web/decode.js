@@ -1,144 +1,158 @@
-// Any recording that the browser can decode, as the recogniser hears it: `emodistill/audio.py` in the browser.
+// Decodes any recording that the browser supports to 16 kHz: `emodistill/audio/waveform.py` in the browser.
 //
-// The browser resamples to the rate that it is asked for, with a short filter that lets through what is above half of it. So it is asked
-// for the recording's own rate, which the first bytes tell, and the samples are brought to 16 kHz here.
+// A browser resamples to any rate, but with a short filter that lets frequencies above half of that rate
+// through. So the browser decodes at the recording's own rate, which is in its first bytes, and this file
+// resamples.
 
 import settings from './settings.js';
-import { joined } from './speech_activity.js';
+import { concatenate } from './speech_activity.js';
 
 const { SAMPLE_RATE } = settings.waveform;
-const USUAL_HZ = 48000; // of Opus, and of what does not say
-const RATES_HZ = [3000, 384000]; // that browsers take
-const TRANSITION = 0.0875; // share of the lower rate's half in which the filter falls off
-const STOP_DB = 90;
+const DEFAULT_HZ = 48000; // the rate of Opus, and of files that do not give their rate
+const RATES_HZ = [3000, 384000]; // that browsers support
+const TRANSITION = 0.0875; // width of the filter's transition band, as a share of half the lower rate
+const STOPBAND_DB = 90;
 
 const greatestDivisor = (a, b) => (b === 0 ? a : greatestDivisor(b, a % b));
 
-// The modified Bessel function of order 0, for Kaiser's window.
+// The modified Bessel function of order 0, for the Kaiser window.
 const bessel = (x) => {
   let [sum, term] = [1, 1];
   for (let k = 1; term > 1e-12 * sum; k++) sum += term *= (x / (2 * k)) ** 2;
   return sum;
 };
 
-// To 16 kHz by a windowed sinc, chunk by chunk, without delay; any chunking gives the same samples.
+// Resamples to 16 kHz with a windowed sinc, chunk by chunk and without delay. Any chunks give the same
+// samples.
 export class Resampler {
   constructor(rate) {
     const divisor = greatestDivisor(rate, SAMPLE_RATE);
     [this.up, this.down] = [SAMPLE_RATE / divisor, rate / divisor];
-    const lowest = Math.min(rate, SAMPLE_RATE) / rate; // in cycles of half the recording's rate
-    const beta = 0.1102 * (STOP_DB - 8.7);
-    this.reach = Math.ceil((STOP_DB - 8) / (2.285 * Math.PI * TRANSITION * lowest) / 2); // samples to either side
-    const cutoff = lowest * (1 - TRANSITION / 2);
+    const lower = Math.min(rate, SAMPLE_RATE) / rate; // the lower rate, relative to the recording's rate
+    const beta = 0.1102 * (STOPBAND_DB - 8.7); // Kaiser's formula for the shape of the window
+    // Samples on either side of an output, by Kaiser's formula for the length of the filter.
+    this.reach = Math.ceil((STOPBAND_DB - 8) / (2.285 * Math.PI * TRANSITION * lower) / 2);
+    const cutoff = lower * (1 - TRANSITION / 2);
     const tap = (at) => {
       const x = Math.PI * cutoff * at;
       const share = at / (this.reach + 1);
-      return Math.abs(share) >= 1 ? 0 : (cutoff * (x === 0 ? 1 : Math.sin(x) / x) * bessel(beta * Math.sqrt(1 - share ** 2))) / bessel(beta);
+      if (Math.abs(share) >= 1) return 0;
+      const sinc = x === 0 ? 1 : Math.sin(x) / x;
+      return (cutoff * sinc * bessel(beta * Math.sqrt(1 - share ** 2))) / bessel(beta);
     };
-    // One row of taps for each position between two samples at which an output can lie.
-    this.taps = Array.from({ length: this.up }, (_, phase) => Float32Array.from({ length: 2 * this.reach + 2 }, (_, at) => tap(at - this.reach - phase / this.up)));
-    this.held = new Float32Array(this.reach); // the first sample has silence before it
-    this.numOut = 0; // outputs so far
-    this.at = -this.reach; // sample at which `held` begins
-    this.numIn = 0;
+    // One row of taps for each position between two samples that an output can have.
+    const length = 2 * this.reach + 2;
+    const row = (phase) => Float32Array.from({ length }, (_, at) => tap(at - this.reach - phase / this.up));
+    this.taps = Array.from({ length: this.up }, (_, phase) => row(phase));
+    // Samples that later outputs need. Silence precedes the first sample.
+    this.rest = new Float32Array(this.reach);
+    this.restStart = -this.reach; // sample at which `rest` begins
+    this.numIn = 0; // samples so far
+    this.numOut = 0;
   }
 
   push(chunk) {
     this.numIn += chunk.length;
-    return this.made(chunk);
+    return this.resample(chunk);
   }
 
+  // The samples that are left, as if silence followed.
   finish() {
-    const silence = this.made(new Float32Array(this.reach + 2));
+    const samples = this.resample(new Float32Array(this.reach + 2));
     const surplus = this.numOut - Math.ceil((this.numIn * this.up) / this.down);
-    return surplus > 0 ? silence.subarray(0, silence.length - surplus) : silence;
+    return surplus > 0 ? samples.subarray(0, samples.length - surplus) : samples;
   }
 
-  made(chunk) {
-    const samples = joined(this.held, chunk);
-    const end = this.at + samples.length; // an output needs the samples up to `reach + 1` after it
-    const found = [];
+  resample(chunk) {
+    const samples = concatenate(this.rest, chunk);
+    const end = this.restStart + samples.length;
+    const outputs = [];
     for (;;) {
-      const place = this.numOut * this.down;
-      const before = Math.floor(place / this.up);
-      if (before + this.reach + 1 >= end) break;
-      const taps = this.taps[place % this.up];
-      const first = before - this.reach - this.at;
+      const position = this.numOut * this.down; // of the output, in 1/up samples
+      const before = Math.floor(position / this.up); // the input sample before the output
+      if (before + this.reach + 1 >= end) break; // the output needs samples of the next chunk
+      const taps = this.taps[position % this.up];
+      const first = before - this.reach - this.restStart;
       let sum = 0;
       for (let at = 0; at < taps.length; at++) sum += taps[at] * samples[first + at];
-      found.push(Math.max(-1, Math.min(1, sum)));
+      outputs.push(Math.max(-1, Math.min(1, sum)));
       this.numOut++;
     }
     const needed = Math.floor((this.numOut * this.down) / this.up) - this.reach;
-    this.held = samples.slice(Math.max(0, needed - this.at));
-    this.at = end - this.held.length;
-    return Float32Array.from(found);
+    this.rest = samples.slice(Math.max(0, needed - this.restStart));
+    this.restStart = end - this.rest.length;
+    return Float32Array.from(outputs);
   }
 }
 
 const text = (bytes, at, length = 4) => String.fromCharCode(...bytes.subarray(at, at + length));
 
-// Where a name stands among the first bytes; -1 if nowhere.
+// The position of a name in the first bytes, or -1.
 const find = (bytes, name, until = bytes.length) => {
   const codes = [...name].map((letter) => letter.charCodeAt(0));
-  for (let at = 0; at + codes.length <= until; at++) if (codes.every((code, index) => bytes[at + index] === code)) return at;
+  for (let at = 0; at + codes.length <= until; at++) {
+    if (codes.every((code, index) => bytes[at + index] === code)) return at;
+  }
   return -1;
 };
 
-const MPEG_HZ = [11025, 12000, 8000]; // of MPEG 2.5; twice and four times that of MPEG 2 and 1
+const ADTS_HZ = [96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000];
+const MPEG_HZ = [11025, 12000, 8000]; // of MPEG 2.5; MPEG 2 has twice and MPEG 1 four times these rates
 
-// Of MP3 and of AAC in ADTS, whose frames begin alike, after an ID3 tag.
+// The rate of MP3, and of AAC in ADTS. Their frames begin alike, after an optional ID3 tag.
 const frameRate = (bytes) => {
-  const tag = text(bytes, 0, 3) === 'ID3' ? 10 + bytes.subarray(6, 10).reduce((size, byte) => size * 128 + byte, 0) : 0;
-  for (let at = tag; at + 3 < bytes.length; at++) {
+  const hasTag = text(bytes, 0, 3) === 'ID3';
+  const start = hasTag ? 10 + bytes.subarray(6, 10).reduce((size, byte) => size * 128 + byte, 0) : 0;
+  for (let at = start; at + 3 < bytes.length; at++) {
     if (bytes[at] !== 0xff || (bytes[at + 1] & 0xe0) !== 0xe0) continue;
-    if ((bytes[at + 1] & 0xf6) === 0xf0) return [96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000][(bytes[at + 2] >> 2) & 15];
+    if ((bytes[at + 1] & 0xf6) === 0xf0) return ADTS_HZ[(bytes[at + 2] >> 2) & 15];
     const version = (bytes[at + 1] >> 3) & 3;
     return MPEG_HZ[(bytes[at + 2] >> 2) & 3] * [1, NaN, 2, 4][version];
   }
   return NaN;
 };
 
-// The rate that a recording says it has; NaN where it does not.
-const ownRate = (bytes) => {
+// The rate in a recording's header, or NaN.
+const headerRate = (bytes) => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const at = (name, offset, read) => {
-    const place = find(bytes, name, Math.min(bytes.length, 1 << 16));
-    return place < 0 || place + offset + 4 > bytes.length ? NaN : read(place + offset);
+  const uint32After = (name, offset) => {
+    const at = find(bytes, name, Math.min(bytes.length, 1 << 16));
+    return at < 0 || at + offset + 4 > bytes.length ? NaN : view.getUint32(at + offset, true);
   };
   switch (text(bytes, 0)) {
     case 'RIFF':
     case 'RF64':
-      return at('fmt ', 12, (place) => view.getUint32(place, true));
+      return uint32After('fmt ', 12);
     case 'fLaC':
       return view.getUint32(18) >>> 12;
     case 'OggS':
-      return at('\x01vorbis', 12, (place) => view.getUint32(place, true));
-    case '\x1aE\xdf\xa3': // WebM, which is Opus as a rule
+      return uint32After('\x01vorbis', 12);
+    case '\x1aE\xdf\xa3': // WebM, which mostly holds Opus
       return NaN;
     default:
       if (text(bytes, 4) !== 'ftyp') return frameRate(bytes);
-      const place = find(bytes, 'mp4a'); // the box may lie behind the samples
-      return place < 0 || place + 32 > bytes.length ? NaN : view.getUint16(place + 28);
+      const at = find(bytes, 'mp4a'); // in the whole file: this box may follow the samples
+      return at < 0 || at + 32 > bytes.length ? NaN : view.getUint16(at + 28);
   }
 };
 
-// Samples (Float32Array) at 16 kHz: the mean of the channels that make a sound.
+// Samples (Float32Array) at 16 kHz: the mean of the channels that are not silent.
 export const decode = async (file) => {
   const bytes = await file.arrayBuffer();
-  const told = bytes.byteLength < 64 ? NaN : ownRate(new Uint8Array(bytes));
-  const rate = told >= RATES_HZ[0] && told <= RATES_HZ[1] ? told : USUAL_HZ;
+  const ownRate = bytes.byteLength < 64 ? NaN : headerRate(new Uint8Array(bytes));
+  const rate = ownRate >= RATES_HZ[0] && ownRate <= RATES_HZ[1] ? ownRate : DEFAULT_HZ;
   const buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
-  const channels = Array.from({ length: buffer.numberOfChannels }, (_, at) => buffer.getChannelData(at));
-  const alive = channels.filter((samples) => samples.some((value) => value !== 0));
-  const heard = alive.length ? alive : channels.slice(0, 1);
-  const mono = heard.length === 1 ? heard[0] : heard[0].map((_, at) => heard.reduce((sum, samples) => sum + samples[at], 0) / heard.length);
+  const all = Array.from({ length: buffer.numberOfChannels }, (_, at) => buffer.getChannelData(at));
+  const audible = all.filter((samples) => samples.some((value) => value !== 0));
+  const channels = audible.length ? audible : all.slice(0, 1);
+  const meanAt = (at) => channels.reduce((sum, samples) => sum + samples[at], 0) / channels.length;
+  const mono = channels.length === 1 ? channels[0] : channels[0].map((_, at) => meanAt(at));
   if (rate === SAMPLE_RATE) return mono.map((value) => Math.max(-1, Math.min(1, value)));
   const resampler = new Resampler(rate);
   const parts = [];
   for (let at = 0; at < mono.length; at += rate) {
     parts.push(resampler.push(mono.subarray(at, at + rate)));
-    if (parts.length % 20 === 0) await new Promise((resume) => setTimeout(resume)); // the page has its turn
+    if (parts.length % 20 === 0) await new Promise((resume) => setTimeout(resume)); // lets the page react
   }
-  return joined(...parts, resampler.finish());
+  return concatenate(...parts, resampler.finish());
 };

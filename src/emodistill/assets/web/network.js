@@ -1,44 +1,46 @@
-// ONNX Runtime Web: networks that are opened once and run without freezing the page.
+// Runs networks with ONNX Runtime Web, and lets the page react while they run.
 
 import * as ort from './vendor/ort.mjs';
 
-const BUSY_MS = 12; // of work at a stretch; then clicks, drawing and sound have their turn
+const MAX_BUSY_MS = 12; // of work without a break, so that clicks, drawing and sound go on
 
-ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
+ort.env.wasm.numThreads = 1; // more threads need HTTP headers that a plain file server does not send
 ort.env.wasm.wasmPaths = { wasm: new URL('./vendor/ort-wasm-simd-threaded.wasm', import.meta.url).href };
 
-// A timer would wait for a second in a tab that nobody looks at; a message does not.
+// A break ends with a message to ourselves. In a hidden tab, a timer would wait for a whole second.
 const { port1, port2 } = new MessageChannel();
 const waiting = [];
-let rested = performance.now();
+let lastBreak = performance.now();
 port1.onmessage = () => {
-  rested = performance.now();
+  lastBreak = performance.now();
   waiting.splice(0).forEach((resume) => resume());
 };
 
-const rest = () =>
+const takeBreak = () =>
   new Promise((resume) => {
     waiting.push(resume);
     port2.postMessage(null);
   });
 
-let turn = Promise.resolve(); // of all networks: the run time mixes up the outputs of runs that overlap
+// Of all networks: ONNX Runtime Web mixes up the outputs of runs that overlap.
+let lastRun = Promise.resolve();
 
 export class Network {
   static async open(url) {
-    const made = new Network();
-    made.session = await ort.InferenceSession.create(url.href, { executionProviders: ['wasm'] });
-    made.outputs = made.session.outputNames;
-    return made;
+    const network = new Network();
+    network.session = await ort.InferenceSession.create(url.href, { executionProviders: ['wasm'] });
+    network.outputs = network.session.outputNames;
+    return network;
   }
 
-  // Inputs by name, each as its values and shape; the outputs' values by name.
+  // Takes inputs by name, each as [values, shape]. Returns the values of the outputs by name.
   async run(inputs) {
-    if (performance.now() - rested > BUSY_MS) await rest();
-    const feeds = Object.entries(inputs).map(([name, [values, shape]]) => [name, new ort.Tensor('float32', values, shape)]);
-    const ran = turn.then(() => this.session.run(Object.fromEntries(feeds)));
-    turn = ran.catch(() => {}); // whoever asked hears of it
-    const said = await ran;
-    return Object.fromEntries(Object.entries(said).map(([name, { data }]) => [name, data]));
+    if (performance.now() - lastBreak > MAX_BUSY_MS) await takeBreak();
+    const tensor = ([values, shape]) => new ort.Tensor('float32', values, shape);
+    const feeds = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, tensor(input)]));
+    const run = lastRun.then(() => this.session.run(feeds));
+    lastRun = run.catch(() => {}); // an error reaches the caller of this run, not the next run
+    const outputs = await run;
+    return Object.fromEntries(Object.entries(outputs).map(([name, { data }]) => [name, data]));
   }
 }

@@ -1,28 +1,29 @@
-// From a stretch of speech to its segments, hop by hop: `emodistill/segments.py` in the browser.
+// From a stretch of speech to its segments: `emodistill/inference/segmentation.py` in the browser.
 //
-//   windows that end at every hop → log-probabilities → mean over the windows that cover a cell of one hop
-//   → the course of emotions with the most evidence for its price → segments
+//   windows, one ending at every hop → log-probabilities
+//   → mean over the windows that cover a cell (one hop)
+//   → the path of emotions with the highest score → segments
 //
 // All positions are samples at 16 kHz from the beginning of the audio.
 
-import { best } from './recognizer.js';
+import { argmax } from './recognizer.js';
 import settings from './settings.js';
-import { joined } from './speech_activity.js';
+import { concatenate } from './speech_activity.js';
 
 const { SAMPLE_RATE } = settings.waveform;
 const { HOP_S, WINDOW_S, CHANGE_COST, SHORTEST_RUN, LONGEST_DOUBT, FLOOR } = settings.segmentation;
 const HOP = Math.round(HOP_S * SAMPLE_RATE);
 const WINDOW = Math.round(WINDOW_S * SAMPLE_RATE);
-const PER_WINDOW = WINDOW / HOP; // cells
+const CELLS_PER_WINDOW = WINDOW / HOP;
 
 const mean = (rows) => rows[0].map((_, at) => rows.reduce((sum, row) => sum + row[at], 0) / rows.length);
 
-// The model over the recent past of one stream: log-probabilities of windows of it.
-export class Judge {
+// Keeps the recent audio of one stream, and runs the model on windows of it.
+export class WindowScorer {
   constructor(recognizer) {
     this.recognizer = recognizer;
-    this.numSamples = 0; // so far
-    this.blocks = []; // [where it begins, samples]
+    this.numSamples = 0; // received
+    this.blocks = []; // [first sample, samples]
   }
 
   append(block) {
@@ -31,97 +32,110 @@ export class Judge {
     this.numSamples += block.length;
   }
 
-  // No window begins before this sample any more.
+  // Drop the blocks that end before this sample.
   forget(before) {
     while (this.blocks.length && this.blocks[0][0] + this.blocks[0][1].length <= before) this.blocks.shift();
   }
 
   between(begin, end) {
-    const parts = this.blocks.filter(([at, block]) => at < end && begin < at + block.length);
-    return joined(...parts.map(([at, block]) => block.subarray(Math.max(0, begin - at), end - at)));
+    const parts = this.blocks.filter(([first, block]) => first < end && begin < first + block.length);
+    const cut = ([first, block]) => block.subarray(Math.max(0, begin - first), end - first);
+    return concatenate(...parts.map(cut));
   }
 
-  async hear(begin, end) {
+  async logProbabilities(begin, end) {
     const values = await this.recognizer.probabilities(this.between(begin, end));
     return values.map((value) => Math.log(Math.max(value, FLOOR)));
   }
 
+  // Probabilities by emotion, summing to 1, from log-probabilities.
   probabilities(logProbabilities) {
     const top = Math.max(...logProbabilities);
     const values = logProbabilities.map((value) => Math.exp(value - top));
     const sum = values.reduce((total, value) => total + value, 0);
-    return this.recognizer.named(values.map((value) => value / sum));
+    return this.recognizer.byEmotion(values.map((value) => value / sum));
   }
 
   segment(begin, end, logProbabilities) {
     const probabilities = this.probabilities(logProbabilities);
-    const emotion = this.recognizer.emotions[best(Object.values(probabilities))];
-    return { start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE, emotion, confidence: probabilities[emotion], probabilities };
+    const emotion = this.recognizer.emotions[argmax(Object.values(probabilities))];
+    return {
+      start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE,
+      emotion, confidence: probabilities[emotion], probabilities,
+    };
   }
 }
 
-// Windows, cells and segments of one stretch of speech, as events { event: 'update' | 'segment', … }.
+// One stretch of speech. Yields its events { event: 'update' | 'segment', … }.
 export class Stretch {
-  constructor(judge, start) {
-    Object.assign(this, { judge, start, windowEnd: start, recent: [], before: null, numCells: 0, undecided: [] });
+  constructor(scorer, start) {
+    Object.assign(this, { scorer, start });
+    this.windowEnd = start; // of the last window
+    this.lastValues = null; // log-probabilities of the last window
+    this.recent = []; // windows of full length: [the cell that they begin with, log-probabilities]
+    this.numCells = 0;
+    this.undecided = []; // cells: [their end, log-probabilities]
     this.path = new Path();
     this.run = new Run(start);
   }
 
-  // The first sample that a window may still ask for, where the speech goes on after this one.
-  needs(until) {
+  // The first sample that a window may still need, if the speech continues after the sample `until`.
+  firstNeededSample(until) {
     return Math.max(this.start, until - WINDOW);
   }
 
-  // The speech goes on at least until this sample.
-  async *reach(until) {
+  // The speech continues at least until this sample.
+  async *extend(until) {
     while (this.windowEnd + HOP <= until) {
       this.windowEnd += HOP;
       const begin = Math.max(this.start, this.windowEnd - WINDOW);
-      const values = await this.judge.hear(begin, this.windowEnd);
+      const values = await this.scorer.logProbabilities(begin, this.windowEnd);
       yield this.update(begin, this.windowEnd, values);
       if (this.windowEnd - begin === WINDOW) {
         this.recent.push([this.numCells, values]);
-        yield* this.cell(this.start + (this.numCells + 1) * HOP);
+        yield* this.addCell(this.start + (this.numCells + 1) * HOP);
       }
     }
   }
 
   // The speech ended at this sample.
   async *close(end) {
-    const final = [];
+    const lastWindow = [];
     if (this.windowEnd !== end || end - this.start < WINDOW) {
       const begin = Math.max(this.start, end - WINDOW);
-      final.push(await this.judge.hear(begin, end));
-      yield this.update(begin, end, final[0]);
+      lastWindow.push(await this.scorer.logProbabilities(begin, end));
+      yield this.update(begin, end, lastWindow[0]);
     }
-    for (let begin = this.start + this.numCells * HOP; begin < end; begin += HOP) yield* this.cell(Math.min(begin + HOP, end), final);
-    yield* this.decide(this.path.finish());
-    yield this.run.close(this.judge);
+    for (let begin = this.start + this.numCells * HOP; begin < end; begin += HOP) {
+      yield* this.addCell(Math.min(begin + HOP, end), lastWindow);
+    }
+    yield* this.addDecided(this.path.finish());
+    yield this.run.segment(this.scorer);
   }
 
   update(begin, end, values) {
-    const smoothed = this.before ? mean([this.before, values]) : values;
-    this.before = values;
-    return { event: 'update', start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE, probabilities: this.judge.probabilities(smoothed) };
+    const smoothed = this.lastValues ? mean([this.lastValues, values]) : values;
+    this.lastValues = values;
+    const probabilities = this.scorer.probabilities(smoothed);
+    return { event: 'update', start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE, probabilities };
   }
 
-  // The next cell, which ends here: all windows that cover it have been judged.
-  *cell(end, final = []) {
-    this.recent = this.recent.filter(([cell]) => cell > this.numCells - PER_WINDOW);
-    const values = mean([...this.recent.map(([, heard]) => heard), ...final]);
+  // Add the next cell, which ends at this sample. All windows that cover it are known.
+  *addCell(end, lastWindow = []) {
+    this.recent = this.recent.filter(([cell]) => cell > this.numCells - CELLS_PER_WINDOW);
+    const values = mean([...this.recent.map(([, logProbabilities]) => logProbabilities), ...lastWindow]);
     const begin = this.start + this.numCells * HOP;
     this.numCells++;
     this.undecided.push([end, values]);
-    yield* this.decide(this.path.push(values.map((value) => value * ((end - begin) / HOP))));
+    yield* this.addDecided(this.path.push(values.map((value) => value * ((end - begin) / HOP))));
   }
 
-  // The oldest cells are now known to be of these emotions.
-  *decide(emotions) {
+  // The emotions of the oldest undecided cells are now known.
+  *addDecided(emotions) {
     for (const emotion of emotions) {
       const [end, values] = this.undecided.shift();
       if (this.run.emotion !== null && this.run.emotion !== emotion) {
-        yield this.run.close(this.judge);
+        yield this.run.segment(this.scorer);
         this.run = new Run(this.run.end);
       }
       this.run.extend(emotion, end, values);
@@ -129,7 +143,7 @@ export class Stretch {
   }
 }
 
-// Cells of one emotion, one after another.
+// Consecutive cells of one emotion.
 class Run {
   constructor(begin) {
     Object.assign(this, { begin, end: begin, emotion: null, sum: null });
@@ -140,73 +154,82 @@ class Run {
     Object.assign(this, { emotion, end });
   }
 
-  close(judge) {
-    return { event: 'segment', ...judge.segment(this.begin, this.end, this.sum.map((value) => value / (this.end - this.begin))) };
+  segment(scorer) {
+    const values = this.sum.map((value) => value / (this.end - this.begin));
+    return { event: 'segment', ...scorer.segment(this.begin, this.end, values) };
   }
 }
 
-// The course of emotions through the cells of a stretch that has the most evidence for its price: `_Path` in Python.
-// A state is (how many cells the emotion has lasted, at most SHORTEST_RUN; emotion), as one index.
+// The path of emotions through the cells of a stretch with the highest score: the sum of its
+// log-probabilities minus CHANGE_COST for each change, where each emotion lasts at least SHORTEST_RUN cells
+// (Viterbi's algorithm).
+//
+// A state is the pair (how many cells the emotion has lasted, at most SHORTEST_RUN; emotion), as one index.
 export class Path {
   constructor() {
-    this.scores = null; // of the best course that ends in each state
-    this.back = []; // of each undecided cell: state -> state of the cell before
+    this.scores = null; // of the best path that ends in each state
+    this.back = []; // for each undecided cell: state -> state of the cell before
   }
 
-  // Take in a cell by its log-probabilities; the emotions now decided, in order.
-  push(gain) {
-    const num = gain.length;
-    const first = (SHORTEST_RUN - 1) * num; // of the states that have lasted long enough
+  // Add a cell with its log-probabilities. Returns the emotions that are now decided, in order.
+  push(logProbabilities) {
+    const num = logProbabilities.length;
+    const first = (SHORTEST_RUN - 1) * num; // of the states whose emotion may change
     if (this.scores === null) {
-      this.scores = Array.from({ length: SHORTEST_RUN * num }, (_, state) => (state < num ? gain[state] : -Infinity));
+      const start = (state) => (state < num ? logProbabilities[state] : -Infinity);
+      this.scores = Array.from({ length: SHORTEST_RUN * num }, (_, state) => start(state));
       this.back.push(this.scores.map(() => 0)); // never followed
       return this.decided(num);
     }
     const before = this.scores;
-    const lasted = before.slice(first);
-    // Another emotion begins after the best that has lasted long enough, itself excepted.
-    const top = best(lasted);
-    const other = best(lasted.map((value, at) => (at === top ? -Infinity : value)));
-    const from = before.map((_, state) => (state >= num ? state - num : first + (state === top ? other : top)));
+    const changeable = before.slice(first);
+    // A change leaves the best state of another emotion: `best`, or `secondBest` for a change to the best
+    // emotion.
+    const best = argmax(changeable);
+    const secondBest = argmax(changeable.map((value, at) => (at === best ? -Infinity : value)));
+    const from = before.map((_, state) =>
+      state >= num ? state - num : first + (state === best ? secondBest : best),
+    );
     const scores = from.map((state, at) => before[state] - (at < num ? CHANGE_COST : 0));
-    if (top === other) scores[top] = -Infinity; // no other has lasted long enough
+    if (best === secondBest) scores[best] = -Infinity; // there is no other emotion that may change
     for (let state = first; state < before.length; state++) {
       if (before[state] < scores[state]) continue;
       scores[state] = before[state];
       from[state] = state;
     }
-    this.scores = scores.map((score, state) => score + gain[state % num]);
+    this.scores = scores.map((score, state) => score + logProbabilities[state % num]);
     this.back.push(from);
     return this.decided(num);
   }
 
-  // The emotions of the cells that are left, in order.
+  // The emotions of the remaining cells, in order.
   finish() {
     if (this.scores === null || this.back.length === 0) return [];
     const num = this.scores.length / SHORTEST_RUN;
     const first = this.scores.length - num;
-    const whole = this.scores.slice(first); // an emotion may be shorter only where the whole stretch is
-    const state = whole.some(Number.isFinite) ? first + best(whole) : best(this.scores);
-    return this.traced(state, this.back.length - 1, num);
+    const longEnough = this.scores.slice(first); // none of them is finite if the whole stretch is shorter
+    const state = longEnough.some(Number.isFinite) ? first + argmax(longEnough) : argmax(this.scores);
+    return this.traceBack(state, this.back.length - 1, num);
   }
 
   decided(num) {
     let states = [...this.scores.keys()].filter((state) => Number.isFinite(this.scores[state]));
     for (let cell = this.back.length - 1; cell > 0; cell--) {
-      if (states.length === 1) return this.traced(states[0], cell, num);
+      if (states.length === 1) return this.traceBack(states[0], cell, num);
       states = [...new Set(states.map((state) => this.back[cell][state]))];
     }
-    if (states.length === 1) return this.traced(states[0], 0, num);
+    if (states.length === 1) return this.traceBack(states[0], 0, num);
     if (this.back.length <= LONGEST_DOUBT) return [];
-    // Take the course that is best now, and give up those that began otherwise.
-    const oldest = this.scores.map((_, state) => this.back.slice(1).reduceRight((at, back) => back[at], state));
-    const first = oldest[best(this.scores)];
+    // Too many cells are undecided: keep the best path, and drop the paths that began otherwise.
+    const later = this.back.slice(1);
+    const oldest = this.scores.map((_, state) => later.reduceRight((at, back) => back[at], state));
+    const first = oldest[argmax(this.scores)];
     this.scores = this.scores.map((score, state) => (oldest[state] === first ? score : -Infinity));
-    return this.traced(first, 0, num);
+    return this.traceBack(first, 0, num);
   }
 
-  // The emotions up to a cell whose state is known; these cells are let go.
-  traced(state, cell, num) {
+  // The emotions up to a cell whose state is known. Removes these cells.
+  traceBack(state, cell, num) {
     const emotions = [state % num];
     for (let at = cell; at > 0; at--) {
       state = this.back[at][state];

@@ -1,65 +1,70 @@
-// Emotion over time: `emodistill/streaming.py` and `timeline.py` in the browser. A file is a stream.
+// Emotion over time: `emodistill/inference/streaming.py` and `timelines.py` in the browser. A file is a
+// stream too.
 
-import { nothing } from './recognizer.js';
-import { Judge, Stretch } from './segmentation.js';
+import { unusableReason } from './recognizer.js';
+import { Stretch, WindowScorer } from './segmentation.js';
 import settings from './settings.js';
-import { joined, SpeechStream } from './speech_activity.js';
+import { concatenate, SpeechStream } from './speech_activity.js';
 
 const { SAMPLE_RATE } = settings.waveform;
 const { BLOCK_SAMPLES, SPEECH_FRAME_SAMPLES, SPEECH_ON, SPEECH_OFF } = settings.speech_activity;
 const { PAUSE_S, SHORTEST_SPEECH_S } = settings.streaming;
 
-// Samples at 16 kHz in chunks of any length; events { event: 'speech_started' | 'update' | 'segment' | 'speech_ended', … } out.
+// Takes samples at 16 kHz in chunks of any length. Yields events
+// { event: 'speech_started' | 'update' | 'segment' | 'speech_ended', … }.
 export class StreamingRecognizer {
   constructor(recognizer) {
-    this.judge = new Judge(recognizer);
-    this.frames = new SpeechStream(recognizer.detector);
-    this.rest = new Float32Array(0); // less than a block
-    this.numFrames = 0; // decided
-    this.start = this.until = 0; // samples: the speech that is going on, with pauses below PAUSE_S
+    this.scorer = new WindowScorer(recognizer);
+    this.detector = new SpeechStream(recognizer.detector);
+    this.rest = new Float32Array(0); // samples that are not yet a whole block
+    this.numFrames = 0; // whose speech probability is known
+    // The present stretch of speech, in samples. Pauses below PAUSE_S belong to it.
+    this.start = this.until = 0;
     this.speaking = false;
-    this.stretch = null; // of that speech, once it is long enough to be speech
+    this.stretch = null; // set once the speech is as long as SHORTEST_SPEECH_S
   }
 
   async *push(chunk) {
-    const waveform = joined(this.rest, chunk);
-    const whole = waveform.length - (waveform.length % BLOCK_SAMPLES);
-    this.rest = waveform.slice(whole);
-    for (let start = 0; start < whole; start += BLOCK_SAMPLES) {
+    const waveform = concatenate(this.rest, chunk);
+    const wholeBlocks = waveform.length - (waveform.length % BLOCK_SAMPLES);
+    this.rest = waveform.slice(wholeBlocks);
+    for (let start = 0; start < wholeBlocks; start += BLOCK_SAMPLES) {
       const block = waveform.subarray(start, start + BLOCK_SAMPLES);
-      this.judge.append(block);
-      for (const probability of await this.frames.push(block)) yield* this.frame(probability);
+      this.scorer.append(block);
+      for (const probability of await this.detector.push(block)) yield* this.addFrame(probability);
       this.forget();
     }
   }
 
   // The events up to the end of the audio.
   async *finish() {
-    this.judge.append(this.rest);
-    for (const probability of await this.frames.push(this.rest)) yield* this.frame(probability);
-    for (const probability of await this.frames.finish()) yield* this.frame(probability);
+    this.scorer.append(this.rest);
+    for (const probability of await this.detector.push(this.rest)) yield* this.addFrame(probability);
+    for (const probability of await this.detector.finish()) yield* this.addFrame(probability);
     if (this.speaking) yield* this.endSpeech();
   }
 
-  // Speech begins at SPEECH_ON, and goes on while above SPEECH_OFF.
-  async *frame(probability) {
+  // Speech begins at SPEECH_ON, and continues while the probability stays above SPEECH_OFF.
+  async *addFrame(probability) {
     const begin = this.numFrames * SPEECH_FRAME_SAMPLES;
-    const end = Math.min(begin + SPEECH_FRAME_SAMPLES, this.judge.numSamples);
+    const end = Math.min(begin + SPEECH_FRAME_SAMPLES, this.scorer.numSamples);
     this.numFrames++;
-    const goingOn = this.speaking && this.until === begin;
-    if (probability >= (goingOn ? SPEECH_OFF : SPEECH_ON)) {
+    const followsSpeech = this.speaking && this.until === begin;
+    if (probability >= (followsSpeech ? SPEECH_OFF : SPEECH_ON)) {
       if (!this.speaking) Object.assign(this, { speaking: true, start: begin });
       this.until = end;
-      yield* this.goOn();
-    } else if (this.speaking && end - this.until >= Math.round(PAUSE_S * SAMPLE_RATE)) yield* this.endSpeech();
+      yield* this.continueSpeech();
+    } else if (this.speaking && end - this.until >= Math.round(PAUSE_S * SAMPLE_RATE)) {
+      yield* this.endSpeech();
+    }
   }
 
-  async *goOn() {
+  async *continueSpeech() {
     if (!this.stretch && this.until - this.start >= Math.round(SHORTEST_SPEECH_S * SAMPLE_RATE)) {
-      this.stretch = new Stretch(this.judge, this.start);
+      this.stretch = new Stretch(this.scorer, this.start);
       yield { event: 'speech_started', time_s: this.start / SAMPLE_RATE };
     }
-    if (this.stretch) yield* this.stretch.reach(this.until);
+    if (this.stretch) yield* this.stretch.extend(this.until);
   }
 
   async *endSpeech() {
@@ -70,35 +75,46 @@ export class StreamingRecognizer {
     Object.assign(this, { speaking: false, stretch: null });
   }
 
-  // Let go of the audio that no window can ask for any more.
+  // Drop the audio before the first sample that a window may still need.
   forget() {
     let needed = this.numFrames * SPEECH_FRAME_SAMPLES;
-    if (this.speaking) needed = this.stretch ? this.stretch.needs(this.until) : this.start;
-    this.judge.forget(needed);
+    if (this.speaking) needed = this.stretch ? this.stretch.firstNeededSample(this.until) : this.start;
+    this.scorer.forget(needed);
   }
 }
 
-// Segments below `leastConfidence` lose their emotion and keep their probabilities.
-export const settled = (segments, leastConfidence) =>
-  segments.map((segment) => ({ ...segment, emotion: segment.confidence >= leastConfidence ? segment.emotion : null }));
+// Segments below `minConfidence` lose their emotion and keep their probabilities.
+export const applyMinConfidence = (segments, minConfidence) =>
+  segments.map((segment) => {
+    const emotion = segment.confidence >= minConfidence ? segment.emotion : null;
+    return { ...segment, emotion };
+  });
 
-// Seconds of each emotion.
-export const summarise = (segments, emotions) => {
-  const seconds = (emotion) => segments.filter((segment) => segment.emotion === emotion).reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
-  return Object.fromEntries(emotions.map((emotion) => [emotion, Math.round(1e6 * seconds(emotion)) / 1e6]));
+export const secondsByEmotion = (segments, emotions) => {
+  const seconds = Object.fromEntries(emotions.map((emotion) => [emotion, 0]));
+  for (const { emotion, start_s, end_s } of segments) if (emotion) seconds[emotion] += end_s - start_s;
+  const rounded = Object.entries(seconds).map(([emotion, sum]) => [emotion, Math.round(1e6 * sum) / 1e6]);
+  return Object.fromEntries(rounded);
 };
 
-// Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` is told the share that is done; what it throws ends it.
+// Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` gets the share that
+// is done; an error that it throws ends the analysis.
 export const timeline = async (samples, recognizer, onProgress = () => {}) => {
   const stream = new StreamingRecognizer(recognizer);
   const segments = [];
-  const take = async (events) => {
-    for await (const { event, ...found } of events) if (event === 'segment') segments.push(found);
+  const collect = async (events) => {
+    for await (const { event, ...fields } of events) if (event === 'segment') segments.push(fields);
   };
   for (let at = 0; at < samples.length; at += SAMPLE_RATE) {
-    await take(stream.push(samples.subarray(at, at + SAMPLE_RATE)));
+    await collect(stream.push(samples.subarray(at, at + SAMPLE_RATE)));
     onProgress(at / samples.length);
   }
-  await take(stream.finish());
-  return { duration_s: samples.length / SAMPLE_RATE, segments, summary: summarise(segments, recognizer.emotions), reason: segments.length ? null : nothing(samples) ?? 'no_speech', error: null };
+  await collect(stream.finish());
+  return {
+    duration_s: samples.length / SAMPLE_RATE,
+    segments,
+    summary: secondsByEmotion(segments, recognizer.emotions),
+    reason: segments.length ? null : unusableReason(samples) ?? 'no_speech',
+    error: null,
+  };
 };

@@ -1,4 +1,5 @@
-// Timelines for other programs: `emodistill/writers.py` in the browser, for one recording without speakers.
+// Timelines as text in the formats of other programs: the writers of `emodistill/inference/formats` in the
+// browser. They write one recording without speakers.
 
 const UNSURE = '?'; // the label of a segment without an emotion
 

@@ -1,42 +1,58 @@
-// Both pages: a recording or the microphone in, its emotions over time out. Who judges, a server or this device, is `api.js`'s affair.
+// The page of the server and the static page: takes a file or the microphone, and shows the emotions over
+// time. `api.js` calls the recogniser: on the server, or in this browser.
 
 import * as api from './api.js';
-import { Live } from './live.js';
+import { LiveView } from './live.js';
 import { cut, record, toPcm16, wav } from './sound.js';
-import { bars, chip, cssColour, drawWave, element, headline, inkOn, percent, REASONS, swatch, teacherViews, time, UNSURE } from './view.js';
+import {
+  bars, cssColour, drawWave, element, formatTime, headline, percent, REASONS, swatch, teacherViews,
+  textColourOn, UNSURE_COLOUR,
+} from './view.js';
 import WaveSurfer from './vendor/wavesurfer.esm.js';
 
 const find = (id) => document.getElementById(id);
-const LONGEST_CUT_S = 30; // of a segment that the teachers are asked about
-const MODEL_HZ = 16_000; // of what a model hears, so of what is cut out for it
+const MAX_TEACHERS_S = 30; // of a segment, for the predictions of its teachers
+const MODEL_HZ = 16_000; // rate of the model's input, and so of what the page cuts out for it
 const SUFFIXES = { json: '.json', csv: '.csv', srt: '.srt', textgrid: '.TextGrid' };
 
-const state = { colours: {}, model: null, file: null, row: null, wave: null, buffer: null, chosen: null, recording: null, asked: 0 };
+const state = {
+  model: null, colours: {}, // emotion -> colour
+  file: null, timeline: null, prediction: null, // what is shown
+  selected: null, // index of a segment
+  wave: null, buffer: null, // the waveform, and its decoded samples
+  recording: null, // while the microphone is on
+  openings: 0, // how often a file was opened: an older one that is still being analysed is not shown
+};
 
-const options = () => ({ token: find('token').value.trim(), threshold: Number(find('threshold').value) / 100 });
+const options = () => ({
+  token: find('token').value.trim(), threshold: Number(find('threshold').value) / 100,
+});
 
-const say = (text, busy = false) => {
+const showStatus = (text, busy = false) => {
   find('status').textContent = text;
   find('status').classList.toggle('busy', busy);
 };
 
-const complain = (error) => {
+const showError = (error) => {
   if (error?.status === 401) find('options').open = true;
   find('problem').textContent = error ? error.message : '';
   find('problem').hidden = !error;
-  if (error) say('');
+  if (error) showStatus('');
 };
 
-// How far the judging of what was last opened is, where that is known: from one share to another of the bar's length.
-const progress = (from, to, asked = state.asked) => (share) => {
-  if (asked !== state.asked) return;
+// Returns a function that moves the progress bar between two shares of its length. It does nothing once
+// another file was opened.
+const progressBetween = (from, to, opening = state.openings) => (share) => {
+  if (opening !== state.openings) return;
   find('progress').hidden = false;
   find('progress').value = from + (to - from) * share;
 };
 
-const introduce = () => {
-  find('promise').textContent = api.ABOUT.promise;
-  find('links').append(...api.ABOUT.links.flatMap(([textContent, href]) => [element('a', { textContent, href }), ' · ']));
+const showAbout = () => {
+  find('privacy').textContent = api.ABOUT.privacy;
+  for (const [textContent, href] of api.ABOUT.links) {
+    find('links').append(element('a', { textContent, href }), ' · ');
+  }
   for (const part of document.querySelectorAll('[for="token"], #token')) part.hidden = !api.ABOUT.token;
 };
 
@@ -44,47 +60,53 @@ const loadModel = async () => {
   const { models } = await api.models(options().token);
   [state.model] = models;
   state.colours = state.model.colours;
-  find('model').textContent = `${state.model.name}, ${(state.model.num_parameters / 1e6).toFixed(1)} M parameters`;
+  const millions = (state.model.num_parameters / 1e6).toFixed(1);
+  find('model').textContent = `${state.model.name} (${millions} million parameters)`;
   find('limits').textContent = `${state.model.limits} ${state.model.intended_use}`;
 };
 
-const colourOf = (segment) => (segment.emotion ? state.colours[segment.emotion] : UNSURE);
+const colourOf = (segment) => (segment.emotion ? state.colours[segment.emotion] : UNSURE_COLOUR);
 const nameOf = (segment) => segment.emotion ?? 'unsure';
+const shortTimes = ({ start_s, end_s }) => `${start_s.toFixed(1)} to ${end_s.toFixed(1)} s`;
 
-const open = async (file) => {
-  const asked = ++state.asked;
-  complain(null);
+const openFile = async (file) => {
+  const opening = ++state.openings;
+  showError(null);
   find('result').hidden = true;
-  say(`Judging ${file.name} …`, true);
+  showStatus(`Analysing ${file.name} …`, true);
   try {
     if (!state.model) await loadModel();
-    const row = await api.timeline(file, { ...options(), onProgress: progress(0, 0.6) });
-    if (row.error) throw new Error(`${file.name}: ${row.error}`);
-    const whole = await api.predict(file, { ...options(), onProgress: progress(0.6, 1) }).catch((error) => {
-      if (error.status === 413) return null; // too long to be one utterance
+    const timeline = await api.timeline(file, { ...options(), onProgress: progressBetween(0, 0.6) });
+    if (timeline.error) throw new Error(`${file.name}: ${timeline.error}`);
+    const predictOptions = { ...options(), onProgress: progressBetween(0.6, 1) };
+    const prediction = await api.predict(file, predictOptions).catch((error) => {
+      if (error.status === 413) return null; // the recording is too long for one prediction
       throw error;
     });
-    if (asked !== state.asked) return; // another recording was opened meanwhile
-    Object.assign(state, { file, row, whole, chosen: null, buffer: null });
-    await show();
-    const found = row.segments.length === 1 ? '1 segment' : `${row.segments.length} segments`;
-    say(`${file.name}: ${found} in ${time(row.duration_s)}.`);
+    if (opening !== state.openings) return;
+    Object.assign(state, { file, timeline, prediction, selected: null, buffer: null });
+    await showResult();
+    const { segments, duration_s } = timeline;
+    const count = segments.length === 1 ? '1 segment' : `${segments.length} segments`;
+    showStatus(`${file.name}: ${count} in ${formatTime(duration_s)}.`);
   } catch (error) {
-    if (asked === state.asked) complain(error);
+    if (opening === state.openings) showError(error);
   } finally {
-    if (asked === state.asked) find('progress').hidden = true;
+    if (opening === state.openings) find('progress').hidden = true;
   }
 };
 
-const show = async () => {
-  const { row, file, whole } = state;
+const showResult = async () => {
+  const { timeline, file, prediction } = state;
   find('result').hidden = false;
   find('result-title').textContent = file.name;
-  find('clock').textContent = time(row.duration_s);
-  find('headline').replaceChildren(...(whole ? headline(whole, state.colours) : [REASONS[row.reason] ?? 'Too long for one emotion as a whole: see it over time.']));
+  find('clock').textContent = formatTime(timeline.duration_s);
+  const tooLong = 'The recording is too long for one emotion. The segments show its emotions over time.';
+  const sentence = prediction ? headline(prediction, state.colours) : [REASONS[timeline.reason] ?? tooLong];
+  find('headline').replaceChildren(...sentence);
   showSegments();
   showLegend();
-  choose(null);
+  select(null);
   find('result').focus({ preventScroll: true });
   find('result').scrollIntoView({ block: 'start', behavior: 'instant' });
   await showWave();
@@ -92,97 +114,117 @@ const show = async () => {
 
 const showWave = async () => {
   state.wave?.destroy();
-  const { row } = state;
+  const { segments, duration_s } = state.timeline;
+  const indexAt = (seconds) =>
+    segments.findIndex(({ start_s, end_s }) => start_s <= seconds && seconds < end_s);
   const colourAt = (share) => {
-    const at = share * row.duration_s;
-    const segment = row.segments.find(({ start_s, end_s }) => start_s <= at && at < end_s);
+    const segment = segments[indexAt(share * duration_s)];
     return segment ? colourOf(segment) : cssColour('--wave');
   };
   const wave = WaveSurfer.create({
-    container: find('wave'), height: 128, cursorColor: cssColour('--ink'), cursorWidth: 2, progressColor: 'transparent',
-    hideScrollbar: true, renderFunction: drawWave(colourAt), sampleRate: MODEL_HZ,
+    container: find('wave'), height: 128, cursorColor: cssColour('--ink'), cursorWidth: 2,
+    progressColor: 'transparent', hideScrollbar: true, sampleRate: MODEL_HZ,
+    renderFunction: drawWave(colourAt),
   });
   state.wave = wave;
   find('play').disabled = true;
   wave.on('play', () => (find('play').textContent = 'Pause'));
   wave.on('pause', () => (find('play').textContent = 'Play'));
   wave.on('finish', () => (find('play').textContent = 'Play'));
-  wave.on('timeupdate', (now) => (find('clock').textContent = `${time(now)} of ${time(row.duration_s)}`));
+  wave.on('timeupdate', (now) => {
+    find('clock').textContent = `${formatTime(now)} of ${formatTime(duration_s)}`;
+  });
   wave.on('interaction', (now) => {
-    const at = row.segments.findIndex(({ start_s, end_s }) => start_s <= now && now < end_s);
-    choose(at < 0 ? null : at);
+    const index = indexAt(now);
+    select(index < 0 ? null : index);
   });
   try {
     await wave.loadBlob(state.file);
     state.buffer = wave.getDecodedData();
     find('play').disabled = false;
   } catch {
-    say(`This browser cannot play ${state.file.name}; its emotions are below all the same.`);
+    showStatus(`This browser cannot play ${state.file.name}, but you can see its emotions below.`);
   }
 };
 
-const showSegments = () => {
-  const { segments, duration_s } = state.row;
-  find('segments').replaceChildren(
-    ...segments.map((segment, at) => {
-      const made = element('button', { type: 'button', textContent: nameOf(segment), ariaPressed: 'false' });
-      made.title = `${nameOf(segment)}, ${percent(segment.confidence)}, ${segment.start_s.toFixed(1)} to ${segment.end_s.toFixed(1)} s`;
-      made.setAttribute('aria-label', `${made.title}: listen`);
-      made.style.left = `${(100 * segment.start_s) / duration_s}%`;
-      made.style.width = `${(100 * (segment.end_s - segment.start_s)) / duration_s}%`;
-      made.style.background = colourOf(segment);
-      made.style.color = inkOn(colourOf(segment));
-      made.onclick = () => listen(at);
-      return made;
-    }),
+const segmentButton = (segment, index, duration_s) => {
+  const button = element('button', { type: 'button', textContent: nameOf(segment), ariaPressed: 'false' });
+  button.title = `${nameOf(segment)}, ${percent(segment.confidence)}, ${shortTimes(segment)}`;
+  button.setAttribute('aria-label', `${button.title}: play`);
+  button.style.left = `${(100 * segment.start_s) / duration_s}%`;
+  button.style.width = `${(100 * (segment.end_s - segment.start_s)) / duration_s}%`;
+  button.style.background = colourOf(segment);
+  button.style.color = textColourOn(colourOf(segment));
+  button.onclick = () => playSegment(index);
+  return button;
+};
+
+const segmentRow = (segment, index) => {
+  const button = element('button', { type: 'button', textContent: 'Play' });
+  button.onclick = () => playSegment(index);
+  button.setAttribute('aria-label', `Play ${shortTimes(segment)}`);
+  const times = [segment.start_s, segment.end_s];
+  return element(
+    'tr', {},
+    ...times.map((seconds) => element('td', { textContent: seconds.toFixed(2) })),
+    element('td', {}, swatch(colourOf(segment)), nameOf(segment)),
+    element('td', { textContent: percent(segment.confidence) }),
+    element('td', {}, button),
   );
+};
+
+const showSegments = () => {
+  const { segments, duration_s } = state.timeline;
+  const buttons = segments.map((segment, index) => segmentButton(segment, index, duration_s));
+  find('segments').replaceChildren(...buttons);
+  find('rows').replaceChildren(...segments.map(segmentRow));
   find('segments').hidden = segments.length === 0;
   find('list').hidden = segments.length === 0;
-  find('rows').replaceChildren(
-    ...segments.map((segment, at) => {
-      const button = element('button', { type: 'button', textContent: 'Listen', onclick: () => listen(at) });
-      button.setAttribute('aria-label', `Listen from ${segment.start_s.toFixed(1)} to ${segment.end_s.toFixed(1)} s`);
-      const cells = [segment.start_s.toFixed(2), segment.end_s.toFixed(2)].map((textContent) => element('td', { textContent }));
-      const emotion = element('td', {}, swatch(colourOf(segment)), nameOf(segment));
-      return element('tr', {}, ...cells, emotion, element('td', { textContent: percent(segment.confidence) }), element('td', {}, button));
-    }),
-  );
 };
 
 const showLegend = () => {
-  const unsure = state.row.segments.filter(({ emotion }) => !emotion).reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
-  const heard = Object.entries(state.row.summary).filter(([, seconds]) => seconds > 0);
-  if (unsure > 0) heard.push(['unsure', unsure]);
-  find('legend').replaceChildren(
-    ...heard.map(([emotion, seconds]) => element('li', {}, swatch(state.colours[emotion] ?? UNSURE), `${emotion} ${seconds.toFixed(1)} s`)),
+  const { segments, summary } = state.timeline;
+  const seconds = Object.entries(summary).filter(([, value]) => value > 0);
+  const unsureSegments = segments.filter(({ emotion }) => !emotion);
+  const unsure = unsureSegments.reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
+  if (unsure > 0) seconds.push(['unsure', unsure]);
+  const items = seconds.map(([emotion, value]) =>
+    element('li', {}, swatch(state.colours[emotion] ?? UNSURE_COLOUR), `${emotion} ${value.toFixed(1)} s`),
   );
+  find('legend').replaceChildren(...items);
 };
 
-// Show a segment's probabilities, or, for null, those of the whole recording.
-const choose = (at) => {
-  state.chosen = at;
-  const segment = at === null ? null : state.row.segments[at];
-  [...find('segments').children].forEach((button, index) => (button.ariaPressed = String(index === at)));
-  find('chosen-title').textContent = segment
-    ? `From ${segment.start_s.toFixed(1)} to ${segment.end_s.toFixed(1)} s`
-    : 'The whole recording';
-  const probabilities = segment ? segment.probabilities : state.whole?.probabilities;
-  const some = probabilities && Object.keys(probabilities).length > 0;
-  find('bars').replaceChildren(some ? bars(probabilities, state.colours, find('chosen-title').textContent) : 'No probabilities: there is nothing to judge.');
-  find('teachers').replaceChildren(...(segment ? [] : teacherViews(state.whole?.teachers, state.colours)));
+// Show the probabilities of a segment, or of the whole recording if `index` is null.
+const select = (index) => {
+  state.selected = index;
+  const segment = index === null ? null : state.timeline.segments[index];
+  [...find('segments').children].forEach((button, at) => (button.ariaPressed = String(at === index)));
+  const title = segment ? `Segment ${shortTimes(segment)}` : 'Whole recording';
+  find('selection-title').textContent = title;
+  const probabilities = segment ? segment.probabilities : state.prediction?.probabilities;
+  if (probabilities && Object.keys(probabilities).length > 0) {
+    find('bars').replaceChildren(bars(probabilities, state.colours, title));
+  } else {
+    const hasSegments = state.timeline.segments.length > 0;
+    const hint = hasSegments ? 'Select a segment to see its probabilities.' : 'No probabilities.';
+    find('bars').replaceChildren(hint);
+  }
+  const teachers = segment ? [] : teacherViews(state.prediction?.teachers, state.colours);
+  find('teachers').replaceChildren(...teachers);
 };
 
-const listen = async (at) => {
-  choose(at);
-  const { start_s, end_s } = state.row.segments[at];
+const playSegment = async (index) => {
+  select(index);
+  const { start_s, end_s } = state.timeline.segments[index];
   if (!state.buffer) return;
   state.wave.play(start_s, end_s);
-  const samples = cut(state.buffer, start_s, Math.min(end_s, start_s + LONGEST_CUT_S));
+  const samples = cut(state.buffer, start_s, Math.min(end_s, start_s + MAX_TEACHERS_S));
   try {
-    const said = await api.predict(wav(samples, state.buffer.sampleRate), { ...options(), threshold: 0 });
-    if (state.chosen === at) find('teachers').replaceChildren(...teacherViews(said.teachers, state.colours));
+    const file = wav(samples, state.buffer.sampleRate);
+    const { teachers } = await api.predict(file, { ...options(), threshold: 0 });
+    if (state.selected === index) find('teachers').replaceChildren(...teacherViews(teachers, state.colours));
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 };
 
@@ -193,71 +235,76 @@ const download = async (format) => {
     const link = element('a', { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    say(`Saved ${name}.`);
+    showStatus(`Saved ${name}.`);
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 };
 
-const pressed = (on) => {
+const showRecording = (on) => {
   find('microphone').ariaPressed = String(on);
-  find('microphone').textContent = on ? 'Stop and judge' : 'Use the microphone';
+  find('microphone').textContent = on ? 'Stop and analyse' : 'Use the microphone';
   find('choose').disabled = on;
   find('live').hidden = !on;
 };
 
 const startRecording = async () => {
-  complain(null);
-  state.asked++; // a recording that is still being judged is not shown any more
+  showError(null);
+  state.openings++; // so that a file that is still being analysed does not appear during the recording
   find('result').hidden = find('progress').hidden = true;
-  let live, socket, sound;
+  let view, socket, microphone;
   try {
     if (!state.model) await loadModel();
-    live = new Live(find('live'), state.colours);
-    sound = await record((chunk) => {
-      live.hear(chunk, sound?.rate ?? 48_000);
+    view = new LiveView(find('live'), state.colours);
+    microphone = await record((chunk) => {
+      view.addSamples(chunk, microphone?.rate ?? 48_000);
       socket?.send(toPcm16(chunk));
     });
   } catch (error) {
-    live?.close();
-    const denied = error.name === 'NotAllowedError' || error.name === 'NotFoundError';
-    complain(denied ? new Error('There is no microphone, or the browser may not use it.') : error);
+    view?.close();
+    const unavailable = error.name === 'NotAllowedError' || error.name === 'NotFoundError';
+    const message = 'The microphone cannot be used. Connect one, and allow this page to use it.';
+    showError(unavailable ? new Error(message) : error);
     return;
   }
-  const heard = (event) => {
-    const told = live.take(event);
-    if (told) say(told);
+  const onEvent = (event) => {
+    const text = view.showEvent(event);
+    if (text) showStatus(text);
   };
-  socket = api.stream(sound.rate, options(), heard, (error) => state.recording && find('problem').hidden && complain(error));
-  state.recording = { live, socket, sound };
-  pressed(true);
-  say('Listening.');
+  const onError = (error) => state.recording && find('problem').hidden && showError(error);
+  socket = api.stream(microphone.rate, options(), onEvent, onError);
+  state.recording = { view, socket, microphone };
+  showRecording(true);
+  showStatus('Listening …');
 };
 
 const stopRecording = async () => {
-  const { live, socket, sound } = state.recording;
+  const { view, socket, microphone } = state.recording;
   state.recording = null;
-  const samples = await sound.stop();
+  const samples = await microphone.stop();
   socket.end();
-  live.close();
-  pressed(false);
+  view.close();
+  showRecording(false);
   const name = `recording ${new Date().toISOString().slice(0, 19).replaceAll(':', '.')}.wav`;
-  if (samples.length > 0) await open(new File([wav(samples, sound.rate)], name, { type: 'audio/wav' }));
+  if (samples.length === 0) return;
+  await openFile(new File([wav(samples, microphone.rate)], name, { type: 'audio/wav' }));
 };
 
-const connect = () => {
+const addHandlers = () => {
   find('choose').onclick = () => find('file').click();
   find('file').onchange = ({ target }) => {
-    if (target.files.length) open(target.files[0]);
+    if (target.files.length) openFile(target.files[0]);
     target.value = '';
   };
   find('microphone').onclick = () => (state.recording ? stopRecording() : startRecording());
   find('play').onclick = () => state.wave?.playPause();
   find('threshold').oninput = ({ target }) => (find('threshold-shown').textContent = `${target.value} %`);
-  find('threshold').onchange = () => state.file && !state.recording && open(state.file);
+  find('threshold').onchange = () => state.file && !state.recording && openFile(state.file);
   find('fields').onsubmit = (event) => event.preventDefault();
-  find('token').onchange = () => loadModel().then(() => complain(null), complain);
-  document.querySelectorAll('[data-format]').forEach((button) => (button.onclick = () => download(button.dataset.format)));
+  find('token').onchange = () => loadModel().then(() => showError(null), showError);
+  for (const button of document.querySelectorAll('[data-format]')) {
+    button.onclick = () => download(button.dataset.format);
+  }
   const drop = find('drop');
   for (const kind of ['dragenter', 'dragover']) {
     document.addEventListener(kind, (event) => {
@@ -265,15 +312,17 @@ const connect = () => {
       drop.classList.add('over');
     });
   }
-  for (const kind of ['dragleave', 'drop']) document.addEventListener(kind, () => drop.classList.remove('over'));
+  for (const kind of ['dragleave', 'drop']) {
+    document.addEventListener(kind, () => drop.classList.remove('over'));
+  }
   document.addEventListener('drop', (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files.length && !state.recording) open(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files.length && !state.recording) openFile(event.dataTransfer.files[0]);
   });
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.row && showWave());
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.timeline && showWave());
 };
 
-introduce();
-connect();
-say('Loading the model …', true);
-loadModel().then(() => find('status').textContent.startsWith('Loading') && say('Ready.'), complain);
+showAbout();
+addHandlers();
+showStatus('Loading the model …', true);
+loadModel().then(() => find('status').textContent.startsWith('Loading') && showStatus('Ready.'), showError);

@@ -1,77 +1,85 @@
-// The strip while somebody speaks: the last thirty seconds, loudness in the colour of the emotion.
+// The live view of the microphone: the loudness of the last 30 seconds, in the colours of the emotions.
 
-import { bars, chip, cssColour, percent, time, UNSURE } from './view.js';
+import { bars, chip, cssColour, formatTime, percent, UNSURE_COLOUR } from './view.js';
 
 const SHOWN_S = 30;
-const STEP_S = 0.05;
-const DRAWN_MS = 80;
+const STEP_S = 0.05; // one bar
+const REDRAW_MS = 80;
+const UPDATE_S = 0.5; // an update colours this much before the end of its window
 
-export class Live {
+export class LiveView {
   constructor(root, colours) {
-    this.find = (name) => root.querySelector(name);
+    this.find = (selector) => root.querySelector(selector);
     this.colours = colours;
     this.canvas = this.find('#strip');
-    this.levels = []; // one peak for each step
-    this.spans = []; // { start, end, colour }
-    this.part = { peak: 0, left: 0 };
+    this.peaks = []; // one for each step
+    this.spans = []; // { start, end, colour }, in seconds
+    this.step = { peak: 0, numSamples: 0 }; // the unfinished step
     this.seconds = 0;
     this.find('#live-emotion').replaceChildren('Say something …');
     this.find('#live-bars').replaceChildren();
-    this.drawing = setInterval(() => this.draw(), DRAWN_MS);
+    this.timer = setInterval(() => this.draw(), REDRAW_MS);
   }
 
-  hear(samples, rate) {
-    const step = Math.round(STEP_S * rate);
+  addSamples(samples, rate) {
+    const stepSamples = Math.round(STEP_S * rate);
     for (const value of samples) {
-      this.part.peak = Math.max(this.part.peak, Math.abs(value));
-      if (++this.part.left >= step) {
-        this.levels.push(this.part.peak);
-        this.part = { peak: 0, left: 0 };
+      this.step.peak = Math.max(this.step.peak, Math.abs(value));
+      if (++this.step.numSamples >= stepSamples) {
+        this.peaks.push(this.step.peak);
+        this.step = { peak: 0, numSamples: 0 };
       }
     }
     this.seconds += samples.length / rate;
   }
 
-  // An event of the stream; gives what a screen reader should say, or nothing.
-  take(event) {
+  // Show an event of the stream. Returns a text for screen readers, or null.
+  showEvent(event) {
     if (event.event === 'update') {
       const [best, share] = Object.entries(event.probabilities).sort((a, b) => b[1] - a[1])[0];
-      this.paint(Math.max(event.start_s, event.end_s - 0.5), event.end_s, this.colours[best]);
+      this.addSpan(Math.max(event.start_s, event.end_s - UPDATE_S), event.end_s, this.colours[best]);
       this.find('#live-emotion').replaceChildren(chip(best, this.colours[best]), ` ${percent(share)}`);
-      this.find('#live-bars').replaceChildren(bars(event.probabilities, this.colours, 'The last two seconds'));
+      const table = bars(event.probabilities, this.colours, 'The last two seconds');
+      this.find('#live-bars').replaceChildren(table);
     }
     if (event.event === 'segment') {
-      this.paint(event.start_s, event.end_s, event.emotion ? this.colours[event.emotion] : UNSURE);
+      this.addSpan(event.start_s, event.end_s, event.emotion ? this.colours[event.emotion] : UNSURE_COLOUR);
       return `${event.emotion ?? 'unsure'}, ${percent(event.confidence)}`;
     }
     return null;
   }
 
-  paint(start, end, colour) {
-    this.spans = this.spans.filter((span) => span.end > this.seconds - SHOWN_S && !(span.start >= start && span.end <= end));
+  // Colour a part of the strip. A segment replaces the updates within it.
+  addSpan(start, end, colour) {
+    const isVisible = (span) => span.end > this.seconds - SHOWN_S;
+    const isReplaced = (span) => span.start >= start && span.end <= end;
+    this.spans = this.spans.filter((span) => isVisible(span) && !isReplaced(span));
     this.spans.push({ start, end, colour });
   }
 
   draw() {
     const ratio = window.devicePixelRatio || 1;
     const { clientWidth, clientHeight } = this.canvas;
-    Object.assign(this.canvas, { width: clientWidth * ratio, height: clientHeight * ratio }); // which clears it
+    // Setting the size also clears the canvas.
+    Object.assign(this.canvas, { width: clientWidth * ratio, height: clientHeight * ratio });
     const context = this.canvas.getContext('2d');
-    const quiet = cssColour('--wave');
-    const num = SHOWN_S / STEP_S;
-    const wide = this.canvas.width / num;
-    const first = Math.max(0, this.levels.length - num);
-    for (let at = first; at < this.levels.length; at++) {
-      const when = at * STEP_S;
-      const span = this.spans.findLast(({ start, end }) => start <= when && when < end);
-      const tall = Math.max(2 * ratio, Math.min(1, 1.6 * Math.sqrt(this.levels[at])) * this.canvas.height * 0.92);
-      context.fillStyle = span?.colour ?? quiet;
-      context.fillRect((at - first) * wide, (this.canvas.height - tall) / 2, Math.max(1, wide * 0.72), tall);
+    const defaultColour = cssColour('--wave');
+    const numSteps = SHOWN_S / STEP_S;
+    const stepWidth = this.canvas.width / numSteps;
+    const first = Math.max(0, this.peaks.length - numSteps);
+    for (let at = first; at < this.peaks.length; at++) {
+      const time = at * STEP_S;
+      const span = this.spans.findLast(({ start, end }) => start <= time && time < end);
+      const share = Math.min(1, 1.6 * Math.sqrt(this.peaks[at])); // the root makes quiet speech visible
+      const barHeight = Math.max(2 * ratio, share * this.canvas.height * 0.92);
+      context.fillStyle = span?.colour ?? defaultColour;
+      const [x, y] = [(at - first) * stepWidth, (this.canvas.height - barHeight) / 2];
+      context.fillRect(x, y, Math.max(1, stepWidth * 0.72), barHeight);
     }
-    this.find('#live-clock').textContent = time(this.seconds);
+    this.find('#live-clock').textContent = formatTime(this.seconds);
   }
 
   close() {
-    clearInterval(this.drawing);
+    clearInterval(this.timer);
   }
 }

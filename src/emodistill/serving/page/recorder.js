@@ -1,17 +1,17 @@
-// In the audio thread: the microphone's samples, 2048 at a time.
+// Runs in the audio thread: sends the microphone's samples to the page, 2048 at a time.
 class Recorder extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.held = new Float32Array(2048);
-    this.length = 0;
+    this.chunk = new Float32Array(2048);
+    this.length = 0; // samples in the chunk
   }
 
   process([[samples]]) {
     if (!samples) return true;
-    this.held.set(samples, this.length);
+    this.chunk.set(samples, this.length);
     this.length += samples.length;
-    if (this.length === this.held.length) {
-      this.port.postMessage(this.held.slice());
+    if (this.length === this.chunk.length) {
+      this.port.postMessage(this.chunk.slice());
       this.length = 0;
     }
     return true;

@@ -1,42 +1,45 @@
-// Samples: as WAV, out of a decoded recording, and from the microphone.
+// Samples: written as WAV, cut out of a decoded recording, and recorded from the microphone.
 
-// 16-bit PCM of one channel: a Blob.
+// A WAV file (Blob) of one channel with 16-bit samples.
 export const wav = (samples, rate) => {
-  const bytes = new DataView(new ArrayBuffer(44 + 2 * samples.length));
-  const text = (at, value) => [...value].forEach((letter, index) => bytes.setUint8(at + index, letter.charCodeAt(0)));
-  text(0, 'RIFF');
-  bytes.setUint32(4, 36 + 2 * samples.length, true);
-  text(8, 'WAVEfmt ');
-  bytes.setUint32(16, 16, true);
-  bytes.setUint16(20, 1, true);
-  bytes.setUint16(22, 1, true);
-  bytes.setUint32(24, rate, true);
-  bytes.setUint32(28, 2 * rate, true);
-  bytes.setUint16(32, 2, true);
-  bytes.setUint16(34, 16, true);
-  text(36, 'data');
-  bytes.setUint32(40, 2 * samples.length, true);
-  toPcm16(samples).forEach((value, index) => bytes.setInt16(44 + 2 * index, value, true));
-  return new Blob([bytes], { type: 'audio/wav' });
+  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+  const writeText = (at, text) =>
+    [...text].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  writeText(0, 'RIFF');
+  view.setUint32(4, 36 + 2 * samples.length, true);
+  writeText(8, 'WAVEfmt ');
+  view.setUint32(16, 16, true); // bytes of the format block
+  view.setUint16(20, 1, true); // PCM
+  view.setUint16(22, 1, true); // channels
+  view.setUint32(24, rate, true);
+  view.setUint32(28, 2 * rate, true); // bytes per second
+  view.setUint16(32, 2, true); // bytes per sample of all channels
+  view.setUint16(34, 16, true); // bits per sample
+  writeText(36, 'data');
+  view.setUint32(40, 2 * samples.length, true);
+  toPcm16(samples).forEach((value, index) => view.setInt16(44 + 2 * index, value, true));
+  return new Blob([view], { type: 'audio/wav' });
 };
 
-export const toPcm16 = (samples) => Int16Array.from(samples, (value) => Math.round(Math.max(-1, Math.min(1, value)) * 32767));
+export const toPcm16 = (samples) =>
+  Int16Array.from(samples, (value) => Math.round(Math.max(-1, Math.min(1, value)) * 32767));
 
-// The mean of a decoded recording's channels, between two times.
+// The mean of a decoded recording's channels from `start` to `end` in seconds.
 export const cut = (buffer, start, end) => {
-  const from = Math.floor(start * buffer.sampleRate);
-  const length = Math.max(0, Math.min(buffer.length, Math.ceil(end * buffer.sampleRate)) - from);
+  const first = Math.floor(start * buffer.sampleRate);
+  const length = Math.max(0, Math.min(buffer.length, Math.ceil(end * buffer.sampleRate)) - first);
   const mono = new Float32Array(length);
   for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
     const values = buffer.getChannelData(channel);
-    for (let at = 0; at < length; at++) mono[at] += values[from + at] / buffer.numberOfChannels;
+    for (let at = 0; at < length; at++) mono[at] += values[first + at] / buffer.numberOfChannels;
   }
   return mono;
 };
 
-// The microphone as chunks of samples, until `stop`, which gives all of them.
+// Record from the microphone. `onChunk` gets each chunk of samples; `stop` returns all samples.
 export const record = async (onChunk) => {
-  const media = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, autoGainControl: false } });
+  const audio = { channelCount: 1, autoGainControl: false };
+  const media = await navigator.mediaDevices.getUserMedia({ audio });
   const context = new AudioContext();
   await context.audioWorklet.addModule(new URL('./recorder.js', import.meta.url));
   const node = new AudioWorkletNode(context, 'recorder', { numberOfOutputs: 0 });
@@ -53,9 +56,9 @@ export const record = async (onChunk) => {
       node.port.onmessage = null;
       media.getTracks().forEach((track) => track.stop());
       await context.close();
-      const all = new Float32Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-      chunks.reduce((at, chunk) => (all.set(chunk, at), at + chunk.length), 0);
-      return all;
+      const samples = new Float32Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+      chunks.reduce((at, chunk) => (samples.set(chunk, at), at + chunk.length), 0);
+      return samples;
     },
   };
 };
