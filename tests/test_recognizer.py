@@ -21,9 +21,12 @@ from emodistill.audio.decoding import outlasts
 from emodistill.audio.recording import LONGEST_WINDOW_S, SHORTEST_S
 from emodistill.audio.waveform import SHORTEST_SAMPLES, load, trim_silence
 from emodistill.corpora import DEMO_CORPUS as CORPUS
-from emodistill.errors import AudioError, ConfigError, ModelError
+from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError
 from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
 from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer, tempered
+from emodistill.inference.segmentation import Segment
+from emodistill.inference.streaming import StreamingRecognizer
+from emodistill.inference.timelines import GivenSegment, timeline
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +191,27 @@ def test_windows_without_speech_do_not_count(recognizer: Recognizer, spoken: lis
     said = recognizer.predict(np.concatenate([talk, gap, talk])).probabilities
     expected = recognizer.predict(talk).probabilities
     assert said == pytest.approx(expected, abs=0.03)
+
+
+def test_the_recogniser_has_timelines_and_streams(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
+    samples = np.concatenate([spoken[0], np.zeros(make.RATE, np.float32), spoken[1]])
+    file = io.BytesIO()
+    soundfile.write(file, samples, make.RATE, format="WAV", subtype="FLOAT")
+    turns = [GivenSegment(0.0, 1.0, "anna")]
+    for options in ({}, {"given": turns}, {"hop_s": 1.0, "window_s": 1.0}, {"traced": True}):
+        found = recognizer.timeline(file.getvalue(), **options)
+        assert found == timeline(file.getvalue(), recognizer, **options)
+        assert found.segments
+    with pytest.raises(AudioTooLongError):
+        recognizer.timeline(file.getvalue(), max_s=0.5)
+    for options in ({}, {"hop_s": 1.0, "window_s": 1.0}):
+        stream, other = recognizer.stream(**options), StreamingRecognizer(recognizer, **options)
+        events = stream.push(samples) + stream.finish()
+        assert events == other.push(samples) + other.finish()
+        assert any(isinstance(event, Segment) for event in events)
+    stream = recognizer.stream(8000)
+    stream.push(samples[: 8000 * 2])
+    assert stream.time_s == pytest.approx(2.0, abs=0.1)
 
 
 def test_doubt_abstains(exported: Path) -> None:

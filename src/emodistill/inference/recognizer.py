@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from emodistill.audio.recording import AudioSource, Recording
+from emodistill.audio.speech_activity import NO_SPEECH, SpeechDetector, spans
 from emodistill.audio.waveform import (
     SAMPLE_RATE,
     SHORTEST_SAMPLES,
@@ -29,9 +30,9 @@ from emodistill.audio.waveform import (
 )
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 from emodistill.inference.model_card import BUNDLED, METADATA, Card, known_ids, read_card
-
-if TYPE_CHECKING:
-    from emodistill.audio.speech_activity import SpeechDetector
+from emodistill.inference.segmentation import HOP_S, WINDOW_S
+from emodistill.inference.streaming import Detector, StreamingRecognizer
+from emodistill.inference.timelines import GivenSegment, Timeline, TimelineSource, timeline
 
 # Kept on both sides of the speech. In quiet recordings the rest is trimmed as in training; in noise it can't be, and
 # every tenth of a second of noise costs accuracy (benchmarks/invariance.py).
@@ -247,6 +248,36 @@ class Recognizer:
                 for future in waiting:
                     future.cancel()
 
+    def timeline(
+        self,
+        source: TimelineSource,
+        *,
+        given: Sequence[GivenSegment] | None = None,
+        hop_s: float = HOP_S,
+        window_s: float = WINDOW_S,
+        detector: Detector | None = None,
+        traced: bool = False,
+        max_s: float | None = None,
+    ) -> Timeline:
+        """Return the emotions over time in one recording. The arguments and errors are those of `emodistill.timeline`."""
+        return timeline(
+            source, self, given=given, hop_s=hop_s, window_s=window_s,
+            detector=detector or self._detector, traced=traced, max_s=max_s,
+        )  # fmt: skip
+
+    def stream(
+        self,
+        rate_hz: int = SAMPLE_RATE,
+        *,
+        hop_s: float = HOP_S,
+        window_s: float = WINDOW_S,
+        detector: Detector | None = None,
+    ) -> StreamingRecognizer:
+        """Open a stream that takes chunks of audio and returns events. The arguments are those of `StreamingRecognizer`."""
+        return StreamingRecognizer(
+            self, rate_hz, hop_s=hop_s, window_s=window_s, detector=detector or self._detector
+        )
+
     def probabilities(self, waveform: Waveform) -> Probabilities:
         """Probabilities (emotions,) of a waveform (samples,); over 20 s, their mean over windows.
 
@@ -293,17 +324,11 @@ class Recognizer:
         return known_ids(self._described) if self._described else frozenset()
 
     @cached_property
-    def _detector(self) -> "SpeechDetector":
-        from emodistill.audio.speech_activity import (
-            SpeechDetector,
-        )  # not loaded by who only calls `probabilities`
-
+    def _detector(self) -> SpeechDetector:
         return SpeechDetector()
 
     def _speech(self, recording: Recording) -> Iterator[Waveform] | None:
         """The windows of a recording that hold speech, what surrounds it cut off; None without any."""
-        from emodistill.audio.speech_activity import NO_SPEECH, spans
-
         stream = self._detector.stream()
         # Here, where the whole recording is known, gain cannot matter.
         heard = [stream.push(piece / np.float32(recording.peak)) for piece in recording.pieces()]

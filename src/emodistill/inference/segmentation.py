@@ -9,14 +9,13 @@ All positions are samples at 16 kHz from the beginning of the audio.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import ConfigError
-from emodistill.inference.recognizer import Recognizer
 
 HOP_S = 0.5  # from one window to the next
 WINDOW_S = 2.0  # what the model sees at once
@@ -26,6 +25,21 @@ LONGEST_DOUBT = 16  # hops after which the better course is taken, undecided or 
 FLOOR = 1e-3  # of a probability, so that one window alone cannot rule an emotion out
 
 Values = npt.NDArray[np.float64]
+
+
+class WindowClassifier(Protocol):
+    """What segmentation needs of a recogniser; `emodistill.Recognizer` has it."""
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The emotions in the order of the probabilities."""
+
+    @property
+    def min_confidence(self) -> float:
+        """A segment with a lower confidence has no emotion."""
+
+    def probabilities(self, waveform: Waveform, /) -> Values:
+        """Return the probabilities (emotions,) of a waveform (samples,)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,9 @@ class Windows:
 class WindowScorer:
     """The model over the recent past of one stream: log-probabilities of windows of it."""
 
-    def __init__(self, recognizer: Recognizer, hop_s: float = HOP_S, window_s: float = WINDOW_S) -> None:
+    def __init__(
+        self, recognizer: WindowClassifier, hop_s: float = HOP_S, window_s: float = WINDOW_S
+    ) -> None:
         """Raises `ConfigError` for a hop below 0.1 s or a window that is no whole number of hops."""
         self.hop, self.window = round(hop_s * SAMPLE_RATE), round(window_s * SAMPLE_RATE)  # samples
         if hop_s < 0.1:

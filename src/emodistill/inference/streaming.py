@@ -21,8 +21,15 @@ from emodistill.audio.speech_activity import (
     SpeechDetector,
 )
 from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, Waveform
-from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import HOP_S, WINDOW_S, Segment, Stretch, WindowScorer, WindowUpdate
+from emodistill.inference.segmentation import (
+    HOP_S,
+    WINDOW_S,
+    Segment,
+    Stretch,
+    WindowClassifier,
+    WindowScorer,
+    WindowUpdate,
+)
 
 __all__ = [
     "Detector",
@@ -92,7 +99,7 @@ class StreamingRecognizer:
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        recognizer: WindowClassifier,
         rate_hz: int = SAMPLE_RATE,
         *,
         hop_s: float = HOP_S,

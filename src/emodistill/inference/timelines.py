@@ -15,12 +15,12 @@ from emodistill.audio.recording import SHORTEST_S, SILENCE_PEAK, Level, readable
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, blocks
 from emodistill.errors import AudioError, ConfigError
-from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation import (
     HOP_S,
     WINDOW_S,
     Segment,
     Values,
+    WindowClassifier,
     Windows,
     WindowScorer,
     WindowUpdate,
@@ -28,6 +28,8 @@ from emodistill.inference.segmentation import (
 from emodistill.inference.streaming import Detector, Event, StreamingRecognizer
 
 ENVELOPE_SAMPLES = SAMPLE_RATE // 20  # one peak of a trace's envelope: 50 ms
+
+TimelineSource = str | Path | bytes | bytearray | memoryview | BinaryIO
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class Timeline:
 
 
 def timeline(
-    source: str | Path | bytes | bytearray | memoryview | BinaryIO,
-    recognizer: Recognizer,
+    source: TimelineSource,
+    recognizer: WindowClassifier,
     *,
     given: Sequence[GivenSegment] | None = None,
     hop_s: float = HOP_S,
@@ -156,7 +158,7 @@ def seconds_by_emotion(segments: Iterable[Segment], emotions: Sequence[str]) -> 
 
 def timelines(
     sources: Iterable[str | Path],
-    recognizer: Recognizer,
+    recognizer: WindowClassifier,
     *,
     given: "GivenSegments | None" = None,
     jobs: int = 1,
