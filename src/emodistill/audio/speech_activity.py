@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import AudioError, ConfigError, EmodistillError, ModelError
 
@@ -62,11 +63,7 @@ class SpeechDetector:
                 f"'{ASSETS / 'vad.onnx'}' was changed: its SHA-256 is {digest[:12]}…, vad.json says "
                 f"{expected[:12]}…; install emodistill again"
             )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what is wrong is raised
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(network, threads)
 
     def probabilities(self, waveform: Waveform) -> Probabilities:
         """Speech probabilities (ceil(samples / 320),) of a waveform (samples,), one for each frame.

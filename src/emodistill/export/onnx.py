@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.config import TEACHERS, AudioConfig, Recipe
 from emodistill.console import say, warn
@@ -373,7 +373,7 @@ def _short(backbone: str) -> str:
 @torch.no_grad()
 def check_parity(model: Exported, path: Path, waveforms: Sequence[Waveform]) -> dict[str, float]:
     """Compare ONNX Runtime with torch; returns the figures, raises `ModelError` beyond `TOLERANCE`."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
 
     def worst(batch: np.ndarray) -> float:
         said = session.run(None, {"waveform": batch})

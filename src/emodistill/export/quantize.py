@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import SAMPLE_RATE, SHORTEST_SAMPLES, Waveform
 from emodistill.errors import ModelError
 from emodistill.evaluation.metrics import Labels, unweighted_accuracy
@@ -85,7 +86,7 @@ def check_half(reference: Path, path: Path, waveforms: Sequence[Waveform]) -> di
 
     Raises `ModelError` where a probability moves by over 1e-2, or an utterance gets another emotion.
     """
-    sessions = [_session(reference), _session(path)]
+    sessions = [open_session(reference, threads=1), open_session(path, threads=1)]
     said = np.array([[_probabilities(session, wave) for session in sessions] for wave in waveforms])
     difference = float(np.abs(said[:, 0] - said[:, 1]).max())
     agreement = float(np.mean(said[:, 0].argmax(axis=1) == said[:, 1].argmax(axis=1)))
@@ -113,7 +114,7 @@ def check_integer(
             "manifest with more (--check utterances.csv), or take --precision fp16. Nothing was exported."
         )
     names = ("fp32", "int8")
-    sessions = [_session(reference), _session(path)]
+    sessions = [open_session(reference, threads=1), open_session(path, threads=1)]
     seconds = np.zeros(2)
     said = np.zeros((len(waveforms), 2), dtype=np.int64)
     for session in sessions:
@@ -139,13 +140,6 @@ def check_integer(
         **{f"{name}_ms_per_s": float(value) for name, value in zip(names, per_second, strict=True)},
         "speed_ratio": float(seconds[0] / seconds[1]),
     }
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _probabilities(session: onnxruntime.InferenceSession, waveform: Waveform) -> npt.NDArray[np.float32]:

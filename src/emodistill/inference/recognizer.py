@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from emodistill.audio.onnx_session import open_session
 from emodistill.audio.recording import AudioSource, Recording
 from emodistill.audio.speech_activity import NO_SPEECH, SpeechDetector, spans
 from emodistill.audio.waveform import (
@@ -107,7 +108,7 @@ class Recognizer:
         self.folder = _folder(model)
         self.card = read_card(self.folder)
         self._set_options(emotions, min_confidence, coverage)
-        self._session = _session(self.folder / "model.onnx", threads, providers)
+        self._session = _open_student(self.folder / "model.onnx", threads, providers)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._check_emotions()
 
@@ -418,29 +419,17 @@ def _least_confidence(
     return float(np.interp(coverage, [share for share, _ in curve], [least for _, least in curve]))
 
 
-def _session(
+def _open_student(
     path: Path, threads: int | None, providers: Sequence[str] | None
 ) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong is raised
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    for name in providers or ():
-        if name not in onnxruntime.get_available_providers():
-            raise ModelError(one_of("provider", name, onnxruntime.get_available_providers()))
-    try:
-        session = onnxruntime.InferenceSession(
-            path, options, providers=list(providers or ["CPUExecutionProvider"])
-        )
-    except Exception as error:  # ONNX Runtime's errors have no base of their own
-        raise ModelError(
-            f"'{path}' is no ONNX model that can be run: {' '.join(str(error).split())}"
-        ) from error
+    """Return a session of an exported student. Raises `ModelError` for an ONNX file with other inputs or outputs."""
+    session = open_session(path, threads, providers)
     inputs = [item.name for item in session.get_inputs()]
     outputs = [item.name for item in session.get_outputs()]
     if inputs != ["waveform"] or "probabilities" not in outputs:
         raise ModelError(
-            f"'{path}' is another model: expected waveform in and probabilities out, got {inputs} and {outputs}"
+            f"'{path}' is not an exported student: expected the input waveform and the output probabilities, "
+            f"got the inputs {inputs} and the outputs {outputs}"
         )
     return session
 
