@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from emodistill.evaluation.bootstrap import interval
+from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.calibration import (
     calibration_error,
-    draw_reliability,
     fit_temperature,
+    plot_reliability,
     with_temperature,
 )
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_accuracy
@@ -97,7 +97,7 @@ def _wa(table: Predictions) -> float:
 
 
 def _with_interval(table: Predictions) -> str:
-    low, high = interval(table, lambda part: unweighted_accuracy(part.truth, part.predicted))
+    low, high = bootstrap_interval(table, lambda part: unweighted_accuracy(part.truth, part.predicted))
     return (
         f"{100 * unweighted_accuracy(table.truth, table.predicted):.1f} ({100 * low:.1f} … {100 * high:.1f})"
     )
@@ -108,12 +108,12 @@ def _calibration(dev: Predictions, test: Predictions, plot: Path | None) -> None
     scaled = with_temperature(test, temperature)
     print(f"\nTemperature, from dev: {temperature:.3f}. Calibration error on all test speakers pooled:")
     for name, table in (("before", test), ("after", scaled)):
-        low, high = interval(table, calibration_error)
+        low, high = bootstrap_interval(table, calibration_error)
         print(f"  {name}: {calibration_error(table):.4f} ({low:.4f} … {high:.4f})")
     for corpus in _corpora(test):
         print(f"  after, {corpus}: {calibration_error(_of(scaled, corpus)):.4f}")
     if plot is not None:
-        draw_reliability({"before scaling": test, "after scaling": scaled}, plot)
+        plot_reliability({"before scaling": test, "after scaling": scaled}, plot)
 
 
 def _through(model: Path, data: Path, test: Predictions) -> None:
@@ -138,7 +138,7 @@ def _through(model: Path, data: Path, test: Predictions) -> None:
     heard = replace(test, probabilities=np.array(rows))
     for name in _corpora(test):
         print(f"  {name}: UA {_with_interval(_of(heard, name))}")
-    low, high = interval(heard, calibration_error)
+    low, high = bootstrap_interval(heard, calibration_error)
     print(f"  calibration error {calibration_error(heard):.4f} ({low:.4f} … {high:.4f})")
 
 

@@ -265,7 +265,14 @@ def _write_tables(rows: list[tuple[Planned, str, str]], out: Path, settings: dic
 def score(out: Path, grid: Path) -> None:
     """The table of a grid with the oracles in it, every difference to the plain student, and its plot."""
     from emodistill.console import results
-    from emodistill.evaluation.ablation_table import ORACLES, Contender, ensemble, measure, show, teachers_of
+    from emodistill.evaluation.ablation_table import (
+        ORACLES,
+        System,
+        ensemble_predictions,
+        make_ablation_table,
+        show_ablation_table,
+        teacher_systems,
+    )
     from emodistill.evaluation.run import read_run
 
     names = {
@@ -278,8 +285,8 @@ def score(out: Path, grid: Path) -> None:
         label: [read_run(folder) for folder in sorted((grid / "cells" / cell).glob("seed-*"))]
         for cell, label in names.items()
     }
-    found = [Contender(label, "students", label, [run.table() for run in of]) for label, of in runs.items()]
-    found += teachers_of(runs["+ both"])
+    found = [System(label, "students", label, [run.table() for run in of]) for label, of in runs.items()]
+    found += teacher_systems(runs["+ both"])
     tables = found[0].tables
     with (out / "truth.csv").open(encoding="utf-8") as file:
         truth = {row["id"]: row for row in csv.DictReader(file)}
@@ -289,14 +296,16 @@ def score(out: Path, grid: Path) -> None:
             [[float(truth[u][f"{kind}_{e}"]) for e in tables[0].labels] for u in tables[0].utterances]
         )
         oracles[label] = replace(tables[0], probabilities=p / p.sum(axis=1, keepdims=True))
-        found.append(Contender(label, ORACLES, label, [oracles[label]] * len(tables)))
+        found.append(System(label, ORACLES, label, [oracles[label]] * len(tables)))
     words = [run.table("linguistic") for run in runs["+ both"]]
     label = "oracle and linguistic teacher together"
     best = oracles["prosody's oracle, knows the voice"]
-    found.append(Contender(label, ORACLES, label, [ensemble(best, [best, table]) for table in words]))
-    ablation = measure(found, "plain", "plain", distilled="+ both")
+    found.append(
+        System(label, ORACLES, label, [ensemble_predictions(best, [best, table]) for table in words])
+    )
+    ablation = make_ablation_table(found, "plain", "plain", distilled="+ both")
     ablation.write(grid, "controlled")
-    show(ablation, results())
+    show_ablation_table(ablation, results())
 
 
 def main() -> None:

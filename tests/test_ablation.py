@@ -16,7 +16,13 @@ from emodistill.cli import app
 from emodistill.config import load_recipe, recipe_toml, shipped_recipes
 from emodistill.corpora import DEMO_CORPUS as DEMO
 from emodistill.errors import ConfigError
-from emodistill.evaluation.ablation_table import ENSEMBLE, Ablation, Contender, ensemble, measure
+from emodistill.evaluation.ablation_table import (
+    ENSEMBLE,
+    AblationTable,
+    System,
+    ensemble_predictions,
+    make_ablation_table,
+)
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.labels import LabelSet
 from emodistill.training import ablation as ablate_module
@@ -38,7 +44,7 @@ def quick(manifest: Path, **sections: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> tuple[Path, Ablation, list[str]]:
+def grid(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> tuple[Path, AblationTable, list[str]]:
     """A finished grid over two seeds, and every stage that was trained for it."""
     out = tmp_path_factory.mktemp("ablation") / "grid"
     trained: list[str] = []
@@ -179,9 +185,9 @@ def test_every_cell_predicts_what_its_recipe_does_alone(tmp_path: Path) -> None:
             assert (alone / table).read_bytes() == (in_grid / table).read_bytes(), f"{cell.name}: {table}"
 
 
-def test_shared_work_is_done_once(grid: tuple[Path, Ablation, list[str]]) -> None:
+def test_shared_work_is_done_once(grid: tuple[Path, AblationTable, list[str]]) -> None:
     _, found, trained = grid
-    assert [line.cell for line in found.lines[: len(PARTS)]] == PARTS
+    assert [row.cell for row in found.rows[: len(PARTS)]] == PARTS
     teachers = [stage for stage in trained if not stage.endswith("student")]
     assert len(teachers) == len(set(teachers)) == 2 * 3 * 2  # seeds, folds, teachers
     students = [stage for stage in trained if stage.endswith("student")]
@@ -202,7 +208,7 @@ def test_a_table_edited_in_one_run_is_no_other_runs(tmp_path: Path) -> None:
     assert (tmp_path / "two/model.safetensors").samefile(tmp_path / "artifacts/key/model.safetensors")
 
 
-def test_a_cell_is_a_run_folder_whole_by_itself(grid: tuple[Path, Ablation, list[str]]) -> None:
+def test_a_cell_is_a_run_folder_whole_by_itself(grid: tuple[Path, AblationTable, list[str]]) -> None:
     out, _, _ = grid
     shared = [out / f"cells/{cell}/seed-1/fold-1/select/prosodic" for cell in ("full", "prosodic-only")]
     for name in ("model.safetensors", "model.json", "fit.json", "targets-in-sample.safetensors"):
@@ -212,10 +218,10 @@ def test_a_cell_is_a_run_folder_whole_by_itself(grid: tuple[Path, Ablation, list
     assert not (out / "cells/no-distillation/seed-0/fold-1/select/prosodic").exists()
 
 
-def test_the_table_is_that_of_the_predictions(grid: tuple[Path, Ablation, list[str]]) -> None:
+def test_the_table_is_that_of_the_predictions(grid: tuple[Path, AblationTable, list[str]]) -> None:
     out, found, _ = grid
     rows = {row["cell"]: row for row in make.read_rows(out / "ablation.csv")}
-    assert list(rows) == [line.cell for line in found.lines]
+    assert list(rows) == [row.cell for row in found.rows]
     assert list(rows)[len(PARTS) :] == [
         "distillation.temperature=1", "distillation.temperature=2", "prosodic teacher", "linguistic teacher", ENSEMBLE,
     ]  # fmt: skip
@@ -238,7 +244,10 @@ def test_the_table_is_that_of_the_predictions(grid: tuple[Path, Ablation, list[s
 
 
 def test_a_killed_grid_goes_on_where_it_was(
-    grid: tuple[Path, Ablation, list[str]], manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: tuple[Path, AblationTable, list[str]],
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, _, _ = grid
     trained: list[str] = []
@@ -272,7 +281,10 @@ def test_a_killed_grid_goes_on_where_it_was(
 
 
 def test_seeds_that_were_run_before_stay_in_the_table(
-    grid: tuple[Path, Ablation, list[str]], manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    grid: tuple[Path, AblationTable, list[str]],
+    manifest: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     there = tmp_path / "grid"
     shutil.copytree(grid[0], there)
@@ -345,16 +357,16 @@ def test_a_difference_that_is_there_is_found_and_none_where_there_is_none() -> N
     base = [rng.random(400) < 0.7 for _ in range(3)]
     better = [values | (rng.random(400) < 0.4) for values in base]
     twin = [np.roll(values, 14) for values in base]  # as good, and right elsewhere
-    found = measure(
+    found = make_ablation_table(
         [
-            Contender("full", "parts", "full", [table(values) for values in better]),
-            Contender("plain", "parts", "plain", [table(values) for values in base]),
-            Contender("plain too", "parts", "twin", [table(values) for values in twin]),
-            Contender("again", "x", "full", [table(values) for values in better]),
+            System("full", "parts", "full", [table(values) for values in better]),
+            System("plain", "parts", "plain", [table(values) for values in base]),
+            System("plain too", "parts", "twin", [table(values) for values in twin]),
+            System("again", "x", "full", [table(values) for values in better]),
         ],
         reference="full", plain="plain", resamples=2000,
     )  # fmt: skip
-    full, plain, _, again = found.lines
+    full, plain, _, again = found.rows
     assert plain.ua == pytest.approx(np.mean([values.mean() for values in base]))
     assert plain.high is not None
     assert plain.high < 0
@@ -362,9 +374,9 @@ def test_a_difference_that_is_there_is_found_and_none_where_there_is_none() -> N
     assert plain.p_holm == pytest.approx(4 / 2001), "corrected for two, not for the full method itself"
     assert full.difference is None
     assert again.p_holm is None
-    same = measure(
-        [Contender(n, "parts", n, [table(v) for v in t]) for n, t in (("a", base), ("b", twin))], "a"
-    ).lines[1]
+    same = make_ablation_table(
+        [System(n, "parts", n, [table(v) for v in t]) for n, t in (("a", base), ("b", twin))], "a"
+    ).rows[1]
     assert same.low is not None
     assert same.high is not None
     assert same.low < 0 < same.high
@@ -376,7 +388,7 @@ def test_an_ensemble_multiplies_and_a_missing_judge_is_not_asked() -> None:
     one = table(np.ones(4, dtype=bool))
     two = one.take([0, 2])
     sure = np.array([[0.5, 0.5], [0.01, 0.99]])
-    together = ensemble(one, [one, Predictions(**{**two.__dict__, "probabilities": sure})])
+    together = ensemble_predictions(one, [one, Predictions(**{**two.__dict__, "probabilities": sure})])
     np.testing.assert_allclose(together.probabilities[[0, 1, 3]], one.probabilities[[0, 1, 3]])
     expected = one.probabilities[2] * sure[1]
     np.testing.assert_allclose(together.probabilities[2], expected / expected.sum())
@@ -385,17 +397,17 @@ def test_an_ensemble_multiplies_and_a_missing_judge_is_not_asked() -> None:
 def test_the_way_to_the_ensemble() -> None:
     rights = {"plain": 0.5, "full": 0.75, ENSEMBLE: 0.9}
     found = [
-        Contender(name, "parts", name, [table(np.arange(400) // 2 % 20 < 20 * share, speakers=400)])
+        System(name, "parts", name, [table(np.arange(400) // 2 % 20 < 20 * share, speakers=400)])
         for name, share in rights.items()
     ]
-    share = measure(found, "full", "plain").covered
+    share = make_ablation_table(found, "full", "plain").closed_gap
     assert share is not None
     assert share.value == pytest.approx(0.25 / 0.4)
     assert share.low < share.value < share.high
-    assert measure(found[:2], "full", "plain").covered is None
+    assert make_ablation_table(found[:2], "full", "plain").closed_gap is None
 
 
-def test_the_predictions_of_a_grid_are_read_like_any(grid: tuple[Path, Ablation, list[str]]) -> None:
+def test_the_predictions_of_a_grid_are_read_like_any(grid: tuple[Path, AblationTable, list[str]]) -> None:
     out, found, _ = grid
     full = [read_predictions(out / f"cells/full/seed-{seed}/predictions.csv") for seed in (0, 1)]
     assert len(full[0]) == len(full[1]) == 36

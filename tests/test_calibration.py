@@ -1,4 +1,4 @@
-"""Calibration: golden values and properties of the measures, what a fit finds, and what the card gets of it."""
+"""Calibration: golden values and properties of the measures, the fitted temperature, and the card's fields."""
 
 import sys
 from pathlib import Path
@@ -18,9 +18,9 @@ from emodistill.evaluation.calibration import (
     calibration_error,
     card_fields,
     coverage_curve,
-    draw_reliability,
     fit_temperature,
     negative_log_likelihood,
+    plot_reliability,
     reliability,
     risk_coverage,
     with_temperature,
@@ -43,8 +43,8 @@ def table(probabilities: np.ndarray, truth: np.ndarray, speakers: int = 5) -> Pr
     )  # fmt: skip
 
 
-def calibrated(count: int, seed: int = 0, sharpness: float = 1.0) -> Predictions:
-    """Truth drawn from the probabilities themselves, which are then sharpened (or blunted)."""
+def calibrated_predictions(count: int, seed: int = 0, sharpness: float = 1.0) -> Predictions:
+    """Predictions whose truth is drawn from the probabilities, which are then sharpened (below 1: flattened)."""
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(4, 0.7), count)
     truth = (probabilities.cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
@@ -52,7 +52,10 @@ def calibrated(count: int, seed: int = 0, sharpness: float = 1.0) -> Predictions
 
 
 tables = st.builds(
-    calibrated, st.integers(1, 60), st.integers(0, 10_000), st.floats(0.3, 4.0, allow_subnormal=False)
+    calibrated_predictions,
+    st.integers(1, 60),
+    st.integers(0, 10_000),
+    st.floats(0.3, 4.0, allow_subnormal=False),
 )
 temperatures = st.floats(0.2, 8.0)
 
@@ -62,8 +65,8 @@ temperatures = st.floats(0.2, 8.0)
 
 @settings(max_examples=60, deadline=None)
 @given(tables, temperatures, temperatures)
-def test_tempering_is_a_power_that_keeps_order(said: Predictions, one: float, two: float) -> None:
-    probabilities = said.probabilities
+def test_tempering_is_a_power_that_keeps_order(predictions: Predictions, one: float, two: float) -> None:
+    probabilities = predictions.probabilities
     warmed = tempered(probabilities, one)
     np.testing.assert_allclose(warmed.sum(axis=1), 1)
     np.testing.assert_array_equal(warmed.argmax(axis=1), probabilities.argmax(axis=1))
@@ -75,21 +78,21 @@ def test_tempering_is_a_power_that_keeps_order(said: Predictions, one: float, tw
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0, 3.0])
-def test_the_fit_undoes_what_was_sharpened(sharpness: float) -> None:
-    said = calibrated(20_000, seed=3, sharpness=sharpness)
-    found = fit_temperature(said)
-    assert found == pytest.approx(sharpness, rel=0.05)
-    assert calibration_error(with_temperature(said, found)) < 0.015
+def test_the_fitted_temperature_undoes_sharpening(sharpness: float) -> None:
+    predictions = calibrated_predictions(20_000, seed=3, sharpness=sharpness)
+    temperature = fit_temperature(predictions)
+    assert temperature == pytest.approx(sharpness, rel=0.05)
+    assert calibration_error(with_temperature(predictions, temperature)) < 0.015
     if sharpness != 1.0:
-        assert calibration_error(said) > 0.05
+        assert calibration_error(predictions) > 0.05
 
 
 @settings(max_examples=40, deadline=None)
 @given(tables)
-def test_no_temperature_is_likelier_than_the_fitted_one(said: Predictions) -> None:
-    best = negative_log_likelihood(with_temperature(said, fit_temperature(said)))
+def test_no_temperature_is_likelier_than_the_fitted_one(predictions: Predictions) -> None:
+    best = negative_log_likelihood(with_temperature(predictions, fit_temperature(predictions)))
     for temperature in np.geomspace(*TEMPERATURES, 25):
-        assert best <= negative_log_likelihood(with_temperature(said, float(temperature))) + 1e-5
+        assert best <= negative_log_likelihood(with_temperature(predictions, float(temperature))) + 1e-5
 
 
 def test_a_perfect_and_a_useless_model_stay_within_bounds() -> None:
@@ -99,10 +102,10 @@ def test_a_perfect_and_a_useless_model_stay_within_bounds() -> None:
     assert fit_temperature(wrong) == pytest.approx(TEMPERATURES[1], rel=1e-3)
 
 
-def test_a_probability_of_zero_is_no_infinity() -> None:
-    said = table(np.array([[1.0, 0.0, 0.0, 0.0]] * 3), np.array([0, 0, 1]))
-    assert negative_log_likelihood(said) == pytest.approx(-np.log(LEAST_PROBABILITY) / 3)
-    assert np.isfinite(negative_log_likelihood(with_temperature(said, fit_temperature(said))))
+def test_a_probability_of_zero_has_a_finite_loss() -> None:
+    predictions = table(np.array([[1.0, 0.0, 0.0, 0.0]] * 3), np.array([0, 0, 1]))
+    assert negative_log_likelihood(predictions) == pytest.approx(-np.log(LEAST_PROBABILITY) / 3)
+    assert np.isfinite(negative_log_likelihood(with_temperature(predictions, fit_temperature(predictions))))
 
 
 # --- measures ------------------------------------------------------------------------------------
@@ -110,36 +113,40 @@ def test_a_probability_of_zero_is_no_infinity() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(tables)
-def test_likelihood_is_that_of_scikit_learn(said: Predictions) -> None:
-    assert negative_log_likelihood(said) == pytest.approx(
-        log_loss(said.truth, said.probabilities, labels=range(4)), abs=1e-9
+def test_likelihood_is_that_of_scikit_learn(predictions: Predictions) -> None:
+    assert negative_log_likelihood(predictions) == pytest.approx(
+        log_loss(predictions.truth, predictions.probabilities, labels=range(4)), abs=1e-9
     )
 
 
 def test_measures_by_hand() -> None:
-    said = table(
+    predictions = table(
         np.array([[0.6, 0.4, 0, 0], [0.7, 0.3, 0, 0], [0.2, 0.8, 0, 0], [0.1, 0.9, 0, 0]]),
         np.array([1, 0, 1, 1]),  # wrong at 0.6, right at 0.7, 0.8 and 0.9
     )
-    assert calibration_error(said, bins=2) == pytest.approx(0.5 * abs(0.5 - 0.65) + 0.5 * abs(1 - 0.85))
-    assert calibration_error(said, bins=1) == pytest.approx(0)
-    assert brier_score(said) == pytest.approx((2 * 0.36 + 2 * 0.09 + 2 * 0.04 + 2 * 0.01) / 4)
-    coverage, risk = risk_coverage(said)
+    assert calibration_error(predictions, bins=2) == pytest.approx(
+        0.5 * abs(0.5 - 0.65) + 0.5 * abs(1 - 0.85)
+    )
+    assert calibration_error(predictions, bins=1) == pytest.approx(0)
+    assert brier_score(predictions) == pytest.approx((2 * 0.36 + 2 * 0.09 + 2 * 0.04 + 2 * 0.01) / 4)
+    coverage, risk = risk_coverage(predictions)
     np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(risk, [0, 0, 0, 0.25])
-    assert area_under_risk(said) == pytest.approx(0.0625)
-    low, high = reliability(said, bins=2)
+    assert area_under_risk(predictions) == pytest.approx(0.0625)
+    low, high = reliability(predictions, bins=2)
     assert (low.confidence, low.accuracy, low.count) == (pytest.approx(0.65), 0.5, 2)
     assert (high.confidence, high.accuracy, high.low, high.high) == (pytest.approx(0.85), 1, 1, 1)
-    assert [point.coverage for point in coverage_curve(said, 4)] == [1, 0.75, 0.5, 0.25]
-    assert [point.accuracy for point in coverage_curve(said, 4)] == [0.75, 1, 1, 1]
+    assert [point.coverage for point in coverage_curve(predictions, 4)] == [1, 0.75, 0.5, 0.25]
+    assert [point.accuracy for point in coverage_curve(predictions, 4)] == [0.75, 1, 1, 1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(tables, st.integers(0, 100), st.integers(1, 3))
-def test_risk_does_not_depend_on_order(said: Predictions, seed: int, decimals: int) -> None:
-    rounded = table(np.round(said.probabilities, decimals), said.truth)  # many equal confidences
-    order = np.random.default_rng(seed).permutation(len(said))
+def test_risk_does_not_depend_on_order(predictions: Predictions, seed: int, decimals: int) -> None:
+    rounded = table(
+        np.round(predictions.probabilities, decimals), predictions.truth
+    )  # many equal confidences
+    order = np.random.default_rng(seed).permutation(len(predictions))
     shuffled = table(rounded.probabilities[order], rounded.truth[order])
     for one, two in zip(risk_coverage(rounded), risk_coverage(shuffled), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-12)
@@ -150,12 +157,12 @@ def test_risk_does_not_depend_on_order(said: Predictions, seed: int, decimals: i
 
 @settings(max_examples=60, deadline=None)
 @given(tables)
-def test_the_curve_of_a_card_is_what_it_says(said: Predictions) -> None:
-    curve = coverage_curve(said)
-    least = said.probabilities.max(axis=1).min()
+def test_the_curve_of_a_card_holds_for_its_predictions(predictions: Predictions) -> None:
+    curve = coverage_curve(predictions)
+    least = predictions.probabilities.max(axis=1).min()
     assert (curve[0].min_confidence, curve[0].coverage) == (least, 1)
     assert len(curve) <= 20
-    confidence, right = said.probabilities.max(axis=1), said.predicted == said.truth
+    confidence, right = predictions.probabilities.max(axis=1), predictions.predicted == predictions.truth
     for point in curve:
         answered = confidence >= point.min_confidence
         assert point.coverage == pytest.approx(answered.mean())
@@ -166,30 +173,37 @@ def test_the_curve_of_a_card_is_what_it_says(said: Predictions) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(tables, st.integers(1, 20))
-def test_reliability_covers_everyone(said: Predictions, bins: int) -> None:
-    found = reliability(said, bins, resamples=50)
-    assert sum(item.count for item in found) == len(said)
+def test_every_utterance_is_in_one_bin(predictions: Predictions, bins: int) -> None:
+    found = reliability(predictions, bins, resamples=50)
+    assert sum(item.count for item in found) == len(predictions)
     assert max(item.count for item in found) - min(item.count for item in found) <= 1
     for item in found:
         assert 0 <= item.low <= item.high <= 1
     confidences = [item.confidence for item in found]
     assert confidences == sorted(confidences)
-    gap = sum(item.count * abs(item.accuracy - item.confidence) for item in found) / len(said)
-    assert calibration_error(said, bins) == pytest.approx(gap)
+    gap = sum(item.count * abs(item.accuracy - item.confidence) for item in found) / len(predictions)
+    assert calibration_error(predictions, bins) == pytest.approx(gap)
 
 
 def test_intervals_are_over_speakers() -> None:
-    said = calibrated(600, seed=1)
+    predictions = calibrated_predictions(600, seed=1)
     alone = Predictions(
-        said.labels, said.utterances, said.folds, ("one",) * 600, said.emotions, said.probabilities
+        predictions.labels,
+        predictions.utterances,
+        predictions.folds,
+        ("one",) * 600,
+        predictions.emotions,
+        predictions.probabilities,
     )
     assert all(item.low == item.high == pytest.approx(item.accuracy) for item in reliability(alone))
-    many = reliability(table(said.probabilities, said.truth, speakers=60))
+    many = reliability(table(predictions.probabilities, predictions.truth, speakers=60))
     assert all(item.low < item.accuracy < item.high for item in many)
-    assert many == reliability(table(said.probabilities, said.truth, speakers=60)), "the same every time"
+    assert many == reliability(table(predictions.probabilities, predictions.truth, speakers=60)), (
+        "equal each time"
+    )
 
 
-def test_nothing_to_calibrate_on_is_an_error() -> None:
+def test_an_empty_table_cannot_be_calibrated() -> None:
     empty = table(np.zeros((0, 4)), np.zeros(0, int))
     for measure in (fit_temperature, negative_log_likelihood, brier_score, calibration_error, reliability,
                     risk_coverage, coverage_curve):  # fmt: skip
@@ -197,11 +211,14 @@ def test_nothing_to_calibrate_on_is_an_error() -> None:
             measure(empty)
 
 
-# --- the card, and a drawing ---------------------------------------------------------------------
+# --- the card, and the plot ----------------------------------------------------------------------
 
 
 def test_the_temperature_comes_from_dev_alone() -> None:
-    dev, test = calibrated(500, seed=1, sharpness=2), calibrated(500, seed=2, sharpness=2)
+    dev, test = (
+        calibrated_predictions(500, seed=1, sharpness=2),
+        calibrated_predictions(500, seed=2, sharpness=2),
+    )
     fields = card_fields(dev, test)
     assert fields["temperature"] == fit_temperature(dev) == card_fields(dev)["temperature"]
     figures = fields["calibration"]
@@ -211,9 +228,9 @@ def test_the_temperature_comes_from_dev_alone() -> None:
     assert (figures["utterances"], figures["test_utterances"]) == (500, 500)
     assert fields["coverage"] == coverage_curve(with_temperature(dev, fields["temperature"]))
     assert fields["calibration_note"] == "Fitted on the 500 dev utterances of 5 speakers."
-    assert "weights before they were trained again" in card_fields(dev, refit=True)["calibration_note"]
+    assert "weights before the refit" in card_fields(dev, refit=True)["calibration_note"]
     assert (
-        "by a classifier that was fitted, for each speaker"
+        "by a classifier that was fitted, for each dev speaker"
         in card_fields(dev, refit="classifier")["calibration_note"]
     )
     assert not any(name.startswith("test") for name in card_fields(dev)["calibration"])
@@ -233,16 +250,16 @@ def test_an_export_is_calibrated_on_the_dev_predictions_of_its_fold(exported: Pa
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_reliability_is_drawn(tmp_path: Path, suffix: str) -> None:
-    said = calibrated(300, sharpness=2)
+def test_reliability_is_plotted(tmp_path: Path, suffix: str) -> None:
+    predictions = calibrated_predictions(300, sharpness=2)
     path = tmp_path / f"new/folder/plot{suffix}"
-    draw_reliability({"before": said, "after": with_temperature(said, 2.0)}, path)
+    plot_reliability({"before": predictions, "after": with_temperature(predictions, 2.0)}, path)
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" if suffix == ".png" else b"<svg" in path.read_bytes()
-    with pytest.raises(ModelError, match=r"cannot draw to '.*plot\.txt': expected \.png"):
-        draw_reliability({"before": said}, tmp_path / "plot.txt")
+    with pytest.raises(ModelError, match=r"cannot plot to '.*plot\.txt': expected \.png"):
+        plot_reliability({"before": predictions}, tmp_path / "plot.txt")
 
 
-def test_drawing_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plotting_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"emodistill\[plot\]"):
-        draw_reliability({"x": calibrated(5)}, tmp_path / "plot.png")
+        plot_reliability({"x": calibrated_predictions(5)}, tmp_path / "plot.png")

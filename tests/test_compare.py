@@ -1,10 +1,11 @@
-"""Paired comparison of runs: bootstrap over speakers, McNemar, Holm, and what is refused."""
+"""Paired comparison of runs: bootstrap over speakers, McNemar, Holm, and run folders that are refused."""
 
 import csv
 import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import factories as make
@@ -15,41 +16,55 @@ from typer.testing import CliRunner
 from emodistill.cli import app
 from emodistill.config import load_recipe
 from emodistill.errors import ConfigError, CorpusError, ModelError
-from emodistill.evaluation.bootstrap import drawn_confusions, drawn_means, interval
-from emodistill.evaluation.compare import compare_all, compare_runs, holm, mcnemar
-from emodistill.evaluation.metrics import of_confusions, score
+from emodistill.evaluation.bootstrap import (
+    bootstrap_confusions,
+    bootstrap_interval,
+    bootstrap_means,
+    two_sided_p_value,
+)
+from emodistill.evaluation.compare import Difference, compare_runs, holm, mcnemar
+from emodistill.evaluation.metrics import score, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
 from emodistill.evaluation.run import read_run
-from emodistill.evaluation.scores import full_scores
+from emodistill.evaluation.scores import score_run
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.protocol.folds import Fold, Protocol, read_protocol
 from emodistill.training.cross_validation import collect, crossval
 
 
-def changed(run: Path, to: Path, probabilities: np.ndarray | None = None, skip: int = 0) -> Path:
-    """A copy of a run that predicted otherwise, complete with its hash."""
+def differences(reference: Path, run: Path) -> dict[str, Difference]:
+    """By measure, a run's difference to a reference."""
+    return compare_runs([reference, run])[0].differences
+
+
+def write_with_checksum(table: Predictions, run: Path) -> None:
+    """Replace a run's test predictions, and their checksum in `scores.json`."""
+    write_predictions(table, run / "predictions.csv")
+    scores = json.loads((run / "scores.json").read_text())
+    scores["sha256"]["predictions.csv"] = file_sha256(run / "predictions.csv")
+    (run / "scores.json").write_text(json.dumps(scores))
+
+
+def copy_with(run: Path, to: Path, probabilities: np.ndarray | None = None, skip: int = 0) -> Path:
+    """A copy of a run with other probabilities, or without its first rows."""
     shutil.copytree(run, to)
-    found = read_predictions(run / "predictions.csv")
-    kept = found.select([index >= skip for index in range(len(found))])
-    values = kept.probabilities if probabilities is None else probabilities
-    made = Predictions(kept.labels, kept.utterances, kept.folds, kept.speakers, kept.emotions, values)
-    write_predictions(made, to / "predictions.csv")
-    scores = json.loads((to / "scores.json").read_text())
-    scores["sha256"]["predictions.csv"] = file_sha256(to / "predictions.csv")
-    (to / "scores.json").write_text(json.dumps(scores))
+    table = read_predictions(run / "predictions.csv")
+    table = table.select([index >= skip for index in range(len(table))])
+    write_with_checksum(table if probabilities is None else replace(table, probabilities=probabilities), to)
     return to
 
 
 def perfect(run: Path, to: Path, wrong: int = 0) -> Path:
-    """A copy of a run that was right but for the first few utterances."""
-    found = read_predictions(run / "predictions.csv")
-    said = found.truth.copy()
-    said[:wrong] = (said[:wrong] + 1) % len(found.labels)
-    return changed(run, to, np.eye(len(found.labels))[said])
+    """A copy of a run in which all predictions but the first `wrong` are correct."""
+    table = read_predictions(run / "predictions.csv")
+    predicted = table.truth.copy()
+    predicted[:wrong] = (predicted[:wrong] + 1) % len(table.labels)
+    return copy_with(run, to, np.eye(len(table.labels))[predicted])
 
 
-def tables(seed: int = 0, count: int = 90) -> Predictions:
+def random_predictions(seed: int = 0, count: int = 90) -> Predictions:
+    """Predictions at chance for three emotions and seven speakers."""
     rng = np.random.default_rng(seed)
     labels = LabelSet(("angry", "happy", "sad"))
     return Predictions(
@@ -62,26 +77,26 @@ def tables(seed: int = 0, count: int = 90) -> Predictions:
 # --- the statistics -------------------------------------------------------------------------------
 
 
-def test_drawn_confusions_are_those_of_the_drawn_rows() -> None:
-    table, seen = tables(), []
+def test_bootstrap_confusions_are_those_of_the_drawn_rows() -> None:
+    table, of_draws = random_predictions(), []
 
-    def note(part: Predictions) -> float:
-        seen.append(score(part.truth, part.predicted, part.labels))
-        return seen[-1].ua
+    def record(draw: Predictions) -> float:
+        of_draws.append(score(draw.truth, draw.predicted, draw.labels))
+        return of_draws[-1].ua
 
-    low, high = interval(table, note, resamples=40, seed=3)
-    matrices = drawn_confusions(table, 40, seed=3)
-    assert [item.confusion for item in seen] == matrices.astype(int).tolist()
-    found = of_confusions(matrices)
+    low, high = bootstrap_interval(table, record, resamples=40, seed=3)
+    matrices = bootstrap_confusions(table, 40, seed=3)
+    assert [scores.confusion for scores in of_draws] == matrices.astype(int).tolist()
+    found = scores_of_confusions(matrices)
     for name in ("ua", "wa", "macro_f1", "weighted_f1"):
-        np.testing.assert_allclose(found[name], [getattr(item, name) for item in seen], atol=1e-12)
+        np.testing.assert_allclose(found[name], [getattr(scores, name) for scores in of_draws], atol=1e-12)
     assert (low, high) == pytest.approx(np.percentile(found["ua"], [2.5, 97.5]))
-    right = (table.predicted == table.truth).astype(float)
-    np.testing.assert_allclose(drawn_means(right, table.speakers, 40, seed=3), found["wa"])
+    correct = (table.predicted == table.truth).astype(float)
+    np.testing.assert_allclose(bootstrap_means(correct, table.speakers, 40, seed=3), found["wa"])
 
 
-def test_an_emotion_that_a_draw_lacks_does_not_count_in_it() -> None:
-    found = of_confusions(np.array([[[2, 0, 2], [0, 0, 0], [1, 0, 3]]]))
+def test_an_emotion_without_utterances_does_not_count() -> None:
+    found = scores_of_confusions(np.array([[[2, 0, 2], [0, 0, 0], [1, 0, 3]]]))
     assert found["ua"] == pytest.approx([(0.5 + 0.75) / 2])
     assert np.isnan(found["recall"][0, 1])
 
@@ -96,68 +111,75 @@ def test_mcnemar_by_hand() -> None:
     truth = ("angry",) * 12
     labels = LabelSet(("angry", "sad"))
 
-    def said(right: list[bool]) -> Predictions:
-        values = np.array([[1.0, 0.0] if item else [0.0, 1.0] for item in right])
+    def predictions(correct: list[bool]) -> Predictions:
+        values = np.array([[1.0, 0.0] if item else [0.0, 1.0] for item in correct])
         return Predictions(labels, tuple("abcdefghijkl"), ("1",) * 12, ("s",) * 12, truth, values)
 
-    found = mcnemar(said([True] * 2 + [False] * 10), said([False] + [True] * 9 + [False] * 2))
+    found = mcnemar(predictions([True] * 2 + [False] * 10), predictions([False] + [True] * 9 + [False] * 2))
     assert (found.only_reference, found.only_run) == (1, 8)
     assert found.p_value == pytest.approx(2 * (1 + 9) / 2**9)
-    assert mcnemar(said([True] * 12), said([True] * 12)).p_value == 1
+    assert mcnemar(predictions([True] * 12), predictions([True] * 12)).p_value == 1
 
 
-def test_chance_is_rarely_taken_for_a_difference() -> None:
-    """Two runs that answer at random by the same rule: about one in twenty p-values is below 0.05."""
-    from emodistill.evaluation.compare import COMPARED_MEASURES, _difference
+def test_the_p_value_by_hand() -> None:
+    assert two_sided_p_value(np.array([0.1] * 97 + [-0.1] * 2)) == pytest.approx(2 * 3 / 100)
+    assert two_sided_p_value(np.array([0.1] * 99)) == pytest.approx(2 / 100), "never 0"
+    assert two_sided_p_value(np.zeros(99)) == 1
 
+
+def test_random_runs_rarely_seem_to_differ() -> None:
+    """About one in twenty p-values of two runs at chance is below 0.05."""
     small = 0
     for seed in range(60):
-        a, b = tables(2 * seed), tables(2 * seed + 1)
-        spread = of_confusions(drawn_confusions(b, 400))["ua"] - of_confusions(drawn_confusions(a, 400))["ua"]
-        small += _difference(COMPARED_MEASURES["ua"], a, b, spread).p_value < 0.05
-    assert small <= 12  # a bootstrap over seven speakers is a little too sure
+        draws = [
+            scores_of_confusions(bootstrap_confusions(random_predictions(2 * seed + run), 400))["ua"]
+            for run in (0, 1)
+        ]
+        small += two_sided_p_value(draws[1] - draws[0]) < 0.05
+    assert small <= 12  # more than 3, since a bootstrap over seven speakers gives too small p-values
 
 
 # --- runs -----------------------------------------------------------------------------------------
 
 
 def test_a_run_does_not_differ_from_itself(run: Path) -> None:
-    for found in compare_runs(run, run).values():
-        assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    for difference in differences(run, run).values():
+        assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
 
 
-def test_a_perfect_run_differs_by_what_the_other_lacks(run: Path, tmp_path: Path) -> None:
-    differences = compare_runs(run, perfect(run, tmp_path / "perfect"))
+def test_a_perfect_run_differs_by_the_others_error_rate(run: Path, tmp_path: Path) -> None:
+    perfect_run = perfect(run, tmp_path / "perfect")
+    found = differences(run, perfect_run)
     scores = read_predictions(run / "predictions.csv").scores()
-    assert differences["ua"].value == pytest.approx(1 - scores.ua)
-    assert differences["wa"].value == pytest.approx(1 - scores.wa)
-    assert differences["ua"].low <= differences["ua"].value <= differences["ua"].high
-    back = compare_runs(tmp_path / "perfect", run)["ua"]
-    assert back.value == pytest.approx(-differences["ua"].value)
-    assert (back.low, back.high) == pytest.approx((-differences["ua"].high, -differences["ua"].low))
-    assert back.p_value == differences["ua"].p_value
+    assert found["ua"].value == pytest.approx(1 - scores.ua)
+    assert found["wa"].value == pytest.approx(1 - scores.wa)
+    assert found["ua"].low <= found["ua"].value <= found["ua"].high
+    reverse = differences(perfect_run, run)["ua"]
+    assert reverse.value == pytest.approx(-found["ua"].value)
+    assert (reverse.low, reverse.high) == pytest.approx((-found["ua"].high, -found["ua"].low))
+    assert reverse.p_value == found["ua"].p_value
 
 
 def test_several_runs_are_corrected_together(run: Path, tmp_path: Path) -> None:
     others = [perfect(run, tmp_path / name, wrong) for name, wrong in (("perfect", 0), ("nearly", 3))]
-    found = compare_all([run, *others])
+    found = compare_runs([run, *others])
     assert [(item.reference, item.run) for item in found] == [(str(run), str(other)) for other in others]
     for measure in ("ua", "wa"):
         plain = [item.differences[measure].p_value for item in found]
         assert [item.differences[measure].p_holm for item in found] == holm(plain)
     assert [item.mcnemar.p_holm for item in found] == holm([item.mcnemar.p_value for item in found])
-    pairs = compare_all([run, *others], every_pair=True)
+    pairs = compare_runs([run, *others], every_pair=True)
     assert [(item.reference, item.run) for item in pairs[2:]] == [(str(others[0]), str(others[1]))]
     assert (pairs[2].mcnemar.only_reference, pairs[2].mcnemar.only_run) == (3, 0)
     with pytest.raises(ConfigError, match="needs two runs or more, got 1"):
-        compare_all([run])
+        compare_runs([run])
 
 
 def test_missing_rows_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"predictions\.csv' lacks 1 of the protocol's test utterances, first"
     ):
-        compare_runs(run, changed(run, tmp_path / "fewer", skip=1))
+        differences(run, copy_with(run, tmp_path / "fewer", skip=1))
 
 
 def test_runs_over_other_folds_are_refused(run: Path, tmp_path: Path) -> None:
@@ -165,31 +187,30 @@ def test_runs_over_other_folds_are_refused(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, there)
     scores = json.loads((there / "scores.json").read_text())
     first, *_ = scores["folds"]
-    write_predictions(read_predictions(there / f"fold-{first}/predictions.csv"), there / "predictions.csv")
-    scores["folds"], scores["sha256"] = [first], {}
-    (there / "scores.json").write_text(json.dumps(scores))
-    with pytest.raises(ModelError, match=rf"are over folds .* and \['{first}'\]: finish both runs"):
-        compare_runs(run, there)
+    (there / "scores.json").write_text(json.dumps({**scores, "folds": [first]}))
+    write_with_checksum(read_predictions(there / f"fold-{first}/predictions.csv"), there)
+    with pytest.raises(ModelError, match=rf"have folds .* and \['{first}'\]: finish both runs"):
+        differences(run, there)
 
 
-def swapped(folds: list[Fold]) -> tuple[list[Fold], str]:
+def with_swapped_ids(folds: list[Fold]) -> tuple[list[Fold], str]:
     train = (folds[1].train[1], folds[1].train[0], *folds[1].train[2:])
     folds[1] = Fold(folds[1].name, train, folds[1].dev, folds[1].test)
     return folds, rf"in fold {folds[1].name}, train, utterance 1 is '.*' and '{folds[1].train[0]}'"
 
 
-def shorter(folds: list[Fold]) -> tuple[list[Fold], str]:
+def with_shorter_dev(folds: list[Fold]) -> tuple[list[Fold], str]:
     left = folds[0].dev[-1]
     folds[0] = Fold(folds[0].name, folds[0].train, folds[0].dev[:-1], folds[0].test)
-    return folds, rf"fold {folds[0].name} has 12 and 11 utterances in dev; one alone has '{left}'"
+    return folds, rf"fold {folds[0].name} has 12 and 11 utterances in dev; only one of them has '{left}'"
 
 
-def fewer(folds: list[Fold]) -> tuple[list[Fold], str]:
+def with_fewer_folds(folds: list[Fold]) -> tuple[list[Fold], str]:
     return folds[:2], r"the folds are \['1', '2', '3'\] and \['1', '2'\]"
 
 
-@pytest.mark.parametrize("change", [swapped, shorter, fewer])
-def test_other_protocols_are_refused_where_they_differ(
+@pytest.mark.parametrize("change", [with_swapped_ids, with_shorter_dev, with_fewer_folds])
+def test_other_protocols_are_refused_with_the_first_difference(
     run: Path, tmp_path: Path, change: Callable[[list[Fold]], tuple[list[Fold], str]]
 ) -> None:
     there = tmp_path / "other"
@@ -200,8 +221,8 @@ def test_other_protocols_are_refused_where_they_differ(
     scores = json.loads((there / "scores.json").read_text())
     scores["folds"] = [fold.name for fold in folds]
     (there / "scores.json").write_text(json.dumps(scores))
-    with pytest.raises(ModelError, match=f"are not one protocol .*{message}"):
-        compare_runs(run, there)
+    with pytest.raises(ModelError, match=f"are different protocols, .*{message}"):
+        differences(run, there)
 
 
 def test_every_format_shows_each_test(run: Path, tmp_path: Path) -> None:
@@ -211,7 +232,7 @@ def test_every_format_shows_each_test(run: Path, tmp_path: Path) -> None:
     assert all(word in shown.stdout for word in ("UA", "WA", "McNemar", "Holm"))
     as_json = CliRunner().invoke(app, ["compare", str(run), str(better), "--format", "json"])
     (data,) = json.loads(as_json.stdout)
-    ua = compare_runs(run, better)["ua"]
+    ua = differences(run, better)["ua"]
     assert data["differences"]["ua"]["difference"] == pytest.approx(ua.value)
     assert data["differences"]["ua"]["p_holm"] == pytest.approx(ua.p_value)
     as_csv = CliRunner().invoke(app, ["compare", str(run), str(better), "-f", "csv"])
@@ -229,7 +250,7 @@ def test_incomplete_folders_are_refused(run: Path, tmp_path: Path, name: str) ->
     shutil.copytree(run, there)
     (there / name).unlink()
     with pytest.raises(ModelError, match=f"{there.name}.*{name}"):
-        compare_runs(run, there)
+        differences(run, there)
 
 
 def test_damaged_scores_are_refused(run: Path, tmp_path: Path) -> None:
@@ -239,18 +260,19 @@ def test_damaged_scores_are_refused(run: Path, tmp_path: Path) -> None:
         ("{", r"scores\.json' is damaged \(JSONDecodeError"),
         ("[1]", r"scores\.json' is damaged"),
         ('{"folds": ["1"]}', r"scores\.json' is damaged \(KeyError: 'models'"),
-        ('{"folds": ["9"], "models": {}}', r"scores\.json': bad fold '9', expected one of"),
-        ('{"folds": ["1"], "models": {}}', r"holds no scores on test"),
+        ('{"folds": ["1"], "models": {}}', r"scores\.json' is damaged \(KeyError: 'sha256'"),
+        ('{"folds": ["9"], "models": {}, "sha256": {}}', r"scores\.json': bad fold '9', expected one of"),
+        ('{"folds": ["1"], "models": {}, "sha256": {}}', r"holds no scores on test"),
     ):
         (there / "scores.json").write_text(text)
         with pytest.raises(ModelError, match=message):
-            compare_runs(run, there)
+            differences(run, there)
     with pytest.raises(ModelError, match="no run folder"):
-        compare_runs(run, tmp_path / "nothing")
+        differences(run, tmp_path / "nothing")
 
 
 def edited(run: Path, to: Path, row: int, change: Callable[[dict[str, str]], None]) -> Path:
-    """A copy of a run in which someone changed a row of the table; the header is row 1."""
+    """A copy of a run with a changed row in its table; the header is row 1."""
     shutil.copytree(run, to)
     rows = make.read_rows(to / "predictions.csv")
     change(rows[row - 2])
@@ -269,9 +291,9 @@ EDITS: dict[str, tuple[Callable[[dict[str, str]], None], str]] = {
     "emotion": (lambda row: row.update(emotion="angri"), r"row 4: bad emotion 'angri', .*mean 'angry'"),
     "other truth": (
         lambda row: row.update(emotion={"angry": "sad", "sad": "angry"}[row["emotion"]]),
-        r"row 4: '.*' is .*, but utterances\.csv says",
+        r"row 4: '.*' has emotion '.*' and speaker '.*', but utterances\.csv has",
     ),
-    "speaker": (lambda row: row.update(speaker="me"), r"row 4: .* by speaker 'me', but utterances\.csv says"),
+    "speaker": (lambda row: row.update(speaker="me"), r"row 4: .* and speaker 'me', but utterances\.csv has"),
     "utterance": (lambda row: row.update(utterance="new"), r"row 4: 'new' is not in test of fold"),
     "fold": (lambda row: row.update(fold="8"), r"row 4: bad fold '8'"),
     "probabilities": (
@@ -287,48 +309,46 @@ EDITS: dict[str, tuple[Callable[[dict[str, str]], None], str]] = {
 def test_edited_tables_are_refused(run: Path, tmp_path: Path, what: str) -> None:
     change, message = EDITS[what]
     with pytest.raises(ModelError, match=rf"predictions\.csv'.* {message}"):
-        compare_runs(run, edited(run, tmp_path / "other", 4, change))
+        differences(run, edited(run, tmp_path / "other", 4, change))
 
 
-def test_a_row_twice_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_repeated_row_is_refused(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "other"
     shutil.copytree(run, there)
     rows = make.read_rows(there / "predictions.csv")
     make.write_rows(there / "predictions.csv", [*rows, rows[2]])
-    message = rf"row {len(rows) + 2}: '{rows[2]['utterance']}' is in row 4 already"
+    message = rf"row {len(rows) + 2}: '{rows[2]['utterance']}' is already in row 4"
     with pytest.raises(ModelError, match=message):
-        compare_runs(run, there)
+        differences(run, there)
 
 
-def test_runs_of_an_older_version_can_be_compared(run: Path, tmp_path: Path) -> None:
-    there = tmp_path / "old"
+def test_a_run_without_utterances_is_refused(run: Path, tmp_path: Path) -> None:
+    there = tmp_path / "other"
     shutil.copytree(run, there)
     (there / "utterances.csv").unlink()
-    scores = json.loads((there / "scores.json").read_text())
-    del scores["sha256"]
-    (there / "scores.json").write_text(json.dumps(scores))
-    assert compare_runs(run, there)["ua"].value == 0
+    with pytest.raises(ModelError, match=r"utterances\.csv' is missing; run the same command again"):
+        differences(run, there)
 
 
 def without_last(text: str) -> tuple[str, str]:
     lines = text.splitlines(keepends=True)
-    return "".join(lines[:-2]), rf"row {len(lines) - 1} is not there, was '.*'"
+    return "".join(lines[:-2]), rf"row {len(lines) - 1} is missing, was '.*'"
 
 
 def header_only(text: str) -> tuple[str, str]:
-    return text.splitlines(keepends=True)[0], "row 2 is not there, was '.*'"
+    return text.splitlines(keepends=True)[0], "row 2 is missing, was '.*'"
 
 
 def other_line_ends(text: str) -> tuple[str, str]:
-    return text.replace("\n", "\r\n"), "no row, but the head line, line ends or encoding"
+    return text.replace("\n", "\r\n"), "no row, but the header, the line ends or the encoding"
 
 
-def with_a_mark(text: str) -> tuple[str, str]:
-    return "\ufeff" + text, "no row, but the head line, line ends or encoding"
+def with_byte_order_mark(text: str) -> tuple[str, str]:
+    return "\ufeff" + text, "no row, but the header, the line ends or the encoding"
 
 
-@pytest.mark.parametrize("change", [without_last, header_only, other_line_ends, with_a_mark])
-def test_what_was_done_to_a_table_is_named(
+@pytest.mark.parametrize("change", [without_last, header_only, other_line_ends, with_byte_order_mark])
+def test_the_change_of_an_edited_table_is_named(
     run: Path, tmp_path: Path, change: Callable[[str], tuple[str, str]]
 ) -> None:
     there = tmp_path / "other"
@@ -337,39 +357,41 @@ def test_what_was_done_to_a_table_is_named(
     text, message = change(path.read_text(encoding="utf-8"))
     path.write_bytes(text.encode())
     with pytest.raises(ModelError, match=f"was changed after the run was scored: {message}"):
-        compare_runs(run, there)
+        differences(run, there)
 
 
-def test_a_folds_table_that_was_edited_is_not_joined(run: Path, tmp_path: Path) -> None:
+def test_an_edited_table_of_a_fold_is_not_joined(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "other"
     shutil.copytree(run, there)
     recipe = load_recipe(there / "recipe.toml")
     path = there / "fold-1/predictions.csv"
     kept = path.read_bytes()
     rows = make.read_rows(path)
-    sure = {f"p_{name}": str(float(name == rows[0]["predicted"])) for name in ("angry", "sad")}
-    make.write_rows(path, [{**rows[0], **sure}, *rows[1:]])
+    certain = {f"p_{name}": str(float(name == rows[0]["predicted"])) for name in ("angry", "sad")}
+    make.write_rows(path, [{**rows[0], **certain}, *rows[1:]])
     with pytest.raises(
         ModelError, match=r"fold-1/predictions\.csv' was changed after its fold was done; delete"
     ):
         collect(recipe, there)
     shutil.copyfile(path, there / "predictions.csv")
-    with pytest.raises(ModelError, match=r"so was '.*fold-1/predictions\.csv', which it was made of"):
+    with pytest.raises(
+        ModelError, match=r"'.*fold-1/predictions\.csv', which it was joined from, was changed too"
+    ):
         read_run(there)._check_unchanged(there / "predictions.csv")
     path.unlink()
     crossval(recipe, there)  # from the trained models
     assert path.read_bytes() == kept
 
 
-def test_unfinished_runs_are_compared_and_scored_with_a_word(run: Path, tmp_path: Path) -> None:
+def test_unfinished_runs_are_compared_and_scored_with_a_note(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "begun"
     shutil.copytree(run, there)
     (there / "fold-3/predictions.csv").unlink()
     collect(load_recipe(there / "recipe.toml"), there)
-    assert full_scores(read_run(there), 50).notes[0] == (
-        "2 of 3 folds are done, all figures are of these alone; missing: 3."
+    assert score_run(read_run(there), 50).notes[0] == (
+        "2 of 3 folds are done, and all figures are of these folds. Missing: 3."
     )
-    assert not any("folds are done" in note for note in full_scores(read_run(run), 50).notes)
+    assert not any("folds are done" in note for note in score_run(read_run(run), 50).notes)
     shown = CliRunner().invoke(app, ["compare", str(there), str(there)], env={"COLUMNS": "200"})
     assert "they lack folds 3" in shown.stdout
 
@@ -384,13 +406,13 @@ def test_runs_that_name_retired_fields_are_read(run: Path, tmp_path: Path) -> No
     )
     assert old != text
     path.write_text(old)
-    assert compare_runs(run, there)["ua"].value == 0
+    assert differences(run, there)["ua"].value == 0
     path.write_text(old.replace("context = false", "context = true"))
     with pytest.raises(ConfigError, match=r"student\.context"):
-        compare_runs(run, there)
+        differences(run, there)
 
 
-def test_what_is_known_of_utterances_is_refused_where_it_was_edited(run: Path, tmp_path: Path) -> None:
+def test_an_edited_utterances_file_is_refused(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "other"
     shutil.copytree(run, there)
     path = there / "utterances.csv"
@@ -400,16 +422,18 @@ def test_what_is_known_of_utterances_is_refused_where_it_was_edited(run: Path, t
     with pytest.raises(
         ModelError, match=r"utterances\.csv' was changed after it was written, and .*; delete it and run"
     ):
-        compare_runs(run, there)
-    make.write_rows(path, [{**row, "path": f"/elsewhere/{row['id']}.wav"} for row in rows])  # that may be
-    assert compare_runs(run, there)["ua"].value == 0
+        differences(run, there)
+    make.write_rows(
+        path, [{**row, "path": f"/elsewhere/{row['id']}.wav"} for row in rows]
+    )  # a corpus may move
+    assert differences(run, there)["ua"].value == 0
     make.write_rows(path, [{**rows[0], "path": ""}, *rows[1:]])
     with pytest.raises(ModelError, match="was changed after it was written"):
-        compare_runs(run, there)
+        differences(run, there)
     path.write_bytes(kept.replace(b"angry", "ärger".encode("cp1252")))
     with pytest.raises(CorpusError, match="is not UTF-8"):
-        compare_runs(run, there)
+        differences(run, there)
     path.unlink()
     crossval(load_recipe(there / "recipe.toml"), there)
     assert path.read_bytes() == kept
-    assert compare_runs(run, there)["ua"].value == 0
+    assert differences(run, there)["ua"].value == 0

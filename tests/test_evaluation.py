@@ -1,4 +1,4 @@
-"""Scores against scikit-learn and by hand; `predictions.csv` in, out, and refused when edited."""
+"""Scores against scikit-learn and by hand; `predictions.csv` is written, read, and refused if it was edited."""
 
 import csv
 import tempfile
@@ -12,16 +12,21 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from emodistill.errors import EmodistillError, ModelError
 from emodistill.evaluation.metrics import score, unweighted_accuracy, weighted_accuracy
-from emodistill.evaluation.predictions import Predictions, join, read_predictions, write_predictions
+from emodistill.evaluation.predictions import (
+    Predictions,
+    join_predictions,
+    read_predictions,
+    write_predictions,
+)
 from emodistill.labels import LabelSet
 
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))
 
 
 def test_ua_and_wa_by_hand() -> None:
-    truth, said = [0, 0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2, 0]
-    assert unweighted_accuracy(truth, said) == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
-    assert weighted_accuracy(truth, said) == pytest.approx(4 / 7)
+    truth, predicted = [0, 0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2, 0]
+    assert unweighted_accuracy(truth, predicted) == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
+    assert weighted_accuracy(truth, predicted) == pytest.approx(4 / 7)
 
 
 @settings(max_examples=80, deadline=None)
@@ -29,22 +34,22 @@ def test_ua_and_wa_by_hand() -> None:
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true:UserWarning")
 @pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
 def test_scores_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
-    truth, said = (np.array(column) for column in zip(*pairs, strict=True))
-    found, present = score(truth, said, LABELS), sorted(set(truth.tolist()))
-    assert found.num_utterances == len(pairs)
-    assert found.ua == pytest.approx(balanced_accuracy_score(truth, said))
-    assert found.wa == pytest.approx(accuracy_score(truth, said))
-    assert found.confusion == confusion_matrix(truth, said, labels=range(4)).tolist()
-    recalls = recall_score(truth, said, labels=present, average=None)
-    assert found.recall == pytest.approx(
+    truth, predicted = (np.array(column) for column in zip(*pairs, strict=True))
+    scores, present = score(truth, predicted, LABELS), sorted(set(truth.tolist()))
+    assert scores.num_utterances == len(pairs)
+    assert scores.ua == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert scores.wa == pytest.approx(accuracy_score(truth, predicted))
+    assert scores.confusion == confusion_matrix(truth, predicted, labels=range(4)).tolist()
+    recalls = recall_score(truth, predicted, labels=present, average=None)
+    assert scores.recall == pytest.approx(
         {LABELS.names[label]: value for label, value in zip(present, recalls, strict=True)}
     )
     for kind in ("macro", "weighted"):
-        expected = f1_score(truth, said, labels=present, average=kind, zero_division=0)
-        assert getattr(found, f"{kind}_f1") == pytest.approx(expected)
+        expected = f1_score(truth, predicted, labels=present, average=kind, zero_division=0)
+        assert getattr(scores, f"{kind}_f1") == pytest.approx(expected)
 
 
-def test_nothing_to_score_is_an_error() -> None:
+def test_an_empty_table_cannot_be_scored() -> None:
     for measure in (unweighted_accuracy, weighted_accuracy):
         with pytest.raises(EmodistillError, match="no utterances to score"):
             measure([], [])
@@ -53,7 +58,7 @@ def test_nothing_to_score_is_an_error() -> None:
 # --- predictions.csv -----------------------------------------------------------------------------
 
 
-def some(count: int = 6, seed: int = 0) -> Predictions:
+def random_predictions(count: int = 6, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(4), count)
     return Predictions(
@@ -63,15 +68,15 @@ def some(count: int = 6, seed: int = 0) -> Predictions:
 
 
 def test_predictions_round_trip(tmp_path: Path) -> None:
-    made, path = some(), tmp_path / "predictions.csv"
-    write_predictions(made, path)
+    table, path = random_predictions(), tmp_path / "predictions.csv"
+    write_predictions(table, path)
     found = read_predictions(path)
-    assert (found.labels, found.utterances, found.folds) == (made.labels, made.utterances, made.folds)
-    assert (found.speakers, found.emotions) == (made.speakers, made.emotions)
-    np.testing.assert_allclose(found.probabilities, made.probabilities, atol=5e-8)
+    assert (found.labels, found.utterances, found.folds) == (table.labels, table.utterances, table.folds)
+    assert (found.speakers, found.emotions) == (table.speakers, table.emotions)
+    np.testing.assert_allclose(found.probabilities, table.probabilities, atol=5e-8)
     before = path.read_bytes()
     write_predictions(found, path)
-    assert path.read_bytes() == before, "what was read is written as the same bytes"
+    assert path.read_bytes() == before, "reading and writing again gives the same bytes"
     assert [entry.name for entry in tmp_path.iterdir()] == ["predictions.csv"]
     with path.open(encoding="utf-8") as file:
         header = next(csv.reader(file))
@@ -80,41 +85,41 @@ def test_predictions_round_trip(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_ties_after_rounding_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_a_tie_after_rounding_keeps_the_written_prediction(tmp_path: Path) -> None:
     probabilities = np.array([[0.3, 0.300000004, 0.2, 0.199999996]])
-    made = Predictions(LABELS, ("a",), ("1",), ("s",), ("sad",), probabilities)
-    write_predictions(made, tmp_path / "p.csv")
+    table = Predictions(LABELS, ("a",), ("1",), ("s",), ("sad",), probabilities)
+    write_predictions(table, tmp_path / "p.csv")
     assert read_predictions(tmp_path / "p.csv").predicted.tolist() == [0]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 4).filter(lambda row: sum(row) > 0), min_size=1, max_size=5))
-def test_near_ties_are_read_as_they_were_written(rows: list[tuple[float, ...]]) -> None:
+def test_every_written_near_tie_can_be_read(rows: list[tuple[float, ...]]) -> None:
     probabilities = np.array(rows) / np.array(rows).sum(axis=1, keepdims=True)
     count = len(rows)
-    made = Predictions(
+    table = Predictions(
         LABELS, tuple(map(str, range(count))), ("1",) * count, ("s",) * count, ("sad",) * count, probabilities
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "p.csv"
-        write_predictions(made, path)
+        write_predictions(table, path)
         assert len(read_predictions(path)) == count
 
 
 def test_edited_tables_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    write_predictions(some(), path)
+    write_predictions(random_predictions(), path)
     text = path.read_text(encoding="utf-8")
     row = text.splitlines()[2].split(",")
-    said = row[-5]
-    other = next(name for name in LABELS if name != said)
+    predicted = row[-5]
+    other = next(name for name in LABELS if name != predicted)
 
     def edited(old: str, new: str) -> None:
         lines = text.splitlines(keepends=True)
         lines[2] = lines[2].replace(old, new)
         path.write_text("".join(lines), encoding="utf-8")
 
-    edited(f",{said},0", f",{other},0")
+    edited(f",{predicted},0", f",{other},0")
     with pytest.raises(
         ModelError, match=rf"row 3: predicted is '{other}', but the most probable .* edited\?"
     ):
@@ -132,9 +137,9 @@ def test_edited_tables_are_refused(tmp_path: Path) -> None:
         read_predictions(tmp_path / "nothing.csv")
 
 
-def test_tables_are_joined_and_taken_apart() -> None:
-    one, two = some(4, 0), some(3, 1)
-    both = join([one, two])
+def test_tables_are_joined_and_divided_by_fold() -> None:
+    one, two = random_predictions(4, 0), random_predictions(3, 1)
+    both = join_predictions([one, two])
     assert both.utterances == one.utterances + two.utterances
     parts = both.by_fold()
     assert list(parts) == ["1", "2"]

@@ -19,7 +19,7 @@ from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.compare import compare_runs
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
-from emodistill.evaluation.scores import full_scores
+from emodistill.evaluation.scores import score_run
 from emodistill.inference.recognizer import Recognizer
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint
@@ -143,7 +143,7 @@ def test_a_leak_is_refused_left_out_or_stamped(tmp_path: Path) -> None:
     assert read_predictions(tmp_path / "b/predictions.csv").utterances == ("u2", "u3")
     evaluate(leaky, corpus(), tmp_path / "c", "parrot", MEANT, heard="allow")
     assert len(read_predictions(tmp_path / "c/predictions.csv")) == 4
-    assert full_scores(read_run(tmp_path / "c")).protocol.endswith("LEAKS training data BY DESIGN")
+    assert score_run(read_run(tmp_path / "c")).protocol.endswith("LEAKS training data BY DESIGN")
     everything = Parrot(NAMES, ANSWERS, ["u1", "u2"])
     with pytest.raises(ConfigError, match="nothing of 'c' is left to score"):
         evaluate(everything, corpus(), tmp_path / "d", "parrot", MEANT, heard="leave-out")
@@ -152,7 +152,7 @@ def test_a_leak_is_refused_left_out_or_stamped(tmp_path: Path) -> None:
 def test_what_cannot_be_judged_is_counted(tmp_path: Path) -> None:
     some = Parrot(NAMES, {"u0": ANSWERS["u0"]})
     assert evaluate(some, corpus(), tmp_path / "a", "parrot", MEANT) == 3
-    assert full_scores(read_run(tmp_path / "a")).models[0].num_utterances == 1
+    assert score_run(read_run(tmp_path / "a")).models[0].num_utterances == 1
     with pytest.raises(ModelError, match="could not judge any of 4 utterances"):
         evaluate(Parrot(NAMES, {}), corpus(), tmp_path / "b", "parrot", MEANT)
 
@@ -193,7 +193,7 @@ def test_evaluations_are_compared_like_runs(tmp_path: Path) -> None:
     wrong = {name: [0.0, 0.0, 0.0, 1.0] for name in ANSWERS}
     evaluate(Parrot(NAMES, ANSWERS), corpus(), tmp_path / "a", "right", MEANT)
     evaluate(Parrot(NAMES, wrong), corpus(), tmp_path / "b", "wrong", MEANT)
-    assert compare_runs(tmp_path / "a", tmp_path / "b")["wa"].value == pytest.approx(-0.75)
+    assert compare_runs([tmp_path / "a", tmp_path / "b"])[0].differences["wa"].value == pytest.approx(-0.75)
     with pytest.raises(ModelError, match=r"holds an evaluation, not a training"):
         _ = read_run(tmp_path / "a").recipe
 

@@ -79,8 +79,8 @@ def test_a_fold_whose_classifier_is_fitted_again(manifest: Path, tmp_path: Path)
         load_checkpoint(tmp_path / f"run/fold-{name}/{phase}/student") for phase in ("select", "refit")
     )
     assert set(after.training_ids) == {*fold.train, *fold.dev}
-    assert run.final(name) == tmp_path / f"run/fold-{name}/refit/student"
-    assert run.final(name, "prosodic") == tmp_path / f"run/fold-{name}/select/prosodic"
+    assert run.checkpoint_folder(name) == tmp_path / f"run/fold-{name}/refit/student"
+    assert run.checkpoint_folder(name, "prosodic") == tmp_path / f"run/fold-{name}/select/prosodic"
     assert isinstance(after.model, Student)
     for key, value in before.model.state_dict().items():
         same = torch.equal(value, after.model.state_dict()[key])

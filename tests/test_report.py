@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, escaped, and honest about what it lacks."""
+"""The page: complete, without other files, escaped, and with notes on what it lacks."""
 
 import base64
 import io
@@ -7,6 +7,7 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ import soundfile
 from typer.testing import CliRunner
 
 from emodistill.cli import app
-from emodistill.corpora import Utterance
+from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import ModelError
-from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
-from emodistill.evaluation.run import read_run
+from emodistill.evaluation.predictions import read_predictions, write_predictions
+from emodistill.evaluation.run import read_run, write_utterances
 from emodistill.inference.model_card import file_sha256
 from emodistill.report.build import clip, histories, write_report
 from emodistill.report.charts import Plot, bars, stacked, ticks
@@ -73,7 +74,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, run: Path) -> tuple[Path, li
     return out, write_report([run], out, num_errors=4)
 
 
-def test_the_page_needs_nothing_else(whole: tuple[Path, list[str]]) -> None:
+def test_the_page_needs_no_other_file(whole: tuple[Path, list[str]]) -> None:
     text = whole[0].read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=\"(?!data:|#)", text), "nothing is fetched"
     assert not re.search(r"url\(|@import|<script|<link", text)
@@ -86,13 +87,20 @@ def test_the_page_needs_nothing_else(whole: tuple[Path, list[str]]) -> None:
     assert [path.name for path in whole[0].parent.iterdir()] == ["report.html"]
 
 
-def test_the_page_shows_what_was_run(run: Path, whole: tuple[Path, list[str]]) -> None:
-    found, kept = page(whole[0]), read_run(run)
-    assert kept.protocol.hash in found.text
+def test_the_page_shows_the_run_and_its_scores(run: Path, whole: tuple[Path, list[str]]) -> None:
+    found, opened_run = page(whole[0]), read_run(run)
+    assert opened_run.protocol.hash in found.text
     assert 'backbone = "compact"' in found.text
     scores = read_predictions(run / "predictions.csv").scores()
     assert f"{100 * scores.ua:.1f}" in found.text
-    for words in ("Confusion", "Learning curves", "Map of embeddings", "surest of", "both right", "reliab"):
+    for words in (
+        "Confusion",
+        "Learning curves",
+        "Map of embeddings",
+        "highest confidence",
+        "both correct",
+        "reliab",
+    ):
         assert words.lower() in found.text.lower()
     matrices = [item for item in found.all("table") if item.get("class") == "confusion"]
     assert len(matrices) == 3, "of the student and both teachers"
@@ -101,7 +109,7 @@ def test_the_page_shows_what_was_run(run: Path, whole: tuple[Path, list[str]]) -
         assert f"{model}: dev UA by epoch" in images
         assert f"{model}: training loss by epoch" in images
     assert whole[1]
-    assert all(note.removeprefix(f"{kept.name}: ") in found.text for note in whole[1])
+    assert all(note.removeprefix(f"{opened_run.name}: ") in found.text for note in whole[1])
 
 
 def test_every_chart_is_well_formed(whole: tuple[Path, list[str]]) -> None:
@@ -116,7 +124,7 @@ def test_every_chart_is_well_formed(whole: tuple[Path, list[str]]) -> None:
             assert 0 <= float(dot.attrib["cy"]) <= height
 
 
-def test_the_surest_errors_can_be_heard(run: Path, whole: tuple[Path, list[str]]) -> None:
+def test_the_most_confident_errors_have_sound(run: Path, whole: tuple[Path, list[str]]) -> None:
     sounds = page(whole[0]).all("audio")
     table = read_predictions(run / "predictions.csv")
     assert len(sounds) == min(4, int(np.sum(table.predicted != table.truth)))
@@ -126,16 +134,14 @@ def test_the_surest_errors_can_be_heard(run: Path, whole: tuple[Path, list[str]]
         assert rate == 16_000
         assert 0.2 < len(samples) / rate < 1.2
         assert np.abs(samples).max() > 0.1
-    known = read_run(run).utterances
-    assert known is not None
 
 
 def test_a_clip_is_the_segment_and_small(tmp_path: Path) -> None:
     sound = np.concatenate([np.zeros(16_000), make.speech(20.0, seed=1)]).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", sound, 16_000)
-    made = clip(Utterance("a", "s", "sad", tmp_path / "a.wav", start_s=1.0, end_s=3.0))
-    assert made is not None
-    data = base64.b64decode(made.partition(",")[2])
+    segment = clip(Utterance("a", "s", "sad", tmp_path / "a.wav", start_s=1.0, end_s=3.0))
+    assert segment is not None
+    data = base64.b64decode(segment.partition(",")[2])
     samples, rate = soundfile.read(io.BytesIO(data))
     assert len(samples) / rate == pytest.approx(2.0, abs=0.15)
     assert len(data) < 2 * 5000, "about 32 kbit/s"
@@ -155,7 +161,7 @@ def test_without_audio_the_page_has_no_sound(run: Path, tmp_path: Path) -> None:
     assert len(found.all("article")) == 2
 
 
-def test_what_is_gone_is_said(run: Path, tmp_path: Path) -> None:
+def test_missing_files_are_noted(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "thin"
     shutil.copytree(run, there)
     for fold in there.glob("fold-*"):
@@ -163,26 +169,26 @@ def test_what_is_gone_is_said(run: Path, tmp_path: Path) -> None:
     rows = make.read_rows(there / "utterances.csv")
     make.write_rows(there / "utterances.csv", [{**row, "path": f"/gone/{row['id']}.wav"} for row in rows])
     notes = " ".join(write_report([there], tmp_path / "r.html"))
-    assert "Learning curves are incomplete: 9 files are gone, first fold-1/select/student/fit.json" in notes
+    assert (
+        "Learning curves are incomplete: 9 files are missing, first fold-1/select/student/fit.json" in notes
+    )
     assert re.search(
-        r"No map of embeddings: the audio of 12 test utterances of fold 1 is gone, first /gone/", notes
+        r"No map of embeddings: the audio of 12 test utterances of fold 1 is missing, first /gone/", notes
     )
     assert "of the errors have no sound" in notes
     found = page(tmp_path / "r.html")
     assert not found.all("audio")
-    assert "is gone" in found.text
-    (there / "utterances.csv").unlink()
-    assert "without utterances.csv" in " ".join(write_report([there], tmp_path / "r.html"))
+    assert "is missing" in found.text
 
 
-def test_without_its_student_a_fold_has_no_map(run: Path, tmp_path: Path) -> None:
+def test_a_fold_without_its_student_has_no_map(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "thin"
     shutil.copytree(run, there)
     weights = there / "fold-2/refit/student/model.safetensors"
     for remove in (weights.unlink, lambda: shutil.rmtree(weights.parent)):
         remove()
         notes = write_report([there], tmp_path / "r.html", fold="2")
-        assert any("No map of embeddings: the student of fold 2 is gone" in note for note in notes)
+        assert any("No map of embeddings: the student of fold 2 is missing" in note for note in notes)
 
 
 def test_several_runs_are_compared(run: Path, tmp_path: Path) -> None:
@@ -203,16 +209,12 @@ def test_names_are_escaped(run: Path, tmp_path: Path) -> None:
     table = read_predictions(there / "predictions.csv")
     odd = {table.speakers[0]: name}
     speakers = tuple(odd.get(speaker, speaker) for speaker in table.speakers)
-    made = Predictions(
-        table.labels, table.utterances, table.folds, speakers, table.emotions, table.probabilities
+    write_predictions(replace(table, speakers=speakers), there / "predictions.csv")
+    corpus = read_manifest(there / "utterances.csv")
+    renamed = tuple(
+        replace(item, speaker=odd.get(item.speaker, item.speaker), transcript=name) for item in corpus
     )
-    write_predictions(made, there / "predictions.csv")
-    rows = make.read_rows(there / "utterances.csv")
-    make.write_rows(
-        there / "utterances.csv",
-        [{**row, "speaker": odd.get(row["speaker"], row["speaker"]), "transcript": name} for row in rows],
-    )
-    (there / "tables.json").unlink()
+    write_utterances(replace(corpus, utterances=renamed), there)
     scores = json.loads((there / "scores.json").read_text())
     scores["sha256"] = {"predictions.csv": file_sha256(there / "predictions.csv")}
     del scores["models"]["prosodic"], scores["models"]["linguistic"], scores["models"]["student"]["dev"]
@@ -232,7 +234,7 @@ def test_an_edited_run_is_refused(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "r.html").exists()
 
 
-def test_histories_are_those_of_select(run: Path) -> None:
+def test_histories_are_those_of_training_on_train_alone(run: Path) -> None:
     notes: list[str] = []
     found = histories(read_run(run), notes)
     assert not notes
@@ -249,18 +251,18 @@ def test_histories_are_those_of_select(run: Path) -> None:
     ("low", "high"), [(0, 1), (1, 8), (0, 100), (23.4, 61.2), (0, 0.0031), (-5, 5), (3, 3)]
 )
 def test_ticks_are_round_and_inside(low: float, high: float) -> None:
-    made = ticks(low, high)
-    assert all(low - 1e-9 <= value <= high + 1e-9 for value in made)
-    assert 1 <= len(made) <= 11
-    assert len(set(np.round(np.diff(made), 9))) <= 1
+    values = ticks(low, high)
+    assert all(low - 1e-9 <= value <= high + 1e-9 for value in values)
+    assert 1 <= len(values) <= 11
+    assert len(set(np.round(np.diff(values), 9))) <= 1
 
 
-def test_axes_go_left_to_right_and_up() -> None:
+def test_axes_point_right_and_up() -> None:
     plot = Plot((0, 10), (0, 1))
     assert plot.at(10, 0)[0] > plot.at(0, 0)[0]
     assert plot.at(0, 1)[1] < plot.at(0, 0)[1]
     plot.line([(3, 0.5)], "series-1")
-    assert "circle" in plot.svg("a single point is a dot")
+    assert "circle" in plot.svg("one point")
 
 
 def test_bars_and_parts_are_as_long_as_their_shares() -> None:
@@ -287,15 +289,17 @@ WIDTHS = {"phone": (390, "screen"), "desk": (1280, "screen"), "paper": (700, "pr
 
 
 @pytest.mark.parametrize("where", WIDTHS)
-def test_the_page_fits_where_it_is_read(browser: Any, whole: tuple[Path, list[str]], where: str) -> None:
+def test_the_page_fits_phone_desk_and_paper(browser: Any, whole: tuple[Path, list[str]], where: str) -> None:
     width, medium = WIDTHS[where]
     shown = browser.new_page(viewport={"width": width, "height": 900})
     shown.emulate_media(media=medium)
-    asked: list[str] = []
-    shown.on("request", lambda sent: asked.append(sent.url))
+    requested: list[str] = []
+    shown.on("request", lambda request: requested.append(request.url))
     shown.goto(whole[0].as_uri())
-    assert shown.evaluate("document.documentElement.scrollWidth") <= width, "nothing to the right of the page"
-    assert all(url.startswith(("file:", "data:")) for url in asked), "no network"
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width, (
+        "no part lies to the right of the page"
+    )
+    assert all(url.startswith(("file:", "data:")) for url in requested), "no network"
     pieces = shown.evaluate(
         """[...document.querySelectorAll("h2, h3, svg, .wide, article")].map((item) => {
             const box = item.getBoundingClientRect();
@@ -307,10 +311,10 @@ def test_the_page_fits_where_it_is_read(browser: Any, whole: tuple[Path, list[st
         assert left >= -1, name
         assert right <= width + 1, name
         assert height > 0, name
-    folded = shown.evaluate(
+    details_shown = shown.evaluate(
         """[...document.querySelectorAll("details:not([open]) pre, details:not([open]) table")]
             .map((item) => item.checkVisibility())"""
     )
-    assert folded
-    assert set(folded) == {medium == "print"}, "shut on a screen, and all there on paper"
+    assert details_shown
+    assert set(details_shown) == {medium == "print"}, "closed on a screen, open on paper"
     shown.close()

@@ -77,7 +77,7 @@ def evaluate(
     """
     need_training()
     from emodistill.evaluation.run import read_run
-    from emodistill.evaluation.scores import full_scores
+    from emodistill.evaluation.scores import score_run
     from emodistill.evaluation.tables import show_scores
     from emodistill.inference.hub import short_name
     from emodistill.training.evaluation_run import evaluate as run
@@ -88,7 +88,7 @@ def evaluate(
     judge, digest = open_model(model)
     there = out or Path("runs") / f"evaluate-{short_name(model)}-{labelled.name}"
     failed = run(judge, labelled, there, model, mapping, names_in(emotions), heard.value, digest)
-    show_scores(full_scores(read_run(there)), format, results())
+    show_scores(score_run(read_run(there)), format, results())
     say(f"folder: {there}")
     raise typer.Exit(1 if failed or lacking else 0)
 
@@ -108,11 +108,11 @@ def scores(
     """
     need_training()
     from emodistill.evaluation.run import read_run
-    from emodistill.evaluation.scores import full_scores
+    from emodistill.evaluation.scores import score_run
     from emodistill.evaluation.tables import show_scores
 
     with console.status("drawing speakers"):
-        found = full_scores(read_run(run))
+        found = score_run(read_run(run))
     show_scores(found, format, results())
 
 
@@ -137,10 +137,10 @@ def compare(
     Example: emodistill compare runs/plain runs/prosodic runs/both
     """
     need_training()
-    from emodistill.evaluation.compare import compare_all
+    from emodistill.evaluation.compare import compare_runs
     from emodistill.evaluation.tables import show_comparisons
 
-    show_comparisons(compare_all(runs, every_pair, resamples), format, results())
+    show_comparisons(compare_runs(runs, every_pair, resamples), format, results())
 
 
 @app.command()

@@ -96,14 +96,14 @@ def ablate(
     """
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.evaluation.ablation_table import show as show_ablation
+    from emodistill.evaluation.ablation_table import show_ablation_table
     from emodistill.training.ablation import ablate as run_grid
 
     loaded = load_recipe(recipe, set or ())
     folder = out or Path("runs") / f"{loaded.name}-ablation"
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
     found = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells))
-    show_ablation(found, results())
+    show_ablation_table(found, results())
     say(f"{folder}: ablation.md, ablation.csv, ablation.png; every run is in {folder / 'cells'}")
 
 

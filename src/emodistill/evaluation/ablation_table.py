@@ -1,4 +1,4 @@
-"""The table of an ablation: every cell's scores, its difference to the full method, and how sure that is."""
+"""The table of an ablation: each cell's scores, and its difference to the full method with a p-value."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -13,271 +13,297 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.errors import MissingExtraError
-from emodistill.evaluation.bootstrap import Floats, bounds, drawn_confusions
+from emodistill.evaluation.bootstrap import (
+    Floats,
+    bootstrap_confusions,
+    percentile_interval,
+    two_sided_p_value,
+)
 from emodistill.evaluation.compare import RESAMPLES, holm
-from emodistill.evaluation.metrics import of_confusions, unweighted_accuracy
-from emodistill.evaluation.predictions import Predictions, join
+from emodistill.evaluation.metrics import scores_of_confusions, unweighted_accuracy
+from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
-from emodistill.evaluation.tables import p_shown, percent
+from emodistill.evaluation.tables import format_p_value, format_percent
 
-TEACHERS, ORACLES = "teachers", "oracles"  # the groups of the lines that are no students
+TEACHERS, ORACLES = "teachers", "oracles"  # groups of systems that are no students
 ENSEMBLE = "teachers together"
+LEAST_PROBABILITY = 1e-7  # before a logarithm: the last decimal of predictions.csv
 
 
 @dataclass(frozen=True)
-class Contender:
-    """Something that was scored on the same utterances as the full method, once a seed."""
+class System:
+    """A student, teacher, ensemble or oracle that was scored on the full method's test utterances."""
 
     name: str
-    group: str  # "parts", a swept field, or one of the groups above
-    same_as: str  # contenders of one recipe share this
-    tables: Sequence[Predictions]  # one a seed
+    group: str  # "parts", a swept field, `TEACHERS` or `ORACLES`
+    recipe_key: str  # equal for systems of one recipe
+    tables: Sequence[Predictions]  # one for each seed
 
     @property
     def pooled(self) -> Predictions:
-        """All seeds in one table: its UA is the mean of theirs."""
-        return join(self.tables)
+        """The predictions of all seeds in one table."""
+        return join_predictions(self.tables)
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of the table; shares, not percent. Standard deviations are over all seeds and folds."""
+class AblationRow:
+    """A system's scores, as shares. The field names are the columns of `ablation.csv`."""
 
     cell: str
     group: str
-    values: int  # seeds × folds
+    values: int  # number of seeds × folds
     ua: float  # mean over seeds and folds
-    ua_sd: float
+    ua_sd: float  # standard deviation over all seeds and folds
     wa: float
     wa_sd: float
-    ua_sd_seeds: float | None  # of each seed's mean over folds; None with one seed
+    ua_sd_seeds: float | None  # standard deviation over seeds of the mean over folds; None with one seed
     pooled_ua: float
-    difference: float | None = None  # pooled UA less the full method's; None for itself, or other utterances
-    low: float | None = None  # 95 % interval
+    # Pooled UA minus the reference's. None: the reference itself, or a system with other utterances.
+    difference: float | None = None
+    low: float | None = None  # 95 % interval of the difference
     high: float | None = None
-    p_value: float | None = None  # two-sided, that there is no difference
-    p_holm: float | None = None  # corrected over the students in the table
+    p_value: float | None = None  # two-sided; the null hypothesis is that there is no difference
+    p_holm: float | None = None  # p_value with Holm's correction over the students in the table
 
 
 @dataclass(frozen=True)
-class Share:
-    """How far distillation takes the plain student towards its teachers' ensemble: 0 not at all, 1 all the way."""
+class ClosedGap:
+    """The share of the UA gap between plain student and teachers' ensemble that distillation closes."""
 
-    value: float
-    low: float
+    value: float  # 0: nothing, 1: the whole gap
+    low: float  # 95 % interval
     high: float
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """What an ablation found."""
+class AblationTable:
+    """All rows of an ablation, with what its notes need."""
 
-    lines: tuple[Line, ...]
+    rows: tuple[AblationRow, ...]
     reference: str
     num_speakers: int
     num_seeds: int
-    left_out: Mapping[str, str]
-    covered: Share | None  # None where there is no plain student or ensemble, or it is not surely the better
+    left_out: Mapping[str, str]  # cell -> reason
+    closed_gap: (
+        ClosedGap | None
+    )  # None without plain student and ensemble, or if the gap's interval includes 0
 
     def write(self, folder: Path, name: str = "ablation") -> None:
         """Write the table as Markdown and CSV, and the plot as PNG, into a folder."""
         (folder / f"{name}.md").write_text(self.markdown(), encoding="utf-8")
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [item.name for item in fields(Line)], lineterminator="\n")
+            writer = csv.DictWriter(file, [field.name for field in fields(AblationRow)], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(asdict(line) for line in self.lines)
+            writer.writerows(asdict(row) for row in self.rows)
         plot_ablation(self, folder / f"{name}.png")
 
     def markdown(self) -> str:
-        """The table with what is to be known of it."""
-        rows = [[*HEADER], ["---", *["---:"] * (len(HEADER) - 1)]] + [shown(line) for line in self.lines]
-        text = ["| " + " | ".join(row) + " |" for row in rows]
-        return "\n".join([*text, "", *(f"{line}\n" for line in self.notes())])
+        """The table and its notes as Markdown."""
+        head = [[*HEADER], ["---", *["---:"] * (len(HEADER) - 1)]]
+        lines = ["| " + " | ".join(cells) + " |" for cells in [*head, *map(format_row, self.rows)]]
+        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes())])
 
     def notes(self) -> list[str]:
-        """How the table is to be read, and what is not in it."""
-        found = [
-            f"%; UA and WA: mean ± standard deviation over seeds and folds ({self.num_seeds} seeds). Difference: "
-            f"pooled UA less that of '{self.reference}', 95 % interval and p by paired bootstrap over "
-            f"{self.num_speakers} speakers, seeds averaged; Holm: corrected over all cells."
+        """How to read the table, and which cells it lacks."""
+        notes = [
+            f"UA and WA in %: mean ± standard deviation over seeds and folds ({self.num_seeds} seeds). "
+            f"Difference: pooled UA minus that of '{self.reference}'. Its 95 % interval and p are by paired "
+            f"bootstrap over {self.num_speakers} speakers, with the seeds averaged. "
+            f"Holm: p corrected over all cells."
         ]
-        found += [f"Left out: {name}: {why}." for name, why in self.left_out.items()]
-        if self.covered is not None:
-            share = self.covered
-            found.append(
-                f"Of the way from the plain student to the teachers' ensemble, distillation covers "
-                f"{percent(share.value)} % ({percent(share.low)} … {percent(share.high)})."
+        notes += [f"Left out: {name}: {reason}." for name, reason in self.left_out.items()]
+        if self.closed_gap is not None:
+            gap = self.closed_gap
+            notes.append(
+                f"Distillation closes {format_percent(gap.value)} % ({format_percent(gap.low)} … "
+                f"{format_percent(gap.high)}) of the UA gap between the plain student and the teachers' "
+                "ensemble."
             )
-        return found
+        return notes
 
 
 HEADER = ("cell", "UA", "WA", "difference", "95 % interval", "p", "p, Holm")
 
 
-def show(ablation: Ablation, to: Console) -> None:
-    """Print the table."""
-    table = Table(title=f"test, in %: each beside '{ablation.reference}'")
+def show_ablation_table(ablation: AblationTable, to: Console) -> None:
+    """Print the table and its notes."""
+    table = Table(title=f"test, in %: each cell compared with '{ablation.reference}'")
     for column in HEADER:
         table.add_column(column, justify="left" if column == "cell" else "right")
-    for line, after in zip_longest(ablation.lines, ablation.lines[1:]):
-        ends = after is not None and after.group != line.group
-        table.add_row(*map(escape, shown(line)), end_section=ends)
+    for row, next_row in zip_longest(ablation.rows, ablation.rows[1:]):
+        ends_group = next_row is not None and next_row.group != row.group
+        table.add_row(*map(escape, format_row(row)), end_section=ends_group)
     table.caption = "\n".join(ablation.notes())
     to.print(table)
 
 
-def shown(line: Line) -> list[str]:
-    """The texts of a line."""
-    interval = "–" if line.low is None else f"{percent(line.low, True)} … {percent(line.high, True)}"
+def format_row(row: AblationRow) -> list[str]:
+    """The cells of a row as text, in the order of `HEADER`."""
+    interval = (
+        "–" if row.low is None else f"{format_percent(row.low, True)} … {format_percent(row.high, True)}"
+    )
     return [
-        line.cell, f"{percent(line.ua)} ± {percent(line.ua_sd)}", f"{percent(line.wa)} ± {percent(line.wa_sd)}",
-        percent(line.difference, True), interval, p_shown(line.p_value), p_shown(line.p_holm),
+        row.cell,
+        f"{format_percent(row.ua)} ± {format_percent(row.ua_sd)}",
+        f"{format_percent(row.wa)} ± {format_percent(row.wa_sd)}",
+        format_percent(row.difference, True), interval,
+        format_p_value(row.p_value), format_p_value(row.p_holm),
     ]  # fmt: skip
 
 
-def measure(
-    found: Sequence[Contender],
+def make_ablation_table(
+    systems: Sequence[System],
     reference: str,
     plain: str | None = None,
     distilled: str | None = None,
     left_out: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
-) -> Ablation:
-    """Score contenders and compare each with the reference, on the same draws of speakers.
+) -> AblationTable:
+    """Score systems and compare each with the reference, by paired bootstrap over speakers.
 
-    `plain` and `distilled` (by default the reference) are the students whose way to the teachers' ensemble is told.
-    Seeds are averaged within a draw: the interval is that of the seeds' mean over other speakers. The p-value is
-    twice the share of draws on the other side of zero, at least 2 / (draws + 1).
+    All systems are scored on the same draws. Seeds are averaged within a draw, so the interval is that of the
+    mean over seeds for other speakers.
+
+    Args:
+        reference: the name of the system that the others are compared with.
+        plain: the student without teachers, where the closed gap to the teachers' ensemble is wanted.
+        distilled: the student that closes this gap (default: the reference).
+        left_out: the cells that were not run, with the reason.
     """
-    by_name = {item.name: item for item in found}
+    by_name = {system.name: system for system in systems}
     full = by_name[reference]
-    ids = [table.utterances for table in full.tables]
+    utterances = [table.utterances for table in full.tables]
     draws = {
-        item.name: np.asarray(of_confusions(drawn_confusions(item.pooled, resamples))["ua"])
-        for item in found
-        if [table.utterances for table in item.tables] == ids
+        system.name: np.asarray(scores_of_confusions(bootstrap_confusions(system.pooled, resamples))["ua"])
+        for system in systems
+        if [table.utterances for table in system.tables] == utterances
     }
-    lines = []
-    for item in found:
-        line = _scored(item)
-        if item.name in draws and item.same_as != full.same_as:
-            line = _compared(line, draws[item.name] - draws[reference], _ua(full))
-        lines.append(line)
-    return Ablation(
-        _corrected(lines, found), reference, len(set(full.tables[0].speakers)), len(full.tables), left_out or {},
-        _covered(by_name, draws, distilled or reference, plain),
+    rows = []
+    for system in systems:
+        row = _scored_row(system)
+        if system.name in draws and system.recipe_key != full.recipe_key:
+            row = _compared_row(row, draws[system.name] - draws[reference], _pooled_ua(full))
+        rows.append(row)
+    return AblationTable(
+        _with_holm(rows, systems), reference, len(set(full.tables[0].speakers)), len(full.tables),
+        left_out or {}, _closed_gap(by_name, draws, distilled or reference, plain),
     )  # fmt: skip
 
 
-def teachers_of(runs: Sequence[Run]) -> list[Contender]:
-    """The teachers of a method, one run a seed, and their ensemble where there are several."""
+def teacher_systems(runs: Sequence[Run]) -> list[System]:
+    """The teachers of a method, from one run for each seed, and their ensemble if there are several."""
     names = [name for name in runs[0].models if name != runs[0].main_model]
     tables = {name: [run.table(name) for run in runs] for name in names}
-    found = [Contender(f"{name} teacher", TEACHERS, f"{name} teacher", tables[name]) for name in names]
+    systems = [System(f"{name} teacher", TEACHERS, f"{name} teacher", tables[name]) for name in names]
     if len(names) > 1:
-        together = [
-            ensemble(run.table(), [tables[name][seed] for name in names]) for seed, run in enumerate(runs)
+        ensembles = [
+            ensemble_predictions(run.table(), [tables[name][seed] for name in names])
+            for seed, run in enumerate(runs)
         ]
-        found.append(Contender(ENSEMBLE, TEACHERS, ENSEMBLE, together))
-    return found
+        systems.append(System(ENSEMBLE, TEACHERS, ENSEMBLE, ensembles))
+    return systems
 
 
-def ensemble(like: Predictions, tables: Sequence[Predictions]) -> Predictions:
-    """The normalised product of several models' probabilities, for those utterances of `like` that any has judged.
+def ensemble_predictions(reference: Predictions, tables: Sequence[Predictions]) -> Predictions:
+    """The normalised product of several models' probabilities, for the utterances of `reference`.
 
-    That is Bayes' rule where what the models hear is independent given the emotion, and emotions are equally
-    frequent to them. An utterance that one model cannot judge is judged by the others.
+    This is Bayes' rule if the models' inputs are independent given the emotion and all emotions have the same
+    prior. An utterance that a model has no prediction for gets the product of the others; one that no model
+    has a prediction for is left out.
     """
-    logs: dict[tuple[str, str], Floats] = {}
+    log_products: dict[tuple[str, str], Floats] = {}
     for table in tables:
         for row, key in enumerate(zip(table.folds, table.utterances, strict=True)):
-            logs[key] = logs.get(key, 0.0) + np.log(np.maximum(table.probabilities[row], 1e-7))
-    keys = list(zip(like.folds, like.utterances, strict=True))
-    kept = like.take([row for row, key in enumerate(keys) if key in logs])
-    z = np.array([logs[key] for key in keys if key in logs])
-    p = np.exp(z - z.max(axis=1, keepdims=True))
-    return replace(kept, probabilities=p / p.sum(axis=1, keepdims=True))
+            log_probabilities = np.log(np.maximum(table.probabilities[row], LEAST_PROBABILITY))
+            log_products[key] = log_products.get(key, 0.0) + log_probabilities
+    keys = list(zip(reference.folds, reference.utterances, strict=True))
+    predicted = reference.take([row for row, key in enumerate(keys) if key in log_products])
+    logits = np.array([log_products[key] for key in keys if key in log_products])
+    products = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return replace(predicted, probabilities=products / products.sum(axis=1, keepdims=True))
 
 
-def _ua(item: Contender) -> float:
-    return unweighted_accuracy(item.pooled.truth, item.pooled.predicted)
+def _pooled_ua(system: System) -> float:
+    """UA over all seeds' utterances, which is the mean of the seeds' pooled UA."""
+    return unweighted_accuracy(system.pooled.truth, system.pooled.predicted)
 
 
-def _scored(item: Contender) -> Line:
-    by_seed = [[part.scores() for part in table.by_fold().values()] for table in item.tables]
-    ua = np.array([[fold.ua for fold in folds] for folds in by_seed])
-    wa = np.array([[fold.wa for fold in folds] for folds in by_seed])
+def _scored_row(system: System) -> AblationRow:
+    by_seed = [[fold.scores() for fold in table.by_fold().values()] for table in system.tables]
+    ua = np.array([[scores.ua for scores in folds] for folds in by_seed])
+    wa = np.array([[scores.wa for scores in folds] for folds in by_seed])
 
     def sd(values: Any) -> float:
         return float(np.std(values, ddof=np.size(values) > 1))
 
-    return Line(
-        item.name, item.group, ua.size, float(ua.mean()), sd(ua), float(wa.mean()), sd(wa),
-        sd(ua.mean(axis=1)) if len(ua) > 1 else None, _ua(item),
+    return AblationRow(
+        system.name, system.group, ua.size, float(ua.mean()), sd(ua), float(wa.mean()), sd(wa),
+        sd(ua.mean(axis=1)) if len(ua) > 1 else None, _pooled_ua(system),
     )  # fmt: skip
 
 
-def _compared(line: Line, spread: Floats, reference_ua: float) -> Line:
-    low, high = bounds(spread)
-    beyond = min(int(np.sum(spread <= 0)), int(np.sum(spread >= 0)))
+def _compared_row(row: AblationRow, draws: Floats, reference_ua: float) -> AblationRow:
+    low, high = percentile_interval(draws)
     return replace(
-        line,
-        difference=line.pooled_ua - reference_ua,
+        row,
+        difference=row.pooled_ua - reference_ua,
         low=low,
         high=high,
-        p_value=min(1.0, 2 * (beyond + 1) / (len(spread) + 1)),
+        p_value=two_sided_p_value(draws),
     )
 
 
-def _corrected(lines: Sequence[Line], found: Sequence[Contender]) -> tuple[Line, ...]:
-    """Lines with Holm's correction over the students; a recipe that is there twice is tested once."""
-    tested: dict[str, float] = {}
-    for line, item in zip(lines, found, strict=True):
-        if line.p_value is not None and line.group not in (TEACHERS, ORACLES):
-            tested[item.same_as] = line.p_value
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True)) if tested else {}
+def _with_holm(rows: Sequence[AblationRow], systems: Sequence[System]) -> tuple[AblationRow, ...]:
+    """The rows with Holm's correction over the students; two students of one recipe count as one test."""
+    p_values: dict[str, float] = {}
+    for row, system in zip(rows, systems, strict=True):
+        if row.p_value is not None and row.group not in (TEACHERS, ORACLES):
+            p_values[system.recipe_key] = row.p_value
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True)) if p_values else {}
     return tuple(
-        replace(line, p_holm=corrected.get(item.same_as)) for line, item in zip(lines, found, strict=True)
+        replace(row, p_holm=corrected.get(system.recipe_key))
+        for row, system in zip(rows, systems, strict=True)
     )
 
 
-def _covered(
-    by_name: Mapping[str, Contender], draws: Mapping[str, Floats], distilled: str, plain: str | None
-) -> Share | None:
+def _closed_gap(
+    by_name: Mapping[str, System], draws: Mapping[str, Floats], distilled: str, plain: str | None
+) -> ClosedGap | None:
     if plain is None or plain not in draws or ENSEMBLE not in draws:
         return None
-    start, end, full = (_ua(by_name[name]) for name in (plain, ENSEMBLE, distilled))
-    way = draws[ENSEMBLE] - draws[plain]
-    if bounds(way)[0] <= 0:
+    gap = draws[ENSEMBLE] - draws[plain]
+    if percentile_interval(gap)[0] <= 0:
         return None
-    gone = np.where(way > 0, (draws[distilled] - draws[plain]) / np.where(way > 0, way, 1), np.nan)
-    return Share((full - start) / (end - start), *bounds(gone))
+    gain = draws[distilled] - draws[plain]
+    shares = np.where(gap > 0, gain / np.where(gap > 0, gap, 1), np.nan)
+    plain_ua, ensemble_ua, distilled_ua = (_pooled_ua(by_name[name]) for name in (plain, ENSEMBLE, distilled))
+    return ClosedGap((distilled_ua - plain_ua) / (ensemble_ua - plain_ua), *percentile_interval(shares))
 
 
-def plot_ablation(ablation: Ablation, path: Path) -> None:
-    """Draw UA and the differences to a .png, .svg or .pdf. Raises `MissingExtraError` without matplotlib."""
+def plot_ablation(ablation: AblationTable, path: Path) -> None:
+    """Plot UA and the differences to a .png, .svg or .pdf. Raises `MissingExtraError` without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
-    lines = ablation.lines
-    figure = Figure(figsize=(10, 1.6 + 0.36 * len(lines)), layout="constrained")
+    rows = ablation.rows
+    figure = Figure(figsize=(10, 1.6 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    rows = np.arange(len(lines))
-    colours = ["#7f7f7f" if line.group in (TEACHERS, ORACLES) else "#1f77b4" for line in lines]
-    for row, line, colour in zip(rows, lines, colours, strict=True):
-        left.errorbar(100 * line.ua, row, xerr=100 * line.ua_sd, fmt="o", color=colour, capsize=3)
-        if line.difference is not None and line.low is not None and line.high is not None:
-            value, low, high = (100 * item for item in (line.difference, line.low, line.high))
-            right.plot([low, high], [row, row], color=colour)
-            right.plot(value, row, "o", color=colour)
-        elif line.cell == ablation.reference:
-            right.plot(0, row, "D", color=colour)
-    for above, (one, two) in enumerate(pairwise(lines)):
-        if one.group != two.group:
+    places = np.arange(len(rows))
+    colours = ["#7f7f7f" if row.group in (TEACHERS, ORACLES) else "#1f77b4" for row in rows]
+    for place, row, colour in zip(places, rows, colours, strict=True):
+        left.errorbar(100 * row.ua, place, xerr=100 * row.ua_sd, fmt="o", color=colour, capsize=3)
+        if row.difference is not None and row.low is not None and row.high is not None:
+            value, low, high = (100 * share for share in (row.difference, row.low, row.high))
+            right.plot([low, high], [place, place], color=colour)
+            right.plot(value, place, "o", color=colour)
+        elif row.cell == ablation.reference:
+            right.plot(0, place, "D", color=colour)
+    for above, (row, next_row) in enumerate(pairwise(rows)):
+        if row.group != next_row.group:
             for axes in (left, right):
                 axes.axhline(above + 0.5, color="#d0d0d0", linewidth=0.8)
-    left.set_yticks(rows, [line.cell for line in lines])
+    left.set_yticks(places, [row.cell for row in rows])
     left.invert_yaxis()
     left.set_xlabel(f"UA, %\nmean ± sd over seeds and folds ({ablation.num_seeds} seeds)")
     right.axvline(0, color="#808080", linewidth=0.8, linestyle=":")

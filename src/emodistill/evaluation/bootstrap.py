@@ -1,8 +1,8 @@
-"""Uncertainty by drawing speakers: utterances of one speaker are not independent, speakers nearly are.
+"""Intervals and p-values by bootstrap over speakers.
 
-As many speakers as there are are drawn with replacement, again and again (Bisani & Ney 2004), and a measure's
-spread over the draws is its uncertainty. With few speakers it is too narrow: two of them can only be drawn in
-three ways.
+Utterances of one speaker depend on each other, so whole speakers are drawn. A draw takes as many speakers as
+there are, with replacement (Bisani & Ney 2004). With few speakers the interval is too narrow: two speakers
+allow only three different draws.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,65 +13,76 @@ import numpy.typing as npt
 from emodistill.evaluation.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
-def speaker_draws(speakers: Sequence[str], resamples: int, seed: int = 0) -> tuple[Rows, Rows]:
-    """How often each speaker is drawn, (resamples, speakers), and whose each row is, (rows,)."""
-    names, whose = np.unique(np.asarray(speakers), return_inverse=True)
+def draw_speakers(speakers: Sequence[str], resamples: int, seed: int = 0) -> tuple[Indices, Indices]:
+    """How often each draw takes each speaker, (resamples, speakers), and the speaker of each row, (rows,)."""
+    names, speaker_of_row = np.unique(np.asarray(speakers), return_inverse=True)
     picks = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
-    drawn = np.zeros_like(picks)
-    np.add.at(drawn, (np.arange(resamples)[:, None], picks), 1)
-    return drawn, whose
+    counts = np.zeros_like(picks)
+    np.add.at(counts, (np.arange(resamples)[:, None], picks), 1)
+    return counts, speaker_of_row
 
 
-def drawn_confusions(predictions: Predictions, resamples: int, seed: int = 0) -> Floats:
-    """Confusion matrices (resamples, emotions, emotions) of the draws; rows are the truth."""
-    drawn, whose = speaker_draws(predictions.speakers, resamples, seed)
+def bootstrap_confusions(predictions: Predictions, resamples: int, seed: int = 0) -> Floats:
+    """The confusion matrix of each draw, (resamples, emotions, emotions); rows are the true emotions."""
+    counts, speaker_of_row = draw_speakers(predictions.speakers, resamples, seed)
     size = len(predictions.labels)
-    counts = np.zeros((drawn.shape[1], size, size))
-    np.add.at(counts, (whose, predictions.truth, predictions.predicted), 1)
-    return (drawn @ counts.reshape(len(counts), -1)).reshape(-1, size, size)
+    by_speaker = np.zeros((counts.shape[1], size, size))
+    np.add.at(by_speaker, (speaker_of_row, predictions.truth, predictions.predicted), 1)
+    return (counts @ by_speaker.reshape(len(by_speaker), -1)).reshape(-1, size, size)
 
 
-def drawn_means(values: Floats, speakers: Sequence[str], resamples: int, seed: int = 0) -> Floats:
-    """Means (resamples,) of one value an utterance, (utterances,), over the draws."""
-    drawn, whose = speaker_draws(speakers, resamples, seed)
-    sums = np.bincount(whose, weights=values)
-    return np.asarray((drawn @ sums) / (drawn @ np.bincount(whose)))
+def bootstrap_means(values: Floats, speakers: Sequence[str], resamples: int, seed: int = 0) -> Floats:
+    """The mean over each draw, (resamples,), of a value for each utterance, (utterances,)."""
+    counts, speaker_of_row = draw_speakers(speakers, resamples, seed)
+    sums = np.bincount(speaker_of_row, weights=values)
+    return np.asarray((counts @ sums) / (counts @ np.bincount(speaker_of_row)))
 
 
-def bounds(spread: Floats) -> tuple[float, float]:
-    """The 95 % interval of a measure's draws, those where it is not defined (NaN) left out."""
-    low, high = np.nanpercentile(spread, [2.5, 97.5])
+def percentile_interval(draws: Floats) -> tuple[float, float]:
+    """The 95 % interval of a measure from its value on each draw. Draws where it is NaN are left out."""
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
 
-def interval(
+def two_sided_p_value(differences: Floats) -> float:
+    """The p-value of "there is no difference" from the difference on each draw, (resamples,).
+
+    It is twice the share of draws on the other side of zero, and at least 2 / (resamples + 1).
+    """
+    other_side = min(int(np.sum(differences <= 0)), int(np.sum(differences >= 0)))
+    return min(1.0, 2 * (other_side + 1) / (len(differences) + 1))
+
+
+def bootstrap_interval(
     predictions: Predictions,
     measure: Callable[[Predictions], float],
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The 95 % interval of any measure; slower than `drawn_confusions` where that will do."""
-    return interval_of_rows(
+    """The 95 % interval of any measure.
+
+    `bootstrap_confusions` is faster where the measure follows from a confusion matrix.
+    """
+    return bootstrap_interval_of_rows(
         predictions.speakers, lambda rows: measure(predictions.take(rows)), resamples, seed
     )
 
 
-def interval_of_rows(
-    speakers: Sequence[str], measure: Callable[[Rows], float], resamples: int = 1000, seed: int = 0
+def bootstrap_interval_of_rows(
+    speakers: Sequence[str], measure: Callable[[Indices], float], resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The same of a measure over drawn rows (drawn,)."""
-    drawn, whose = speaker_draws(speakers, resamples, seed)
-    members = [np.flatnonzero(whose == speaker) for speaker in range(drawn.shape[1])]
-    return bounds(
-        np.array(
-            [
-                measure(
-                    np.concatenate([np.tile(members[who], times) for who, times in enumerate(row) if times])
-                )
-                for row in drawn
-            ]
+    """The 95 % interval of a measure that is computed from the indices of the drawn rows, (drawn,)."""
+    counts, speaker_of_row = draw_speakers(speakers, resamples, seed)
+    rows_of_speaker = [np.flatnonzero(speaker_of_row == speaker) for speaker in range(counts.shape[1])]
+    values = [
+        measure(
+            np.concatenate(
+                [np.tile(rows_of_speaker[speaker], times) for speaker, times in enumerate(draw) if times]
+            )
         )
-    )
+        for draw in counts
+    ]
+    return percentile_interval(np.array(values))

@@ -1,7 +1,7 @@
-"""How far a confidence can be trusted: temperature, calibration error, reliability, risk and coverage.
+"""Calibration of confidences: temperature, calibration error, reliability, risk and coverage.
 
-Pure functions over `Predictions`. Tables keep seven decimals, so a probability of 0 is taken as half of the
-last one wherever a logarithm is needed.
+The functions take `Predictions`. Tables have seven decimals, so where a logarithm is needed, a probability of
+0 counts as half of the last decimal.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,70 +10,69 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from emodistill.errors import EmodistillError, MissingExtraError, ModelError
+from emodistill.evaluation.bootstrap import Floats, Indices
 from emodistill.evaluation.predictions import Predictions
 from emodistill.inference.model_card import CoveragePoint
 from emodistill.inference.recognizer import tempered
 
-BINS = 15  # of the calibration error and the reliability table, with equally many utterances each
-LEAST_PROBABILITY = 5e-8  # what is written as 0
-TEMPERATURES = (0.1, 10.0)  # what a fit may find: beyond lies a perfect or a useless model, not a better fit
-
-Floats = npt.NDArray[np.float64]
+BINS = 15  # of the calibration error and of reliability, with equal numbers of utterances
+LEAST_PROBABILITY = 5e-8  # smaller ones are written as 0
+TEMPERATURES = (0.1, 10.0)  # bounds of a fit; beyond them the model is perfect or useless, and no fit helps
 
 
 def with_temperature(predictions: Predictions, temperature: float) -> Predictions:
-    """The same predictions with their logits divided by a temperature; no prediction changes."""
+    """The predictions with their logits divided by a temperature; the predicted emotions stay the same."""
     return replace(predictions, probabilities=tempered(_positive(predictions.probabilities), temperature))
 
 
 def fit_temperature(predictions: Predictions) -> float:
-    """The temperature, in `TEMPERATURES`, with the least negative log-likelihood of the truth.
+    """The temperature, within `TEMPERATURES`, with the smallest negative log-likelihood of the true emotions.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. The likelihood is convex in
-    1 / temperature, so what is found is the minimum. Raises `EmodistillError` where there are no utterances.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. The negative log-likelihood is
+    convex in 1 / temperature, so the search finds the minimum. Raises `EmodistillError` where there are no
+    utterances.
     """
-    _some(predictions)
+    _check_not_empty(predictions)
     low, high = (1 / temperature for temperature in reversed(TEMPERATURES))
-    found = minimize_scalar(
+    result = minimize_scalar(
         lambda inverse: negative_log_likelihood(with_temperature(predictions, 1 / inverse)),
         bounds=(low, high),
         method="bounded",
         options={"xatol": 1e-8},
     )
-    return float(1 / found.x)
+    return float(1 / result.x)
 
 
 def negative_log_likelihood(predictions: Predictions) -> float:
-    """The mean of −log p(truth), in nats."""
-    _some(predictions)
+    """The mean over utterances of −log p(true emotion), in nats."""
+    _check_not_empty(predictions)
     return float(np.mean(log_losses(predictions)))
 
 
 def log_losses(predictions: Predictions) -> Floats:
-    """−log p(truth) of each utterance, in nats, (utterances,)."""
-    of_truth = predictions.probabilities[np.arange(len(predictions)), predictions.truth]
-    return np.asarray(-np.log(_positive(of_truth)))
+    """−log p(true emotion) of each utterance, in nats, (utterances,)."""
+    p_true = predictions.probabilities[np.arange(len(predictions)), predictions.truth]
+    return np.asarray(-np.log(_positive(p_true)))
 
 
 def brier_score(predictions: Predictions) -> float:
-    """The mean over utterances of Σ_k (p_k − [k is the truth])², 0 to 2 (Brier 1950)."""
-    _some(predictions)
+    """The mean over utterances of Σ_k (p_k − [k is true])², from 0 to 2 (Brier 1950)."""
+    _check_not_empty(predictions)
     return float(np.mean(squared_errors(predictions)))
 
 
 def squared_errors(predictions: Predictions) -> Floats:
-    """Σ_k (p_k − [k is the truth])² of each utterance, (utterances,)."""
-    wanted = np.eye(len(predictions.labels))[predictions.truth]
-    return np.asarray(np.sum((predictions.probabilities - wanted) ** 2, axis=1))
+    """Σ_k (p_k − [k is true])² of each utterance, (utterances,)."""
+    one_hot = np.eye(len(predictions.labels))[predictions.truth]
+    return np.asarray(np.sum((predictions.probabilities - one_hot) ** 2, axis=1))
 
 
 def confidences(predictions: Predictions) -> tuple[Floats, Floats]:
-    """Confidence of each answer and whether it is right (1 or 0), each (utterances,)."""
-    _some(predictions)
+    """The confidence of each prediction and whether it is correct (1 or 0), each (utterances,)."""
+    _check_not_empty(predictions)
     return (
         np.asarray(predictions.probabilities.max(axis=1), dtype=np.float64),
         (predictions.predicted == predictions.truth).astype(np.float64),
@@ -81,30 +80,31 @@ def confidences(predictions: Predictions) -> tuple[Floats, Floats]:
 
 
 def calibration_error(predictions: Predictions, bins: int = BINS) -> float:
-    """ECE: the mean gap between confidence and accuracy over bins of equally many utterances.
+    """ECE: the mean gap between confidence and accuracy over bins of equal numbers of utterances.
 
-    Σ_b n_b / n · |accuracy_b − confidence_b| (Naeini et al. 2015), with equal-mass bins, which are less biased
-    than equally wide ones (Roelofs et al. 2022). Even a calibrated model has some, more with fewer utterances.
+    Σ_b n_b / n · |accuracy_b − confidence_b| (Naeini et al. 2015). Bins of equal mass are less biased than
+    bins of equal width (Roelofs et al. 2022). Even a calibrated model has an ECE above 0, higher with fewer
+    utterances.
     """
     return calibration_gap(*confidences(predictions), bins)
 
 
-def calibration_gap(confidence: Floats, right: Floats, bins: int = BINS) -> float:
-    """The same of confidences and whether each was right (1 or 0), each (utterances,)."""
-    gaps = [abs(float(np.sum(right[rows] - confidence[rows]))) for rows in _bins(confidence, bins)]
+def calibration_gap(confidence: Floats, correct: Floats, bins: int = BINS) -> float:
+    """ECE from confidences and whether each prediction is correct (1 or 0), each (utterances,)."""
+    gaps = [abs(float(np.sum(correct[rows] - confidence[rows]))) for rows in _bins(confidence, bins)]
     return sum(gaps) / len(confidence)
 
 
 def gap_if_calibrated(confidence: Floats, bins: int = BINS, draws: int = 200, seed: int = 0) -> float:
-    """The median calibration error of a model with these very confidences that is perfectly calibrated."""
+    """The median ECE of a perfectly calibrated model with these confidences (utterances,), by simulation."""
     rng = np.random.default_rng(seed)
-    rights = (rng.random((draws, len(confidence))) < confidence).astype(np.float64)
-    return float(np.median([calibration_gap(confidence, right, bins) for right in rights]))
+    simulated = (rng.random((draws, len(confidence))) < confidence).astype(np.float64)
+    return float(np.median([calibration_gap(confidence, correct, bins) for correct in simulated]))
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Utterances of about equal confidence."""
+    """Accuracy of utterances with similar confidence."""
 
     confidence: float  # mean
     accuracy: float
@@ -116,64 +116,66 @@ class ReliabilityBin:
 def reliability(
     predictions: Predictions, bins: int = BINS, resamples: int = 1000, seed: int = 0
 ) -> tuple[ReliabilityBin, ...]:
-    """Confidence and accuracy by bins of equally many utterances, rising, with bootstrap intervals.
+    """Confidence and accuracy in bins of equal numbers of utterances, by rising confidence.
 
-    Speakers are drawn with replacement, since utterances of one are not independent; the bins stay.
+    Intervals are by bootstrap over speakers. A bin keeps its utterances in all draws, and a draw without any
+    of them does not count.
     """
-    confidence, right = confidences(predictions)
+    confidence, correct = confidences(predictions)
     rng = np.random.default_rng(seed)
-    names, speaker = np.unique(predictions.speakers, return_inverse=True)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    found = []
+    names, speaker_of_row = np.unique(predictions.speakers, return_inverse=True)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    reliability_bins = []
     for rows in _bins(confidence, bins):
-        weights = drawn[:, speaker[rows]].astype(np.float64)
+        weights = counts[:, speaker_of_row[rows]].astype(np.float64)
         total = weights.sum(axis=1)
-        spread = (weights @ right[rows])[total > 0] / total[total > 0]
-        low, high = np.percentile(spread, [2.5, 97.5])
-        found.append(
+        accuracies = (weights @ correct[rows])[total > 0] / total[total > 0]
+        low, high = np.percentile(accuracies, [2.5, 97.5])
+        reliability_bins.append(
             ReliabilityBin(
                 confidence=float(confidence[rows].mean()),
-                accuracy=float(right[rows].mean()),
+                accuracy=float(correct[rows].mean()),
                 low=float(low),
                 high=float(high),
                 count=len(rows),
             )
         )
-    return tuple(found)
+    return tuple(reliability_bins)
 
 
 def risk_coverage(predictions: Predictions) -> tuple[Floats, Floats]:
-    """Coverage k / n and risk of the k most confident answers, each (utterances,), for k = 1 … n.
+    """Coverage k / n and error rate of the k most confident predictions, for k = 1 … n, each (utterances,).
 
-    El-Yaniv & Wiener 2010. Answers of equal confidence count with their mean risk, so that order does not matter.
+    El-Yaniv & Wiener 2010. Predictions of equal confidence count with their mean error rate, so that the
+    order of rows does not matter.
     """
     return risk_by_coverage(*confidences(predictions))
 
 
-def risk_by_coverage(confidence: Floats, right: Floats) -> tuple[Floats, Floats]:
-    """The same of confidences and whether each was right (1 or 0), each (utterances,)."""
+def risk_by_coverage(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
+    """Coverage and risk, from each prediction's confidence and correctness (1 or 0); all (utterances,)."""
     values, group = np.unique(-confidence, return_inverse=True)
-    wrong = np.bincount(group, weights=1 - right, minlength=len(values)) / np.bincount(group)
+    wrong = np.bincount(group, weights=1 - correct, minlength=len(values)) / np.bincount(group)
     risk = np.cumsum(wrong[np.sort(group)]) / np.arange(1, len(group) + 1)
     return np.arange(1, len(group) + 1) / len(group), risk
 
 
 def area_under_risk(predictions: Predictions) -> float:
-    """AURC: the mean risk over all coverages (Geifman, Uziel & El-Yaniv 2019); 0 is perfect."""
+    """AURC: the mean risk over all coverages (Geifman, Uziel & El-Yaniv 2019), 0 without errors."""
     return float(np.mean(risk_coverage(predictions)[1]))
 
 
 def coverage_curve(predictions: Predictions, points: int = 20) -> tuple[CoveragePoint, ...]:
-    """The risk–coverage curve as a card keeps it: about `points` confidences, rising; the first answers all."""
-    confidence, right = confidences(predictions)
-    at = np.quantile(confidence, np.arange(1, points) / points, method="higher")
+    """A model card's risk–coverage curve: about `points` rising thresholds. The first answers everything."""
+    confidence, correct = confidences(predictions)
+    quantiles = np.quantile(confidence, np.arange(1, points) / points, method="higher")
     return tuple(
         CoveragePoint(
-            min_confidence=float(least),
-            coverage=float(np.mean(confidence >= least)),
-            accuracy=float(np.mean(right[confidence >= least])),
+            min_confidence=float(threshold),
+            coverage=float(np.mean(confidence >= threshold)),
+            accuracy=float(np.mean(correct[confidence >= threshold])),
         )
-        for least in np.unique([confidence.min(), *at])
+        for threshold in np.unique([confidence.min(), *quantiles])
     )
 
 
@@ -185,20 +187,21 @@ CALIBRATION_MEASURES: dict[str, Callable[[Predictions], float]] = {
 }
 
 
-# After a refit dev is no longer held out: who judged it, by `protocol.refit`.
-JUDGED_BY: Mapping[bool | str, str] = {
-    True: "the weights before they were trained again on train and dev together",
-    "classifier": "a classifier that was fitted, for each speaker, on train and the other dev speakers",
+# What predicts dev, by `protocol.refit`: the final model was trained on dev, so it can't.
+DEV_PREDICTOR: Mapping[bool | str, str] = {
+    True: "the weights before the refit on train and dev",
+    "classifier": "a classifier that was fitted, for each dev speaker, on train and the other dev speakers",
 }
 
 
 def card_fields(
     dev: Predictions, test: Predictions | None = None, refit: bool | str = False
 ) -> dict[str, Any]:
-    """Temperature, its figures and the curve of abstention, as fields of a `Card`.
+    """The calibration fields of a `Card`: temperature, its figures and the risk–coverage curve.
 
-    The temperature and the curve come from dev alone; the figures of test, where there are any, say how well
-    that carries over. `refit` is the recipe's: whether the exported weights have since heard dev as well.
+    Temperature and curve come from dev alone. Figures of `test`, where it is given, show whether they hold
+    for other speakers. `refit` is the recipe's `protocol.refit`: whether the exported weights were trained on
+    dev as well.
     """
     temperature = fit_temperature(dev)
     figures: dict[str, float] = {"utterances": float(len(dev))}
@@ -213,7 +216,7 @@ def card_fields(
         figures["test_utterances"] = float(len(test))
     note = f"Fitted on the {len(dev)} dev utterances of {len(set(dev.speakers))} speakers."
     if refit:
-        note += f" The model has since learned from dev as well; there it was judged by {JUDGED_BY[refit]}."
+        note += f" The refit then trained on dev too, so dev was predicted by {DEV_PREDICTOR[refit]}."
     return {
         "temperature": temperature,
         "calibration": figures,
@@ -222,8 +225,8 @@ def card_fields(
     }
 
 
-def draw_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = BINS) -> None:
-    """Draw accuracy over confidence and risk over coverage, a line for each named table, to .png, .svg or .pdf.
+def plot_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = BINS) -> None:
+    """Plot accuracy over confidence, and risk over coverage, to .png, .svg or .pdf: a line for each table.
 
     Raises `MissingExtraError` without matplotlib and `ModelError` for another suffix.
     """
@@ -232,26 +235,27 @@ def draw_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = 
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
     if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ModelError(f"cannot draw to '{path}': expected .png, .svg or .pdf")
+        raise ModelError(f"cannot plot to '{path}': expected .png, .svg or .pdf")
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="calibrated")
     for name, table in tables.items():
-        found = reliability(table, bins)
-        accuracy = np.array([item.accuracy for item in found])
-        reach = [
-            np.maximum(0, accuracy - [item.low for item in found]),
-            np.maximum(0, [item.high for item in found] - accuracy),
+        reliability_bins = reliability(table, bins)
+        accuracy = np.array([item.accuracy for item in reliability_bins])
+        interval = [
+            np.maximum(0, accuracy - [item.low for item in reliability_bins]),
+            np.maximum(0, [item.high for item in reliability_bins] - accuracy),
         ]
         left.errorbar(
-            [item.confidence for item in found], accuracy, reach, marker="o", markersize=4, linewidth=1.2,
-            elinewidth=0.8, capsize=2, label=f"{name} (ECE {100 * calibration_error(table, bins):.1f} %)",
+            [item.confidence for item in reliability_bins], accuracy, interval, marker="o", markersize=4,
+            linewidth=1.2, elinewidth=0.8, capsize=2,
+            label=f"{name} (ECE {100 * calibration_error(table, bins):.1f} %)",
         )  # fmt: skip
         coverage, risk = risk_coverage(table)
         label = f"{name} (AURC {100 * area_under_risk(table):.1f} %)"
         right.plot(100 * coverage, 100 * risk, linewidth=1.5, label=label)
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Reliability")
-    right.set(xlabel="answered (%)", ylabel="of these wrong (%)", xlim=(0, 100), title="Risk and coverage")
+    right.set(xlabel="answered (%)", ylabel="wrong among these (%)", xlim=(0, 100), title="Risk and coverage")
     right.set_ylim(bottom=0)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -260,8 +264,8 @@ def draw_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = 
     figure.savefig(path, dpi=150)
 
 
-def _bins(confidence: Floats, bins: int) -> list[npt.NDArray[np.int64]]:
-    """Rows by rising confidence in up to `bins` parts of equal size (or one more)."""
+def _bins(confidence: Floats, bins: int) -> list[Indices]:
+    """The indices of rows by rising confidence, in up to `bins` parts whose sizes differ by at most one."""
     order = np.argsort(confidence, kind="stable")
     return [part for part in np.array_split(order, bins) if part.size]
 
@@ -270,6 +274,6 @@ def _positive(probabilities: Floats) -> Floats:
     return np.where(probabilities == 0, LEAST_PROBABILITY, probabilities)
 
 
-def _some(predictions: Predictions) -> None:
+def _check_not_empty(predictions: Predictions) -> None:
     if not len(predictions):
         raise EmodistillError("no utterances to calibrate on: expected at least one")

@@ -1,4 +1,4 @@
-"""`predictions.csv`: one row an utterance, with its truth, what was predicted, and every probability."""
+"""`predictions.csv`: a row for each utterance with its true emotion, predicted emotion and probabilities."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,20 +13,20 @@ from emodistill.evaluation.metrics import Scores, score
 from emodistill.files import atomic_write
 from emodistill.labels import LabelSet
 
-KEYS = ("utterance", "fold", "speaker", "emotion", "predicted")  # the columns before the probabilities
-SUM_TOLERANCE = 1e-5  # of a row's probabilities: more than rounding to seven decimals makes of 13 emotions
+COLUMNS = ("utterance", "fold", "speaker", "emotion", "predicted")  # before the columns p_<emotion>
+SUM_TOLERANCE = 1e-5  # of a row's probabilities; rounding 13 of them to seven decimals stays below
 _EDITED = "; was the file edited?"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (utterances, emotions) and what is known of each utterance."""
+    """Probabilities (utterances, emotions), with the id, fold, speaker and true emotion of each utterance."""
 
     labels: LabelSet
     utterances: tuple[str, ...]
     folds: tuple[str, ...]
     speakers: tuple[str, ...]
-    emotions: tuple[str, ...]  # the truth
+    emotions: tuple[str, ...]  # the true ones
     probabilities: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -43,20 +43,20 @@ class Predictions:
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     def scores(self) -> Scores:
-        """All scores over these utterances, pooled."""
+        """All scores, pooled over these utterances."""
         return score(self.truth, self.predicted, self.labels)
 
     def by_fold(self) -> dict[str, "Predictions"]:
-        """The predictions of each fold, in the order in which folds occur."""
+        """The predictions of each fold by its name, in the order in which folds occur."""
         names = list(dict.fromkeys(self.folds))
         return {name: self.select([fold == name for fold in self.folds]) for name in names}
 
     def select(self, mask: Sequence[bool]) -> "Predictions":
-        """Those where the mask (utterances,) is true."""
+        """The rows where the mask (utterances,) is True."""
         return self.take([index for index, keep in enumerate(mask) if keep])
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Predictions":
-        """These rows, in this order, as often as they are named."""
+        """The rows with these indices, in this order; an index may occur several times."""
 
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[index] for index in rows)
@@ -67,15 +67,29 @@ class Predictions:
         )  # fmt: skip
 
 
+def join_predictions(parts: Iterable[Predictions]) -> Predictions:
+    """One table with the rows of several tables over the same label set, in order."""
+    tables = list(parts)
+    return Predictions(
+        tables[0].labels,
+        tuple(name for table in tables for name in table.utterances),
+        tuple(name for table in tables for name in table.folds),
+        tuple(name for table in tables for name in table.speakers),
+        tuple(name for table in tables for name in table.emotions),
+        np.concatenate([table.probabilities for table in tables]),
+    )
+
+
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write the table; probabilities with seven decimals, so that equal models write equal bytes."""
+    """Write the table. Probabilities have seven decimals, so that equal models write equal bytes."""
     names = predictions.labels.names
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*KEYS, *(f"p_{n}" for n in names)])
+        writer.writerow([*COLUMNS, *(f"p_{name}" for name in names)])
         for row in range(len(predictions)):
             values = [f"{value:.7f}" for value in predictions.probabilities[row]]
-            best = int(np.argmax([float(value) for value in values]))  # as a reader finds it, ties and all
+            # Of the rounded values, so that a reader finds the same emotion where rounding makes a tie.
+            best = int(np.argmax([float(value) for value in values]))
             writer.writerow(
                 [
                     predictions.utterances[row], predictions.folds[row], predictions.speakers[row],
@@ -85,23 +99,23 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read the table; raises `ModelError` naming the file and row where it is not one of ours.
+    """Read a table that `write_predictions` wrote.
 
-    That is: a column is missing, an emotion is unknown, an utterance comes twice in a fold, probabilities are
-    no numbers from 0 to 1 that sum to 1, or another emotion than the predicted one is the most probable.
+    Raises `ModelError` with the file and the row where a column is missing, an emotion is unknown, or an
+    utterance occurs twice in a fold. The same where probabilities are not numbers from 0 to 1 that sum to 1,
+    or where the predicted emotion is not the most probable one.
     """
     if not path.is_file():
         raise ModelError(f"no predictions '{path}': the run is not finished; run the same command again")
     try:
-        with path.open(
-            newline="", encoding="utf-8-sig"
-        ) as file:  # a spreadsheet may have put a mark before it
+        # Spreadsheet programs write a byte order mark, which utf-8-sig skips.
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns, rows = list(reader.fieldnames or ()), list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ModelError(f"'{path}' is not a predictions table: {error}") from error
     names = tuple(column[2:] for column in columns if column.startswith("p_"))
-    missing = [name for name in KEYS if name not in columns]
+    missing = [name for name in COLUMNS if name not in columns]
     if missing or not names:
         raise ModelError(f"'{path}' is not a predictions table: it lacks {missing or 'p_<emotion>'}")
     try:
@@ -109,13 +123,13 @@ def read_predictions(path: Path) -> Predictions:
     except ConfigError as error:
         raise ModelError(f"'{path}', column p_…: {error}") from error
     probabilities = np.zeros((len(rows), len(names)))
-    first: dict[tuple[str, str], int] = {}
+    first_row: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows, start=2):
         where = f"'{path}', row {number}"
-        probabilities[number - 2] = _checked(row, names, where)
-        if first.setdefault((row["fold"], row["utterance"]), number) != number:
-            before = first[row["fold"], row["utterance"]]
-            raise ModelError(f"{where}: '{row['utterance']}' is in row {before} already{_EDITED}")
+        probabilities[number - 2] = _read_probabilities(row, names, where)
+        first = first_row.setdefault((row["fold"], row["utterance"]), number)
+        if first != number:
+            raise ModelError(f"{where}: '{row['utterance']}' is already in row {first}{_EDITED}")
 
     def column(name: str) -> tuple[str, ...]:
         return tuple(row[name] for row in rows)
@@ -125,8 +139,8 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def _checked(row: Mapping[str, str | None], names: Sequence[str], where: str) -> list[float]:
-    """The probabilities of a row that is consistent in itself."""
+def _read_probabilities(row: Mapping[str, str | None], names: Sequence[str], where: str) -> list[float]:
+    """The probabilities of a row, after checking that its cells agree with each other."""
     try:
         values = [float(row[f"p_{name}"] or "") for name in names]
     except ValueError as error:
@@ -144,17 +158,3 @@ def _checked(row: Mapping[str, str | None], names: Sequence[str], where: str) ->
             f"{where}: predicted is '{row['predicted']}', but the most probable emotion is '{best}'{_EDITED}"
         )
     return values
-
-
-def join(parts: Iterable[Predictions]) -> Predictions:
-    """One table of several over the same label set."""
-    tables = list(parts)
-    first = tables[0]
-    return Predictions(
-        first.labels,
-        tuple(name for table in tables for name in table.utterances),
-        tuple(name for table in tables for name in table.folds),
-        tuple(name for table in tables for name in table.speakers),
-        tuple(name for table in tables for name in table.emotions),
-        np.concatenate([table.probabilities for table in tables]),
-    )

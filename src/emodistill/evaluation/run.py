@@ -1,4 +1,4 @@
-"""A run folder as every later stage reads it, checked: `training.crossval` says what is in it."""
+"""Reads a run folder and checks it, for every later stage. `training.cross_validation` lists its files."""
 
 import csv
 import hashlib
@@ -19,79 +19,84 @@ from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.folds import Protocol, read_protocol
 
-UTTERANCES = "utterances.csv"  # what is known of each utterance when the run began, its duration among it
-SEAL = "tables.json"  # the hashes of a fold's tables; in the run's folder, that of `UTTERANCES`
-EVALUATION = "evaluation.json"  # stands for the recipe where a model was scored and none was trained
+UTTERANCES = "utterances.csv"  # the corpus's manifest with durations, written when the run began
+CHECKSUMS = (
+    "tables.json"  # in a fold's folder: of its prediction tables; in the run's folder: of `UTTERANCES`
+)
+EVALUATION = "evaluation.json"  # instead of recipe.toml in a folder that `evaluate` wrote
+_RUN_AGAIN = "run the same command again to have it written anew"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was trained and scored, or scored alone; every score lies under one protocol."""
+    """A training run with its scores, or an evaluation of an existing model. All scores have one protocol."""
 
     folder: Path
-    trained: Recipe | None  # None: an evaluation of a model
+    training_recipe: Recipe | None  # None: the folder holds an evaluation
     protocol: Protocol
-    scores: dict[str, Any]
+    scores: dict[str, Any]  # scores.json
 
     @property
     def name(self) -> str:
-        """How a table or page calls it: the recipe or model, and the folder."""
+        """The recipe or model, and the folder, for titles."""
         return f"{self.scores['recipe']} ({self.folder.name or self.folder.resolve().name})"
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe; raises `ModelError` where there is none."""
-        if self.trained is None:
+        """The training recipe. Raises `ModelError` where the folder holds an evaluation."""
+        if self.training_recipe is None:
             raise ModelError(f"'{self.folder}' holds an evaluation, not a training: it has no recipe.toml")
-        return self.trained
+        return self.training_recipe
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The student and the teachers that it heard, those with test predictions; the main model first."""
+        """The models with test predictions: the main model, then the teachers."""
         return tuple(name for name, entry in self.scores["models"].items() if "test" in entry)
 
     @property
-    def unfinished(self) -> tuple[str, ...]:
+    def main_model(self) -> str:
+        """The model of `predictions.csv`: the student, or the teacher that was trained alone."""
+        return self.models[0]
+
+    @property
+    def missing_folds(self) -> tuple[str, ...]:
         """The folds of the protocol that have no scores yet."""
         return tuple(fold.name for fold in self.protocol.folds if fold.name not in self.scores["folds"])
 
-    @property
-    def main_model(self) -> str:
-        """Whose table `predictions.csv` is: the student, or the teacher where one was trained alone."""
-        return self.models[0]
+    def checkpoint_folder(self, fold: str | None = None, model: str = "student") -> Path:
+        """The folder of a model's final checkpoint in a fold (default: the first).
 
-    def final(self, fold: str | None = None, model: str = "student") -> Path:
-        """The checkpoint folder of a fold's final model, the student or a teacher; by default of the first fold."""
+        Raises `ConfigError` for an unknown fold.
+        """
         folds = self.scores["folds"]
         if fold is not None and fold not in folds:
             raise ConfigError(one_of("fold", fold, folds))
         refit = self.recipe.protocol.refit
-        trained_again = refit is True or (refit == "classifier" and model == "student")
-        return self.folder / f"fold-{fold or folds[0]}" / ("refit" if trained_again else "select") / model
+        has_refit = refit is True or (refit == "classifier" and model == "student")
+        return self.folder / f"fold-{fold or folds[0]}" / ("refit" if has_refit else "select") / model
 
     @cached_property
-    def utterances(self) -> Mapping[str, Utterance] | None:
-        """What is known of each utterance by id; None in a folder of an older version.
+    def utterances(self) -> Mapping[str, Utterance]:
+        """The utterances of the corpus by id, from `utterances.csv`.
 
-        Raises `CorpusError` where the file is damaged, `ModelError` where it was edited.
+        Raises `CorpusError` where the file is damaged, `ModelError` where it is missing or was edited.
         """
         path = self.folder / UTTERANCES
         if not path.is_file():
-            return None
-        known = {item.id: item for item in read_manifest(path)}
-        written = _kept(path)
-        if written is not None and written != _facts_sha256(path):
+            raise ModelError(f"'{path}' is missing; {_RUN_AGAIN}: trained models stay")
+        utterances = {item.id: item for item in read_manifest(path)}
+        if _recorded_checksum(path) != _facts_sha256(path):
             raise ModelError(
-                f"'{path}' was changed after it was written, and not just where audio is; delete it and run the same "
-                "command again to have it written anew: what is trained stays"
+                f"'{path}' was changed after it was written, and not only the paths of its audio; delete it "
+                f"and {_RUN_AGAIN}: trained models stay"
             )
-        return known
+        return utterances
 
     def table(self, model: str | None = None, split: str = "test") -> Predictions:
-        """The predictions of a model, by default the main one, on a split over all folds that are done.
+        """The predictions of a model (default: the main one) on a split, over all folds that have scores.
 
-        Raises `ModelError` naming the file and the first difference where it does not hold what the run
-        predicted: rows that are inconsistent, changed, missing, or of other utterances than the protocol's.
+        Raises `ModelError` with the file and the first difference where the table is not what the run
+        predicted: its rows are inconsistent, changed or missing, or belong to another protocol.
         """
         model = model or self.main_model
         path = self.folder / table_name(model, split, self.main_model)
@@ -99,72 +104,67 @@ class Run:
         self._check_rows(table, path, split)
         self._check_unchanged(path)
         if model == self.main_model:
-            self._check_whole(table, path, split)
+            self._check_complete(table, path, split)
         return table
 
     def _check_rows(self, table: Predictions, path: Path, split: str) -> None:
-        """Every row is of an utterance that the protocol has there, with the speaker and emotion it has."""
+        """Check that the protocol has every row's utterance in that split, with that speaker and emotion."""
         expected = {name: set(self.protocol.fold(name).split(split)) for name in self.scores["folds"]}
         rows = zip(table.utterances, table.folds, table.speakers, table.emotions, strict=True)
-        for number, (utterance, fold, speaker, emotion) in enumerate(rows, start=2):
+        for number, (name, fold, speaker, emotion) in enumerate(rows, start=2):
             where = f"'{path}', row {number}"
             if fold not in expected:
                 raise ModelError(f"{where}: {one_of('fold', fold, expected)}; was the file edited?")
-            if utterance not in expected[fold]:
+            if name not in expected[fold]:
                 raise ModelError(
-                    f"{where}: '{utterance}' is not in {split} of fold {fold} under protocol "
-                    f"{self.protocol.hash}; was the file edited, or is it another run's?"
+                    f"{where}: '{name}' is not in {split} of fold {fold} under protocol "
+                    f"{self.protocol.hash}; was the file edited, or copied from another run?"
                 )
-            known = None if self.utterances is None else self.utterances.get(utterance)
-            if known is not None and (known.speaker, known.emotion) != (speaker, emotion):
+            utterance = self.utterances[name]
+            if (utterance.speaker, utterance.emotion) != (speaker, emotion):
                 raise ModelError(
-                    f"{where}: '{utterance}' is {emotion}, by speaker '{speaker}', but {UTTERANCES} says "
-                    f"{known.emotion}, by '{known.speaker}'; was one of them edited?"
+                    f"{where}: '{name}' has emotion '{emotion}' and speaker '{speaker}', but {UTTERANCES} "
+                    f"has '{utterance.emotion}' and '{utterance.speaker}'; was one of them edited?"
                 )
 
     def _check_unchanged(self, path: Path) -> None:
-        written = self.scores.get("sha256", {}).get(path.name)
-        if written is None or file_sha256(path) == written:
-            return
-        raise ModelError(
-            f"'{path}' was changed after the run was scored: {self._first_change(path)}; run the same command "
-            "again to have it written anew"
-        )
+        if file_sha256(path) != self.scores["sha256"].get(path.name):
+            raise ModelError(
+                f"'{path}' was changed after the run was scored: {self._first_change(path)}; {_RUN_AGAIN}"
+            )
 
     def _first_change(self, path: Path) -> str:
-        """Where a run's table differs from those of its folds, that it was joined of."""
+        """Where a run's table first differs from the tables of its folds, which it was joined from."""
         parts = [self.folder / f"fold-{fold}" / path.name for fold in self.scores["folds"]]
         for part in parts:
             if not part.is_file():
-                return f"'{part}', which it was made of, is gone, so where is not known"
-            if sealed(part) is False:
-                return f"so was '{part}', which it was made of"
-        before = [line for part in parts for line in _lines(part)[1:]]
-        now = _lines(path)[1:]
-        for number, (line, was) in enumerate(zip_longest(now, before, fillvalue=""), start=2):
-            if line != was:
-                return f"row {number} is {_quoted(line)}, was {_quoted(was)}"
-        return "no row, but the head line, line ends or encoding"
+                return f"the place is unknown, since '{part}', which it was joined from, is missing"
+            if not is_unchanged(part):
+                return f"'{part}', which it was joined from, was changed too"
+        lines_before = [line for part in parts for line in _lines(part)[1:]]
+        lines = _lines(path)[1:]
+        for number, (line, before) in enumerate(zip_longest(lines, lines_before, fillvalue=""), start=2):
+            if line != before:
+                return f"row {number} is {_in_quotes(line)}, was {_in_quotes(before)}"
+        return "no row, but the header, the line ends or the encoding"
 
-    def _classifier_inputs(self, utterance: Utterance) -> bool:
-        """Whether the main model has anything to judge an utterance by."""
+    def _has_input(self, utterance: Utterance) -> bool:
+        """Whether an utterance has what the main model reads: a transcript or audio."""
         return bool(utterance.transcript if self.main_model == "linguistic" else utterance.path)
 
-    def _check_whole(self, table: Predictions, path: Path, split: str) -> None:
-        there = set(zip(table.folds, table.utterances, strict=True))
-        known = self.utterances
+    def _check_complete(self, table: Predictions, path: Path, split: str) -> None:
+        present = set(zip(table.folds, table.utterances, strict=True))
         missing = [
             (fold, name)
             for fold in self.scores["folds"]
             for name in self.protocol.fold(fold).split(split)
-            if (fold, name) not in there
-            and (known is None or name not in known or self._classifier_inputs(known[name]))
+            if (fold, name) not in present and self._has_input(self.utterances[name])
         ]
         if missing:
             fold, name = missing[0]
             raise ModelError(
                 f"'{path}' lacks {len(missing)} of the protocol's {split} utterances, first '{name}' of "
-                f"fold {fold}; was the file edited? Run the same command again to have it written anew"
+                f"fold {fold}; was the file edited? If so, {_RUN_AGAIN}"
             )
 
 
@@ -172,53 +172,58 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8-sig").splitlines()
 
 
-def _quoted(line: str) -> str:
-    return f"'{line}'" if line else "not there"
+def _in_quotes(line: str) -> str:
+    return f"'{line}'" if line else "missing"
+
+
+# --- checksums -------------------------------------------------------------------------------------
 
 
 def write_checksums(folder: Path, tables: Mapping[str, str]) -> None:
-    """Keep the hashes of a folder's tables by name."""
-    with atomic_write(folder / SEAL) as partial:
+    """Write the SHA-256 of each table of a folder, by file name."""
+    with atomic_write(folder / CHECKSUMS) as partial:
         partial.write_text(json.dumps(dict(tables), indent=1) + "\n", encoding="utf-8")
 
 
-def sealed(table: Path) -> bool | None:
-    """Whether a table is what it was when it was written; None: an older version did not keep that."""
-    kept = _kept(table)
-    return None if kept is None else file_sha256(table) == kept
+def is_unchanged(table: Path) -> bool:
+    """Whether a fold's table still has the checksum that it was written with."""
+    return file_sha256(table) == _recorded_checksum(table)
 
 
-def _kept(table: Path) -> str | None:
-    """The hash that a folder keeps of a table, "" where it keeps none of this one; None: it keeps none at all."""
-    path = table.parent / SEAL
+def _recorded_checksum(table: Path) -> str | None:
+    """The checksum of a table in the file beside it, None where that file does not list the table."""
+    path = table.parent / CHECKSUMS
     if not path.is_file():
         return None
     try:
-        return str(dict(json.loads(path.read_text(encoding="utf-8"))).get(table.name, ""))
+        return dict(json.loads(path.read_text(encoding="utf-8"))).get(table.name)
     except (ValueError, TypeError) as error:
         raise ModelError(f"'{path}' is damaged: {error}") from error
 
 
 def _facts_sha256(manifest: Path) -> str:
-    """Of what a manifest says of its utterances, of their audio just whether there is any: a corpus may be moved."""
+    """The checksum of a manifest. A path counts only as present or absent in it, since a corpus may move."""
     with manifest.open(encoding="utf-8-sig", newline="") as file:
         facts = [{**row, "path": bool(row.get("path"))} for row in csv.DictReader(file)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+# --- folders ---------------------------------------------------------------------------------------
+
+
 def table_name(model: str, split: str = "test", main: str = "student") -> str:
-    """The file of a model's predictions on a split; `main` is the model that the run is about."""
+    """The file name of a model's predictions on a split; `main` is the run's main model."""
     return f"predictions{'' if model == main else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; raises `ModelError` where it is not one, not finished, or damaged."""
+    """Read a run folder. Raises `ModelError` where it is no run folder, not finished, or damaged."""
     if not folder.is_dir():
         raise ModelError(
             f"no run folder '{folder}'; make one with: emodistill crossval RECIPE --out {folder}"
         )
-    evaluated = (folder / EVALUATION).is_file()
-    for name in () if evaluated else ("recipe.toml", "protocol.json"):
+    is_evaluation = (folder / EVALUATION).is_file()
+    for name in () if is_evaluation else ("recipe.toml", "protocol.json"):
         if not (folder / name).is_file():
             raise ModelError(f"'{folder}' is not a run folder: it has no {name}")
     path = folder / "scores.json"
@@ -229,26 +234,24 @@ def read_run(folder: Path) -> Run:
     try:
         scores = dict(json.loads(path.read_text(encoding="utf-8")))
         folds, models = list(scores["folds"]), dict(scores["models"])
+        scores["sha256"] = dict(scores["sha256"])
     except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"'{path}' is damaged ({type(error).__name__}: {error}); run the same command again to have it "
-            "written anew"
-        ) from error
+        raise ModelError(f"'{path}' is damaged ({type(error).__name__}: {error}); {_RUN_AGAIN}") from error
     protocol = read_protocol(folder / "protocol.json")
+    known_folds = [fold.name for fold in protocol.folds]
     for fold in folds:
-        if fold not in [item.name for item in protocol.folds]:
-            raise ModelError(
-                f"'{path}': {one_of('fold', fold, [item.name for item in protocol.folds])} of protocol.json"
-            )
+        if fold not in known_folds:
+            raise ModelError(f"'{path}': {one_of('fold', fold, known_folds)} of protocol.json")
     if not folds or not any("test" in entry for entry in models.values()):
         raise ModelError(
             f"'{path}' holds no scores on test: the run is not finished; run the same command again"
         )
-    return Run(folder, None if evaluated else load_recipe(folder / "recipe.toml"), protocol, scores)
+    recipe = None if is_evaluation else load_recipe(folder / "recipe.toml")
+    return Run(folder, recipe, protocol, scores)
 
 
 def write_utterances(corpus: Corpus, folder: Path) -> None:
-    """Keep what is known of each utterance in a run folder: scores are broken down by it later."""
+    """Write the corpus's manifest, with durations, into a run folder: later stages score by its columns."""
     measured = tuple(
         replace(
             item,

@@ -1,4 +1,4 @@
-"""Everything that a run's predictions say of its models, with intervals by speaker."""
+"""All scores of a run's test predictions, with intervals by bootstrap over speakers."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from emodistill.corpora.base import Utterance, natural_sort_key
-from emodistill.evaluation.bootstrap import bounds, drawn_confusions, drawn_means, interval_of_rows
+from emodistill.evaluation.bootstrap import (
+    Floats,
+    Indices,
+    bootstrap_confusions,
+    bootstrap_interval_of_rows,
+    bootstrap_means,
+    percentile_interval,
+)
 from emodistill.evaluation.calibration import (
-    JUDGED_BY,
+    DEV_PREDICTOR,
     ReliabilityBin,
     area_under_risk,
     brier_score,
@@ -28,21 +34,20 @@ from emodistill.evaluation.calibration import (
     squared_errors,
     with_temperature,
 )
-from emodistill.evaluation.metrics import of_confusions
-from emodistill.evaluation.predictions import Predictions, join
-from emodistill.evaluation.run import UTTERANCES, Run
+from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
+from emodistill.evaluation.predictions import Predictions, join_predictions
+from emodistill.evaluation.run import Run
 
 RESAMPLES = 2000
-SCORE_MEASURES = ("ua", "wa", "macro_f1", "weighted_f1")
-LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)  # where one bin of durations ends and the next begins
-CURVE_POINTS = 101  # of the risk–coverage curve that is kept
+DURATION_EDGES_S = (1.0, 2.0, 3.0, 5.0, 10.0)  # between the bins of durations
+CURVE_POINTS = 101  # of the risk–coverage curve in the result
 
-Floats = npt.NDArray[np.float64]
+# The field names of the classes below are the keys of `emodistill scores --format json`.
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; the bounds are None where it is of a single speaker."""
+    """A figure with its 95 % interval. `low` and `high` are None where there is only one speaker."""
 
     value: float
     low: float | None = None
@@ -51,45 +56,45 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Group:
-    """The scores of some of the utterances; UA is over the emotions that occur among them."""
+    """The scores of a group of utterances. UA is over the emotions that occur in the group."""
 
     name: str
     num_utterances: int
     num_speakers: int
-    scores: dict[str, Estimate]  # by measure
+    scores: dict[str, Estimate]  # by the keys of `SCORE_TITLES`
 
 
 @dataclass(frozen=True)
 class ModelScores:
-    """One model on test, all folds pooled, with mean and standard deviation over folds beside it."""
+    """The scores of one model on test: all folds pooled, and mean and standard deviation over folds."""
 
     model: str
     num_utterances: int
     num_speakers: int
-    scores: dict[str, Estimate]  # by measure
-    recall: dict[str, Estimate]  # by emotion, those that occur
-    confusion: list[list[int]]  # rows: truth, columns: predicted
-    confusion_share: list[list[Estimate | None]]  # of its row; None: the emotion does not occur
-    folds: dict[str, dict[str, float]]  # measure -> mean, sd over folds
+    scores: dict[str, Estimate]  # by the keys of `SCORE_TITLES`
+    recall: dict[str, Estimate]  # by emotion, for the emotions that occur
+    confusion: list[list[int]]  # rows: true, columns: predicted
+    confusion_share: list[list[Estimate | None]]  # share of the row; None: the emotion does not occur
+    folds: dict[str, dict[str, float]]  # by the keys of `SCORE_TITLES`: mean, sd
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """How far confidences can be trusted, as the model says them or scaled."""
+class Calibration:
+    """Calibration of a model's confidences, before or after temperature scaling."""
 
     figures: dict[str, Estimate]  # ece, nll (nats), brier, aurc
-    ece_if_perfect: float  # what a perfectly calibrated model would show on so many utterances
+    ece_if_perfect: float  # median ECE of a perfectly calibrated model with these confidences
     reliability: tuple[ReliabilityBin, ...]
-    risk_coverage: list[tuple[float, float]]  # coverage, risk, some hundred points
+    risk_coverage: list[tuple[float, float]]  # coverage, risk; at most `CURVE_POINTS`
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Student and teacher on the utterances that both judge, in shares of these."""
+    """Student and teacher on the utterances that both have predictions for, as shares of these."""
 
     teacher: str
     num_utterances: int
-    student_ua: float  # on these utterances
+    student_ua: float
     teacher_ua: float
     agree: float
     both_right: float
@@ -99,227 +104,243 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """How well a single listener does, on the test utterances that listeners voted on.
+class ListenerScores:
+    """How well a single listener does on the test utterances that have listeners' votes.
 
-    `one_listener`: how often a listener's vote is the label. Where labels were made of these very votes that
-    flatters; `one_against_others`: how often a vote is the most frequent one among the others' (ties in equal parts).
+    `one_listener` is how often a vote is the label. It is too high where the label was made from these votes.
+    `one_against_others` is how often a vote is the most frequent one among the other votes; ties count in
+    equal parts.
     """
 
     num_utterances: int
-    votes_each: float  # mean
+    votes_each: float  # mean number of votes
     one_listener: dict[str, Estimate]  # ua, wa
-    one_against_others: Estimate | None  # None: one vote an utterance
-    student: dict[str, Estimate]  # ua, wa on the same utterances
+    one_against_others: Estimate | None  # None: no utterance has two votes
+    student: dict[str, Estimate]  # scores on the same utterances
 
 
 @dataclass(frozen=True)
-class FullScores:
-    """All of it; `notes` says what could not be said, and why."""
+class RunScores:
+    """All scores of a run. `notes` says which scores are missing, and why."""
 
     name: str
-    protocol: str  # its hash, and any leak that was allowed
+    protocol: str  # hash, and any allowed leak
     emotions: tuple[str, ...]
-    models: tuple[ModelScores, ...]  # the student first
+    models: tuple[ModelScores, ...]  # the main model first
     temperatures: dict[str, float]  # by fold, fitted on its dev speakers; empty: no dev predictions
-    calibration: dict[str, Calibrated]  # before, and after scaling where there is a temperature
-    groups: dict[str, tuple[Group, ...]]  # speaker, gender, language, duration, corpus
+    calibration: dict[str, Calibration]  # "before" scaling; "after" it where there is a temperature
+    groups: dict[str, tuple[Group, ...]]  # by speaker, gender, language, duration, corpus
     agreement: tuple[Agreement, ...]
-    ceiling: Ceiling | None
+    ceiling: ListenerScores | None  # None: the test utterances have no votes
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """The scores as JSON has them."""
         return asdict(self)
 
 
-def full_scores(run: Run, resamples: int = RESAMPLES) -> FullScores:
-    """Score a run's test predictions; raises `ModelError` where its folder is not what it should be."""
+def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
+    """Score a run's test predictions. Raises `ModelError` where its tables are incomplete or were changed."""
     student = run.table()
     tables = {name: run.table(name) for name in run.models}
     notes: list[str] = []
-    if run.unfinished:
+    if run.missing_folds:
         notes.append(
-            f"{len(run.scores['folds'])} of {len(run.protocol.folds)} folds are done, all figures are of these alone; "
-            f"missing: {', '.join(run.unfinished)}."
+            f"{len(run.scores['folds'])} of {len(run.protocol.folds)} folds are done, and all figures are of "
+            f"these folds. Missing: {', '.join(run.missing_folds)}."
         )
     scaled, temperatures = _scaled(run, student, notes)
-    calibration = {"before": calibrated(student)}
+    calibration = {"before": score_calibration(student)}
     if scaled is not None:
-        calibration["after"] = calibrated(scaled)
-    return FullScores(
+        calibration["after"] = score_calibration(scaled)
+    return RunScores(
         name=run.name,
         protocol=run.scores["protocol"],
         emotions=student.labels.names,
         models=tuple(
-            score_model(name if run.trained else "model", table, resamples) for name, table in tables.items()
+            score_model("model" if run.training_recipe is None else name, table, resamples)
+            for name, table in tables.items()
         ),
         temperatures=temperatures,
         calibration=calibration,
-        groups=grouped(student, run.utterances, notes),
+        groups=score_groups(student, run.utterances, notes),
         agreement=tuple(
-            agreement(student, table, name) for name, table in tables.items() if name != run.main_model
+            score_agreement(student, table, name) for name, table in tables.items() if name != run.main_model
         ),
-        ceiling=ceiling(student, run.utterances or {}),
+        ceiling=score_listeners(student, run.utterances),
         notes=tuple(notes),
     )
 
 
 def score_model(name: str, table: Predictions, resamples: int = RESAMPLES) -> ModelScores:
-    """All that a confusion matrix says, with intervals by speaker."""
-    found = table.scores()
-    drawn = drawn_confusions(table, resamples)
-    spread = of_confusions(drawn)
-    several = len(set(table.speakers)) > 1
+    """All scores of one model that follow from its confusion matrix."""
+    scores = table.scores()
+    draws = bootstrap_confusions(table, resamples)
+    score_draws = scores_of_confusions(draws)
+    several_speakers = _has_several_speakers(table)
 
     def estimate(value: float, values: Floats) -> Estimate:
-        return Estimate(value, *bounds(values)) if several else Estimate(value)
+        return Estimate(value, *percentile_interval(values)) if several_speakers else Estimate(value)
 
     with np.errstate(invalid="ignore"):
-        shares = drawn / drawn.sum(axis=2, keepdims=True)
-    rows = np.asarray(found.confusion)
-    by_fold = [part.scores() for part in table.by_fold().values()]
+        share_draws = draws / draws.sum(axis=2, keepdims=True)
+    confusion = np.asarray(scores.confusion)
+    by_fold = [fold.scores() for fold in table.by_fold().values()]
     return ModelScores(
         model=name,
         num_utterances=len(table),
         num_speakers=len(set(table.speakers)),
-        scores={measure: estimate(getattr(found, measure), spread[measure]) for measure in SCORE_MEASURES},
-        recall={
-            emotion: estimate(found.recall[emotion], spread["recall"][:, label])
-            for label, emotion in enumerate(table.labels)
-            if emotion in found.recall
+        scores={
+            measure: estimate(getattr(scores, measure), score_draws[measure]) for measure in SCORE_TITLES
         },
-        confusion=found.confusion,
+        recall={
+            emotion: estimate(scores.recall[emotion], score_draws["recall"][:, label])
+            for label, emotion in enumerate(table.labels)
+            if emotion in scores.recall
+        },
+        confusion=scores.confusion,
         confusion_share=[
             [
-                estimate(float(rows[i, j] / rows[i].sum()), shares[:, i, j]) if rows[i].sum() else None
-                for j in range(len(rows))
+                estimate(float(count / row.sum()), share_draws[:, truth, predicted]) if row.sum() else None
+                for predicted, count in enumerate(row)
             ]
-            for i in range(len(rows))
+            for truth, row in enumerate(confusion)
         ],
         folds={
             measure: {
-                "mean": float(np.mean([getattr(item, measure) for item in by_fold])),
-                "sd": float(np.std([getattr(item, measure) for item in by_fold], ddof=len(by_fold) > 1)),
+                "mean": float(np.mean([getattr(fold, measure) for fold in by_fold])),
+                "sd": float(np.std([getattr(fold, measure) for fold in by_fold], ddof=len(by_fold) > 1)),
             }
-            for measure in SCORE_MEASURES
+            for measure in SCORE_TITLES
         },
     )
 
 
-def calibrated(table: Predictions) -> Calibrated:
-    """Calibration of one table, as it is."""
-    confidence, right = confidences(table)
-    figures = {
-        "ece": (calibration_error(table), _rows(table, lambda rows: calibration_gap(confidence[rows], right[rows]))),
-        "nll": (negative_log_likelihood(table), _means(table, log_losses(table))),
-        "brier": (brier_score(table), _means(table, squared_errors(table))),
-        "aurc": (
-            area_under_risk(table),
-            _rows(table, lambda rows: float(np.mean(risk_by_coverage(confidence[rows], right[rows])[1]))),
-        ),
-    }  # fmt: skip
+# --- calibration -----------------------------------------------------------------------------------
+
+
+def score_calibration(table: Predictions) -> Calibration:
+    """Calibration of the confidences in one table."""
+    confidence, correct = confidences(table)
+
+    def ece(rows: Indices) -> float:
+        return calibration_gap(confidence[rows], correct[rows])
+
+    def aurc(rows: Indices) -> float:
+        return float(np.mean(risk_by_coverage(confidence[rows], correct[rows])[1]))
+
     coverage, risk = risk_coverage(table)
     kept = np.unique(np.linspace(0, len(risk) - 1, min(CURVE_POINTS, len(risk))).astype(int))
-    return Calibrated(
-        figures={name: Estimate(value, *around) for name, (value, around) in figures.items()},
+    return Calibration(
+        figures={
+            "ece": Estimate(calibration_error(table), *_interval_of_rows(table, ece)),
+            "nll": Estimate(negative_log_likelihood(table), *_interval_of_mean(table, log_losses(table))),
+            "brier": Estimate(brier_score(table), *_interval_of_mean(table, squared_errors(table))),
+            "aurc": Estimate(area_under_risk(table), *_interval_of_rows(table, aurc)),
+        },
         ece_if_perfect=gap_if_calibrated(confidence),
         reliability=reliability(table),
         risk_coverage=[(float(coverage[index]), float(risk[index])) for index in kept],
     )
 
 
-def _several(table: Predictions) -> bool:
+def _has_several_speakers(table: Predictions) -> bool:
     return len(set(table.speakers)) > 1
 
 
-def _rows(table: Predictions, measure: Callable[[npt.NDArray[np.int64]], float]) -> tuple[float, ...]:
-    return interval_of_rows(table.speakers, measure) if _several(table) else ()
+def _interval_of_rows(table: Predictions, measure: Callable[[Indices], float]) -> tuple[float, ...]:
+    return bootstrap_interval_of_rows(table.speakers, measure) if _has_several_speakers(table) else ()
 
 
-def _means(table: Predictions, values: Floats) -> tuple[float, ...]:
-    return bounds(drawn_means(values, table.speakers, RESAMPLES)) if _several(table) else ()
+def _interval_of_mean(table: Predictions, values: Floats) -> tuple[float, ...]:
+    if not _has_several_speakers(table):
+        return ()
+    return percentile_interval(bootstrap_means(values, table.speakers, RESAMPLES))
 
 
 def _scaled(run: Run, student: Predictions, notes: list[str]) -> tuple[Predictions | None, dict[str, float]]:
-    """Each fold's test predictions at the temperature of its dev speakers."""
+    """The test predictions with each fold's temperature, which is fitted on dev, and these temperatures."""
     if "dev" not in run.scores["models"][run.main_model]:
-        notes.append("No dev predictions: confidences are shown as the model says them alone.")
+        notes.append("There are no dev predictions, so there is no temperature: confidences are not scaled.")
         return None, {}
     dev = run.table(split="dev").by_fold()
     temperatures = {fold: fit_temperature(table) for fold, table in dev.items()}
-    if run.trained is not None and run.trained.protocol.refit:
-        notes.append(f"Temperatures are of dev, judged by {JUDGED_BY[run.trained.protocol.refit]}.")
+    if run.training_recipe is not None and run.training_recipe.protocol.refit:
+        predictor = DEV_PREDICTOR[run.training_recipe.protocol.refit]
+        notes.append(f"Temperatures are fitted on dev, which was predicted by {predictor}.")
     parts = [with_temperature(table, temperatures[fold]) for fold, table in student.by_fold().items()]
-    return join(parts), temperatures
+    return join_predictions(parts), temperatures
 
 
-# --- parts of the utterances -----------------------------------------------------------------------
+# --- groups of utterances --------------------------------------------------------------------------
 
 
-def grouped(
-    table: Predictions, known: Mapping[str, Utterance] | None, notes: list[str]
+def score_groups(
+    table: Predictions, utterances: Mapping[str, Utterance], notes: list[str]
 ) -> dict[str, tuple[Group, ...]]:
-    """Scores by speaker, gender, language, duration and corpus, where these are known."""
-    keys: dict[str, Callable[[Utterance], str | None]] = {
-        "gender": lambda item: item.gender,
-        "language": lambda item: item.language,
-        "duration": lambda item: None if item.duration_s is None else length_bin(item.duration_s),
-        "corpus": lambda item: item.corpus,
+    """Scores by speaker, and by gender, language, duration and corpus where utterances have these.
+
+    Adds a note for each of them that no utterance has.
+    """
+    group_names: dict[str, Callable[[Utterance], str | None]] = {
+        "gender": lambda utterance: utterance.gender,
+        "language": lambda utterance: utterance.language,
+        "duration": lambda utterance: (
+            None if utterance.duration_s is None else duration_bin(utterance.duration_s)
+        ),
+        "corpus": lambda utterance: utterance.corpus,
     }
-    found = {"speaker": _groups(table, list(table.speakers))}
-    if known is None:
-        notes.append(
-            f"The run folder has no {UTTERANCES} (an older version made it), so there are no scores by gender, "
-            "language, duration or corpus: run the same command again to have it written."
-        )
-        return found
-    lacking = [name for name in table.utterances if name not in known]
-    if lacking:
-        notes.append(f"{UTTERANCES} lacks {len(lacking)} utterances, first '{lacking[0]}': see 'not known'.")
-    for by, key in keys.items():
-        names = [key(known[name]) if name in known else None for name in table.utterances]
+    groups = {"speaker": _groups(table, list(table.speakers))}
+    for by, group_name in group_names.items():
+        names = [group_name(utterances[name]) for name in table.utterances]
         if not any(names):
-            notes.append(f"No utterance has a {by}: there are no scores by {by}.")
+            notes.append(f"No utterance has a {by}, so there are no scores by {by}.")
             continue
-        found[by] = _groups(table, [name or "not known" for name in names])
-    return found
+        groups[by] = _groups(table, [name or "not known" for name in names])
+    return groups
 
 
-def length_bin(seconds: float) -> str:
-    """Between which of `LENGTHS_S` a duration lies."""
-    place = int(np.searchsorted(LENGTHS_S, seconds, side="right"))
+def duration_bin(seconds: float) -> str:
+    """The name of the bin of a duration, between two of `DURATION_EDGES_S`."""
+    place = int(np.searchsorted(DURATION_EDGES_S, seconds, side="right"))
     if place == 0:
-        return f"under {LENGTHS_S[0]:g} s"
-    if place == len(LENGTHS_S):
-        return f"{LENGTHS_S[-1]:g} s and over"
-    return f"{LENGTHS_S[place - 1]:g} – {LENGTHS_S[place]:g} s"
+        return f"under {DURATION_EDGES_S[0]:g} s"
+    if place == len(DURATION_EDGES_S):
+        return f"{DURATION_EDGES_S[-1]:g} s and over"
+    return f"{DURATION_EDGES_S[place - 1]:g} – {DURATION_EDGES_S[place]:g} s"
 
 
-_LENGTH_ORDER = [length_bin(seconds) for seconds in (0.0, *LENGTHS_S)]
+_DURATION_BINS = [duration_bin(seconds) for seconds in (0.0, *DURATION_EDGES_S)]
 
 
 def _groups(table: Predictions, names: Sequence[str]) -> tuple[Group, ...]:
-    members: dict[str, list[int]] = defaultdict(list)
+    """The scores of the utterances that share a name; `names` is (utterances,)."""
+    rows_by_name: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(names):
-        members[name].append(row)
+        rows_by_name[name].append(row)
     order = sorted(
-        members,
-        key=lambda name: (_LENGTH_ORDER.index(name) if name in _LENGTH_ORDER else 0, natural_sort_key(name)),
+        rows_by_name,
+        key=lambda name: (
+            _DURATION_BINS.index(name) if name in _DURATION_BINS else 0,
+            natural_sort_key(name),
+        ),
     )
-    return tuple(group(table.take(members[name]), name) for name in order)
+    return tuple(score_group(table.take(rows_by_name[name]), name) for name in order)
 
 
-def group(part: Predictions, name: str) -> Group:
-    """The scores of a table under a name."""
-    speakers = len(set(part.speakers))
-    found = part.scores()
-    spread = of_confusions(drawn_confusions(part, RESAMPLES)) if speakers > 1 else {}
+def score_group(part: Predictions, name: str) -> Group:
+    """The scores of some of the utterances, under a name."""
+    scores = part.scores()
+    draws = (
+        scores_of_confusions(bootstrap_confusions(part, RESAMPLES)) if _has_several_speakers(part) else None
+    )
     return Group(
-        name, len(part), speakers,
+        name, len(part), len(set(part.speakers)),
         {
-            measure: Estimate(getattr(found, measure), *(bounds(spread[measure]) if spread else ()))
-            for measure in SCORE_MEASURES
+            measure: Estimate(
+                getattr(scores, measure), *(percentile_interval(draws[measure]) if draws else ())
+            )
+            for measure in SCORE_TITLES
         },
     )  # fmt: skip
 
@@ -327,72 +348,76 @@ def group(part: Predictions, name: str) -> Group:
 # --- teachers and listeners ------------------------------------------------------------------------
 
 
-def agreement(student: Predictions, teacher: Predictions, name: str) -> Agreement:
-    """Where student and teacher agree and err, on the utterances that the teacher judges."""
-    row = {key: index for index, key in enumerate(zip(student.folds, student.utterances, strict=True))}
-    same = student.take([row[key] for key in zip(teacher.folds, teacher.utterances, strict=True)])
-    one, two = same.predicted == same.truth, teacher.predicted == teacher.truth
+def score_agreement(student: Predictions, teacher: Predictions, name: str) -> Agreement:
+    """How often student and teacher agree and are correct, on the utterances that the teacher predicts."""
+    row_of = {key: row for row, key in enumerate(zip(student.folds, student.utterances, strict=True))}
+    same = student.take([row_of[key] for key in zip(teacher.folds, teacher.utterances, strict=True)])
+    student_right, teacher_right = same.predicted == same.truth, teacher.predicted == teacher.truth
     return Agreement(
         teacher=name,
         num_utterances=len(same),
         student_ua=same.scores().ua,
         teacher_ua=teacher.scores().ua,
         agree=float(np.mean(same.predicted == teacher.predicted)),
-        both_right=float(np.mean(one & two)),
-        only_student_right=float(np.mean(one & ~two)),
-        only_teacher_right=float(np.mean(~one & two)),
-        neither_right=float(np.mean(~one & ~two)),
+        both_right=float(np.mean(student_right & teacher_right)),
+        only_student_right=float(np.mean(student_right & ~teacher_right)),
+        only_teacher_right=float(np.mean(~student_right & teacher_right)),
+        neither_right=float(np.mean(~student_right & ~teacher_right)),
     )
 
 
-def ceiling(student: Predictions, known: Mapping[str, Utterance]) -> Ceiling | None:
-    """The ceiling that listeners' votes set; None: there are no votes."""
+def score_listeners(student: Predictions, utterances: Mapping[str, Utterance]) -> ListenerScores | None:
+    """How well a single listener does on the student's utterances; None where these have no votes."""
     votes: dict[int, dict[str, int]] = {}
     for row, name in enumerate(student.utterances):
-        counts = known[name].vote_counts() if name in known else {}
+        counts = utterances[name].vote_counts()
         if sum(counts.values()):
             votes[row] = counts
     if not votes:
         return None
-    judged = student.take(list(votes))
+    voted = student.take(list(votes))
     shares = np.array(
         [counts.get(student.emotions[row], 0) / sum(counts.values()) for row, counts in votes.items()]
     )
-    others = [(row, share) for row, counts in votes.items() if (share := _against_others(counts)) is not None]
-    return Ceiling(
+    others = {
+        row: share for row, counts in votes.items() if (share := _agreement_with_others(counts)) is not None
+    }
+    return ListenerScores(
         num_utterances=len(votes),
         votes_each=float(np.mean([sum(counts.values()) for counts in votes.values()])),
         one_listener={
-            "ua": _mean_recall(shares, judged),
-            "wa": Estimate(float(shares.mean()), *_means(judged, shares)),
+            "ua": _mean_over_emotions(shares, voted),
+            "wa": Estimate(float(shares.mean()), *_interval_of_mean(voted, shares)),
         },
-        one_against_others=_listener(student, others) if others else None,
-        student=group(judged, "student").scores,
+        one_against_others=_mean(np.array(list(others.values())), student.take(list(others))),
+        student=score_group(voted, "student").scores,
     )
 
 
-def _mean_recall(shares: Floats, judged: Predictions) -> Estimate:
-    def of(rows: npt.NDArray[np.int64]) -> float:
-        truth = judged.truth[rows]
+def _mean_over_emotions(shares: Floats, table: Predictions) -> Estimate:
+    """The mean over emotions of the mean share of their utterances; `shares` is (utterances,)."""
+
+    def mean(rows: Indices) -> float:
+        truth = table.truth[rows]
         return float(np.mean([shares[rows][truth == label].mean() for label in np.unique(truth)]))
 
-    return Estimate(of(np.arange(len(shares))), *_rows(judged, of))
+    return Estimate(mean(np.arange(len(shares))), *_interval_of_rows(table, mean))
 
 
-def _listener(student: Predictions, found: Sequence[tuple[int, float]]) -> Estimate:
-    part, values = student.take([row for row, _ in found]), np.array([share for _, share in found])
-    return Estimate(float(values.mean()), *_means(part, values))
+def _mean(shares: Floats, table: Predictions) -> Estimate | None:
+    """The mean of shares (utterances,); None where there are none."""
+    return Estimate(float(shares.mean()), *_interval_of_mean(table, shares)) if len(shares) else None
 
 
-def _against_others(counts: Mapping[str, int]) -> float | None:
-    """How often a listener, drawn from these, votes as most of the others do."""
+def _agreement_with_others(counts: Mapping[str, int]) -> float | None:
+    """How often a vote is the most frequent one among the other votes; None with fewer than two votes."""
     total = sum(counts.values())
     if total < 2:
         return None
     hits = 0.0
     for emotion, count in counts.items():
-        rest = {name: number - (name == emotion) for name, number in counts.items()}
-        most = max(rest.values())
-        winners = [name for name, number in rest.items() if number == most]
+        others = {name: number - (name == emotion) for name, number in counts.items()}
+        most = max(others.values())
+        winners = [name for name, number in others.items() if number == most]
         hits += count * (emotion in winners) / len(winners)
     return hits / total

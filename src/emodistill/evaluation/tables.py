@@ -1,4 +1,4 @@
-"""Comparisons and scores as a person or another program reads them: a table, JSON or CSV."""
+"""Comparisons and scores as a table on the terminal, as JSON or as CSV."""
 
 import csv
 import json
@@ -10,224 +10,251 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.evaluation.compare import Comparison
-from emodistill.evaluation.scores import Estimate, FullScores
+from emodistill.evaluation.metrics import SCORE_TITLES
+from emodistill.evaluation.scores import Estimate, RunScores
 
 Row = dict[str, Any]
 
+CALIBRATION_TITLES = {"ece": "ECE %", "nll": "NLL nats", "brier": "Brier", "aurc": "AURC %"}
+FEW_SPEAKERS = 10  # below this number an interval gets a warning
 
-def percent(value: float | None, sign: bool = False) -> str:
-    """A share as a percentage with two decimals."""
+
+# --- cells -----------------------------------------------------------------------------------------
+
+
+def format_percent(value: float | None, sign: bool = False) -> str:
+    """A share as a percentage with two decimals, – for None; with `sign`, also + before positive ones."""
     return "–" if value is None else f"{100 * value:{'+' if sign else ''}.2f}"
 
 
-def p_shown(value: float | None) -> str:
-    """A p-value with the digits that it deserves."""
+def format_p_value(value: float | None) -> str:
+    """A p-value with three decimals, – for None."""
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def format_estimate(estimate: Estimate | None, scale: float = 100, digits: int = 1) -> str:
+    """A figure, times `scale`, and its interval in brackets; – for None."""
+    if estimate is None:
+        return "–"
+    text = f"{scale * estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} ({scale * estimate.low:.{digits}f} … {scale * estimate.high:.{digits}f})"
+
+
+def format_calibration(name: str, estimate: Estimate) -> str:
+    """A calibration figure in the unit of `CALIBRATION_TITLES`."""
+    return format_estimate(estimate, 100, 1) if name in ("ece", "aurc") else format_estimate(estimate, 1, 3)
+
+
+# --- formats ---------------------------------------------------------------------------------------
+
+
 def write_csv(rows: Sequence[Row], to: Console) -> None:
-    """Rows of one shape as CSV."""
+    """Write rows that have the same keys as CSV."""
     writer = csv.DictWriter(to.file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
 def write_json(data: Any, to: Console) -> None:
-    """Plain data as JSON."""
+    """Write dicts, lists and numbers as JSON."""
     to.file.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
-def comparison_rows(found: Sequence[Comparison]) -> list[Row]:
-    """A row for each pair of runs and test; shares, not percent."""
-    rows: list[Row] = []
-    for item in found:
-        for name, one in item.differences.items():
-            rows.append(
-                {"reference": item.reference, "run": item.run, "test": name, "of_reference": one.reference,
-                 "of_run": one.run, "difference": one.value, "low": one.low, "high": one.high,
-                 "p_value": one.p_value, "p_holm": one.p_holm}
-            )  # fmt: skip
-        rows.append(
-            {"reference": item.reference, "run": item.run, "test": "mcnemar",
-             "of_reference": item.mcnemar.only_reference, "of_run": item.mcnemar.only_run,
-             "difference": item.mcnemar.only_run - item.mcnemar.only_reference, "low": None, "high": None,
-             "p_value": item.mcnemar.p_value, "p_holm": item.mcnemar.p_holm}
-        )  # fmt: skip
-    return rows
+def flatten(data: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> list[Row]:
+    """Nested dicts and lists as rows of key and value, for CSV.
 
-
-def show_comparisons(found: Sequence[Comparison], format: str, to: Console) -> None:
-    """Print comparisons; `format` is table, json or csv."""
-    if format == "json":
-        return write_json([item.as_dict() for item in found], to)
-    if format == "csv":
-        return write_csv(comparison_rows(found), to)
-    one = found[0]
-    table = Table(title=f"test, pooled: {one.num_utterances} utterances of {one.num_speakers} speakers")
-    for column in ("reference", "run"):
-        table.add_column(column, overflow="fold")
-    table.add_column("test")
-    for column in ("reference's", "run's", "difference", "95 % interval", "p", "p, Holm"):
-        table.add_column(column, justify="right")
-    for row in comparison_rows(found):
-        counts = row["test"] == "mcnemar"
-        values = (row["of_reference"], row["of_run"], row["difference"])
-        cells = [
-            *(f"{value}" for value in values[:2]), f"{values[2]:+d}", "–",
-        ] if counts else [
-            percent(values[0]), percent(values[1]), percent(values[2], True),
-            f"{percent(row['low'], True)} … {percent(row['high'], True)}",
-        ]  # fmt: skip
-        test = "McNemar, right alone" if counts else row["test"].upper()
-        table.add_row(
-            escape(row["reference"]), escape(row["run"]), test, *cells, p_shown(row["p_value"]), p_shown(row["p_holm"]),
-            end_section=counts,
-        )  # fmt: skip
-    table.caption = (
-        "UA and WA in %, intervals and p by paired bootstrap over speakers; McNemar takes utterances for "
-        "independent. Holm: corrected for all comparisons of a test here."
-    )
-    if one.unfinished:
-        table.caption += f"\nThe runs are not finished: they lack folds {', '.join(one.unfinished)}."
-    to.print(table)
-    return None
-
-
-def flat(data: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> list[Row]:
-    """Nested plain data as rows of key and value, for CSV: a member of a list goes by its name, else by its number."""
-    members = (
+    The key of a list's item is the item's name where it has one, else its place.
+    """
+    items = (
         data.items()
         if isinstance(data, Mapping)
-        else ((_called(i, item), item) for i, item in enumerate(data))
+        else ((_item_name(place, item), item) for place, item in enumerate(data))
     )
     rows: list[Row] = []
-    for key, value in members:
+    for key, value in items:
         if isinstance(value, (Mapping, list, tuple)):
-            rows += flat(value, f"{prefix}{key}.")
+            rows += flatten(value, f"{prefix}{key}.")
         else:
             rows.append({"key": f"{prefix}{key}", "value": value})
     return rows
 
 
-def _called(index: int, item: Any) -> str:
-    names = ("model", "name", "teacher")
-    return (
-        next((item[name] for name in names if name in item), str(index))
-        if isinstance(item, Mapping)
-        else str(index)
-    )
+def _item_name(place: int, item: Any) -> str:
+    if isinstance(item, Mapping):
+        for name in ("model", "name", "teacher"):
+            if name in item:
+                return str(item[name])
+    return str(place)
 
 
-# --- scores in full --------------------------------------------------------------------------------
-
-MODEL_COLUMNS = {"ua": "UA", "wa": "WA", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
-FEW_SPEAKERS = 10
-CALIBRATION_COLUMNS = {"ece": "ECE %", "nll": "NLL nats", "brier": "Brier", "aurc": "AURC %"}
+# --- comparisons -----------------------------------------------------------------------------------
 
 
-def with_interval(found: Estimate | None, scale: float = 100, digits: int = 1) -> str:
-    """A figure and its interval."""
-    if found is None:
-        return "–"
-    text = f"{scale * found.value:.{digits}f}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} ({scale * found.low:.{digits}f} … {scale * found.high:.{digits}f})"
+def comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
+    """A row for each pair of runs and each test, with shares, not percent."""
+    rows: list[Row] = []
+    for comparison in comparisons:
+        names = {"reference": comparison.reference, "run": comparison.run}
+        for measure, difference in comparison.differences.items():
+            rows.append(
+                {**names, "test": measure, "of_reference": difference.reference, "of_run": difference.run,
+                 "difference": difference.value, "low": difference.low, "high": difference.high,
+                 "p_value": difference.p_value, "p_holm": difference.p_holm}
+            )  # fmt: skip
+        mcnemar = comparison.mcnemar
+        rows.append(
+            {**names, "test": "mcnemar", "of_reference": mcnemar.only_reference, "of_run": mcnemar.only_run,
+             "difference": mcnemar.only_run - mcnemar.only_reference, "low": None, "high": None,
+             "p_value": mcnemar.p_value, "p_holm": mcnemar.p_holm}
+        )  # fmt: skip
+    return rows
 
 
-def calibration_cell(name: str, found: Estimate) -> str:
-    """A figure of calibration, in the unit of its column."""
-    return with_interval(found, 100, 1) if name in ("ece", "aurc") else with_interval(found, 1, 3)
-
-
-def show_scores(found: FullScores, format: str, to: Console) -> None:
-    """Print scores in full; `format` is table, json or csv (a row for each figure)."""
+def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console) -> None:
+    """Print comparisons; `format` is table, json or csv."""
     if format == "json":
-        return write_json(found.as_dict(), to)
+        return write_json([comparison.as_dict() for comparison in comparisons], to)
     if format == "csv":
-        return write_csv(flat(found.as_dict()), to)
-    title = f"{found.name}, test, protocol {found.protocol}"
-    table = Table("model", "utterances", "speakers", title=escape(title))
-    for column in (*MODEL_COLUMNS.values(), "UA over folds"):
+        return write_csv(comparison_rows(comparisons), to)
+    first = comparisons[0]
+    table = Table(
+        title=f"test, all folds pooled: {first.num_utterances} utterances of {first.num_speakers} speakers"
+    )
+    for column in ("reference", "run"):
+        table.add_column(column, overflow="fold")
+    table.add_column("test")
+    for column in ("reference's", "run's", "difference", "95 % interval", "p", "p, Holm"):
         table.add_column(column, justify="right")
-    for model in found.models:
+    for row in comparison_rows(comparisons):
+        table.add_row(
+            escape(row["reference"]), escape(row["run"]), *_test_cells(row),
+            format_p_value(row["p_value"]), format_p_value(row["p_holm"]),
+            end_section=row["test"] == "mcnemar",
+        )  # fmt: skip
+    table.caption = (
+        "UA and WA in %, with intervals and p by paired bootstrap over speakers. McNemar counts the "
+        "utterances that only one run classified correctly; its p treats utterances as independent. Holm: p "
+        "corrected over all comparisons of a test in this table."
+    )
+    if first.unfinished:
+        table.caption += f"\nThe runs are not finished: they lack folds {', '.join(first.unfinished)}."
+    to.print(table)
+    return None
+
+
+def _test_cells(row: Row) -> list[str]:
+    """The cells of a comparison from the test's name to the interval."""
+    of_reference, of_run, difference = row["of_reference"], row["of_run"], row["difference"]
+    if row["test"] == "mcnemar":
+        return ["McNemar", f"{of_reference}", f"{of_run}", f"{difference:+d}", "–"]
+    return [
+        row["test"].upper(), format_percent(of_reference), format_percent(of_run),
+        format_percent(difference, True),
+        f"{format_percent(row['low'], True)} … {format_percent(row['high'], True)}",
+    ]  # fmt: skip
+
+
+# --- all scores of a run ---------------------------------------------------------------------------
+
+
+def show_scores(scores: RunScores, format: str, to: Console) -> None:
+    """Print all scores of a run; `format` is table, json or csv (a row for each figure)."""
+    if format == "json":
+        return write_json(scores.as_dict(), to)
+    if format == "csv":
+        return write_csv(flatten(scores.as_dict()), to)
+    title = f"{scores.name}, test, protocol {scores.protocol}"
+    table = Table("model", "utterances", "speakers", title=escape(title))
+    for column in (*SCORE_TITLES.values(), "UA over folds"):
+        table.add_column(column, justify="right")
+    for model in scores.models:
         fold = model.folds["ua"]
         table.add_row(
             model.model, str(model.num_utterances), str(model.num_speakers),
-            *(with_interval(model.scores[name]) for name in MODEL_COLUMNS),
-            percent(fold["mean"]) + (f" ± {percent(fold['sd'])}" if fold["sd"] else ""),
+            *(format_estimate(model.scores[name]) for name in SCORE_TITLES),
+            format_percent(fold["mean"]) + (f" ± {format_percent(fold['sd'])}" if fold["sd"] else ""),
         )  # fmt: skip
     table.caption = (
-        "%, pooled, 95 % intervals by bootstrap over speakers; mean ± standard deviation over folds"
+        "%, all folds pooled, with 95 % intervals by bootstrap over speakers; "
+        "over folds: mean ± standard deviation"
     )
     to.print(table)
-    _show_recall(found, to)
-    _show_calibration(found, to)
-    _show_groups(found, to)
-    _show_teachers(found, to)
-    for note in found.notes:
+    _show_recall(scores, to)
+    _show_calibration(scores, to)
+    _show_groups(scores, to)
+    _show_agreement(scores, to)
+    _show_listeners(scores, to)
+    for note in scores.notes:
         to.print(f"note: {note}", markup=False)
     return None
 
 
-def _show_recall(found: FullScores, to: Console) -> None:
-    student = found.models[0]
-    table = Table("truth", title=f"{student.model}: recall (%), and what was said instead (utterances)")
-    for column in ("recall", *found.emotions):
+def _show_recall(scores: RunScores, to: Console) -> None:
+    model = scores.models[0]
+    table = Table("true", title=f"{model.model}: recall in %, and utterances by predicted emotion")
+    for column in ("recall", *scores.emotions):
         table.add_column(column, justify="right")
-    for emotion, row in zip(found.emotions, student.confusion, strict=True):
-        table.add_row(emotion, with_interval(student.recall.get(emotion)), *map(str, row))
+    for emotion, row in zip(scores.emotions, model.confusion, strict=True):
+        table.add_row(emotion, format_estimate(model.recall.get(emotion)), *map(str, row))
     to.print(table)
 
 
-def _show_calibration(found: FullScores, to: Console) -> None:
-    temperatures = ", ".join(f"{value:.2f}" for value in found.temperatures.values())
-    table = Table("confidence", title=f"calibration; temperatures by fold: {temperatures or 'none'}")
-    for column in (*CALIBRATION_COLUMNS.values(), "ECE % of a perfect model"):
+def _show_calibration(scores: RunScores, to: Console) -> None:
+    temperatures = ", ".join(f"{value:.2f}" for value in scores.temperatures.values())
+    table = Table("confidences", title=f"calibration; temperature of each fold: {temperatures or 'none'}")
+    for column in (*CALIBRATION_TITLES.values(), "ECE % if perfectly calibrated"):
         table.add_column(column, justify="right")
-    for name, part in found.calibration.items():
-        cells = (calibration_cell(figure, part.figures[figure]) for figure in CALIBRATION_COLUMNS)
-        table.add_row(f"{name} scaling", *cells, f"{100 * part.ece_if_perfect:.1f}")
+    for when, part in scores.calibration.items():
+        cells = (format_calibration(name, part.figures[name]) for name in CALIBRATION_TITLES)
+        table.add_row(f"{when} scaling", *cells, f"{100 * part.ece_if_perfect:.1f}")
     to.print(table)
 
 
-def _show_groups(found: FullScores, to: Console) -> None:
+def _show_groups(scores: RunScores, to: Console) -> None:
     table = Table(
-        "by", "of", "utterances", "speakers", title=f"{found.models[0].model}, parts of the utterances"
+        "by", "group", "utterances", "speakers", title=f"{scores.models[0].model} by group of utterances, %"
     )
     for column in ("UA", "WA"):
         table.add_column(column, justify="right")
-    for by, groups in found.groups.items():
-        for item in groups:
-            cells = (with_interval(item.scores[name]) for name in ("ua", "wa"))
+    for by, groups in scores.groups.items():
+        for group in groups:
+            cells = (format_estimate(group.scores[name]) for name in ("ua", "wa"))
             table.add_row(
-                by, escape(item.name), str(item.num_utterances), str(item.num_speakers), *cells,
-                end_section=item is groups[-1],
+                by, escape(group.name), str(group.num_utterances), str(group.num_speakers), *cells,
+                end_section=group is groups[-1],
             )  # fmt: skip
-    if any(1 < item.num_speakers < FEW_SPEAKERS for groups in found.groups.values() for item in groups):
-        table.caption = f"intervals over fewer than {FEW_SPEAKERS} speakers are narrower than they should be"
+    if any(1 < group.num_speakers < FEW_SPEAKERS for groups in scores.groups.values() for group in groups):
+        table.caption = f"Intervals over fewer than {FEW_SPEAKERS} speakers are too narrow."
     to.print(table)
 
 
-def _show_teachers(found: FullScores, to: Console) -> None:
-    if found.agreement:
-        table = Table("teacher", "utterances", title="student and teacher, %")
-        columns = ("student_ua", "teacher_ua", "agree", "both_right", "only_student_right",
-                   "only_teacher_right", "neither_right")  # fmt: skip
-        for column in columns:
-            table.add_column(column.replace("_ua", " UA").replace("_", " "), justify="right")
-        for item in found.agreement:
-            cells = (f"{100 * getattr(item, name):.1f}" for name in columns)
-            table.add_row(item.teacher, str(item.num_utterances), *cells)
-        to.print(table)
-    if found.ceiling is not None:
-        human, student = found.ceiling.one_listener, found.ceiling.student
-        to.print(
-            f"listeners, {found.ceiling.votes_each:.1f} votes an utterance over {found.ceiling.num_utterances}: a single "
-            f"one says the label with UA {with_interval(human['ua'])}, WA {with_interval(human['wa'])}, and what "
-            f"most others say {with_interval(found.ceiling.one_against_others)} % of the time; the student on these: "
-            f"UA {with_interval(student['ua'])}, WA {with_interval(student['wa'])}",
-            markup=False,
-        )
+def _show_agreement(scores: RunScores, to: Console) -> None:
+    if not scores.agreement:
+        return
+    table = Table("teacher", "utterances", title="student and teacher, %")
+    columns = ("student_ua", "teacher_ua", "agree", "both_right", "only_student_right",
+               "only_teacher_right", "neither_right")  # fmt: skip
+    for column in columns:
+        table.add_column(column.replace("_ua", " UA").replace("_", " "), justify="right")
+    for agreement in scores.agreement:
+        cells = (f"{100 * getattr(agreement, name):.1f}" for name in columns)
+        table.add_row(agreement.teacher, str(agreement.num_utterances), *cells)
+    to.print(table)
+
+
+def _show_listeners(scores: RunScores, to: Console) -> None:
+    if scores.ceiling is None:
+        return
+    listeners = scores.ceiling
+    to.print(
+        f"Listeners: {listeners.num_utterances} utterances have votes, {listeners.votes_each:.1f} each. "
+        f"A single listener chooses the label with UA {format_estimate(listeners.one_listener['ua'])}, "
+        f"WA {format_estimate(listeners.one_listener['wa'])}, and the majority of the other listeners in "
+        f"{format_estimate(listeners.one_against_others)} %. The student on these utterances: "
+        f"UA {format_estimate(listeners.student['ua'])}, WA {format_estimate(listeners.student['wa'])}.",
+        markup=False,
+    )

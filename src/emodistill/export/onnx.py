@@ -29,9 +29,9 @@ from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.load import open_corpus
 from emodistill.corpora.sources import data_sources
 from emodistill.errors import ConfigError, ModelError, one_of
-from emodistill.evaluation.bootstrap import interval
+from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.calibration import card_fields
-from emodistill.evaluation.compare import COMPARED_MEASURES
+from emodistill.evaluation.metrics import ACCURACIES
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.export.quantize import CHECKED, check_half, check_integer, quantise, store_half
@@ -105,16 +105,16 @@ def export_run(
     splits = {split: [by_id[name] for name in ids.split(split)] for split in ("train", "dev", "test")}
     dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
     return export_checkpoint(
-        source.final(fold),
+        source.checkpoint_folder(fold),
         out,
         corpus,
         precision,
         check or Corpus(corpus.name, tuple(splits["test"])),
         recipe.audio,
         teachers={
-            name: source.final(fold, name)
+            name: source.checkpoint_folder(fold, name)
             for name in TEACHERS
-            if (source.final(fold, name) / "model.json").is_file() and _projected(recipe, name)
+            if (source.checkpoint_folder(fold, name) / "model.json").is_file() and _projected(recipe, name)
         },
         card={
             "name": recipe.name,
@@ -167,8 +167,8 @@ def _scored(split: str, table: Predictions, utterances: Sequence[Utterance]) -> 
     found: dict[str, dict[str, float]] = {}
     for name, part in parts.items():
         found[name] = {"utterances": float(len(part)), "speakers": float(len(set(part.speakers)))}
-        for measure, of in COMPARED_MEASURES.items():
-            low, high = interval(part, lambda rows, of=of: of(rows.truth, rows.predicted))  # type: ignore[misc]
+        for measure, of in ACCURACIES.items():
+            low, high = bootstrap_interval(part, lambda rows, of=of: of(rows.truth, rows.predicted))  # type: ignore[misc]
             value = of(part.truth, part.predicted)
             found[name] |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
         found[name]["macro_f1"] = part.scores().macro_f1

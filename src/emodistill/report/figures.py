@@ -1,4 +1,4 @@
-"""Which chart shows what."""
+"""The charts of the page, one function for each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,38 +7,42 @@ import numpy as np
 from markupsafe import Markup
 
 from emodistill.evaluation.predictions import Predictions
-from emodistill.evaluation.scores import Agreement, Calibrated, Group
+from emodistill.evaluation.scores import Agreement, Calibration, Group
 from emodistill.labels import COLOURS
 from emodistill.report.charts import Plot, bars, stacked
 
-SHOWN = {"before": ("as the model says it", "series-2"), "after": ("scaled", "series-1")}
+SCALING_TITLES = {"before": "unscaled", "after": "temperature-scaled"}
+SCALING_CLASSES = {"before": "series-2", "after": "series-1"}
+LOSS_TITLES = {"hard": "label"}  # term of the loss -> its name in the legend, where it differs
+
+Histories = Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]  # model -> fold -> a row for each epoch
 
 
-def speakers(groups: Sequence[Group], ua: float, most: int) -> dict[str, Any]:
-    """A bar for each speaker's UA, lowest first, at most so many."""
-    order = sorted(groups, key=lambda item: item.scores["ua"].value)
+def speakers(groups: Sequence[Group], ua: float, limit: int) -> dict[str, Any]:
+    """A bar for the UA of each speaker, lowest first, and a line at `ua`; at most `limit` bars."""
+    lowest_first = sorted(groups, key=lambda group: group.scores["ua"].value)
     rows = [
-        (item.name, item.scores["ua"].value, f"UA {100 * item.scores['ua'].value:.1f} %, WA "
-         f"{100 * item.scores['wa'].value:.1f} %, {item.num_utterances} utterances")
-        for item in order[:most]
+        (group.name, group.scores["ua"].value, f"UA {100 * group.scores['ua'].value:.1f} %, WA "
+         f"{100 * group.scores['wa'].value:.1f} %, {group.num_utterances} utterances")
+        for group in lowest_first[:limit]
     ]  # fmt: skip
-    values = [item.scores["ua"].value for item in order]
+    values = [group.scores["ua"].value for group in lowest_first]
     return {
         "svg": bars(rows, ua, "UA of each speaker in percent"),
         "shown": len(rows),
-        "all": len(order),
+        "all": len(values),
         "low": min(values),
         "median": float(np.median(values)),
         "high": max(values),
     }
 
 
-def reliability(tables: Mapping[str, Calibrated]) -> Markup:
-    """Accuracy over confidence, by bins of equally many utterances, with intervals."""
+def reliability(tables: Mapping[str, Calibration]) -> Markup:
+    """Accuracy over confidence in bins of equal numbers of utterances; the last table has intervals."""
     plot = Plot((0, 1), (0, 1), ("confidence", "accuracy"), square=True)
     plot.line([(0, 0), (1, 1)], "reference")
     for name, table in tables.items():
-        title, classes = SHOWN[name]
+        title, classes = SCALING_TITLES[name], SCALING_CLASSES[name]
         if name == list(tables)[-1]:
             plot.band([(item.confidence, item.low, item.high) for item in table.reliability], classes)
         plot.line([(item.confidence, item.accuracy) for item in table.reliability], classes, title)
@@ -51,94 +55,117 @@ def reliability(tables: Mapping[str, Calibrated]) -> Markup:
     return plot.svg("Reliability: accuracy over confidence")
 
 
-def risk(tables: Mapping[str, Calibrated]) -> Markup:
-    """The share of wrong answers among the surest, over how many are answered."""
+def risk(tables: Mapping[str, Calibration]) -> Markup:
+    """The error rate of the most confident predictions, over their share of all predictions."""
     highest = max(100 * value for table in tables.values() for _, value in table.risk_coverage)
     plot = Plot(
-        (0, 100), (0, max(5.0, highest)), ("answered, surest first (%)", "of these wrong (%)"), square=True
+        (0, 100),
+        (0, max(5.0, highest)),
+        ("answered, most confident first (%)", "wrong among these (%)"),
+        square=True,
     )
     for name, table in tables.items():
-        title, classes = SHOWN[name]
-        plot.line([(100 * x, 100 * y) for x, y in table.risk_coverage], classes, title)
+        points = [(100 * x, 100 * y) for x, y in table.risk_coverage]
+        plot.line(points, SCALING_CLASSES[name], SCALING_TITLES[name])
     return plot.svg("Risk over coverage")
 
 
 def agreement(item: Agreement) -> Markup:
-    """Who of student and teacher is right, as one bar."""
+    """How often student and teacher are correct, as one bar."""
     parts = [
-        ("both right", item.both_right, "series-1"),
-        ("only the student right", item.only_student_right, "series-3"),
-        ("only the teacher right", item.only_teacher_right, "series-2"),
-        ("neither right", item.neither_right, "none"),
+        ("both correct", item.both_right, "series-1"),
+        ("only the student correct", item.only_student_right, "series-3"),
+        ("only the teacher correct", item.only_teacher_right, "series-2"),
+        ("neither correct", item.neither_right, "none"),
     ]
-    return stacked(parts, f"Who is right, student or {item.teacher} teacher")
+    return stacked(parts, f"How often student and {item.teacher} teacher are correct")
 
 
-def curves(histories: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> list[dict[str, Any]]:
-    """For each model: dev UA by epoch, a line a fold, and the loss terms, mean over folds."""
-    made = []
+def learning_curves(histories: Histories) -> list[dict[str, Any]]:
+    """For each model, a chart of dev UA by epoch with a line for each fold, and a chart of the loss terms."""
+    charts = []
     for model, folds in histories.items():
-        epochs = max(row["epoch"] for history in folds.values() for row in history)
-        scored = {
-            f: [(row["epoch"], 100 * row["dev_ua"]) for row in h if "dev_ua" in row] for f, h in folds.items()
-        }
-        values = [ua for points in scored.values() for _, ua in points]
-        dev = None
-        if values:
-            plot = Plot(
-                (1, epochs), (max(0, min(values) - 5), min(100, max(values) + 5)), ("epoch", "dev UA (%)")
-            )
-            for fold, points in scored.items():
-                plot.line(points, "thin series-1", f"fold {fold}")
-            mean = [
-                (epoch, float(np.mean([ua for points in scored.values() for e, ua in points if e == epoch])))
-                for epoch in sorted({e for points in scored.values() for e, _ in points})
-            ]
-            if len(scored) > 1:
-                plot.line(mean, "mean", "mean over folds")
-            dev = plot.svg(f"{model}: dev UA by epoch")
-        made.append({"model": model, "folds": len(folds), "dev": dev, **_losses(model, folds, epochs)})
-    return made
+        num_epochs = max(row["epoch"] for history in folds.values() for row in history)
+        loss, terms = _loss_chart(model, folds, num_epochs)
+        charts.append(
+            {
+                "model": model,
+                "folds": len(folds),
+                "dev": _dev_chart(model, folds, num_epochs),
+                "loss": loss,
+                "terms": terms,
+            }
+        )
+    return charts
 
 
-def _losses(model: str, folds: Mapping[str, Sequence[Mapping[str, float]]], epochs: float) -> dict[str, Any]:
+def _dev_chart(
+    model: str, folds: Mapping[str, Sequence[Mapping[str, float]]], num_epochs: float
+) -> Markup | None:
+    """Dev UA by epoch, a line for each fold and their mean; None where no epoch was scored on dev."""
+    by_fold = {
+        fold: [(row["epoch"], 100 * row["dev_ua"]) for row in history if "dev_ua" in row]
+        for fold, history in folds.items()
+    }
+    values = [ua for points in by_fold.values() for _, ua in points]
+    if not values:
+        return None
+    plot = Plot(
+        (1, num_epochs), (max(0, min(values) - 5), min(100, max(values) + 5)), ("epoch", "dev UA (%)")
+    )
+    for fold, points in by_fold.items():
+        plot.line(points, "thin series-1", f"fold {fold}")
+    if len(by_fold) > 1:
+        by_epoch: dict[float, list[float]] = {}
+        for points in by_fold.values():
+            for epoch, ua in points:
+                by_epoch.setdefault(epoch, []).append(ua)
+        means = [(epoch, float(np.mean(by_epoch[epoch]))) for epoch in sorted(by_epoch)]
+        plot.line(means, "mean", "mean over folds")
+    return plot.svg(f"{model}: dev UA by epoch")
+
+
+def _loss_chart(
+    model: str, folds: Mapping[str, Sequence[Mapping[str, float]]], num_epochs: float
+) -> tuple[Markup, list[tuple[str, str]]]:
+    """The loss terms by epoch, as means over folds, and (class, name) of each for the legend."""
     rows = [row for history in folds.values() for row in history]
-    names = [
-        name for name in dict.fromkeys(n for row in rows for n in row) if name not in ("epoch", "dev_ua")
+    terms = [
+        name
+        for name in dict.fromkeys(name for row in rows for name in row)
+        if name not in ("epoch", "dev_ua")
     ]
-    names = [name for name in names if name != "loss"] if len(names) > 1 else names
+    if len(terms) > 1:
+        terms = [name for name in terms if name != "loss"]  # their weighted sum
     lines = {
         name: [
             (epoch, float(np.mean([row[name] for row in rows if row["epoch"] == epoch and name in row])))
             for epoch in sorted({row["epoch"] for row in rows if name in row})
         ]
-        for name in names
+        for name in terms
     }
     highest = max((value for points in lines.values() for _, value in points), default=1.0)
-    plot = Plot((1, epochs), (0, highest), ("epoch", "training loss, term by term"))
+    plot = Plot((1, num_epochs), (0, highest), ("epoch", "training loss by term"))
     for place, (name, points) in enumerate(lines.items(), start=1):
-        plot.line(points, f"series-{place}", name)
-    shown = {"loss": "loss", "hard": "label"}
-    return {
-        "loss": plot.svg(f"{model}: training loss by epoch"),
-        "terms": [(f"series-{place}", shown.get(name, name)) for place, name in enumerate(lines, start=1)],
-    }
+        plot.line(points, f"series-{place}", LOSS_TITLES.get(name, name))
+    legend = [(f"series-{place}", LOSS_TITLES.get(name, name)) for place, name in enumerate(lines, start=1)]
+    return plot.svg(f"{model}: training loss by epoch"), legend
 
 
 def embedding_map(points: np.ndarray, table: Predictions) -> Markup:
-    """Points (utterances, 2) coloured by true emotion; a ring is an error."""
+    """A dot for each utterance at its point (utterances, 2), coloured by true emotion; errors are rings."""
     low, high = points.min(axis=0), points.max(axis=0)
     plot = Plot((low[0], high[0]), (low[1], high[1]), square=True, bare=True)
     for row, (x, y) in enumerate(points.tolist()):
-        said = table.labels.names[table.predicted[row]]
-        right = said == table.emotions[row]
+        predicted = table.labels.names[table.predicted[row]]
+        correct = predicted == table.emotions[row]
         tip = f"{table.utterances[row]}, speaker {table.speakers[row]}: {table.emotions[row]}" + (
-            "" if right else f", taken for {said}"
+            "" if correct else f", predicted as {predicted}"
         )
-        plot.dot(x, y, "own" if right else "own ring", tip, COLOURS[table.emotions[row]], 3.2)
+        plot.dot(x, y, "own" if correct else "own ring", tip, COLOURS[table.emotions[row]], 3.2)
     return plot.svg("Embeddings of test utterances in two dimensions")
 
 
 def legend(table: Predictions) -> list[tuple[str, str]]:
-    """Emotion and colour, of those that occur."""
+    """(emotion, colour) of the emotions that occur."""
     return [(name, COLOURS[name]) for name in table.labels if name in table.emotions]

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from emodistill.config import Recipe
 from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
-from emodistill.evaluation.ablation_table import Ablation, Contender, measure, teachers_of
+from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
 from emodistill.evaluation.run import read_run
 from emodistill.training.artifact_cache import ArtifactCache, key_of, to_dict
 from emodistill.training.cross_validation import (
@@ -37,7 +37,7 @@ def ablate(
     sweeps: Sequence[str] = (),
     parts: bool = True,
     only: Sequence[str] | None = None,
-) -> Ablation:
+) -> AblationTable:
     """Run every cell of a recipe's grid with every seed, and compare each with the full method.
 
     See `make_grid` for the cells. Resumes where a killed grid stopped; cells, seeds and sweeps can be added later. The
@@ -56,7 +56,9 @@ def ablate(
         say(
             f"not in this table, though '{out}' has them: {', '.join(others)}; ask for them as before to have all in one"
         )
-    ablation = measure(contenders(grid, out, seeds), reference=FULL, plain=PLAIN, left_out=grid.left_out)
+    ablation = make_ablation_table(
+        contenders(grid, out, seeds), reference=FULL, plain=PLAIN, left_out=grid.left_out
+    )
     ablation.write(out)
     return ablation
 
@@ -165,13 +167,11 @@ class Left:
         console.print(bar.get_renderable())
 
 
-def contenders(grid: Grid, out: Path, seeds: Sequence[int]) -> list[Contender]:
+def contenders(grid: Grid, out: Path, seeds: Sequence[int]) -> list[System]:
     """The predictions of every cell over its seeds, then of the full method's teachers and their ensemble."""
     found = [
-        Contender(
-            cell.name, cell.group, cell.folder, [read_run(cell.run(out, seed)).table() for seed in seeds]
-        )
+        System(cell.name, cell.group, cell.folder, [read_run(cell.run(out, seed)).table() for seed in seeds])
         for cell in grid.cells
     ]
     full = grid.cells[0]
-    return found + teachers_of([read_run(full.run(out, seed)) for seed in seeds])
+    return found + teacher_systems([read_run(full.run(out, seed)) for seed in seeds])

@@ -23,8 +23,13 @@ from emodistill.console import say, warn
 from emodistill.corpora import Corpus
 from emodistill.corpora.load import open_corpus
 from emodistill.errors import ConfigError, ModelError
-from emodistill.evaluation.predictions import Predictions, join, read_predictions, write_predictions
-from emodistill.evaluation.run import UTTERANCES, sealed, table_name, write_utterances
+from emodistill.evaluation.predictions import (
+    Predictions,
+    join_predictions,
+    read_predictions,
+    write_predictions,
+)
+from emodistill.evaluation.run import UTTERANCES, is_unchanged, table_name, write_utterances
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.audit import audit_protocol
@@ -176,12 +181,12 @@ def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
             if model != main and not all(part.is_file() for part in parts):
                 continue
             for part in parts:
-                if sealed(part) is False:
+                if not is_unchanged(part):
                     raise ModelError(
                         f"'{part}' was changed after its fold was done; delete '{part.with_name('predictions.csv')}' and "
                         "run the same command again: trained models stay, and the tables are written anew"
                     )
-            table = join(read_predictions(part) for part in parts)
+            table = join_predictions(read_predictions(part) for part in parts)
             write_predictions(table, out / name)
             entry[split] = summarise_scores(table)
             scores["sha256"][name] = file_sha256(out / name)

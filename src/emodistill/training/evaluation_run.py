@@ -323,7 +323,7 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
             return TransformersModel(*pinned(model)), None
         folder = fetched
     if (folder / "recipe.toml").is_file():
-        folder = read_run(folder).final()
+        folder = read_run(folder).checkpoint_folder()
     if (folder / "card.json").is_file():
         return ExportedModel(folder), file_sha256(folder / "model.onnx")
     if (folder / "model.json").is_file():
