@@ -50,12 +50,14 @@ SCALARS = {
     "augment": st.fixed_dictionaries(
         {},
         optional={
-            "views": st.integers(0, 9), "noise_snr_db": st.none() | st.tuples(st.floats(-5, 5), st.floats(6, 30)),
+            "views": st.integers(0, 9),
+            "noise_snr_db": st.none() | st.tuples(st.floats(-5, 5), st.floats(6, 30)),
         },
     ).filter(lambda given: given.get("views", 1) != 1 or given.get("noise_snr_db") is None),
     "corpus": st.fixed_dictionaries(
         {}, optional={"root": st.none() | st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
-                      "columns": st.dictionaries(st.sampled_from(["id", "emotion"]), st.text("aä \\\"'#", min_size=1)),
+                      "columns": st.dictionaries(
+                          st.sampled_from(["id", "emotion"]), st.text("aä \\\"'#", min_size=1)),
                       "emotions": st.dictionaries(st.text("aä \\\"'#.="), st.just("sad"))}
     ),
     "student": st.fixed_dictionaries(
@@ -66,7 +68,8 @@ SCALARS = {
                           "backbone_lr": st.none() | st.floats(1e-9, 1)})}
     ),
     "linguistic": st.fixed_dictionaries(
-        {}, optional={"optim": st.fixed_dictionaries({}, optional={"backbone_lr": st.none() | st.floats(1e-9, 1)})}
+        {}, optional={"optim": st.fixed_dictionaries(
+            {}, optional={"backbone_lr": st.none() | st.floats(1e-9, 1)})}
     ),
     "acoustic": st.fixed_dictionaries(
         {}, optional={"augment": st.none() | st.just({"views": 3}), "run": st.none() | st.just("runs/x")}
@@ -107,13 +110,13 @@ def test_every_field_is_written_out() -> None:
         ({"acoustic": {"augment": {"veiws": 1}}}, r"'acoustic\.augment\.veiws'.*did you mean 'views'"),
         ({"student": {"optim": {"lr": -1}}}, r"student\.optim\.lr = -1: Input should be greater than 0"),
         ({"student": {"optim": {"epochs": 0}}}, r"epochs = 0: .* greater than or equal to 1"),
-        ({"protocol": {"kind": "kfold"}}, r"protocol\.kind = 'kfold': Input should be 'leave-one-speaker-out'"),
+        ({"protocol": {"kind": "kfold"}}, r"protocol\.kind = 'kfold': Input should be 'leave-one-speaker"),
         ({"protocol": {"allow": ["everything"]}}, r"protocol\.allow\.0 = 'everything'"),
         ({"distillation": {"teachers": ["prosody"]}}, r"distillation\.teachers\.0 = 'prosody'"),
         ({"student": {"layers": 2, "frozen": 3}}, r"frozen = 3 is more than layers = 2"),
         ({"student": {"probe": 0.5}}, r"probe needs frozen layers"),
-        ({"student": {"backbone": "compact", "frozen": 1}}, r"compact is trained from nothing: frozen must be 0"),
-        ({"student": {"frozen": 1}, "augment": {"fresh": True, "gain_db": 6.0}}, r"set augment\.fresh = false"),
+        ({"student": {"backbone": "compact", "frozen": 1}}, r"compact is trained from nothing: frozen must"),
+        ({"student": {"frozen": 1}, "augment": {"fresh": True, "gain_db": 6.0}}, r"augment\.fresh = false"),
         ({"augment": {"speed": 0.7}}, r"augment\.speed = 0\.7: .* less than 0\.5"),
         ({"seed": "x"}, r"seed = 'x': "),
         ({"audio": 3}, r"audio = 3"),
@@ -184,7 +187,8 @@ def test_unknown_or_broken_files(tmp_path: Path) -> None:
         ("student.backbone=/models/whisper-base", lambda r: r.student.backbone, "/models/whisper-base"),
         ("student.backbone=openai/whisper-tiny", lambda r: r.student.backbone, "openai/whisper-tiny"),
         ("corpus.root=C:\\data=x", lambda r: r.corpus.root, "C:\\data=x"),
-        ('distillation.teachers=["prosodic", "acoustic"]', lambda r: r.distillation.teachers, ("prosodic", "acoustic")),
+        ('distillation.teachers=["prosodic", "acoustic"]', lambda r: r.distillation.teachers,
+         ("prosodic", "acoustic")),
         ("distillation.weights.prosodic=0.3", lambda r: r.distillation.weights, {"prosodic": 0.3}),
         ("distillation.weights={prosodic = 2.0}", lambda r: r.distillation.weights, {"prosodic": 2.0}),
         ("acoustic.augment.views=5", lambda r: r.acoustic.augment, AugmentConfig(views=5)),
@@ -258,9 +262,9 @@ def test_the_recipe_of_these_tests_is_valid(manifest: Path) -> None:
     [
         ("linguistic.optim.mixup=0.4", "linguistic: words cannot be masked or mixed: set optim.time_mask"),
         ("linguistic.optim.time_mask=0.2", "linguistic: words cannot be masked or mixed"),
-        ("prosodic.optim.time_mask=0.2", "prosodic: LLDs are masked by prosodic.time_masks and lld_masks"),
+        ("prosodic.optim.time_mask=0.2", "prosodic: the prosodic teacher has its own masks"),
         ("student.optim.mixup=0.4", "student: mixup mixes states of frozen layers"),
-        ("student.optim.mixup=0.001", "mixup = 0.001 mixes next to nothing: expected 0, or 0.01 and more"),
+        ("student.optim.mixup=0.001", "mixup = 0.001 has almost no effect: expected 0, or 0.01 and more"),
         ("student.optim.mixup=1000", "student.optim.mixup"),
         ("student.optim.time_mask=1", "student.optim.time_mask"),
     ],

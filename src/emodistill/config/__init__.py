@@ -1,0 +1,45 @@
+"""Recipes: TOML files that are checked and become frozen sections."""
+
+from emodistill.config.data_sections import AudioConfig, AugmentConfig, CorpusConfig, ProtocolConfig, Section
+from emodistill.config.model_sections import (
+    TEACHERS,
+    AcousticConfig,
+    DistillationConfig,
+    LinguisticConfig,
+    OptimConfig,
+    ProsodicConfig,
+    StudentConfig,
+    Teacher,
+)
+from emodistill.config.recipe import (
+    Recipe,
+    RuntimeConfig,
+    load_recipe,
+    parse_recipe,
+    recipe_toml,
+    shipped_recipes,
+)
+from emodistill.config.seeds import stable_seed
+
+__all__ = [
+    "TEACHERS",
+    "AcousticConfig",
+    "AudioConfig",
+    "AugmentConfig",
+    "CorpusConfig",
+    "DistillationConfig",
+    "LinguisticConfig",
+    "OptimConfig",
+    "ProsodicConfig",
+    "ProtocolConfig",
+    "Recipe",
+    "RuntimeConfig",
+    "Section",
+    "StudentConfig",
+    "Teacher",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_toml",
+    "shipped_recipes",
+    "stable_seed",
+]

@@ -1,0 +1,136 @@
+"""The sections of a recipe about data: corpus, protocol, audio and augmentation.
+
+The comment above each field is its reference; the value in the code is its default. A field is set in a TOML
+file or by `--set`, for example `augment.views=3`. `none` stands for None.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe. It cannot be changed after it was read, and an unknown key is an error.
+
+    A field that a recipe leaves out keeps the default of its place: `prosodic.optim` and `student.optim` have
+    different defaults. The text "none" stands for None, because TOML has no null.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        completed = {key: None if value == "none" else value for key, value in data.items()}
+        for name, field in cls.model_fields.items():
+            default, given = field.default, completed.get(name)
+            if isinstance(default, Section) and isinstance(given, dict):
+                completed[name] = {**default.model_dump(), **given}
+        return completed
+
+
+class CorpusConfig(Section):
+    """The recordings: a known corpus with its folder, several known corpora, or a manifest."""
+
+    # Name of a reader (ravdess, iemocap, …). With a manifest or a pool: any name that you like.
+    name: str = "corpus"
+    # Folder of the corpus, as its authors distribute it.
+    root: str | None = None
+    # Names of several readers, whose corpora are used as one. `root` then holds one folder for each.
+    pool: tuple[str, ...] = ()
+    # Manifest: utterances.csv, .tsv or .parquet. It replaces `root`.
+    manifest: str | None = None
+    # Renames columns of the manifest: {our column = "column of the file"}.
+    columns: dict[str, str] = {}
+    # Renames emotions before `labels` is applied: {anger = "angry"}.
+    emotions: dict[str, str] = {}
+    # Name of a label map (own, four, seven, iemocap-4), or a list such as "angry,sad". None: the corpus's
+    # default.
+    labels: str | None = None
+    # CSV with the columns id, transcript and source. Its transcripts, for example of a speech recogniser,
+    # replace those of the corpus.
+    transcripts: str | None = None
+
+
+class ProtocolConfig(Section):
+    """How speakers are divided into train, dev and test."""
+
+    # leave-one-…-out: each speaker, session or corpus is the test split of one fold. k-fold: `folds` groups
+    # of speakers. fixed: the list named by `fixed`. published: the split that the corpus publishes.
+    kind: Literal[
+        "leave-one-speaker-out", "leave-one-session-out", "leave-one-corpus-out", "k-fold", "fixed",
+        "published",
+    ] = "k-fold"  # fmt: skip
+    # k-fold: number of folds. leave-one-corpus-out: one in `folds` speakers of each training corpus is dev.
+    folds: int = Field(5, ge=2)
+    # Name of a list in emodistill.protocol.folds: a key of FIXED_FOLDS or of FIXED_SPLITS.
+    fixed: str | None = None
+    # Dev speakers. next-fold: the test speakers of the next fold. same-session: the other speaker of the
+    # session, with leave-one-speaker-out. auto: same-session where every session has two speakers, else
+    # next-fold.
+    dev: Literal["auto", "next-fold", "same-session"] = "auto"
+    # Leaks that a published split has by design. "speaker": a speaker may be in two splits; scores are
+    # marked.
+    allow: tuple[Literal["speaker"], ...] = ()
+    # After dev has chosen the number of epochs: true trains all models again on train + dev. "classifier"
+    # keeps the models and fits only the student's classifier again on train + dev.
+    refit: bool | Literal["classifier"] = False
+
+
+class AudioConfig(Section):
+    """How a recording is prepared before a model uses it. Part of cache keys."""
+
+    # Trim both ends where they are more than this below the loudest frame, in dB. None: do not trim.
+    trim_db: float | None = Field(35.0, gt=0)
+    # Cut longer utterances to this length in training, in seconds.
+    max_s: float = Field(20.0, gt=0)
+
+
+class AugmentConfig(Section):
+    """Augmentation of waveforms. A view is one version of an utterance; view 0 is the clean recording."""
+
+    # Views of an utterance. 1: the clean recording alone. 0: a new view in every epoch.
+    views: int = Field(1, ge=0)
+    # Seed of the views. The recipe's seed does not change them, so runs with different seeds share a cache.
+    seed: int = 0
+    # Resample by a factor in 1 ± speed, which changes tempo and pitch together.
+    speed: float = Field(0.0, ge=0, lt=0.5)
+    # Draw all augmentation except speed again in every epoch, for the student alone. A frozen acoustic
+    # teacher then gets the view without it.
+    fresh: bool = False
+    # Change the level by up to ± this, in dB.
+    gain_db: float = Field(0.0, ge=0)
+    # Apply a smooth random frequency response of up to ± this, in dB.
+    equalise_db: float = Field(0.0, ge=0)
+    # Range of the signal-to-noise ratio of added noise, in dB. Its spectrum is between white and brown. None:
+    # no noise.
+    noise_snr_db: tuple[float, float] | None = None
+    # Probability of each augmentation, for each view. Noise also needs `noise_snr_db`.
+    noise_probability: float = Field(0.5, ge=0, le=1)
+    # A room: reverberation of 0.15 to 0.6 s.
+    reverb_probability: float = Field(0.0, ge=0, le=1)
+    # A telephone line: a band pass from 150 … 400 Hz to 3 … 4 kHz.
+    band_limit_probability: float = Field(0.0, ge=0, le=1)
+    # A codec: mu-law, GSM, MP3, Vorbis or Opus.
+    codec_probability: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "AugmentConfig":
+        kinds = (
+            self.speed, self.gain_db, self.noise_snr_db, self.reverb_probability,
+            self.band_limit_probability, self.codec_probability, self.equalise_db,
+        )  # fmt: skip
+        if self.fresh and not self.views:
+            raise ValueError("fresh needs a fixed number of views: set augment.views to 1 or more")
+        if self.fresh and not self.speed and self.views > 1:
+            raise ValueError(
+                "with fresh, views differ only in speed: set augment.speed, or augment.views = 1"
+            )
+        if self.views == 1 and (self.speed or (any(kinds) and not self.fresh)):
+            raise ValueError(
+                "views = 1 is the clean recording alone, so augmentation has no effect: set augment.views to "
+                "2 or more, or to 0 for a new view in every epoch"
+            )
+        return self
