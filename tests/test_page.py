@@ -199,6 +199,24 @@ def test_the_keyboard_alone_will_do(browser: Any, address: str, talk: Path) -> N
         assert all(names)
 
 
+def test_the_waveform_shows_the_louder_channel(browser: Any, address: str) -> None:
+    with Watched(browser, address) as page:
+        heights = page.evaluate(
+            """async () => {
+              const { drawWave } = await import('./page/view.js');
+              const heights = [];
+              const context = {
+                canvas: { width: 300, height: 100 }, beginPath() {}, fill() {},
+                roundRect: (x, y, width, height) => heights.push(height),
+              };
+              drawWave(() => '#000')([new Float32Array(900), new Float32Array(900).fill(-0.5)], context);
+              return heights;
+            }"""
+        )
+        assert heights
+        assert min(heights) > 90
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it(browser: Any, address: str, talk: Path, scheme: str) -> None:
     with Watched(browser, address, viewport={"width": 390, "height": 844}, color_scheme=scheme) as page:

@@ -87,7 +87,8 @@ const openFile = async (file) => {
     Object.assign(state, { file, timeline, prediction, selected: null, buffer: null });
     await showResult();
     const { segments, duration_s } = timeline;
-    const count = segments.length === 1 ? '1 segment' : `${segments.length} segments`;
+    const number = segments.length || 'no';
+    const count = `${number} ${number === 1 ? 'segment' : 'segments'}`;
     showStatus(`${file.name}: ${count} in ${formatTime(duration_s)}.`);
   } catch (error) {
     if (opening === state.openings) showError(error);
@@ -103,7 +104,8 @@ const showResult = async () => {
   find('clock').textContent = formatTime(timeline.duration_s);
   const tooLong = 'The recording is too long for one emotion. The segments show its emotions over time.';
   const sentence = prediction ? headline(prediction, state.colours) : [REASONS[timeline.reason] ?? tooLong];
-  find('headline').replaceChildren(...sentence);
+  const changes = prediction && new Set(timeline.segments.map(({ emotion }) => emotion)).size > 1;
+  find('headline').replaceChildren(...sentence, changes ? '. The emotions change: see the segments.' : '');
   showSegments();
   showLegend();
   select(null);
@@ -148,7 +150,8 @@ const showWave = async () => {
 };
 
 const segmentButton = (segment, index, duration_s) => {
-  const button = element('button', { type: 'button', textContent: nameOf(segment), ariaPressed: 'false' });
+  const button = element('button', { type: 'button', ariaPressed: 'false' });
+  button.append(element('span', { textContent: nameOf(segment) }));
   button.title = `${nameOf(segment)}, ${percent(segment.confidence)}, ${shortTimes(segment)}`;
   button.setAttribute('aria-label', `${button.title}: play`);
   button.style.left = `${(100 * segment.start_s) / duration_s}%`;
@@ -202,13 +205,10 @@ const select = (index) => {
   const title = segment ? `Segment ${shortTimes(segment)}` : 'Whole recording';
   find('selection-title').textContent = title;
   const probabilities = segment ? segment.probabilities : state.prediction?.probabilities;
-  if (probabilities && Object.keys(probabilities).length > 0) {
-    find('bars').replaceChildren(bars(probabilities, state.colours, title));
-  } else {
-    const hasSegments = state.timeline.segments.length > 0;
-    const hint = hasSegments ? 'Select a segment to see its probabilities.' : 'No probabilities.';
-    find('bars').replaceChildren(hint);
-  }
+  const isEmpty = !probabilities || Object.keys(probabilities).length === 0;
+  const hint = 'Select a segment to see its probabilities.';
+  find('bars').replaceChildren(isEmpty ? hint : bars(probabilities, state.colours, title));
+  find('details').hidden = isEmpty && state.timeline.segments.length === 0;
   const teachers = segment ? [] : teacherViews(state.prediction?.teachers, state.colours);
   find('teachers').replaceChildren(...teachers);
 };

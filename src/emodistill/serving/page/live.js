@@ -44,7 +44,7 @@ export class LiveView {
     }
     if (event.event === 'segment') {
       this.addSpan(event.start_s, event.end_s, event.emotion ? this.colours[event.emotion] : UNSURE_COLOUR);
-      return `${event.emotion ?? 'unsure'}, ${percent(event.confidence)}`;
+      return `Last segment: ${event.emotion ?? 'unsure'}, ${percent(event.confidence)}`;
     }
     return null;
   }

@@ -93,20 +93,25 @@ export const headline = (row, colours) => {
   return ['Whole recording: ', chip('unsure', UNSURE_COLOUR), explanation];
 };
 
-// A drawing function for wavesurfer.js: bars of the waveform, each in the colour of its segment. `colourAt`
-// takes a position as a share of the recording's length.
+// A drawing function for wavesurfer.js: bars of the waveform, each in the colour of its segment. A bar shows
+// the louder channel, because each speaker of a call may have a channel. `colourAt` takes a position as a
+// share of the recording's length.
 export const drawWave = (colourAt) => (channels, context) => {
   const { width, height } = context.canvas;
   const ratio = window.devicePixelRatio || 1;
   const step = Math.max(3, Math.round(3 * ratio));
-  const samples = channels[0];
-  let loudest = 1e-4;
-  for (const value of samples) loudest = Math.max(loudest, Math.abs(value));
-  for (let x = 0; x < width; x += step) {
-    const first = Math.floor((x / width) * samples.length);
-    const last = Math.max(first + 1, Math.floor(((x + step) / width) * samples.length));
+  const peakOf = (samples, first, last) => {
     let peak = 0;
     for (let at = first; at < last; at++) peak = Math.max(peak, Math.abs(samples[at]));
+    return peak;
+  };
+  const peakBetween = (first, last) => Math.max(...channels.map((samples) => peakOf(samples, first, last)));
+  const { length } = channels[0];
+  const loudest = Math.max(1e-4, peakBetween(0, length));
+  for (let x = 0; x < width; x += step) {
+    const first = Math.floor((x / width) * length);
+    const last = Math.max(first + 1, Math.floor(((x + step) / width) * length));
+    const peak = peakBetween(first, last);
     const barHeight = Math.max(2 * ratio, (peak / loudest) * height * 0.92);
     context.fillStyle = colourAt((x + step / 2) / width);
     context.beginPath();
