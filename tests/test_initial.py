@@ -79,7 +79,7 @@ def test_what_cannot_be_started_from_is_named(exported: Path, manifest: Path, tm
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ModelError, match="does not hold the student's description: export it again"):
         read_exported(tmp_path)
-    with pytest.raises(ConfigError, match="probe and init both say where to start"):
+    with pytest.raises(ConfigError, match="probe and init are two ways to start"):
         make.recipe(manifest, student={"backbone": "x", "frozen": 1, "probe": 0.5, "init": "bundled"})
 
 
