@@ -265,7 +265,7 @@ def test_an_exported_model_is_refused_on_its_own_training_data(
     arguments = ["evaluate", str(exported), str(manifest), "-o", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, LeakError)
-    result = CliRunner().invoke(app, [*arguments, "--heard", "leave-out", "-f", "json"])
+    result = CliRunner().invoke(app, [*arguments, "--seen", "leave-out", "-f", "json"])
     assert result.exit_code == 0, result.output
     held_out = set(read_predictions(tmp_path / "out/predictions.csv").speakers)
     trained = {name.split("_")[0] for name in open_model(str(exported))[0].known_ids}

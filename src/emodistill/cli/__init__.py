@@ -12,12 +12,12 @@ from emodistill.cli import models
 from emodistill.cli import corpora, training
 
 # isort: split
-from emodistill.cli import evidence
+from emodistill.cli import scoring
 from emodistill.cli.options import app
 from emodistill.console import UNENCODABLE, console
 from emodistill.errors import EmodistillError
 
-__all__ = ["app", "console", "corpora", "evidence", "main", "models", "recognise", "training"]
+__all__ = ["app", "console", "corpora", "main", "models", "recognise", "scoring", "training"]
 
 
 def main() -> None:

@@ -208,8 +208,8 @@ def ensemble_predictions(reference: Predictions, tables: Sequence[Predictions]) 
     """The normalised product of several models' probabilities, for the utterances of `reference`.
 
     This is Bayes' rule if the models' inputs are independent given the emotion and all emotions have the same
-    prior. An utterance that a model has no prediction for gets the product of the others; one that no model
-    has a prediction for is left out.
+    prior. If a model has no prediction for an utterance, the product is over the other models. If no model
+    has one, the utterance is left out.
     """
     log_products: dict[tuple[str, str], Floats] = {}
     for table in tables:

@@ -101,9 +101,9 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
 def read_predictions(path: Path) -> Predictions:
     """Read a table that `write_predictions` wrote.
 
-    Raises `ModelError` with the file and the row where a column is missing, an emotion is unknown, or an
-    utterance occurs twice in a fold. The same where probabilities are not numbers from 0 to 1 that sum to 1,
-    or where the predicted emotion is not the most probable one.
+    Raises `ModelError` with the file and the row in these cases: a column is missing, an emotion is unknown,
+    or an utterance occurs twice in a fold. Probabilities are not numbers from 0 to 1 that sum to 1. The
+    predicted emotion is not the most probable one.
     """
     if not path.is_file():
         raise ModelError(f"no predictions '{path}': the run is not finished; run the same command again")

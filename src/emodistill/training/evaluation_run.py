@@ -207,7 +207,7 @@ def _report_heard(
     )
     if heard == "refuse":
         raise LeakError(
-            f"{what}. Score the others with --heard leave-out, or all with --heard allow, which is stamped on the scores"
+            f"{what}. Score the others with --seen leave-out, or all with --seen allow, which is stamped on the scores"
         )
     warn(f"{what}: {'these are left out' if heard == 'leave-out' else 'all are scored, and stamped so'}")
 

@@ -1,0 +1,182 @@
+"""The verbs that score: evaluate, scores, compare, report."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emodistill.cli.options import app, names_in, need_training
+from emodistill.console import console, results, say
+
+
+class Tabular(StrEnum):
+    """Output formats of scores."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+class SeenRule(StrEnum):
+    """What `evaluate` does with speakers whose utterances the model was trained or chosen on."""
+
+    refuse = "refuse"
+    leave_out = "leave-out"
+    allow = "allow"
+
+
+Format = Annotated[Tabular, typer.Option("--format", "-f", help="Output format.")]
+
+
+@app.command()
+def evaluate(  # long, with nine parameters: its signature is the verb's arguments, options and help texts
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="bundled, an exported folder, a checkpoint or run folder, a Hugging Face audio classifier, "
+            "or the hub id of one (organisation/name[@revision])."
+        ),
+    ],
+    corpus: Annotated[
+        str, typer.Argument(help="A manifest (.csv, .tsv, .parquet), or the name of a known corpus.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder of a known corpus, as its authors distribute it.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label map of the corpus: own, four, seven, all, or a list a,b,c.")
+    ] = None,
+    map: Annotated[
+        str | None,
+        typer.Option(
+            help="The emotion of each of the model's names, e.g. ang=angry,hap=happy; oth=- leaves oth out."
+        ),
+    ] = None,
+    emotions: Annotated[
+        str | None,
+        typer.Option(help="Score only these emotions. Needed where model and corpus have different ones."),
+    ] = None,
+    seen: Annotated[
+        SeenRule,
+        typer.Option(
+            help="What to do with utterances of speakers that the model was trained or chosen on: refuse the "
+            "corpus, leave them out, or allow them and mark the scores."
+        ),
+    ] = SeenRule.refuse,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/evaluate-MODEL-CORPUS.")
+    ] = None,
+    format: Format = Tabular.table,
+) -> None:
+    """Score any model on any corpus.
+
+    Writes predictions.csv and scores into a folder that compare and report can read.
+
+    Exported models run through the recogniser, as in predict. If a model lists its training data, and the
+    corpus has utterances or speakers of it, the corpus is refused unless --seen says otherwise.
+
+    Exit code 0: the model classified all utterances. 1: some audio could not be read; the other utterances
+    are scored. 2: nothing was scored.
+
+    Example: emodistill evaluate bundled ravdess RAVDESS --labels seven --seen leave-out
+    """
+    need_training()
+    from emodistill.evaluation.run import read_run
+    from emodistill.evaluation.scores import score_run
+    from emodistill.evaluation.tables import show_scores
+    from emodistill.inference.hub import short_name
+    from emodistill.training.evaluation_run import evaluate as evaluate_model
+    from emodistill.training.evaluation_run import open_labelled, open_model, read_mapping
+
+    mapping = read_mapping(map)
+    labelled, lacks_audio = open_labelled(corpus, folder, labels)
+    evaluated, digest = open_model(model)
+    run = out or Path("runs") / f"evaluate-{short_name(model)}-{labelled.name}"
+    num_failed = evaluate_model(
+        evaluated, labelled, run, model, mapping, names_in(emotions), seen.value, digest
+    )
+    show_scores(score_run(read_run(run)), format, results())
+    say(f"folder: {run}")
+    raise typer.Exit(1 if num_failed or lacks_audio else 0)
+
+
+@app.command()
+def scores(
+    run: Annotated[Path, typer.Argument(help="A folder of train, crossval or evaluate.")],
+    format: Format = Tabular.table,
+) -> None:
+    """Show all scores of a run's test predictions, with 95 % intervals by bootstrap over speakers.
+
+    UA, WA, macro and weighted F1, recall and confusion of the student and each teacher. Calibration before
+    and after temperature scaling, fitted on each fold's dev speakers. Scores by speaker, gender, language,
+    duration and corpus. Agreement of student and teachers. The scores of a single listener, where a corpus
+    has listeners' votes.
+
+    Example: emodistill scores runs/ravdess-whisper-seed0 --format json
+    """
+    need_training()
+    from emodistill.evaluation.run import read_run
+    from emodistill.evaluation.scores import score_run
+    from emodistill.evaluation.tables import show_scores
+
+    with console.status("scoring"):
+        run_scores = score_run(read_run(run))
+    show_scores(run_scores, format, results())
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Two or more run folders with the same protocol; the first is the reference."),
+    ],
+    format: Format = Tabular.table,
+    every_pair: Annotated[
+        bool, typer.Option("--every-pair", help="Compare the other runs with each other too.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap draws.")] = 10_000,
+) -> None:
+    """Compare runs on the same test utterances, with intervals and p-values.
+
+    Differences of UA and WA are by paired bootstrap over speakers. McNemar's test counts the utterances that
+    only one run classified correctly. "p, Holm" is corrected for all comparisons in the table. Runs with
+    different protocols are refused with the first difference.
+
+    Example: emodistill compare runs/plain runs/prosodic runs/both
+    """
+    need_training()
+    from emodistill.evaluation.compare import compare_runs
+    from emodistill.evaluation.tables import show_comparisons
+
+    show_comparisons(compare_runs(runs, every_pair, resamples), format, results())
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; each is compared with the first.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file.")] = Path("report.html"),
+    errors: Annotated[
+        int, typer.Option(min=0, help="How many of the most confident errors the page shows.")
+    ] = 12,
+    audio: Annotated[
+        bool, typer.Option(help="Put the sound of these errors into the page. It may be personal data.")
+    ] = True,
+    fold: Annotated[
+        str | None, typer.Option(help="The fold of the map of embeddings. Default: the first.")
+    ] = None,
+) -> None:
+    """Write runs as one HTML page that needs no network: scores, curves, calibration, errors with sound.
+
+    Parts whose files (checkpoints, audio) are missing are left out, and the page says so.
+
+    Example: emodistill report runs/plain runs/taught -o report.html
+    """
+    need_training()
+    from emodistill.report.build import write_report
+
+    with console.status("collecting scores, curves and sounds"):
+        notes = write_report(runs, out, errors, audio, fold)
+    for note in notes:
+        say(note)
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
