@@ -396,22 +396,6 @@ def test_unfinished_runs_are_compared_and_scored_with_a_note(run: Path, tmp_path
     assert "they lack folds 3" in shown.stdout
 
 
-def test_runs_that_name_retired_fields_are_read(run: Path, tmp_path: Path) -> None:
-    there = tmp_path / "old"
-    shutil.copytree(run, there)
-    text = (there / "recipe.toml").read_text()
-    path, old = (
-        there / "recipe.toml",
-        text.replace("[student]", '[student]\ncontext = false\nexpand = "none"'),
-    )
-    assert old != text
-    path.write_text(old)
-    assert differences(run, there)["ua"].value == 0
-    path.write_text(old.replace("context = false", "context = true"))
-    with pytest.raises(ConfigError, match=r"student\.context"):
-        differences(run, there)
-
-
 def test_an_edited_utterances_file_is_refused(run: Path, tmp_path: Path) -> None:
     there = tmp_path / "other"
     shutil.copytree(run, there)
