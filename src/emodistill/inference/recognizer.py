@@ -6,9 +6,7 @@ An exported model is a folder with `model.onnx` (waveform in, probabilities and 
 
 import json
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -33,6 +31,7 @@ from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 from emodistill.inference.model_card import BUNDLED, METADATA, Card, known_ids, read_card
 from emodistill.inference.segmentation import HOP_S, WINDOW_S
 from emodistill.inference.streaming import Detector, StreamingRecognizer
+from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.timelines import GivenSegment, Timeline, TimelineSource, timeline
 
 # Kept on both sides of the speech. In quiet recordings the rest is trimmed as in training; in noise it can't be, and
@@ -227,27 +226,13 @@ class Recognizer:
                 f"expected several sources, e.g. a list, got one {type(sources).__name__}; predict takes one"
             )
 
-        def one(source: AudioSource) -> Prediction:
+        def predict_one(source: AudioSource) -> Prediction:
             try:
                 return self._one(source, rate_hz)
             except AudioError as error:
                 return Prediction(_name(source), error=str(error))
 
-        if jobs <= 1:
-            yield from map(one, sources)
-            return
-        waiting: deque[Future[Prediction]] = deque()
-        with ThreadPoolExecutor(jobs, "emodistill") as pool:
-            try:
-                for source in sources:
-                    waiting.append(pool.submit(one, source))
-                    if len(waiting) > 2 * jobs:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:  # a caller that stops early need not wait for what it did not ask for
-                for future in waiting:
-                    future.cancel()
+        yield from map_in_order(predict_one, sources, jobs)
 
     def timeline(
         self,

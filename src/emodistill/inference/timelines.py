@@ -3,7 +3,6 @@
 import csv
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -26,6 +25,7 @@ from emodistill.inference.segmentation import (
     WindowUpdate,
 )
 from emodistill.inference.streaming import Detector, Event, StreamingRecognizer
+from emodistill.inference.thread_map import map_in_order
 
 ENVELOPE_SAMPLES = SAMPLE_RATE // 20  # one peak of a trace's envelope: 50 ms
 
@@ -168,27 +168,14 @@ def timelines(
     """One timeline per path, in order, `jobs` at a time; a path that cannot be read gives its `error`."""
     shared = detector or (SpeechDetector() if given is None else None)
 
-    def one(source: str | Path) -> Timeline:
+    def timeline_of(source: str | Path) -> Timeline:
         try:
             turns = None if given is None else given.of(source)
             return timeline(source, recognizer, given=turns, detector=shared, traced=traced)
         except (AudioError, ConfigError) as error:
             return Timeline(str(source), error=str(error))
 
-    if jobs == 1:
-        yield from map(one, sources)
-        return
-    waiting: deque[Future[Timeline]] = deque()
-    pool = ThreadPoolExecutor(jobs)  # the model, the detector and the decoders run outside Python's lock
-    try:
-        for source in sources:
-            waiting.append(pool.submit(one, source))
-            if len(waiting) > 2 * jobs:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from map_in_order(timeline_of, sources, jobs)
 
 
 # --- given segments ------------------------------------------------------------------------------
