@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from emodistill.audio.wav_header import read_wav_header
 from emodistill.errors import AudioError
 
 MOST_CHANNELS = 128
 MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
+_HEADER_BYTES = 2**14  # of a WAV, in which its data size is looked for
 # Containers that hold their audio themselves. FFmpeg knows playlists too, and would open what they name: a file
 # of this machine, or an address on its network.
 _MEDIA_OPTIONS = {
@@ -62,65 +64,60 @@ def open_recording(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile
         raise RuntimeError("its name is not in this system's encoding: rename it") from error
     if file.frames == 0 and file.format in ("WAV", "WAVEX"):
         file.close()
-        file = soundfile.SoundFile(_ToItsEnd(source))
+        file = soundfile.SoundFile(_UnfinishedWav(source))
     if file.frames > MOST_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
         file.close()
         raise RuntimeError("it does not say how long it is")
     return file
 
 
-class _ToItsEnd(io.BufferedIOBase):
-    """A WAV as it is, but that samples whose number was never written go on to the end of the file.
+class _UnfinishedWav(io.BufferedIOBase):
+    """A WAV file whose recorder was cut off before it wrote the data size: reads as "until end of file".
 
-    So are those of a recorder that was cut off. One that is finished and holds nothing stays as it is.
+    Any other file reads as it is.
     """
 
     def __init__(self, source: str | Path | bytes | BinaryIO) -> None:
-        self._own = isinstance(source, (str, Path, bytes))
-        held = io.BytesIO(source) if isinstance(source, bytes) else source
-        self._file: Any = io.FileIO(held) if isinstance(held, (str, Path)) else held
+        self._owns_file = isinstance(source, (str, Path, bytes))
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        self._file: Any = io.FileIO(opened) if isinstance(opened, (str, Path)) else opened
         self._file.seek(0)
-        self._size_at = _unwritten_size(self._file.read(2**14))
+        self._size_offset = _unset_size_offset(self._file.read(_HEADER_BYTES))
         self._file.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of a file; the size of the samples reads as that of a WAV without end."""
+        """Read as a file does; the four bytes of an unset data size read as the largest size."""
         start = self._file.tell()
         data = bytearray(self._file.read(size))
-        if self._size_at is not None:
-            for at in range(max(start, self._size_at), min(start + len(data), self._size_at + 4)):
-                data[at - start] = 0xFF
+        if self._size_offset is not None:
+            for offset in range(max(start, self._size_offset), min(start + len(data), self._size_offset + 4)):
+                data[offset - start] = 0xFF
         return bytes(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As of a file."""
+        """Seek as a file does."""
         return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        """As of a file."""
+        """Return the position as a file does."""
         return int(self._file.tell())
 
     def close(self) -> None:
-        """Close the file, unless it is somebody else's."""
-        if self._own:
+        """Close the file, unless the caller opened it."""
+        if self._owns_file:
             self._file.close()
         super().close()
 
 
-def _unwritten_size(head: bytes) -> int | None:
-    """Where the size of a WAV's samples stands if nobody came to write it; None: it is written, or not found.
-
-    A finished file says how long it is as a whole, too: up to its samples' beginning or beyond.
-    """
-    at = 12
-    while at + 8 <= len(head):
-        size = int.from_bytes(head[at + 4 : at + 8], "little")
-        if head[at : at + 4] == b"data":
-            whole = int.from_bytes(head[4:8], "little")
-            unwritten = whole in (0, 0xFFFFFFFF) or whole + 8 <= at + 8
-            return at + 4 if size == 0 and unwritten else None
-        at += 8 + size + size % 2
-    return None
+def _unset_size_offset(head: bytes) -> int | None:
+    """Return the offset of a WAV's data size that was never written; None if it was, or is not in `head`."""
+    if not head.startswith(b"RIFF"):
+        return None
+    try:
+        header = read_wav_header(io.BytesIO(head[4:]).read, "")
+    except AudioError:
+        return None
+    return header.data_size_offset if header.is_unfinished else None
 
 
 def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:

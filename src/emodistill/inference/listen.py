@@ -3,11 +3,11 @@
 import json
 import queue
 import signal
-import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from emodistill.audio.wav_header import FLOAT, PCM, WavHeader, read_wav_header
 from emodistill.errors import AudioError, ConfigError, EmodistillError, MissingExtraError
 from emodistill.inference.batch import clock
 from emodistill.inference.formats import UNSURE
@@ -33,6 +34,8 @@ LAST_SEGMENTS = 8  # shown
 COMPRESSED = {b"OggS": "an Ogg file", b"fLaC": "a FLAC file", b"ID3\x02": "an MP3", b"ID3\x03": "an MP3",
               b"ID3\x04": "an MP3", b"\x1aE\xdf\xa3": "a webm or Matroska file", b"FORM": "an AIFF file",
               b".snd": "an AU file", b"caff": "a CAF file", b"RF64": "an RF64 file", b"riff": "a W64 file"}  # fmt: skip
+# Programs that cannot seek in a pipe write a data size near 2 or 4 GiB, less their header.
+_ENDLESS_BYTES = 2**31 - 1 - 36
 
 Chunk = npt.NDArray[Any]  # (n, channels)
 
@@ -119,8 +122,9 @@ def pipe(stream: BinaryIO, rate_hz: int, channels: int) -> Iterator[Sound]:
             )
     kind, left, first = np.dtype("<i2"), None, start
     if start == b"RIFF":
-        rate_hz, channels, kind, left = _wav_header(stream)
-        first = b""
+        header = read_wav_header(partial(_exactly, stream), "<pipe>")
+        rate_hz, channels, kind = header.rate_hz, header.channels, _wav_format(header)
+        left, first = _wav_data_size(header), b""
     size = channels * kind.itemsize
 
     def chunks() -> Iterator[Chunk]:
@@ -139,34 +143,21 @@ def pipe(stream: BinaryIO, rate_hz: int, channels: int) -> Iterator[Sound]:
     yield Sound("pipe", rate_hz, chunks())
 
 
-def _wav_header(stream: BinaryIO) -> tuple[int, int, "np.dtype[Any]", int | None]:
-    """Rate in Hz, channels, kind of sample, and bytes of samples where that is known, after `RIFF`."""
-    _exactly(stream, 4)  # the size of it all: unknown to a writer that can't seek
-    if _exactly(stream, 4) != b"WAVE":
+def _wav_format(header: WavHeader) -> "np.dtype[Any]":
+    """Return the sample type of a WAV. Raises `AudioError` for a type other than 16-bit PCM and 32-bit float."""
+    types = {(PCM, 16): "<i2", (FLOAT, 32): "<f4"}
+    if (header.format_tag, header.bits) not in types or not header.channels:
         raise AudioError(
-            "<pipe>: expected raw PCM or a WAV, got another RIFF file; decode it first, e.g. by ffmpeg"
+            f"<pipe>: expected a WAV of 16-bit PCM or 32-bit float, got format {header.format_tag} of {header.bits} "
+            "bits; convert it, e.g. with ffmpeg -i … -f wav -c:a pcm_s16le -"
         )
-    form = rate_hz = channels = bits = 0
-    while True:
-        head = _exactly(stream, 8)
-        if len(head) < 8:
-            raise AudioError("<pipe>: the WAV header is cut off: it has no samples")
-        name, size = head[:4], int(struct.unpack("<I", head[4:])[0])
-        if name == b"data":
-            break
-        body = _exactly(stream, size + size % 2)
-        if name == b"fmt " and len(body) >= 16:
-            form, channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", body[:16])
-            if form == 0xFFFE and len(body) >= 26:  # extensible: the format proper is further down
-                (form,) = struct.unpack("<H", body[24:26])
-    kinds = {(1, 16): "<i2", (3, 32): "<f4"}
-    if (form, bits) not in kinds or not channels:
-        raise AudioError(
-            f"<pipe>: expected a WAV of 16-bit PCM or 32-bit float, got format {form} of {bits} bits; "
-            "convert it, e.g. by ffmpeg -i … -f wav -c:a pcm_s16le -"
-        )
-    unknown = size in (0, 0xFFFFFFFF) or size >= 0x7FFFFFFF - 36
-    return rate_hz, channels, np.dtype(kinds[form, bits]), None if unknown else size
+    return np.dtype(types[header.format_tag, header.bits])
+
+
+def _wav_data_size(header: WavHeader) -> int | None:
+    """Return how many bytes of samples follow; None where the writer of the pipe did not know."""
+    unknown = header.data_size == 0 or header.data_size >= _ENDLESS_BYTES
+    return None if unknown else header.data_size
 
 
 def _some(stream: BinaryIO, most: int) -> bytes:
