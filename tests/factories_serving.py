@@ -1,4 +1,4 @@
-"""Servers to test: in this process, or as a process of their own on a free port."""
+"""Servers for tests: in this process, or as a process of its own on a free port."""
 
 import io
 import json
@@ -26,35 +26,35 @@ from emodistill.serving.connections import HttpConnection, WebSocketConnection
 from emodistill.serving.server import MAX_MESSAGE_BYTES
 from emodistill.serving.settings import Settings
 
-SPEECH = tuple(sorted(CORPUS.glob("audio/*/*"))[:4])  # a second or two of a synthesiser each, ogg
+SPEECH = tuple(sorted(CORPUS.glob("audio/*/*"))[:4])  # synthetic speech of 1 to 2 s each, ogg
 PROBLEM = "application/problem+json"
 
 
 def upload(*paths: Path) -> list[tuple[str, tuple[str, bytes]]]:
-    """Files of a form."""
+    """The files of a form."""
     return [("files", (path.name, path.read_bytes())) for path in paths]
 
 
 def wav(samples: np.ndarray, rate_hz: int = make.RATE, **options: Any) -> bytes:
-    """A sound file, WAV unless `format` says otherwise."""
+    """The bytes of a sound file. `format` is WAV by default."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate_hz, format=options.pop("format", "WAV"), **options)
     return file.getvalue()
 
 
 def problem(response: Any, status: int) -> dict[str, Any]:
-    """The problem that a response must be."""
+    """The problem document of a response, which must have this status."""
     assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM), response.text
-    found = response.json()
-    assert found["status"] == status
-    assert found["instance"] == f"urn:uuid:{response.headers['x-request-id']}"
-    assert {"type", "title", "detail"} <= found.keys()
-    return found
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["instance"] == f"urn:uuid:{response.headers['x-request-id']}"
+    assert {"type", "title", "detail"} <= body.keys()
+    return body
 
 
 @contextmanager
 def in_thread(settings: Settings) -> Iterator[int]:
-    """The port of a server in this process, whose limits and parts a test can alter."""
+    """The port of a server in this process, so that a test can patch it."""
     config = uvicorn.Config(
         create_app(settings),
         port=0,
@@ -76,15 +76,15 @@ def in_thread(settings: Settings) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens to."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that no process uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @dataclass
 class Running:
-    """`emodistill serve`, started."""
+    """A process of `emodistill serve`."""
 
     process: "subprocess.Popen[str]"
     port: int
@@ -95,25 +95,17 @@ class Running:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log so far."""
+        """The lines of the log so far."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
 
 @contextmanager
 def serving(folder: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Running]:
-    """A server of its own, ready; killed at the end if it still runs."""
+    """A server process that is ready. It is killed at the end if it still runs."""
     port, log = free_port(), folder / "serve.log"
     command = [
-        sys.executable,
-        "-m",
-        "emodistill",
-        "serve",
-        "--port",
-        str(port),
-        "--threads",
-        "2",
-        *options,
-    ]
+        sys.executable, "-m", "emodistill", "serve", "--port", str(port), "--threads", "2", *options,
+    ]  # fmt: skip
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(
             command, stderr=out, stdout=out, text=True, env={**os.environ, **(env or {})}

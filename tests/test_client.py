@@ -1,4 +1,4 @@
-"""The Python client: what the server says, as the recogniser would have said it; and its refusals as errors."""
+"""The Python client: it returns the results of the recogniser, and raises the errors of the server."""
 
 import os
 import shutil
@@ -32,11 +32,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def client(server: Running) -> Iterator[Client]:
-    with Client(server.url, token="s3cret") as made:
-        yield made
+    with Client(server.url, token="s3cret") as opened:
+        yield opened
 
 
-def test_predictions_and_timelines_are_the_recognisers(client: Client, bundled: Recognizer) -> None:
+def test_predictions_and_timelines_equal_those_of_the_recogniser(client: Client, bundled: Recognizer) -> None:
     with SPEECH[2].open("rb") as file:
         rows = client.predict(SPEECH[0], SPEECH[1].read_bytes(), file, teachers=True)
     assert rows[0] == replace(bundled.predict(SPEECH[0]), path=SPEECH[0].name)
@@ -45,7 +45,7 @@ def test_predictions_and_timelines_are_the_recognisers(client: Client, bundled: 
     assert row == replace(timeline(SPEECH[0], bundled), path=SPEECH[0].name)
 
 
-def test_options_go_with_it(client: Client) -> None:
+def test_options_are_sent(client: Client) -> None:
     (row,) = client.predict(SPEECH[0], emotions=["sad", "angry"], min_confidence=0.999)
     assert row == replace(
         Recognizer(emotions=["angry", "sad"], min_confidence=0.999).predict(SPEECH[0]),
@@ -56,7 +56,9 @@ def test_options_go_with_it(client: Client) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int16", "float64"])
-def test_a_stream_is_the_recognisers(client: Client, bundled: Recognizer, kind: str) -> None:
+def test_the_events_of_a_stream_equal_those_of_the_recogniser(
+    client: Client, bundled: Recognizer, kind: str
+) -> None:
     sound = np.concatenate([load(SPEECH[0]), np.zeros(16_000, dtype=np.float32)])
     samples = (sound * 32767).astype(np.int16) if kind == "int16" else sound.astype(kind)
     own = StreamingRecognizer(bundled)
@@ -65,7 +67,7 @@ def test_a_stream_is_the_recognisers(client: Client, bundled: Recognizer, kind: 
     assert len(expected) >= 4
 
 
-def test_refusals_are_errors(client: Client, server: Running) -> None:
+def test_refusals_raise_server_errors(client: Client, server: Running) -> None:
     with pytest.raises(ServerError, match="did you mean 'happy'") as refused:
         client.predict(SPEECH[0], emotions="hapy")
     assert refused.value.status == 422
@@ -87,11 +89,11 @@ def test_refusals_are_errors(client: Client, server: Running) -> None:
         list(client.stream([np.zeros(160, dtype=np.int32)], 16_000))
 
 
-def test_why_a_stream_ended_is_heard_though_more_was_to_be_sent(client: Client) -> None:
+def test_the_error_of_a_stream_is_raised_though_the_client_still_sends(client: Client) -> None:
     def chunks() -> Iterator[np.ndarray]:
         yield np.zeros(160, dtype=np.float32)
         yield np.full(160, np.nan, dtype=np.float32)
-        time.sleep(0.5)  # the server has closed
+        time.sleep(0.5)  # the server closes the stream
         for _ in range(5):
             yield np.zeros(160, dtype=np.float32)
 
@@ -101,7 +103,7 @@ def test_why_a_stream_ended_is_heard_though_more_was_to_be_sent(client: Client) 
 
 
 class Pipe(BytesIO):
-    """What cannot be rewound."""
+    """A file that cannot be rewound."""
 
     def seekable(self) -> bool:
         return False
@@ -110,42 +112,44 @@ class Pipe(BytesIO):
         raise UnsupportedOperation("seek")
 
 
-def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
-    heard: list[bytes] = []
+def test_a_request_on_a_closed_connection_is_sent_again_on_a_new_one() -> None:
+    contents: list[bytes] = []  # of the files of the requests
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
-    def talk(listening: socket.socket) -> None:
-        for answers in (1, 1, 2, 0):  # of each connection, before the next request on it is met with its end
+    def serve(listening: socket.socket) -> None:
+        for num_answers in (1, 1, 2, 0):  # on each connection; the request after them closes it
             connection, _ = listening.accept()
             with connection:
-                for turn in range(answers + 1):
+                for turn in range(num_answers + 1):
                     body = connection.recv(65_536)
                     while body and not body.endswith(b"--\r\n"):
                         body += connection.recv(65_536)
                     if body:
-                        heard.append(body.partition(b"\r\n\r\n")[2].split(b"\r\n\r\n")[1].split(b"\r\n")[0])
-                    if turn < answers and body:
+                        contents.append(
+                            body.partition(b"\r\n\r\n")[2].split(b"\r\n\r\n")[1].split(b"\r\n")[0]
+                        )
+                    if turn < num_answers and body:
                         connection.sendall(answer)
 
     file = BytesIO(b"three")
     file.read(2)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=talk, args=(listening,))
+        thread = threading.Thread(target=serve, args=(listening,))
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with Client(url) as made:
-            assert made.predict(b"one") == []
-            assert made.predict(Pipe(b"two")) == []  # on the first connection, then on the second
-            assert made.predict(file) == []  # on the second, then on the third
-            assert made.timeline(file) == []
-        with Client(url) as made, pytest.raises(ServerError, match="disconnected"):
-            made.predict(b"six")  # on a new one, so once
+        with Client(url) as client:
+            assert client.predict(b"one") == []
+            assert client.predict(Pipe(b"two")) == []  # on the first connection, then on the second
+            assert client.predict(file) == []  # on the second, then on the third
+            assert client.timeline(file) == []
+        with Client(url) as client, pytest.raises(ServerError, match="disconnected"):
+            client.predict(b"six")  # on a new connection, so it is sent only once
         thread.join(timeout=5)
-    assert heard == [b"one", b"two", b"two", b"three", b"three", b"three", b"six"]
+    assert contents == [b"one", b"two", b"two", b"three", b"three", b"three", b"six"]
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'[{"colour": "blue"}]', b"7"])
-def test_another_server_is_told_as_that(body: bytes) -> None:
+def test_the_answer_of_another_program_is_a_server_error(body: bytes) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -155,15 +159,15 @@ def test_another_server_is_told_as_that(body: bytes) -> None:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Write no log."""
 
     with HTTPServer(("127.0.0.1", 0), Other) as other:
         thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         with Client(f"http://127.0.0.1:{other.server_port}") as client:
-            for ask in (client.predict, client.timeline):
+            for method in (client.predict, client.timeline):
                 with pytest.raises(ServerError, match="does not answer like"):
-                    ask(SPEECH[0])
+                    method(SPEECH[0])
         other.shutdown()
         thread.join()
 
@@ -193,8 +197,7 @@ def _examples() -> list[str]:
 
 
 @pytest.mark.parametrize("example", _examples())
-def test_the_curl_examples_of_the_documentation(server: Running, tmp_path: Path, example: str) -> None:
-
+def test_the_curl_examples_of_the_documentation_work(server: Running, tmp_path: Path, example: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     (tmp_path / "call.wav").write_bytes(SPEECH[0].read_bytes())
@@ -204,7 +207,7 @@ def test_the_curl_examples_of_the_documentation(server: Running, tmp_path: Path,
     )
     if "Authorization" not in command:
         command += " -H 'Authorization: Bearer s3cret'"
-    said = subprocess.run(
+    done = subprocess.run(
         command,
         shell=True,
         cwd=tmp_path,
@@ -212,5 +215,5 @@ def test_the_curl_examples_of_the_documentation(server: Running, tmp_path: Path,
         text=True,
         env={**os.environ, "TOKEN": "s3cret"},
     )
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert said.stdout or list(tmp_path.glob("call.*t"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout or list(tmp_path.glob("call.*t"))

@@ -1,4 +1,4 @@
-"""What is deployed with: the image, the systemd unit and the nginx configuration, each by its own tool where there is one."""
+"""The files for deployment: image, systemd unit and nginx configuration. Their own tools check them."""
 
 import json
 import os
@@ -28,24 +28,24 @@ DEPLOY = ROOT / "deploy"
 
 
 def tool(name: str) -> str:
-    """A program of this environment or this machine."""
-    found = shutil.which(
+    """The path of a program of this environment or this machine. Skips the test if there is none."""
+    path = shutil.which(
         name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
     )
-    if found is None:
+    if path is None:
         pytest.skip(f"{name} is not installed")
-    return found
+    return path
 
 
-def said(*command: str) -> str:
-    """What a program says, which must be content."""
+def output_of(*command: str) -> str:
+    """The output of a program, which must succeed."""
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def serve_options() -> set[str]:
-    """Those of the command line."""
+    """The options of `emodistill serve`."""
     shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["serve", "--help"]).output
     return set(re.findall(r"--[a-z][a-z-]+", shown))
 
@@ -54,32 +54,32 @@ def serve_options() -> set[str]:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Of the Dockerfile, in order, continued lines joined."""
+    """The instructions of the Dockerfile in order, with continued lines joined."""
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines)]
 
 
-def test_the_image_has_no_fault_that_hadolint_knows() -> None:
-    assert said(tool("hadolint"), str(DEPLOY / "Dockerfile")) == ""
+def test_hadolint_accepts_the_dockerfile() -> None:
+    assert output_of(tool("hadolint"), str(DEPLOY / "Dockerfile")) == ""
 
 
-def test_the_image_is_of_pinned_parts_without_root_and_starts_what_there_is() -> None:
-    made = instructions()
-    for image in (rest for name, rest in made if name == "FROM"):
+def test_the_image_pins_its_base_runs_without_root_and_starts_the_server() -> None:
+    lines = instructions()
+    for image in (rest for name, rest in lines if name == "FROM"):
         assert re.match(r"\S+:\d[\w.-]+( AS \w+)?$", image), image
-    users = [rest for name, rest in made if name == "USER"]
+    users = [rest for name, rest in lines if name == "USER"]
     assert users
     assert users[-1] not in ("root", "0")
-    (health,) = (rest for name, rest in made if name == "HEALTHCHECK")
+    (health,) = (rest for name, rest in lines if name == "HEALTHCHECK")
     assert "/readyz" in health
-    entry = json.loads(dict(made)["ENTRYPOINT"])
+    entry = json.loads(dict(lines)["ENTRYPOINT"])
     assert entry[:2] == ["emodistill", "serve"]
     assert {part for part in entry if part.startswith("--")} <= serve_options()
-    assert "CMD" not in dict(made)
+    assert "CMD" not in dict(lines)
 
 
-def test_the_image_is_built_from_files_that_are_there_and_sent() -> None:
+def test_the_copied_files_exist_and_dockerignore_lets_them_through() -> None:
     ignore = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     copied = [
         rest.split()[:-1] for name, rest in instructions() if name == "COPY" and not rest.startswith("--from")
@@ -93,23 +93,25 @@ def test_the_image_is_built_from_files_that_are_there_and_sent() -> None:
 # --- the unit -----------------------------------------------------------------------------------------
 
 
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     analyze = tool("systemd-analyze")
     text = (DEPLOY / "emodistill.service").read_text(encoding="utf-8")
     (command,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     assert command.split()[1] == "serve"
     assert set(re.findall(r"--[a-z-]+", command)) <= serve_options()
     unit = tmp_path / "emodistill.service"
-    unit.write_text(text.replace(command.split()[0], sys.executable), encoding="utf-8")  # one that is there
-    assert said(analyze, "verify", str(unit)) == ""
+    unit.write_text(
+        text.replace(command.split()[0], sys.executable), encoding="utf-8"
+    )  # a program that exists
+    assert output_of(analyze, "verify", str(unit)) == ""
 
 
-def test_the_unit_is_left_hardly_anything_to_harm() -> None:
+def test_systemd_rates_the_exposure_of_the_unit_as_low() -> None:
     analyze = tool("systemd-analyze")
-    version = int(said(analyze, "--version").split()[1])
+    version = int(output_of(analyze, "--version").split()[1])
     if version < 252:
-        pytest.skip(f"systemd {version} cannot judge a unit that is not loaded")
-    shown = said(
+        pytest.skip(f"systemd {version} cannot rate a unit that is not loaded")
+    shown = output_of(
         analyze,
         "security",
         "--offline=yes",
@@ -125,11 +127,11 @@ def test_the_unit_is_left_hardly_anything_to_harm() -> None:
 
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, int]]:
-    """A server, and the port of an nginx before it: deploy/nginx.conf with other ports and a certificate of its own."""
+    """A server, and the port of an nginx before it: deploy/nginx.conf with a test port and certificate."""
     nginx, openssl, folder = tool("nginx"), tool("openssl"), tmp_path_factory.mktemp("nginx")
     key, certificate, port = folder / "key.pem", folder / "certificate.pem", free_port()
-    said(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=emotions.example",
-         "-keyout", str(key), "-out", str(certificate))  # fmt: skip
+    output_of(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", str(key),
+              "-out", str(certificate), "-subj", "/CN=emotions.example")  # fmt: skip
     with serving(folder, "--proxy", "127.0.0.1", "--rate", "20", "--max-mb", "3") as server:
         text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
         for old, new in {
@@ -148,8 +150,8 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, 
             f"http {{ access_log off; {temporary}\n{text}\n}}\n",
             encoding="utf-8",
         )
-        folder.chmod(0o755)  # nginx's workers are another user where it was started by root
-        said(nginx, "-t", "-q", "-c", str(main))
+        folder.chmod(0o755)  # nginx started by root runs its workers as another user
+        output_of(nginx, "-t", "-q", "-c", str(main))
         process = subprocess.Popen([nginx, "-c", str(main)], stderr=subprocess.DEVNULL)
         try:
             for _ in range(100):
@@ -163,7 +165,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, 
             process.wait()
 
 
-def test_files_and_streams_go_through_nginx(behind: tuple[Running, int]) -> None:
+def test_files_and_streams_pass_through_nginx(behind: tuple[Running, int]) -> None:
     server, port = behind
     with httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=60) as proxied:
         for path in ("/v1/predict", "/v1/timeline"):
@@ -171,13 +173,16 @@ def test_files_and_streams_go_through_nginx(behind: tuple[Running, int]) -> None
             assert proxied.post(path, files=upload(SPEECH[0])).json() == direct.json()
         assert proxied.get("/metrics").status_code == 403
     sound = (np.concatenate([load(SPEECH[0]), np.zeros(16_000)]) * 32767).astype("<i2").tobytes()
-    streams = [heard(f"ws://127.0.0.1:{server.port}", sound), heard(f"wss://127.0.0.1:{port}", sound)]
+    streams = [
+        stream_events(f"ws://127.0.0.1:{server.port}", sound),
+        stream_events(f"wss://127.0.0.1:{port}", sound),
+    ]
     assert streams[0] == streams[1]
     assert "segment" in [event["event"] for event in streams[1]]
 
 
-def heard(url: str, sound: bytes) -> list[dict[str, object]]:
-    """The events of a stream, from a page of the same site, without its name."""
+def stream_events(url: str, sound: bytes) -> list[dict[str, object]]:
+    """The events of a stream from a page of the same site, without the id of the stream."""
     context = None
     if url.startswith("wss"):
         import ssl
@@ -196,7 +201,7 @@ def heard(url: str, sound: bytes) -> list[dict[str, object]]:
     return events
 
 
-def test_too_many_bytes_are_refused_by_the_server_and_told_through_nginx(behind: tuple[Running, int]) -> None:
+def test_the_servers_answer_to_too_many_bytes_passes_through_nginx(behind: tuple[Running, int]) -> None:
     _, port = behind
 
     def chunks() -> Iterator[bytes]:
@@ -205,14 +210,14 @@ def test_too_many_bytes_are_refused_by_the_server_and_told_through_nginx(behind:
             yield bytes(100_000)
 
     headers = {"content-type": "multipart/form-data; boundary=x"}
-    for content in (b"".join(chunks()), chunks()):  # declared, and not
-        # Each on a connection of its own: nginx closes one whose upload was not read to the end.
+    for content in (b"".join(chunks()), chunks()):  # with and without Content-Length
+        # Each on its own connection: nginx closes a connection whose upload was not read to the end.
         with httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=60) as proxied:
-            told = proxied.post("/v1/predict", content=content, headers=headers)
-            assert (told.status_code, told.headers["content-type"]) == (413, PROBLEM)
+            response = proxied.post("/v1/predict", content=content, headers=headers)
+            assert (response.status_code, response.headers["content-type"]) == (413, PROBLEM)
 
 
-def test_the_client_is_counted_and_not_the_proxy_and_not_what_it_says(behind: tuple[Running, int]) -> None:
+def test_the_rate_limit_counts_the_real_address_of_the_client(behind: tuple[Running, int]) -> None:
     server, port = behind
     forged = {"X-Forwarded-For": "192.0.2.77, 10.0.0.1"}
     with httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=60) as proxied:
@@ -223,14 +228,14 @@ def test_the_client_is_counted_and_not_the_proxy_and_not_what_it_says(behind: tu
             break
         time.sleep(0.05)
     assert clients == {"127.0.0.1"}
-    with httpx2.Client(base_url=server.url, timeout=60) as trusted:  # as the proxy itself would say it
-        asked = (trusted.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.1"}) for _ in range(200))
-        assert any(response.status_code == 429 for response in asked)
-        assert trusted.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.2"}).status_code == 200
+    with httpx2.Client(base_url=server.url, timeout=60) as proxy:  # with the header that the proxy sets
+        responses = (proxy.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.1"}) for _ in range(200))
+        assert any(response.status_code == 429 for response in responses)
+        assert proxy.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.2"}).status_code == 200
 
 
-def test_a_server_that_stops_behind_nginx_finishes_first(behind: tuple[Running, int]) -> None:
-    """The last of these tests: it stops the server."""
+def test_a_stopping_server_behind_nginx_finishes_its_streams(behind: tuple[Running, int]) -> None:
+    """This test must be the last one: it stops the server."""
     server, port = behind
     import ssl
 

@@ -1,4 +1,4 @@
-"""Files over HTTP: the recogniser's own answers, in every format; and a problem for everything that is refused."""
+"""The REST endpoints: the recogniser's results in every format, and a problem for each refused request."""
 
 import csv
 import errno
@@ -33,14 +33,14 @@ SETTINGS = Settings(threads=2, max_bytes=2_000_000, max_predict_seconds=20, max_
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(SETTINGS)) as made:
-        yield made
+    with TestClient(create_app(SETTINGS)) as test_client:
+        yield test_client
 
 
 # --- answers ---------------------------------------------------------------------------------------
 
 
-def test_predict_says_what_the_recogniser_says(client: TestClient, bundled: Recognizer) -> None:
+def test_predict_returns_the_predictions_of_the_recogniser(client: TestClient, bundled: Recognizer) -> None:
     rows = client.post("/v1/predict", files=upload(*SPEECH[:3]), data={"teachers": "true"}).json()
     for row, path in zip(rows, SPEECH, strict=False):
         assert row == {**bundled.predict(path).as_dict(), "path": path.name}
@@ -48,16 +48,18 @@ def test_predict_says_what_the_recogniser_says(client: TestClient, bundled: Reco
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 48_000])
-def test_other_rates_and_channels_too(client: TestClient, bundled: Recognizer, rate_hz: int) -> None:
+def test_predict_takes_other_rates_and_two_channels(
+    client: TestClient, bundled: Recognizer, rate_hz: int
+) -> None:
     sound = make.speech(1.2, rate_hz=rate_hz)
     sent = wav(np.stack([sound, 0 * sound], axis=1), rate_hz)
     (row,) = client.post("/v1/predict", files=[("files", ("a.wav", sent))]).json()
-    said = bundled.predict(sent).as_dict()
-    said.pop("teachers", None)
-    assert row == {**said, "path": "a.wav"}
+    prediction = bundled.predict(sent).as_dict()
+    prediction.pop("teachers", None)
+    assert row == {**prediction, "path": "a.wav"}
 
 
-def test_options_are_the_recognisers(client: TestClient) -> None:
+def test_predict_takes_the_options_of_the_recogniser(client: TestClient) -> None:
     data = {"emotions": "sad, happy", "min_confidence": "0.999"}
     (row,) = client.post("/v1/predict", files=upload(SPEECH[0]), data=data).json()
     own = Recognizer(emotions=["sad", "happy"], min_confidence=0.999).predict(SPEECH[0])
@@ -67,7 +69,7 @@ def test_options_are_the_recognisers(client: TestClient) -> None:
     assert list(row["probabilities"]) == ["happy", "sad"]
 
 
-def test_timeline_in_every_format(client: TestClient, bundled: Recognizer) -> None:
+def test_timeline_answers_in_every_format(client: TestClient, bundled: Recognizer) -> None:
     row = timeline(SPEECH[0], bundled)
     named = type(row)(SPEECH[0].name, row.duration_s, row.segments, row.summary)
     assert row.segments
@@ -75,12 +77,12 @@ def test_timeline_in_every_format(client: TestClient, bundled: Recognizer) -> No
         "application/json": "json", "text/csv": "csv", "application/x-subrip": "srt", "text/x-rttm": "rttm",
         "text/x-audacity-labels": "audacity", "text/x-textgrid": "textgrid",
     }.items():  # fmt: skip
-        said = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": media_type})
-        assert said.headers["content-type"].partition(";")[0] == media_type
-        assert said.content.decode() == WRITERS[name].text([named], bundled.emotions)
+        response = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": media_type})
+        assert response.headers["content-type"].partition(";")[0] == media_type
+        assert response.content.decode() == WRITERS[name].text([named], bundled.emotions)
 
 
-def test_predictions_as_csv_and_as_lines(client: TestClient) -> None:
+def test_predict_answers_as_csv_and_as_json_lines(client: TestClient) -> None:
     sent = upload(*SPEECH[:2])
     text = client.post("/v1/predict", files=sent, headers={"Accept": "text/csv"}).text
     assert [row["path"] for row in csv.DictReader(io.StringIO(text))] == [path.name for path in SPEECH[:2]]
@@ -90,18 +92,18 @@ def test_predictions_as_csv_and_as_lines(client: TestClient) -> None:
     assert [json.loads(line)["path"] for line in lines] == [path.name for path in SPEECH[:2]]
 
 
-def test_quality_values_choose(client: TestClient) -> None:
+def test_quality_values_in_accept_choose_the_format(client: TestClient) -> None:
     for accept, expected in {
         "text/csv;q=0.2, application/json;q=0.9": "application/json",
         "text/html, text/*;q=0.5": "text/csv",
         "text/html, */*;q=0.1": "application/json",
     }.items():
-        said = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": accept})
-        assert said.headers["content-type"].startswith(expected)
+        response = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": accept})
+        assert response.headers["content-type"].startswith(expected)
 
 
-def test_what_cannot_be_read_is_a_row_and_the_rest_is_done(client: TestClient) -> None:
-    broken = ("files", ("../../etc/broken.wav", b"RIFF, or so it says"))
+def test_a_file_that_cannot_be_read_is_a_row_with_an_error_beside_the_others(client: TestClient) -> None:
+    broken = ("files", ("../../etc/broken.wav", b"RIFF and then no audio"))
     silent = ("files", ("silent.wav", wav(np.zeros(16_000))))
     for path in ("/v1/predict", "/v1/timeline"):
         rows = client.post(path, files=[broken, silent, *upload(SPEECH[0])]).json()
@@ -112,24 +114,24 @@ def test_what_cannot_be_read_is_a_row_and_the_rest_is_done(client: TestClient) -
         assert rows[2]["error"] is None
 
 
-def test_a_format_without_room_for_an_error_refuses(client: TestClient) -> None:
+def test_a_format_without_a_place_for_errors_answers_422(client: TestClient) -> None:
     broken = [("files", ("broken.wav", b"no"))]
-    said = client.post("/v1/timeline", files=broken, headers={"Accept": "application/x-subrip"})
-    assert "broken.wav: cannot be decoded" in problem(said, 422)["detail"]
+    response = client.post("/v1/timeline", files=broken, headers={"Accept": "application/x-subrip"})
+    assert "broken.wav: cannot be decoded" in problem(response, 422)["detail"]
 
 
-def test_models_and_their_colours(client: TestClient, bundled: Recognizer) -> None:
-    said = client.get("/v1/models").json()
-    (model,) = said["models"]
+def test_models_lists_cards_colours_and_limits(client: TestClient, bundled: Recognizer) -> None:
+    response = client.get("/v1/models").json()
+    (model,) = response["models"]
     assert model["emotions"] == list(bundled.emotions)
     assert model["colours"] == {name: COLOURS[name] for name in bundled.emotions}
     assert model["card"]["sha256"] == bundled.card.sha256
-    assert said["limits"]["max_bytes"] == 2_000_000
+    assert response["limits"]["max_bytes"] == 2_000_000
     sent = upload(SPEECH[0])
     assert client.post("/v1/predict", files=sent, data={"model": model["name"]}).status_code == 200
 
 
-def test_health_readiness_and_metrics(client: TestClient) -> None:
+def test_health_readiness_and_metrics_answer(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
     client.post("/v1/predict", files=upload(SPEECH[0]))
@@ -139,8 +141,8 @@ def test_health_readiness_and_metrics(client: TestClient) -> None:
     assert "process_resident_memory_bytes" in text
 
 
-def test_a_client_makes_no_metrics_of_its_own(client: TestClient) -> None:
-    def lines() -> int:
+def test_invented_methods_and_paths_add_no_metrics(client: TestClient) -> None:
+    def count_metrics() -> int:
         return len([line for line in client.get("/metrics").text.splitlines() if line[0] != "#"])
 
     def ask(number: int) -> None:
@@ -149,14 +151,14 @@ def test_a_client_makes_no_metrics_of_its_own(client: TestClient) -> None:
         client.request("PUT", "/v1/predict")
 
     ask(0)
-    lines()
-    before = lines()
+    count_metrics()
+    before = count_metrics()
     ask(1)
     ask(2)
-    assert lines() == before
+    assert count_metrics() == before
 
 
-def test_a_server_that_stops_is_not_ready_and_takes_no_work() -> None:
+def test_a_stopping_server_is_not_ready_and_refuses_work() -> None:
     with TestClient(create_app(SETTINGS)) as client:
         client.app.state.service.draining = True  # type: ignore[attr-defined]
         assert problem(client.get("/readyz"), 503)["type"] == "urn:emodistill:stopping"
@@ -170,7 +172,7 @@ def test_a_server_that_stops_is_not_ready_and_takes_no_work() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         ({"emotions": "sad,hapy"}, "did you mean 'happy'"),
         ({"emotions": ""}, "emotions"),
@@ -184,13 +186,15 @@ def test_a_server_that_stops_is_not_ready_and_takes_no_work() -> None:
         ({"files": "/etc/passwd"}, "files"),
     ],
 )
-def test_options_that_cannot_be(client: TestClient, data: dict[str, str], told: str) -> None:
+def test_bad_options_are_refused_with_the_fix(
+    client: TestClient, data: dict[str, str], expected: str
+) -> None:
     sent = {} if "files" in data else {"files": upload(SPEECH[0])}
     for path in ("/v1/predict", "/v1/timeline"):
-        assert told in problem(client.post(path, data=data, **sent), 422)["detail"]  # type: ignore[arg-type]
+        assert expected in problem(client.post(path, data=data, **sent), 422)["detail"]  # type: ignore[arg-type]
 
 
-def test_bodies_that_are_no_forms(client: TestClient) -> None:
+def test_bodies_that_are_not_forms_are_refused(client: TestClient) -> None:
     assert problem(client.post("/v1/predict"), 422)["errors"][0]["field"] == "files"
     assert problem(client.post("/v1/predict", json={"path": "/etc/passwd"}), 422)
     odd = {"content-type": "multipart/form-data; boundary=x"}
@@ -204,48 +208,46 @@ def test_bodies_that_are_no_forms(client: TestClient) -> None:
     )
 
 
-def test_unknown_paths_and_methods(client: TestClient) -> None:
+def test_unknown_paths_and_methods_are_refused(client: TestClient) -> None:
     problem(client.get("/v1/nothing"), 404)
-    said = client.get("/v1/predict")
-    problem(said, 405)
-    assert said.headers["allow"] == "POST"
+    response = client.get("/v1/predict")
+    problem(response, 405)
+    assert response.headers["allow"] == "POST"
 
 
-def test_types_that_cannot_be_given(client: TestClient) -> None:
+def test_formats_that_the_server_does_not_have_are_refused(client: TestClient) -> None:
     sent = upload(*SPEECH[:2])
-    said = client.post("/v1/predict", files=sent, headers={"Accept": "image/png"})
-    assert "expected one of application/json" in problem(said, 406)["detail"]
-    said = client.post("/v1/timeline", files=sent, headers={"Accept": "application/x-subrip"})
-    assert "send one file at a time" in problem(said, 406)["detail"]
+    response = client.post("/v1/predict", files=sent, headers={"Accept": "image/png"})
+    assert "expected one of application/json" in problem(response, 406)["detail"]
+    response = client.post("/v1/timeline", files=sent, headers={"Accept": "application/x-subrip"})
+    assert "send one file at a time" in problem(response, 406)["detail"]
 
 
-def test_too_many_bytes_declared_and_undeclared(client: TestClient) -> None:
-    many = bytes(2_100_000)
-    said = client.post("/v1/predict", files=[("files", ("a.wav", many))])
-    assert problem(said, 413)["type"] == "urn:emodistill:too-large"
-
-    taken = 0
+def test_too_many_bytes_are_refused_with_and_without_content_length(client: TestClient) -> None:
+    content = bytes(2_100_000)
+    response = client.post("/v1/predict", files=[("files", ("a.wav", content))])
+    assert problem(response, 413)["type"] == "urn:emodistill:too-large"
 
     def chunks() -> Iterator[bytes]:
-        nonlocal taken
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
         for _ in range(40):
-            taken += 100_000
             yield bytes(100_000)
 
     headers = {"content-type": "multipart/form-data; boundary=x"}
-    said = client.post("/v1/predict", content=chunks(), headers=headers)
-    assert problem(said, 413)["type"] == "urn:emodistill:too-large"
+    response = client.post("/v1/predict", content=chunks(), headers=headers)
+    assert problem(response, 413)["type"] == "urn:emodistill:too-large"
 
 
-def test_too_many_files(client: TestClient) -> None:
+def test_too_many_files_are_refused(client: TestClient) -> None:
     assert problem(client.post("/v1/predict", files=5 * upload(SPEECH[0])), 422)["type"].endswith(
         "too-many-files"
     )
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "punycode", "idna", "undefined", "no-such"])
-def test_forms_of_many_or_long_fields_are_refused_while_they_come(client: TestClient, charset: str) -> None:
+def test_forms_with_many_or_long_fields_are_refused_while_they_arrive(
+    client: TestClient, charset: str
+) -> None:
     headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
     part = b'--x\r\nContent-Disposition: form-data; name="emotions"\r\n\r\n%s\r\n'
     for body in (part % (b"a" * 500_000), (part % b"a") * 2000):
@@ -257,8 +259,8 @@ def test_forms_of_many_or_long_fields_are_refused_while_they_come(client: TestCl
         problem(client.post("/v1/predict", content=data, headers=kind), 400)
 
 
-def test_small_files_that_libsndfile_cannot_read(client: TestClient) -> None:
-    """They are held in a temporary file that could be written to: PyAV took it for one to write into."""
+def test_small_files_that_only_pyav_can_read_are_decoded(client: TestClient) -> None:
+    """Small uploads are file objects in memory that could also be written to. PyAV must only read them."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         voice = container.add_stream("aac", rate=16_000, layout="mono")
@@ -273,9 +275,10 @@ def test_small_files_that_libsndfile_cannot_read(client: TestClient) -> None:
         assert row["error"] is None
 
 
-def test_names_are_shown_and_never_more(client: TestClient) -> None:
+def test_file_names_are_returned_and_never_opened(client: TestClient) -> None:
     for name, shown in {
-        "../../etc/pass\nwd.wav": "pass\nwd.wav", "C:\\music\\a.wav": "a.wav", "\u202egnp.wav": "\u202egnp.wav", "..": "..",
+        "../../etc/pass\nwd.wav": "pass\nwd.wav", "C:\\music\\a.wav": "a.wav", "..": "..",
+        "\u202egnp.wav": "\u202egnp.wav",
     }.items():  # fmt: skip
         sent = [("files", (name, b""))]
         for path in ("/v1/predict", "/v1/timeline"):
@@ -284,32 +287,32 @@ def test_names_are_shown_and_never_more(client: TestClient) -> None:
             assert row["error"]
 
 
-def test_samples_beyond_all_measure_give_no_number_that_json_has_not(client: TestClient) -> None:
+def test_huge_samples_give_no_nan_in_the_json(client: TestClient) -> None:
     for samples in (np.full(16_000, 3e38), np.resize([3e38, -3e38], 16_000)):
         stereo = np.stack([samples, samples], axis=1).astype(np.float32)
         for rate_hz in (16_000, 44_100):
             sent = [("files", ("a.wav", wav(stereo, rate_hz, subtype="FLOAT")))]
             for path in ("/v1/predict", "/v1/timeline"):
-                said = client.post(path, files=sent)
-                assert said.status_code == 200
-                assert "NaN" not in said.text
+                response = client.post(path, files=sent)
+                assert response.status_code == 200
+                assert "NaN" not in response.text
 
 
-def test_a_small_file_that_holds_hours(client: TestClient) -> None:
+def test_a_small_file_with_minutes_of_audio_is_refused(client: TestClient) -> None:
     bomb = wav(np.zeros(16_000 * 3 * 60, dtype=np.int16), format="FLAC")
     assert len(bomb) < 50_000
     for path in ("/v1/predict", "/v1/timeline"):
-        said = client.post(path, files=[("files", ("bomb.flac", bomb))])
-        assert problem(said, 413)["type"] == "urn:emodistill:too-long"
+        response = client.post(path, files=[("files", ("bomb.flac", bomb))])
+        assert problem(response, 413)["type"] == "urn:emodistill:too-long"
 
 
-def test_a_rate_that_would_make_hours_of_seconds(client: TestClient) -> None:
-    said = client.post("/v1/predict", files=[("files", ("slow.wav", wav(np.zeros(15), 1)))])
-    assert "expected a rate from 2000 to 768000 Hz, got 1" in said.json()[0]["error"]
+def test_a_rate_of_1_hz_is_refused(client: TestClient) -> None:
+    response = client.post("/v1/predict", files=[("files", ("slow.wav", wav(np.zeros(15), 1)))])
+    assert "expected a rate from 2000 to 768000 Hz, got 1" in response.json()[0]["error"]
 
 
 @pytest.mark.parametrize("name", ["file", "http"])
-def test_a_playlist_opens_nothing(client: TestClient, tmp_path: Path, name: str) -> None:
+def test_a_playlist_opens_no_other_file(client: TestClient, tmp_path: Path, name: str) -> None:
     secret = tmp_path / "secret.wav"
     soundfile.write(secret, make.speech(1.0), make.RATE)
     where = secret.as_uri() if name == "file" else "http://127.0.0.1:9/secret.wav"
@@ -323,7 +326,7 @@ def test_a_playlist_opens_nothing(client: TestClient, tmp_path: Path, name: str)
         assert "cannot be decoded as audio" in row["error"]
 
 
-def test_a_full_disk_is_told_and_the_next_request_is_answered(
+def test_a_full_disk_is_a_507_and_the_next_request_is_answered(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from starlette.datastructures import UploadFile
@@ -333,27 +336,27 @@ def test_a_full_disk_is_told_and_the_next_request_is_answered(
 
     with monkeypatch.context() as patch:
         patch.setattr(UploadFile, "write", full)
-        said = client.post("/v1/predict", files=upload(SPEECH[0]))
-        assert problem(said, 507)["type"] == "urn:emodistill:disk-full"
+        response = client.post("/v1/predict", files=upload(SPEECH[0]))
+        assert problem(response, 507)["type"] == "urn:emodistill:disk-full"
     assert client.post("/v1/predict", files=upload(SPEECH[0])).status_code == 200
 
 
-def test_an_error_of_the_server_tells_nothing_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_does_not_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("the password is swordfish")
 
     monkeypatch.setattr(service_module, "load_bounded", broken)
     with TestClient(create_app(SETTINGS), raise_server_exceptions=False) as client:
-        said = client.post("/v1/predict", files=upload(SPEECH[0]))
-    assert said.status_code == 500
-    assert said.headers["content-type"] == PROBLEM
-    assert "swordfish" not in said.text
+        response = client.post("/v1/predict", files=upload(SPEECH[0]))
+    assert response.status_code == 500
+    assert response.headers["content-type"] == PROBLEM
+    assert "swordfish" not in response.text
 
 
-# --- what is written down -----------------------------------------------------------------------------
+# --- the log -----------------------------------------------------------------------------
 
 
-def test_the_log_has_one_line_a_request_without_names_or_audio(
+def test_the_log_has_one_line_per_request_without_names_or_audio(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "emodistill.serving"):
@@ -367,7 +370,7 @@ def test_the_log_has_one_line_a_request_without_names_or_audio(
     assert "secret" not in json.dumps(line)
 
 
-def test_models_that_cannot_be_served_are_refused() -> None:
+def test_unknown_and_duplicate_models_are_refused() -> None:
     with pytest.raises(ConfigError, match="two models are named 'emodistill-bundled'"):
         create_app(Settings(models=("bundled", "bundled")))
     with pytest.raises(ModelError, match="no model '/nowhere': expected bundled"):

@@ -1,4 +1,4 @@
-"""The server as a process: clients that are slow, gone, or send too much; how it stops, and what a killed worker costs."""
+"""The server as a process: difficult clients, the end of the server, and a worker that is killed."""
 
 import json
 import os
@@ -29,28 +29,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def answers(server: Running) -> bool:
-    """Whether the server still works."""
+    """Whether the server answers a request."""
     return httpx2.post(f"{server.url}/v1/predict", files=upload(SPEECH[0]), timeout=60).status_code == 200
 
 
 def connected(port: int, timeout_s: float = 30) -> socket.socket:
-    """A connection on which nothing was sent."""
+    """A connection without any request yet."""
     return socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
 
 
-def raw(server: Running, head: str, timeout_s: float = 60) -> socket.socket:
-    """A connection on which a request has begun."""
-    made = connected(server.port, timeout_s)
-    made.sendall(head.replace("\n", "\r\n").encode())
-    return made
+def begin_request(server: Running, head: str, timeout_s: float = 60) -> socket.socket:
+    """A connection on which the head of a request was sent."""
+    connection = connected(server.port, timeout_s)
+    connection.sendall(head.replace("\n", "\r\n").encode())
+    return connection
 
 
 def head_of(connection: socket.socket) -> str:
-    """The response up to its body."""
-    said = b""
-    while b"\r\n\r\n" not in said and (more := connection.recv(4096)):
-        said += more
-    return said.decode()
+    """The head of the response."""
+    response = b""
+    while b"\r\n\r\n" not in response and (more := connection.recv(4096)):
+        response += more
+    return response.decode()
 
 
 POST = "POST /v1/predict HTTP/1.1\nHost: x\nContent-Type: multipart/form-data; boundary=x\n"
@@ -61,33 +61,33 @@ UPGRADE = (
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
 
 
-def test_a_gigabyte_is_refused_before_it_is_sent(server: Running) -> None:
-    with raw(server, f"{POST}Content-Length: 1000000000\n\n") as connection:
-        said = head_of(connection)
-    assert said.startswith("HTTP/1.1 413")
-    assert PROBLEM in said
+def test_a_declared_gigabyte_is_refused_before_it_is_sent(server: Running) -> None:
+    with begin_request(server, f"{POST}Content-Length: 1000000000\n\n") as connection:
+        response = head_of(connection)
+    assert response.startswith("HTTP/1.1 413")
+    assert PROBLEM in response
     assert answers(server)
 
 
-def test_a_gigabyte_in_chunks_is_refused_on_the_way(server: Running) -> None:
+def test_an_undeclared_gigabyte_is_refused_while_it_arrives(server: Running) -> None:
     sent = 0
     block = b"%x\r\n" % 1_000_000 + bytes(1_000_000) + b"\r\n"
-    with raw(server, f"{POST}Transfer-Encoding: chunked\n\n") as connection:
+    with begin_request(server, f"{POST}Transfer-Encoding: chunked\n\n") as connection:
         connection.sendall(b"%x\r\n%s\r\n" % (len(PART), PART))
         try:
             while sent < 1000:
                 connection.sendall(block)
                 sent += 1
         except OSError:
-            pass  # it closed on us, with its answer sent
-        said = head_of(connection)
-    assert said.startswith("HTTP/1.1 413")
+            pass  # the server answered and closed the connection
+        response = head_of(connection)
+    assert response.startswith("HTTP/1.1 413")
     assert 100 <= sent < 200
     assert answers(server)
 
 
-def test_a_client_that_goes_half_way_is_forgotten(server: Running) -> None:
-    with raw(server, f"{POST}Content-Length: 5000000\n\n") as connection:
+def test_a_client_that_disconnects_during_an_upload_is_logged_and_no_longer_counted(server: Running) -> None:
+    with begin_request(server, f"{POST}Content-Length: 5000000\n\n") as connection:
         connection.sendall(PART + bytes(100_000))
     assert answers(server)
     for _ in range(100):
@@ -95,86 +95,88 @@ def test_a_client_that_goes_half_way_is_forgotten(server: Running) -> None:
             break
         time.sleep(0.1)
     else:
-        raise AssertionError("nothing of it in the log")
+        raise AssertionError("no line with status 499 in the log")
     text = httpx2.get(f"{server.url}/metrics").text
     assert "emodistill_requests_in_flight 0.0" in text
 
 
-def test_malformed_websocket_frames_hurt_nobody_else(server: Running) -> None:
-    with raw(server, f"GET /v1/stream HTTP/1.1\nHost: x\n{UPGRADE}\n") as connection:
+def test_malformed_websocket_frames_do_not_affect_other_clients(server: Running) -> None:
+    with begin_request(server, f"GET /v1/stream HTTP/1.1\nHost: x\n{UPGRADE}\n") as connection:
         assert head_of(connection).startswith("HTTP/1.1 101")
         connection.sendall(b"\xff\xff\xff\xff not a frame")
-        said = b""
+        response = b""
         while more := connection.recv(4096):
-            said += more
-        assert said[:1] == b"\x88"  # a close frame
-        assert int.from_bytes(said[2:4], "big") == 1002
+            response += more
+        assert response[:1] == b"\x88"  # a close frame
+        assert int.from_bytes(response[2:4], "big") == 1002
     assert answers(server)
 
 
-def all_of(connection: socket.socket) -> bytes:
-    """All that is said until the other side closes."""
+def receive_all(connection: socket.socket) -> bytes:
+    """All bytes until the server closes the connection."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_a_slow_client_is_told_so() -> None:
+def test_a_slow_client_gets_a_408() -> None:
     with in_thread(Settings(threads=1, idle_s=0.5)) as port, connected(port) as client:
         client.sendall(POST.replace("\n", "\r\n").encode() + b"Content-Length: 100000\r\n\r\n" + PART)
-        said = all_of(client)  # and nothing more is sent
-    assert said.startswith(b"HTTP/1.1 408 ")
-    assert PROBLEM.encode() in said
-    assert b"no byte for 0.5 s" in said
+        response = receive_all(client)
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert PROBLEM.encode() in response
+    assert b"no byte for 0.5 s" in response
 
 
-def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_never_ends_gets_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_S", 0.5)
     with in_thread(Settings(threads=1)) as port:
-        for began in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+        for head in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):
             with connected(port) as client:
-                client.sendall(began)
-                assert all_of(client).startswith(b"HTTP/1.1 408 ")
+                client.sendall(head)
+                assert receive_all(client).startswith(b"HTTP/1.1 408 ")
         with connected(port) as client:  # the second request of a connection
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert head_of(client).startswith("HTTP/1.1 200 ")
             client.sendall(b"GET /hea")
-            assert b"HTTP/1.1 408 " in all_of(client)
-        with connect(f"ws://127.0.0.1:{port}/v1/stream") as stream:  # which has no head to wait for any more
+            assert b"HTTP/1.1 408 " in receive_all(client)
+        with connect(f"ws://127.0.0.1:{port}/v1/stream") as stream:  # an open stream has no such time limit
             time.sleep(1)
             stream.send('{"rate": 16000}')
             assert json.loads(stream.recv())["event"] == "started"
 
 
-def test_who_is_refused_takes_up_no_place() -> None:
-    """A refused client may go on sending for a while, so that it reads its answer; others need not wait for that."""
+def test_a_refused_client_does_not_count_as_a_request() -> None:
+    """A refused client may go on sending until it reads its answer. It keeps no other client out."""
     settings = Settings(threads=1, max_requests=1, token="x")  # type: ignore[arg-type]
-    with in_thread(settings) as port, connected(port) as stranger:
-        stranger.sendall(POST.replace("\n", "\r\n").encode() + b"Content-Length: 100000\r\n\r\n" + PART)
-        assert head_of(stranger).startswith("HTTP/1.1 401")
-        said = httpx2.post(
+    with in_thread(settings) as port, connected(port) as refused:
+        refused.sendall(POST.replace("\n", "\r\n").encode() + b"Content-Length: 100000\r\n\r\n" + PART)
+        assert head_of(refused).startswith("HTTP/1.1 401")
+        response = httpx2.post(
             f"http://127.0.0.1:{port}/v1/predict",
             files=upload(SPEECH[0]),
             headers={"Authorization": "Bearer x"},
         )
-        assert said.status_code == 200
+        assert response.status_code == 200
 
 
-def test_pings_without_end_fill_no_memory() -> None:
-    """Each is to be answered, and an answer that nobody reads lies in the server."""
+def test_a_client_that_sends_pings_and_reads_no_answers_is_disconnected() -> None:
+    """Otherwise the unread answers would fill the server's memory."""
     with in_thread(Settings(threads=1)) as port, connected(port) as client:
         client.sendall(f"GET /v1/stream HTTP/1.1\nHost: x\n{UPGRADE}\n".replace("\n", "\r\n").encode())
         assert head_of(client).startswith("HTTP/1.1 101")
-        pings = (b"\x89\xfd" + bytes(4) + bytes(125)) * 400_000  # 50 MB; the sockets' own buffers hold a few
+        pings = (
+            b"\x89\xfd" + bytes(4) + bytes(125)
+        ) * 400_000  # 50 MB; the buffers of the sockets hold a few
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             client.sendall(pings)
 
 
-def listen(stream: Any, events: list[str]) -> None:
-    """Collect events until the server closes."""
+def collect_events(stream: Any, events: list[str]) -> None:
+    """Collect the names of events until the server closes the stream."""
     while True:
         events.append(json.loads(stream.recv())["event"])
 
 
-def test_told_to_stop_it_finishes_what_is_in_flight(tmp_path: Path) -> None:
+def test_a_stopping_server_finishes_the_work_in_progress(tmp_path: Path) -> None:
     sound = np.tile(np.concatenate([load(path) for path in SPEECH]), 4)
     speech = (sound * 32767).astype("<i2").tobytes()
     with serving(tmp_path) as server, ThreadPoolExecutor(1) as pool:
@@ -187,11 +189,11 @@ def test_told_to_stop_it_finishes_what_is_in_flight(tmp_path: Path) -> None:
             )
             time.sleep(0.5)
             server.process.send_signal(signal.SIGTERM)
-            said = request.result()
-            assert said.status_code in (200, 503)  # 503 where it had not even begun
+            response = request.result()
+            assert response.status_code in (200, 503)  # 503 if the server had not accepted it yet
             events: list[str] = []
             with pytest.raises(ConnectionClosed) as closed:
-                listen(stream, events)
+                collect_events(stream, events)
             assert events[-1] == "summary"
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1001
@@ -201,30 +203,30 @@ def test_told_to_stop_it_finishes_what_is_in_flight(tmp_path: Path) -> None:
         assert "stream" in log
 
 
-def test_without_grace_nobody_is_waited_for(tmp_path: Path) -> None:
+def test_without_a_grace_period_the_server_stops_at_once(tmp_path: Path) -> None:
     with (
         serving(tmp_path, "--grace", "0") as server,
-        raw(server, f"{POST}Content-Length: 100000\n\n") as client,
+        begin_request(server, f"{POST}Content-Length: 100000\n\n") as client,
     ):
         client.sendall(PART)
         time.sleep(0.5)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) in (0, -signal.SIGTERM)  # 30 s is what a slow body is given
+        assert server.process.wait(20) in (0, -signal.SIGTERM)  # it would wait 30 s for a slow body
 
 
-def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_while_the_other_answers(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as server:
         workers = _children(server.process.pid)
         assert len(workers) >= 2
         os.kill(workers[-1], signal.SIGKILL)
-        failed = done = 0
+        num_failed = num_answered = 0
         for _ in range(20):
             try:
-                done += answers(server)
-            except httpx2.TransportError:  # a connection that the killed one had taken
-                failed += 1
-        assert failed <= 2
-        assert done >= 18
+                num_answered += answers(server)
+            except httpx2.TransportError:  # a connection of the killed worker
+                num_failed += 1
+        assert num_failed <= 2
+        assert num_answered >= 18
         for _ in range(300):
             if len(_children(server.process.pid)) >= len(workers):
                 break
@@ -239,16 +241,16 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path) -> No
 
 
 def _children(process: int) -> list[int]:
-    """The worker processes: those that run Python's spawn."""
-    found = []
+    """The worker processes of a server, by their command line."""
+    children = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             command = (entry / "cmdline").read_bytes()
-        except (OSError, ValueError):  # it ended meanwhile
+        except (OSError, ValueError):  # the process has ended
             continue
         if parent == process and b"spawn_main" in command:
-            found.append(int(entry.name))
-    return sorted(found)
+            children.append(int(entry.name))
+    return sorted(children)

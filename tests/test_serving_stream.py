@@ -1,4 +1,4 @@
-"""The stream: equal to a timeline of the same audio; bounded; every refusal said; nothing queued."""
+"""The stream: its segments equal the timeline, its limits hold, and each error reaches the client."""
 
 import io
 import json
@@ -36,29 +36,29 @@ END = json.dumps({"type": "end"})
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(SETTINGS)) as made:
-        yield made
+    with TestClient(create_app(SETTINGS)) as test_client:
+        yield test_client
 
 
 @pytest.fixture(scope="module")
 def spoken() -> np.ndarray:
-    """Two utterances with a pause between: (samples,) at 16 kHz, int16."""
+    """Two utterances with a pause between them: (samples,) at 16 kHz, int16."""
     parts = [load(SPEECH[0]), make.silence(0.8), load(SPEECH[1])]
     return (np.concatenate(parts) * 32767).astype(np.int16)
 
 
-def talk(client: TestClient, start: dict[str, Any], messages: Sequence[bytes]) -> list[dict[str, Any]]:
-    """All that the server says to a whole stream."""
+def run_stream(client: TestClient, start: dict[str, Any], messages: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The events of a whole stream."""
     with client.websocket_connect("/v1/stream") as socket:
         socket.send_text(json.dumps(start))
         for message in messages:
             socket.send_bytes(message)
         socket.send_text(END)
-        return heard(socket)
+        return receive_events(socket)
 
 
-def heard(socket: Any) -> list[dict[str, Any]]:
-    """Events up to the one that ends the stream."""
+def receive_events(socket: Any) -> list[dict[str, Any]]:
+    """The events up to the one that ends the stream."""
     events: list[dict[str, Any]] = []
     while not events or events[-1]["event"] not in ("summary", "error"):
         events.append(json.loads(socket.receive_text()))
@@ -78,7 +78,7 @@ def segments(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def webm(samples: np.ndarray, rate_hz: int = 48_000) -> bytes:
-    """What a browser's recorder makes: opus in webm, live."""
+    """A recording as a browser's MediaRecorder makes it: Opus in WebM, written live."""
     file = io.BytesIO()
     with av.open(file, "w", format="webm", options={"live": "1", "cluster_time_limit": "100"}) as container:
         voice = container.add_stream("libopus", rate=rate_hz, layout="mono")
@@ -91,14 +91,14 @@ def webm(samples: np.ndarray, rate_hz: int = 48_000) -> bytes:
     return file.getvalue()
 
 
-# --- equal to a timeline -----------------------------------------------------------------------------
+# --- equal to the timeline -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [320, 7_770, 1_000_000])
-def test_pcm_is_the_timeline_however_it_is_cut(
+def test_pcm_in_any_chunks_gives_the_segments_of_the_timeline(
     client: TestClient, bundled: Recognizer, spoken: np.ndarray, size: int
 ) -> None:
-    events = talk(client, {"encoding": "pcm16", "rate": 16_000}, cut(spoken.tobytes(), size))
+    events = run_stream(client, {"encoding": "pcm16", "rate": 16_000}, cut(spoken.tobytes(), size))
     row = timeline(wav(spoken), bundled)
     assert len(row.segments) >= 2
     assert segments(events) == [segment.as_dict() for segment in row.segments]
@@ -106,27 +106,30 @@ def test_pcm_is_the_timeline_however_it_is_cut(
         "event": "started", "id": "", "model": "emodistill-bundled", "emotions": list(bundled.emotions),
     }  # fmt: skip
     assert events[-1] == {
-        "event": "summary", "duration_s": row.duration_s, "num_segments": len(row.segments), "summary": row.summary,
+        "event": "summary", "duration_s": row.duration_s, "num_segments": len(row.segments),
+        "summary": row.summary,
     }  # fmt: skip
 
 
-def test_every_event_is_the_streams_own(client: TestClient, bundled: Recognizer, spoken: np.ndarray) -> None:
+def test_the_events_are_those_of_the_streaming_recogniser(
+    client: TestClient, bundled: Recognizer, spoken: np.ndarray
+) -> None:
     stream = StreamingRecognizer(bundled)
     own = [*stream.push(spoken), *stream.finish()]
-    events = talk(client, {"rate": 16_000}, cut(spoken.tobytes(), 3_200))
+    events = run_stream(client, {"rate": 16_000}, cut(spoken.tobytes(), 3_200))
     assert events[1:-1] == [{"event": event.kind, **event.as_dict()} for event in own]
     assert {event.kind for event in own} == {"speech_started", "update", "segment", "speech_ended"}
-    without = talk(client, {"rate": 16_000, "updates": False}, cut(spoken.tobytes(), 3_200))
-    assert (
-        without == [event for event in events if event["event"] != "update"]
-        or without[1:] == [event for event in events if event["event"] != "update"][1:]
-    )
+    without = run_stream(client, {"rate": 16_000, "updates": False}, cut(spoken.tobytes(), 3_200))
+    # The first event holds the id of the stream.
+    assert without[1:] == [event for event in events if event["event"] != "update"][1:]
 
 
-def test_float_stereo_at_another_rate(client: TestClient, bundled: Recognizer) -> None:
+def test_float_stereo_at_another_rate_gives_the_segments_of_the_timeline(
+    client: TestClient, bundled: Recognizer
+) -> None:
     sound = np.stack([make.speech(2.0, rate_hz=44_100), make.speech(2.0, seed=1, rate_hz=44_100)], axis=1)
     start = {"encoding": "float32", "rate": 44_100, "channels": 2}
-    events = talk(client, start, cut(sound.tobytes(), 8 * 4_410))
+    events = run_stream(client, start, cut(sound.tobytes(), 8 * 4_410))
     file = io.BytesIO()
     soundfile.write(file, sound, 44_100, format="WAV", subtype="FLOAT")
     row = timeline(file.getvalue(), bundled)
@@ -135,18 +138,18 @@ def test_float_stereo_at_another_rate(client: TestClient, bundled: Recognizer) -
 
 
 @pytest.mark.parametrize("size", [997, 16_000])
-def test_webm_is_the_timeline_of_its_file(
+def test_webm_in_any_chunks_gives_the_segments_of_the_timeline(
     client: TestClient, bundled: Recognizer, spoken: np.ndarray, size: int
 ) -> None:
-    made = webm(np.repeat(spoken, 3))
-    row = timeline(made, bundled)
-    events = talk(client, {"encoding": "webm"}, cut(made, size))
+    recording = webm(np.repeat(spoken, 3))
+    row = timeline(recording, bundled)
+    events = run_stream(client, {"encoding": "webm"}, cut(recording, size))
     assert len(row.segments) >= 2
     assert segments(events) == [segment.as_dict() for segment in row.segments]
     assert events[-1]["duration_s"] == row.duration_s
 
 
-def test_events_come_before_the_end(client: TestClient, spoken: np.ndarray) -> None:
+def test_events_arrive_before_the_end(client: TestClient, spoken: np.ndarray) -> None:
     for start, data in (
         ({"rate": 16_000}, spoken.tobytes()),
         ({"encoding": "webm"}, webm(np.repeat(spoken, 3))),
@@ -155,24 +158,24 @@ def test_events_come_before_the_end(client: TestClient, spoken: np.ndarray) -> N
             socket.send_text(json.dumps(start))
             for part in cut(data, 2_000):
                 socket.send_bytes(part)
-            kinds = [json.loads(socket.receive_text())["event"] for _ in range(4)]  # and no end was sent
+            kinds = [json.loads(socket.receive_text())["event"] for _ in range(4)]  # before `end` is sent
             assert kinds[:2] == ["started", "speech_started"]
             socket.send_text(END)
-            heard(socket)
+            receive_events(socket)
 
 
-def test_options_of_a_stream(client: TestClient, spoken: np.ndarray) -> None:
+def test_a_stream_takes_the_options_of_the_recogniser(client: TestClient, spoken: np.ndarray) -> None:
     start = {"rate": 16_000, "emotions": ["sad", "happy"], "min_confidence": 0.99}
-    events = talk(client, start, [spoken.tobytes()])
+    events = run_stream(client, start, [spoken.tobytes()])
     assert segments(events)
     for segment in segments(events):
         assert list(segment["probabilities"]) == ["happy", "sad"]
         assert segment["emotion"] is None
 
 
-def test_nothing_is_a_stream_too(client: TestClient) -> None:
+def test_a_stream_without_audio_has_an_empty_summary(client: TestClient) -> None:
     for start in ({"rate": 16_000}, {"encoding": "webm"}):
-        events = talk(client, start, [])
+        events = run_stream(client, start, [])
         assert events[-1]["event"] == "summary"
         assert events[-1]["duration_s"] == 0
 
@@ -181,7 +184,7 @@ def test_nothing_is_a_stream_too(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "told"),
+    ("first", "expected"),
     [
         ("no json", "bad first message"),
         ("[]", "bad first message"),
@@ -202,19 +205,19 @@ def test_nothing_is_a_stream_too(client: TestClient) -> None:
         (b"\x00\x00", "got a binary message"),
     ],
 )
-def test_first_messages_that_cannot_be(client: TestClient, first: str | bytes, told: str) -> None:
+def test_bad_first_messages_are_refused(client: TestClient, first: str | bytes, expected: str) -> None:
     with client.websocket_connect("/v1/stream") as socket:
         socket.send_bytes(first) if isinstance(first, bytes) else socket.send_text(first)
-        (event,) = heard(socket)
+        (event,) = receive_events(socket)
         assert event["status"] == 422
-        assert told in event["detail"]
+        assert expected in event["detail"]
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_text()
         assert closed.value.code == 1008
 
 
 @pytest.mark.parametrize(
-    ("start", "message", "told"),
+    ("start", "message", "expected"),
     [
         ({"rate": 16_000}, b"\x00\x00\x00", "expected a whole number of pcm16 samples"),
         ({"rate": 16_000, "channels": 2}, b"\x00\x00", "of 2 channels"),
@@ -226,62 +229,64 @@ def test_first_messages_that_cannot_be(client: TestClient, first: str | bytes, t
         ({"encoding": "webm"}, "stop", "got another text"),
     ],
 )
-def test_malformed_audio_ends_that_stream(
-    client: TestClient, start: dict[str, Any], message: str | bytes, told: str
+def test_malformed_audio_ends_the_stream(
+    client: TestClient, start: dict[str, Any], message: str | bytes, expected: str
 ) -> None:
     with client.websocket_connect("/v1/stream") as socket:
         socket.send_text(json.dumps(start))
         socket.send_bytes(message) if isinstance(message, bytes) else socket.send_text(message)
         if isinstance(message, bytes):
             socket.send_text(END)
-        event = heard(socket)[-1]
+        event = receive_events(socket)[-1]
         assert event["event"] == "error"
-        assert told in event["detail"]
+        assert expected in event["detail"]
         assert event["type"].startswith("urn:emodistill:bad-")
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_text()
         assert closed.value.code == 1007
 
 
-def test_a_stream_that_is_too_long(client: TestClient) -> None:
-    events = talk(client, {"rate": 16_000}, [bytes(2 * 16_000 * 16)] * 2)
+def test_a_stream_above_the_limit_is_ended(client: TestClient) -> None:
+    events = run_stream(client, {"rate": 16_000}, [bytes(2 * 16_000 * 16)] * 2)
     assert (events[-1]["event"], events[-1]["status"]) == ("error", 413)
 
 
-def test_a_container_that_holds_no_sound_is_not_listened_to_for_ever(
+def test_a_container_with_too_many_bytes_without_samples_is_refused(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, spoken: np.ndarray
 ) -> None:
     monkeypatch.setattr(stream_module, "MAX_BYTES_WITHOUT_SAMPLES", 200_000)
-    made = webm(np.repeat(spoken, 3))
-    padding = b"\xec\x01\x00\x00\x00\x00\x0f\x42\x40" + bytes(1_000_000)  # EBML: skip a megabyte
-    events = talk(client, {"encoding": "webm"}, [made[:20_000], *cut(padding, 50_000)])
+    recording = webm(np.repeat(spoken, 3))
+    padding = b"\xec\x01\x00\x00\x00\x00\x0f\x42\x40" + bytes(
+        1_000_000
+    )  # an EBML element of 1 MB that decoders skip
+    events = run_stream(client, {"encoding": "webm"}, [recording[:20_000], *cut(padding, 50_000)])
     assert (events[-1]["event"], events[-1]["status"]) == ("error", 422)
     assert "without a sample" in events[-1]["detail"]
 
 
-def test_samples_beyond_all_measure_give_no_number_that_json_has_not(client: TestClient) -> None:
+def test_huge_samples_give_no_nan_in_the_json(client: TestClient) -> None:
     for rate_hz in (16_000, 44_100):
         for samples in (np.full(3 * rate_hz, 3e38), np.resize([3e38, -3e38], 3 * rate_hz)):
             start = {"encoding": "float32", "rate": rate_hz, "channels": 2}
             sent = np.repeat(samples, 2).astype("<f4").tobytes()
-            events = talk(client, start, cut(sent, 80_000))
+            events = run_stream(client, start, cut(sent, 80_000))
             assert "NaN" not in json.dumps(events)
 
 
-def test_a_stream_without_a_message_is_closed() -> None:
+def test_an_idle_stream_is_ended() -> None:
     with TestClient(create_app(SETTINGS.model_copy(update={"idle_s": 0.2}))) as client:
         for messages in ([], [json.dumps({"rate": 16_000})], [json.dumps({"encoding": "webm"})]):
             with client.websocket_connect("/v1/stream") as socket:
                 for message in messages:
                     socket.send_text(message)
-                event = heard(socket)[-1]
+                event = receive_events(socket)[-1]
                 assert (event["event"], event["status"]) == ("error", 408)
 
 
-def test_a_token_in_the_header_or_in_the_first_message() -> None:
+def test_the_token_may_be_in_the_header_or_in_the_first_message() -> None:
     settings = Settings(threads=1, token="s3cret")  # type: ignore[arg-type]
     with TestClient(create_app(settings)) as client:
-        assert talk(client, {"rate": 16_000, "token": "s3cret"}, [])[-1]["event"] == "summary"
+        assert run_stream(client, {"rate": 16_000, "token": "s3cret"}, [])[-1]["event"] == "summary"
         for start in (
             {"rate": 16_000},
             {"rate": 16_000, "token": "wrong"},
@@ -289,12 +294,12 @@ def test_a_token_in_the_header_or_in_the_first_message() -> None:
         ):
             with client.websocket_connect("/v1/stream") as socket:
                 socket.send_text(json.dumps(start))
-                assert heard(socket)[-1]["status"] == 401
+                assert receive_events(socket)[-1]["status"] == 401
         header = {"Authorization": "Bearer s3cret"}
         with client.websocket_connect("/v1/stream", headers=header) as socket:
             socket.send_text('{"rate": 16000}')
             socket.send_text(END)
-            assert heard(socket)[-1]["event"] == "summary"
+            assert receive_events(socket)[-1]["event"] == "summary"
         with (
             pytest.raises(WebSocketDenialResponse) as denied,
             client.websocket_connect("/v1/stream", headers={"Authorization": "Bearer wrong"}),
@@ -303,7 +308,7 @@ def test_a_token_in_the_header_or_in_the_first_message() -> None:
         assert denied.value.status_code == 401
 
 
-def test_pages_of_other_sites_and_one_stream_too_many() -> None:
+def test_pages_of_other_sites_and_streams_above_the_limit_are_refused() -> None:
     with TestClient(create_app(Settings(threads=1, max_streams=1))) as client:
         with client.websocket_connect("/v1/stream", headers={"Origin": "http://testserver"}):
             pass
@@ -322,10 +327,10 @@ def test_pages_of_other_sites_and_one_stream_too_many() -> None:
             with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/v1/stream"):
                 pass
             assert denied.value.status_code == 503
-        assert talk(client, {"rate": 16_000}, [])[-1]["event"] == "summary"
+        assert run_stream(client, {"rate": 16_000}, [])[-1]["event"] == "summary"
 
 
-def test_a_client_that_goes_away_leaves_nothing(client: TestClient, spoken: np.ndarray) -> None:
+def test_a_client_that_disconnects_leaves_no_open_stream(client: TestClient, spoken: np.ndarray) -> None:
     service = client.app.state.service  # type: ignore[attr-defined]
     for start, data in (
         ({"rate": 16_000}, spoken.tobytes()),
@@ -337,10 +342,10 @@ def test_a_client_that_goes_away_leaves_nothing(client: TestClient, spoken: np.n
             socket.receive_text()
             socket.close()
         assert not service.streams
-    assert talk(client, {"rate": 16_000}, [spoken.tobytes()])[-1]["num_segments"] >= 2
+    assert run_stream(client, {"rate": 16_000}, [spoken.tobytes()])[-1]["num_segments"] >= 2
 
 
-def test_an_error_of_the_server_is_said_without_its_text(
+def test_an_internal_error_does_not_reach_the_client(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
@@ -348,25 +353,25 @@ def test_an_error_of_the_server_is_said_without_its_text(
 
     monkeypatch.setattr(stream_module, "StreamingRecognizer", broken)
     with pytest.raises(RuntimeError, match="swordfish"):
-        talk(client, {"rate": 16_000}, [bytes(3_200)])
+        run_stream(client, {"rate": 16_000}, [bytes(3_200)])
 
 
 # --- over a real socket --------------------------------------------------------------------------------
 
 
-def test_a_server_that_works_slowly_is_sent_no_more_than_it_takes(
+def test_a_slow_server_receives_no_more_than_it_can_process(
     monkeypatch: pytest.MonkeyPatch, spoken: np.ndarray
 ) -> None:
-    """Back-pressure: while one message is judged, the rest waits with the client."""
-    go_on = threading.Event()
+    """Back-pressure: while the server processes one message, the other messages wait in the client."""
+    proceed = threading.Event()
     push = StreamingRecognizer.push
 
     def slow(self: StreamingRecognizer, samples: np.ndarray) -> list[Any]:
-        assert go_on.wait(60)
+        assert proceed.wait(60)
         return push(self, samples)
 
     monkeypatch.setattr(StreamingRecognizer, "push", slow)
-    message, most = bytes(1_000_000), 64
+    message, num_messages = bytes(1_000_000), 64
     with (
         in_thread(Settings(threads=1)) as port,
         connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as socket,
@@ -376,29 +381,29 @@ def test_a_server_that_works_slowly_is_sent_no_more_than_it_takes(
         sent: list[int] = []
 
         def send() -> None:
-            for number in range(most):
+            for number in range(num_messages):
                 socket.send(message)
                 sent.append(number)
 
         sender = threading.Thread(target=send)
         sender.start()
         sender.join(3)
-        held_back = len(sent)
-        go_on.set()
+        num_sent_early = len(sent)
+        proceed.set()
         sender.join(60)
-        assert len(sent) == most  # nothing was lost by it
+        assert len(sent) == num_messages
         socket.send(END)
-        assert last(socket)["duration_s"] == pytest.approx(most * len(message) / 16 / 192_000)
-    assert held_back < most / 4  # the two sockets' own buffers, of a few megabytes
+        assert receive_last(socket)["duration_s"] == pytest.approx(num_messages * len(message) / 16 / 192_000)
+    assert num_sent_early < num_messages / 4  # the buffers of the two sockets hold a few megabytes
 
 
-def test_who_does_not_read_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be sent is not kept either: the stream ends."""
+def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server does not store events that it cannot send."""
     many = tuple(WindowUpdate(0.0, 1.0, {"x" * 1000: 1.0}) for _ in range(1000))
     monkeypatch.setattr(StreamingRecognizer, "push", lambda *_: many)
     settings = Settings(threads=1, idle_s=1)
-    with in_thread(settings) as port, socket_of(port) as client:
-        client.sendall(100 * frame(b"\0\0"))  # and a megabyte is said to each
+    with in_thread(settings) as port, raw_stream(port) as client:
+        client.sendall(100 * frame(b"\0\0"))  # the server answers each with a megabyte of events
         for _ in range(300):
             text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
             if "emodistill_streams_total{" in text:
@@ -408,7 +413,7 @@ def test_who_does_not_read_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -
     assert closed == ['emodistill_streams_total{code="1006"} 1.0']
 
 
-def test_a_message_has_a_mebibyte_at_most() -> None:
+def test_a_message_above_one_mebibyte_closes_the_stream() -> None:
     with (
         in_thread(Settings(threads=1)) as port,
         connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as socket,
@@ -417,32 +422,33 @@ def test_a_message_has_a_mebibyte_at_most() -> None:
         assert json.loads(socket.recv())["event"] == "started"
         with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012
             socket.send(bytes(2_000_000))
-            last(socket)
+            receive_last(socket)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
 
 
-def last(socket: Any) -> dict[str, Any]:
+def receive_last(socket: Any) -> dict[str, Any]:
     """The event that ends the stream."""
-    while (said := json.loads(socket.recv()))["event"] not in ("summary", "error"):
-        pass
-    return said
+    event: dict[str, Any] = json.loads(socket.recv())
+    while event["event"] not in ("summary", "error"):
+        event = json.loads(socket.recv())
+    return event
 
 
 def frame(data: bytes, opcode: int = 2) -> bytes:
-    """A WebSocket message of a client, shorter than 126 bytes."""
+    """A WebSocket message of a client, with fewer than 126 bytes."""
     return bytes([0x80 | opcode, 0x80 | len(data)]) + bytes(4) + data
 
 
-def socket_of(port: int) -> socket_module.socket:
-    """A stream that has begun, as a bare socket with hardly room to receive."""
-    made = socket_module.socket()
-    made.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, 4096)
-    made.connect(("127.0.0.1", port))
-    made.sendall(
+def raw_stream(port: int) -> socket_module.socket:
+    """A stream that has begun, as a socket with a very small receive buffer."""
+    client = socket_module.socket()
+    client.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.sendall(
         b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    assert made.recv(4096).startswith(b"HTTP/1.1 101")
-    made.sendall(frame(b'{"rate": 16000}', 1))
-    return made
+    assert client.recv(4096).startswith(b"HTTP/1.1 101")
+    client.sendall(frame(b'{"rate": 16000}', 1))
+    return client

@@ -1,4 +1,4 @@
-"""What `export --web` writes; that it judges as Python does is in test_page.py, in a browser."""
+"""The files that `export --web` writes. test_page.py compares their results with Python's in a browser."""
 
 import hashlib
 import json
@@ -19,25 +19,25 @@ from emodistill.serving.page_router import PAGE_FOLDER
 from emodistill.serving.static_page import export_web
 
 
-def test_a_page_is_whole_and_small(tmp_path: Path) -> None:
+def test_a_page_is_complete_and_small(tmp_path: Path) -> None:
     folder = tmp_path / "page"
-    said = CliRunner().invoke(app, ["export", "--web", str(folder)])
-    assert said.exit_code == 0, said.output
+    result = CliRunner().invoke(app, ["export", "--web", str(folder)])
+    assert result.exit_code == 0, result.output
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() == model["sha256"]
     assert model["colours"] == {name: COLOURS[name] for name in model["emotions"]}
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
-    asked: set[str] = set()
+    requested: set[str] = set()
     for path in (*folder.glob("page/*.js"), folder / "index.html"):
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"""(?:from|src=|href=|URL\() ?['"]([^'"#]+\.[a-z]+)['"]""", text):
-            assert not name.startswith(("http", "//")), f"{path.name} asks for {name}"
-            assert (path.parent / name).is_file() or (folder / name).is_file(), f"{path.name} asks for {name}"
-            asked.add(name)
-    assert {"page/app.js", "page/style.css", "./settings.js", "./vendor/ort.mjs", "model.onnx"} <= asked
+            assert not name.startswith(("http", "//")), f"{path.name} requests {name}"
+            assert (path.parent / name).is_file() or (folder / name).is_file(), f"{path.name} requests {name}"
+            requested.add(name)
+    assert {"page/app.js", "page/style.css", "./settings.js", "./vendor/ort.mjs", "model.onnx"} <= requested
 
 
-def test_the_page_has_pythons_own_constants(tmp_path: Path) -> None:
+def test_the_page_has_the_constants_of_the_python_modules(tmp_path: Path) -> None:
     export_web("bundled", tmp_path / "page")
     text = (tmp_path / "page" / "page" / "settings.js").read_text(encoding="utf-8")
     settings = json.loads(text.partition("export default ")[2].rstrip(";\n"))
@@ -58,8 +58,8 @@ def test_the_page_has_pythons_own_constants(tmp_path: Path) -> None:
                 assert settings[module][name] == getattr(modules[module], name)
 
 
-def test_both_pages_ask_the_same_things() -> None:
-    """The static page's `api.js` stands in for the server's: same functions, same words about itself."""
+def test_both_api_scripts_have_the_same_functions() -> None:
+    """The `api.js` of the static page takes the place of the server's."""
     local = Path(str(files("emodistill"))) / "assets" / "web" / "api.js"
     exports, keys = (
         [
@@ -72,7 +72,7 @@ def test_both_pages_ask_the_same_things() -> None:
     assert keys[0] == keys[1] == {"privacy", "links", "token"}
 
 
-def test_it_is_written_again_and_never_over_other_files(tmp_path: Path) -> None:
+def test_a_page_replaces_a_page_and_no_other_files(tmp_path: Path) -> None:
     folder = tmp_path / "page"
     assert export_web("bundled", folder) == export_web(BUNDLED, folder)
     (tmp_path / "mine").mkdir()
@@ -81,13 +81,13 @@ def test_it_is_written_again_and_never_over_other_files(tmp_path: Path) -> None:
         export_web("bundled", tmp_path / "mine")
 
 
-def test_export_says_what_it_wants() -> None:
-    said = CliRunner().invoke(app, ["export"])
-    assert isinstance(said.exception, ConfigError)
-    assert "--web DIR" in str(said.exception)
+def test_export_without_an_output_names_the_options() -> None:
+    result = CliRunner().invoke(app, ["export"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--web DIR" in str(result.exception)
 
 
-def test_the_servers_page_has_what_it_asks_for_and_nothing_from_elsewhere() -> None:
+def test_the_page_of_the_server_is_complete_and_loads_nothing_from_other_places() -> None:
     text = (PAGE_FOLDER / "index.html").read_text(encoding="utf-8")
     for name in re.findall(r'(?:src|href)="(page/[^"]+)"', text):
         assert (PAGE_FOLDER / name.removeprefix("page/")).is_file()
