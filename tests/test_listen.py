@@ -224,6 +224,12 @@ def test_very_little_in_a_pipe(data: bytes, num: int) -> None:
     assert len(heard(io.BytesIO(data))[1]) == num
 
 
+@pytest.mark.parametrize("channels", [0, -1, 129])
+def test_a_number_of_channels_that_no_recording_has(channels: int) -> None:
+    with pytest.raises(AudioError, match=f"expected 1 to 128 channels, got {channels}"):
+        heard(io.BytesIO(PCM.tobytes()), channels=channels)
+
+
 # --- microphones ---------------------------------------------------------------------------------
 
 

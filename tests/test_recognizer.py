@@ -231,7 +231,7 @@ def test_emotions_are_restricted_and_renormalised(exported: Path) -> None:
     both = Recognizer(exported, emotions=["sad", "angry"], threads=1)
     assert both.emotions == ("angry", "sad"), "in the order of the model"
     assert both.predict(sound) == Recognizer(exported, threads=1).predict(sound)
-    with pytest.raises(ModelError, match=r"bad emotion 'happy', expected one of \['angry', 'sad'\]"):
+    with pytest.raises(ConfigError, match=r"bad emotion 'happy', expected one of \['angry', 'sad'\]"):
         Recognizer(exported, emotions=["happy"])
 
 

@@ -396,7 +396,12 @@ def test_after_finish_a_chunk_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hop_s": 0.05}, r"bad hop_s 0\.05, expected at least 0\.1"),
+        ({"hop_s": 0.05}, r"bad hop_s 0\.05, expected at least 0\.1 s"),
+        ({"hop_s": float("nan")}, "bad hop_s nan, expected at least"),
+        ({"hop_s": float("inf")}, "bad hop_s inf, expected at least"),
+        ({"window_s": float("nan")}, "bad window_s nan, expected a whole number of hops"),
+        ({"window_s": float("inf")}, "bad window_s inf, expected a whole number of hops"),
+        ({"window_s": -1.0}, r"bad window_s -1\.0, expected a whole number of hops"),
         ({"window_s": 1.8}, r"bad window_s 1\.8, expected a whole number of hops of 0\.5 s, e\.g\. 2"),
         ({"window_s": 0.0}, r"bad window_s 0\.0, expected a whole number of hops of 0\.5 s, e\.g\. 0\.5"),
     ],

@@ -9,7 +9,7 @@ class EmodistillError(Exception):
 
 
 class AudioError(EmodistillError):
-    """Audio that cannot be decoded, is empty, or holds NaN or Inf."""
+    """Audio that is missing, cannot be decoded, is empty, holds NaN or Inf, or has a rate or shape out of range."""
 
 
 class AudioTooLongError(AudioError):
@@ -21,7 +21,7 @@ class CorpusError(EmodistillError):
 
 
 class ConfigError(EmodistillError):
-    """A recipe with an unknown key, a bad value or a contradiction."""
+    """An option or a recipe with an unknown name, a value out of range, or a contradiction."""
 
 
 class LeakError(EmodistillError):

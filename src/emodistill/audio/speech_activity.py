@@ -17,7 +17,7 @@ import onnxruntime
 
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
-from emodistill.errors import AudioError, ConfigError, EmodistillError, ModelError
+from emodistill.errors import AudioError, ConfigError, ModelError
 
 SPEECH_FRAME_SAMPLES = 320  # 20 ms; frame i covers samples [i * 320, (i + 1) * 320)
 BLOCK_FRAMES = 10  # one run of the network: 0.2 s
@@ -118,7 +118,7 @@ class SpeechStream:
 
     def _check_open(self) -> None:
         if self._finished:
-            raise EmodistillError("this stream is finished; start another with SpeechDetector.stream()")
+            raise AudioError("this stream is finished; start another with SpeechDetector.stream()")
 
     def _hear(self, chunk: Waveform) -> Probabilities:
         """Run the network on every block that is complete now."""

@@ -101,8 +101,9 @@ class Recognizer:
             providers: of ONNX Runtime, in order of preference; None: the CPU.
 
         Raises:
-            ModelError: a file is missing, changed or no model, or an emotion or provider is not there.
-            ConfigError: values that are out of range, or do not go together.
+            ModelError: there is no such model, or one of its files is missing, changed or not a model.
+            ConfigError: an emotion that the model does not have, a provider that ONNX Runtime does not have, a value
+                out of range, or options that exclude each other.
         """
         self.folder = _folder(model)
         self.card = read_card(self.folder)
@@ -151,7 +152,7 @@ class Recognizer:
             raise ConfigError(f"no emotions: expected some of {list(self.card.emotions)}, or None for all")
         for name in emotions or ():
             if name not in self.card.emotions:
-                raise ModelError(one_of("emotion", name, self.card.emotions))
+                raise ConfigError(one_of("emotion", name, self.card.emotions))
         self.emotions = tuple(name for name in self.card.emotions if not emotions or name in emotions)
         self.min_confidence = _least_confidence(self.card, self.emotions, min_confidence, coverage)
         self._asked_threshold = (min_confidence, coverage)

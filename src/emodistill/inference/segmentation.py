@@ -18,6 +18,7 @@ from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import ConfigError
 
 HOP_S = 0.5  # from one window to the next
+MIN_HOP_S = 0.1
 WINDOW_S = 2.0  # what the model sees at once
 CHANGE_COST = 1.5  # nats of evidence, summed over hops, that a change must bring (benchmarks/streaming.py)
 SHORTEST_RUN = 2  # hops that an emotion lasts at least where it gives way to another within one stretch
@@ -114,9 +115,13 @@ class WindowScorer:
         self, recognizer: WindowClassifier, hop_s: float = HOP_S, window_s: float = WINDOW_S
     ) -> None:
         """Raises `ConfigError` for a hop below 0.1 s or a window that is no whole number of hops."""
+        if not MIN_HOP_S <= hop_s < np.inf:
+            raise ConfigError(f"bad hop_s {hop_s}, expected at least {MIN_HOP_S} s")
+        if not 0 < window_s < np.inf:
+            raise ConfigError(
+                f"bad window_s {window_s}, expected a whole number of hops of {hop_s} s, e.g. {hop_s}"
+            )
         self.hop, self.window = round(hop_s * SAMPLE_RATE), round(window_s * SAMPLE_RATE)  # samples
-        if hop_s < 0.1:
-            raise ConfigError(f"bad hop_s {hop_s}, expected at least 0.1")
         if self.window % self.hop or not self.window:
             raise ConfigError(
                 f"bad window_s {window_s}, expected a whole number of hops of {hop_s} s, "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.errors import EmodistillError, MissingExtraError, ServerError
+from emodistill.errors import AudioError, MissingExtraError, ServerError
 from emodistill.inference.recognizer import Prediction
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, SpeechEnded, SpeechStarted
@@ -157,7 +157,7 @@ def _send_and_receive(
     first = next(chunks, np.zeros(0, dtype=np.int16))
     integers = first.dtype.kind != "f"
     if integers and first.dtype != np.int16:
-        raise EmodistillError(f"expected int16 or float samples, got {first.dtype}")
+        raise AudioError(f"expected int16 or float samples, got {first.dtype}")
     start = {
         "encoding": "pcm16" if integers else "float32", "rate": rate_hz,
         "channels": 1 if first.ndim == 1 else first.shape[1], **options,
@@ -192,14 +192,14 @@ def _receive_events(socket: Any, until_end: bool) -> Iterator[Event]:
 
 
 def _form_file(source: Source) -> tuple[str, BinaryIO]:
-    """The name and the content of a source. Raises `EmodistillError` if it cannot be read."""
+    """The name and the content of a source. Raises `AudioError` if it cannot be read."""
     if isinstance(source, bytes):
         return "bytes", BytesIO(source)
     if isinstance(source, (str, Path)):
         try:
             return Path(source).name, BytesIO(Path(source).read_bytes())
         except OSError as error:
-            raise EmodistillError(f"cannot read '{source}': {error.strerror}") from error
+            raise AudioError(f"cannot read '{source}': {error.strerror}") from error
     # httpx2 rewinds a file before it sends it, so a request can be sent again.
     seekable = hasattr(source, "seekable") and source.seekable()
     return Path(str(getattr(source, "name", "file"))).name, source if seekable else BytesIO(source.read())

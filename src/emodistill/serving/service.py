@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, sleep, to_thread
 
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, load_bounded
-from emodistill.errors import AudioError, AudioTooLongError, ConfigError, one_of
+from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError, one_of
 from emodistill.inference.recognizer import Prediction, Recognizer
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.serving.metrics import Metrics
@@ -64,10 +64,10 @@ class Service:
     ) -> Recognizer:
         """A loaded model, by default the first one, with a request's options.
 
-        Raises `ConfigError` or `ModelError` for options that it cannot have.
+        Raises `ModelError` for a model that is not served, `ConfigError` for options that it cannot have.
         """
         if model is not None and model not in self.models:
-            raise ConfigError(one_of("model", model, self.models))
+            raise ModelError(one_of("model", model, self.models))
         loaded = self.models[model] if model is not None else next(iter(self.models.values()))
         return loaded.with_options(emotions=emotions, min_confidence=min_confidence, coverage=coverage)
 
