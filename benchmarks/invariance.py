@@ -26,7 +26,7 @@ from emodistill.corpora.base import Utterance
 from emodistill.corpora.load import open_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.inference import recognizer
-from emodistill.protocol.folds import FIXED_SPLITS
+from emodistill.protocol import FIXED_SPLITS
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 RNG = np.random.default_rng(0)

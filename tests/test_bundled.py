@@ -14,7 +14,7 @@ from emodistill.corpora import read_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.inference.model_card import BUNDLED, MODEL_FILES, card_markdown, read_card
 from emodistill.models.checkpoint import load_initial
-from emodistill.protocol.folds import FIXED_SPLITS
+from emodistill.protocol import FIXED_SPLITS
 
 SEVEN = ("angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised")
 

@@ -594,7 +594,7 @@ def test_a_student_disturbs_its_spectrogram_in_training_alone() -> None:
 
 
 def test_what_disturbs_a_spectrogram_is_refused_where_none_is_computed() -> None:
-    with pytest.raises(ValueError, match="never seen where layers are frozen"):
+    with pytest.raises(ValueError, match="states of frozen layers are computed without it"):
         StudentConfig(frozen=2, layers=2, warp=0.1)
 
 

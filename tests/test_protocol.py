@@ -1,4 +1,4 @@
-"""Folds of each kind, the protocol file, and everything the audit must refuse."""
+"""Folds of each kind, the protocol file, and all leaks that the audit must refuse."""
 
 import json
 import re
@@ -16,20 +16,22 @@ from hypothesis import strategies as st
 from emodistill.config import ProtocolConfig, stable_seed
 from emodistill.corpora import Corpus, Utterance, read_corpus
 from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
-from emodistill.protocol.audit import audit_protocol, audit_teacher, identical_recordings
-from emodistill.protocol.folds import (
+from emodistill.protocol import (
     FIXED_FOLDS,
     FIXED_SPLITS,
     SPLITS,
     Fold,
     Protocol,
+    audit_protocol,
+    audit_teacher,
     build_protocol,
+    identical_recordings,
     read_protocol,
 )
 
 
-def corpus(speakers: Sequence[str], each: int = 2, per_session: int = 2) -> Corpus:
-    """No audio, just names: speakers in a row share a session."""
+def fake_corpus(speakers: Sequence[str], each: int = 2, per_session: int = 2) -> Corpus:
+    """A corpus without audio; neighbouring speakers share a session."""
     return Corpus(
         "fake",
         tuple(
@@ -46,78 +48,81 @@ def corpus(speakers: Sequence[str], each: int = 2, per_session: int = 2) -> Corp
 TEN = tuple(f"s{number}" for number in range(10))
 
 
-def speakers_of(made: Corpus, ids: Sequence[str]) -> set[str]:
-    by_id = {utterance.id: utterance.speaker for utterance in made}
+def speakers_of(corpus: Corpus, ids: Sequence[str]) -> set[str]:
+    by_id = {utterance.id: utterance.speaker for utterance in corpus}
     return {by_id[name] for name in ids}
 
 
-def check_partition(made: Corpus, protocol: Protocol) -> None:
-    """Each fold holds everything once; the tests of all folds do so too; no speaker is in two splits."""
-    ids = sorted(utterance.id for utterance in made)
+def check_partition(corpus: Corpus, protocol: Protocol) -> None:
+    """Check that each fold holds every utterance once, as do all test splits together, and no speaker
+    twice."""
+    ids = sorted(utterance.id for utterance in corpus)
     assert sorted(name for fold in protocol.folds for name in fold.test) == ids
     for fold in protocol.folds:
         assert sorted([*fold.train, *fold.dev, *fold.test]) == ids
-        heard = [speakers_of(made, fold.split(split)) for split in SPLITS]
-        assert all(heard)
-        assert sum(map(len, heard)) == len(set.union(*heard))
-    audit_protocol(made, protocol)
+        speakers = [speakers_of(corpus, fold.split(split)) for split in SPLITS]
+        assert all(speakers)
+        assert sum(map(len, speakers)) == len(set.union(*speakers))
+    audit_protocol(corpus, protocol)
 
 
 # --- kinds of folds ------------------------------------------------------------------------------
 
 
 def test_leave_one_speaker_out_with_the_other_of_the_session_as_dev() -> None:
-    made = corpus(TEN)
-    protocol = build_protocol(made, ProtocolConfig(kind="leave-one-speaker-out"))
-    check_partition(made, protocol)
+    corpus = fake_corpus(TEN)
+    protocol = build_protocol(corpus, ProtocolConfig(kind="leave-one-speaker-out"))
+    check_partition(corpus, protocol)
     assert [fold.name for fold in protocol.folds] == list(TEN)
     for index, fold in enumerate(protocol.folds):
-        assert speakers_of(made, fold.test) == {TEN[index]}
-        assert speakers_of(made, fold.dev) == {TEN[index ^ 1]}
+        assert speakers_of(corpus, fold.test) == {TEN[index]}
+        assert speakers_of(corpus, fold.dev) == {TEN[index ^ 1]}
     assert "the session's other speaker" in protocol.description
-    assert build_protocol(made, ProtocolConfig(kind="leave-one-speaker-out", dev="same-session")) == protocol
+    assert (
+        build_protocol(corpus, ProtocolConfig(kind="leave-one-speaker-out", dev="same-session")) == protocol
+    )
 
 
 def test_leave_one_speaker_out_with_the_next_fold_as_dev() -> None:
-    for made in (corpus(TEN, per_session=5), corpus(TEN)):
+    for corpus in (fake_corpus(TEN, per_session=5), fake_corpus(TEN)):
         config = ProtocolConfig(kind="leave-one-speaker-out", dev="next-fold")
-        protocol = build_protocol(made, config)
-        check_partition(made, protocol)
+        protocol = build_protocol(corpus, config)
+        check_partition(corpus, protocol)
         for index, fold in enumerate(protocol.folds):
-            assert speakers_of(made, fold.dev) == {TEN[(index + 1) % 10]}
+            assert speakers_of(corpus, fold.dev) == {TEN[(index + 1) % 10]}
 
 
 def test_leave_one_session_out() -> None:
-    made = corpus(TEN)
-    protocol = build_protocol(made, ProtocolConfig(kind="leave-one-session-out"))
-    check_partition(made, protocol)
+    corpus = fake_corpus(TEN)
+    protocol = build_protocol(corpus, ProtocolConfig(kind="leave-one-session-out"))
+    check_partition(corpus, protocol)
     assert [fold.name for fold in protocol.folds] == ["S0", "S1", "S2", "S3", "S4"]
-    assert speakers_of(made, protocol.folds[4].dev) == {"s0", "s1"}
+    assert speakers_of(corpus, protocol.folds[4].dev) == {"s0", "s1"}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sets(st.text("abcxyz01", min_size=1, max_size=3), min_size=3, max_size=20), st.data())
 def test_k_fold_divides_any_speakers(names: set[str], data: st.DataObject) -> None:
     folds = data.draw(st.integers(3, len(names)))
-    made = corpus(sorted(names), per_session=1)
-    protocol = build_protocol(made, ProtocolConfig(kind="k-fold", folds=folds))
-    check_partition(made, protocol)
-    sizes = [len(speakers_of(made, fold.test)) for fold in protocol.folds]
+    corpus = fake_corpus(sorted(names), per_session=1)
+    protocol = build_protocol(corpus, ProtocolConfig(kind="k-fold", folds=folds))
+    check_partition(corpus, protocol)
+    sizes = [len(speakers_of(corpus, fold.test)) for fold in protocol.folds]
     assert max(sizes) - min(sizes) <= 1
-    shuffled = replace(made, utterances=tuple(reversed(made.utterances)))
+    shuffled = replace(corpus, utterances=tuple(reversed(corpus.utterances)))
     again = build_protocol(shuffled, ProtocolConfig(kind="k-fold", folds=folds))
     for one, two in zip(protocol.folds, again.folds, strict=True):
         assert set(one.test) == set(two.test), "folds do not depend on the order of rows"
 
 
-def test_fixed_lists() -> None:
+def test_fixed_folds_of_ravdess() -> None:
     speakers = [speaker for group in FIXED_FOLDS["ravdess-emobox"].values() for speaker in group]
     assert sorted(map(int, speakers)) == list(range(1, 25))
-    made = corpus(speakers)
-    protocol = build_protocol(made, ProtocolConfig(kind="fixed", fixed="ravdess-emobox"))
-    check_partition(made, protocol)
-    assert speakers_of(made, protocol.fold("2").test) == {"4", "10", "12", "14"}
-    assert speakers_of(made, protocol.fold("6").dev) == {"1", "11", "20", "21"}
+    corpus = fake_corpus(speakers)
+    protocol = build_protocol(corpus, ProtocolConfig(kind="fixed", fixed="ravdess-emobox"))
+    check_partition(corpus, protocol)
+    assert speakers_of(corpus, protocol.fold("2").test) == {"4", "10", "12", "14"}
+    assert speakers_of(corpus, protocol.fold("6").dev) == {"1", "11", "20", "21"}
 
 
 def test_held_out_actors_of_crema_d_are_a_seeded_draw_balanced_by_sex() -> None:
@@ -141,72 +146,76 @@ def test_fixed_splits_of_pooled_corpora() -> None:
         "nemo": ["WR0", "EB0", "TP0", "KL0"],
         "urdu": ["a"],
     }
-    made = corpus([f"{name}/{speaker}" for name, speakers in groups.items() for speaker in speakers])
-    protocol = build_protocol(made, ProtocolConfig(kind="fixed", fixed="bundled"))
+    corpus = fake_corpus([f"{name}/{speaker}" for name, speakers in groups.items() for speaker in speakers])
+    protocol = build_protocol(corpus, ProtocolConfig(kind="fixed", fixed="bundled"))
     (fold,) = protocol.folds
     actors = {f"ravdess/{actor}" for actor in (1, 11, 20, 21, 3, 5, 7, 24)}
     late = {f"ased/{number}" for number in range(53, 66)}
-    assert speakers_of(made, fold.test) == actors | late | {"nemo/WR0", "nemo/EB0"}
+    assert speakers_of(corpus, fold.test) == actors | late | {"nemo/WR0", "nemo/EB0"}
     dev = {f"ravdess/{actor}" for actor in (4, 10, 12, 14)} | {f"ased/{number}" for number in range(43, 53)}
-    assert speakers_of(made, fold.dev) == dev | {"nemo/TP0"}
-    (unheard,) = build_protocol(made, ProtocolConfig(kind="fixed", fixed="bundled-unheard-ravdess")).folds
+    assert speakers_of(corpus, fold.dev) == dev | {"nemo/TP0"}
+    (unheard,) = build_protocol(corpus, ProtocolConfig(kind="fixed", fixed="bundled-unheard-ravdess")).folds
     assert not any(name.startswith("ravdess/") for name in (*unheard.train, *unheard.dev))
-    assert sum(name.startswith("ravdess/") for name in unheard.test) == sum(u.id[:3] == "rav" for u in made)
+    assert sum(name.startswith("ravdess/") for name in unheard.test) == sum(u.id[:3] == "rav" for u in corpus)
     with pytest.raises(ConfigError, match=r"names speakers that corpus 'fake' lacks: \[\('dev', 'ased/43'\)"):
-        build_protocol(corpus(["ravdess/1", "urdu/a"]), ProtocolConfig(kind="fixed", fixed="bundled"))
+        build_protocol(fake_corpus(["ravdess/1", "urdu/a"]), ProtocolConfig(kind="fixed", fixed="bundled"))
 
 
-def published(made: Corpus, split: Callable[[Utterance], str | None]) -> Corpus:
-    return replace(made, utterances=tuple(replace(u, split=split(u)) for u in made))
+def published(corpus: Corpus, split: Callable[[Utterance], str | None]) -> Corpus:
+    return replace(corpus, utterances=tuple(replace(u, split=split(u)) for u in corpus))
 
 
 def test_published_splits() -> None:
     names = {"s0": "train", "s1": "dev", "s2": "test"}
-    made = published(corpus(["s0", "s1", "s2"]), lambda u: names[u.speaker])
-    (fold,) = build_protocol(made, ProtocolConfig(kind="published")).folds
-    assert [speakers_of(made, fold.split(split)) for split in SPLITS] == [{"s0"}, {"s1"}, {"s2"}]
+    corpus = published(fake_corpus(["s0", "s1", "s2"]), lambda u: names[u.speaker])
+    (fold,) = build_protocol(corpus, ProtocolConfig(kind="published")).folds
+    assert [speakers_of(corpus, fold.split(split)) for split in SPLITS] == [{"s0"}, {"s1"}, {"s2"}]
     with pytest.raises(ConfigError, match=r"'s0-0': bad split 'None', expected one of \['train'"):
-        build_protocol(published(made, lambda u: None), ProtocolConfig(kind="published"))
+        build_protocol(published(corpus, lambda u: None), ProtocolConfig(kind="published"))
     with pytest.raises(ConfigError, match=r"has no utterances in \['dev'\]"):
         build_protocol(
-            published(made, lambda u: "test" if u.speaker == "s2" else "train"),
+            published(corpus, lambda u: "test" if u.speaker == "s2" else "train"),
             ProtocolConfig(kind="published"),
         )
 
 
 @pytest.mark.parametrize(
-    ("config", "made", "message"),
+    ("config", "corpus", "message"),
     [
-        ({"kind": "k-fold", "folds": 5}, corpus(["a", "b", "c"]), "5 folds by speaker need as many speakers, got 3"),
-        ({"kind": "k-fold", "folds": 2}, corpus(TEN), "gives 2 folds; train, dev and test need at least 3"),
-        ({"kind": "leave-one-speaker-out"}, corpus(["a", "b"]), "gives 2 folds"),
-        ({"kind": "leave-one-speaker-out", "dev": "same-session"}, corpus(TEN, per_session=5),
+        ({"kind": "k-fold", "folds": 5}, fake_corpus(["a", "b", "c"]),
+         "5 folds by speaker need as many speakers, got 3"),
+        ({"kind": "k-fold", "folds": 2}, fake_corpus(TEN), "2 folds; train, dev and test need at least 3"),
+        ({"kind": "leave-one-speaker-out"}, fake_corpus(["a", "b"]), "gives 2 folds"),
+        ({"kind": "leave-one-speaker-out", "dev": "same-session"}, fake_corpus(TEN, per_session=5),
          "needs leave-one-speaker-out and two speakers in each session"),
-        ({"kind": "k-fold", "dev": "same-session"}, corpus(TEN), "needs leave-one-speaker-out"),
-        ({"kind": "fixed", "fixed": "ravdess-emobx"}, corpus(TEN), "bad fixed list .*did you mean 'ravdess-emobox'"),
-        ({"kind": "fixed", "fixed": "ravdess-emobox"}, corpus(TEN), "and corpus 'fake' differ in speakers"),
+        ({"kind": "k-fold", "dev": "same-session"}, fake_corpus(TEN), "needs leave-one-speaker-out"),
+        ({"kind": "fixed", "fixed": "ravdess-emobx"}, fake_corpus(TEN),
+         "bad fixed list .*did you mean 'ravdess-emobox'"),
+        ({"kind": "fixed", "fixed": "ravdess-emobox"}, fake_corpus(TEN), "corpus 'fake' differ in speakers"),
         ({"kind": "leave-one-session-out"},
-         Corpus("fake", (Utterance("x", "a", "sad"),)), "'x' has no session; leave-one-session-out needs one"),
+         Corpus("fake", (Utterance("x", "a", "sad"),)), "'x' has no session; leave-one-session-out needs"),
     ],
 )  # fmt: skip
-def test_impossible_protocols(config: dict, made: Corpus, message: str) -> None:
+def test_settings_that_do_not_fit_the_corpus_are_refused(config: dict, corpus: Corpus, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_protocol(made, ProtocolConfig(**config))
+        build_protocol(corpus, ProtocolConfig(**config))
 
 
 # --- the file ------------------------------------------------------------------------------------
 
 
-def test_protocol_file_round_trip(tmp_path: Path) -> None:
-    made = build_protocol(corpus(TEN), ProtocolConfig(allow=("speaker",)))
+def test_a_protocol_file_is_read_back_and_changes_are_refused(tmp_path: Path) -> None:
+    protocol = build_protocol(fake_corpus(TEN), ProtocolConfig(allow=("speaker",)))
     path = tmp_path / "protocol.json"
-    made.write(path)
-    assert read_protocol(path) == made
+    protocol.write(path)
+    assert read_protocol(path) == protocol
     data = json.loads(path.read_text())
-    assert data["hash"] == made.hash
+    assert data["hash"] == protocol.hash
     data["folds"][0]["train"].append(data["folds"][0]["test"].pop())
     path.write_text(json.dumps(data))
-    with pytest.raises(ModelError, match=r"was changed: its ids hash to \w{12}, it says " + made.hash):
+    with pytest.raises(
+        ModelError, match=r"was changed: the hash of its ids is \w{12}, but the file has " + protocol.hash
+    ):
         read_protocol(path)
     with pytest.raises(ModelError, match="is this a run folder"):
         read_protocol(tmp_path / "nothing.json")
@@ -214,7 +223,7 @@ def test_protocol_file_round_trip(tmp_path: Path) -> None:
 
 def test_a_damaged_protocol_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "protocol.json"
-    build_protocol(corpus(TEN), ProtocolConfig()).write(path)
+    build_protocol(fake_corpus(TEN), ProtocolConfig()).write(path)
     assert [file.name for file in tmp_path.iterdir()] == ["protocol.json"], "nothing half-written stays"
     data = json.loads(path.read_text())
     for damaged, message in (
@@ -233,33 +242,34 @@ def test_a_damaged_protocol_file_is_named(tmp_path: Path) -> None:
             read_protocol(path)
 
 
-def test_the_hash_is_of_every_id_of_every_split() -> None:
-    made = build_protocol(corpus(TEN), ProtocolConfig())
-    assert re.fullmatch(r"[0-9a-f]{12}", made.hash)
-    assert build_protocol(corpus(TEN), ProtocolConfig()).hash == made.hash
-    fold = made.folds[0]
+def test_the_hash_depends_on_every_id_of_every_split() -> None:
+    protocol = build_protocol(fake_corpus(TEN), ProtocolConfig())
+    assert re.fullmatch(r"[0-9a-f]{12}", protocol.hash)
+    assert build_protocol(fake_corpus(TEN), ProtocolConfig()).hash == protocol.hash
+    fold = protocol.folds[0]
     moved = replace(fold, train=fold.train[1:], dev=(*fold.dev, fold.train[0]))
     others = [
-        replace(made, folds=(moved, *made.folds[1:])), replace(made, folds=made.folds[1:]),
-        replace(made, allowed=("speaker",)), replace(made, folds=(replace(fold, name="x"), *made.folds[1:])),
+        replace(protocol, folds=(moved, *protocol.folds[1:])), replace(protocol, folds=protocol.folds[1:]),
+        replace(protocol, allowed=("speaker",)),
+        replace(protocol, folds=(replace(fold, name="x"), *protocol.folds[1:])),
     ]  # fmt: skip
-    assert len({made.hash, *(other.hash for other in others)}) == 5
-    assert made.stamp == made.hash
+    assert len({protocol.hash, *(other.hash for other in others)}) == 5
+    assert protocol.stamp == protocol.hash
     assert others[2].stamp == f"{others[2].hash} LEAKS speaker BY DESIGN"
 
 
-def test_an_unknown_fold_is_named() -> None:
+def test_the_message_for_an_unknown_fold_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"bad fold '6', expected one of \['1', '2', '3', '4', '5'\]"):
-        build_protocol(corpus(TEN), ProtocolConfig()).fold("6")
+        build_protocol(fake_corpus(TEN), ProtocolConfig()).fold("6")
 
 
 # --- the audit -----------------------------------------------------------------------------------
 
-FOUR = corpus(["a", "b", "c", "d"])
+FOUR = fake_corpus(["a", "b", "c", "d"])
 
 
 def protocol_of(train: str, dev: str, test: str, allowed: tuple[str, ...] = ()) -> Protocol:
-    """Ids by letters: `a` is both utterances of a, `a0` the first."""
+    """A protocol with one fold. `a` stands for both utterances of speaker a, `a0` for the first one."""
     ids = [utterance.id for utterance in FOUR]
 
     def pick(names: str) -> tuple[str, ...]:
@@ -283,31 +293,31 @@ def protocol_of(train: str, dev: str, test: str, allowed: tuple[str, ...] = ()) 
         (("", "a", "c"), r"fold 1: the train split is empty"),
     ],
 )
-def test_the_audit_refuses(splits: tuple[str, str, str], message: str) -> None:
+def test_the_audit_refuses_leaks(splits: tuple[str, str, str], message: str) -> None:
     with pytest.raises(LeakError, match=message):
         audit_protocol(FOUR, protocol_of(*splits))
 
 
-def test_the_audit_passes_what_is_clean() -> None:
+def test_the_audit_accepts_clean_folds() -> None:
     found = audit_protocol(FOUR, protocol_of("a b", "c", "d"))
     assert (found.num_utterances, found.duplicates) == (8, ())
 
 
-def test_the_audit_refuses_ids_that_the_corpus_lacks() -> None:
+def test_the_audit_refuses_unknown_ids() -> None:
     protocol = Protocol("fake", "x", (Fold("1", ("a-0", "zz"), ("b-0",), ("c-0",)),))
     with pytest.raises(CorpusError, match="fold 1, train: the corpus has no utterance 'zz'"):
         audit_protocol(FOUR, protocol)
 
 
 def test_many_leaks_are_counted_and_the_first_named() -> None:
-    made = corpus(["a", "b", "c"], each=8)
-    ids = [utterance.id for utterance in made]
+    corpus = fake_corpus(["a", "b", "c"], each=8)
+    ids = [utterance.id for utterance in corpus]
     protocol = Protocol("x", "x", (Fold("1", tuple(ids[:16]), tuple(ids[16:]), tuple(ids[:8])),))
     with pytest.raises(LeakError, match=r"'a-0', 'a-1', 'a-2', 'a-3', 'a-4', and 3 more"):
-        audit_protocol(made, protocol)
+        audit_protocol(corpus, protocol)
 
 
-def test_a_leak_by_design_is_allowed_and_stamped() -> None:
+def test_an_allowed_leak_is_accepted_and_marked_in_the_stamp() -> None:
     splits = ("a b0", "c", "d b1")
     with pytest.raises(LeakError):
         audit_protocol(FOUR, protocol_of(*splits))
@@ -318,19 +328,19 @@ def test_a_leak_by_design_is_allowed_and_stamped() -> None:
         audit_protocol(FOUR, protocol_of("a b", "c", "d b1", allowed=("speaker",)))
 
 
-def test_same_session_dev_of_iemocap_is_no_leak() -> None:
-    made = corpus([f"Ses0{s}{g}" for s in range(1, 6) for g in "FM"])
-    protocol = build_protocol(made, ProtocolConfig(kind="leave-one-speaker-out", dev="same-session"))
-    assert audit_protocol(made, protocol).duplicates == ()
+def test_same_session_dev_of_iemocap_has_no_leak() -> None:
+    corpus = fake_corpus([f"Ses0{s}{g}" for s in range(1, 6) for g in "FM"])
+    protocol = build_protocol(corpus, ProtocolConfig(kind="leave-one-speaker-out", dev="same-session"))
+    assert audit_protocol(corpus, protocol).duplicates == ()
     fold = protocol.fold("Ses02F")
-    assert speakers_of(made, fold.dev) == {"Ses02M"}
-    assert not speakers_of(made, fold.train) & {"Ses02F", "Ses02M"}
+    assert speakers_of(corpus, fold.dev) == {"Ses02M"}
+    assert not speakers_of(corpus, fold.train) & {"Ses02F", "Ses02M"}
 
 
 def test_shared_transcripts_are_counted() -> None:
     words = {"a-0": "Kids are talking", "a-1": "dogs sit", "d-0": "kids  are TALKING", "d-1": "never heard"}
-    made = replace(FOUR, utterances=tuple(replace(u, transcript=words.get(u.id)) for u in FOUR))
-    assert audit_protocol(made, protocol_of("a b", "c", "d")).shared_transcripts == {"1": 0.5}
+    corpus = replace(FOUR, utterances=tuple(replace(u, transcript=words.get(u.id)) for u in FOUR))
+    assert audit_protocol(corpus, protocol_of("a b", "c", "d")).shared_transcripts == {"1": 0.5}
     assert audit_protocol(FOUR, protocol_of("a b", "c", "d")).shared_transcripts == {}
 
 
@@ -352,7 +362,9 @@ COPIES: dict[str, Callable[[Path], None]] = {
     "louder": lambda path: write_16_bit(path, 1.9 * SOUND),
     "silence-around-it": lambda path: write_16_bit(path, np.concatenate([QUIET, SOUND, QUIET])),
     "later-by-one-sample": lambda path: write_16_bit(path, np.concatenate([ODD[:1], SOUND])),
-    "later-and-a-tenth-as-loud": lambda path: write_16_bit(path, np.concatenate([ODD, 0.1 * SOUND, ODD[:999]])),
+    "later-and-a-tenth-as-loud": lambda path: write_16_bit(
+        path, np.concatenate([ODD, 0.1 * SOUND, ODD[:999]])
+    ),
     "re-quantised-from-float": lambda path: soundfile.write(path, SOUND, make.RATE, subtype="FLOAT"),
     "re-quantised-from-24-bit": lambda path: soundfile.write(path, 0.7 * SOUND, make.RATE, subtype="PCM_24"),
     "another-container": lambda path: soundfile.write(path, SOUND, make.RATE, format="FLAC"),
@@ -371,30 +383,30 @@ def with_audio(folder: Path) -> Corpus:
 
 @pytest.mark.parametrize("copy", COPIES)
 def test_an_identical_recording_in_two_splits_is_refused(copy: str, tmp_path: Path) -> None:
-    made = with_audio(tmp_path)
+    corpus = with_audio(tmp_path)
     clean = protocol_of("a b", "c", "d")
-    assert audit_protocol(made, clean).duplicates == ()
+    assert audit_protocol(corpus, clean).duplicates == ()
     write_16_bit(tmp_path / "a-1.wav", SOUND)
     COPIES[copy](tmp_path / "d-0.wav")
     with pytest.raises(
         LeakError, match=r"identical recordings in two splits: 'a-1' \(train\) = 'd-0' \(test\)"
     ):
-        audit_protocol(made, clean)
+        audit_protocol(corpus, clean)
     # `allow = ["speaker"]` allows speakers and nothing else.
     with pytest.raises(LeakError, match="identical recordings"):
-        audit_protocol(made, protocol_of("a b", "c", "d", allowed=("speaker",)))
+        audit_protocol(corpus, protocol_of("a b", "c", "d", allowed=("speaker",)))
 
 
 def test_an_identical_recording_inside_one_split_is_reported(tmp_path: Path) -> None:
-    made = with_audio(tmp_path)
+    corpus = with_audio(tmp_path)
     write_16_bit(tmp_path / "a-1.wav", SOUND)
     write_16_bit(tmp_path / "b-0.wav", 0.5 * SOUND)
-    assert audit_protocol(made, protocol_of("a b", "c", "d"), workers=2).duplicates == (("a-1", "b-0"),)
+    assert audit_protocol(corpus, protocol_of("a b", "c", "d"), workers=2).duplicates == (("a-1", "b-0"),)
 
 
-def test_copies_that_were_rounded_anew_are_found_wherever_they_start(tmp_path: Path) -> None:
+def test_rounded_copies_are_found_wherever_they_start(tmp_path: Path) -> None:
     # Rounding moves some sample across the threshold in about one of ten such copies.
-    rng, made = np.random.default_rng(0), []
+    rng, utterances = np.random.default_rng(0), []
     for number in range(40):
         sound = make.speech(0.3, 100 + 3 * number, seed=number)
         ramp = np.minimum(1, np.linspace(0.001, 8, len(sound))) * np.minimum(
@@ -404,9 +416,9 @@ def test_copies_that_were_rounded_anew_are_found_wherever_they_start(tmp_path: P
         for name, copy in (("a", ramp * sound), ("b", np.concatenate([before, 0.2 * ramp * sound, after]))):
             path = tmp_path / f"{number}{name}.wav"
             write_16_bit(path, copy)
-            made.append(Utterance(path.stem, "s", "sad", path))
+            utterances.append(Utterance(path.stem, "s", "sad", path))
     expected = [(f"{number}a", f"{number}b") for number in range(40)]
-    assert identical_recordings(Corpus("x", tuple(made))) == expected
+    assert identical_recordings(Corpus("x", tuple(utterances))) == expected
 
 
 @pytest.mark.parametrize(("folder", "pairs"), [
@@ -414,7 +426,7 @@ def test_copies_that_were_rounded_anew_are_found_wherever_they_start(tmp_path: P
     ("ased", {"n1-07-01-02-53 n1-07-02-02-53", "h3-01-01-02-08 h3-01-02-02-08",
               "s4-03-01-01-23 s4-03-02-01-23", "a5-07-01-02-63 a5-07-02-02-63"}),
 ])  # fmt: skip
-def test_real_corpora_hold_these_recordings_twice(folder: str, pairs: set[str]) -> None:
+def test_known_duplicates_of_real_corpora_are_found(folder: str, pairs: set[str]) -> None:
     root = make.DATA / "corpora" / folder
     if not root.is_dir():
         pytest.skip(f"no '{root}'; set EMODISTILL_DATA")
@@ -422,44 +434,44 @@ def test_real_corpora_hold_these_recordings_twice(folder: str, pairs: set[str]) 
 
 
 def test_similar_recordings_are_not_identical(tmp_path: Path) -> None:
-    made = with_audio(tmp_path)
+    corpus = with_audio(tmp_path)
     write_16_bit(tmp_path / "a-1.wav", SOUND)
     changed = SOUND.copy()
     changed[4000:4100] *= 0.9
     write_16_bit(tmp_path / "d-0.wav", changed)
-    assert identical_recordings(made) == []
+    assert identical_recordings(corpus) == []
 
 
-def test_unreadable_audio_is_left_to_other_stages(tmp_path: Path) -> None:
-    made = with_audio(tmp_path)
+def test_unreadable_audio_is_skipped(tmp_path: Path) -> None:
+    corpus = with_audio(tmp_path)
     (tmp_path / "a-0.wav").write_text("nothing")
     (tmp_path / "b-0.wav").unlink()
-    assert identical_recordings(made) == []
+    assert identical_recordings(corpus) == []
 
 
 def test_segments_of_one_recording_are_compared_as_segments(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     write_16_bit(path, np.concatenate([SOUND, make.speech(0.7, 200, seed=9), SOUND]))
-    made = Corpus(
+    corpus = Corpus(
         "x", tuple(Utterance(n, n, "sad", path, 0.7 * k, 0.7 * (k + 1)) for k, n in enumerate("pqr"))
     )
-    assert identical_recordings(made) == [("p", "r")]
+    assert identical_recordings(corpus) == [("p", "r")]
 
 
 # --- teachers ------------------------------------------------------------------------------------
 
 
-def test_a_teacher_that_was_trained_on_held_out_utterances_is_refused() -> None:
+def test_a_teacher_trained_on_held_out_utterances_is_refused() -> None:
     audit_teacher(["a", "b"], ["c"], "prosodic")
     with pytest.raises(LeakError, match="the prosodic teacher was trained on held-out utterances: 'b'"):
         audit_teacher(["a", "b"], ["b", "c"], "prosodic")
 
 
-# --- a corpus left out ----------------------------------------------------------------------------
+# --- leave one corpus out -------------------------------------------------------------------------
 
 
-def several(*sizes: int, emotions: tuple[str, ...] = ("angry", "sad")) -> Corpus:
-    """Corpora a, b, … of so many speakers, two utterances of each emotion and speaker."""
+def pooled_corpora(*sizes: int, emotions: tuple[str, ...] = ("angry", "sad")) -> Corpus:
+    """Pooled corpora a, b, … with these numbers of speakers; two utterances of each emotion and speaker."""
     return Corpus(
         "pool",
         tuple(
@@ -472,12 +484,12 @@ def several(*sizes: int, emotions: tuple[str, ...] = ("angry", "sad")) -> Corpus
     )
 
 
-LEAVE_OUT = ProtocolConfig(kind="leave-one-corpus-out", folds=4)
+LEAVE_ONE_CORPUS_OUT = ProtocolConfig(kind="leave-one-corpus-out", folds=4)
 
 
-def test_each_corpus_is_left_out_whole() -> None:
-    corpus = several(9, 5, 2)
-    protocol = build_protocol(corpus, LEAVE_OUT)
+def test_each_corpus_is_the_test_split_of_one_fold() -> None:
+    corpus = pooled_corpora(9, 5, 2)
+    protocol = build_protocol(corpus, LEAVE_ONE_CORPUS_OUT)
     assert [fold.name for fold in protocol.folds] == ["a", "b", "c"]
     speaker = {utterance.id: utterance.speaker for utterance in corpus}
     for fold in protocol.folds:
@@ -491,30 +503,33 @@ def test_each_corpus_is_left_out_whole() -> None:
     assert protocol.description == "leave-one-corpus-out; dev: one in 4 speakers of each training corpus"
 
 
-def test_dev_speakers_do_not_depend_on_what_is_left_out() -> None:
-    folds = {fold.name: set(fold.dev) for fold in build_protocol(several(6, 6, 6), LEAVE_OUT).folds}
+def test_dev_speakers_do_not_depend_on_the_corpus_that_is_left_out() -> None:
+    folds = {
+        fold.name: set(fold.dev)
+        for fold in build_protocol(pooled_corpora(6, 6, 6), LEAVE_ONE_CORPUS_OUT).folds
+    }
     in_c = [{name for name in folds[left_out] if name.startswith("c/")} for left_out in "ab"]
     assert in_c[0] == in_c[1] != set()
 
 
-def test_a_label_set_that_is_not_shared_is_refused() -> None:
-    corpus = several(3, 3)
+def test_corpora_with_different_emotions_are_refused() -> None:
+    corpus = pooled_corpora(3, 3)
     more = Utterance("b/9", "b/0", "calm", corpus="b")
     with pytest.raises(
         ConfigError, match=r"'a' lacks \['calm'\]\. All share \['angry', 'sad'\]: --set corpus\.labels="
     ):
-        build_protocol(Corpus("pool", (*corpus.utterances, more)), LEAVE_OUT)
+        build_protocol(Corpus("pool", (*corpus.utterances, more)), LEAVE_ONE_CORPUS_OUT)
 
 
-def test_corpora_that_are_too_few_or_too_small_are_refused() -> None:
+def test_too_few_or_too_small_corpora_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"two corpora or more, got \['a'\]"):
-        build_protocol(several(5), LEAVE_OUT)
+        build_protocol(pooled_corpora(5), LEAVE_ONE_CORPUS_OUT)
     with pytest.raises(ConfigError, match="without 'b' no corpus has two speakers"):
-        build_protocol(several(1, 3), LEAVE_OUT)
+        build_protocol(pooled_corpora(1, 3), LEAVE_ONE_CORPUS_OUT)
 
 
-def test_two_corpora_of_one_speaker_name_leak(tmp_path: Path) -> None:
-    corpus = several(3, 3)
+def test_a_speaker_name_in_two_corpora_is_a_leak(tmp_path: Path) -> None:
+    corpus = pooled_corpora(3, 3)
     twins = tuple(replace(u, speaker=u.speaker[-1]) for u in corpus)
     with pytest.raises(LeakError, match="speakers in both"):
-        audit_protocol(Corpus("pool", twins), build_protocol(Corpus("pool", twins), LEAVE_OUT))
+        audit_protocol(Corpus("pool", twins), build_protocol(Corpus("pool", twins), LEAVE_ONE_CORPUS_OUT))

@@ -1,4 +1,4 @@
-"""Fold protocols, their file `protocol.json`, and the audit that refuses leakage."""
+"""Folds: how speakers are divided into train, dev and test, and the file `protocol.json`."""
 
 import hashlib
 import json
@@ -12,68 +12,9 @@ from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.files import atomic_write
+from emodistill.protocol.fixed_lists import FIXED_FOLDS, FIXED_SPLITS
 
 SPLITS = ("train", "dev", "test")
-
-# Published lists of test speakers, fold by fold.
-FIXED_FOLDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    # EmoBox (Ma et al. 2024, arXiv 2406.07162), RAVDESS: actors.
-    "ravdess-emobox": {
-        "1": ("1", "11", "20", "21"),
-        "2": ("4", "10", "12", "14"),
-        "3": ("8", "9", "19", "23"),
-        "4": ("3", "5", "7", "24"),
-        "5": ("2", "15", "16", "18"),
-        "6": ("6", "13", "17", "22"),
-    }
-}
-
-# Test and dev speakers of the corpora that are pooled; all others train.
-# CREMA-D: 15 test and 15 dev actors, each 8 men and 7 women: the actors of a sex in the order of
-# `stable_seed("crema-d split", actor)`, the first for test and the next for dev.
-_HELD_OUT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "ravdess": (
-        (*FIXED_FOLDS["ravdess-emobox"]["1"], *FIXED_FOLDS["ravdess-emobox"]["4"]), FIXED_FOLDS["ravdess-emobox"]["2"],
-    ),
-    "nemo": (("WR0", "EB0"), ("TP0",)),
-    "ased": (
-        tuple(str(number) for number in range(53, 66)), tuple(str(number) for number in range(43, 53)),
-    ),
-    "crema-d": (
-        ("1006", "1015", "1020", "1021", "1028", "1030", "1039", "1041", "1046", "1050", "1057", "1059", "1088",
-         "1089", "1090"),
-        ("1008", "1011", "1012", "1019", "1025", "1027", "1032", "1040", "1049", "1055", "1061", "1066", "1077",
-         "1079", "1080"),
-    ),
-}  # fmt: skip
-
-
-def _split_speakers(corpora: Sequence[str], unheard: str | None = None) -> Mapping[str, tuple[str, ...]]:
-    """The test and dev speakers of pooled corpora; of the `unheard` corpus every speaker is a test speaker."""
-    test: list[str] = []
-    dev: list[str] = []
-    for corpus in corpora:
-        if corpus == unheard:
-            test.append(f"{corpus}/*")
-            continue
-        test += [f"{corpus}/{speaker}" for speaker in _HELD_OUT[corpus][0]]
-        dev += [f"{corpus}/{speaker}" for speaker in _HELD_OUT[corpus][1]]
-    return {"test": tuple(test), "dev": tuple(dev)}
-
-
-_BUNDLED = ("ravdess", "nemo", "ased")  # and URDU, all of which trains
-_FIVE = (*_BUNDLED, "crema-d")
-
-# Fixed splits of pooled corpora: test and dev speakers (`*` for all of a corpus); all others train.
-FIXED_SPLITS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "bundled": _split_speakers(_BUNDLED),
-    "bundled-unheard-ravdess": _split_speakers(_BUNDLED, "ravdess"),
-    "five-corpora": _split_speakers(_FIVE),
-    "five-corpora-unheard-ravdess": _split_speakers(_FIVE, "ravdess"),
-    "five-corpora-unheard-nemo": _split_speakers(_FIVE, "nemo"),
-    "five-corpora-unheard-crema-d": _split_speakers(_FIVE, "crema-d"),
-    "crema-d": _split_speakers(("crema-d",)),
-}
 
 
 @dataclass(frozen=True)
@@ -86,39 +27,39 @@ class Fold:
     test: tuple[str, ...]
 
     def split(self, name: str) -> tuple[str, ...]:
-        """The ids of a split by name."""
+        """Return the ids of a split: train, dev or test."""
         return {"train": self.train, "dev": self.dev, "test": self.test}[name]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """All folds over a corpus. Every score made under it carries its hash."""
+    """All folds over a corpus. Every score that uses them is written with their hash."""
 
     corpus: str
     description: str
     folds: tuple[Fold, ...]
-    allowed: tuple[str, ...] = ()  # leaks of a published split, stamped on every score
+    allowed: tuple[str, ...] = ()  # leaks that a published split has by design
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits over every id of every split (and the leaks allowed)."""
+        """Twelve hex digits of SHA-256 over every id of every split, and the leaks that are allowed."""
         content = json.dumps([[f.name, f.train, f.dev, f.test] for f in self.folds] + [self.allowed])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
     def stamp(self) -> str:
-        """What stands beside a score: the hash, and any leak that was allowed."""
+        """The text that is written with each score: the hash, and any leak that is allowed."""
         return self.hash + "".join(f" LEAKS {kind} BY DESIGN" for kind in self.allowed)
 
     def fold(self, name: str) -> Fold:
-        """A fold by name; raises `ConfigError` for an unknown one."""
+        """Return a fold by name. Raises `ConfigError` for an unknown one."""
         for fold in self.folds:
             if fold.name == name:
                 return fold
         raise ConfigError(one_of("fold", name, [fold.name for fold in self.folds]))
 
     def write(self, path: Path) -> None:
-        """Write `protocol.json`, whole or not at all: a person can open and compare it."""
+        """Write `protocol.json`, which people can read and compare. It appears complete or not at all."""
         data = {
             "corpus": self.corpus,
             "description": self.description,
@@ -133,51 +74,59 @@ class Protocol:
 
 
 def read_protocol(path: Path) -> Protocol:
-    """Read `protocol.json`; raises `ModelError` where it is damaged or its hash does not fit its ids."""
+    """Read `protocol.json`. Raises `ModelError` where it is damaged, or where its hash does not fit its
+    ids."""
     if not path.is_file():
         raise ModelError(f"no protocol '{path}': is this a run folder?")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         folds = tuple(Fold(item["name"], *(tuple(item[split]) for split in SPLITS)) for item in data["folds"])
         protocol = Protocol(data["corpus"], data["description"], folds, tuple(data["allowed"]))
-        written = data["hash"]
+        recorded_hash = data["hash"]
     except KeyError as error:
         raise ModelError(f"'{path}' is no protocol: it has no {error}") from error
     except (ValueError, TypeError) as error:  # not JSON, not UTF-8, or a list where an object should be
         raise ModelError(f"'{path}' is no protocol: {error}") from error
-    if protocol.hash != written:
-        raise ModelError(f"'{path}' was changed: its ids hash to {protocol.hash}, it says {written}")
+    if protocol.hash != recorded_hash:
+        raise ModelError(
+            f"'{path}' was changed: the hash of its ids is {protocol.hash}, but the file has {recorded_hash}"
+        )
     return protocol
 
 
 def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
     """Divide a corpus into folds.
 
-    Dev speakers of fold k are the test speakers of fold k + 1, cyclic; or, where every session has
-    exactly two speakers and one is left out (IEMOCAP), the other speaker of the session; or, where a corpus is
-    left out, some speakers of every other corpus, the same whichever is left out.
+    The dev speakers of a fold are, by kind of protocol:
+
+    - the other speaker of the session, where one speaker is left out and every session has two (IEMOCAP);
+    - some speakers of every training corpus, where one corpus is left out;
+    - those of the list, for a fixed split; those of the corpus, for a published one;
+    - else the test speakers of the next fold, and of the first fold for the last.
+
+    Raises `ConfigError` where the corpus does not fit the settings.
     """
     if config.kind == "published":
         return _published(corpus, config)
     if config.kind == "leave-one-corpus-out":
-        return _by_corpus(corpus, config)
-    if config.kind == "fixed" and config.fixed in FIXED_SPLITS:
-        return _fixed_split(corpus, config)
+        return _leave_one_corpus_out(corpus, config)
+    if config.kind == "fixed" and config.fixed is not None and config.fixed in FIXED_SPLITS:
+        return _fixed_split(corpus, config.fixed, config.allow)
     groups = _test_speakers(corpus, config)
     if len(groups) < 3:
         raise ConfigError(
             f"{config.kind} on '{corpus.name}' gives {len(groups)} folds; train, dev and test need at least 3"
         )
-    partner = _session_partners(corpus) if config.dev != "next-fold" else None
-    same_session = config.kind == "leave-one-speaker-out" and partner is not None
+    partners = _session_partners(corpus) if config.dev != "next-fold" else None
+    same_session = config.kind == "leave-one-speaker-out" and partners is not None
     if config.dev == "same-session" and not same_session:
         raise ConfigError("dev = 'same-session' needs leave-one-speaker-out and two speakers in each session")
     folds: list[Fold] = []
     names = list(groups)
     for position, name in enumerate(names):
         test = set(groups[name])
-        if same_session and partner is not None:
-            dev = {partner[next(iter(test))]}
+        if same_session and partners is not None:
+            dev = {partners[next(iter(test))]}
         else:
             dev = set(groups[names[(position + 1) % len(names)]])
         folds.append(
@@ -194,6 +143,7 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
 
 
 def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[str, ...]]:
+    """Return the test speakers of each fold, by name of the fold."""
     speakers = corpus.speakers
     if config.kind == "leave-one-speaker-out":
         return {speaker: (speaker,) for speaker in speakers}
@@ -202,73 +152,83 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
         for utterance in corpus:
             if utterance.session is None:
                 raise ConfigError(
-                    f"'{utterance.id}' has no session; leave-one-session-out needs one for each"
+                    f"'{utterance.id}' has no session; leave-one-session-out needs one for each utterance"
                 )
             sessions[utterance.session].add(utterance.speaker)
         return {session: tuple(sorted(sessions[session])) for session in sorted(sessions)}
     if config.kind == "k-fold":
         if config.folds > len(speakers):
             raise ConfigError(f"{config.folds} folds by speaker need as many speakers, got {len(speakers)}")
-        order = _shuffled(speakers)
+        order = _hash_order(speakers)
         return {str(k + 1): tuple(sorted(order[k :: config.folds])) for k in range(config.folds)}
     if config.fixed is None or config.fixed not in FIXED_FOLDS:
         raise ConfigError(one_of("fixed list", config.fixed, [*FIXED_FOLDS, *FIXED_SPLITS]))
     listed = FIXED_FOLDS[config.fixed]
-    unknown = set(speakers) ^ {speaker for group in listed.values() for speaker in group}
-    if unknown:
+    different = set(speakers) ^ {speaker for group in listed.values() for speaker in group}
+    if different:
         raise ConfigError(
-            f"the list '{config.fixed}' and corpus '{corpus.name}' differ in speakers {sorted(unknown)}"
+            f"the list '{config.fixed}' and corpus '{corpus.name}' differ in speakers {sorted(different)}"
         )
     return dict(listed)
 
 
-def _shuffled(speakers: Iterable[str]) -> list[str]:
-    """An order that depends on the names alone, and on nothing that they mean."""
+def _hash_order(speakers: Iterable[str]) -> list[str]:
+    """Return speakers sorted by the SHA-256 of their names, an order that no property of a speaker
+    decides."""
     return sorted(speakers, key=lambda speaker: hashlib.sha256(speaker.encode()).hexdigest())
 
 
-def _by_corpus(corpus: Corpus, config: ProtocolConfig) -> Protocol:
-    """Each corpus in turn is test; of every other one in `config.folds` speakers is dev, the rest train."""
+def _leave_one_corpus_out(corpus: Corpus, config: ProtocolConfig) -> Protocol:
+    """Return one fold for each corpus, which is its test split.
+
+    Of every other corpus one in `config.folds` speakers is dev, the same ones in each fold. The rest trains.
+    """
     speakers: dict[str, set[str]] = defaultdict(set)
-    emotions: dict[str, set[str]] = defaultdict(set)
     for utterance in corpus:
         speakers[utterance.corpus or corpus.name].add(utterance.speaker)
-        emotions[utterance.corpus or corpus.name].add(utterance.emotion or "")
     if len(speakers) < 2:
         raise ConfigError(
             f"leave-one-corpus-out needs two corpora or more, got {list(speakers)}: name them with "
             "--set 'corpus.pool=[…]', or in the manifest's column corpus"
         )
-    shared = [name for name in corpus.labels if all(name in found for found in emotions.values())]
-    for name, found in emotions.items():
-        lacking = [emotion for emotion in corpus.labels if emotion not in found]
-        if lacking:
-            raise ConfigError(
-                f"leave-one-corpus-out needs one label set that every corpus has: '{name}' lacks {lacking}. All "
-                f"share {shared}: --set corpus.labels={','.join(shared)}; merge others with corpus.emotions"
-            )
-    dev = {
+    _check_same_emotions(corpus)
+    dev_speakers = {
         speaker
         for names in speakers.values()
         if len(names) > 1
-        for speaker in _shuffled(names)[:: config.folds]
+        for speaker in _hash_order(names)[:: config.folds]
     }
     folds = []
     for left_out in speakers:
-        rest = [utterance for utterance in corpus if (utterance.corpus or corpus.name) != left_out]
-        held = tuple(u.id for u in corpus if (u.corpus or corpus.name) == left_out)
-        train = tuple(u.id for u in rest if u.speaker not in dev)
-        chosen = tuple(u.id for u in rest if u.speaker in dev)
-        if not chosen:
+        others = [utterance for utterance in corpus if (utterance.corpus or corpus.name) != left_out]
+        train = tuple(u.id for u in others if u.speaker not in dev_speakers)
+        dev = tuple(u.id for u in others if u.speaker in dev_speakers)
+        test = tuple(u.id for u in corpus if (u.corpus or corpus.name) == left_out)
+        if not dev:
             raise ConfigError(f"without '{left_out}' no corpus has two speakers, so none can be dev")
-        folds.append(Fold(left_out, train, chosen, held))
+        folds.append(Fold(left_out, train, dev, test))
     rule = f"one in {config.folds} speakers of each training corpus"
     return Protocol(corpus.name, f"{config.kind}; dev: {rule}", tuple(folds), tuple(config.allow))
 
 
-def _fixed_split(corpus: Corpus, config: ProtocolConfig) -> Protocol:
-    assert config.fixed is not None
-    listed = FIXED_SPLITS[config.fixed]
+def _check_same_emotions(corpus: Corpus) -> None:
+    """Raise `ConfigError` where pooled corpora have different emotions: then folds cannot be averaged."""
+    emotions: dict[str, set[str]] = defaultdict(set)
+    for utterance in corpus:
+        emotions[utterance.corpus or corpus.name].add(utterance.emotion or "")
+    shared = [name for name in corpus.labels if all(name in present for present in emotions.values())]
+    for name, present in emotions.items():
+        missing = [emotion for emotion in corpus.labels if emotion not in present]
+        if missing:
+            raise ConfigError(
+                f"leave-one-corpus-out needs one label set that every corpus has: '{name}' lacks "
+                f"{missing}. All share {shared}: --set corpus.labels={','.join(shared)}; merge others with corpus.emotions"
+            )
+
+
+def _fixed_split(corpus: Corpus, list_name: str, allowed: Sequence[str]) -> Protocol:
+    """Return the one fold of a list of test and dev speakers; all other speakers train."""
+    listed = FIXED_SPLITS[list_name]
     ids: dict[str, list[str]] = {split: [] for split in SPLITS}
     absent = {(split, pattern) for split, patterns in listed.items() for pattern in patterns}
     for utterance in corpus:
@@ -281,13 +241,13 @@ def _fixed_split(corpus: Corpus, config: ProtocolConfig) -> Protocol:
         ids[split].append(utterance.id)
     if absent:
         raise ConfigError(
-            f"the list '{config.fixed}' names speakers that corpus '{corpus.name}' lacks: {sorted(absent)}"
+            f"the list '{list_name}' names speakers that corpus '{corpus.name}' lacks: {sorted(absent)}"
         )
-    fold = Fold("1", *(tuple(ids[split]) for split in SPLITS))
-    return Protocol(corpus.name, f"fixed list {config.fixed}", (fold,), tuple(config.allow))
+    return Protocol(corpus.name, f"fixed list {list_name}", (_fold("1", ids),), tuple(allowed))
 
 
 def _session_partners(corpus: Corpus) -> dict[str, str] | None:
+    """Return the other speaker of each speaker's session; None where a session has not exactly two."""
     sessions: dict[str | None, set[str]] = defaultdict(set)
     for utterance in corpus:
         sessions[utterance.session].add(utterance.speaker)
@@ -298,20 +258,21 @@ def _session_partners(corpus: Corpus) -> dict[str, str] | None:
 
 
 def _published(corpus: Corpus, config: ProtocolConfig) -> Protocol:
+    """Return the one fold that the corpus publishes."""
     ids: dict[str, list[str]] = {split: [] for split in SPLITS}
     for utterance in corpus:
         if utterance.split not in ids:
             raise ConfigError(
                 f"'{utterance.id}': "
                 + one_of("split", utterance.split, SPLITS)
-                + "; a published protocol needs it"
+                + "; a published protocol needs one of these for each utterance"
             )
         ids[utterance.split].append(utterance.id)
     empty = [split for split, members in ids.items() if not members]
     if empty:
         raise ConfigError(f"the published split of '{corpus.name}' has no utterances in {empty}")
-    fold = Fold("published", *(tuple(ids[split]) for split in SPLITS))
-    return Protocol(corpus.name, "published split", (fold,), tuple(config.allow))
+    return Protocol(corpus.name, "published split", (_fold("published", ids),), tuple(config.allow))
 
 
-# --- the audit ---------------------------------------------------------------------------------
+def _fold(name: str, ids: Mapping[str, Sequence[str]]) -> Fold:
+    return Fold(name, *(tuple(ids[split]) for split in SPLITS))
