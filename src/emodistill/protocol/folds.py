@@ -221,8 +221,9 @@ def _check_same_emotions(corpus: Corpus) -> None:
         missing = [emotion for emotion in corpus.labels if emotion not in present]
         if missing:
             raise ConfigError(
-                f"leave-one-corpus-out needs one label set that every corpus has: '{name}' lacks "
-                f"{missing}. All share {shared}: --set corpus.labels={','.join(shared)}; merge others with corpus.emotions"
+                f"leave-one-corpus-out needs one label set that every corpus has: '{name}' lacks {missing}. "
+                f"All share {shared}: --set corpus.labels={','.join(shared)}; merge others with "
+                "corpus.emotions"
             )
 
 
