@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from factories_serving import SPEECH, Running, free_port, serving
 
-from emodistill import Client, EmodistillError, Recognizer, ServerError
+from emodistill import AudioError, Client, Recognizer, ServerError
 from emodistill import serving as serving_package
 from emodistill.audio.waveform import load
 from emodistill.inference.streaming import StreamingRecognizer
@@ -83,9 +83,9 @@ def test_refusals_raise_server_errors(client: Client, server: Running) -> None:
         pytest.raises(ServerError, match="does not answer"),
     ):
         lost.predict(SPEECH[0])
-    with pytest.raises(EmodistillError, match=r"cannot read .nowhere\.wav."):
+    with pytest.raises(AudioError, match=r"cannot read .nowhere\.wav."):
         client.predict("nowhere.wav")
-    with pytest.raises(EmodistillError, match="expected int16 or float samples, got int32"):
+    with pytest.raises(AudioError, match="expected int16 or float samples, got int32"):
         list(client.stream([np.zeros(160, dtype=np.int32)], 16_000))
 
 

@@ -288,7 +288,7 @@ def conversations() -> dict[str, np.ndarray]:
             parts += [spoken, make.silence(float(rng.choice([0.0, 0.1, 0.3, 0.8, 1.5])))]
         sound = np.concatenate(parts) + 1e-4 * rng.standard_normal(sum(map(len, parts)))
         recordings[f"{number}: {length_s} s"] = sound.astype(np.float32)
-    return {"nothing": make.silence(2.0), "a click": make.silence(1.0)[:300], **recordings}
+    return {"silence": make.silence(2.0), "a click": make.silence(1.0)[:300], **recordings}
 
 
 def test_timelines_in_the_browser_equal_pythons(browser: Any, static: str, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class AccessMiddleware:
             self._metrics.in_flight.dec(counts)
 
     def _check_access(self, scope: Scope) -> None:
-        """Raises `RequestRefused`."""
+        """Check rate limit, token and limits of an HTTP request. Raises `RequestRefused`."""
         headers, path = Headers(scope=scope), scope["path"]
         if path.startswith("/v1/"):  # before the token, so that the rate limit also slows down guessing
             self._check_rate(scope)
@@ -181,7 +181,7 @@ class AccessMiddleware:
             self._metrics.streams.dec()
 
     def _check_websocket_access(self, scope: Scope) -> None:
-        """Raises `RequestRefused`."""
+        """Check origin, rate limit, token and limits of a WebSocket request. Raises `RequestRefused`."""
         headers = Headers(scope=scope)
         check_origin(headers, self._settings.cors_origins)
         self._check_rate(scope)
