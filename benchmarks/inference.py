@@ -1,20 +1,20 @@
-"""Inference beside the transformers `audio-classification` pipeline: same audio, same cores, one run.
+"""Measures the speed of inference, compared to the `audio-classification` pipeline of transformers.
 
-    python benchmarks/inference.py [--model DIR] [--data DIR] [--files 24] [--rounds 3] [--plot FILE] [--quick]
+    python benchmarks/inference.py [--model DIR] [--data DIR] [--files 24] [--rounds 3] [--quick]
 
-The pipeline is HuBERT-base (random weights: speed does not care) in a folder, with its default settings on the
-CPU, and is handed waveforms that our decoder made; decoding is inside every figure. Contenders take turns, a
-process each, and all but the one at work wait; figures are medians over rounds. Measured are
+The pipeline runs HuBERT-base on the CPU with its default settings. Its weights are random, since speed does
+not depend on them. The pipeline gets waveforms from our decoder, so all figures include decoding. Each
+contender has a process of its own, and the contenders take turns. The figures are medians over the rounds.
 
-* cold: wall time and peak memory of a fresh process that judges one file, from its start to its end;
-* many files: seconds of audio per second, on one thread and on all, and milliseconds of CPU for a second of audio
-  (which, unlike wall time, other work on the machine changes little). The pipeline's best of batches of 1 and 8 counts. Ours is `Recognizer.predict`, which
-  looks for speech first; HuBERT-base, exported in fp32, fp16 and int8, is run on the very samples that the
-  pipeline gets, nothing cut off;
-* one long file: seconds and memory. The pipeline has no windows of its own: it is given 20 s at a time.
+* Cold: wall time and peak memory of a fresh process that classifies one file.
+* Many files: seconds of audio per second, on one thread and on all, and CPU milliseconds for a second of
+  audio. Other work on the machine changes CPU time less than wall time. The pipeline runs with batches of 1
+  and of 8, and the reference is the faster of the two. "Ours" is `Recognizer.predict`, which detects speech
+  first. HuBERT-base, exported in fp32, fp16 and int8, gets exactly the samples of the pipeline.
+* One long file: seconds and memory. The pipeline does not split recordings, so it gets windows of 20 s.
 
-Without --model, ours is a compact student of width 192 and six layers, untrained. Without --data, the audio is the
-demo corpus. Needs [train] and [plot].
+Without --model, "ours" is an untrained compact student of width 192 with six layers. Without --data, the
+audio is the demo corpus. Needs [train] and [plot].
 """
 
 import argparse
@@ -45,31 +45,33 @@ print(pipeline("audio-classification", model=sys.argv[1])(load(sys.argv[2]))[0])
 
 @dataclass(frozen=True)
 class Contender:
-    """Who is measured: a folder, who runs it, on how many threads."""
+    """One model, and how it is run."""
 
     name: str
-    runner: str  # "predict", "model" (nothing but the graph) or "pipeline"
+    runner: str  # "predict" (`Recognizer.predict`), "model" (the graph alone) or "pipeline"
     folder: str
     threads: int = 1
-    batch: int = 1  # the pipeline's
+    batch: int = 1  # of the pipeline
 
 
 def main() -> None:
-    """Prepare, measure, print a table in Markdown, and draw."""
+    """Prepare, measure, print tables in Markdown, and draw."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="folder of an exported model; default: an untrained one")
     parser.add_argument("--data", type=Path, help="folder with recordings of single utterances")
-    parser.add_argument("--files", type=int, default=24)
+    parser.add_argument("--files", type=int, default=24, help="number of files")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of the long file")
-    parser.add_argument("--plot", type=Path, help="a .svg or .png file")
-    parser.add_argument("--quick", action="store_true", help="a look, no result: few files, one round")
-    parser.add_argument("--work", help=argparse.SUPPRESS)  # what a process of ours is to do
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the long file")
+    parser.add_argument("--plot", type=Path, help="draw to this .svg or .png file")
+    parser.add_argument("--quick", action="store_true", help="few files, one round: to try the script")
+    parser.add_argument(
+        "--contender", help=argparse.SUPPRESS
+    )  # JSON; this process then serves that contender
     given = parser.parse_args()
-    if given.work:
-        _work(Contender(**json.loads(given.work)))
+    if given.contender:
+        _serve_contender(Contender(**json.loads(given.contender)))
         return
     if given.quick:
         given.files, given.rounds, given.minutes = 6, 1, 1.0
@@ -78,12 +80,9 @@ def main() -> None:
 
 
 def _measure(given: argparse.Namespace, folder: Path) -> None:
-    print(
-        f"{platform.processor() or platform.machine()}, {CORES} cores, load {os.getloadavg()[0]:.1f} at the start; "
-        + ", ".join(
-            f"{name} {version(name)}" for name in ("emodistill", "onnxruntime", "torch", "transformers")
-        )
-    )
+    versions = [f"{name} {version(name)}" for name in ("emodistill", "onnxruntime", "torch", "transformers")]
+    machine = f"{platform.processor() or platform.machine()}, {CORES} cores"
+    print(f"{machine}, load {os.getloadavg()[0]:.1f} at the start; {', '.join(versions)}")
     paths, long_file, seconds = _audio(given, folder)
     ours, hubert, pipeline = _models(given.model, folder)
     cold = _cold(given.rounds, paths[0], ours, pipeline)
@@ -102,21 +101,22 @@ def _measure(given: argparse.Namespace, folder: Path) -> None:
     _report(cold, many, long, seconds, 60 * given.minutes, given)
 
 
-# --- what is run ----------------------------------------------------------------------------------
+# --- models and audio -----------------------------------------------------------------------------
 
 
 def _audio(given: argparse.Namespace, folder: Path) -> tuple[list[str], str, float]:
-    """Files of one utterance each, all with speech; a long file of them; how many seconds the first are."""
+    """Return files of one utterance each, one long file made of them, and the seconds of the first ones."""
     import numpy as np
     import soundfile
 
-    from emodistill.audio.waveform import SAMPLE_RATE, SUFFIXES, load
+    from emodistill.audio.decoding import SUFFIXES
+    from emodistill.audio.waveform import SAMPLE_RATE, load
 
     root = given.data or Path(str(files("emodistill"))) / "demo" / "corpus"
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if len(found) < given.files:
-        raise SystemExit(f"'{root}' holds {len(found)} recordings, expected at least {given.files}")
-    chosen = found[:: len(found) // given.files][: given.files]
+    recordings = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if len(recordings) < given.files:
+        raise SystemExit(f"'{root}' holds {len(recordings)} recordings, expected at least {given.files}")
+    chosen = recordings[:: len(recordings) // given.files][: given.files]
     waveforms = [load(path) for path in chosen]
     samples = np.resize(np.concatenate(waveforms), round(60 * given.minutes * SAMPLE_RATE))
     soundfile.write(folder / "long.wav", samples, SAMPLE_RATE)
@@ -128,7 +128,7 @@ def _audio(given: argparse.Namespace, folder: Path) -> tuple[list[str], str, flo
 
 
 def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Path]:
-    """Ours, HuBERT-base exported in three precisions, and the same architecture for the pipeline."""
+    """Return the folders of our model, of HuBERT-base exported in three precisions, and of the pipeline."""
     import torch
     from transformers import (
         HubertConfig,
@@ -157,7 +157,8 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
         make(whole / "model.onnx", hubert[name] / "model.onnx")
         _write_card(hubert[name])
     pipeline = folder / "pipeline"
-    HubertForSequenceClassification(HubertConfig(num_labels=8)).save_pretrained(pipeline)
+    shape: Any = HubertConfig
+    HubertForSequenceClassification(shape(num_labels=8)).save_pretrained(pipeline)
     Wav2Vec2FeatureExtractor().save_pretrained(pipeline)
     return model, hubert, pipeline
 
@@ -179,160 +180,178 @@ def _write_card(folder: Path) -> None:
 
     card = Card(
         name="untrained", emotions=EMOTIONS[:8], trim_db=None, sha256=file_sha256(folder / "model.onnx"),
-        teachers=(), backbone="", num_parameters=0, corpus="", protocol="", fold="", scores={}, parity={}, versions={},
+        teachers=(), backbone="", num_parameters=0, corpus="", protocol="", fold="",
+        scores={}, parity={}, versions={},
     )  # fmt: skip
     write_card(card, folder)
 
 
-def _work(who: Contender) -> None:
-    """A process: load, then for every line of paths on standard input do them all; answer with the seconds."""
+def _serve_contender(contender: Contender) -> None:
+    """Load a contender. Then, for each line of paths on standard input, classify them and print the times."""
     from emodistill.audio.waveform import load
 
-    if who.runner == "pipeline":
+    if contender.runner == "pipeline":
         import torch
         from transformers import pipeline
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        torch.set_num_threads(who.threads)
-        classify = pipeline("audio-classification", model=who.folder)
+        torch.set_num_threads(contender.threads)
+        classifier: Any = pipeline("audio-classification", model=contender.folder)
 
-        def judge(paths: list[str]) -> None:
-            cut = WINDOW_S * 16_000
+        def classify(paths: list[str]) -> None:
+            size = WINDOW_S * 16_000
             waves = [load(path) for path in paths]
-            windows = [wave[start : start + cut] for wave in waves for start in range(0, len(wave), cut)]
-            assert len(classify(windows, batch_size=who.batch)) == len(windows)
+            windows = [wave[start : start + size] for wave in waves for start in range(0, len(wave), size)]
+            assert len(classifier(windows, batch_size=contender.batch)) == len(windows)
 
     else:
         from emodistill.inference.recognizer import Recognizer
 
-        recognizer = Recognizer(who.folder, threads=1)
+        recognizer = Recognizer(contender.folder, threads=1)
 
-        def judge(paths: list[str]) -> None:
-            if who.runner == "predict":
-                found = list(recognizer.predict_all(paths, jobs=who.threads))
-                assert all(row.error is None and row.reason is None for row in found), found
+        def classify(paths: list[str]) -> None:
+            if contender.runner == "predict":
+                rows = list(recognizer.predict_all(paths, jobs=contender.threads))
+                assert all(row.error is None and row.reason is None for row in rows), rows
             else:
-                with ThreadPoolExecutor(who.threads) as pool:
+                with ThreadPoolExecutor(contender.threads) as pool:
                     list(pool.map(lambda path: recognizer.run(load(path)), paths))
 
     print("ready", flush=True)
     for line in sys.stdin:
-        started, worked = time.perf_counter(), time.process_time()
-        judge(json.loads(line))
-        took, worked = time.perf_counter() - started, time.process_time() - worked
-        print(took, worked, _peak_mb(), flush=True)
+        started, cpu_started = time.perf_counter(), time.process_time()
+        classify(json.loads(line))
+        wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+        print(wall_s, cpu_s, _peak_mb(), flush=True)
 
 
 # --- measuring ------------------------------------------------------------------------------------
 
 
 def _cold(rounds: int, path: str, ours: Path, pipeline: Path) -> dict[str, tuple[float, float]]:
-    """Seconds and MB of fresh processes, by turns, after one each that warms the disk cache."""
+    """Return the wall seconds and the peak MB of fresh processes, as medians.
+
+    The first round is not counted.
+    """
     commands = {
         "ours": [sys.executable, "-m", "emodistill", "predict", path, "--model", str(ours), "-f", "json"],
         "pipeline": [sys.executable, "-c", COLD_PIPELINE, str(pipeline), path],
     }
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(1 + max(3, rounds)):
         for name, command in commands.items():
             started = time.perf_counter()
-            with tempfile.TemporaryFile("w+") as said:
-                child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+            with tempfile.TemporaryFile("w+") as messages:
+                child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=messages)
                 peak = 0.0
                 while child.poll() is None:
                     peak = max(peak, _peak_mb(child.pid))
                     time.sleep(0.005)
-                taken[name].append((time.perf_counter() - started, peak))
+                measured[name].append((time.perf_counter() - started, peak))
                 if child.returncode:
-                    said.seek(0)
-                    raise SystemExit(f"{' '.join(command)} failed:\n{said.read()}")
-    medians = {
-        name: [statistics.median(part) for part in zip(*rows[1:], strict=True)]
-        for name, rows in taken.items()
+                    messages.seek(0)
+                    raise SystemExit(f"{' '.join(command)} failed:\n{messages.read()}")
+    return {
+        name: (
+            statistics.median(seconds for seconds, _ in rows[1:]),
+            statistics.median(megabytes for _, megabytes in rows[1:]),
+        )
+        for name, rows in measured.items()
     }
-    return {name: (found[0], found[1]) for name, found in medians.items()}
 
 
 def _peak_mb(process: int | str = "self") -> float:
-    """A process's peak memory so far; `ru_maxrss` would count what its parent held when it was started."""
+    """Return the peak memory of a process so far. `ru_maxrss` would include memory of the parent process."""
     try:
         status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return float(peaks[0]) / 1024 if peaks else 0.0  # one that has ended holds nothing
+    return float(peaks[0]) / 1024 if peaks else 0.0  # a process that has ended has no peak
 
 
-Taken = dict[Contender, list[tuple[float, float, float]]]
+Times = dict[
+    Contender, list[tuple[float, float, float]]
+]  # wall seconds, CPU seconds and peak MB of each round
+Process = subprocess.Popen[str]
 
 
 def _in_turn(
     contenders: list[Contender], paths: list[str], long_file: str, rounds: int
-) -> tuple[Taken, Taken]:
-    """Seconds, those of CPU, and MB so far of every contender, round by round, over the files, then (the main ones) the long file."""
-    many: Taken = {who: [] for who in contenders}
-    long: Taken = {
-        who: [] for who in contenders if who.runner != "model" and (who.threads, who.batch) == (CORES, 1)
+) -> tuple[Times, Times]:
+    """Return the times of all contenders over the files, and of the main contenders over the long file."""
+    many: Times = {contender: [] for contender in contenders}
+    long: Times = {
+        contender: []
+        for contender in contenders
+        if contender.runner != "model" and (contender.threads, contender.batch) == (CORES, 1)
     }
-    processes = {}
-    for who in contenders:
-        threads = str(who.threads if who.runner == "pipeline" else 1)
-        processes[who] = subprocess.Popen(
-            [sys.executable, __file__, "--work", json.dumps(asdict(who))],
+    processes: dict[Contender, Process] = {}
+    for contender in contenders:
+        threads = str(contender.threads if contender.runner == "pipeline" else 1)
+        processes[contender] = subprocess.Popen(
+            [sys.executable, __file__, "--contender", json.dumps(asdict(contender))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
         )  # fmt: skip
-        _answer(processes[who])  # one loads at a time
-        _ask(processes[who], paths[:2])  # first runs are slower
+        _read_line(processes[contender])  # wait until it is loaded
+        _run(processes[contender], paths[:2])  # the first runs are slower
     try:
         for _ in range(rounds):
-            for who, process in processes.items():
-                many[who].append(_ask(process, paths))
-        for who in long:
-            long[who].append(_ask(processes[who], [long_file]))
+            for contender, process in processes.items():
+                many[contender].append(_run(process, paths))
+        for contender in long:
+            long[contender].append(_run(processes[contender], [long_file]))
     finally:
         for process in processes.values():
             process.communicate()
     return many, long
 
 
-def _ask(process: "subprocess.Popen[str]", paths: list[str]) -> tuple[float, float, float]:
+def _run(process: Process, paths: list[str]) -> tuple[float, float, float]:
+    """Let a process classify files, and return its wall seconds, CPU seconds and peak MB."""
     assert process.stdin is not None
     process.stdin.write(json.dumps(paths) + "\n")
     process.stdin.flush()
-    took, worked, megabytes = map(float, _answer(process).split())
-    return took, worked, megabytes
+    wall_s, cpu_s, megabytes = map(float, _read_line(process).split())
+    return wall_s, cpu_s, megabytes
 
 
-def _answer(process: "subprocess.Popen[str]") -> str:
+def _read_line(process: Process) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise SystemExit(f"{process.args} ended early")
+        raise SystemExit(f"{process.args!r} ended early")
     return line
 
 
-# --- telling --------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------
 
 
 def _report(
-    cold: dict[str, tuple[float, float]], many: Taken, long: Taken, seconds: float, long_s: float,
+    cold: dict[str, tuple[float, float]], many: Times, long: Times, seconds: float, long_s: float,
     given: argparse.Namespace,
 ) -> None:  # fmt: skip
+    """Print the tables, and draw the plot if it is wanted."""
     rows: list[tuple[str, int, float, float]] = []
     cpu_ms: dict[tuple[str, int], float] = {}
-    for threads in sorted({who.threads for who in many}):
-        here = {who: [took for took, _, _ in found] for who, found in many.items() if who.threads == threads}
-        reference = min(
-            (who for who in here if who.runner == "pipeline"), key=lambda who: statistics.median(here[who])
-        )
-        for who, taken in here.items():
-            ratio = statistics.median([a / b for a, b in zip(here[reference], taken, strict=True)])
-            name = f"{who.name}, batches of {who.batch}" if who.runner == "pipeline" else who.name
-            rows.append((name, threads, seconds / statistics.median(taken), ratio))
-            cpu_ms[name, threads] = 1000 * statistics.median([worked for _, worked, _ in many[who]]) / seconds
+    for threads in sorted({contender.threads for contender in many}):
+        wall_s = {
+            contender: [wall for wall, _, _ in times]
+            for contender, times in many.items()
+            if contender.threads == threads
+        }
+        pipelines = [contender for contender in wall_s if contender.runner == "pipeline"]
+        reference = wall_s[min(pipelines, key=lambda contender: statistics.median(wall_s[contender]))]
+        for contender, walls in wall_s.items():
+            ratio = statistics.median([a / b for a, b in zip(reference, walls, strict=True)])
+            batches = f", batches of {contender.batch}" if contender.runner == "pipeline" else ""
+            name = contender.name + batches
+            rows.append((name, threads, seconds / statistics.median(walls), ratio))
+            cpu_s = statistics.median([cpu for _, cpu, _ in many[contender]])
+            cpu_ms[name, threads] = 1000 * cpu_s / seconds
     print(
         f"\n| many files (median of {given.rounds}, {seconds:.0f} s of audio) | threads | s of audio per s "
         "| CPU ms per s of audio | × the pipeline's best |\n| --- | --- | --- | --- | --- |"
@@ -343,16 +362,16 @@ def _report(
     (ours_s, ours_mb), (pipe_s, pipe_mb) = cold["ours"], cold["pipeline"]
     print(f"| cold, fresh process, s | {ours_s:.2f} | {pipe_s:.2f} | {pipe_s / ours_s:.1f} × |")
     print(f"| its peak memory, MB | {ours_mb:.0f} | {pipe_mb:.0f} | {pipe_mb / ours_mb:.1f} × |")
-    by_name = {who.name: found[0] for who, found in long.items()}
+    by_name = {contender.name: times[0] for contender, times in long.items()}
     (ours_s, _, ours_mb), (pipe_s, _, pipe_mb) = by_name["ours"], by_name["pipeline"]
     print(f"| {long_s / 60:g} minutes, s | {ours_s:.2f} | {pipe_s:.2f} | {pipe_s / ours_s:.1f} × |")
-    print(f"| peak memory by then, MB | {ours_mb:.0f} | {pipe_mb:.0f} | {pipe_mb / ours_mb:.1f} × |")
+    print(f"| its peak memory, MB | {ours_mb:.0f} | {pipe_mb:.0f} | {pipe_mb / ours_mb:.1f} × |")
     if given.plot:
         _draw(rows, given.plot)
 
 
 def _draw(rows: list[tuple[str, int, float, float]], path: Path) -> None:
-    """Bars of seconds of audio per second, on a logarithmic axis, a panel for each number of threads."""
+    """Draw seconds of audio per second as bars, on a logarithmic axis, in one panel for each thread count."""
     from matplotlib.figure import Figure
 
     counts = sorted({threads for _, threads, _, _ in rows})

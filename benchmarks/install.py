@@ -1,7 +1,10 @@
-"""Size of an install without extras, in a fresh environment: python benchmarks/install.py
+"""Measures the size of an install without extras.
 
-Installs this checkout with pip from the configured package index, as a user would, without pip itself in the
-environment, and adds up what lies in site-packages (compiled .pyc files too).
+    python benchmarks/install.py
+
+pip installs this checkout into a fresh virtual environment, with the versions of constraints.txt. The size is
+that of site-packages, with compiled .pyc files and without pip itself. The exit code is 1 if the install is
+too large or has packages that only training needs.
 """
 
 import argparse
@@ -11,17 +14,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MOST_MB = 210
+MAX_MB = 210
 FORBIDDEN = ("torch", "transformers", "lightning", "opensmile", "scipy", "sklearn", "pandas", "sympy")
 
 
 def size_mb(folder: Path) -> float:
-    """What the files of a folder take on disk, in blocks of 2^20 bytes as `du -m` counts."""
+    """Return the disk space of a folder in units of 2^20 bytes, as `du -m` counts it."""
     return sum(path.lstat().st_blocks * 512 for path in (folder, *folder.rglob("*"))) / 2**20
 
 
 def main() -> int:
-    """Measure and print; 1 where the install is too large or holds what it must not."""
+    """Print the sizes and return the exit code."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
@@ -39,8 +42,10 @@ def main() -> int:
         print(f"| {name} | {size:.1f} |")
     print(f"| **all of site-packages** | **{total:.1f}** |")
     heavy = [name for name in FORBIDDEN if name in parts]
-    print(f"at most {MOST_MB} MB; none of {', '.join(FORBIDDEN)}: {heavy or 'kept'}")
-    return int(total > MOST_MB or bool(heavy))
+    print(
+        f"allowed: at most {MAX_MB} MB, and none of {', '.join(FORBIDDEN)}; of these found: {heavy or 'none'}"
+    )
+    return int(total > MAX_MB or bool(heavy))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
-"""Does an answer stay where only the carrier changes? Codecs, rates, gain, silence and noise around dev utterances.
+"""Measures how much predictions change when codec, rate, gain, silence or noise of a recording change.
 
-    python benchmarks/invariance.py CORPORA [--clips 100] [--model bundled] [--margins 0.05,0.2] [--only noise]
+    python benchmarks/invariance.py CORPORA [--clips 100] [--margins 0.05,0.2] [--only noise]
 
-CORPORA holds the folders ravdess, nemo and ased; clips are drawn from the dev speakers of the protocol `bundled`, by emotion
-in turn. For each condition: how many emotions stay, how far the probabilities move (median, 95th percentile of the largest
-difference), UA, and the mean negative log-probability of the truth. Dev speakers have fixed the bundled model's classifier:
-compare conditions with each other, and nothing with a score on test speakers. --margins tries other values of what is
-kept around speech, --only the conditions with this in their name.
+CORPORA holds the folders ravdess, nemo and ased. Clips are drawn from the dev speakers of the protocol
+`bundled`, by emotion in turn. For each condition the table has four measures:
+
+* the share of clips whose emotion stays the same;
+* the largest change of a probability in each clip, as median and 95th percentile;
+* UA;
+* the mean negative log-probability of the true emotion.
+
+The bundled model's classifier was fitted on dev speakers too. So compare conditions with each other, and do
+not compare them with scores on test speakers.
+
+--margins tries other values for the audio that is kept around speech. --only selects conditions by a part of
+their name.
 """
 
 import argparse
@@ -29,54 +37,60 @@ from emodistill.inference import recognizer
 from emodistill.protocol import FIXED_SPLITS
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
+Change = Callable[[Samples, int], bytes]  # samples and rate in Hz -> an audio file
 RNG = np.random.default_rng(0)
 
 
-def coded(format: str, subtype: str | None = None, rate_hz: int | None = None) -> Callable[..., bytes]:
-    """The same sound in another file."""
+def encode_as(format: str, subtype: str | None = None, new_rate_hz: int | None = None) -> Change:
+    """Return a change that encodes the samples in a format of soundfile, maybe at another rate."""
 
-    def make(sound: Samples, at_hz: int) -> bytes:
+    def encode(samples: Samples, rate_hz: int) -> bytes:
         file = io.BytesIO()
-        to_hz = rate_hz or at_hz
-        resampled = sound if to_hz == at_hz else soxr.resample(sound, at_hz, to_hz)
+        to_hz = new_rate_hz or rate_hz
+        resampled = samples if to_hz == rate_hz else soxr.resample(samples, rate_hz, to_hz)
         soundfile.write(file, resampled, to_hz, format=format, subtype=subtype)
         return file.getvalue()
 
-    return make
+    return encode
 
 
-def as_wav(change: Callable[[Samples, int], Samples]) -> Callable[..., bytes]:
-    """Another sound in a WAV of floats."""
-    return lambda sound, at_hz: coded("WAV", "FLOAT")(change(sound, at_hz), at_hz)
+def as_wav(change: Callable[[Samples, int], Samples]) -> Change:
+    """Return a change of the samples that writes a WAV of floats."""
+    return lambda samples, rate_hz: encode_as("WAV", "FLOAT")(change(samples, rate_hz), rate_hz)
 
 
-def silence_around(before_s: float, after_s: float) -> Callable[..., bytes]:
-    """Digital silence before and after."""
-    return as_wav(lambda sound, at_hz: np.pad(sound, (round(before_s * at_hz), round(after_s * at_hz))))
+def silence_around(before_s: float, after_s: float) -> Change:
+    """Return a change that adds digital silence before and after the utterance."""
+    return as_wav(
+        lambda samples, rate_hz: np.pad(samples, (round(before_s * rate_hz), round(after_s * rate_hz)))
+    )
 
 
-def in_noise(snr_db: float, around_s: float = 1.0) -> Callable[..., bytes]:
-    """White noise under the utterance and around it; the ratio is to its trimmed part."""
+def in_noise(snr_db: float, around_s: float = 1.0) -> Change:
+    """Return a change that adds white noise, also around the utterance.
 
-    def change(sound: Samples, at_hz: int) -> Samples:
-        padded = np.pad(sound, round(around_s * at_hz))
-        rms = np.sqrt(np.mean(trim_silence(sound, 35.0) ** 2)) * 10 ** (-snr_db / 20)
+    The SNR counts its trimmed part alone.
+    """
+
+    def change(samples: Samples, rate_hz: int) -> Samples:
+        padded = np.pad(samples, round(around_s * rate_hz))
+        rms = np.sqrt(np.mean(trim_silence(samples, 35.0) ** 2)) * 10 ** (-snr_db / 20)
         return (padded + rms * RNG.standard_normal(len(padded))).astype(np.float32)
 
     return as_wav(change)
 
 
-CONDITIONS: dict[str, Callable[..., bytes]] = {
-    "flac": coded("FLAC"),
-    "ogg vorbis": coded("OGG", "VORBIS"),
-    "opus, 48 kHz": coded("OGG", "OPUS", 48_000),
-    "mp3": coded("MP3"),
-    "44.1 kHz": coded("WAV", "FLOAT", 44_100),
-    "48 kHz": coded("WAV", "FLOAT", 48_000),
-    "8 kHz mu-law": coded("WAV", "ULAW", 8_000),
-    "stereo": as_wav(lambda sound, _: np.stack([sound, sound], axis=1)),
-    "gain -20 dB": as_wav(lambda sound, _: 0.1 * sound),
-    "gain +20 dB": as_wav(lambda sound, _: 10 * sound),
+CONDITIONS: dict[str, Change] = {
+    "flac": encode_as("FLAC"),
+    "ogg vorbis": encode_as("OGG", "VORBIS"),
+    "opus, 48 kHz": encode_as("OGG", "OPUS", 48_000),
+    "mp3": encode_as("MP3"),
+    "44.1 kHz": encode_as("WAV", "FLOAT", 44_100),
+    "48 kHz": encode_as("WAV", "FLOAT", 48_000),
+    "8 kHz mu-law": encode_as("WAV", "ULAW", 8_000),
+    "stereo": as_wav(lambda samples, _: np.stack([samples, samples], axis=1)),
+    "gain -20 dB": as_wav(lambda samples, _: 0.1 * samples),
+    "gain +20 dB": as_wav(lambda samples, _: 10 * samples),
     "0.5 s of silence before": silence_around(0.5, 0),
     "5 s of silence after": silence_around(0, 5),
     "2 s of silence around": silence_around(2, 2),
@@ -85,31 +99,34 @@ CONDITIONS: dict[str, Callable[..., bytes]] = {
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpora", type=Path)
-    parser.add_argument("--clips", type=int, default=100)
-    parser.add_argument("--model", default="bundled")
-    parser.add_argument("--margins", default=str(recognizer.SPEECH_MARGIN_S))
-    parser.add_argument("--only", default="")
-    chosen = parser.parse_args()
-    loaded = Recognizer(chosen.model, threads=1)
-    clips = drawn(chosen.corpora, chosen.clips)
+    parser.add_argument("corpora", type=Path, help="folder with ravdess, nemo and ased")
+    parser.add_argument("--clips", type=int, default=100, help="number of clips")
+    parser.add_argument("--model", default="bundled", help="bundled, or the folder of an exported model")
+    parser.add_argument(
+        "--margins", default=str(recognizer.SPEECH_MARGIN_S), help="seconds kept around speech, e.g. 0.05,0.2"
+    )
+    parser.add_argument("--only", default="", help="part of the names of the conditions")
+    given = parser.parse_args()
+    loaded = Recognizer(given.model, threads=1)
+    clips = choose_clips(given.corpora, given.clips)
     truth = np.array([loaded.emotions.index(clip.emotion) for clip in clips])
     print("| margin | condition | same emotion, % | change, median | 95 % | UA | −log p |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
-    for margin in chosen.margins.split(","):
+    for margin in given.margins.split(","):
         recognizer.SPEECH_MARGIN_S = float(margin)
-        clean = probabilities(loaded, clips, coded("WAV", "FLOAT"))
-        tell(margin, "clean", clean, clean, truth)
+        clean = probabilities(loaded, clips, encode_as("WAV", "FLOAT"))
+        print_row(margin, "clean", clean, clean, truth)
         for name, change in CONDITIONS.items():
-            if chosen.only in name:
-                tell(margin, name, probabilities(loaded, clips, change), clean, truth)
+            if given.only in name:
+                print_row(margin, name, probabilities(loaded, clips, change), clean, truth)
 
 
-def drawn(corpora: Path, num: int) -> list[Utterance]:
-    """Utterances of dev speakers, corpus by corpus and emotion by emotion in turn."""
+def choose_clips(corpora: Path, num: int) -> list[Utterance]:
+    """Return utterances of dev speakers, taking corpora and emotions in turn."""
     corpus = open_corpus(load_recipe("bundled", [f"corpus.root={corpora}"]).corpus, lambda _: None)
     speakers = FIXED_SPLITS["bundled"]["dev"]
     groups: dict[tuple[str, str], list[Utterance]] = {}
@@ -123,27 +140,28 @@ def drawn(corpora: Path, num: int) -> list[Utterance]:
     return clips[:num]
 
 
-def probabilities(loaded: Recognizer, clips: list[Utterance], change: Callable[..., bytes]) -> Samples:
-    """Of each clip (clips, emotions); even ones where the recogniser abstains."""
-    found = []
+def probabilities(loaded: Recognizer, clips: list[Utterance], change: Change) -> Samples:
+    """Return the probabilities of each changed clip, (clips, emotions): uniform if there is no answer."""
+    rows = []
     for clip in clips:
-        sound, at_hz = soundfile.read(clip.path, dtype="float32", always_2d=True)
-        said = loaded.predict(change(sound[:, 0], at_hz)).probabilities or dict.fromkeys(loaded.emotions, 1.0)
-        found.append(np.array(list(said.values())) / sum(said.values()))
-    return np.array(found)
+        samples, rate_hz = soundfile.read(clip.path, dtype="float32", always_2d=True)
+        prediction = loaded.predict(change(samples[:, 0], rate_hz))
+        row = prediction.probabilities or dict.fromkeys(loaded.emotions, 1.0)
+        rows.append(np.array(list(row.values())) / sum(row.values()))
+    return np.array(rows)
 
 
-def tell(margin: str, name: str, found: Samples, clean: Samples, truth: Any) -> None:
-    """A row of the table."""
-    moved = np.abs(found - clean).max(axis=1)
-    same = 100 * np.mean(found.argmax(1) == clean.argmax(1))
-    ua = 100 * unweighted_accuracy(truth, found.argmax(1))
-    likely = -np.log(found[np.arange(len(truth)), truth]).mean()
-    print(
-        f"| {margin} | {name} | {same:.0f} | {np.median(moved):.4f} | {np.quantile(moved, 0.95):.3f} | {ua:.1f} | "
-        f"{likely:.3f} |",
-        flush=True,
-    )
+def print_row(margin: str, name: str, changed: Samples, clean: Samples, truth: Any) -> None:
+    """Print a row of the table, from the probabilities of changed and of clean clips."""
+    change = np.abs(changed - clean).max(axis=1)
+    same = 100 * np.mean(changed.argmax(1) == clean.argmax(1))
+    ua = 100 * unweighted_accuracy(truth, changed.argmax(1))
+    nll = -np.log(changed[np.arange(len(truth)), truth]).mean()
+    cells = (
+        margin, name, f"{same:.0f}", f"{np.median(change):.4f}", f"{np.quantile(change, 0.95):.3f}",
+        f"{ua:.1f}", f"{nll:.3f}",
+    )  # fmt: skip
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What simple words tell on MELD: tf-idf and logistic regression on the official split, utterance alone.
+"""Measures a simple baseline on MELD's text: tf-idf and logistic regression, on the official split.
 
     python benchmarks/meld_text.py MELD [RUN …]
 
-Words and pairs of words, lower case, sublinear term frequency; the strength of the regularisation and the weighting of
-the classes are chosen on dev by weighted F1, and test is scored once. Beside it the scores of finished runs of `meld-text`.
+The features are words and pairs of words in lower case, with sublinear term frequency. Each utterance is
+classified by itself. The regularisation and the class weights are chosen on dev by weighted F1. Test is
+scored once. The script also prints the scores of finished runs of the recipe `meld-text`.
 """
 
 import argparse
@@ -20,12 +21,12 @@ from emodistill.evaluation.run import read_run
 
 
 def main() -> None:
-    """Fit, choose and print."""
+    """Fit, choose on dev, and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("corpus", type=Path, help="folder of MELD")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="run", help="run folders of `meld-text`")
     given = parser.parse_args()
     corpus = read_corpus("meld", given.corpus)
     labels = corpus.labels
@@ -42,24 +43,25 @@ def main() -> None:
     for strength, weights in grid:
         model = LogisticRegression(C=strength, class_weight=weights, max_iter=1000)
         model.fit(x["train"], truth["train"])
-        found = weighted_f1(truth["dev"], model.predict(x["dev"]))
-        if best is None or found > best[0]:
-            best = (found, model, f"C = {strength}, class weights {weights}")
+        score = weighted_f1(truth["dev"], model.predict(x["dev"]))
+        if best is None or score > best[0]:
+            best = (score, model, f"C = {strength}, class weights {weights}")
     assert best is not None
     print(f"tf-idf and logistic regression, {len(grid)} configurations on dev; chosen: {best[2]}")
-    _print("dev", truth["dev"], best[1].predict(x["dev"]))
-    _print("test", truth["test"], best[1].predict(x["test"]))
+    _print_scores("dev", truth["dev"], best[1].predict(x["dev"]))
+    _print_scores("test", truth["test"], best[1].predict(x["test"]))
     for folder in given.runs:
         run = read_run(folder)
         print(f"{run.name}, protocol {run.protocol.stamp}")
         for split in ("dev", "test"):
             table = run.table(split=split)
-            _print(split, table.truth, table.predicted)
+            _print_scores(split, table.truth, table.predicted)
 
 
-def _print(split: str, truth: list[int] | np.ndarray, said: np.ndarray) -> None:
-    scores = (weighted_f1(truth, said), unweighted_accuracy(truth, said), weighted_accuracy(truth, said))
-    print(f"  {split}: weighted F1 {100 * scores[0]:.2f}, UA {100 * scores[1]:.2f}, WA {100 * scores[2]:.2f}")
+def _print_scores(split: str, truth: list[int] | np.ndarray, predicted: np.ndarray) -> None:
+    f1, ua = weighted_f1(truth, predicted), unweighted_accuracy(truth, predicted)
+    wa = weighted_accuracy(truth, predicted)
+    print(f"  {split}: weighted F1 {100 * f1:.2f}, UA {100 * ua:.2f}, WA {100 * wa:.2f}")
 
 
 if __name__ == "__main__":

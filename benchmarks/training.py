@@ -1,13 +1,17 @@
-"""Training, side by side in one run: what distillation, cached targets and a cached prefix cost or save.
+"""Measures what distillation costs in a training step, and what cached targets and cached frozen layers save.
 
     python benchmarks/training.py RAVDESS WHISPER_DIR [--utterances 48] [--rounds 5]
 
-Prints medians of paired ratios. The three steps take turns, batch by batch, over the same utterances:
+The script prints medians of paired ratios. Three kinds of step take turns, batch by batch, over the same
+utterances:
 
-* plain: fine-tune the student on hard labels;
-* distilled: the same, with logit and embedding targets of two teachers read from disk;
-* teachers inside: the same, with both teachers run on every batch instead: eGeMAPS and the prosodic
-  ResNet, and a text encoder of BERT-base's size (random weights: speed does not care).
+* plain: fine-tunes the student on hard labels;
+* distilled: also uses logits and embeddings of two teachers, read from disk;
+* teachers inside: runs both teachers on every batch instead of reading their targets. These are eGeMAPS and
+  the prosodic ResNet, and a text encoder of the size of BERT-base. Its weights are random, since speed does
+  not depend on them.
+
+Then it measures an epoch with two of three layers frozen, without and with the cached states of these layers.
 """
 
 import argparse
@@ -49,15 +53,15 @@ DIM = 128
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the steps and the frozen layers."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("backbone", type=str)
-    parser.add_argument("--utterances", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("corpus", type=Path, help="folder of RAVDESS")
+    parser.add_argument("backbone", type=str, help="folder of Whisper")
+    parser.add_argument("--utterances", type=int, default=48, help="number of utterances")
+    parser.add_argument("--rounds", type=int, default=5, help="number of epochs that are measured")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     corpus = read_corpus("ravdess", given.corpus).utterances
@@ -68,6 +72,7 @@ def main() -> None:
 
 
 def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path) -> None:
+    """Print the ratios of the three kinds of step."""
     config = StudentConfig(backbone=backbone, layers=3)
     student = Student(
         load_backbone(backbone, 3), config, CLASSES, {"prosodic": DIM, "linguistic": DIM}
@@ -84,13 +89,13 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
     ids = tuple(utterance.id for utterance in utterances)
     tables = {}
     for name in ("prosodic", "linguistic"):
-        made = TeacherTargets(
+        targets = TeacherTargets(
             ids,
             torch.randn(len(ids), CLASSES),
             torch.randn(len(ids), DIM),
             torch.ones(len(ids), dtype=torch.bool),
         )
-        made.write(folder / f"{name}.safetensors", name, "in-sample")
+        targets.write(folder / f"{name}.safetensors", name, "in-sample")
         tables[name] = TargetRows(
             TeacherTargets.read(folder / f"{name}.safetensors", ids), range(len(ids)), VIEWS, 0
         )
@@ -107,7 +112,7 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
         optimizer.step()
 
     @torch.no_grad()
-    def ask(batch: Batch) -> dict[str, Targets]:
+    def run_teachers(batch: Batch) -> dict[str, Targets]:
         chosen = [utterances[index] for index in batch.indices.tolist()]
         llds = [
             planes(extract_llds(prepare_waveform(u, AUDIO)), prosodic.mean.numpy(), prosodic.std.numpy())
@@ -115,42 +120,42 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
         ]
         tokens = [linguistic.tokenize(utterance.transcript or "") for utterance in chosen]
         known = torch.ones(len(chosen), dtype=torch.bool)
-        said = {}
+        results = {}
         for name, model, inputs in (
             ("prosodic", prosodic, [torch.from_numpy(x) for x in llds]),
             ("linguistic", linguistic, tokens),
         ):
             padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
             output = model(padded, torch.tensor([len(item) for item in inputs]))
-            said[name] = Targets(output.logits, output.embedding, known)
-        return said
+            results[name] = Targets(output.logits, output.embedding, known)
+        return results
 
     def run(model: Student, dataset: UtteranceDataset, keys: list[tuple[int, int]], inside: bool) -> float:
         started = time.perf_counter()
         batch = collate([dataset[key] for key in keys])
-        update(model, batch, ask(batch) if inside else batch.targets)
+        update(model, batch, run_teachers(batch) if inside else batch.targets)
         return time.perf_counter() - started
 
-    distilled: list[float] = []
-    inside: list[float] = []
-    plains: list[float] = []
+    plain_s: list[float] = []
+    distilled_ratios: list[float] = []
+    inside_ratios: list[float] = []
     for epoch in range(rounds + 1):
         for keys in Batches(plain, 16, 0, epoch):
-            one = run(untaught, plain, keys, False)
-            two, three = run(student, taught, keys, False), run(student, taught, keys, True)
-            if epoch:  # the first warms up
-                plains.append(one)
-                distilled.append(two / one)
-                inside.append(three / two)
-    print(
-        f"student: first 3 layers of {Path(backbone).name}, all trained, batches of 16, {len(plains)} steps each"
-    )
-    print(f"plain step: {statistics.median(plains):.3f} s (median)")
-    print(f"distilled / plain: {statistics.median(distilled):.3f} (median of paired ratios)")
-    print(f"teachers inside the step / distilled: {statistics.median(inside):.2f}")
+            without_s = run(untaught, plain, keys, False)
+            distilled_s, inside_s = run(student, taught, keys, False), run(student, taught, keys, True)
+            if epoch:  # the first epoch warms up
+                plain_s.append(without_s)
+                distilled_ratios.append(distilled_s / without_s)
+                inside_ratios.append(inside_s / distilled_s)
+    print(f"student: first 3 layers of {Path(backbone).name}, all trained")
+    print(f"batches of 16, {len(plain_s)} steps of each kind; medians, of paired ratios")
+    print(f"plain step: {statistics.median(plain_s):.3f} s")
+    print(f"distilled / plain: {statistics.median(distilled_ratios):.3f}")
+    print(f"teachers inside the step / distilled: {statistics.median(inside_ratios):.2f}")
 
 
 def _prefix(utterances: list[Utterance], backbone: str, rounds: int, folder: Path) -> None:
+    """Print the ratio of an epoch without and with cached states of the frozen layers."""
     config = StudentConfig(backbone=backbone, layers=3, frozen=2)
     student = Student(load_backbone(backbone, 3), config, CLASSES, {}).train()
     labels = [index % CLASSES for index in range(len(utterances))]
@@ -179,7 +184,7 @@ def _prefix(utterances: list[Utterance], backbone: str, rounds: int, folder: Pat
         without, with_cache = epoch(plain, student, number), epoch(from_cache, Suffix(student), number)
         if number:
             ratios.append(without / with_cache)
-    print(f"2 of 3 layers frozen, {len(utterances)} utterances: filling the cache {filling:.1f} s, once")
+    print(f"2 of 3 layers frozen, {len(utterances)} utterances; filling the cache took {filling:.1f} s")
     print(f"epoch without cache / with: {statistics.median(ratios):.2f} (median of paired ratios)")
 
 

@@ -1,11 +1,11 @@
-"""The packaged speech detector beside silero-vad: frame error, false alarms, speed, in one run.
+"""Measures the packaged speech detector, compared to silero-vad: frame error, false alarms, speed.
 
     pip install --no-deps --target SILERO silero-vad==6.2.3
     PYTHONPATH=SILERO python benchmarks/vad.py --data CORPORA [--split test] [--write]
 
-CORPORA holds the folders ravdess, nemo and ased. Recordings are utterances of speakers that the detector never
-heard (`assets/vad.json` names them) with pauses between them. The reference is silero-vad on the clean
-recording, and no speech inside the pauses. `--write` puts the figures into `vad.json`.
+CORPORA holds the folders ravdess, nemo and ased. The recordings are utterances with pauses between them.
+Their speakers are those of `assets/vad.json`, on which the detector was not trained. The reference is
+silero-vad on the clean recording, and no speech in the pauses. --write puts the figures into `vad.json`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from emodistill.corpora import read_corpus
 CORPORA = ("ravdess", "nemo", "ased")
 RECORDING_S = 30
 SILERO = Path(silero_vad.__file__).parent / "data"
-SILERO_SAMPLES = 512  # of one of its probabilities
+SILERO_SAMPLES = 512  # for each probability of silero-vad
 
 
 class Ours:
@@ -47,7 +47,7 @@ class Ours:
 
 
 class Silero:
-    """silero-vad with its probabilities at our frames."""
+    """silero-vad, with its probabilities at our frames."""
 
     name, threshold = "silero-vad", 0.5
 
@@ -55,17 +55,17 @@ class Silero:
         self.model = SileroVADSequence(str(SILERO / "silero_vad_16k_sequence.onnx"))
 
     def probabilities(self, waveform: Waveform) -> np.ndarray:
-        """(ceil(samples / 320),), interpolated between the middles of its windows."""
-        found = self.model.audio_forward(waveform)
+        """Return probabilities (ceil(samples / 320),), interpolated between the middles of its windows."""
+        values = self.model.audio_forward(waveform)
         middles = (np.arange(-(-len(waveform) // SPEECH_FRAME_SAMPLES)) + 0.5) * SPEECH_FRAME_SAMPLES
-        return np.interp(middles, (np.arange(len(found)) + 0.5) * SILERO_SAMPLES, found)
+        return np.interp(middles, (np.arange(len(values)) + 0.5) * SILERO_SAMPLES, values)
 
 
-# --- what is heard -------------------------------------------------------------------------------
+# --- audio ---------------------------------------------------------------------------------------
 
 
 def held_out(data: Path, split: str) -> dict[str, list[Waveform]]:
-    """The utterances of the split's speakers, by corpus."""
+    """Return the utterances of the split's speakers, by corpus."""
     speakers = json.loads((ASSETS / "vad.json").read_text(encoding="utf-8"))[f"{split}_speakers"]
     return {
         corpus: [
@@ -78,28 +78,29 @@ def held_out(data: Path, split: str) -> dict[str, list[Waveform]]:
 
 
 def recording(clips: list[Waveform], rng: np.random.Generator) -> tuple[Waveform, np.ndarray]:
-    """Half a minute of utterances and pauses, and where an utterance is (frames,)."""
+    """Return 30 s of utterances and pauses (samples,), and the frames with an utterance (frames,)."""
     out = np.zeros(RECORDING_S * SAMPLE_RATE, dtype=np.float32)
-    spoken = np.zeros(len(out) // SPEECH_FRAME_SAMPLES, dtype=bool)
+    in_utterance = np.zeros(len(out) // SPEECH_FRAME_SAMPLES, dtype=bool)
     position = round(rng.uniform(0, 2) * SAMPLE_RATE)
     while position < len(out):
         clip = clips[rng.integers(len(clips))]
         clip = clip[: len(out) - position] * (0.5 / max(np.abs(clip).max(), 1e-4))
         out[position : position + len(clip)] = clip
-        spoken[position // SPEECH_FRAME_SAMPLES : (position + len(clip)) // SPEECH_FRAME_SAMPLES + 2] = True
+        first, last = position // SPEECH_FRAME_SAMPLES, (position + len(clip)) // SPEECH_FRAME_SAMPLES
+        in_utterance[first : last + 2] = True
         position += len(clip) + round(rng.uniform(0.2, 3) * SAMPLE_RATE)
-    return out, spoken
+    return out, in_utterance
 
 
 def coloured(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray:
-    """Noise with a power spectrum of f^-slope: 0 white, 1 pink, 2 brown."""
+    """Return noise with a power spectrum of f^-slope: 0 is white, 1 pink, 2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum *= np.maximum(np.arange(len(spectrum)), 10.0) ** (-slope / 2)
     return np.fft.irfft(spectrum, samples)
 
 
 def noisy(clean: Waveform, speech: np.ndarray, snr_db: float, noise: np.ndarray) -> Waveform:
-    """Noise under a recording; the SNR counts the power of its speech frames alone."""
+    """Return a recording with noise added. The SNR counts only the power of the speech frames."""
     noise = noise / np.sqrt(np.mean(noise**2))
     power = np.mean(clean[: len(speech) * SPEECH_FRAME_SAMPLES].reshape(len(speech), -1)[speech] ** 2)
     mixed = clean + noise * np.sqrt(power / 10 ** (snr_db / 10))
@@ -107,7 +108,7 @@ def noisy(clean: Waveform, speech: np.ndarray, snr_db: float, noise: np.ndarray)
 
 
 def babble(clips: list[Waveform], rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Eight people at once."""
+    """Return eight voices at once."""
     out = np.zeros(samples)
     for _ in range(8):
         line = np.concatenate([clips[i] / np.abs(clips[i]).max() for i in rng.integers(0, len(clips), 20)])
@@ -116,17 +117,17 @@ def babble(clips: list[Waveform], rng: np.random.Generator, samples: int) -> np.
 
 
 def tone(hz: float, time_s: np.ndarray) -> np.ndarray:
-    """A sine at times in seconds."""
+    """Return a sine at these times."""
     return np.sin(2 * np.pi * hz * time_s)
 
 
 def no_speech(rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
-    """Twelve seconds of one sound after another, none of them speech, with a peak of 1."""
+    """Yield sounds that are not speech: their kind, and 12 s with a peak of 1."""
     time_s = np.arange(12 * SAMPLE_RATE) / SAMPLE_RATE
     for slope, name in ((0.0, "white noise"), (1.0, "pink noise"), (2.0, "brown noise")):
         yield name, coloured(rng, len(time_s), slope)
     for hz in (50, 60):
-        yield "hum", sum(rng.uniform(0.2, 1) / k * tone(k * hz, time_s) for k in range(1, 12))
+        yield "hum", np.sum([rng.uniform(0.2, 1) / k * tone(k * hz, time_s) for k in range(1, 12)], axis=0)
     yield "tone", tone(rng.uniform(100, 4000), time_s)
     yield "tone", tone(rng.uniform(100, 1000), time_s) * (time_s % 1 < 0.5)
     yield "sweep", tone(1, 200 * time_s + rng.uniform(20, 150) * time_s**2)
@@ -137,7 +138,7 @@ def no_speech(rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def tune(rng: np.random.Generator, time_s: np.ndarray) -> np.ndarray:
-    """Plucked triads and a melody above a beat of noise."""
+    """Return plucked triads and a melody over a beat of noise."""
     out = np.zeros(len(time_s))
     beat = round(rng.uniform(0.25, 0.6) * SAMPLE_RATE)
     key_hz = rng.uniform(110, 220)
@@ -155,11 +156,11 @@ def tune(rng: np.random.Generator, time_s: np.ndarray) -> np.ndarray:
     return out
 
 
-# --- figures -------------------------------------------------------------------------------------
+# --- measures ------------------------------------------------------------------------------------
 
 
 def roc(values: np.ndarray, speech: np.ndarray) -> tuple[float, float, float]:
-    """Area under the curve; equal error rate; the threshold where it lies."""
+    """Return the area under the ROC curve, the equal error rate, and its threshold."""
     order = np.argsort(-values, kind="stable")
     hits = np.concatenate([[0], np.cumsum(speech[order])]) / speech.sum()
     alarms = np.concatenate([[0], np.cumsum(~speech[order])]) / (~speech).sum()
@@ -169,25 +170,25 @@ def roc(values: np.ndarray, speech: np.ndarray) -> tuple[float, float, float]:
 
 
 def frame_errors(
-    clips: dict[str, list[Waveform]], number: int, judges: Sequence[Ours | Silero]
+    clips: dict[str, list[Waveform]], number: int, detectors: Sequence[Ours | Silero]
 ) -> dict[str, object]:
-    """One row for each condition and judge, over all corpora."""
+    """Print one row for each condition and detector, over all corpora, and return our figures."""
     rng = np.random.default_rng(0)
     reference = Silero()
     corpora, recordings, masks = [], [], []
-    for corpus, found in clips.items():
+    for corpus, utterances in clips.items():
         for _ in range(number):
-            clean, spoken = recording(found, rng)
-            corpora += [corpus] * len(spoken)
+            clean, in_utterance = recording(utterances, rng)
+            corpora += [corpus] * len(in_utterance)
             recordings.append(clean)
-            masks.append(spoken & (reference.probabilities(clean) > reference.threshold))
+            masks.append(in_utterance & (reference.probabilities(clean) > reference.threshold))
     speech = np.concatenate(masks)
-    everyone = [clip for found in clips.values() for clip in found]
+    all_clips = [clip for utterances in clips.values() for clip in utterances]
     noises: dict[str, Callable[[int], np.ndarray]] = {
         "white": lambda samples: coloured(rng, samples, 0.0),
         "pink": lambda samples: coloured(rng, samples, 1.0),
         "music": lambda samples: tune(rng, np.arange(samples) / SAMPLE_RATE),
-        "babble": lambda samples: babble(everyone, rng, samples),
+        "babble": lambda samples: babble(all_clips, rng, samples),
     }
     figures: dict[str, object] = {}
     steps = np.arange(0.2, 0.85, 0.1).round(2).tolist()
@@ -197,101 +198,97 @@ def frame_errors(
     print(
         f"\n{len(recordings)} recordings of {RECORDING_S} s, {speech.mean():.0%} of their frames are speech"
     )
-    print("| noise | judge | AUC | equal error, at | frame error | missed | false alarms | by corpus |")
+    print("| noise | detector | AUC | equal error, at | frame error | missed | false alarms | by corpus |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for noise, snr_db in [("none", 99.0), *((noise, snr) for noise in noises for snr in (10.0, 0.0))]:
-        heard = [
+        mixes = [
             clean if noise == "none" else noisy(clean, mask, snr_db, noises[noise](len(clean)))
             for clean, mask in zip(recordings, masks, strict=True)
         ]
-        for judge in judges:
-            values = np.concatenate([judge.probabilities(waveform) for waveform in heard])
-            if judge.name == "ours" and noise != "babble" and snr_db >= 10:
+        condition = noise if noise == "none" else f"{noise} {snr_db:.0f} dB"
+        for detector in detectors:
+            values = np.concatenate([detector.probabilities(waveform) for waveform in mixes])
+            if detector.name == "ours" and noise != "babble" and snr_db >= 10:
                 for on, off in grid:
                     inside = np.zeros(len(values), dtype=bool)
                     for start, end in spans(values, on, off, 0.0, 0.0):
                         inside[start // SPEECH_FRAME_SAMPLES : end // SPEECH_FRAME_SAMPLES] = True
                     grid[on, off].append(float((inside != speech).mean()))
-            wrong = (values > judge.threshold) != speech
-            auc, equal, at = roc(values, speech)
-            each = {corpus: wrong[np.array(corpora) == corpus].mean() for corpus in clips}
-            if judge.name == "ours":
-                figures[noise if noise == "none" else f"{noise} {snr_db:.0f} dB"] = {
-                    "auc": round(auc, 4),
-                    "frame_error": round(float(wrong.mean()), 4),
-                }
+            wrong = (values > detector.threshold) != speech
+            auc, equal_error, threshold = roc(values, speech)
+            by_corpus = {corpus: wrong[np.array(corpora) == corpus].mean() for corpus in clips}
+            if detector.name == "ours":
+                figures[condition] = {"auc": round(auc, 4), "frame_error": round(float(wrong.mean()), 4)}
             row = [
-                noise if noise == "none" else f"{noise} {snr_db:.0f} dB",
-                judge.name,
+                condition,
+                detector.name,
                 f"{auc:.4f}",
-                f"{equal:.2%}, {at:.2f}",
+                f"{equal_error:.2%}, {threshold:.2f}",
                 f"{wrong.mean():.2%}",
                 f"{wrong[speech].mean():.2%}",
                 f"{wrong[~speech].mean():.2%}",
-                ", ".join(f"{corpus} {value:.2%}" for corpus, value in each.items()),
+                ", ".join(f"{corpus} {value:.2%}" for corpus, value in by_corpus.items()),
             ]
             print(f"| {' | '.join(row)} |", flush=True)
-    print("\nframe error with hysteresis, mean over no noise and white, pink and music at 10 dB; least first")
+    print("\nframe error with hysteresis, smallest first")
+    print("mean over no noise, and white noise, pink noise and music at 10 dB")
     for (on, off), errors in sorted(grid.items(), key=lambda item: statistics.mean(item[1]))[:12]:
         print(f"on {on:.2f}, off {off:.2f}: {statistics.mean(errors):.2%}")
     return figures
 
 
-def whole_clips(clips: dict[str, list[Waveform]], judges: Sequence[Ours | Silero]) -> None:
-    """How many clips of speech would be called "no speech", and the lowest maximum of any."""
+def whole_clips(clips: dict[str, list[Waveform]], detectors: Sequence[Ours | Silero]) -> None:
+    """Print how many clips of speech get the reason `no_speech`, and the lowest maximum of a clip."""
     print(f"\nclips without a frame above {NO_SPEECH} (false no_speech); the lowest maximum of a clip")
-    print("| corpus | clips | noise | " + " | ".join(judge.name for judge in judges) + " |")
-    print("| --- | --- | --- |" + " --- |" * len(judges))
-    for corpus, found in clips.items():
+    print("| corpus | clips | noise | " + " | ".join(detector.name for detector in detectors) + " |")
+    print("| --- | --- | --- |" + " --- |" * len(detectors))
+    for corpus, utterances in clips.items():
         rng = np.random.default_rng(1)
         for noise, slope in (("none", None), ("white 10 dB", 0.0), ("pink 10 dB", 1.0)):
-            heard = [
+            mixes = [
                 clip
                 if slope is None
                 else noisy(clip, loud_frames(clip), 10.0, coloured(rng, len(clip), slope))
-                for clip in found
+                for clip in utterances
             ]
             cells = []
-            for judge in judges:
-                highest = np.array([judge.probabilities(clip).max() for clip in heard])
+            for detector in detectors:
+                highest = np.array([detector.probabilities(clip).max() for clip in mixes])
                 cells.append(f"{(highest <= NO_SPEECH).sum()}; {highest.min():.3f}")
-            print(f"| {corpus} | {len(found)} | {noise} | {' | '.join(cells)} |", flush=True)
+            print(f"| {corpus} | {len(utterances)} | {noise} | {' | '.join(cells)} |", flush=True)
 
 
 def loud_frames(clip: Waveform) -> np.ndarray:
-    """Frames within 20 dB of the loudest one: the clip's speech, more or less."""
-    energy = np.mean(
-        clip[: len(clip) // SPEECH_FRAME_SAMPLES * SPEECH_FRAME_SAMPLES].reshape(-1, SPEECH_FRAME_SAMPLES)
-        ** 2,
-        axis=1,
-    )
-    return energy >= energy.max() / 100
+    """Return the frames within 20 dB of the loudest frame, (frames,), which are mostly speech."""
+    num_frames = len(clip) // SPEECH_FRAME_SAMPLES
+    frames = clip[: num_frames * SPEECH_FRAME_SAMPLES].reshape(num_frames, SPEECH_FRAME_SAMPLES)
+    energy = np.mean(frames**2, axis=1)
+    return np.asarray(energy >= energy.max() / 100)
 
 
-def false_alarms(rounds: int, judges: Sequence[Ours | Silero]) -> None:
-    """What sounds that are not speech are taken for, at peaks of 0 to -40 dB."""
-    print(
-        f"\nsounds that are not speech: share with a frame above {NO_SPEECH}; share of frames above threshold"
-    )
-    print("| sound | number | " + " | ".join(judge.name for judge in judges) + " |")
-    print("| --- | --- |" + " --- |" * len(judges))
+def false_alarms(rounds: int, detectors: Sequence[Ours | Silero]) -> None:
+    """Print how often a detector finds speech in other sounds, at peaks of 0 to -40 dB."""
+    print("\nsounds that are not speech")
+    print(f"share with a frame above {NO_SPEECH}; share of frames above the threshold")
+    print("| sound | number | " + " | ".join(detector.name for detector in detectors) + " |")
+    print("| --- | --- |" + " --- |" * len(detectors))
     rng = np.random.default_rng(2)
     sounds: dict[str, list[Waveform]] = {}
     for _ in range(rounds):
         for kind, sound in no_speech(rng):
             scaled = sound / np.abs(sound).max() * 10 ** (-rng.uniform(0, 40) / 20)
             sounds.setdefault(kind, []).append(scaled.astype(np.float32))
-    for kind, heard in sounds.items():
+    for kind, waveforms in sounds.items():
         cells = []
-        for judge in judges:
-            values = np.stack([judge.probabilities(waveform) for waveform in heard])
-            taken = (values.max(axis=1) > NO_SPEECH).mean()
-            cells.append(f"{taken:.0%}; {(values > judge.threshold).mean():.1%}")
-        print(f"| {kind} | {len(heard)} | {' | '.join(cells)} |", flush=True)
+        for detector in detectors:
+            values = np.stack([detector.probabilities(waveform) for waveform in waveforms])
+            alarms = (values.max(axis=1) > NO_SPEECH).mean()
+            cells.append(f"{alarms:.0%}; {(values > detector.threshold).mean():.1%}")
+        print(f"| {kind} | {len(waveforms)} | {' | '.join(cells)} |", flush=True)
 
 
 def speed(clips: list[Waveform], rounds: int) -> None:
-    """Milliseconds for a second of audio on one thread, the three in turn."""
+    """Print the milliseconds for a second of audio on one thread. The three detectors take turns."""
     waveform = np.resize(np.concatenate(clips[:40]), 60 * SAMPLE_RATE).astype(np.float32)
     detector, sequence = SpeechDetector(), Silero().model
     options = onnxruntime.SessionOptions()
@@ -304,9 +301,9 @@ def speed(clips: list[Waveform], rounds: int) -> None:
         state, context = np.zeros((2, 1, 128), dtype=np.float32), np.zeros((1, 64), dtype=np.float32)
         rate = np.array(SAMPLE_RATE, dtype=np.int64)
         for start in range(0, len(waveform) - SILERO_SAMPLES + 1, SILERO_SAMPLES):
-            heard = np.concatenate([context, waveform[None, start : start + SILERO_SAMPLES]], axis=1)
-            _, state = stock.run(None, {"input": heard, "state": state, "sr": rate})
-            context = heard[:, -64:]
+            block = np.concatenate([context, waveform[None, start : start + SILERO_SAMPLES]], axis=1)
+            _, state = stock.run(None, {"input": block, "state": state, "sr": rate})
+            context = block[:, -64:]
 
     runs = {
         "ours": lambda: detector.probabilities(waveform),
@@ -319,39 +316,38 @@ def speed(clips: list[Waveform], rounds: int) -> None:
             started = time.perf_counter()
             run()
             times[name].append((time.perf_counter() - started) * 1000 / 60)
-    print(
-        f"\nms for a second of audio, one thread, median (least) of {rounds} rounds over 60 s; ratio to ours, paired"
-    )
+    print(f"\nms for a second of audio on one thread, over 60 s: median (smallest) of {rounds} rounds")
+    print("and the median of the paired ratios to ours")
     for name, values in times.items():
         ratio = statistics.median(value / ours for value, ours in zip(values, times["ours"], strict=True))
         print(f"{name}: {statistics.median(values):.3f} ({min(values):.3f}); {ratio:.2f} ×")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Print all tables, and write the figures if --write is given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--split", choices=("dev", "test"), default="test")
-    parser.add_argument("--recordings", type=int, default=20, help="for each corpus")
+    parser.add_argument("--data", type=Path, required=True, help="folder with ravdess, nemo and ased")
+    parser.add_argument("--split", choices=("dev", "test"), default="test", help="the speakers")
+    parser.add_argument("--recordings", type=int, default=20, help="recordings of each corpus")
     parser.add_argument("--sounds", type=int, default=30, help="rounds of sounds that are not speech")
-    parser.add_argument("--rounds", type=int, default=9, help="of the timing")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of the timing")
     parser.add_argument("--write", action="store_true", help="put the frame errors into vad.json")
     given = parser.parse_args()
     size = len((ASSETS / "vad.onnx").read_bytes())
     print(f"asset: {size / 1000:.0f} kB; {given.split} speakers")
     clips = held_out(given.data, given.split)
-    judges = (Ours(), Silero())
+    detectors = (Ours(), Silero())
     speed(clips["ravdess"], given.rounds)
-    figures = frame_errors(clips, given.recordings, judges)
+    figures = frame_errors(clips, given.recordings, detectors)
     if given.write:
         path = Path(str(ASSETS / "vad.json"))
         card = json.loads(path.read_text(encoding="utf-8"))
         card["figures"] = {"against": "silero-vad on the clean recording", "split": given.split, **figures}
         path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    whole_clips(clips, judges)
-    false_alarms(given.sounds, judges)
+    whole_clips(clips, detectors)
+    false_alarms(given.sounds, detectors)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python scripts/sentences.py            # exit code 1 where a sentence has more than 35 words
     python scripts/sentences.py --most 25  # lists every sentence of more than 25 words
 
-A sentence ends at a full stop, a colon, a question mark, an empty line, a list item or a table cell. Code counts as
-one word.
+A sentence ends at a full stop, a colon, a question mark, an empty line, a list item or a table cell. Code
+counts as one word.
 """
 
 import argparse

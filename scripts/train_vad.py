@@ -1,13 +1,13 @@
 """Train the packaged speech detector, src/emodistill/assets/vad.onnx, from corpora of emotional speech.
 
-A small network (log-mel, one convolution, a GRU) learns silero-vad's frame probabilities: silero hears the
-clean mix of utterances and known silences, the student hears the same mix with noise, music, rooms, codecs
-and any gain. No speaker of the dev and test lists below is ever heard.
-
     pip install --no-deps --target SILERO silero-vad==6.2.3        # MIT; it brings its weights
     PYTHONPATH=SILERO python scripts/train_vad.py --data CORPORA   # folders ravdess, nemo, ased, urdu
 
-Seeded, one thread; writes vad.onnx and vad.json.
+A small network (log-mel, one convolution, a GRU) learns the frame probabilities of silero-vad. silero-vad
+gets a clean mix of utterances and known silences. The student gets the same mix with noise, music, rooms,
+codecs and any gain. Speakers of the dev and test lists below are left out.
+
+The script is seeded and uses one thread. It writes vad.onnx and vad.json.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,19 +44,20 @@ TEST = {
     "nemo": ("WR0", "EB0"),
     "ased": tuple(f"{number}" for number in range(53, 66)),
 }
-# How often a mix draws from a corpus: the larger ones less than their size, the one of live speech more.
+# How often a mix draws from a corpus. Large corpora get less than their share, and spontaneous speech gets
+# more.
 SHARES = {"ravdess": 0.32, "nemo": 0.3, "ased": 0.28, "urdu": 0.1}
 MIX_S = 10.0
 MIX_SAMPLES = round(MIX_S * SAMPLE_RATE)
 MIX_FRAMES = MIX_SAMPLES // vad.SPEECH_FRAME_SAMPLES
-SILERO_SAMPLES = 512  # of one of its probabilities
+SILERO_SAMPLES = 512  # for each probability of silero-vad
 
 
 # --- sounds that are not speech ------------------------------------------------------------------
 
 
 def colour(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Noise with a spectrum of f^-a, a from blue (-0.5) to brown (2), sometimes of one band alone."""
+    """Return noise with a power spectrum of f^-a, a from -0.5 (blue) to 2 (brown), or one band of it."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum *= np.maximum(np.arange(len(spectrum)), 20.0) ** (-rng.uniform(-0.5, 2) / 2)
     out = np.fft.irfft(spectrum, samples)
@@ -68,27 +69,26 @@ def colour(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def gusts(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Coloured noise that swells: wind, sea, passing cars, breath."""
+    """Return coloured noise that swells: wind, sea, passing cars, breath."""
     knots = rng.uniform(0, 1, max(3, round(samples / SAMPLE_RATE * np.exp(rng.uniform(-1, 2.0)))))
     level = np.interp(np.linspace(0, len(knots) - 1, samples), np.arange(len(knots)), knots)
     return colour(rng, samples) * 10 ** (rng.uniform(0.5, 2) * (level - 1))
 
 
 def hum(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Mains or an engine: a steady low note, its harmonics, a little noise."""
+    """Return mains hum or an engine: a steady low note, its harmonics, a little noise."""
     base_hz = rng.choice([50.0, 60.0, 100.0, 120.0, rng.uniform(25, 400)])
     time_s = np.arange(samples) / SAMPLE_RATE
     slope = rng.uniform(0.2, 2)
     drift = base_hz * (time_s + rng.uniform(0, 0.02) * np.sin(rng.uniform(0.1, 2) * time_s))
-    out = sum(
-        rng.uniform(0, 1) * k**-slope * np.sin(2 * np.pi * (k * drift + rng.random()))
-        for k in range(1, max(2, min(25, int(7000 / base_hz))))
-    )
+    out = np.zeros(samples)
+    for k in range(1, max(2, min(25, int(7000 / base_hz)))):
+        out += rng.uniform(0, 1) * k**-slope * np.sin(2 * np.pi * (k * drift + rng.random()))
     return out + rng.uniform(0, 0.05) * colour(rng, samples)
 
 
 def note(rng: np.random.Generator, samples: int, hz: float, harmonics: int, slope: float) -> np.ndarray:
-    """A plucked, struck, blown or bowed note with the partials of an instrument."""
+    """Return a plucked, struck, blown or bowed note with the partials of an instrument."""
     time_s = np.arange(samples) / SAMPLE_RATE
     vibrato = rng.choice([0.0, 0.0, rng.uniform(0, 0.01)]) / 5 * np.sin(2 * np.pi * 5 * time_s)
     phase = 2 * np.pi * hz * (time_s + vibrato)
@@ -101,7 +101,7 @@ def note(rng: np.random.Generator, samples: int, hz: float, harmonics: int, slop
 
 
 def music(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Chords, a melody and a drum loop in one key and metre, each there or not."""
+    """Return some of chords, a melody and a drum loop, in one key and metre."""
     beat = round(60 / rng.uniform(60, 180) * SAMPLE_RATE)
     scale = np.array(rng.choice([[0, 2, 4, 5, 7, 9, 11], [0, 2, 3, 5, 7, 8, 10]]))
     tonic_hz = rng.uniform(60, 250)
@@ -125,7 +125,7 @@ def music(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def strike(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """One blow: a drum's falling tone or a burst of noise, dying away."""
+    """Return one blow that dies away: the falling tone of a drum, or a burst of noise."""
     time_s = np.arange(samples) / SAMPLE_RATE
     decay_s = np.exp(rng.uniform(np.log(0.002), np.log(0.15)))
     if rng.random() < 0.4:
@@ -137,7 +137,7 @@ def strike(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def clicks(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Keys, steps, knocks, crackle: blows at irregular times."""
+    """Return blows at irregular times: keys, steps, knocks, crackle."""
     out = np.zeros(samples + SAMPLE_RATE)
     for start in rng.integers(
         0, samples, max(1, round(samples / SAMPLE_RATE * np.exp(rng.uniform(-0.7, 3))))
@@ -148,13 +148,15 @@ def clicks(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def beeps(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Steady tones, dialling, ringing, sirens and sweeps."""
+    """Return steady tones, dialling, ringing, sirens or sweeps."""
     time_s = np.arange(samples) / SAMPLE_RATE
     tones = int(rng.integers(1, 4))
     hertz = np.exp(rng.uniform(np.log(100), np.log(5000), tones))
     depth, rate = rng.choice([0.0, 0.0, rng.uniform(0, 0.5)]), rng.uniform(0.1, 6)
     phase = time_s - depth / (2 * np.pi * rate) * np.cos(2 * np.pi * rate * time_s)
-    out = sum(np.sin(2 * np.pi * hz * phase + rng.uniform(0, 6)) for hz in hertz)
+    out = np.zeros(samples)
+    for hz in hertz:
+        out += np.sin(2 * np.pi * hz * phase + rng.uniform(0, 6))
     if rng.random() < 0.6:
         period_s, duty = rng.uniform(0.1, 2), rng.uniform(0.2, 0.8)
         gate = ((time_s / period_s + rng.random()) % 1 < duty).astype(float)
@@ -162,16 +164,17 @@ def beeps(rng: np.random.Generator, samples: int) -> np.ndarray:
     return out
 
 
-STEADY = (colour, colour, hum, gusts)
-SOUNDS = (*STEADY, music, music, clicks, beeps)
+Sound = Callable[[np.random.Generator, int], np.ndarray]
+STEADY: tuple[Sound, ...] = (colour, colour, hum, gusts)
+SOUNDS: tuple[Sound, ...] = (*STEADY, music, music, clicks, beeps)
 
 
-def sound(rng: np.random.Generator, samples: int, among: Sequence = SOUNDS) -> np.ndarray:
-    """One of them, or two, with a power of 1."""
+def sound(rng: np.random.Generator, samples: int, kinds: Sequence[Sound] = SOUNDS) -> np.ndarray:
+    """Return one sound of these kinds, or two together, with a power of 1."""
     out = np.zeros(samples)
     for _ in range(1 if rng.random() < 0.8 else 2):
-        one = among[rng.integers(len(among))](rng, samples)
-        out += one / (np.sqrt(np.mean(one**2)) + 1e-9)
+        part = kinds[int(rng.integers(len(kinds)))](rng, samples)
+        out += part / (np.sqrt(np.mean(part**2)) + 1e-9)
     return out / (np.sqrt(np.mean(out**2)) + 1e-9)
 
 
@@ -179,26 +182,26 @@ def sound(rng: np.random.Generator, samples: int, among: Sequence = SOUNDS) -> n
 
 
 def whispered(waveform: Waveform, rng: np.random.Generator) -> Waveform:
-    """The same words without a voice: noise with the short-time spectral envelope, bass taken off."""
+    """Return a whisper of the same words: noise with the short-time spectral envelope, with less bass."""
     size, hop = 400, 100
     window = np.hanning(size)
     padded = np.pad(waveform, (size, size))
     frames = np.stack([padded[i : i + size] * window for i in range(0, len(padded) - size, hop)])
     envelope = np.fft.irfft(np.log(np.abs(np.fft.rfft(frames)) + 1e-5))
-    envelope[:, 24:-23] = 0  # cepstral smoothing: no harmonics are left
+    envelope[:, 24:-23] = 0  # cepstral smoothing removes the harmonics
     envelope = np.exp(np.fft.rfft(envelope).real)
     noise = np.fft.rfft(rng.standard_normal(frames.shape) * window)
     tilt = np.minimum(np.arange(envelope.shape[1]) / 20, 1)  # below 800 Hz a whisper is weak
-    made = np.fft.irfft(noise * envelope * tilt) * window
+    frames = np.fft.irfft(noise * envelope * tilt) * window
     out = np.zeros(len(padded))
-    for number, frame in enumerate(made):
+    for number, frame in enumerate(frames):
         out[number * hop : number * hop + size] += frame
     out = out[size : size + len(waveform)]
     return (out * np.abs(waveform).max() / (np.abs(out).max() + 1e-9)).astype(np.float32)
 
 
 class Mixer:
-    """Ten seconds of speech and silence with what silero-vad says of them, then everything on top."""
+    """Makes 10 s of speech and silence with the probabilities of silero-vad, then adds noise and the rest."""
 
     def __init__(self, clips: dict[str, list[Waveform]], silero: SileroVADSequence) -> None:
         self.clips, self.silero = clips, silero
@@ -206,13 +209,13 @@ class Mixer:
         self.corpora, self.shares = list(clips), shares / shares.sum()
 
     def clip(self, rng: np.random.Generator) -> Waveform:
-        """A random utterance with a peak of 1."""
-        found = self.clips[self.corpora[rng.choice(len(self.corpora), p=self.shares)]]
-        waveform = found[rng.integers(len(found))]
+        """Return a random utterance with a peak of 1."""
+        clips = self.clips[self.corpora[rng.choice(len(self.corpora), p=self.shares)]]
+        waveform = clips[rng.integers(len(clips))]
         return waveform / max(np.abs(waveform).max(), 1e-4)
 
     def clean(self, rng: np.random.Generator) -> tuple[Waveform, np.ndarray]:
-        """A mix and its targets (frames,): silero's probabilities, and 0 where nobody was put."""
+        """Return a mix and its targets (frames,): silero-vad's probabilities, and 0 between utterances."""
         mix = np.zeros(MIX_SAMPLES, dtype=np.float32)
         spans: list[tuple[int, int]] = []
         level = rng.uniform(0.3, 0.8)
@@ -228,34 +231,34 @@ class Mixer:
                 rng.choice([0.0, rng.exponential(0.8), rng.uniform(0, 5)]) * SAMPLE_RATE
             )
         targets = at_frames(self.silero.audio_forward(mix))
-        known = np.zeros(MIX_FRAMES, dtype=bool)
+        in_utterance = np.zeros(MIX_FRAMES, dtype=bool)
         for start, stop in spans:
             first, last = start // vad.SPEECH_FRAME_SAMPLES, -(-stop // vad.SPEECH_FRAME_SAMPLES)
-            known[first : last + 2] = True
+            in_utterance[first : last + 2] = True
             part = targets[first:last]
-            # Crying and laughing may escape silero; a whole utterance without speech does not exist.
+            # silero-vad may miss crying and laughing, but every utterance has speech somewhere.
             if len(part) >= 25 and part.max() < 0.9:
                 frames = mix[first * 320 : (first + len(part)) * 320].reshape(len(part), -1)
                 energy = np.mean(frames**2, axis=1)
                 part[:] = np.maximum(part, 0.95 * (energy > energy.max() / 100))
-        return mix, np.where(known, targets, 0.0).astype(np.float32)
+        return mix, np.where(in_utterance, targets, 0.0).astype(np.float32)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Waveform, np.ndarray]:
-        """A mix as the student hears it, peak below 1, and its targets (frames,)."""
+        """Return the input of the student, with a peak below 1, and its targets (frames,)."""
         if rng.random() < 0.12:
-            out = sound(rng, MIX_SAMPLES) * 0.1
+            mix = sound(rng, MIX_SAMPLES) * 0.1
             if rng.random() < 0.5:
-                out += sound(rng, MIX_SAMPLES) * 0.1 * rng.random()
+                mix += sound(rng, MIX_SAMPLES) * 0.1 * rng.random()
             targets = np.zeros(MIX_FRAMES, dtype=np.float32)
         else:
             clean, targets = self.clean(rng)
             power = (
                 np.mean(clean.reshape(MIX_FRAMES, -1)[targets > 0.5] ** 2) if (targets > 0.5).any() else 0.01
             )
-            out = whispered(clean, rng) if rng.random() < 0.05 else clean
-            out = reverberate(out, rng) if rng.random() < 0.25 else out
-            out = self._noisy(out.astype(np.float64), math.sqrt(power), rng)
-        out = (out / max(1.0, np.abs(out).max())).astype(np.float32)
+            speech = whispered(clean, rng) if rng.random() < 0.05 else clean
+            speech = reverberate(speech, rng) if rng.random() < 0.25 else speech
+            mix = self._noisy(speech.astype(np.float64), math.sqrt(power), rng)
+        out: Waveform = (mix / max(1.0, np.abs(mix).max())).astype(np.float32)
         if rng.random() < 0.12:
             out = band_limit(out, rng.uniform(80, 400), rng.uniform(2800, 5000))
         if rng.random() < 0.15:
@@ -264,7 +267,7 @@ class Mixer:
             )
         if rng.random() < 0.06:
             out = np.clip(out * 10 ** rng.uniform(0.3, 1.3), -1, 1)
-        if rng.random() < 0.3:  # recordings start and stop where they like
+        if rng.random() < 0.3:  # recordings may start or stop inside speech
             cut = rng.integers(MIX_SAMPLES)
             if rng.random() < 0.5:
                 out[cut:], targets[cut // vad.SPEECH_FRAME_SAMPLES :] = 0, 0
@@ -273,7 +276,10 @@ class Mixer:
         return out, targets
 
     def _noisy(self, out: np.ndarray, loud: float, rng: np.random.Generator) -> np.ndarray:
-        """Background under all of it and events here and there; `loud` is the RMS of the speech."""
+        """Return the mix with a background everywhere and with short events.
+
+        `loud` is the RMS of the speech.
+        """
         kind = rng.random()
         if kind < 0.25:  # a quiet room
             out = out + sound(rng, MIX_SAMPLES, STEADY) * loud * 10 ** (-rng.uniform(30, 60) / 20)
@@ -281,7 +287,7 @@ class Mixer:
             out = out + sound(rng, MIX_SAMPLES, STEADY) * loud * 10 ** (-rng.uniform(-5, 30) / 20)
         elif kind < 0.75:
             out = out + sound(rng, MIX_SAMPLES) * loud * 10 ** (-rng.uniform(-2, 30) / 20)
-        elif kind < 0.83:  # people further off are background
+        elif kind < 0.83:  # distant voices are background
             babble = np.zeros(MIX_SAMPLES)
             for _ in range(rng.integers(4, 9)):
                 tiled = np.resize(self.clip(rng), MIX_SAMPLES)
@@ -299,25 +305,23 @@ class Mixer:
 
 
 def at_frames(probabilities: np.ndarray) -> np.ndarray:
-    """silero's probabilities, one for each 512 samples, at the middles of our frames."""
-    ours = (np.arange(MIX_FRAMES) + 0.5) * vad.SPEECH_FRAME_SAMPLES
-    return np.interp(ours, (np.arange(len(probabilities)) + 0.5) * SILERO_SAMPLES, probabilities)
+    """Interpolate probabilities of silero-vad, one for each 512 samples, at the middles of our frames."""
+    middles = (np.arange(MIX_FRAMES) + 0.5) * vad.SPEECH_FRAME_SAMPLES
+    return np.interp(middles, (np.arange(len(probabilities)) + 0.5) * SILERO_SAMPLES, probabilities)
 
 
 # --- the network ---------------------------------------------------------------------------------
 
-HOP = vad.SPEECH_FRAME_SAMPLES // 2  # two spectra a frame, of windows of two hops
-FLOOR = (
-    1e-8  # power added to every mel band: far below any recording, so that digital silence has a logarithm
-)
+HOP = vad.SPEECH_FRAME_SAMPLES // 2  # samples; a frame has two spectra, a window has two hops
+FLOOR = 1e-8  # power added to every mel band, far below any recording: digital silence needs a logarithm too
 
 
 class Detector(nn.Module):
-    """waveform (1, context + block) and state -> probabilities (1, frames) and state.
+    """The network: waveform (1, context + block) and state -> probabilities (1, frames) and next state.
 
-    The spectrum is taken about the middle of the window, where it splits into an even part (cosines) and an odd
-    one (sines): half the multiplications, and magnitudes don't change. Its tables are computed in the graph
-    from two small vectors, once, when a session is made.
+    The phase of the spectrum is relative to the middle of the window. So the spectrum splits into an even
+    part (cosines) and an odd part (sines). This halves the multiplications and does not change magnitudes.
+    The graph computes the tables of sines and cosines from two small vectors, once per session.
     """
 
     def __init__(self, num_mels: int = 32, width: int = 64, hidden: int = 72) -> None:
@@ -326,6 +330,8 @@ class Detector(nn.Module):
             HOP + 1, num_mels, 60.0, 7800.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
         )
         self.filters: Tensor
+        self.odd: Tensor
+        self.bins: Tensor
         self.register_buffer("odd", 2 * torch.arange(HOP)[:, None] + 1)
         self.register_buffer("bins", torch.arange(HOP + 1)[None])
         self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32))
@@ -334,7 +340,7 @@ class Detector(nn.Module):
         self.out = nn.Linear(hidden, 1)
 
     def mel(self, waveform: Tensor) -> Tensor:
-        """Mel power (windows, mels) of samples (samples,), a whole number of hops, one of them before."""
+        """Return the mel power (windows, mels) of samples (samples,): whole hops, the first is context."""
         turn = torch.remainder(self.odd * self.bins, 4 * HOP).float() * (math.pi / (2 * HOP))
         window = 0.5 + 0.5 * torch.cos(self.odd.float() * (math.pi / (2 * HOP)))
         hops = waveform.reshape(-1, HOP)
@@ -343,28 +349,31 @@ class Detector(nn.Module):
         imaginary = (left - right) @ (torch.sin(turn) * window)
         return (real**2 + imaginary**2) @ self.filters.float()
 
-    def judge(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Mel power (batch, windows, mels), the first two frames context -> logits (batch, frames), state."""
+    def classify(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (batch, frames) and next state for mel power (batch, windows, mels).
+
+        The first two frames of the mel power are context.
+        """
         x = ((mel + FLOOR).log() + 8.0) / 5.0
         x = x.reshape(x.shape[0], -1, 2 * x.shape[2]).transpose(1, 2)
         x, state = self.gru(F.relu(self.conv(x)).transpose(1, 2), state)
         return self.out(x)[:, :, 0], state
 
     def forward(self, waveform: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """What the exported graph computes."""
-        logits, state = self.judge(self.mel(waveform[0])[None], state)
+        """Return probabilities and next state, as the exported graph does."""
+        logits, state = self.classify(self.mel(waveform[0])[None], state)
         return logits.sigmoid(), state
 
 
 @torch.no_grad()
 def spectra(model: Detector, waveform: Waveform) -> np.ndarray:
-    """Logarithms of mel power (windows, mels), half precision: gain and equaliser can be put on later."""
+    """Return logarithms of mel power (windows, mels), float16. Gain and equaliser are added in training."""
     padded = F.pad(torch.from_numpy(waveform), (HOP, 0))
-    return model.mel(padded).clamp(min=1e-12).log().half().numpy()
+    return np.asarray(model.mel(padded).clamp(min=1e-12).log().half().numpy())
 
 
 def train(model: Detector, mels: np.ndarray, targets: np.ndarray, epochs: int, seed: int) -> None:
-    """Binary cross entropy against soft targets, the answer `LOOKAHEAD_FRAMES` late; changes `model`."""
+    """Train `model` in place: binary cross entropy against soft targets, `LOOKAHEAD_FRAMES` earlier."""
     batch, late = 32, vad.LOOKAHEAD_FRAMES
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
@@ -376,11 +385,11 @@ def train(model: Detector, mels: np.ndarray, targets: np.ndarray, epochs: int, s
         for first in range(0, len(mels) - batch + 1, batch):
             chosen = order[first : first + batch]
             log = torch.from_numpy(mels[chosen]).float() + equaliser(rng, batch, mels.shape[2])
-            # Two frames of digital silence before, as many after as the answer is late.
+            # Two frames of digital silence before the mix, and `late` frames after it.
             mel = F.pad(log.exp(), (0, 0, 4, 2 * late))
-            # Often not from rest but in the state that another mix has left, as far into a long recording.
+            # Half of the mixes start from the state that another mix left, as inside a long recording.
             keep = torch.from_numpy(rng.random(batch) < 0.5)[None, :, None]
-            logits, state = model.judge(mel, torch.where(keep, state, 0.0))
+            logits, state = model.classify(mel, torch.where(keep, state, 0.0))
             state = state.detach()
             loss = F.binary_cross_entropy_with_logits(logits[:, late:], torch.from_numpy(targets[chosen]))
             optimiser.zero_grad()
@@ -393,7 +402,7 @@ def train(model: Detector, mels: np.ndarray, targets: np.ndarray, epochs: int, s
 
 
 def equaliser(rng: np.random.Generator, batch: int, num_mels: int) -> Tensor:
-    """A gain of -42 to 6 dB over a smooth curve of ± 8 dB, as log power (batch, 1, mels)."""
+    """Return random equalisers as log power (batch, 1, mels): a gain of -42 to 6 dB and a curve of ± 8 dB."""
     gain_db = rng.uniform(-42, 6, (batch, 1))
     knots = rng.uniform(-8, 8, (batch, 5)) * (rng.random((batch, 1)) < 0.5)
     curve = np.stack([np.interp(np.linspace(0, 4, num_mels), np.arange(5), row) for row in knots])
@@ -401,8 +410,11 @@ def equaliser(rng: np.random.Generator, batch: int, num_mels: int) -> Tensor:
 
 
 def write_onnx(model: Detector, path: Path) -> None:
-    """The graph, for blocks of one size, without the exporter's notes."""
-    model.filters = model.filters.half()  # mostly zeros: not worth four bytes each
+    """Write the graph for blocks of one size, and compare it with torch.
+
+    Notes of the exporter are removed.
+    """
+    model.filters = model.filters.half()  # mostly zeros, so half precision is enough
     waveform = torch.linspace(-1, 1, vad.CONTEXT_SAMPLES + vad.BLOCK_SAMPLES)[None]
     state = torch.zeros(1, 1, model.gru.hidden_size)
     program = torch.onnx.export(
@@ -412,8 +424,9 @@ def write_onnx(model: Detector, path: Path) -> None:
         output_names=["probabilities", "next_state"],
         dynamo=True,
         verbose=False,
-        optimize=False,  # it would compute the tables of the spectrum here and store them
+        optimize=False,  # True would store the tables of the spectrum in the file
     )
+    assert program is not None
     graph = program.model_proto
     for item in (
         *graph.graph.node,
@@ -428,15 +441,15 @@ def write_onnx(model: Detector, path: Path) -> None:
     onnx.checker.check_model(graph)
     path.write_bytes(graph.SerializeToString(deterministic=True))
     feed = {"waveform": waveform.numpy(), "state": state.numpy()}
-    said = onnxruntime.InferenceSession(path).run(None, feed)
+    outputs = onnxruntime.InferenceSession(path).run(None, feed)
     expected = [value.detach().numpy() for value in model(waveform, state)]
-    worst = max(np.abs(a - b).max() for a, b in zip(said, expected, strict=True))
+    worst = max(np.abs(a - b).max() for a, b in zip(outputs, expected, strict=True))
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB, differs from torch by {worst:.1e}")
     assert worst < 1e-5
 
 
 def training_clips(data: Path) -> dict[str, list[Waveform]]:
-    """Every utterance of every speaker that is in neither list, by corpus."""
+    """Return, by corpus, the waveforms of all speakers that are neither in DEV nor in TEST."""
     return {
         corpus: [
             load(utterance.path)
@@ -448,16 +461,16 @@ def training_clips(data: Path) -> dict[str, list[Waveform]]:
 
 
 def main() -> None:
-    """Mix, train, export."""
+    """Make the mixes, train, export, and write the card."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="holds ravdess, nemo, ased and urdu")
-    parser.add_argument("--mixes", type=int, default=2400)
+    parser.add_argument("--data", type=Path, required=True, help="folder with ravdess, nemo, ased and urdu")
+    parser.add_argument("--mixes", type=int, default=2400, help="number of mixes of 10 s")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(str(vad.ASSETS)))
-    parser.add_argument("--cache", type=Path, help="an .npz to keep the mixes in, or to read them from")
+    parser.add_argument("--out", type=Path, default=Path(str(vad.ASSETS)), help="folder to write to")
+    parser.add_argument("--cache", type=Path, help="an .npz file that stores the mixes for the next run")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(given.seed)
@@ -470,13 +483,13 @@ def main() -> None:
 
         weights = Path(silero_vad.__file__).parent / "data/silero_vad_16k_sequence.onnx"
         mixer = Mixer(training_clips(given.data), SileroVADSequence(str(weights)))
-        started, made = time.time(), []
+        started, mixes = time.time(), []
         for number in range(given.mixes):
             waveform, target = mixer(np.random.default_rng([given.seed, number]))
-            made.append((spectra(model, waveform), target))
+            mixes.append((spectra(model, waveform), target))
             if number % 200 == 199:
                 print(f"{number + 1} mixes, {time.time() - started:.0f} s", flush=True)
-        mels, targets = np.stack([a for a, _ in made]), np.stack([b for _, b in made])
+        mels, targets = np.stack([mel for mel, _ in mixes]), np.stack([target for _, target in mixes])
         if given.cache:
             np.savez(given.cache, mels=mels, targets=targets)
     train(model, mels, targets, given.epochs, given.seed)
