@@ -43,8 +43,8 @@ from emodistill.models.linguistic import LinguisticTeacher, word_tokenizer
 from emodistill.models.prosodic import ProsodicTeacher, planes
 from emodistill.models.student import Student, Suffix
 from emodistill.training.data import Batch, Batches, UtteranceDataset, WaveformSource, collate
-from emodistill.training.stages import cached_states
-from emodistill.training.targets import TargetRows, TeacherTargets
+from emodistill.training.stages import cache_states
+from emodistill.training.targets import TeacherTargets, TeacherTargetSource
 
 AUDIO = AudioConfig()
 VIEWS = AugmentConfig()
@@ -96,7 +96,7 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
             torch.ones(len(ids), dtype=torch.bool),
         )
         targets.write(folder / f"{name}.safetensors", name, "in-sample")
-        tables[name] = TargetRows(
+        tables[name] = TeacherTargetSource(
             TeacherTargets.read(folder / f"{name}.safetensors", ids), range(len(ids)), VIEWS, 0
         )
     plain = UtteranceDataset(source, labels)
@@ -161,7 +161,7 @@ def _prefix(utterances: list[Utterance], backbone: str, rounds: int, folder: Pat
     labels = [index % CLASSES for index in range(len(utterances))]
     os.environ["EMODISTILL_CACHE"] = str(folder)
     started = time.perf_counter()
-    cached = cached_states(student, utterances, AUDIO, VIEWS, 1, 0, torch.device("cpu"))
+    cached = cache_states(student, utterances, AUDIO, VIEWS, 1, 0, torch.device("cpu"))
     filling = time.perf_counter() - started
     assert isinstance(cached.cache, ArrayCache)
     student.train()

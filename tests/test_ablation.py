@@ -25,7 +25,7 @@ from emodistill.evaluation.ablation_table import (
 )
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.labels import LabelSet
-from emodistill.training import ablation as ablate_module
+from emodistill.training import ablation as ablation_module
 from emodistill.training import fold as fold_module
 from emodistill.training.ablation import ablate
 from emodistill.training.artifact_cache import ArtifactCache
@@ -49,12 +49,12 @@ def grid(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> tuple[Path
     out = tmp_path_factory.mktemp("ablation") / "grid"
     trained: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fold_module.FoldRun, "_train_new", told(trained))
+        patch.setattr(fold_module.FoldRun, "_train_new", record_stages(trained))
         found = ablate(quick(manifest), out, [0, 1], ["distillation.temperature=1,2"])
     return out, found, trained
 
 
-def told(trained: list[str]) -> Any:
+def record_stages(trained: list[str]) -> Any:
     train = fold_module.FoldRun._train_new
 
     def wrapped(self: Any, stage: Any, phase: Any, folder: Path, targets: Any) -> None:
@@ -81,9 +81,7 @@ def test_the_papers_parts_are_taken_away_one_at_a_time(manifest: Path) -> None:
 def test_without_the_hard_label_a_student_sees_none(name: str) -> None:
     recipe = load_recipe(name)
     if recipe.student is None or not recipe.distillation.teachers:
-        with pytest.raises(
-            ConfigError, match=r"this recipe has student = 'none'|no teacher that could be taken"
-        ):
+        with pytest.raises(ConfigError, match=r"this recipe has student = 'none'|the recipe has no teachers"):
             make_grid(recipe)
         return
     (cell,) = (cell.recipe for cell in make_grid(recipe).cells if cell.name == "no-hard-label")
@@ -104,8 +102,8 @@ def test_a_sweep_sets_any_field_and_shares_a_cell_of_the_same_recipe(manifest: P
     assert by_name["distillation.temperature=2"].folder == by_name["student.layers=1"].folder == "full"
     assert by_name["student.layers=2"].recipe.student.layers == 2
     assert by_name["distillation.weights.prosodic=0.5"].recipe.distillation.weights == {"prosodic": 0.5}
-    assert len(made.distinct) == len(made.cells) - 2
-    assert len({cell.folder for cell in made.distinct}) == len(made.distinct)
+    assert len(made.distinct_cells) == len(made.cells) - 2
+    assert len({cell.folder for cell in made.distinct_cells}) == len(made.distinct_cells)
 
 
 def test_backbones_layers_and_weights_are_swept(tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_sweeps_are_toml_or_text() -> None:
         ({"sweeps": ["seed=1,2"]}, "give --seeds 1,2"),
         ({"sweeps": ["distillation.temprature=1"]}, "did you mean 'temperature'"),
         ({"sweeps": ["distillation.temperature=-1"]}, "distillation.temperature = -1"),
-        ({"sweeps": ["name.x=1"]}, "no field of a recipe"),
+        ({"sweeps": ["name.x=1"]}, "recipes have no such field"),
         ({"only": ["prosodic"]}, "bad cell 'prosodic'"),
     ],
 )
@@ -153,8 +151,8 @@ def test_bad_grids_are_refused(manifest: Path, options: dict[str, Any], message:
 
 
 def test_cells_without_their_input_are_left_out(manifest: Path) -> None:
-    made = make_grid(make.recipe(manifest), words=False)
-    assert made.left_out == {"linguistic-only": "there are no transcripts in training"}
+    made = make_grid(make.recipe(manifest), has_transcripts=False)
+    assert made.left_out == {"linguistic-only": "no training utterance has a transcript"}
     assert "linguistic-only" not in [cell.name for cell in made.cells]
     assert made.cells[0].recipe.distillation.teachers == ("prosodic",)
 
@@ -173,8 +171,8 @@ def test_every_cell_predicts_what_its_recipe_does_alone(tmp_path: Path) -> None:
     recipe = make.recipe(make.write_rows(tmp_path / "utterances.csv", rows))
     only = ["no-distillation", "linguistic-only"]
     ablate(recipe, tmp_path / "grid", only=only)
-    for cell in make_grid(recipe, only=only).distinct:
-        in_grid = cell.run(tmp_path / "grid", 0)
+    for cell in make_grid(recipe, only=only).distinct_cells:
+        in_grid = cell.run_folder(tmp_path / "grid", 0)
         alone = tmp_path / "alone" / cell.folder
         crossval(load_recipe(in_grid / "recipe.toml"), alone)
         assert (alone / "recipe.toml").read_bytes() == (in_grid / "recipe.toml").read_bytes()
@@ -199,9 +197,9 @@ def test_a_table_edited_in_one_run_is_no_other_runs(tmp_path: Path) -> None:
     for name in ("predictions-prosodic.csv", "model.safetensors"):
         (tmp_path / "one" / name).write_text("as it was")
     artifacts = ArtifactCache(tmp_path / "artifacts")
-    artifacts.give("key", sorted((tmp_path / "one").iterdir()))
+    artifacts.store("key", sorted((tmp_path / "one").iterdir()))
     (tmp_path / "one/predictions-prosodic.csv").write_text("edited")
-    assert artifacts.take("key", tmp_path / "two")
+    assert artifacts.fetch("key", tmp_path / "two")
     assert (tmp_path / "two/predictions-prosodic.csv").read_text() == "as it was"
     (tmp_path / "two/predictions-prosodic.csv").write_text("edited")
     assert (tmp_path / "artifacts/key/predictions-prosodic.csv").read_text() == "as it was"
@@ -251,7 +249,7 @@ def test_a_killed_grid_goes_on_where_it_was(
 ) -> None:
     whole, _, _ = grid
     trained: list[str] = []
-    record = told(trained)
+    record = record_stages(trained)
 
     def killed(self: Any, *arguments: Any) -> None:
         if len(trained) == 7:
@@ -294,16 +292,16 @@ def test_seeds_that_were_run_before_stay_in_the_table(
     shutil.rmtree(there / "cells/full/seed-1/fold-1")  # then 1 is not whole
     capsys.readouterr()
     found = ablate(quick(manifest), there, [0], only=["no-distillation"])
-    assert "not in this table" in (told := " ".join(capsys.readouterr().err.split()))
+    assert "cells that this table leaves out" in (told := " ".join(capsys.readouterr().err.split()))
     assert "distillation.temperature=1" in told
     assert (there / "ablation.csv").read_bytes() != before
     assert found.num_seeds == 1
 
 
 def test_what_is_left_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    left = ablate_module.Left(total=4, done=1)
-    left.show("2 cells × 2 seeds × 1 folds")
-    left.one_more("full, seed 0, fold 1 done")
+    progress = ablation_module.GridProgress(total=4, done=1)
+    progress.show("2 cells × 2 seeds × 1 folds")
+    progress.count("full, seed 0, fold 1 done")
     said = capsys.readouterr().err
     assert "1/4" in said
     assert "2/4" in said

@@ -30,7 +30,7 @@ from emodistill.evaluation.scores import score_run
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.protocol.folds import Fold, Protocol, read_protocol
-from emodistill.training.cross_validation import collect, crossval
+from emodistill.training.cross_validation import collect_scores, crossval
 
 
 def differences(reference: Path, run: Path) -> dict[str, Difference]:
@@ -370,9 +370,9 @@ def test_an_edited_table_of_a_fold_is_not_joined(run: Path, tmp_path: Path) -> N
     certain = {f"p_{name}": str(float(name == rows[0]["predicted"])) for name in ("angry", "sad")}
     make.write_rows(path, [{**rows[0], **certain}, *rows[1:]])
     with pytest.raises(
-        ModelError, match=r"fold-1/predictions\.csv' was changed after its fold was done; delete"
+        ModelError, match=r"fold-1/predictions\.csv' was changed after its fold had finished: delete"
     ):
-        collect(recipe, there)
+        collect_scores(recipe, there)
     shutil.copyfile(path, there / "predictions.csv")
     with pytest.raises(
         ModelError, match=r"'.*fold-1/predictions\.csv', which it was joined from, was changed too"
@@ -387,7 +387,7 @@ def test_unfinished_runs_are_compared_and_scored_with_a_note(run: Path, tmp_path
     there = tmp_path / "begun"
     shutil.copytree(run, there)
     (there / "fold-3/predictions.csv").unlink()
-    collect(load_recipe(there / "recipe.toml"), there)
+    collect_scores(load_recipe(there / "recipe.toml"), there)
     assert score_run(read_run(there), 50).notes[0] == (
         "2 of 3 folds are done, and all figures are of these folds. Missing: 3."
     )

@@ -26,11 +26,10 @@ from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
 from emodistill.protocol.folds import read_protocol
 from emodistill.training import fold as fold_module
-from emodistill.training.cross_validation import crossval, open_run
-from emodistill.training.data import CLEAN
+from emodistill.training.cross_validation import crossval, prepare_run
+from emodistill.training.data import CLEAN, corpus_weights, possible_emotions
 from emodistill.training.fit import FitResult
-from emodistill.training.fold import _corpus_weights
-from emodistill.training.stages import NO_VIEWS, ProsodicStage, SpeechStage
+from emodistill.training.stages import CLEAN_ONLY, ProsodicStage, SpeechStage
 from emodistill.training.targets import TeacherTargets
 
 
@@ -198,10 +197,12 @@ def test_a_folder_of_another_run_is_refused(run: Path, manifest: Path, tmp_path:
     for name in ("recipe.toml", "protocol.json"):
         shutil.copy(run / name, copy)
     other = load_recipe(run / "recipe.toml", ["student.optim.lr=0.5"])
-    with pytest.raises(ConfigError, match=r"another recipe \(student\.optim\.lr: 0\.003 there, 0\.5 asked\)"):
-        open_run(other, copy)
+    with pytest.raises(
+        ConfigError, match=r"another recipe: student\.optim\.lr is 0\.003 there and 0\.5 here"
+    ):
+        prepare_run(other, copy)
     # Where it runs is no part of what it is.
-    assert open_run(load_recipe(run / "recipe.toml", ["runtime.workers=2"]), copy)
+    assert prepare_run(load_recipe(run / "recipe.toml", ["runtime.workers=2"]), copy)
 
     rows = make.read_rows(manifest)
     shorter = make.write_rows(
@@ -212,7 +213,7 @@ def test_a_folder_of_another_run_is_refused(run: Path, manifest: Path, tmp_path:
         re.sub(r'manifest = ".*"', f'manifest = "{shorter}"', (copy / "recipe.toml").read_text())
     )
     with pytest.raises(ConfigError, match="other data or folds: its protocol hash differs"):
-        open_run(recipe, copy)
+        prepare_run(recipe, copy)
 
 
 def test_a_leaking_corpus_stops_the_run(manifest: Path, tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_open_corpus_needs_data() -> None:
 def one_fold(manifest: Path, out: Path, **sections: Any) -> tuple[Path, dict[str, Any]]:
     sections.setdefault("protocol", {"refit": False})
     recipe = make.recipe(manifest, **sections)
-    scores = crossval(recipe, out, limit=1)
+    scores = crossval(recipe, out, max_folds=1)
     return out / f"fold-{scores['folds'][0]}", scores
 
 
@@ -285,7 +286,7 @@ def test_out_of_fold_targets_are_of_teachers_that_did_not_hear_the_speaker(
             (judge, "logits", targets.logits),
             (main, "embedding", targets.embedding),
         ):
-            inputs = stage.source(model, [by_id[name]], NO_VIEWS)(0, CLEAN)
+            inputs = stage.source(model, [by_id[name]], CLEAN_ONLY)(0, CLEAN)
             said = getattr(model(inputs[None], None), value)[0]
             torch.testing.assert_close(said, expected[row], atol=1e-4, rtol=1e-4)
 
@@ -352,8 +353,8 @@ def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_los
         augment={"views": 2, "fresh": True, "speed": 0.1, "gain_db": 6.0},
         distillation={"teachers": ["prosodic", "acoustic"], "hidden": 1.0},
     )  # fmt: skip
-    (fold,) = open_run(recipe, tmp_path / "run")[:1]
-    rows = fold._possible(fold.train)
+    (fold,) = prepare_run(recipe, tmp_path / "run")[:1]
+    rows = possible_emotions(fold.train, fold.labels)
     assert rows is not None
     for utterance, row in zip(fold.train, rows, strict=True):
         happy = both.labels.index("happy")
@@ -393,9 +394,9 @@ def test_corpora_can_weigh_alike_in_the_loss(tmp_path: Path) -> None:
     corpus = read_manifest(make.corpus_folder(tmp_path / "one", each=2))
     train = [replace(u, corpus="large" if i % 4 else "small") for i, u in enumerate(corpus)]
     sizes = Counter(u.corpus for u in train)
-    assert _corpus_weights(train, 0.0) is None
+    assert corpus_weights(train, 0.0) is None
     for power in (0.5, 1.0):
-        weights = _corpus_weights(train, power)
+        weights = corpus_weights(train, power)
         assert weights is not None
         assert weights.mean().item() == pytest.approx(1)
         total = {
@@ -443,10 +444,10 @@ def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[s
 
 def test_an_emotion_that_no_corpus_has_in_training_stays_in_the_loss(tmp_path: Path) -> None:
     listed = make.corpus_folder(tmp_path / "one", emotions=("angry", "happy", "sad"), each=2)
-    (fold,) = open_run(make.recipe(listed), tmp_path / "run")[:1]
-    assert fold._possible([u for u in fold.train if u.emotion != "happy"]) is None
+    (fold,) = prepare_run(make.recipe(listed), tmp_path / "run")[:1]
+    assert possible_emotions([u for u in fold.train if u.emotion != "happy"], fold.labels) is None
     mixed = [replace(u, corpus=str(u.emotion == "sad")) for u in fold.train if u.emotion != "happy"]
-    rows = fold._possible(mixed)
+    rows = possible_emotions(mixed, fold.labels)
     assert rows is not None
     assert {tuple(row) for row in rows.tolist()} == {(True, True, False), (False, True, True)}
 
@@ -550,7 +551,7 @@ def test_the_paper_recipe_from_end_to_end(models: dict[str, Path], tmp_path: Pat
     recipe = load_recipe("paper-iemocap", overrides)
     assert recipe.corpus.name == "iemocap"
     assert set(recipe.distillation.teachers) >= {"prosodic", "linguistic"}
-    folds = [run.fold for run in open_run(recipe, tmp_path / "run")]
+    folds = [run.fold for run in prepare_run(recipe, tmp_path / "run")]
     assert len(folds) == (10 if recipe.protocol.kind == "leave-one-speaker-out" else 5)
     scores = crossval(recipe, tmp_path / "run", [fold.name for fold in folds[:2]])
     table = read_predictions(tmp_path / "run/predictions.csv")
@@ -585,10 +586,10 @@ def test_a_student_taught_over_two_processes_becomes_what_it_becomes_over_one(
     }
     one, two = tmp_path / "one", tmp_path / "two"
     recipe = make.recipe(manifest, **sections)
-    crossval(recipe, one, limit=1)
+    crossval(recipe, one, max_folds=1)
     shutil.copytree(one / "fold-1/select/prosodic", two / "fold-1/select/prosodic")
     both = recipe.runtime.model_copy(update={"devices": 2})
-    crossval(recipe.model_copy(update={"runtime": both}), two, limit=1)
+    crossval(recipe.model_copy(update={"runtime": both}), two, max_folds=1)
     students = [load_checkpoint(run / "fold-1/select/student").model for run in (one, two)]
     assert isinstance(students[0], Student)
     assert students[0].teacher_dims == {}, "no loss would train a head at the level of embeddings"

@@ -27,11 +27,11 @@ from emodistill.training.data import (
     UtteranceDataset,
     WaveformSource,
     collate,
-    loader,
+    make_loader,
     view_of,
 )
-from emodistill.training.stages import cached_states, fit_probe, standardise
-from emodistill.training.targets import TargetRows, TeacherTargets, downsample, pack_hidden
+from emodistill.training.stages import cache_states, fit_probe, fit_standardisation
+from emodistill.training.targets import TeacherTargets, TeacherTargetSource, downsample, pack_hidden
 
 AUGMENT = AugmentConfig(views=3, noise_snr_db=(5.0, 20.0), noise_probability=1.0)
 
@@ -80,7 +80,7 @@ def test_batches_depend_on_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_the_shares_of_all_processes_make_up_the_whole(world: int, epoch: int) -> None:
     whole = list(Batches(dataset(50), 8, 0, epoch))
-    shares = [list(Batches(dataset(50), 8, 0, epoch, rank=rank, world=world)) for rank in range(world)]
+    shares = [list(Batches(dataset(50), 8, 0, epoch, rank=rank, world_size=world)) for rank in range(world)]
     for number, batch in enumerate(whole):
         parts = [share[number] for share in shares]
         assert sorted(key for part in parts for key in part) == sorted(batch)
@@ -111,7 +111,7 @@ def test_collate_pads_behind_to_a_multiple_of_16() -> None:
 def test_loader_gives_the_batches_in_order() -> None:
     made = dataset(20)
     batches = Batches(made, 6, 0, 2)
-    got = [batch.indices.tolist() for batch in loader(made, batches)]
+    got = [batch.indices.tolist() for batch in make_loader(made, batches)]
     assert got == [[index for _, index in batch] for batch in batches]
 
 
@@ -159,7 +159,7 @@ def test_tokens_do_not_depend_on_the_epoch() -> None:
 
 def states_of(student: Student, manifest: Path, views: int = 2) -> tuple[StateSource, tuple[Utterance, ...]]:
     utterances = read_manifest(manifest).utterances[:5]
-    return cached_states(student, utterances, AudioConfig(), AUGMENT, views, seed=0), utterances
+    return cache_states(student, utterances, AudioConfig(), AUGMENT, views, seed=0), utterances
 
 
 @torch.no_grad()
@@ -215,8 +215,8 @@ def test_states_of_the_clean_view_alone_where_channels_are_fresh(
     utterances = read_manifest(manifest).utterances[:2]
     student = make.student(load_backbone(str(models["whisper"]), None), frozen=1)
     fresh = AugmentConfig(views=1, fresh=True, gain_db=6.0)
-    alone = cached_states(student, utterances, AudioConfig(), fresh, 1, seed=0)
-    several = cached_states(student, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    alone = cache_states(student, utterances, AudioConfig(), fresh, 1, seed=0)
+    several = cache_states(student, utterances, AudioConfig(), AUGMENT, 2, seed=0)
     assert [key for (key,) in alone.keys] == [clean for clean, _ in several.keys]
 
 
@@ -231,8 +231,8 @@ def test_a_probe_is_linear_discriminant_analysis(
     made = Student(
         backbone, StudentConfig(backbone="x", frozen=2, probe=0.3, embedding_dim=8), classes, {}
     ).eval()
-    source = cached_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
-    pooled = standardise(made, source)
+    source = cache_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    pooled = fit_standardisation(made, source)
     fit_probe(made, pooled, emotions, 0.3)
     rows = [made.statistics(source.at_view(index, view).float()) for view in (0, 1) for index in range(15)]
     x = torch.stack(rows)
@@ -252,8 +252,8 @@ def test_what_is_trained_above_frozen_layers_is_standardised_as_it_starts(
     utterances = read_manifest(manifest).utterances[:6]
     config = StudentConfig(backbone="x", frozen=1, pool=(1, 2), embedding_dim=8)
     made = Student(load_backbone(str(models["whisper"]), None), config, 3, {}).eval()
-    source = cached_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
-    pooled = standardise(made, source)
+    source = cache_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    pooled = fit_standardisation(made, source)
     assert len(pooled) == 6, "the clean view alone"
     torch.testing.assert_close(pooled.mean(dim=0), torch.zeros(pooled.shape[1]), atol=1e-4, rtol=0)
     for index in range(6):
@@ -306,20 +306,22 @@ def test_targets_round_trip(hidden: bool, tmp_path: Path) -> None:
         one, two = getattr(made, name), getattr(found, name)
         assert (one is None and two is None) or torch.equal(one, two), name
     assert [entry.name for entry in tmp_path.iterdir()] == ["targets.safetensors"]
-    with pytest.raises(ModelError, match=r"holds targets of 2 other utterances, expected 2: delete it"):
+    with pytest.raises(ModelError, match=r"holds the targets of 2 other utterances, expected 2 of this fold"):
         TeacherTargets.read(path, ["b", "a"])
 
 
 def test_hidden_targets_follow_the_view() -> None:
     targets = some_targets(hidden=True)
-    rows = TargetRows(targets, [0, 1], AUGMENT, seed=0)
+    rows = TeacherTargetSource(targets, [0, 1], AUGMENT, seed=0)
     for index, frames in enumerate((3, 5)):
         for epoch in range(8):
             view = view_of(AUGMENT, 0, epoch, targets.ids[index])
-            assert rows.row(index, epoch)["hidden"].shape == (frames + view, 4)
-        assert rows.row(index, CLEAN)["hidden"].shape == (frames, 4)
-    assert not rows.row(1, 0)["available"]
-    second = TargetRows(targets, [1], AUGMENT, seed=0)  # a student that does not hear the first utterance
+            assert rows(index, epoch)["hidden"].shape == (frames + view, 4)
+        assert rows(index, CLEAN)["hidden"].shape == (frames, 4)
+    assert not rows(1, 0)["available"]
+    second = TeacherTargetSource(
+        targets, [1], AUGMENT, seed=0
+    )  # a student that does not hear the first utterance
     for epoch in range(4):
-        for name, value in second.row(0, epoch).items():
-            assert torch.equal(value, rows.row(1, epoch)[name]), name
+        for name, value in second(0, epoch).items():
+            assert torch.equal(value, rows(1, epoch)[name]), name

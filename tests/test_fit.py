@@ -16,7 +16,7 @@ from emodistill.models.layers import Output, frame_mask
 from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher
 from emodistill.training import fit as fit_module
 from emodistill.training.data import CLEAN, Batch, UtteranceDataset, collate
-from emodistill.training.fit import FitResult, Learner, fit, infer, mixing, time_masked
+from emodistill.training.fit import FitResult, Learner, TrainingData, draw_mixup, fit, infer, mask_time
 from emodistill.training.optimizer import MuonAdamW, build_optimizer
 
 RUNTIME = RuntimeConfig(accelerator="cpu", devices=1, threads=1)
@@ -98,11 +98,11 @@ def train(
 ) -> tuple[nn.Module, FitResult]:  # fmt: skip
     sounds, held = train or Sounds(30), dev or Sounds(21)
     model = model or make_model()
+    dev_data = None if no_dev else UtteranceDataset(held, held.labels)
     result = fit(
-        model, UtteranceDataset(sounds, sounds.labels),
-        None if no_dev else UtteranceDataset(held, held.labels),
+        model, TrainingData(UtteranceDataset(sounds, sounds.labels), dev_data, CLASSES),
         OptimConfig(**{"epochs": 4, "batch_size": 8, "lr": 1e-2, **optim}), folder, runtime,
-        seed=seed, num_classes=CLASSES, stop_after=stop_after,
+        seed=seed, stop_after=stop_after,
     )  # fmt: skip
     return model, result
 
@@ -216,10 +216,12 @@ def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
 
 def test_class_weights_are_inverse_frequencies(tmp_path: Path) -> None:
     sounds = Sounds(6)
-    data = UtteranceDataset(sounds, [0, 0, 0, 0, 1, 1])  # the third class does not occur
-    learner = Learner(make_model(), data, None, OptimConfig(), None, tmp_path, 0, CLASSES)
+    data = TrainingData(
+        UtteranceDataset(sounds, [0, 0, 0, 0, 1, 1]), None, 3
+    )  # the third class does not occur
+    learner = Learner(make_model(), data, OptimConfig(), None, tmp_path, 0)
     assert learner.class_weights.tolist() == [0.75, 1.5, 0.0]
-    plain = Learner(make_model(), data, None, OptimConfig(class_weights=False), None, tmp_path, 0, CLASSES)
+    plain = Learner(make_model(), data, OptimConfig(class_weights=False), None, tmp_path, 0)
     assert plain.class_weights is None
 
 
@@ -232,8 +234,8 @@ def test_learning_rates_by_part(tmp_path: Path) -> None:
 
     sounds = Sounds(6)
     optim = OptimConfig(lr=1e-2, backbone_lr=1e-4, weight_decay=0.1, warmup=0)
-    data = UtteranceDataset(sounds, sounds.labels)
-    made = Learner(TwoParts(), data, None, optim, None, tmp_path, 0, CLASSES).configure_optimizers()
+    data = TrainingData(UtteranceDataset(sounds, sounds.labels), None, CLASSES)
+    made = Learner(TwoParts(), data, optim, None, tmp_path, 0).configure_optimizers()
     groups = {
         tuple(sorted(tuple(value.shape) for value in group["params"])): (group["initial_lr"], group["weight_decay"])
         for group in made["optimizer"].param_groups
@@ -274,7 +276,7 @@ def test_time_masks_lie_within_what_is_heard_and_cover_all_of_it_in_turn() -> No
     times = torch.zeros(4, 100)
     for seed in range(400):
         torch.manual_seed(seed)
-        masked = time_masked(inputs, lengths, 0.2)
+        masked = mask_time(inputs, lengths, 0.2)
         gone = masked == 0
         assert torch.equal(masked[~gone], inputs[~gone])
         assert torch.equal(gone.all(dim=(2, 3)), gone.any(dim=(2, 3))), "whole moments"
@@ -294,7 +296,7 @@ def test_mixing_keeps_more_of_each_input_than_it_takes() -> None:
     shares = []
     for seed in range(300):
         torch.manual_seed(seed)
-        share, order = mixing(6, 0.4)
+        share, order = draw_mixup(6, 0.4)
         assert 0.5 <= share <= 1
         assert sorted(order.tolist()) == list(range(6))
         shares.append(share)
@@ -304,7 +306,7 @@ def test_mixing_keeps_more_of_each_input_than_it_takes() -> None:
 
 def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Rows:
-        def row(self, index: int, epoch: int) -> dict[str, Tensor]:
+        def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(index)
             logits, embedding = (torch.randn(size, generator=generator) for size in (CLASSES, 16))
             hidden = torch.randn(4 + index, 6, generator=generator)
@@ -326,7 +328,7 @@ def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch
             ]
 
     share, order = 0.7, [3, 0, 1, 2]
-    monkeypatch.setattr(fit_module, "mixing", lambda size, a: (share, torch.tensor(order)))
+    monkeypatch.setattr(fit_module, "draw_mixup", lambda size, a: (share, torch.tensor(order)))
     sounds = Lengths()
     possible = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]]).bool()
     weights_of = torch.tensor([1.0, 2.0, 0.5, 1.0])
@@ -336,7 +338,8 @@ def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch
 
     def losses(made: Batch, **optim: float) -> dict[str, Tensor]:
         config = OptimConfig(**optim)
-        return Learner(model, data, None, config, distillation, tmp_path, 0, CLASSES).losses(made)
+        training = TrainingData(data, None, CLASSES)
+        return Learner(model, training, config, distillation, tmp_path, 0).losses(made)
 
     batch = collate([data[CLEAN, index] for index in range(4)])
     mixed = losses(batch, mixup=0.4)
@@ -505,14 +508,14 @@ def test_the_state_to_resume_from_holds_no_frozen_weights(tmp_path: Path) -> Non
 
 def test_every_term_of_a_distilled_loss_is_recorded(tmp_path: Path) -> None:
     class Rows:
-        def row(self, index: int, epoch: int) -> dict[str, Tensor]:
+        def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
             logits = 3 * torch.eye(CLASSES)[index % CLASSES]
             return {"logits": logits, "embedding": torch.ones(4), "available": torch.tensor(index != 0)}
 
     sounds, model = Sounds(30), make_model()
     result = fit(
-        model, UtteranceDataset(sounds, sounds.labels, {"prosodic": Rows()}), None,
-        OptimConfig(epochs=2, batch_size=8), tmp_path, RUNTIME, seed=0, num_classes=CLASSES,
+        model, TrainingData(UtteranceDataset(sounds, sounds.labels, {"prosodic": Rows()}), None, CLASSES),
+        OptimConfig(epochs=2, batch_size=8), tmp_path, RUNTIME, seed=0,
         distillation=DistillationConfig(teachers=("prosodic",), beta=0),
     )  # fmt: skip
     for row in result.history:

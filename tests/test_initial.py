@@ -43,7 +43,7 @@ def test_a_student_starts_from_an_exported_one_and_learns_other_emotions(
     same = make.corpus_folder(tmp_path / "corpus", emotions=("happy", "neutral", "sad"), each=2)
     still = {**make.OPTIM, "epochs": 1, "lr": 1e-9}
     with pytest.raises(LeakError, match="the initial student teacher was trained on held-out utterances"):
-        crossval(make.recipe(same, student={"init": str(exported)}), tmp_path / "leak", limit=1)
+        crossval(make.recipe(same, student={"init": str(exported)}), tmp_path / "leak", max_folds=1)
     listed = tmp_path / "new.csv"
     write_manifest(pool_corpora("new", [read_manifest(same)]), listed)  # other ids: other recordings
     recipe = make.recipe(
@@ -51,7 +51,7 @@ def test_a_student_starts_from_an_exported_one_and_learns_other_emotions(
         distillation={"teachers": []},
         student={"init": str(exported), "width": 64, "layers": 3, "optim": still},
     )  # fmt: skip
-    crossval(recipe, tmp_path / "run", limit=1)
+    crossval(recipe, tmp_path / "run", max_folds=1)
     made = load_checkpoint(next((tmp_path / "run").glob("fold-*")) / "select/student")
     assert isinstance(made.model, Student)
     assert made.labels.names == ("happy", "sad", "neutral")
@@ -108,7 +108,7 @@ def test_a_student_answers_as_the_one_that_it_starts_from_whatever_is_frozen(
         )
         assert recipe.student is not None
         stage = SpeechStage("student", recipe, labels, recipe.student, recipe.augment, {})
-        model, _ = stage.start(corpus.utterances[:8])
+        model, _ = stage.initialise(corpus.utterances[:8])
         assert isinstance(model, Student)
         return model.eval()
 

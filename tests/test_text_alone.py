@@ -73,9 +73,13 @@ def test_a_split_that_shares_speakers_is_refused_unless_allowed(text: Path, tmp_
 
 
 def test_a_student_is_refused_on_text_and_told_how(text: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train has no audio, which a student needs; .*student=none"):
+    with pytest.raises(
+        ConfigError, match=r"no utterance of train has the audio that a student needs; .*student=none"
+    ):
         crossval(recipe(text, student={"backbone": "compact"}), tmp_path)
-    with pytest.raises(ConfigError, match="train has no audio, which the prosodic teacher needs"):
+    with pytest.raises(
+        ConfigError, match="no utterance of train has the audio that the prosodic teacher needs"
+    ):
         crossval(recipe(text, distillation={"teachers": ["prosodic"]}), tmp_path / "prosodic")
 
 

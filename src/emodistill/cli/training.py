@@ -1,9 +1,9 @@
-"""Verbs that train, and what comes of it: train, crossval, ablate, export, demo."""
+"""Verbs that train and export: train, crossval, ablate, export, demo."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +18,20 @@ from emodistill.cli.options import (
 from emodistill.console import console, results, say
 from emodistill.errors import ConfigError
 
+if TYPE_CHECKING:
+    from emodistill.inference.model_card import Card
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A shipped recipe by name (an unknown name lists them all), or the path of a TOML file.",
+    ),
+]
+
 
 class Precision(StrEnum):
-    """How a model is exported."""
+    """The numbers of an exported model."""
 
     fp32 = "fp32"
     fp16 = "fp16"
@@ -29,67 +40,84 @@ class Precision(StrEnum):
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe or the path of a TOML file.")],
-    fold: Annotated[str | None, typer.Option(help="Which fold; default: the first.")] = None,
+    recipe: RecipeName,
+    fold: Annotated[str | None, typer.Option(help="Name of the fold. Default: the first one.")] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Start the student from a model: bundled, an exported folder, or a checkpoint."),
+        typer.Option(
+            metavar="MODEL",
+            help="Start the student from a model: bundled, the folder of an exported model, or a checkpoint.",
+        ),
     ] = None,
     out: Out = None,
     set: Set = None,
 ) -> None:
-    """One fold: teachers, their targets, student, predictions, scores. Resumes where it was stopped.
+    """Train one fold of a recipe: first the teachers, then the student that learns from them.
+
+    A fold is one division of the corpus into train, dev and test. The models learn from train, dev chooses
+    the epoch, and the scores are of test. Use `train` for one model, and `crossval` for scores over all
+    folds.
+
+    The run folder holds checkpoints, predictions and scores. If you stop the command, run it again: it
+    continues.
 
     Example: emodistill train ravdess-whisper --set corpus.root=RAVDESS --set student.backbone=DIR
     """
-    started = [] if init is None else [f"student.init={init}"]
-    _run(recipe, [*(set or ()), *started], out, one_fold=True, fold=fold)
+    overrides = [*(set or ()), *([] if init is None else [f"student.init={init}"])]
+    _crossval(recipe, overrides, out, folds=None if fold is None else [fold], max_folds=1)
 
 
 @app.command()
-def crossval(recipe: Annotated[str, typer.Argument(help="A shipped recipe or the path of a TOML file.")],
-             out: Out = None, set: Set = None) -> None:  # fmt: skip
-    """Every fold of a recipe, teachers trained inside the fold; then one table. Resumes where it was stopped.
+def crossval(recipe: RecipeName, out: Out = None, set: Set = None) -> None:
+    """Train and test every fold of a recipe, and print the scores over all folds.
+
+    In each fold the teachers are trained anew, so no teacher has seen the test speakers of its fold.
+
+    The run folder holds checkpoints, predictions and scores. If you stop the command, run it again: it
+    continues.
 
     Example: emodistill crossval ravdess-whisper --set corpus.root=RAVDESS --set seed=1
     """
-    _run(recipe, set or (), out, one_fold=False, fold=None)
+    _crossval(recipe, set or (), out)
 
 
 @app.command()
 def ablate(
-    recipe: Annotated[
-        str, typer.Argument(help="A shipped recipe or the path of a TOML file: the full method.")
-    ],
+    recipe: RecipeName,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FIELD=VALUE,…",
-            help="Also this field of the recipe at these values, e.g. distillation.temperature=1,2,4,8, "
-            "distillation.weights.prosodic=0.5,1,2, distillation.alpha=0.5,1, student.backbone=compact,DIR or "
-            "student.layers=2,3,4. Repeatable.",
+            help="Add a cell for each value of a recipe field, e.g. distillation.temperature=1,2,4,8 or "
+            "distillation.weights.prosodic=0.5,1,2 or student.backbone=compact,DIR. Repeatable.",
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Run every cell with these, e.g. 0,1,2.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Run every cell with these seeds, e.g. 0,1,2. Default: the recipe's.")
+    ] = None,
     cells: Annotated[
         str | None,
-        typer.Option(help="Only these cells beside the full method, e.g. no-distillation,prosodic-only."),
+        typer.Option(
+            help="Run only these cells and the full method, e.g. no-distillation,prosodic-only. Default: all."
+        ),
     ] = None,
     parts: Annotated[
-        bool, typer.Option(help="Take parts of the method away; --no-parts for a sweep alone.")
+        bool, typer.Option(help="Whether there are cells that lack a part of the method, beside the sweeps.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/RECIPE-ablation.")
+        Path | None, typer.Option("--out", "-o", help="Folder of the grid. Default: runs/RECIPE-ablation.")
     ] = None,
     set: Set = None,
 ) -> None:
-    """What does each part of the method give? A grid of runs, and one table with intervals.
+    """Measure what each part of the method contributes: a grid of runs, and one table with intervals.
 
-    Beside the full method: no distillation; each teacher alone; the embedding level alone; the logit level alone;
-    no hard label; and whatever is swept. Cells without the input they need (no transcripts: no linguistic teacher)
-    are left out, and it is said. Teachers, targets, features and frozen layers are made once for all cells; each
-    cell predicts what crossval of its recipe would. Stop it at any time and run it again, also with more seeds
-    or sweeps. Writes ablation.md, ablation.csv and ablation.png.
+    The recipe is the full method. Each cell of the grid is a variant of it: without distillation, with one
+    teacher alone, with one loss term alone, without labels, or with another value of a swept field. A cell
+    that needs transcripts is left out where the corpus has none.
+
+    All cells share teachers, targets and features, and each cell predicts exactly what `crossval` of its
+    recipe would. If you stop the command, run it again: it continues. You can add seeds, cells and sweeps
+    later. It writes ablation.md, ablation.csv and ablation.png.
 
     Example: emodistill ablate ravdess-whisper --set corpus.root=RAVDESS --seeds 0,1,2
     --sweep distillation.temperature=1,2,4,8
@@ -102,76 +130,73 @@ def ablate(
     loaded = load_recipe(recipe, set or ())
     folder = out or Path("runs") / f"{loaded.name}-ablation"
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
-    found = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells))
-    show_ablation_table(found, results())
-    say(f"{folder}: ablation.md, ablation.csv, ablation.png; every run is in {folder / 'cells'}")
+    table = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells))
+    show_ablation_table(table, results())
+    say(f"written: {folder}/ablation.md, ablation.csv, ablation.png; the runs are in {folder / 'cells'}")
 
 
 @app.command()
 def export(
     run: Annotated[Path | None, typer.Argument(help="A run folder of train or crossval.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for model.onnx and card.json.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for model.onnx, card.json and README.md."),
     ] = None,
     web: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also, or alone: a static page that runs the model in the browser. Without RUN, that of --model.",
+            help="Also write a static web page that runs the model in the browser. Without RUN: --model.",
         ),
     ] = None,
     model: Model = "bundled",
-    fold: Annotated[str | None, typer.Option(help="Whose student; default: the run's first fold.")] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="The fold whose student is exported. Default: the run's first fold.")
+    ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="fp32; fp16: half the size, same speed; int8: a quarter, and faster.")
+        Precision,
+        typer.Option(
+            help="fp32; fp16: half the size, the same speed; int8: a third of the size, about twice as fast."
+        ),
     ] = Precision.fp32,
     check: Annotated[
         Path | None,
         typer.Option(
-            help="Manifest of labelled utterances that int8 is judged by; default: the fold's test."
+            help="Manifest of labelled utterances to compare int8 with fp32 on. Default: the test split."
         ),
     ] = None,
     texts: Annotated[
         Path | None,
-        typer.Option(help="TOML of what no figure can say in the card: name, licence, limits, intended_use."),
+        typer.Option(help="TOML file with texts for the model card: name, licence, limits, intended_use."),
     ] = None,
 ) -> None:
-    """Export a student as ONNX with its card, behind a gate.
+    """Export the student of a run as an ONNX model with its card. It then runs without torch.
 
-    Refused, with the figures, is an fp32 model that differs from torch by over 1e-4, an fp16 one that differs
-    from it by over 1e-2 or in an emotion, and an int8 one that loses over a point of UA or changes over 2 %
-    of the emotions.
+    The exported model is compared with the trained one on real utterances. The export is refused, with the
+    figures, where
+
+    * fp32: an output differs from torch by more than 1e-4;
+    * fp16: a probability differs from fp32 by more than 1e-2, or any emotion changes;
+    * int8: UA falls by more than one point, or more than 2 % of the emotions change.
 
     Example: emodistill export runs/ravdess-whisper-seed0 -o exported --precision int8
 
-    A page: emodistill export --web page && python -m http.server --directory page
+    A web page: emodistill export --web page && python -m http.server --directory page
     """
     if run is None and web is not None and out is None:
         _export_web(model, web)
         return
     if run is None or out is None:
-        raise ConfigError("expected RUN and --out FOLDER; or --web DIR alone, for a page with --model")
+        raise ConfigError("expected RUN and --out DIR; or --web DIR alone, for a web page that runs --model")
     need_training()
     from emodistill.corpora import read_manifest
-    from emodistill.export.onnx import export_run, read_texts
+    from emodistill.export.onnx import export_run, read_card_texts
 
-    judged = None if check is None else read_manifest(check)
-    words = None if texts is None else read_texts(texts)
+    check_corpus = None if check is None else read_manifest(check)
+    card_texts = None if texts is None else read_card_texts(texts)
     with console.status("exporting, and comparing with torch"):
-        card = export_run(run, out, fold, precision.value, judged, words)
-    size = (out / "model.onnx").stat().st_size / 1e6
-    figures = card.quantisation
-    moved = {
-        "fp32": "",
-        "fp16": f"; stored in fp16 a probability moves by at most {figures.get('difference', 0):.1e}",
-        "int8": f"; int8 gives {100 * figures.get('agreement', 0):.1f} % of {figures.get('utterances', 0):.0f} utterances "
-        f"the same emotion at {figures.get('speed_ratio', 0):.2f} × the speed",
-    }
-    say(
-        f"{out}: {size:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, emotions {list(card.emotions)}; differs from "
-        f"torch by at most {max(card.parity['alone'], card.parity['batched']):.1e} over {card.parity['utterances']:.0f} "
-        f"utterances{moved[card.precision]}"
-    )
+        card = export_run(run, out, fold, precision.value, check_corpus, card_texts)
+    say(_describe_export(card, out))
     if web is not None:
         _export_web(str(out), web)
 
@@ -179,38 +204,66 @@ def export(
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where runs and the exported model are kept.")
+        Path, typer.Option("--out", "-o", help="Folder for the runs and the exported model.")
     ] = Path("runs/demo"),
 ) -> None:
-    """The whole method on the embedded synthetic corpus, in minutes, offline: teachers, student, export, predict."""
+    """Show the whole method on a small synthetic corpus, offline, in about two minutes.
+
+    It trains a prosodic teacher, a linguistic teacher, and four students: of both teachers, of each teacher
+    alone, and of none. Then it compares them, exports the student of both teachers, and recognises emotions
+    with it.
+    """
     need_training()
     from emodistill.demo.walkthrough import run_walkthrough
 
     run_walkthrough(out, results())
 
 
-def _run(recipe: str, overrides: Sequence[str], out: Path | None, one_fold: bool, fold: str | None) -> None:
+def _crossval(
+    recipe: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    folds: Sequence[str] | None = None,
+    max_folds: int | None = None,
+) -> None:
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.training.cross_validation import crossval as run_all
-    from emodistill.training.cross_validation import show
+    from emodistill.training.cross_validation import crossval, print_scores
 
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}"
-    only, limit = ([fold], None) if fold else (None, 1 if one_fold else None)
-    scores = run_all(loaded, folder, only, limit)
-    show(scores, results())
+    scores = crossval(loaded, folder, folds, max_folds)
+    print_scores(scores, results())
     say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
+
+
+def _describe_export(card: "Card", out: Path) -> str:
+    size_mb = (out / "model.onnx").stat().st_size / 1e6
+    figures = card.quantisation
+    difference = max(card.parity["alone"], card.parity["batched"])
+    fewer_bits = {
+        "fp32": "",
+        "fp16": f"; in fp16 a probability differs from fp32 by at most {figures.get('difference', 0):.1e}",
+        "int8": f"; in int8 {100 * figures.get('agreement', 0):.1f} % of {figures.get('utterances', 0):.0f} "
+        f"utterances keep their emotion, at {figures.get('speed_ratio', 0):.2f} × the speed of fp32",
+    }
+    return (
+        f"{out}: {size_mb:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, emotions "
+        f"{list(card.emotions)}; its outputs differ from torch by at most {difference:.1e} over {card.parity['utterances']:.0f} "
+        f"utterances{fewer_bits[card.precision]}"
+    )
 
 
 def _export_web(model: str, out: Path) -> None:
     from emodistill.serving.static_page import export_web
 
     size = export_web(model, out)
-    say(f"{out}: {size / 1e6:.1f} MB; to look at it: python -m http.server --directory {out}")
+    say(f"{out}: {size / 1e6:.1f} MB; to open the page: python -m http.server --directory {out}")
 
 
 def _whole_number(text: str) -> int:
     if not text.isdecimal():
-        raise ConfigError(f"bad seed '{text}', expected whole numbers with commas between, such as 0,1,2")
+        raise ConfigError(
+            f"bad seed '{text}', expected whole numbers with commas between, as in --seeds 0,1,2"
+        )
     return int(text)

@@ -39,7 +39,7 @@ def run_walkthrough(out: Path, console: Console, recipe: Recipe | None = None) -
         run = out / name.replace(" ", "-")
         distillation = recipe.distillation.model_copy(update={"teachers": teachers})
         scores = crossval(
-            recipe.model_copy(update={"distillation": distillation}), run, limit=1, artifacts=artifacts
+            recipe.model_copy(update={"distillation": distillation}), run, max_folds=1, artifacts=artifacts
         )
         for model in scores["models"]:
             found = scores["models"][model]["test"]["pooled"]

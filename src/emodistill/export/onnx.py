@@ -142,7 +142,7 @@ def _projected(recipe: Recipe, teacher: str) -> bool:
 TEXTS = ("name", "licence", "limits", "intended_use")  # of a card, that a person writes
 
 
-def read_texts(path: Path) -> dict[str, str]:
+def read_card_texts(path: Path) -> dict[str, str]:
     """The texts of a card from TOML; raises `ConfigError` for another key, or a value that is no text."""
     if not path.is_file():
         raise ConfigError(f"no texts '{path}': expected TOML with {', '.join(TEXTS)}")

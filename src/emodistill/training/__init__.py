@@ -1,7 +1,7 @@
 """From a recipe and a corpus to trained models, their predictions and their scores.
 
-`crossval` trains a recipe fold by fold. `ablate` trains a recipe and variants of it that lack a part of the method.
-`evaluate` scores any model on any corpus. All of them need [train].
+`crossval` trains a recipe fold by fold. `ablate` trains a recipe and variants of it that lack a part of the
+method. `evaluate` scores any model on any corpus. All of them need [train].
 """
 
 from typing import TYPE_CHECKING

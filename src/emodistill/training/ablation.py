@@ -1,8 +1,8 @@
-"""The grid of the method's parts, run and resumed, its shared work done once, and one table in the end.
+"""An ablation: a recipe and variants of it that lack a part of the method, and one table that compares them.
 
 grid folder/
-  cells/<cell>/seed-<k>/   a run folder each, as `crossval` makes it, with the same predictions
-  artifacts/                 teachers, their targets and predictions, by what decides them
+  cells/<cell>/seed-<k>/   a run folder each, with the same predictions as `crossval` of the cell's recipe
+  artifacts/               teachers, their targets and predictions, which the runs share
   ablation.md  ablation.csv  ablation.png
 """
 
@@ -18,13 +18,13 @@ from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
 from emodistill.evaluation.run import read_run
-from emodistill.training.artifact_cache import ArtifactCache, key_of, to_dict
+from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
 from emodistill.training.cross_validation import (
-    Data,
-    collect,
-    holds,
-    open_data,
-    open_run,
+    AuditedData,
+    collect_scores,
+    is_finished_run,
+    prepare_run,
+    read_data,
     with_absolute_paths,
 )
 from emodistill.training.grid import FULL, PLAIN, Cell, Grid, make_grid
@@ -38,140 +38,147 @@ def ablate(
     parts: bool = True,
     only: Sequence[str] | None = None,
 ) -> AblationTable:
-    """Run every cell of a recipe's grid with every seed, and compare each with the full method.
+    """Run every cell of a recipe's grid with every seed, and compare each cell with the full method.
 
-    See `make_grid` for the cells. Resumes where a killed grid stopped; cells, seeds and sweeps can be added later. The
-    table is over all seeds that these cells have been run with, now or before.
-    Writes `ablation.md`, `ablation.csv` and `ablation.png`. Raises `ConfigError` where `out` holds another grid or
-    a sweep changes the folds, and whatever `crossval` raises.
+    `make_grid` explains the cells, `sweeps`, `parts` and `only`. A grid that was stopped continues where it
+    was. Cells, seeds and sweeps can be added later: the table covers all seeds with which all of these cells
+    were run. Writes `ablation.md`, `ablation.csv` and `ablation.png`. Raises `ConfigError` where `out` holds
+    another grid or a sweep changes the folds, and whatever `crossval` raises.
     """
     seeds = tuple(dict.fromkeys(seeds if seeds is not None else (recipe.seed,)))
-    work = Work(out)
-    grid = make_grid(recipe, sweeps, parts, words=work.has_words(recipe), only=only)
-    for name, why in grid.left_out.items():
-        warn(f"left out: {name}: {why}")
-    work.run(grid, seeds)
-    seeds = (*seeds, *work.other_seeds(grid, seeds))
-    if others := work.other_cells(grid):
+    runs = GridRuns(out)
+    grid = make_grid(recipe, sweeps, parts, has_transcripts=runs.has_transcripts(recipe), only=only)
+    for name, reason in grid.left_out.items():
+        warn(f"left out: {name}: {reason}")
+    runs.run(grid, seeds)
+    seeds = (*seeds, *runs.other_seeds(grid, seeds))
+    if others := runs.other_cells(grid):
         say(
-            f"not in this table, though '{out}' has them: {', '.join(others)}; ask for them as before to have all in one"
+            f"'{out}' also holds cells that this table leaves out: {', '.join(others)}; to have all cells in "
+            "one table, give the options of those runs too"
         )
-    ablation = make_ablation_table(
-        contenders(grid, out, seeds), reference=FULL, plain=PLAIN, left_out=grid.left_out
-    )
-    ablation.write(out)
-    return ablation
+    systems = read_systems(grid, out, seeds)
+    table = make_ablation_table(systems, reference=FULL, plain=PLAIN, left_out=grid.left_out)
+    table.write(out)
+    return table
 
 
 @dataclass
-class Work:
+class GridRuns:
     """The runs of a grid, one after the other in one process."""
 
     out: Path
-    opened: dict[str, Data] = field(default_factory=dict)  # corpora with their folds, read and audited once
+    data_by_key: dict[str, AuditedData] = field(default_factory=dict)  # each corpus is read and checked once
 
-    def data(self, recipe: Recipe) -> Data:
+    def data(self, recipe: Recipe) -> AuditedData:
         """The corpus and folds of a recipe."""
         recipe = with_absolute_paths(recipe)
-        folds = {**to_dict(recipe.protocol), "refit": None}  # which is of training
-        key = key_of(corpus=to_dict(recipe.corpus), protocol=folds)
-        if key not in self.opened:
-            self.opened[key] = open_data(recipe)
-        return self.opened[key]
+        folds = {**to_dict(recipe.protocol), "refit": None}  # `refit` changes the training, not the folds
+        key = cache_key(corpus=to_dict(recipe.corpus), protocol=folds)
+        if key not in self.data_by_key:
+            self.data_by_key[key] = read_data(recipe)
+        return self.data_by_key[key]
 
-    def has_words(self, recipe: Recipe) -> bool:
-        """Whether every fold has a transcript to learn from."""
+    def has_transcripts(self, recipe: Recipe) -> bool:
+        """Whether every fold has training utterances with a transcript."""
         data = self.data(recipe)
-        spoken = {utterance.id for utterance in data.corpus if utterance.transcript}
-        return all(spoken.intersection(fold.train) for fold in data.protocol.folds)
+        with_transcript = {utterance.id for utterance in data.corpus if utterance.transcript}
+        return all(with_transcript.intersection(fold.train) for fold in data.protocol.folds)
 
     def run(self, grid: Grid, seeds: Sequence[int]) -> None:
-        """Run what is missing, seed by seed, so that a grid that is stopped early has whole comparisons."""
+        """Run all that is missing. Seeds come one by one, so a stopped grid has complete comparisons."""
         folds = self._check_folds(grid)
-        jobs = [(seed, cell, fold) for seed in seeds for cell in grid.distinct for fold in folds]
-        left = Left(len(jobs), sum(self._done(*job) for job in jobs))
-        left.show(f"{len(grid.distinct)} cells × {len(seeds)} seeds × {len(folds)} folds")
+        jobs = [(seed, cell, fold) for seed in seeds for cell in grid.distinct_cells for fold in folds]
+        progress = GridProgress(len(jobs), sum(self._is_done(*job) for job in jobs))
+        progress.show(f"{len(grid.distinct_cells)} cells × {len(seeds)} seeds × {len(folds)} folds")
         artifacts = ArtifactCache(self.out / "artifacts")
         for seed in seeds:
-            for cell in grid.distinct:
-                recipe, folder = with_absolute_paths(cell.seeded(seed)), cell.run(self.out, seed)
-                todo = [fold for fold in folds if not self._done(seed, cell, fold)]
-                # Opened also where nothing is missing: a folder of another recipe is refused.
-                for fold_run in open_run(recipe, folder, todo, self.data(recipe), artifacts):
-                    say(f"{cell.name}, seed {seed}, fold {fold_run.fold.name}")
+            for cell in grid.distinct_cells:
+                recipe, folder = with_absolute_paths(cell.with_seed(seed)), cell.run_folder(self.out, seed)
+                missing = [fold for fold in folds if not self._is_done(seed, cell, fold)]
+                # Prepared even where no fold is missing, since it refuses a folder of another recipe.
+                for fold_run in prepare_run(recipe, folder, missing, self.data(recipe), artifacts):
+                    job = f"{cell.name}, seed {seed}, fold {fold_run.fold.name}"
+                    say(job)
                     fold_run.run()
-                    left.one_more(f"{cell.name}, seed {seed}, fold {fold_run.fold.name} done")
-                if todo or not (folder / "scores.json").is_file():
-                    collect(recipe, folder)
+                    progress.count(f"{job} done")
+                if missing or not (folder / "scores.json").is_file():
+                    collect_scores(recipe, folder)
 
-    def _done(self, seed: int, cell: Cell, fold: str) -> bool:
-        return (cell.run(self.out, seed) / f"fold-{fold}" / "predictions.csv").is_file()
+    def _is_done(self, seed: int, cell: Cell, fold: str) -> bool:
+        return (cell.run_folder(self.out, seed) / f"fold-{fold}" / "predictions.csv").is_file()
 
     def other_seeds(self, grid: Grid, seeds: Sequence[int]) -> list[int]:
-        """Seeds besides these with which every cell was run before, to the end and by the same recipe."""
+        """Further seeds with which every cell has a finished run of the same recipe."""
         folds = self._check_folds(grid)
-        first = grid.distinct[0].run(self.out, 0).parent
-        numbers = [int(name) for path in first.glob("seed-*") if (name := path.name[5:]).isdecimal()]
+        cell_folder = grid.distinct_cells[0].run_folder(self.out, 0).parent
+        names = [path.name.removeprefix("seed-") for path in cell_folder.glob("seed-*")]
+        numbers = {int(name) for name in names if name.isdecimal()}
         return [
             seed
-            for seed in sorted(set(numbers) - set(seeds))
-            if all(self._done(seed, cell, fold) for cell in grid.distinct for fold in folds)
+            for seed in sorted(numbers - set(seeds))
+            if all(self._is_done(seed, cell, fold) for cell in grid.distinct_cells for fold in folds)
             and all(
-                holds(cell.run(self.out, seed), with_absolute_paths(cell.seeded(seed)))
-                for cell in grid.distinct
+                is_finished_run(cell.run_folder(self.out, seed), with_absolute_paths(cell.with_seed(seed)))
+                for cell in grid.distinct_cells
             )
         ]
 
     def other_cells(self, grid: Grid) -> list[str]:
-        """The folders of cells that were run before and are not of this grid."""
-        there = {path.name for path in (self.out / "cells").iterdir() if path.is_dir()}
-        return sorted(there - {cell.folder for cell in grid.cells})
+        """The folders of cells that were run before and are not in this grid."""
+        folders = {path.name for path in (self.out / "cells").iterdir() if path.is_dir()}
+        return sorted(folders - {cell.folder for cell in grid.cells})
 
     def _check_folds(self, grid: Grid) -> list[str]:
-        """The names of the folds, which must be the same ones in all cells."""
+        """The names of the folds; raises `ConfigError` where a cell has other folds than the full method."""
         full = self.data(grid.cells[0].recipe).protocol
         for cell in grid.cells:
             if self.data(cell.recipe).protocol.hash != full.hash:
                 raise ConfigError(
-                    f"'{cell.name}' changes the data or the folds, so it cannot be compared with the full method: "
-                    "run it by itself with crossval"
+                    f"'{cell.name}' changes the data or the folds, so it cannot be compared with the full "
+                    "method: run it by itself with crossval"
                 )
         return [fold.name for fold in full.folds]
 
 
 @dataclass
-class Left:
-    """What is left of a grid, told after every fold."""
+class GridProgress:
+    """How many folds of a grid are done, and about how long the others will take."""
 
     total: int
     done: int
     started: float = field(default_factory=time.monotonic)
-    made: int = 0
+    done_now: int = 0  # since `started`
 
-    def one_more(self, what: str) -> None:
-        """A fold is done."""
-        self.done, self.made = self.done + 1, self.made + 1
-        self.show(what)
+    def count(self, message: str) -> None:
+        """Count one more fold, and show the progress."""
+        self.done, self.done_now = self.done + 1, self.done_now + 1
+        self.show(message)
 
-    def show(self, what: str) -> None:
-        """Print a bar on standard error. It does not move: training shows bars of its own."""
+    def show(self, message: str) -> None:
+        """Print a bar on standard error. It does not move, because training shows moving bars of its own."""
         remaining = ""
-        if self.made and self.done < self.total:
-            seconds = (time.monotonic() - self.started) / self.made * (self.total - self.done)
+        if self.done_now and self.done < self.total:
+            seconds = (time.monotonic() - self.started) / self.done_now * (self.total - self.done)
             remaining = (
                 f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
             )
-        say(f"ablate: {what}")
+        say(f"ablate: {message}")
         bar = Progress(BarColumn(30), MofNCompleteColumn(), TextColumn("folds"), TextColumn(remaining))
         bar.add_task("ablate", total=self.total, completed=self.done)
         console.print(bar.get_renderable())
 
 
-def contenders(grid: Grid, out: Path, seeds: Sequence[int]) -> list[System]:
+def read_systems(grid: Grid, out: Path, seeds: Sequence[int]) -> list[System]:
     """The predictions of every cell over its seeds, then of the full method's teachers and their ensemble."""
-    found = [
-        System(cell.name, cell.group, cell.folder, [read_run(cell.run(out, seed)).table() for seed in seeds])
+    cells = [
+        System(
+            cell.name,
+            cell.group,
+            cell.folder,
+            [read_run(cell.run_folder(out, seed)).table() for seed in seeds],
+        )
         for cell in grid.cells
     ]
     full = grid.cells[0]
-    return found + teacher_systems([read_run(full.run(out, seed)) for seed in seeds])
+    return cells + teacher_systems([read_run(full.run_folder(out, seed)) for seed in seeds])

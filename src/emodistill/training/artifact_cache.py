@@ -1,11 +1,13 @@
-"""What several runs have in common, made once: a cache of files, each entry under a hash of what decides it.
+"""A cache of files that several runs have in common: teachers, their targets and their predictions.
 
     artifacts/
-      <key>/     a teacher's checkpoint, its targets, or its predictions
+      <key>/     the files of one entry: a teacher's checkpoint, its targets, or its predictions
 
-A run folder takes an entry by hard links, so it is whole by itself: it can be exported, compared, moved or deleted
-like any other, and costs hardly more disk. Tables are copied, since people edit them: what is done to one run's must not
-reach another's. So is everything where a file system has no hard links.
+The key of an entry is a hash of all that decides its content. So each file is made once, by the first run
+that needs it. A run folder receives an entry by hard links: it is complete by itself and hardly costs disk
+space. It can be exported, compared, moved or deleted like any other. Tables are copied, because people edit
+them, and an edit in one run must not reach another. Where a file system has no hard links, all files are
+copied.
 """
 
 import hashlib
@@ -17,27 +19,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LAST = "model.json"  # its being there says that a checkpoint is complete
+LAST = "model.json"  # placed after all other files, since a checkpoint that has it is complete
 
 
 @dataclass(frozen=True)
 class ArtifactCache:
-    """Entries in a folder; an entry appears when it is complete."""
+    """Entries in a folder. An entry appears when all of its files are there."""
 
     folder: Path
 
-    def take(self, key: str, folder: Path) -> bool:
-        """Put the files of an entry into a folder; False where there is no such entry."""
+    def fetch(self, key: str, folder: Path) -> bool:
+        """Place the files of an entry in a folder. Returns False where there is no such entry."""
         entry = self.folder / key
         if not entry.is_dir():
             return False
         folder.mkdir(parents=True, exist_ok=True)
         for source in sorted(entry.iterdir(), key=lambda path: (path.name == LAST, path.name)):
-            _link(source, folder / source.name)
+            _place(source, folder / source.name)
         return True
 
-    def give(self, key: str, files: Iterable[Path]) -> None:
-        """Make an entry of some files, unless it is there."""
+    def store(self, key: str, files: Iterable[Path]) -> None:
+        """Make an entry of these files, unless the cache has it already."""
         entry = self.folder / key
         if entry.is_dir():
             return
@@ -45,13 +47,13 @@ class ArtifactCache:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for source in files:
-            _link(source, partial / source.name)
+            _place(source, partial / source.name)
         partial.replace(entry)
 
 
-def key_of(**decides: Any) -> str:
-    """The key of what these values decide; they must be plain data."""
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:20]
+def cache_key(**content: Any) -> str:
+    """The key of an entry: a hash of the values that decide its content. They must be plain data."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def to_dict(section: Any) -> Mapping[str, Any]:
@@ -59,8 +61,10 @@ def to_dict(section: Any) -> Mapping[str, Any]:
     return dict(section.model_dump(mode="json"))
 
 
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)  # of a run that was killed; an open file would write into the cache
+def _place(source: Path, target: Path) -> None:
+    # A run that was killed may have left a file here. Opening it for writing would change the cache's own
+    # file.
+    target.unlink(missing_ok=True)
     if source.suffix == ".csv":
         shutil.copyfile(source, target)
         return

@@ -1,4 +1,4 @@
-"""What any checkpoint of ours says of any utterances, outside of the fold that it was trained in."""
+"""Inference with any of our checkpoints on any utterances, outside of the fold that it was trained in."""
 
 from collections.abc import Sequence
 
@@ -12,43 +12,42 @@ from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import Student
 from emodistill.training.data import UtteranceDataset
 from emodistill.training.fit import device_of, infer
-from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
+from emodistill.training.stages import CLEAN_ONLY, LinguisticStage, ProsodicStage, SpeechStage, Stage
 
 
-def stage_of(found: Checkpoint, audio: AudioConfig, runtime: RuntimeConfig) -> Stage:
-    """The stage that feeds a checkpoint's model as it was fed in training."""
+def stage_of(checkpoint: Checkpoint, audio: AudioConfig, runtime: RuntimeConfig) -> Stage:
+    """The stage that prepares the inputs of a checkpoint's model as in training."""
     recipe = Recipe(name="checkpoint", audio=audio, runtime=runtime)
-    if isinstance(found.model, ProsodicTeacher):
-        recipe = recipe.model_copy(update={"prosodic": found.model.config})
-        return ProsodicStage("prosodic", recipe, found.labels)
-    if isinstance(found.model, LinguisticTeacher):
-        recipe = recipe.model_copy(update={"linguistic": found.model.config})
-        return LinguisticStage("linguistic", recipe, found.labels)
-    assert isinstance(found.model, Student), type(found.model)
-    model = found.model
-    return SpeechStage("student", recipe, found.labels, model.config, AugmentConfig(), model.teacher_dims)
+    model, labels = checkpoint.model, checkpoint.labels
+    if isinstance(model, ProsodicTeacher):
+        return ProsodicStage("prosodic", recipe.model_copy(update={"prosodic": model.config}), labels)
+    if isinstance(model, LinguisticTeacher):
+        return LinguisticStage("linguistic", recipe.model_copy(update={"linguistic": model.config}), labels)
+    assert isinstance(model, Student), type(model)
+    return SpeechStage("student", recipe, labels, model.config, AugmentConfig(), model.teacher_dims)
 
 
 def predict_checkpoint(
-    found: Checkpoint,
+    checkpoint: Checkpoint,
     utterances: Sequence[Utterance],
     audio: AudioConfig | None = None,
     runtime: RuntimeConfig | None = None,
     batch_size: int = 32,
 ) -> tuple[list[int], dict[str, Tensor]]:
-    """Rows of the utterances that the model can judge, and its `logits` and `embedding` for these, (rows, …).
+    """Run a checkpoint's model on the utterances that have the input it requires.
 
-    `audio` is how its recordings were prepared in training; default: `AudioConfig()`. Raises `AudioError` for a
-    recording that cannot be read.
+    `audio` says how recordings were prepared in training; default: `AudioConfig()`. Returns the positions of
+    those utterances, and their `logits` (rows, emotions) and `embedding` (rows, dim), {} where there are
+    none. Raises `AudioError` for a recording that cannot be read.
     """
     runtime = runtime or RuntimeConfig(workers=1)
-    stage = stage_of(found, audio or AudioConfig(), runtime)
-    rows = [row for row, utterance in enumerate(utterances) if stage.uses(utterance)]
+    stage = stage_of(checkpoint, audio or AudioConfig(), runtime)
+    rows = [row for row, utterance in enumerate(utterances) if stage.can_use(utterance)]
     if not rows:
         return [], {}
-    asked = [utterances[row] for row in rows]
-    dataset = UtteranceDataset(stage.source(found.model, asked, NO_VIEWS), [0] * len(asked))
+    usable = [utterances[row] for row in rows]
+    dataset = UtteranceDataset(stage.source(checkpoint.model, usable, CLEAN_ONLY), [0] * len(usable))
     device = device_of(runtime)
-    said = infer(stage.trained(found.model.to(device)), dataset, batch_size, device)
-    found.model.cpu()
-    return rows, said
+    outputs = infer(stage.trained_part(checkpoint.model.to(device)), dataset, batch_size, device)
+    checkpoint.model.cpu()
+    return rows, outputs

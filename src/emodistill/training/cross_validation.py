@@ -1,9 +1,10 @@
-"""All folds of a recipe into one run folder, and its scores.
+"""Cross-validation: all folds of a recipe into one run folder, and their scores.
 
 run folder/
   recipe.toml  protocol.json  utterances.csv
   fold-<name>/            see `fold`
-  predictions.csv         every fold's test predictions (predictions-<teacher>.csv: a teacher's)
+  predictions.csv         test predictions of every fold (predictions-<teacher>.csv: those of a teacher)
+  predictions-dev.csv     dev predictions of every fold
   scores.json
 """
 
@@ -39,8 +40,8 @@ from emodistill.training.fold import FoldRun
 
 
 @dataclass(frozen=True)
-class Data:
-    """A recipe's corpus and folds, audited."""
+class AuditedData:
+    """A recipe's corpus and folds, checked for leaks."""
 
     corpus: Corpus
     protocol: Protocol
@@ -49,128 +50,135 @@ class Data:
 def crossval(
     recipe: Recipe,
     out: Path,
-    only: Sequence[str] | None = None,
-    limit: int | None = None,
+    folds: Sequence[str] | None = None,
+    max_folds: int | None = None,
     artifacts: ArtifactCache | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe over its folds and return the scores of all that are done, also in `scores.json`.
+    """Train and test a recipe fold by fold, and return the scores of all finished folds, as in `scores.json`.
 
-    `only` names the folds to run, `limit` runs the first few; by default all. `artifacts` holds what several runs
-    have in common. Resumes where a killed run
-    stopped. Raises `ConfigError` where `out` holds another recipe's run and `LeakError` where the protocol
-    leaks.
+    A run that was stopped continues where it was. `folds` names the folds to run (default: all), and no more
+    than `max_folds` of them are run. `artifacts` holds the files that several runs share. Raises
+    `ConfigError` where `out` holds a run of another recipe, and `LeakError` where the protocol leaks.
     """
     recipe = with_absolute_paths(recipe)
-    for run in open_run(recipe, out, only, artifacts=artifacts)[:limit]:
-        run.run()
-    return collect(recipe, out)
+    for fold_run in prepare_run(recipe, out, folds, artifacts=artifacts)[:max_folds]:
+        fold_run.run()
+    return collect_scores(recipe, out)
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Files and folders that exist, by absolute path: a run folder can then be read from anywhere."""
+    """The recipe with absolute paths where files and folders exist, so that it can be run from any folder."""
     names = ("root", "manifest", "transcripts", "run", "init", "backbone", "encoder")
 
     def absolute(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
             return {key: absolute(item, key) for key, item in value.items()}
-        local = name in names and isinstance(value, str) and value not in ("compact", "scratch", "bundled")
-        return str(Path(value).resolve()) if local and Path(value).exists() else value
+        may_be_path = (
+            name in names and isinstance(value, str) and value not in ("compact", "scratch", "bundled")
+        )
+        return str(Path(value).resolve()) if may_be_path and Path(value).exists() else value
 
     return Recipe.model_validate(absolute(recipe.model_dump()))
 
 
-def open_run(
+def prepare_run(
     recipe: Recipe,
     out: Path,
-    only: Sequence[str] | None = None,
-    data: Data | None = None,
+    folds: Sequence[str] | None = None,
+    data: AuditedData | None = None,
     artifacts: ArtifactCache | None = None,
 ) -> list[FoldRun]:
-    """Check data and protocol, write `recipe.toml` and `protocol.json`; the folds to be run.
+    """Check data and protocol, write `recipe.toml` and `protocol.json`, and return the folds to run.
 
-    Runs of one grid share `data`, where they have it in common, and `artifacts`.
+    `data`, where it is given, is not read again: runs of one grid share it. `folds` and `artifacts` as in
+    `crossval`.
     """
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)
-    data = data or open_data(recipe)
+    data = data or read_data(recipe)
     corpus, protocol = data.corpus, data.protocol
-    _claim(recipe, protocol, out)
+    _ensure_same_settings(recipe, protocol, out)
     if not (out / UTTERANCES).is_file():
         write_utterances(corpus, out)
-    folds = protocol.folds if only is None else [protocol.fold(name) for name in only]
+    chosen = protocol.folds if folds is None else [protocol.fold(name) for name in folds]
     return [
-        FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts) for fold in folds
+        FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts) for fold in chosen
     ]
 
 
-def open_data(recipe: Recipe) -> Data:
-    """Read the corpus, divide it, and refuse what leaks."""
+def read_data(recipe: Recipe) -> AuditedData:
+    """Read the corpus and divide it into folds; raises `LeakError` where these leak."""
     corpus = open_corpus(recipe.corpus, say)
     protocol = build_protocol(corpus, recipe.protocol)
-    found = audit_protocol(corpus, protocol, recipe.runtime.workers)
+    findings = audit_protocol(corpus, protocol, recipe.runtime.workers)
     say(
-        f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} emotions; "
-        f"{len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
+        f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} "
+        f"emotions; {len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
     )
-    for pair in found.duplicates:
+    for pair in findings.duplicates:
         warn(f"identical recordings inside one split: {pair[0]} = {pair[1]}")
-    if found.shared_transcripts:
-        share = np.mean(list(found.shared_transcripts.values()))
-        say(f"test transcripts that also occur in training: {100 * share:.1f} %")
-    return Data(corpus, protocol)
+    if findings.shared_transcripts:
+        share = np.mean(list(findings.shared_transcripts.values()))
+        say(f"test utterances whose transcript also occurs in training: {100 * share:.1f} %")
+    return AuditedData(corpus, protocol)
 
 
-def _claim(recipe: Recipe, protocol: Protocol, out: Path) -> None:
-    """Make the run folder this recipe's, or refuse if it is another's; where it runs does not matter."""
-    recorded = out / "recipe.toml"
-    if recorded.is_file():
-        there, asked = _deciding(load_recipe(recorded)), _deciding(recipe)
-        if there != asked:
+def _ensure_same_settings(recipe: Recipe, protocol: Protocol, out: Path) -> None:
+    """Record recipe and protocol in the run folder; raise `ConfigError` where it holds a run of others."""
+    path = out / "recipe.toml"
+    if path.is_file():
+        recorded, requested = _deciding_settings(load_recipe(path)), _deciding_settings(recipe)
+        if recorded != requested:
             raise ConfigError(
-                f"'{out}' holds a run of another recipe ({_difference(there, asked)}); give another --out"
+                f"'{out}' holds a run of another recipe: {_first_difference(recorded, requested)}; choose "
+                "another folder with --out"
             )
         if read_protocol(out / "protocol.json").hash != protocol.hash:
             raise ConfigError(
-                f"'{out}' was run on other data or folds: its protocol hash differs; give another --out"
+                f"'{out}' holds a run on other data or folds: its protocol hash differs; choose another "
+                "folder with --out"
             )
         return
     out.mkdir(parents=True, exist_ok=True)
     protocol.write(out / "protocol.json")
-    with atomic_write(recorded) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(recipe_toml(recipe), encoding="utf-8")
 
 
-def holds(out: Path, recipe: Recipe) -> bool:
-    """Whether a folder is a finished run of a recipe."""
-    recorded = out / "recipe.toml"
-    if not recorded.is_file() or not (out / "scores.json").is_file():
+def is_finished_run(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder holds a finished run of this recipe."""
+    path = folder / "recipe.toml"
+    if not path.is_file() or not (folder / "scores.json").is_file():
         return False
-    return _deciding(load_recipe(recorded)) == _deciding(recipe)
+    return _deciding_settings(load_recipe(path)) == _deciding_settings(recipe)
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides a result: where it runs may change, what it computes in may not."""
+def _deciding_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide a result. Those of the machine do not, except for the precision."""
     return {**recipe.model_dump(), "runtime": {"precision": recipe.runtime.precision}}
 
 
-def _difference(there: Any, asked: Any, where: str = "") -> str:
-    for key in there.keys() | asked.keys():
-        one, two = there.get(key), asked.get(key)
+def _first_difference(recorded: Any, requested: Any, prefix: str = "") -> str:
+    for key in {**recorded, **requested}:
+        one, two = recorded.get(key), requested.get(key)
         if one != two:
             if isinstance(one, dict) and isinstance(two, dict):
-                return _difference(one, two, f"{where}{key}.")
-            return f"{where}{key}: {one!r} there, {two!r} asked"
+                return _first_difference(one, two, f"{prefix}{key}.")
+            return f"{prefix}{key} is {one!r} there and {two!r} here"
     return "no difference"
 
 
-def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Join the predictions of the folds that are done into the run's tables, and write `scores.json`."""
+def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Join the predictions of the finished folds into the tables of the run, and write `scores.json`.
+
+    Raises `ModelError` where a table of a fold was changed after that fold had finished.
+    """
     protocol = read_protocol(out / "protocol.json")
     done = [fold.name for fold in protocol.folds if (out / f"fold-{fold.name}" / "predictions.csv").is_file()]
     scores: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
-        "sha256": {},  # of the tables below: whether one was edited since
+        "sha256": {},  # of the tables of the run, so that an edit is noticed
     }  # fmt: skip
     main = recipe.main_model
     for model in dict.fromkeys((main, *TEACHERS)):
@@ -183,8 +191,9 @@ def collect(recipe: Recipe, out: Path) -> dict[str, Any]:
             for part in parts:
                 if not is_unchanged(part):
                     raise ModelError(
-                        f"'{part}' was changed after its fold was done; delete '{part.with_name('predictions.csv')}' and "
-                        "run the same command again: trained models stay, and the tables are written anew"
+                        f"'{part}' was changed after its fold had finished: delete "
+                        f"'{part.with_name('predictions.csv')}' and run the same command again; it keeps the "
+                        "trained models and writes the tables again"
                     )
             table = join_predictions(read_predictions(part) for part in parts)
             write_predictions(table, out / name)
@@ -215,8 +224,8 @@ def summarise_scores(table: Predictions) -> dict[str, Any]:
     }
 
 
-def show(scores: dict[str, Any], to: Console) -> None:
-    """Print the scores: a line per model and split, then the main model's recalls and confusion."""
+def print_scores(scores: dict[str, Any], out: Console) -> None:
+    """Print a line for each model and split, then recalls and confusion of the main model."""
     table = Table(title=f"{scores['recipe']}, seed {scores['seed']}, {len(scores['folds'])} fold(s), "
                   f"protocol {scores['protocol']}")  # fmt: skip
     for column in ("model", "split", "UA", "WA", "macro-F1", "pooled UA", "pooled WA", "weighted F1"):
@@ -227,11 +236,11 @@ def show(scores: dict[str, Any], to: Console) -> None:
             cells = [f"{100 * item['mean']:.2f} ± {100 * item['sd']:.2f}" for item in means]
             pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa", "weighted_f1")]
             table.add_row(model, split, *cells, *pooled)
-    table.caption = "%, mean ± standard deviation over folds"
-    to.print(table)
+    table.caption = "%; UA, WA and macro-F1: mean ± standard deviation over folds"
+    out.print(table)
     main = next(iter(scores["models"]))
     test = scores["models"][main]["test"]
-    matrix = Table(title=f"{main} on test: recall (%) and confusion (rows: truth)")
+    matrix = Table(title=f"{main} on test: recall (%) and confusion (rows: true emotion, columns: predicted)")
     matrix.add_column("emotion")
     matrix.add_column("recall", justify="right")
     for name in test["emotions"]:
@@ -239,4 +248,4 @@ def show(scores: dict[str, Any], to: Console) -> None:
     for name, row in zip(test["emotions"], test["pooled"]["confusion"], strict=True):
         recall = test["pooled"]["recall"].get(name)
         matrix.add_row(name, "–" if recall is None else f"{100 * recall:.1f}", *map(str, row))
-    to.print(matrix)
+    out.print(matrix)

@@ -1,5 +1,10 @@
-"""What a model sees: sources of inputs, the dataset, and batches that depend on (seed, epoch) alone."""
+"""The data of a training: sources of inputs, labels and weights, the dataset, and its batches.
 
+All that is random is a function of seeds, epoch and utterance. So a run that was killed and started again
+sees the same data as one that was not.
+"""
+
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -18,54 +23,58 @@ from emodistill.errors import ConfigError
 from emodistill.features.augment import apply_channel, augment_view
 from emodistill.features.cache import ArrayCache
 from emodistill.features.preparation import prepare_waveform
+from emodistill.labels import LabelSet
 from emodistill.models.prosodic import augment_planes
 
 CLEAN = -1  # the epoch of evaluation: no augmentation
 
 
-class Source(Protocol):
-    """Inputs of a model, one utterance at a time, time first."""
+# --- inputs --------------------------------------------------------------------------------------
+
+
+class InputSource(Protocol):
+    """Inputs of a model, one utterance at a time. Time is the first axis."""
 
     def __call__(self, index: int, epoch: int) -> Tensor:
-        """The input of an utterance in an epoch; epoch `CLEAN` is without augmentation."""
+        """The input of an utterance in an epoch. In the epoch `CLEAN` it is not augmented."""
 
     def size(self, index: int) -> float:
-        """Roughly how long an input is; utterances of similar size are batched together."""
+        """A rough size of an input. Utterances of similar size are batched together."""
 
 
-def view_of(config: AugmentConfig, seed: int, epoch: int, utterance: str) -> int:
-    """Which view of an utterance an epoch sees: a function of (seed, epoch, utterance)."""
+def view_of(config: AugmentConfig, seed: int, epoch: int, utterance_id: str) -> int:
+    """The view of an utterance that an epoch uses: a function of (seed, epoch, utterance)."""
     if epoch == CLEAN:
         return 0
-    return epoch + 1 if config.views == 0 else stable_seed("view", seed, epoch, utterance) % config.views
+    return epoch + 1 if config.views == 0 else stable_seed("view", seed, epoch, utterance_id) % config.views
 
 
 def size_of(utterance: Utterance) -> float:
-    """Roughly how many bytes of audio an utterance is: enough to batch the like together."""
+    """A rough size of an utterance's audio in bytes, exact enough to batch similar ones together."""
     if utterance.path is None:
         return 0.0
-    whole = utterance.start_s is None and utterance.end_s is None
-    return utterance.path.stat().st_size if whole else audio_duration_s(utterance) * SAMPLE_RATE * 2
+    is_whole_file = utterance.start_s is None and utterance.end_s is None
+    return utterance.path.stat().st_size if is_whole_file else audio_duration_s(utterance) * SAMPLE_RATE * 2
 
 
-WAVEFORM_CACHE_BYTES = 2 * 2**30  # of waveforms that a source keeps in memory instead of making them again
+WAVEFORM_CACHE_BYTES = 2 * 2**30  # the most memory that the waveforms of one source may fill
 
 
 class WaveformCache(dict[tuple[int, int], Tensor]):
-    """Waveforms by (utterance, view), as many as fit into `HELD_BYTES`."""
+    """Waveforms in memory by (utterance, view), as many as fit into `WAVEFORM_CACHE_BYTES`."""
 
-    free = WAVEFORM_CACHE_BYTES
+    free_bytes = WAVEFORM_CACHE_BYTES
 
-    def keep(self, key: tuple[int, int], made: Tensor) -> None:
-        """Hold a waveform, if there is room for it."""
-        if made.nbytes <= self.free:
-            self[key] = made
-            self.free -= made.nbytes
+    def keep(self, key: tuple[int, int], waveform: Tensor) -> None:
+        """Keep a waveform if there is room for it."""
+        if waveform.nbytes <= self.free_bytes:
+            self[key] = waveform
+            self.free_bytes -= waveform.nbytes
 
 
 @dataclass(frozen=True)
 class WaveformSource:
-    """Conditioned, augmented waveforms (samples,). Views that come again are kept, as far as memory goes."""
+    """Prepared, augmented waveforms (samples,). Views that are used again stay in memory if possible."""
 
     utterances: Sequence[Utterance]
     audio: AudioConfig
@@ -74,25 +83,24 @@ class WaveformSource:
     cache: WaveformCache = field(default_factory=WaveformCache)
 
     def __call__(self, index: int, epoch: int) -> Tensor:
-        name = self.utterances[index].id
-        waveform = self.at_view(index, view_of(self.augment, self.seed, epoch, name))
+        utterance_id = self.utterances[index].id
+        waveform = self.at_view(index, view_of(self.augment, self.seed, epoch, utterance_id))
         if not self.augment.fresh or epoch == CLEAN:
             return waveform
-        draw = stable_seed(self.seed, epoch)
-        return torch.from_numpy(apply_channel(waveform.numpy(), self.augment, draw, name))
+        channel = stable_seed(self.seed, epoch)
+        return torch.from_numpy(apply_channel(waveform.numpy(), self.augment, channel, utterance_id))
 
     def at_view(self, index: int, view: int) -> Tensor:
-        """The waveform of one view."""
+        """The waveform of an utterance in one view."""
         if (index, view) in self.cache:
             return self.cache[index, view]
         utterance = self.utterances[index]
-        waveform = augment_view(prepare_waveform(utterance, self.audio), self.augment, view, utterance.id)
-        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
-        made = torch.from_numpy(padded)
-        comes_again = view == 0 or self.augment.views > 0
-        if comes_again:
-            self.cache.keep((index, view), made)
-        return made
+        samples = augment_view(prepare_waveform(utterance, self.audio), self.augment, view, utterance.id)
+        waveform = torch.from_numpy(np.pad(samples, (0, max(0, SHORTEST_SAMPLES - len(samples)))))
+        is_used_again = view == 0 or self.augment.views > 0
+        if is_used_again:
+            self.cache.keep((index, view), waveform)
+        return waveform
 
     def size(self, index: int) -> float:
         return size_of(self.utterances[index])
@@ -113,7 +121,7 @@ class StateSource:
         return self.at_view(index, view_of(self.augment, self.seed, epoch, self.ids[index]))
 
     def at_view(self, index: int, view: int) -> Tensor:
-        """The states of one view."""
+        """The states of an utterance in one view."""
         return torch.from_numpy(self.cache.read(self.keys[index][view]))
 
     def size(self, index: int) -> float:
@@ -122,7 +130,7 @@ class StateSource:
 
 @dataclass(frozen=True)
 class LldSource:
-    """The prosodic teacher's planes (frames, 101), augmented in training."""
+    """The prosodic teacher's input planes (frames, 101), augmented in training."""
 
     planes: Sequence[np.ndarray]
     ids: Sequence[str]
@@ -152,28 +160,82 @@ class TokenSource:
         return len(self.tokens[index])
 
 
+# --- labels and weights --------------------------------------------------------------------------
+
+
+def label_indices(utterances: Sequence[Utterance], labels: LabelSet) -> list[int]:
+    """The label of each utterance's emotion."""
+    return [labels.index(utterance.emotion or "") for utterance in utterances]
+
+
+def possible_emotions(utterances: Sequence[Utterance], labels: LabelSet) -> Tensor | None:
+    """The emotions that each utterance's corpus contains, (utterances, emotions); None: all contain all.
+
+    An emotion that no corpus contains stays possible for all utterances. So the model learns that it is
+    improbable, and its logit is not left to chance.
+    """
+    by_corpus: dict[str | None, set[int]] = defaultdict(set)
+    for utterance, label in zip(utterances, label_indices(utterances, labels), strict=True):
+        by_corpus[utterance.corpus].add(label)
+    in_no_corpus = set(range(len(labels))).difference(*by_corpus.values())
+    possible = torch.tensor(
+        [
+            [label in by_corpus[item.corpus] | in_no_corpus for label in range(len(labels))]
+            for item in utterances
+        ]
+    )
+    return None if possible.all() else possible
+
+
+def corpus_weights(utterances: Sequence[Utterance], power: float) -> Tensor | None:
+    """The weight of each utterance in the loss on labels, (utterances,), 1 on average.
+
+    Weight = corpus_size ** -power; power = 1 weighs corpora equally. None (power = 0): all utterances weigh
+    the same.
+    """
+    if not power:
+        return None
+    sizes = Counter(utterance.corpus for utterance in utterances)
+    weights = torch.tensor([sizes[utterance.corpus] ** -power for utterance in utterances])
+    return weights / weights.mean()
+
+
+class TargetSource(Protocol):
+    """The targets of one teacher, one utterance at a time."""
+
+    def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
+        """The targets of an utterance in an epoch.
+
+        `logits` (emotions,), `embedding` (dim,), `available` (), and possibly `hidden` (frames, width), which
+        may depend on the view that the epoch uses.
+        """
+
+
+# --- dataset and batches -------------------------------------------------------------------------
+
+
 @dataclass
 class Batch:
-    """Padded inputs, time in axis 1, with their lengths; labels; what each teacher says."""
+    """Padded inputs, time in axis 1, with their lengths; labels; and the targets of each teacher."""
 
-    inputs: Tensor
-    lengths: Tensor
-    labels: Tensor
-    indices: Tensor
+    inputs: Tensor  # (batch, time, …)
+    lengths: Tensor  # (batch,)
+    labels: Tensor  # (batch,)
+    indices: Tensor  # (batch,), in the dataset
     targets: dict[str, Targets]
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (batch,), of the utterances in the loss on labels
 
-    def with_targets_of(self, order: Tensor) -> "Batch":
-        """The same inputs with what others of the batch are to be: those at `order` (batch,)."""
+    def with_targets_reordered(self, order: Tensor) -> "Batch":
+        """The same inputs with the labels, targets and weights of the utterances at `order` (batch,)."""
         targets = {
             name: Targets(
-                found.logits[order],
-                found.embedding[order],
-                found.available[order],
-                None if found.hidden is None else found.hidden[order],
+                target.logits[order],
+                target.embedding[order],
+                target.available[order],
+                None if target.hidden is None else target.hidden[order],
             )
-            for name, found in self.targets.items()
+            for name, target in self.targets.items()
         }
         return replace(
             self,
@@ -185,13 +247,16 @@ class Batch:
 
 
 class UtteranceDataset(Dataset[dict[str, Any]]):
-    """Inputs, labels and targets by (epoch, index); which emotions an utterance could have had, and its weight."""
+    """Inputs, labels and targets by (epoch, index).
+
+    `possible` and `weights` are those of `possible_emotions` and `corpus_weights`.
+    """
 
     def __init__(
         self,
-        source: Source,
+        source: InputSource,
         labels: Sequence[int],
-        targets: Mapping[str, "TargetTable"] | None = None,
+        targets: Mapping[str, TargetSource] | None = None,
         possible: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> None:
@@ -210,21 +275,17 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             "input": self.source(index, epoch),
             "label": self.labels[index],
             "index": index,
-            "targets": {name: table.row(index, epoch) for name, table in self.targets.items()},
+            "targets": {name: source(index, epoch) for name, source in self.targets.items()},
             "possible": None if self.possible is None else self.possible[index],
             "weight": None if self.weights is None else self.weights[index],
         }
 
 
-class TargetTable(Protocol):
-    """One teacher's targets by utterance; `hidden` may depend on the epoch's view."""
-
-    def row(self, index: int, epoch: int) -> dict[str, Tensor]:
-        """logits, embedding, available, and possibly hidden (frames, width)."""
-
-
 def collate(examples: Sequence[dict[str, Any]]) -> Batch:
-    """Pad inputs with zeros behind, to a multiple of 16 frames: kernels are set up anew for each length."""
+    """Make a batch of examples: pad inputs with zeros at the end, to a multiple of 16 frames.
+
+    Multiples of 16, because PyTorch sets up its kernels again for each new length.
+    """
     inputs = [example["input"] for example in examples]
     padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
     return Batch(
@@ -252,10 +313,12 @@ def _collate_targets(rows: Sequence[dict[str, Tensor]]) -> Targets:
 
 
 class Batches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), a function of (seed, epoch); the same over any number of processes.
+    """Batches of (epoch, index): a function of (seed, epoch), the same over any number of processes.
 
-    Indices are shuffled, then sorted by size within groups of `bucket` batches, so that less is padded.
-    A batch is shared out over `world` processes; each takes every world-th utterance of it.
+    Indices are shuffled, then sorted by size within groups of `bucket` batches, which reduces padding. In the
+    epoch `CLEAN` they are sorted by size alone. Each of `world_size` processes takes every world_size-th
+    utterance of a batch, starting at its `rank`. Raises `ConfigError` where a batch has fewer utterances than
+    there are processes.
     """
 
     def __init__(
@@ -266,37 +329,38 @@ class Batches(Sampler[list[tuple[int, int]]]):
         epoch: int,
         bucket: int = 1,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
-        self.batch_size, self.epoch, self.rank, self.world = batch_size, epoch, rank, world
-        self.sizes = np.array([dataset.source.size(index) for index in range(len(dataset))])
-        self.order = np.argsort(self.sizes, kind="stable")
+        self.batch_size, self.epoch, self.rank, self.world_size = batch_size, epoch, rank, world_size
+        sizes = np.array([dataset.source.size(index) for index in range(len(dataset))])
         if epoch != CLEAN:
             rng = np.random.default_rng(stable_seed("batches", seed, epoch))
             shuffled = rng.permutation(len(dataset))
             group = bucket * batch_size
             parts = [shuffled[start : start + group] for start in range(0, len(shuffled), group)]
-            ordered = np.concatenate([part[np.argsort(self.sizes[part], kind="stable")] for part in parts])
+            ordered = np.concatenate([part[np.argsort(sizes[part], kind="stable")] for part in parts])
             batches = self._split(ordered)
             self.batches = [batches[index] for index in rng.permutation(len(batches))]
         else:
-            self.batches = self._split(self.order)
-        if min(len(batch) for batch in self.batches) < world:
+            self.batches = self._split(np.argsort(sizes, kind="stable"))
+        if min(len(batch) for batch in self.batches) < world_size:
             raise ConfigError(
-                f"batches of {batch_size} cannot be shared out over {world} processes: raise batch_size"
+                f"batches of {batch_size} utterances cannot be divided among {world_size} processes: raise "
+                "optim.batch_size, or lower runtime.devices"
             )
 
     def _split(self, order: np.ndarray) -> list[np.ndarray]:
-        return np.array_split(order, -(-len(order) // self.batch_size))  # no batch is a mere remainder
+        # Of nearly equal size, so that the last batch is not a small remainder.
+        return np.array_split(order, -(-len(order) // self.batch_size))
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self.batches:
-            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.world]]
+            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 
-def loader(dataset: UtteranceDataset, batches: Batches, workers: int = 0) -> DataLoader[Batch]:
-    """A data loader over prepared batches."""
+def make_loader(dataset: UtteranceDataset, batches: Batches, workers: int = 0) -> DataLoader[Batch]:
+    """A data loader over prepared batches; `workers` is the number of its own processes."""
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""One training loop, on Lightning, for teachers and student alike: they differ in input and target.
+"""The training loop, on Lightning. Teachers and student share it: they differ in input and target alone.
 
-A run can be killed at any point and started again with the same result, since order, augmentation and
+A run that is killed and started again gives the same result as one that was not. Order, augmentation and
 dropout are functions of the seed and the step, and the state is saved at the end of every epoch.
 """
 
@@ -28,7 +28,7 @@ from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.files import atomic_write
 from emodistill.models.layers import Output, frame_mask
-from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, loader
+from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, make_loader
 from emodistill.training.optimizer import build_optimizer
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -36,11 +36,11 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training went; kept beside the weights as `fit.json`."""
+    """How a training went, kept as `fit.json` beside the weights."""
 
-    epochs: int  # how many were trained for the weights that are kept
+    epochs: int  # epochs after which the weights that are kept were reached
     dev_ua: float | None  # of the weights that are kept; None without a dev split
-    history: list[dict[str, float]]  # one row an epoch: epoch, dev scores, and every loss term's mean
+    history: list[dict[str, float]]  # one row an epoch: epoch, dev scores, and the mean of every loss term
 
     @classmethod
     def read(cls, path: Path) -> "FitResult":
@@ -48,57 +48,66 @@ class FitResult:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """The utterances that a model learns from, and those that its epoch is chosen by."""
+
+    train: UtteranceDataset
+    dev: UtteranceDataset | None
+    num_classes: int
+
+    def class_weights(self) -> Tensor:
+        """Inverse frequencies (classes,), 1 on average over utterances; 0 for a class without any."""
+        counts = np.bincount(self.train.labels, minlength=self.num_classes)
+        num_present = max(1, (counts > 0).sum())
+        weights = np.where(counts > 0, len(self.train) / np.maximum(counts, 1) / num_present, 0.0)
+        return torch.tensor(weights, dtype=torch.float32)
+
+
 class Learner(lightning.LightningModule):
-    """A model, its data and its losses, as Lightning wants them."""
+    """A model, its data and its losses, in the form that Lightning expects."""
 
     def __init__(
         self,
         model: nn.Module,
-        train: UtteranceDataset,
-        dev: UtteranceDataset | None,
+        data: TrainingData,
         optim: OptimConfig,
         distillation: DistillationConfig | None,
         folder: Path,
         seed: int,
-        num_classes: int,
-        loaders: int = 0,
+        num_loaders: int = 0,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not saved: see on_save_checkpoint
-        self.model = model
-        self.train_set, self.dev_set = train, dev
+        self.model, self.data = model, data
         self.optim, self.distillation = optim, distillation
-        self.folder, self.seed, self.loaders = folder, seed, loaders
-        counts = np.bincount(train.labels, minlength=num_classes)
-        weights = np.where(counts > 0, len(train) / np.maximum(counts, 1) / max(1, (counts > 0).sum()), 0.0)
+        self.folder, self.seed, self.num_loaders = folder, seed, num_loaders
         self.class_weights: Tensor | None
         self.register_buffer(
-            "class_weights",
-            torch.tensor(weights, dtype=torch.float32) if optim.class_weights else None,
-            persistent=False,
+            "class_weights", data.class_weights() if optim.class_weights else None, persistent=False
         )
         self.history: list[dict[str, float]] = []
         self.best: tuple[float, int] = (-1.0, 0)  # dev score, epochs trained
-        self.sums: dict[str, list[float]] = {}
-        self.average: dict[str, Tensor] = {}
-        self.averaged = 0  # step of the last update of the average
+        self.term_values: dict[str, list[float]] = {}  # of the present epoch, one a batch
+        self.average: dict[str, Tensor] = {}  # exponential moving average of the weights
+        self.averaged_step = 0  # step of the last update of the average
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss of a batch, and their sum as `loss`."""
-        optim = self.optim
-        inputs = (
-            time_masked(batch.inputs, batch.lengths, optim.time_mask) if optim.time_mask else batch.inputs
-        )
+        optim, inputs = self.optim, batch.inputs
+        if optim.time_mask:
+            inputs = mask_time(inputs, batch.lengths, optim.time_mask)
         if not optim.mixup:
-            return self._terms(self.model(inputs, batch.lengths).in_full(), batch)
-        share, order = mixing(len(batch.labels), optim.mixup)
+            return self._loss_terms(self.model(inputs, batch.lengths).in_full(), batch)
+        share, order = draw_mixup(len(batch.labels), optim.mixup)
         order = order.to(inputs.device)
-        mixed = within(share * inputs + (1 - share) * inputs[order], batch.lengths)
+        mixed = zero_beyond_lengths(share * inputs + (1 - share) * inputs[order], batch.lengths)
         output = self.model(mixed, batch.lengths).in_full()
-        own, others = self._terms(output, batch), self._terms(output, batch.with_targets_of(order))
-        return {name: share * own[name] + (1 - share) * others[name] for name in own}
+        own_terms = self._loss_terms(output, batch)
+        other_terms = self._loss_terms(output, batch.with_targets_reordered(order))
+        return {name: share * own_terms[name] + (1 - share) * other_terms[name] for name in own_terms}
 
-    def _terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+    def _loss_terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         hard = hard_label_loss(
             output.logits,
             batch.labels,
@@ -113,16 +122,16 @@ class Learner(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         self.average = {name: value.to(self.device) for name, value in self.average.items()}
-        self._stop_if_out_of_patience()  # a resumed run may have been killed just before it stopped
+        self._stop_if_out_of_patience()  # a run may have been killed just before it would have stopped
         for logger in self.loggers:
-            if isinstance(logger, CSVLogger):  # begins its file anew
+            if isinstance(logger, CSVLogger):  # it does not keep the rows of its old file
                 self._log(logger, self.history)
 
     def on_train_epoch_start(self) -> None:
-        self.model.train()  # whatever mode it was loaded or last scored in
+        self.model.train()  # it may have been loaded in eval mode
 
     def on_fit_end(self) -> None:
-        # Written here, not by the caller: where there are several processes, the caller is none of them.
+        # Written here, not by the caller, because with several processes the caller has no trained learner.
         if self.trainer.is_global_zero:
             epochs = self.best[1]
             result = FitResult(epochs, self.history[epochs - 1].get("dev_ua"), self.history)
@@ -130,21 +139,21 @@ class Learner(lightning.LightningModule):
                 partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # Dropout is a function of (seed, batch), so that a resumed run draws what an unbroken one draws.
+        # Dropout is a function of (seed, batch), so a resumed run draws the same as one that was not stopped.
         torch.manual_seed(stable_seed("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank))
         terms = self.losses(batch)
         for name, value in terms.items():
-            self.sums.setdefault(name, []).append(float(value.detach()))
+            self.term_values.setdefault(name, []).append(float(value.detach()))
         self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.labels))
         return terms["loss"]
 
     def on_train_batch_end(self, *_: Any) -> None:
         step = self.global_step
-        if not self.optim.ema or step == self.averaged:  # between accumulated batches nothing has moved
+        if not self.optim.ema or step == self.averaged_step:  # accumulated batches make one step
             return
-        self.averaged = step
+        self.averaged_step = step
         decay = min(self.optim.ema, (1 + step) / (10 + step))
-        for name, value in self._trained().items():
+        for name, value in self._trained_weights().items():
             if name in self.average and value.is_floating_point():
                 self.average[name].lerp_(value, 1 - decay)
             else:
@@ -152,10 +161,10 @@ class Learner(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         row = {"epoch": float(self.current_epoch + 1)}
-        row |= {name: float(np.mean(values)) for name, values in self.sums.items()}
-        self.sums = {}
-        weights = self.average if self.optim.ema else self._trained()
-        if self.dev_set is not None:
+        row |= {name: float(np.mean(values)) for name, values in self.term_values.items()}
+        self.term_values = {}
+        weights = self.average if self.optim.ema else self._trained_weights()
+        if self.data.dev is not None:
             row |= self._dev_scores(weights)
             self.log("dev_ua", row["dev_ua"], prog_bar=True, logger=False)
         self.history.append(row)
@@ -163,7 +172,7 @@ class Learner(lightning.LightningModule):
             self._log(logger, [row])
         score = row.get(f"dev_{self.optim.measure}", -1.0)
         score = self.trainer.strategy.broadcast(score)  # so that all processes stop together
-        if self.dev_set is None or self.optim.select == "last" or score > self.best[0]:
+        if self.data.dev is None or self.optim.select == "last" or score > self.best[0]:
             self.best = (score, self.current_epoch + 1)
             if self.trainer.is_global_zero:
                 save_file(
@@ -183,22 +192,25 @@ class Learner(lightning.LightningModule):
             logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=int(row["epoch"]) - 1)
 
     def _dev_scores(self, weights: dict[str, Tensor]) -> dict[str, float]:
-        """Scores on dev; every process scores all of it, so nothing is repeated or dropped."""
-        assert self.dev_set is not None
-        backup = {name: value.clone() for name, value in self._trained().items()} if self.optim.ema else {}
+        """Scores on dev. Every process scores all of it, so that no utterance is repeated or dropped."""
+        dev = self.data.dev
+        assert dev is not None
+        backup = (
+            {name: value.clone() for name, value in self._trained_weights().items()} if self.optim.ema else {}
+        )
         if backup:
             self.model.load_state_dict(weights, strict=False)
-        outputs = infer(self.model, self.dev_set, self.optim.batch_size, self.device)
+        outputs = infer(self.model, dev, self.optim.batch_size, self.device)
         if backup:
             self.model.load_state_dict(backup, strict=False)
         self.model.train()
-        truth, said = self.dev_set.labels, outputs["logits"].argmax(dim=1).numpy()
-        scores = {"dev_ua": unweighted_accuracy(truth, said)}
+        truth, predicted = dev.labels, outputs["logits"].argmax(dim=1).numpy()
+        scores = {"dev_ua": unweighted_accuracy(truth, predicted)}
         if self.optim.measure == "weighted_f1":
-            scores["dev_weighted_f1"] = weighted_f1(truth, said)
+            scores["dev_weighted_f1"] = weighted_f1(truth, predicted)
         return scores
 
-    def _trained(self) -> dict[str, Tensor]:
+    def _trained_weights(self) -> dict[str, Tensor]:
         frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
         return {name: value.detach() for name, value in self.model.state_dict().items() if name not in frozen}
 
@@ -217,39 +229,39 @@ class Learner(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def train_batches(self, epoch: int) -> Batches:
-        """The batches of an epoch, this process's share of each."""
+        """The batches of an epoch; of each, the utterances that belong to this process."""
         trainer = self._trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Batches(
-            self.train_set, self.optim.batch_size, self.seed, epoch, self.optim.bucket, rank, world
-        )
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        optim = self.optim
+        return Batches(self.data.train, optim.batch_size, self.seed, epoch, optim.bucket, rank, world_size)
 
     def train_dataloader(self) -> Any:
-        return loader(self.train_set, self.train_batches(self.current_epoch), self.loaders)
+        return make_loader(self.data.train, self.train_batches(self.current_epoch), self.num_loaders)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        trained = {f"model.{name}" for name in self._trained()}
+        trained = {f"model.{name}" for name in self._trained_weights()}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["emodistill"] = {"history": self.history, "best": list(self.best), "average": self.average}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint["emodistill"]
-        self.history, self.average = kept["history"], kept["average"]
-        self.best = (kept["best"][0], kept["best"][1])
+        state = checkpoint["emodistill"]
+        self.history, self.average = state["history"], state["average"]
+        self.best = (state["best"][0], state["best"][1])
 
 
-def within(inputs: Tensor, lengths: Tensor) -> Tensor:
-    """Inputs (batch, time, …) with zeros behind their lengths."""
+def zero_beyond_lengths(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Set inputs (batch, time, …) to zero beyond their lengths (batch,)."""
     inside = frame_mask(lengths, inputs.shape[1])
     assert inside is not None
     return inputs.masked_fill(~inside.reshape(*inside.shape, *[1] * (inputs.ndim - 2)), 0)
 
 
-def time_masked(inputs: Tensor, lengths: Tensor, most: float) -> Tensor:
-    """Inputs (batch, time, …), samples or states, with two stretches of each set to zero (Park et al. 2019, arXiv 1904.08779).
+def mask_time(inputs: Tensor, lengths: Tensor, most: float) -> Tensor:
+    """Set two stretches of each input (batch, time, …) to zero (Park et al. 2019, arXiv 1904.08779).
 
-    Each stretch has a length uniform between 0 and `most` of the input's own and lies within it. Drawn on the CPU.
+    The time axis counts samples or states. Each stretch lies within the input. Its length is uniform between
+    0 and `most` of the input's. Random numbers are drawn on the CPU, so they do not depend on the device.
     """
     size = torch.rand(2, len(inputs)).to(inputs.device) * most * lengths
     start = torch.rand(2, len(inputs)).to(inputs.device) * (lengths - size)
@@ -258,10 +270,11 @@ def time_masked(inputs: Tensor, lengths: Tensor, most: float) -> Tensor:
     return inputs.masked_fill(masked.reshape(*masked.shape, *[1] * (inputs.ndim - 2)), 0)
 
 
-def mixing(size: int, a: float) -> tuple[float, Tensor]:
-    """Mixup (Zhang et al. 2018, arXiv 1710.09412): the share that an input keeps, and whose input fills it up.
+def draw_mixup(size: int, a: float) -> tuple[float, Tensor]:
+    """Draw λ ≥ ½ and a partner for each of `size` inputs, for mixup (Zhang et al. 2018, arXiv 1710.09412).
 
-    The share is drawn from Beta(a, a) and is 1/2 or more, since an input's length stays its own.
+    The mixed input is λ times its own plus 1 − λ times its partner's. λ is drawn from Beta(a, a) once a
+    batch. The larger of λ and 1 − λ is taken, because the mixed input keeps its own length.
     """
     concentration = torch.tensor(a, dtype=torch.float64)
     share = float(torch.distributions.Beta(concentration, concentration).sample())
@@ -269,14 +282,14 @@ def mixing(size: int, a: float) -> tuple[float, Tensor]:
 
 
 class SaveEveryEpoch(Checkpoint):
-    """Writes the state to resume from, `last.ckpt`, at the end of each epoch, at once or not at all."""
+    """Writes the state to resume from, `last.ckpt`, at the end of each epoch, completely or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(self.folder / "last.ckpt")  # takes part, and writes nothing
+            trainer.save_checkpoint(self.folder / "last.ckpt")  # all processes must call it; one writes
             return
         with atomic_write(self.folder / "last.ckpt") as partial:
             trainer.save_checkpoint(partial)
@@ -284,31 +297,29 @@ class SaveEveryEpoch(Checkpoint):
 
 def fit(
     model: nn.Module,
-    train: UtteranceDataset,
-    dev: UtteranceDataset | None,
+    data: TrainingData,
     optim: OptimConfig,
     folder: Path,
     runtime: RuntimeConfig,
     *,
     seed: int,
-    num_classes: int,
     distillation: DistillationConfig | None = None,
     stop_after: int | None = None,
 ) -> FitResult:
     """Train a model in place and leave it with the weights that are to be kept.
 
     Args:
-        model: maps (inputs, lengths) to `Output`; parameters without gradient are left alone.
-        dev: scored after every epoch; without it the last epoch is kept.
-        folder: of this training alone: logs, the state to resume from, `fit.json` when it is done.
-        distillation: weighs the teachers' terms; None for a teacher, which learns from labels.
-        stop_after: end after this many epochs of the same schedule (an epoch fixed on dev).
+        model: maps (inputs, lengths) to `Output`. Parameters that need no gradient stay as they are.
+        data: dev is scored after every epoch. Without it the weights of the last epoch are kept.
+        folder: for this training alone: logs, the state to resume from, and at the end `fit.json`.
+        distillation: the weights of the teachers' terms; None for a teacher, which learns from labels.
+        stop_after: the number of epochs after which to stop, under the schedule of `optim.epochs` epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = folder / "fit.json"
-    if not done.is_file():
-        learner = Learner(model, train, dev, optim, distillation, folder, seed, num_classes, runtime.loaders)
-        model.train()  # transformers hands pretrained models over in eval mode
+    result = folder / "fit.json"
+    if not result.is_file():
+        learner = Learner(model, data, optim, distillation, folder, seed, runtime.loaders)
+        model.train()  # transformers returns pretrained models in eval mode
         with _quiet_lightning():
             trainer = _trainer(optim, folder, runtime, stop_after)
             resume = folder / "last.ckpt"
@@ -316,13 +327,13 @@ def fit(
         (folder / "last.ckpt").unlink(missing_ok=True)
     model.load_state_dict(load_file(folder / "best.safetensors"), strict=False)
     model.eval()
-    return FitResult.read(done)
+    return FitResult.read(result)
 
 
 def device_of(runtime: RuntimeConfig) -> torch.device:
-    """Where a single process runs a model: the GPU, where there is one and it is wanted."""
-    wanted = runtime.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if wanted else "cpu")
+    """The device on which one process runs a model: a GPU if there is one and `runtime` allows it."""
+    use_gpu = runtime.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
 
 
 @torch.no_grad()
@@ -333,10 +344,10 @@ def infer(
     device: torch.device | str = "cpu",
     epoch: int = CLEAN,
 ) -> dict[str, Tensor]:
-    """Outputs for every utterance, in the dataset's order, on the CPU: clean, or as they sound in an epoch.
+    """Outputs for every utterance, in the dataset's order, on the CPU.
 
-    Returns `logits`, `embedding`, each teacher's name -> projected embedding, and for a student `judged`, what its
-    classifier is given; (utterances, …).
+    Inputs are those of the given epoch, by default clean. Returns `logits`, `embedding`, the projected
+    embedding of each teacher under its name, and for a student `classifier_input`; each is (utterances, …).
     """
     model.eval()
     collected: dict[str, list[Tensor]] = {}
@@ -345,21 +356,22 @@ def infer(
         batch = collate([dataset[epoch, index] for _, index in keys])
         output = model(batch.inputs.to(device), batch.lengths.to(device))
         order += batch.indices.tolist()
-        found = {n: v for n, v in output.projections.items() if not n.endswith("_hidden")}
-        found |= {"logits": output.logits, "embedding": output.embedding}
+        values = {n: v for n, v in output.projections.items() if not n.endswith("_hidden")}
+        values |= {"logits": output.logits, "embedding": output.embedding}
         if output.classifier_input is not None:
-            found["classifier_input"] = output.classifier_input
-        for name, value in found.items():
+            values["classifier_input"] = output.classifier_input
+        for name, value in values.items():
             collected.setdefault(name, []).append(value.float().cpu())
-    back = torch.argsort(torch.tensor(order))
-    return {name: torch.cat(parts)[back] for name, parts in collected.items()}
+    position = torch.argsort(torch.tensor(order))
+    return {name: torch.cat(parts)[position] for name, parts in collected.items()}
 
 
 def _trainer(optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_after: int | None) -> Any:
     strategy = "ddp_spawn" if runtime.strategy == "auto" and runtime.devices > 1 else runtime.strategy
     if strategy == "ddp":
         raise ConfigError(
-            "strategy 'ddp' runs the whole program once a device; expected 'auto' or 'ddp_spawn'"
+            "bad runtime.strategy 'ddp', which would run the whole program once for each device; expected "
+            "'auto' or 'ddp_spawn'"
         )
     console = Console(stderr=True)
     loggers: list[Any] = [CSVLogger(folder, name="log", version="")]
@@ -391,7 +403,7 @@ def _trainer(optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_afte
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's advice on hardware and loader processes; its errors and real warnings stay."""
+    """Hide Lightning's advice on hardware and loader processes. Its errors and other warnings stay."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,21 +1,21 @@
-"""One fold from end to end: teachers, targets, student, predictions. Each stage reads the one before.
+"""One fold from end to end: teachers, targets, student, predictions.
 
     fold folder/
       select/     trained on train, scored on dev
-      refit/      (protocol.refit) trained again on train + dev, for as many epochs as dev chose; or the student
-                  alone, with a classifier that was fitted again on both
+      refit/      protocol.refit = true: trained again on train and dev, for the epochs that dev chose;
+                  protocol.refit = "classifier": the student alone, its classifier fitted again on both
         prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets-*.safetensors
         student/                          checkpoint, fit.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
-      tables.json   their hashes
+      tables.json   the checksums of these tables
 
-A stage whose files are complete is not run again, so a killed run goes on where it was. What runs of one grid
-have in common, a teacher, its targets and its predictions, is taken from the artifact cache.
+Each stage reads the files of the one before. A stage whose files are complete is not run again, so a run that
+was killed continues where it stopped. Runs of one grid share teachers, their targets and their predictions
+through the artifact cache.
 """
 
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,17 +36,20 @@ from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.student import Student
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import Fold
-from emodistill.training.artifact_cache import ArtifactCache, key_of, to_dict
-from emodistill.training.data import CLEAN, UtteranceDataset
-from emodistill.training.fit import FitResult, device_of, fit, infer
-from emodistill.training.refit import ClassifierInputs, fit_classifier, held_out_logits
-from emodistill.training.stages import NO_VIEWS, LinguisticStage, ProsodicStage, SpeechStage, Stage
-from emodistill.training.targets import TargetRows, TeacherTargets, align_to_ids, with_hidden
+from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
+from emodistill.training.data import UtteranceDataset, corpus_weights, label_indices, possible_emotions
+from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
+from emodistill.training.refit import collect_classifier_inputs, fit_classifier, held_out_logits
+from emodistill.training.stages import CLEAN_ONLY, LinguisticStage, ProsodicStage, SpeechStage, Stage
+from emodistill.training.targets import (
+    TeacherTargets,
+    TeacherTargetSource,
+    align_to_ids,
+    with_hidden_states,
+)
 
-# Fields of `runtime` that change what is learned.
-CHANGES_NUMBERS = ("accelerator", "devices", "strategy", "precision", "threads")
-
-REFIT_VIEWS = 2  # of each utterance, besides the clean one, for a classifier that is fitted again
+# Fields of `runtime` that may change a trained model.
+RUNTIME_FIELDS = ("accelerator", "devices", "strategy", "precision", "threads")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Phase:
     name: str  # "select" or "refit"
     train: tuple[Utterance, ...]
     dev: tuple[Utterance, ...]  # empty in refit
-    stops: Mapping[str, int]  # stage -> epochs, where dev has fixed them
+    epochs: Mapping[str, int]  # stage -> number of epochs, where dev has chosen it already
     folder: Path
 
 
@@ -72,87 +75,88 @@ class FoldRun:
         folder: Path,
         artifacts: ArtifactCache | None = None,
     ) -> None:
-        self.recipe, self.labels, self.fold, self.folder, self.artifacts = (
-            recipe,
-            labels,
-            fold,
-            folder,
-            artifacts,
-        )
+        self.recipe, self.labels, self.fold = recipe, labels, fold
+        self.folder, self.artifacts = folder, artifacts
         by_id = {utterance.id: utterance for utterance in corpus}
         self.train, self.dev, self.test = (
-            tuple(by_id[name] for name in fold.split(split)) for split in ("train", "dev", "test")
+            tuple(by_id[utterance_id] for utterance_id in fold.split(split))
+            for split in ("train", "dev", "test")
         )
         self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
-        main = self._student_stage({}) if recipe.student is not None else None
-        main = main or self._teacher_stage(recipe.main_model)
-        for name in ("train", "dev", "test"):
-            if not any(main.uses(utterance) for utterance in getattr(self, name)):
-                who = "a student needs" if recipe.student is not None else f"the {main.name} teacher needs"
+        main = (
+            self._student_stage({}) if recipe.student is not None else self._teacher_stage(recipe.main_model)
+        )
+        for split, utterances in (("train", self.train), ("dev", self.dev), ("test", self.test)):
+            if not any(main.can_use(utterance) for utterance in utterances):
+                model = "a student" if recipe.student is not None else f"the {main.name} teacher"
                 hint = "; to train a linguistic teacher alone: --set student=none" if recipe.student else ""
                 raise ConfigError(
-                    f"'{corpus.name}', fold {fold.name}: {name} has no {main.needs}, which {who}{hint}"
+                    f"'{corpus.name}', fold {fold.name}: no utterance of {split} has the "
+                    f"{main.required_input} that {model} needs{hint}"
                 )
 
     def run(self) -> None:
-        """Train what is missing and write the predictions of the student and of every teacher."""
+        """Train all that is missing, and write the predictions of the student and of every teacher."""
         if (self.folder / "predictions.csv").is_file():
             return
-        given = self._given_teacher("select") if "acoustic" in self.teachers else None
-        if given is not None and not (given / "model.json").is_file():
+        ready = self._acoustic_folder("select") if "acoustic" in self.teachers else None
+        if ready is not None and not (ready / "model.json").is_file():
             raise ConfigError(
-                f"acoustic.run = '{self.recipe.acoustic.run}': fold {self.fold.name} has no trained student in '{given}'; "
-                "finish that run first, or set acoustic.run to another"
+                f"acoustic.run = '{self.recipe.acoustic.run}': fold {self.fold.name} has no trained student "
+                f"in '{ready}'; finish that run first, or set acoustic.run to another"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         select = Phase("select", self.train, self.dev, {}, self.folder / "select")
-        models, stops = self._phase(select)
-        self._predict(models, select, self.dev, "-dev")
+        models, epochs = self._run_phase(select)
+        self._write_predictions(models, select, self.dev, "-dev")
         final = select
         if self.recipe.protocol.refit == "classifier":
             stage, student = models["student"]
             models["student"] = (stage, self._refit_classifier(stage, student))
         elif self.recipe.protocol.refit:
-            final = Phase("refit", self.train + self.dev, (), stops, self.folder / "refit")
-            models, _ = self._phase(final)
-        self._predict(models, final, self.test, "")
+            final = Phase("refit", self.train + self.dev, (), epochs, self.folder / "refit")
+            models, _ = self._run_phase(final)
+        self._write_predictions(models, final, self.test, "")
 
     def _has_input(self, teacher: str) -> bool:
         if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
             return True
-        warn("no transcripts in training: the linguistic teacher is left out")
+        warn("the linguistic teacher is left out: no training utterance has a transcript")
         return False
 
-    def _given_teacher(self, phase: str) -> Path | None:
+    def _acoustic_folder(self, phase: str) -> Path | None:
         """The folder of the acoustic teacher of a phase, where it comes from another run."""
         run = self.recipe.acoustic.run
         return None if run is None else Path(run) / f"fold-{self.fold.name}" / phase / "student"
 
-    def _phase(self, phase: Phase) -> tuple[dict[str, tuple[Stage, nn.Module]], dict[str, int]]:
-        """Every model of a phase with its stage, and the epochs that each was trained for."""
+    # --- stages ----------------------------------------------------------------------------------
+
+    def _run_phase(self, phase: Phase) -> tuple[dict[str, tuple[Stage, nn.Module]], dict[str, int]]:
+        """Every trained model of a phase with its stage, and the number of epochs of each."""
         models: dict[str, tuple[Stage, nn.Module]] = {}
-        stops: dict[str, int] = {}
+        epochs: dict[str, int] = {}
         targets: dict[str, TeacherTargets] = {}
         heads: dict[str, int] = {}
         for name in self.teachers:
             stage = self._teacher_stage(name)
-            model, stops[name] = self._train(stage, phase)
+            model, epochs[name] = self._train(stage, phase)
             models[name] = (stage, model)
             if self.recipe.student is None:
                 continue
-            targets[name] = self._targets(stage, model, phase, stops[name])
+            targets[name] = self._targets(stage, model, phase, epochs[name])
             weight = self.recipe.distillation.weight(name)
             if weight * self.recipe.distillation.beta:
-                # A head that no loss trains would say nothing, and several processes would wait for its gradient.
+                # No head without a loss: it would output noise, and several processes would wait for its
+                # gradient.
                 heads[name] = targets[name].embedding.shape[1]
             hidden = targets[name].hidden
             if hidden is not None and weight:
                 heads[f"{name}_hidden"] = hidden.shape[1]
         if self.recipe.student is not None:
             student = self._student_stage(heads)
-            model, stops["student"] = self._train(student, phase, targets)
+            model, epochs["student"] = self._train(student, phase, targets)
             models["student"] = (student, model)
-        return models, stops
+        return models, epochs
 
     def _student_stage(self, heads: Mapping[str, int]) -> Stage:
         assert self.recipe.student is not None
@@ -166,269 +170,231 @@ class FoldRun:
         if name == "linguistic":
             return LinguisticStage(name, self.recipe, self.labels)
         acoustic = self.recipe.acoustic
-        views = acoustic.augment or self.recipe.augment
-        return SpeechStage(name, self.recipe, self.labels, acoustic.student, views, {})
+        augment = acoustic.augment or self.recipe.augment
+        return SpeechStage(name, self.recipe, self.labels, acoustic.student, augment, {})
 
     def _train(
         self, stage: Stage, phase: Phase, targets: Mapping[str, TeacherTargets] | None = None
     ) -> tuple[nn.Module, int]:
-        """A stage's trained model, from disk where it is complete, and its number of epochs."""
+        """A stage's trained model and its number of epochs, from disk where the checkpoint is complete."""
         folder = phase.folder / stage.name
-        given = self._given_teacher(phase.name) if stage.name == "acoustic" else None
-        if given is not None:
-            folder = given
-            found = load_checkpoint(folder)
-            if found.labels != self.labels:
+        ready = self._acoustic_folder(phase.name) if stage.name == "acoustic" else None
+        if ready is not None:
+            checkpoint = load_checkpoint(ready)
+            if checkpoint.labels != self.labels:
                 raise ConfigError(
-                    f"'{folder}' knows {list(found.labels)}, this run {list(self.labels)}: it cannot teach here"
+                    f"acoustic.run: '{ready}' has the emotions {list(checkpoint.labels)}, expected those of "
+                    f"this run, {list(self.labels)}: set acoustic.run to a run with the same emotions"
                 )
-            self._audit(found.training_ids, phase, stage.name)
-            return found.model, 0
-        key = self._key(stage, phase) if self.artifacts is not None and stage.name in TEACHERS else None
-        complete = folder / "model.json"
-        if not complete.is_file() and not self._taken(key, folder):
+            self._audit(checkpoint.training_ids, phase, stage.name)
+            return checkpoint.model, 0
+        key = self._cache_key(stage, phase) if stage.name in TEACHERS else None
+        if not (folder / "model.json").is_file() and not self._fetch(key, folder):
             self._train_new(stage, phase, folder, targets or {})
-        if self.artifacts is not None and key is not None:
-            kept = [
-                path for path in folder.iterdir() if path.is_file() and not path.name.startswith("targets")
-            ]
-            self.artifacts.give(key, kept)
-        found = load_checkpoint(folder)
-        self._audit(found.training_ids, phase, stage.name)
+        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith("targets")]
+        self._store(key, files)
+        checkpoint = load_checkpoint(folder)
+        self._audit(checkpoint.training_ids, phase, stage.name)
         result = FitResult.read(folder / "fit.json")
-        shown = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f}"
-        say(f"fold {self.fold.name} · {phase.name} · {stage.name}: {result.epochs} epochs{shown}")
-        return found.model, result.epochs
+        dev_ua = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f} %"
+        say(f"fold {self.fold.name} · {phase.name} · {stage.name}: {result.epochs} epochs{dev_ua}")
+        return checkpoint.model, result.epochs
 
     def _train_new(
         self, stage: Stage, phase: Phase, folder: Path, targets: Mapping[str, TeacherTargets]
     ) -> None:
         seed = stable_seed(self.recipe.seed, self.fold.name, phase.name, stage.name)
-        train = [utterance for utterance in phase.train if stage.uses(utterance)]
-        dev = [utterance for utterance in phase.dev if stage.uses(utterance)]
+        train = [utterance for utterance in phase.train if stage.can_use(utterance)]
+        dev = [utterance for utterance in phase.dev if stage.can_use(utterance)]
         torch.manual_seed(seed)
-        model, initial_ids = stage.start(train)
+        model, initial_ids = stage.initialise(train)
         self._audit(initial_ids, phase, f"initial {stage.name}")
-        position = {utterance.id: row for row, utterance in enumerate(phase.train)}
-        order = [position[utterance.id] for utterance in train]
-        rows = {name: TargetRows(found, order, self.recipe.augment, seed) for name, found in targets.items()}
+        row_of = {utterance.id: row for row, utterance in enumerate(phase.train)}
+        rows = [row_of[utterance.id] for utterance in train]
+        target_sources = {
+            name: TeacherTargetSource(item, rows, self.recipe.augment, seed) for name, item in targets.items()
+        }
+        train_data = UtteranceDataset(
+            stage.source(model, train, seed),
+            label_indices(train, self.labels),
+            target_sources,
+            possible_emotions(train, self.labels),
+            corpus_weights(train, stage.optim.corpus_weights),
+        )
+        dev_data = None
+        if dev:
+            dev_data = UtteranceDataset(stage.source(model, dev, CLEAN_ONLY), label_indices(dev, self.labels))
         fit(
-            stage.trained(model),
-            UtteranceDataset(
-                stage.source(model, train, seed),
-                self._labels(train),
-                rows,
-                self._possible(train),
-                _corpus_weights(train, stage.optim.corpus_weights),
-            ),
-            UtteranceDataset(stage.source(model, dev, NO_VIEWS), self._labels(dev)) if dev else None,
+            stage.trained_part(model),
+            TrainingData(train_data, dev_data, len(self.labels)),
             stage.optim,
             folder,
             self.recipe.runtime,
             seed=seed,
-            num_classes=len(self.labels),
             distillation=self.recipe.distillation if targets else None,
-            stop_after=phase.stops.get(stage.name),
+            stop_after=phase.epochs.get(stage.name),
         )
-        ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
-        save_checkpoint(folder, model, self.labels, ids, [utterance.id for utterance in dev])
+        training_ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
+        save_checkpoint(folder, model, self.labels, training_ids, [utterance.id for utterance in dev])
         (folder / "best.safetensors").unlink()
 
-    def _key(self, stage: Stage, phase: Phase, **more: Any) -> str:
-        """Of what a teacher becomes, or, with `more`, of something that it says."""
-        return key_of(
-            stage=stage.name,
-            decides=stage.decided_by(),
-            data=[
-                to_dict(self.recipe.corpus),
-                to_dict(self.recipe.audio),
-                PREPARATION,
-                list(self.labels.names),
-            ],
-            split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
-            made=[self.recipe.seed, self.fold.name, phase.name, phase.stops.get(stage.name)],
-            runtime=[getattr(self.recipe.runtime, name) for name in CHANGES_NUMBERS],
-            more=more,
-        )
-
-    def _taken(self, key: str | None, folder: Path) -> bool:
-        return self.artifacts is not None and key is not None and self.artifacts.take(key, folder)
-
     def _audit(self, training_ids: Sequence[str], phase: Phase, name: str) -> None:
-        audit_teacher(training_ids, [u.id for u in (*phase.dev, *self.test)], name)
-
-    def _labels(self, utterances: Sequence[Utterance]) -> list[int]:
-        return [self.labels.index(utterance.emotion or "") for utterance in utterances]
-
-    def _possible(self, train: Sequence[Utterance]) -> Tensor | None:
-        """Which emotions each utterance's corpus has in training (utterances, emotions); None: all have all.
-
-        An emotion that no corpus has there stays possible for all: it is to become improbable, not left to chance.
-        """
-        found: dict[str | None, set[int]] = defaultdict(set)
-        for utterance, label in zip(train, self._labels(train), strict=True):
-            found[utterance.corpus].add(label)
-        nowhere = set(range(len(self.labels))).difference(*found.values())
-        rows = torch.tensor(
-            [[i in found[u.corpus] | nowhere for i in range(len(self.labels))] for u in train]
-        )
-        return None if rows.all() else rows
+        audit_teacher(training_ids, [item.id for item in (*phase.dev, *self.test)], name)
 
     def _infer(self, stage: Stage, model: nn.Module, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
-        dataset = UtteranceDataset(stage.source(model, utterances, NO_VIEWS), [0] * len(utterances))
+        dataset = UtteranceDataset(stage.source(model, utterances, CLEAN_ONLY), [0] * len(utterances))
         device = device_of(self.recipe.runtime)
-        said = infer(stage.trained(model.to(device)), dataset, stage.optim.batch_size, device)
+        outputs = infer(stage.trained_part(model.to(device)), dataset, stage.optim.batch_size, device)
         model.cpu()
-        return said
+        return outputs
+
+    # --- the artifact cache ----------------------------------------------------------------------
+
+    def _cache_key(self, stage: Stage, phase: Phase, **output: Any) -> str | None:
+        """The key of a teacher's checkpoint, or with `output` of one of its outputs. None: no cache."""
+        if self.artifacts is None:
+            return None
+        recipe = self.recipe
+        return cache_key(
+            stage=stage.name,
+            settings=stage.deciding_settings(),
+            data=[to_dict(recipe.corpus), to_dict(recipe.audio), PREPARATION, list(self.labels.names)],
+            split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
+            training=[recipe.seed, self.fold.name, phase.name, phase.epochs.get(stage.name)],
+            runtime=[getattr(recipe.runtime, name) for name in RUNTIME_FIELDS],
+            output=output,
+        )
+
+    def _fetch(self, key: str | None, folder: Path) -> bool:
+        return self.artifacts is not None and key is not None and self.artifacts.fetch(key, folder)
+
+    def _store(self, key: str | None, files: Iterable[Path]) -> None:
+        if self.artifacts is not None and key is not None:
+            self.artifacts.store(key, files)
 
     # --- targets ---------------------------------------------------------------------------------
 
     def _targets(self, stage: Stage, model: nn.Module, phase: Phase, epochs: int) -> TeacherTargets:
-        """What a teacher says of the training utterances, from disk where it is complete."""
-        how, hidden = self.recipe.distillation.targets, False
-        if stage.name == "acoustic":
-            hidden = bool(self.recipe.distillation.hidden)
-        path = phase.folder / stage.name / f"targets-{how}.safetensors"
+        """A teacher's outputs for the training utterances, from disk where the file is complete."""
+        settings = self.recipe.distillation
+        method = settings.targets
+        needs_hidden = stage.name == "acoustic" and bool(settings.hidden)
+        path = phase.folder / stage.name / f"targets-{method}.safetensors"
         ids = [utterance.id for utterance in phase.train]
-        decides = {"how": how, "folds": self.recipe.distillation.inner_folds, "epochs": epochs}
-        views = to_dict(self.recipe.augment) if hidden else None
-        key = self._key(stage, phase, **decides, hidden=views) if self.artifacts is not None else None
-        if not path.is_file() and not self._taken(key, path.parent):
+        key = self._cache_key(
+            stage,
+            phase,
+            method=method,
+            folds=settings.inner_folds,
+            epochs=epochs,
+            hidden=to_dict(self.recipe.augment) if needs_hidden else None,
+        )
+        if not path.is_file() and not self._fetch(key, path.parent):
+            if method != "in-sample" and stage.name == "acoustic" and self.recipe.acoustic.run is not None:
+                raise ConfigError(
+                    "out-of-fold targets need a teacher that this run trains: unset acoustic.run"
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
-            known = [utterance for utterance in phase.train if stage.uses(utterance)]
-            if how == "in-sample":
-                said = self._infer(stage, model, known)
-            elif stage.name == "acoustic" and self.recipe.acoustic.run is not None:
-                raise ConfigError("out-of-fold targets need a teacher trained here: unset acoustic.run")
-            else:
-                said = self._infer(stage, model, known)
-                said["logits"] = self._out_of_fold(stage, known, phase, epochs)
-            made = align_to_ids(ids, [utterance.id for utterance in known], said)
-            if hidden:
+            usable = [utterance for utterance in phase.train if stage.can_use(utterance)]
+            outputs = self._infer(stage, model, usable)
+            if method != "in-sample":
+                outputs["logits"] = self._out_of_fold_logits(stage, usable, phase, epochs)
+            targets = align_to_ids(ids, [utterance.id for utterance in usable], outputs)
+            if needs_hidden:
                 assert isinstance(stage, SpeechStage)
-                made = with_hidden(made, stage, model, phase.train)
-            made.write(path, stage.name, how)
-        if self.artifacts is not None and key is not None:
-            self.artifacts.give(key, [path])
+                targets = with_hidden_states(targets, stage, model, phase.train)
+            targets.write(path, stage.name, method)
+        self._store(key, [path])
         return TeacherTargets.read(path, ids)
 
-    def _out_of_fold(self, stage: Stage, known: Sequence[Utterance], phase: Phase, epochs: int) -> Tensor:
-        """Logits of each utterance by a teacher that has not heard its speaker."""
-        speakers = sorted({utterance.speaker for utterance in known})
+    def _out_of_fold_logits(
+        self, stage: Stage, utterances: Sequence[Utterance], phase: Phase, epochs: int
+    ) -> Tensor:
+        """Logits (utterances, emotions), each by a teacher trained without the utterance's speaker."""
+        speakers = sorted({utterance.speaker for utterance in utterances})
         inner_folds = min(self.recipe.distillation.inner_folds, len(speakers))
         if inner_folds < 2:
-            raise ConfigError("out-of-fold targets need at least two training speakers")
-        parts: dict[str, Tensor] = {}
+            raise ConfigError(
+                f"out-of-fold targets need at least two training speakers, got {len(speakers)}: set "
+                "distillation.targets to in-sample"
+            )
+        logits_by_id: dict[str, Tensor] = {}
         for inner in range(inner_folds):
-            held = set(speakers[inner::inner_folds])
-            rest = tuple(utterance for utterance in known if utterance.speaker not in held)
+            held_out = set(speakers[inner::inner_folds])
+            rest = tuple(utterance for utterance in utterances if utterance.speaker not in held_out)
             folder = phase.folder / stage.name / f"inner-{inner + 1}"
-            part = Phase(phase.name, rest, (), {stage.name: epochs}, folder)
-            model, _ = self._train(stage, part)
-            judged = [utterance for utterance in known if utterance.speaker in held]
-            logits = self._infer(stage, model, judged)["logits"]
-            parts |= {utterance.id: logits[row] for row, utterance in enumerate(judged)}
-        return torch.stack([parts[utterance.id] for utterance in known])
+            model, _ = self._train(stage, Phase(phase.name, rest, (), {stage.name: epochs}, folder))
+            part = [utterance for utterance in utterances if utterance.speaker in held_out]
+            logits = self._infer(stage, model, part)["logits"]
+            logits_by_id |= {utterance.id: logits[row] for row, utterance in enumerate(part)}
+        return torch.stack([logits_by_id[utterance.id] for utterance in utterances])
 
-    # --- the classifier alone, again -------------------------------------------------------------
+    # --- the classifier, fitted again ------------------------------------------------------------
 
     def _refit_classifier(self, stage: Stage, student: nn.Module) -> nn.Module:
-        """The student with its classifier fitted again on train and dev, from disk where it is there.
+        """The student with its classifier fitted again on train and dev, from disk where it is complete.
 
-        What dev is then said to be comes from classifiers that have not heard the speaker, so that it can be scored.
+        The predictions of dev are those of classifiers that were fitted without the speaker, so dev can be
+        scored.
         """
         assert isinstance(student, Student)
         folder = self.folder / "refit" / "student"
+        dev_table = folder.parent / "predictions-dev.csv"
         if not (folder / "model.json").is_file():
-            known = [utterance for utterance in self.train + self.dev if stage.uses(utterance)]
-            num_train = sum(stage.uses(utterance) for utterance in self.train)
-            rows = self._classifier_inputs(stage, student, known)
-            pull = student.config.pull
-            dev = torch.arange(num_train, len(known))  # view 0 comes first
-            speakers = [utterance.speaker for utterance in known] * (len(rows.labels) // len(known))
-            held = [utterance.speaker for utterance in known[num_train:]]
-            said = held_out_logits(student.classifier, rows, speakers, held, dev, pull)
+            usable = [utterance for utterance in self.train + self.dev if stage.can_use(utterance)]
+            num_train = sum(stage.can_use(utterance) for utterance in self.train)
+            seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
+            inputs = collect_classifier_inputs(stage, student, usable, seed)
+            prior = student.config.pull
+            dev_rows = torch.arange(num_train, len(usable))  # the clean view comes first
+            logits = held_out_logits(student.classifier, inputs, dev_rows, prior)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            self._write(known[num_train:], said, folder.parent / "predictions-dev.csv")
-            student.classifier = fit_classifier(student.classifier, rows, pull)
-            before = load_checkpoint(
-                self.folder / "select" / "student"
-            ).training_ids  # and what it began from
-            ids = tuple(sorted({*before, *(utterance.id for utterance in known)}))
-            save_checkpoint(folder, student, self.labels, ids)
-        shutil.copyfile(folder.parent / "predictions-dev.csv", self.folder / "predictions-dev.csv")
-        say(f"fold {self.fold.name} · refit · student: classifier")
+            self._write_table(usable[num_train:], logits, dev_table)
+            student.classifier = fit_classifier(student.classifier, inputs, prior)
+            # Those of the student before include the ids of the model that it started from.
+            seen_before = load_checkpoint(self.folder / "select" / "student").training_ids
+            training_ids = tuple(sorted({*seen_before, *(utterance.id for utterance in usable)}))
+            save_checkpoint(folder, student, self.labels, training_ids)
+        shutil.copyfile(dev_table, self.folder / "predictions-dev.csv")
+        say(f"fold {self.fold.name} · refit · student: classifier fitted on train and dev")
         return load_checkpoint(folder).model
-
-    def _classifier_inputs(
-        self, stage: Stage, student: nn.Module, known: Sequence[Utterance]
-    ) -> ClassifierInputs:
-        """What the classifier is given of each utterance: clean, then as in `REFIT_VIEWS` epochs."""
-        seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
-        source = stage.source(student, known, seed)
-        labels = self._labels(known)
-        dataset, device = UtteranceDataset(source, labels), device_of(self.recipe.runtime)
-        model = stage.trained(student.to(device))
-        epochs = [CLEAN, *range(REFIT_VIEWS)]
-        inputs = [
-            infer(model, dataset, stage.optim.batch_size, device, epoch)["classifier_input"]
-            for epoch in epochs
-        ]
-        student.cpu()
-        possible, weights = (self._possible(known), _corpus_weights(known, stage.optim.corpus_weights))
-        return ClassifierInputs(
-            torch.cat(inputs),
-            torch.tensor(labels).repeat(len(epochs)),
-            None if possible is None else possible.repeat(len(epochs), 1),
-            None if weights is None else weights.repeat(len(epochs)),
-        )
 
     # --- predictions -----------------------------------------------------------------------------
 
-    def _predict(
+    def _write_predictions(
         self,
         models: Mapping[str, tuple[Stage, nn.Module]],
         phase: Phase,
         split: Sequence[Utterance],
         suffix: str,
     ) -> None:
-        """Write what each model of a phase says of a split; the main model's last, which marks the fold done."""
+        """Write the predictions of each model of a phase for a split. The main model's table comes last."""
         for name, (stage, model) in models.items():
-            known = [utterance for utterance in split if stage.uses(utterance)]
-            shared = self.artifacts is not None and name in TEACHERS and name != self.recipe.main_model
-            key = self._key(stage, phase, of=[utterance.id for utterance in known]) if shared else None
-            if not known or self._taken(key, self.folder):
+            usable = [utterance for utterance in split if stage.can_use(utterance)]
+            is_shared = name in TEACHERS and name != self.recipe.main_model
+            key = self._cache_key(stage, phase, of=[item.id for item in usable]) if is_shared else None
+            if not usable or self._fetch(key, self.folder):
                 continue
             prefix = "predictions" if name == self.recipe.main_model else f"predictions-{name}"
             path = self.folder / f"{prefix}{suffix}.csv"
-            self._write(known, self._infer(stage, model, known)["logits"], path)
-            if self.artifacts is not None and key is not None:
-                self.artifacts.give(key, [path])
+            self._write_table(usable, self._infer(stage, model, usable)["logits"], path)
+            self._store(key, [path])
 
-    def _write(self, known: Sequence[Utterance], logits: Tensor, path: Path) -> None:
-        made = Predictions(
+    def _write_table(self, utterances: Sequence[Utterance], logits: Tensor, path: Path) -> None:
+        table = Predictions(
             self.labels,
-            tuple(utterance.id for utterance in known),
-            (self.fold.name,) * len(known),
-            tuple(utterance.speaker for utterance in known),
-            tuple(utterance.emotion or "" for utterance in known),
+            tuple(utterance.id for utterance in utterances),
+            (self.fold.name,) * len(utterances),
+            tuple(utterance.speaker for utterance in utterances),
+            tuple(utterance.emotion or "" for utterance in utterances),
             logits.double().softmax(dim=1).numpy(),
         )
         if path != self.folder / "predictions.csv":
-            write_predictions(made, path)
+            write_predictions(table, path)
             return
-        # It marks the fold done, so what all of its tables are is kept before.
-        last = path.with_suffix(".last")
-        write_predictions(made, last)
-        tables = {table.name: file_sha256(table) for table in sorted(self.folder.glob("predictions*.csv"))}
-        write_checksums(self.folder, {**tables, path.name: file_sha256(last)})
-        last.replace(path)
-
-
-def _corpus_weights(train: Sequence[Utterance], power: float) -> Tensor | None:
-    """The weight of each utterance in the loss on labels, 1 on average; None: all weigh the same."""
-    if not power:
-        return None
-    sizes = Counter(utterance.corpus for utterance in train)
-    weights = torch.tensor([sizes[utterance.corpus] ** -power for utterance in train])
-    return weights / weights.mean()
+        # This table marks the fold as done, so it appears after the checksums of all tables are written.
+        partial = path.with_suffix(".last")
+        write_predictions(table, partial)
+        checksums = {file.name: file_sha256(file) for file in sorted(self.folder.glob("predictions*.csv"))}
+        write_checksums(self.folder, {**checksums, path.name: file_sha256(partial)})
+        partial.replace(path)

@@ -1,7 +1,7 @@
-"""The grid of an ablation: which cells there are, and which cannot be run.
+"""The cells of an ablation: variants of one recipe, the full method.
 
-The parts of the method are taken away one at a time, as in the paper's ablation; a sweep sets one field of the recipe
-to several values. Two cells of one recipe are one run.
+Each cell lacks one part of the method, as in the paper's ablation, or sets one field of the recipe to one of
+several values (a sweep). Cells with equal recipes share a run.
 """
 
 import re
@@ -20,32 +20,32 @@ PLAIN = "no-distillation"
 
 @dataclass(frozen=True)
 class Cell:
-    """One recipe of a grid; every seed of it is a run folder, `<folder>/seed-<k>`."""
+    """One recipe of a grid. Each seed has a run folder, `<folder>/seed-<k>`."""
 
     name: str
     group: str  # "parts", or the field that is swept
     recipe: Recipe
-    folder: str  # inside the grid's; that of an earlier cell, where the recipe is the same
+    folder: str  # in the folder `cells`; cells with equal recipes have the same one
 
-    def run(self, out: Path, seed: int) -> Path:
+    def run_folder(self, out: Path, seed: int) -> Path:
         """The run folder of a seed."""
         return out / "cells" / self.folder / f"seed-{seed}"
 
-    def seeded(self, seed: int) -> Recipe:
+    def with_seed(self, seed: int) -> Recipe:
         """The recipe with this seed."""
         return self.recipe.model_copy(update={"seed": seed})
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells, the full method first, and those that cannot be run, with the reason."""
+    """Cells, the full method first."""
 
     cells: tuple[Cell, ...]
-    left_out: dict[str, str]
+    left_out: dict[str, str]  # cell that cannot be run -> reason
 
     @property
-    def distinct(self) -> tuple[Cell, ...]:
-        """The cells to be run: of several with one recipe, the first."""
+    def distinct_cells(self) -> tuple[Cell, ...]:
+        """The cells to run: the first of those with equal recipes."""
         return tuple({cell.folder: cell for cell in reversed(self.cells)}.values())[::-1]
 
 
@@ -53,45 +53,45 @@ def make_grid(
     recipe: Recipe,
     sweeps: Sequence[str] = (),
     parts: bool = True,
-    words: bool = True,
+    has_transcripts: bool = True,
     only: Sequence[str] | None = None,
 ) -> Grid:
-    """The grid of a recipe, which is the full method.
+    """Return the grid of a recipe, which is the full method.
 
     Args:
-        sweeps: "field=value,value", such as "distillation.temperature=1,2,4"; the values may be a TOML list.
-        parts: whether parts of the method are taken away.
-        words: whether there are transcripts; without, the linguistic teacher and its cells are left out.
-        only: the names of the cells that are wanted; the full method always is.
+        sweeps: each "field=value,value", such as "distillation.temperature=1,2,4". Values may be TOML.
+        parts: whether there are cells that lack a part of the method.
+        has_transcripts: without transcripts the linguistic teacher and its cells are left out.
+        only: the names of the cells to run beside the full method; default: all.
 
     Raises `ConfigError` for a recipe without student, an unknown field or cell, or a bad value.
     """
     if recipe.student is None:
         raise ConfigError(
-            "an ablation takes parts away from a student's teaching; this recipe has student = 'none'"
+            "an ablation compares students, but this recipe has student = 'none': choose a recipe with one"
         )
     asked = recipe.distillation.teachers
-    teachers = tuple(name for name in asked if words or name != "linguistic")
+    teachers = tuple(name for name in asked if has_transcripts or name != "linguistic")
     full = _with(recipe, "distillation", teachers=teachers)
     proposed = [(FULL, "parts", full)]
     if parts:
         proposed += [(name, "parts", part) for name, part in _parts(full, asked)]
     for sweep in sweeps:
         field, values = parse_sweep(sweep)
-        proposed += [(f"{field}={_shown(value)}", field, _set(full, field, value)) for value in values]
+        proposed += [(f"{field}={_value_name(value)}", field, _set(full, field, value)) for value in values]
     if parts and not asked and not sweeps:
         raise ConfigError(
-            "nothing to ablate: the recipe has no teacher that could be taken away; give it some "
-            "(--set 'distillation.teachers=[\"prosodic\"]'), or a --sweep"
+            "nothing to ablate: the recipe has no teachers; give it some "
+            "(--set 'distillation.teachers=[\"prosodic\"]'), or give a --sweep"
         )
     cells: list[Cell] = []
     folders: dict[str, str] = {}
-    for name, group, made in proposed:
-        folder = folders.setdefault(made.model_dump_json(), _folder(name, set(folders.values())))
-        cells.append(Cell(name, group, made, folder))
+    for name, group, variant in proposed:
+        folder = folders.setdefault(variant.model_dump_json(), _folder_name(name, set(folders.values())))
+        cells.append(Cell(name, group, variant, folder))
     left_out = {}
-    if not words and "linguistic" in asked:
-        left_out = dict.fromkeys(_of_linguistic(asked), "there are no transcripts in training")
+    if not has_transcripts and "linguistic" in asked:
+        left_out = dict.fromkeys(_linguistic_cells(asked), "no training utterance has a transcript")
         cells = [cell for cell in cells if cell.name not in left_out]
     if only is not None:
         for name in only:
@@ -102,7 +102,7 @@ def make_grid(
 
 
 def parse_sweep(sweep: str) -> tuple[str, list[Any]]:
-    """A sweep "field=value,value" as its field and values: TOML where they are, text otherwise."""
+    """The field and the values of a sweep "field=value,value". Values that are not TOML are text."""
     field, sign, text = sweep.partition("=")
     field = field.strip()
     if not sign or not field or not text.strip():
@@ -110,7 +110,9 @@ def parse_sweep(sweep: str) -> tuple[str, list[Any]]:
             f"bad sweep '{sweep}', expected field=value,value, such as distillation.temperature=1,2,4"
         )
     if field == "seed":
-        raise ConfigError(f"bad sweep '{sweep}': every cell is run with every seed; give --seeds {text}")
+        raise ConfigError(
+            f"bad sweep '{sweep}': seeds are no sweep, every cell is run with each; give --seeds {text}"
+        )
     try:
         values = tomllib.loads(f"values = [{text}]")["values"]
     except tomllib.TOMLDecodeError:
@@ -146,15 +148,15 @@ def _parts(full: Recipe, asked: Sequence[str]) -> list[tuple[str, Recipe]]:
 
 
 def _without_labels(full: Recipe) -> Recipe:
-    """A student that sees no label: neither in its loss, nor where it starts, nor in a classifier that is fitted again."""
+    """The recipe of a student that uses no label: in its loss, in a probe, or in a refitted classifier."""
     found = _with(full, "distillation", gamma=0.0)
     if found.student is not None and found.student.probe is not None:
         found = _with(found, "student", probe=None)
     return _with(found, "protocol", refit=False) if found.protocol.refit == "classifier" else found
 
 
-def _of_linguistic(asked: Sequence[str]) -> list[str]:
-    """The cells that are nothing without words."""
+def _linguistic_cells(asked: Sequence[str]) -> list[str]:
+    """The names of the cells that are about the linguistic teacher alone."""
     return ["linguistic-only", *(["no-linguistic"] if len(asked) > 2 else [])]
 
 
@@ -171,21 +173,22 @@ def _set(recipe: Recipe, field: str, value: Any) -> Recipe:
     for parent in parents:
         table = table.setdefault(parent, {}) if isinstance(table, dict) else None
     if not isinstance(table, dict):
-        raise ConfigError(f"bad sweep of '{field}': that is no field of a recipe")
+        raise ConfigError(f"bad sweep of '{field}': recipes have no such field")
     table[last] = value
     return parse_recipe(data, f"--sweep {field}")
 
 
-def _shown(value: Any) -> str:
-    """A value in a cell's name; a path by its last part."""
+def _value_name(value: Any) -> str:
+    """A value as a cell's name shows it: of a path, the last part."""
     if isinstance(value, list):
-        return "+".join(map(_shown, value)) or "nothing"
+        return "+".join(map(_value_name, value)) or "nothing"
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)
 
 
-def _folder(name: str, taken: set[str]) -> str:
-    made = re.sub(r"[^\w.=+-]", "_", name)
+def _folder_name(name: str, taken: set[str]) -> str:
+    """The name of a cell as a folder name that no other cell has."""
+    folder = re.sub(r"[^\w.=+-]", "_", name)
     number = 2
-    while made in taken:
-        made, number = f"{re.sub(r'~[0-9]+$', '', made)}~{number}", number + 1
-    return made
+    while folder in taken:
+        folder, number = f"{re.sub(r'~[0-9]+$', '', folder)}~{number}", number + 1
+    return folder

@@ -1,7 +1,9 @@
-"""A classifier fitted again, what lies before it left as it is: a convex problem, so no choice of epochs.
+"""Fits the classifier of a trained student again, on train and dev together.
 
-A student knows its training speakers by heart, so its classifier has seen embeddings that are cleaner than those
-of speakers to come. The dev speakers are such, and a classifier fitted on train and dev learns what theirs look like.
+The rest of the student stays as it is. It has memorised its training speakers, so its classifier has learned
+from embeddings that are cleaner than those of new speakers. The dev speakers are new to the student, and a
+classifier that is fitted on both splits learns what their embeddings look like. The problem is convex, so
+there is no number of epochs to choose.
 """
 
 from collections.abc import Sequence
@@ -10,76 +12,110 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from emodistill.corpora import Utterance
 from emodistill.distillation import hard_label_loss
+from emodistill.training.data import (
+    CLEAN,
+    UtteranceDataset,
+    corpus_weights,
+    label_indices,
+    possible_emotions,
+)
+from emodistill.training.fit import device_of, infer
+from emodistill.training.stages import Stage
 
-GROUPS = 10  # of held-out speakers at most
-STEPS = 100  # of L-BFGS at most
+MAX_GROUPS = 10  # of held-out speakers
+MAX_STEPS = 100  # of L-BFGS
+AUGMENTED_VIEWS = 2  # of each utterance, besides the clean one
 
 
 @dataclass(frozen=True)
 class ClassifierInputs:
-    """What a classifier is given of some utterances, and what it should say; a row may be a view of one."""
+    """The inputs of a classifier and their labels. A row is an utterance, or a view of one."""
 
     inputs: Tensor  # (rows, dim)
     labels: Tensor  # (rows,)
-    possible: Tensor | None  # (rows, emotions), False: the utterance's corpus lacks the emotion
-    weights: Tensor | None  # (rows,)
+    speakers: tuple[str, ...]  # (rows,)
+    possible: Tensor | None = None  # (rows, emotions), False: the utterance's corpus lacks the emotion
+    weights: Tensor | None = None  # (rows,)
 
-    def take(self, rows: Tensor) -> "ClassifierInputs":
-        """Some of the rows."""
-        possible, weights = (None if x is None else x[rows] for x in (self.possible, self.weights))
-        return ClassifierInputs(self.inputs[rows], self.labels[rows], possible, weights)
+    def select(self, rows: Tensor) -> "ClassifierInputs":
+        """The given rows."""
+        return ClassifierInputs(
+            self.inputs[rows],
+            self.labels[rows],
+            tuple(self.speakers[row] for row in rows.tolist()),
+            None if self.possible is None else self.possible[rows],
+            None if self.weights is None else self.weights[rows],
+        )
 
 
-def fit_classifier(classifier: nn.Linear, rows: ClassifierInputs, pull: float) -> nn.Linear:
-    """A new classifier: least cross entropy + pull * ||W - W_0||^2, where W_0 are the weights that it had.
+def collect_classifier_inputs(
+    stage: Stage, student: nn.Module, utterances: Sequence[Utterance], seed: int
+) -> ClassifierInputs:
+    """The input of the student's classifier for each utterance: of the clean view, then of augmented ones."""
+    labels = label_indices(utterances, stage.labels)
+    dataset = UtteranceDataset(stage.source(student, utterances, seed), labels)
+    device = device_of(stage.recipe.runtime)
+    model = stage.trained_part(student.to(device))
+    epochs = [CLEAN, *range(AUGMENTED_VIEWS)]
+    inputs = [
+        infer(model, dataset, stage.optim.batch_size, device, epoch)["classifier_input"] for epoch in epochs
+    ]
+    student.cpu()
+    possible = possible_emotions(utterances, stage.labels)
+    weights = corpus_weights(utterances, stage.optim.corpus_weights)
+    return ClassifierInputs(
+        torch.cat(inputs),
+        torch.tensor(labels).repeat(len(epochs)),
+        tuple(utterance.speaker for utterance in utterances) * len(epochs),
+        None if possible is None else possible.repeat(len(epochs), 1),
+        None if weights is None else weights.repeat(len(epochs)),
+    )
 
-    With a Gaussian prior around what was learned before, this is the most probable classifier; found by L-BFGS.
+
+def fit_classifier(classifier: nn.Linear, data: ClassifierInputs, prior: float) -> nn.Linear:
+    """Return the classifier that minimises cross entropy + prior * ||W - W_0||², found by L-BFGS.
+
+    W_0 are the weights of the given classifier. With a Gaussian prior around W_0, this is the most probable
+    one.
     """
-    prior = classifier.weight.detach().double()
-    weight, bias = prior.clone().requires_grad_(), classifier.bias.detach().double().requires_grad_()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
-    inputs, weights = rows.inputs.double(), rows.weights
+    initial = classifier.weight.detach().double()
+    weight, bias = initial.clone().requires_grad_(), classifier.bias.detach().double().requires_grad_()
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
+    inputs = data.inputs.double()
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        hard = hard_label_loss(inputs @ weight.T + bias, rows.labels, possible=rows.possible, weights=weights)
-        total = hard + pull * ((weight - prior) ** 2).sum()
+        logits = inputs @ weight.T + bias
+        hard = hard_label_loss(logits, data.labels, possible=data.possible, weights=data.weights)
+        total = hard + prior * ((weight - initial) ** 2).sum()
         total.backward()
         return total
 
     optimizer.step(loss)
-    made = nn.Linear(classifier.in_features, classifier.out_features)
+    fitted = nn.Linear(classifier.in_features, classifier.out_features)
     with torch.no_grad():
-        made.weight.copy_(weight)
-        made.bias.copy_(bias)
-    return made
+        fitted.weight.copy_(weight)
+        fitted.bias.copy_(bias)
+    return fitted
 
 
 @torch.no_grad()
-def held_out_logits(
-    classifier: nn.Linear,
-    rows: ClassifierInputs,
-    speakers: Sequence[str],
-    held: Sequence[str],
-    asked: Tensor,
-    pull: float,
-) -> Tensor:
-    """Logits (utterances, emotions) of the speakers `held`, each by a classifier fitted without that speaker.
+def held_out_logits(classifier: nn.Linear, data: ClassifierInputs, rows: Tensor, prior: float) -> Tensor:
+    """Logits (rows, emotions) of the given rows, each by a classifier fitted without the row's speaker.
 
-    `speakers` are of the rows of `judged`; `asked` are the rows, one an utterance, whose logits are wanted. With over
-    `GROUPS` speakers these are left out in so many groups.
+    With more than `MAX_GROUPS` speakers, each classifier leaves out a group of them.
     """
-    names = sorted(set(held))
-    said = torch.zeros(len(asked), classifier.out_features)
-    whose = [speakers[row] for row in asked.tolist()]
-    for first in range(min(GROUPS, len(names))):
-        out = set(names[first::GROUPS])
-        kept = torch.tensor([row for row, speaker in enumerate(speakers) if speaker not in out])
+    speakers = [data.speakers[row] for row in rows.tolist()]
+    names = sorted(set(speakers))
+    logits = torch.zeros(len(rows), classifier.out_features)
+    for first in range(min(MAX_GROUPS, len(names))):
+        held_out = set(names[first::MAX_GROUPS])
+        kept = torch.tensor([row for row, speaker in enumerate(data.speakers) if speaker not in held_out])
         with torch.enable_grad():
-            made = fit_classifier(classifier, rows.take(kept), pull)
-        mine = torch.tensor(
-            [place for place, speaker in enumerate(whose) if speaker in out], dtype=torch.long
-        )
-        said[mine] = made(rows.inputs[asked[mine]].float())
-    return said
+            fitted = fit_classifier(classifier, data.select(kept), prior)
+        places = [place for place, speaker in enumerate(speakers) if speaker in held_out]
+        own = torch.tensor(places, dtype=torch.long)
+        logits[own] = fitted(data.inputs[rows[own]].float())
+    return logits

@@ -1,4 +1,7 @@
-"""What is trained in a fold: how each kind of model is made and what it reads. The loop is `fit`."""
+"""The kinds of models that a fold trains: how each is created, what it reads, and which settings decide it.
+
+All of them are trained by the same loop, `fit`.
+"""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -27,77 +30,90 @@ from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
 from emodistill.models.student import Standardise, Student, Suffix
 from emodistill.training.artifact_cache import to_dict
-from emodistill.training.data import LldSource, Source, StateSource, TokenSource, WaveformSource, size_of
+from emodistill.training.data import (
+    InputSource,
+    LldSource,
+    StateSource,
+    TokenSource,
+    WaveformSource,
+    size_of,
+)
 from emodistill.training.fit import device_of
+
+CLEAN_ONLY = -1  # the seed of a source that is read without augmentation alone
 
 
 class Stage(ABC):
-    """A kind of model in a recipe."""
+    """One model of a recipe: a teacher or the student."""
 
     def __init__(self, name: str, recipe: Recipe, labels: LabelSet) -> None:
         self.name, self.recipe, self.labels = name, recipe, labels
         self.num_classes = len(labels)
 
-    needs = "audio"  # of an utterance, for anything to be said of it
+    required_input = "audio"  # that an utterance must have
 
     @property
     @abstractmethod
     def optim(self) -> OptimConfig:
-        """How it is trained."""
+        """The settings of its training."""
 
     @property
     def init(self) -> str | None:
-        """A checkpoint folder to start from."""
+        """The checkpoint folder that it starts from."""
         return None
 
     @abstractmethod
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
-        """A new model; what it takes from data (statistics, words) comes from `train` alone.
+        """Return a new model. All that it takes from data (statistics, words) comes from `train` alone.
 
-        `initial` is the model whose weights it is about to be given, where there is one.
+        `initial` is the model whose weights it will receive, where there is one.
         """
 
     @abstractmethod
-    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
-        """The inputs of a model."""
+    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> InputSource:
+        """The inputs of a model. With the seed `CLEAN_ONLY` they are read in the epoch `CLEAN` alone."""
 
     @abstractmethod
-    def decided_by(self) -> dict[str, Any]:
-        """The parts of the recipe, as plain data, that decide what it becomes on given data."""
+    def deciding_settings(self) -> dict[str, Any]:
+        """The parts of the recipe that decide what the model becomes on given data, as plain data."""
 
-    def uses(self, utterance: Utterance) -> bool:
-        """Whether it can say anything of an utterance."""
+    def can_use(self, utterance: Utterance) -> bool:
+        """Whether an utterance has the input that the model requires."""
         return utterance.path is not None
 
-    def trained(self, model: nn.Module) -> nn.Module:
-        """The module that `source` feeds and `fit` trains."""
+    def trained_part(self, model: nn.Module) -> nn.Module:
+        """The module that reads the inputs of `source`, and that `fit` trains."""
         return model
 
-    def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
-        """A new model, and the ids that its initial weights were trained on."""
+    def initialise(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
+        """Return a model with its initial weights, and the ids that these weights were trained on.
+
+        Raises `ConfigError` where `init` names a model of another kind.
+        """
         if self.init is None:
             return self.create(train), ()
-        found = load_initial(self.init)
-        model = self.create(train, found.model)
-        if type(found.model) is not type(model):
+        checkpoint = load_initial(self.init)
+        model = self.create(train, checkpoint.model)
+        if type(checkpoint.model) is not type(model):
             raise ConfigError(
-                f"{self.name}.init: '{self.init}' is a {type(found.model).__name__}, "
+                f"{self.name}.init: '{self.init}' holds a {type(checkpoint.model).__name__}, "
                 f"expected a {type(model).__name__}"
             )
         own = model.state_dict()
-        kept_new = {"mean", "std"}  # the training split's own normalisation
-        if found.labels != self.labels:
-            kept_new |= {name for name in own if name.startswith("classifier.")}
-        state = {name: value for name, value in found.model.state_dict().items() if name not in kept_new}
+        not_taken = {"mean", "std"}  # the normalisation is that of the new training split
+        if checkpoint.labels != self.labels:
+            not_taken |= {name for name in own if name.startswith("classifier.")}
         fitting = {
-            name: value for name, value in state.items() if name in own and own[name].shape == value.shape
+            name: value
+            for name, value in checkpoint.model.state_dict().items()
+            if name not in not_taken and name in own and own[name].shape == value.shape
         }
         model.load_state_dict(fitting, strict=False)
-        return model, found.training_ids
+        return model, checkpoint.training_ids
 
 
 class ProsodicStage(Stage):
-    """The prosodic teacher over cached LLDs."""
+    """The prosodic teacher. It reads cached LLDs."""
 
     @property
     def optim(self) -> OptimConfig:
@@ -107,7 +123,7 @@ class ProsodicStage(Stage):
     def init(self) -> str | None:
         return self.recipe.prosodic.init
 
-    def decided_by(self) -> dict[str, Any]:
+    def deciding_settings(self) -> dict[str, Any]:
         return {"prosodic": to_dict(self.recipe.prosodic)}
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
@@ -115,11 +131,11 @@ class ProsodicStage(Stage):
         model.set_normalisation(*statistics(self._llds(train)))
         return model
 
-    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
+    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> InputSource:
         assert isinstance(model, ProsodicTeacher)
         mean, std = model.mean.numpy(), model.std.numpy()
-        made = [planes(llds, mean, std) for llds in self._llds(utterances)]
-        return LldSource(made, [utterance.id for utterance in utterances], self.recipe.prosodic, seed)
+        inputs = [planes(llds, mean, std) for llds in self._llds(utterances)]
+        return LldSource(inputs, [utterance.id for utterance in utterances], self.recipe.prosodic, seed)
 
     def _llds(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
         cache = ArrayCache(cache_folder() / "llds")
@@ -128,9 +144,9 @@ class ProsodicStage(Stage):
 
 
 class LinguisticStage(Stage):
-    """The linguistic teacher over transcripts."""
+    """The linguistic teacher. It reads transcripts."""
 
-    needs = "transcript"
+    required_input = "transcript"
 
     @property
     def optim(self) -> OptimConfig:
@@ -140,23 +156,27 @@ class LinguisticStage(Stage):
     def init(self) -> str | None:
         return self.recipe.linguistic.init
 
-    def decided_by(self) -> dict[str, Any]:
+    def deciding_settings(self) -> dict[str, Any]:
         return {"linguistic": to_dict(self.recipe.linguistic)}
 
-    def uses(self, utterance: Utterance) -> bool:
+    def can_use(self, utterance: Utterance) -> bool:
         return bool(utterance.transcript)
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
-        words = [utterance.transcript for utterance in train if utterance.transcript]
-        return LinguisticTeacher.create(self.recipe.linguistic, self.num_classes, words)
+        transcripts = [utterance.transcript for utterance in train if utterance.transcript]
+        return LinguisticTeacher.create(self.recipe.linguistic, self.num_classes, transcripts)
 
-    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> Source:
+    def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> InputSource:
         assert isinstance(model, LinguisticTeacher)
         return TokenSource([model.tokenize(utterance.transcript or "") for utterance in utterances])
 
 
 class SpeechStage(Stage):
-    """A student, or the acoustic teacher, which is a larger student: waveforms or cached states."""
+    """A student, or the acoustic teacher, which is a larger student.
+
+    It reads waveforms, or the cached states of its frozen layers. `heads` gives the size of each projection
+    head.
+    """
 
     def __init__(
         self,
@@ -164,11 +184,11 @@ class SpeechStage(Stage):
         recipe: Recipe,
         labels: LabelSet,
         config: StudentConfig,
-        views: AugmentConfig,
+        augment: AugmentConfig,
         heads: Mapping[str, int],
     ) -> None:
         super().__init__(name, recipe, labels)
-        self.config, self.views, self.heads = config, views, heads
+        self.config, self.augment, self.heads = config, augment, heads
 
     @property
     def optim(self) -> OptimConfig:
@@ -178,24 +198,26 @@ class SpeechStage(Stage):
     def init(self) -> str | None:
         return self.config.init
 
-    def decided_by(self) -> dict[str, Any]:
+    def deciding_settings(self) -> dict[str, Any]:
         run = self.recipe.acoustic.run if self.name == "acoustic" else None
         return {
             "config": to_dict(self.config),
-            "views": to_dict(self.views),
+            "augment": to_dict(self.augment),
             "run": run,
             "heads": dict(self.heads),
         }
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
-        if isinstance(initial, Student):  # its shape decides; how it is trained is the recipe's
-            kept = {
+        if isinstance(
+            initial, Student
+        ):  # the shape is that of `initial`, the settings of training the recipe's
+            own_settings = {
                 name: getattr(self.config, name)
                 for name in ("dropout", "warp", "band_mask", "frozen", "optim", "init")
             }
-            # A probe is how it once started itself; its norm is among the weights that it hands over.
+            # The weights come from `initial`, so no probe is fitted, and the norm must be of the same kind.
             shape = {"probe": None, "standardise": isinstance(initial.norm, Standardise)}
-            config = StudentConfig.model_validate({**initial.config.model_dump(), **kept, **shape})
+            config = StudentConfig.model_validate({**initial.config.model_dump(), **own_settings, **shape})
             backbone: Backbone = deepcopy(initial.backbone)
             return Student(backbone, config, self.num_classes, self.heads)
         backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
@@ -206,26 +228,27 @@ class SpeechStage(Stage):
     ) -> WaveformSource | StateSource:
         assert isinstance(model, Student)
         if not model.config.frozen:
-            return WaveformSource(utterances, self.recipe.audio, self.views, seed)
-        num_views = max(1, self.views.views) if seed != NO_VIEWS else 1
+            return WaveformSource(utterances, self.recipe.audio, self.augment, seed)
+        num_views = max(1, self.augment.views) if seed != CLEAN_ONLY else 1
         device = device_of(self.recipe.runtime)
-        return cached_states(model, utterances, self.recipe.audio, self.views, num_views, seed, device)
+        return cache_states(model, utterances, self.recipe.audio, self.augment, num_views, seed, device)
 
-    def start(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
-        model, ids = super().start(train)
+    def initialise(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
+        model, ids = super().initialise(train)
         assert isinstance(model, Student)
         if isinstance(model.norm, Standardise) and self.config.init is None:
             source = self.source(model, train, 0)
             if not isinstance(source, StateSource):
                 raise ConfigError(
-                    f"{self.name}.standardise = true takes its means from frozen layers: set frozen, or leave it out"
+                    f"{self.name}.standardise = true takes its means from the states of frozen layers: set "
+                    f"{self.name}.frozen to 1 or more, or unset {self.name}.standardise"
                 )
-            pooled = standardise(model, source, device_of(self.recipe.runtime))
+            pooled = fit_standardisation(model, source, device_of(self.recipe.runtime))
             if self.config.probe is not None:
                 fit_probe(model, pooled, [utterance.emotion or "" for utterance in train], self.config.probe)
         return model, ids
 
-    def trained(self, model: nn.Module) -> nn.Module:
+    def trained_part(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, Student)
         return Suffix(model) if model.config.frozen else model
 
@@ -234,50 +257,52 @@ PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training s
 
 
 @torch.no_grad()
-def standardise(student: Student, source: StateSource, device: torch.device | str = "cpu") -> Tensor:
-    """Take the student's normalisation from its training split.
+def fit_standardisation(student: Student, source: StateSource, device: torch.device | str = "cpu") -> Tensor:
+    """Set the student's mean and standard deviation to those of its training split.
 
-    Over all views where everything that is pooled is frozen, over the clean one alone where it will move anyway.
-    Returns the pooled statistics, standardised, (views * utterances, dim), view by view.
+    They are taken over all views where all pooled layers are frozen. Otherwise training changes them anyway,
+    and the clean view is enough. Returns the standardised statistics (views * utterances, dim), view by view.
     """
     views = range(len(source.keys[0]) if max(student.pooled) <= student.config.frozen else 1)
     student.to(device).eval()
-    keys = [(index, view) for view in views for index in range(len(source.ids))]
-    rows = [student.statistics(source.at_view(index, view).float().to(device)).cpu() for index, view in keys]
+    statistics_of_each = [
+        student.statistics(source.at_view(index, view).float().to(device)).cpu()
+        for view in views
+        for index in range(len(source.ids))
+    ]
     student.cpu()
-    x = torch.stack(rows)
+    x = torch.stack(statistics_of_each)
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
     student.set_statistics(mean, std)
     return (x - mean) / std
 
 
 def fit_probe(student: Student, pooled: Tensor, emotions: Sequence[str], shrinkage: float) -> None:
-    """Start a student from linear discriminant analysis of its standardised statistics, over all views.
+    """Set the student's classifier to linear discriminant analysis of its standardised statistics.
 
-    Within-class covariance Σ is shrunk to (1 − s) Σ + s tr(Σ)/dim I (Ledoit & Wolf 2004). The logits are
-    scaled to a fixed spread, since a probe's own confidence on the data it was fitted on is too high.
+    `pooled` (views * utterances, dim) is view by view, `emotions` has one entry an utterance. The
+    within-class covariance Σ is shrunk to (1 − s) Σ + s tr(Σ)/dim I (Ledoit & Wolf 2004). The logits are
+    scaled to the standard deviation `PROBE_SPREAD`, because a probe is too confident on the data that it was
+    fitted on. Raises `ConfigError` where an emotion is missing in training.
     """
     z = pooled.double().numpy()
     truth = list(emotions) * (len(z) // len(emotions))
     probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(z, truth)
     if len(probe.classes_) != student.classifier.out_features:
         raise ConfigError(
-            f"a probe needs every emotion in training; it has {list(probe.classes_)}, "
-            f"the corpus has {student.classifier.out_features}: unset student.probe"
+            f"student.probe needs every emotion in training: training has {list(probe.classes_)}, and the "
+            f"corpus has {student.classifier.out_features} emotions; unset student.probe"
         )
     order = [list(probe.classes_).index(name) for name in LabelSet.of(emotions)]
     coef, intercept = probe.coef_, probe.intercept_
-    if len(order) == 2:  # then scikit-learn gives the difference of the two alone
+    if len(order) == 2:  # scikit-learn then returns one row, the difference of the two classes
         coef, intercept = (np.concatenate([-item / 2, item / 2]) for item in (coef, intercept))
     weight, bias = coef[order], intercept[order]
     scale = PROBE_SPREAD / (z @ weight.T + bias).std()
     student.set_probe(torch.from_numpy(weight * scale).float(), torch.from_numpy(bias * scale).float())
 
 
-NO_VIEWS = -1  # a seed for sources that are only ever read clean
-
-
-def cached_states(
+def cache_states(
     student: Student,
     utterances: Sequence[Utterance],
     audio: AudioConfig,
@@ -286,22 +311,25 @@ def cached_states(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> StateSource:
-    """The states after a student's frozen prefix, computed once per utterance and view, and kept on disk."""
+    """The states after a student's frozen prefix, computed once an utterance and view, and kept on disk.
+
+    Raises `CorpusError` for an utterance without audio, and `ModelError` where a state overflows half
+    precision.
+    """
     cache = ArrayCache(cache_folder() / "states")
-    clean = (
-        f"{_prefix_hash(student)}|{PREPARATION}|{audio}"  # a clean view is the same under any augmentation
-    )
-    drawn = views
-    if views.fresh and views.speed:  # without, there is no other view
-        drawn = AugmentConfig(views=2, seed=views.seed, speed=views.speed, fresh=True)
+    # The key of the clean view lacks the settings of augmentation, which do not change that view.
+    clean = f"{_prefix_hash(student)}|{PREPARATION}|{audio}"
+    augment = views
+    if views.fresh and views.speed:  # a cached view then differs by its speed alone
+        augment = AugmentConfig(views=2, seed=views.seed, speed=views.speed, fresh=True)
     keys = []
     jobs: dict[str, tuple[Utterance, int, str]] = {}
     for utterance in utterances:
         if utterance.path is None:
-            raise CorpusError(f"utterance '{utterance.id}' has no audio for the student to hear")
+            raise CorpusError(f"utterance '{utterance.id}' has no audio, which the student needs")
         recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
-        made_by = [clean, *(f"{clean}|{drawn}|{view}|{utterance.id}" for view in range(1, num_views))]
-        row = [f"{recording}-{stable_seed(item):016x}" for item in made_by]
+        settings = [clean, *(f"{clean}|{augment}|{view}|{utterance.id}" for view in range(1, num_views))]
+        row = [f"{recording}-{stable_seed(item):016x}" for item in settings]
         keys.append(row)
         jobs |= {key: (utterance, view, key) for view, key in enumerate(row) if key not in cache}
 
@@ -314,7 +342,8 @@ def cached_states(
         half = states[0].half().cpu().numpy()
         if not np.isfinite(half).all():
             raise ModelError(
-                f"'{utterance.id}': the frozen states overflow half precision; freeze fewer layers"
+                f"utterance '{utterance.id}': the states of the frozen layers overflow half precision; lower "
+                "student.frozen"
             )
         cache.write(key, half)
 
@@ -327,7 +356,7 @@ def cached_states(
 
 
 def _prefix_hash(student: Student) -> str:
-    """The frozen prefix by its weights: two backbones of one name never share a cache."""
+    """A hash of the frozen prefix by its weights, so that two backbones of one name never share a cache."""
     digest = hashlib.sha256(f"{student.config.frozen}|{student.kept}".encode())
     trained = {id(value) for value in student.parameters() if value.requires_grad}
     for name, value in sorted(student.backbone.state_dict(keep_vars=True).items()):
