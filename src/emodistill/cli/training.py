@@ -249,8 +249,8 @@ def _describe_export(card: "Card", out: Path) -> str:
     }
     return (
         f"{out}: {size_mb:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, emotions "
-        f"{list(card.emotions)}; its outputs differ from torch by at most {difference:.1e} over {card.parity['utterances']:.0f} "
-        f"utterances{fewer_bits[card.precision]}"
+        f"{list(card.emotions)}; its outputs differ from torch by at most {difference:.1e} over "
+        f"{card.parity['utterances']:.0f} utterances{fewer_bits[card.precision]}"
     )
 
 
