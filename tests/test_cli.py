@@ -261,7 +261,7 @@ def test_an_outputs_suffix_says_its_format(
 def test_when_all_fails_the_rest_is_not_done(emodistill: Call, exported: Path, tmp_path: Path) -> None:
     result = emodistill("predict", tmp_path / "a.wav", tmp_path / "b.wav", "-m", exported)
     assert result.code == 1
-    assert "2 of 2 failed, nothing was judged" in result.err
+    assert "2 of 2 failed, there are no results" in result.err
 
 
 def test_predict_resumes_a_jsonl(emodistill: Call, exported: Path, clips: Path, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_failed_rows_of_a_jsonl_are_tried_again(
         ("[1, 2]", "line 2 is no prediction"),
         (b"\xff", "line 2 is no prediction"),
         ('{"path": "x", "error": null, "probabilities": {"happy": 0.5, "sad": 0.5}}',
-         r"line 2 is over \['happy', 'sad'\], this model over \['angry', 'sad'\]: name another output"),
+         r"line 2 has the emotions \['happy', 'sad'\], but the model has \['angry', 'sad'\]: name another output"),
     ],
 )  # fmt: skip
 def test_a_jsonl_of_something_else_is_left_alone(
@@ -370,7 +370,7 @@ def test_usage_errors_exit_with_2(emodistill: Call, exported: Path, clips: Path,
         (["predict", clips, "-m", exported, "-f", "xml"], "xml"),
         (
             ["predict", clips, "-m", exported, "--teachers"],
-            "json and jsonl alone, not to table: add --format json",
+            "the format table cannot hold the teachers' probabilities: add --format json or jsonl",
         ),
         (["predict", clips, "-m", exported, "--coverage", 0.5, "--min-confidence", 0.5], "give one of them"),
         (["predict", clips, "-m", exported, "--emotions", ","], "no emotions: expected some of"),

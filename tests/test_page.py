@@ -21,7 +21,7 @@ from emodistill import Recognizer
 from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
 from emodistill.audio.waveform import from_samples, load
 from emodistill.corpora import DEMO_CORPUS as CORPUS
-from emodistill.inference.formats import WRITERS
+from emodistill.inference.formats import FORMATS
 from emodistill.inference.segmentation import CHANGE_COST, Segment, _Path
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.serving.static_page import export_web
@@ -30,6 +30,10 @@ CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 WAIT_MS = 90_000  # enough for a busy machine
 FRAME_S = SPEECH_FRAME_SAMPLES / make.RATE
+FIRST_BYTES = {  # of a file in each format
+    "json": b"[", "csv": b"path,", "audacity": b"0.", "elan": b"<?xml", "rttm": b"SPEAKER two_voices 1 ",
+    "srt": b"1\n", "textgrid": b"File type", "vtt": b"WEBVTT\n",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +153,16 @@ def test_dropping_a_file_shows_its_emotions(browser: Any, address: str, conversa
         page.locator("#segments button").first.click()
         page.wait_for_selector("#teachers table")
         assert page.get_attribute("#segments button:first-child", "aria-pressed") == "true"
-        for kind, start in (("json", b"["), ("csv", b"path,"), ("srt", b"1\n"), ("textgrid", b"File type")):
+        offered = page.locator("#downloads button").evaluate_all(
+            "buttons => buttons.map((button) => button.dataset.format)"
+        )
+        assert {"json", "csv", "srt"} <= set(offered)
+        for name in offered:
             with page.expect_download() as saved:
-                page.click(f"[data-format={kind}]")
-            assert Path(saved.value.path()).read_bytes().startswith(start)
-            assert saved.value.suggested_filename.startswith("two voices.")
+                page.click(f"[data-format={name}]")
+            content = Path(saved.value.path()).read_bytes()
+            assert content.startswith(FIRST_BYTES[name])
+            assert saved.value.suggested_filename == f"two voices{FORMATS[name].suffix}"
 
 
 def test_a_file_that_cannot_be_read_shows_an_error(browser: Any, address: str) -> None:
@@ -406,17 +415,17 @@ def test_the_downloads_of_the_static_page_equal_pythons(browser: Any, static: st
     own = Timeline(**{**row, "segments": tuple(Segment(**part) for part in row["segments"])})
     silent = Timeline("b.wav", 2.5, (), dict.fromkeys(names, 0.0), "silence")
     with Watched(browser, static) as page:
-        for format in ("json", "csv", "srt", "textgrid"):
+        for format in (format for format in FORMATS.values() if format.in_static_page):
             for data, timeline_row in ((row, own), (silent.as_dict(), silent)):
                 text = page.evaluate(
                     """async ([row, format, names]) => {
                       const { WRITERS } = await import('./page/writers.js');
                       return WRITERS[format](row, names);
                     }""",
-                    [data, format, names],
+                    [data, format.name, names],
                 )
-                expected = WRITERS[format].text([timeline_row], names)
-                if format == "json":
+                expected = format.to_text([timeline_row], names)
+                if format.name == "json":
                     assert json.loads(text) == json.loads(expected)
                 else:
                     assert text == expected

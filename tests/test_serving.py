@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 
 from emodistill import Recognizer
 from emodistill.errors import ConfigError, ModelError
-from emodistill.inference.formats import WRITERS
+from emodistill.inference.formats import formats_without_source
 from emodistill.inference.timelines import timeline
 from emodistill.labels import COLOURS
 from emodistill.serving import service as service_module
@@ -73,13 +73,10 @@ def test_timeline_answers_in_every_format(client: TestClient, bundled: Recognize
     row = timeline(SPEECH[0], bundled)
     named = type(row)(SPEECH[0].name, row.duration_s, row.segments, row.summary)
     assert row.segments
-    for media_type, name in {
-        "application/json": "json", "text/csv": "csv", "application/x-subrip": "srt", "text/x-rttm": "rttm",
-        "text/x-audacity-labels": "audacity", "text/x-textgrid": "textgrid",
-    }.items():  # fmt: skip
-        response = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": media_type})
-        assert response.headers["content-type"].partition(";")[0] == media_type
-        assert response.content.decode() == WRITERS[name].text([named], bundled.emotions)
+    for format in formats_without_source():
+        response = client.post("/v1/timeline", files=upload(SPEECH[0]), headers={"Accept": format.media_type})
+        assert response.headers["content-type"].partition(";")[0] == format.media_type
+        assert response.content.decode() == format.to_text([named], bundled.emotions)
 
 
 def test_predict_answers_as_csv_and_as_json_lines(client: TestClient) -> None:

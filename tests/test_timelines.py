@@ -9,37 +9,27 @@ import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import factories as make
 import numpy as np
 import pytest
 import soundfile
-import srt
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from praatio import textgrid
-from pyannote.database.util import load_rttm
 
 from emodistill import cli
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError, ConfigError, EmodistillError
 from emodistill.inference import batch
-from emodistill.inference.formats import (
-    UNSURE,
-    WRITERS,
-    ensure_same_settings,
-    output_names,
-    plot_timeline,
-    write,
-)
+from emodistill.inference.formats import FORMATS
+from emodistill.inference.plots import plot_timeline
+from emodistill.inference.resume import ensure_same_settings
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import (
     GivenSegment,
     Timeline,
     read_segments,
-    seconds_by_emotion,
     timeline,
     timelines,
 )
@@ -106,7 +96,7 @@ def test_a_timeline_without_segments_says_why(parts: list[tuple[str, float]], re
     found = timeline(recording(*parts), make.ToneRecognizer(), detector=LOUD)
     assert (found.segments, found.reason, sum(found.summary.values())) == ((), reason, 0)
     assert found.duration_s == pytest.approx(sum(length_s for _, length_s in parts))
-    (read,) = csv.DictReader(io.StringIO(WRITERS["csv"].text([found], EMOTIONS)))
+    (read,) = csv.DictReader(io.StringIO(FORMATS["csv"].to_text([found], EMOTIONS)))
     assert (read["reason"], read["error"], read["emotion"]) == (reason, "", "")
 
 
@@ -254,148 +244,7 @@ def test_bad_segment_files(tmp_path: Path, name: str, text: str | bytes | None, 
         read_segments(tmp_path / name)
 
 
-# --- formats -------------------------------------------------------------------------------------
-
-SPEAKERS = st.none() | st.text("abé\"' 中", min_size=1, max_size=6).filter(lambda name: bool(name.strip()))
-
-
-@st.composite
-def results(
-    plot_timeline: Callable[..., object], speakers: st.SearchStrategy[str | None] = SPEAKERS
-) -> Timeline:
-    """A timeline of up to eight segments on a grid of 20 ms, overlaps included."""
-    spans = plot_timeline(st.lists(st.tuples(st.integers(0, 5000), st.integers(10, 400)), max_size=8))
-    segments = []
-    for begin, length in sorted(spans):  # type: ignore[call-overload]
-        values = np.array(plot_timeline(st.lists(st.floats(0.01, 1), min_size=4, max_size=4)))
-        named = dict(zip(EMOTIONS, map(float, values / values.sum()), strict=True))
-        emotion = plot_timeline(st.sampled_from([max(named, key=named.__getitem__), None]))
-        segments.append(
-            Segment(
-                begin / 50,
-                (begin + length) / 50,
-                emotion,
-                max(named.values()),
-                named,
-                plot_timeline(speakers),
-            )
-        )
-    end_s = max([1.0, *(segment.end_s for segment in segments)])
-    reason = None if segments else "no_speech"
-    return Timeline(
-        "calls/talk one.wav", end_s, tuple(segments), seconds_by_emotion(segments, EMOTIONS), reason
-    )
-
-
-def label(segment: Segment, between: str) -> str:
-    emotion = segment.emotion or UNSURE
-    return emotion if segment.speaker is None else f"{' '.join(segment.speaker.split())}{between}{emotion}"
-
-
-FAILED = Timeline("calls/bad.wav", error='calls/bad.wav: cannot be decoded, "alas"\nat all')
-MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@given(results())
-@MANY
-def test_json_reads_back(row: Timeline) -> None:
-    data = json.loads(WRITERS["json"].text([row, FAILED], EMOTIONS))
-    assert data == [row.as_dict(), FAILED.as_dict()]
-
-
-@given(results())
-@MANY
-def test_csv_reads_back(row: Timeline) -> None:
-    rows = list(csv.DictReader(io.StringIO(WRITERS["csv"].text([FAILED, row], EMOTIONS))))
-    assert (rows[0]["path"], rows[0]["error"]) == (FAILED.path, FAILED.error)
-    assert len(rows) == 1 + max(1, len(row.segments))
-    if not row.segments:
-        assert (rows.pop()["reason"], row.reason) == ("no_speech", "no_speech")
-    for read, segment in zip(rows[1:], row.segments, strict=True):
-        assert (float(read["start_s"]), float(read["end_s"])) == (segment.start_s, segment.end_s)
-        assert (read["emotion"], read["speaker"]) == (segment.emotion or "", segment.speaker or "")
-        assert {name: float(read[f"p_{name}"]) for name in EMOTIONS} == segment.probabilities
-        assert float(read["confidence"]) == segment.confidence
-
-
-@given(results())
-@MANY
-def test_srt_reads_back(row: Timeline) -> None:
-    subtitles = list(srt.parse(WRITERS["srt"].text([row], EMOTIONS)))
-    assert [subtitle.index for subtitle in subtitles] == list(range(1, len(row.segments) + 1))
-    for subtitle, segment in zip(subtitles, row.segments, strict=True):
-        assert subtitle.start.total_seconds() == pytest.approx(segment.start_s, abs=5e-4)
-        assert subtitle.end.total_seconds() == pytest.approx(segment.end_s, abs=5e-4)
-        assert subtitle.content == f"{label(segment, ': ')} {100 * (segment.confidence or 0):.0f} %"
-
-
-@given(row=results(speakers=st.none() | st.sampled_from(["anna", "zoé b"])))
-@MANY
-def test_rttm_reads_back(row: Timeline, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("rttm") / "talk.rttm"
-    write([row, FAILED], "rttm", path, EMOTIONS)
-    if not row.segments:
-        assert path.read_text() == ""
-        return
-    annotation = load_rttm(path)["talk_one"]
-    read = sorted(
-        (round(turn.start, 3), round(turn.end, 3), name)
-        for turn, _, name in annotation.itertracks(yield_label=True)
-    )
-    expected = [
-        (round(segment.start_s, 3), round(segment.end_s, 3), label(segment, "/").replace(" ", "_"))
-        for segment in row.segments
-    ]
-    assert read == sorted(expected)
-    again = read_segments(path)
-    assert [(turn.start_s, turn.end_s) for turn in again.of("talk one.wav")] == [
-        (segment.start_s, segment.end_s) for segment in row.segments
-    ]
-
-
-@given(results())
-@MANY
-def test_audacity_labels_read_back(row: Timeline) -> None:
-    text = WRITERS["audacity"].text([row], EMOTIONS)
-    # As Audacity's manual has it: start, end, label, tabs between, a line for each.
-    rows = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert [(float(start), float(end), name) for start, end, name in rows] == [
-        (segment.start_s, segment.end_s, label(segment, ": ")) for segment in row.segments
-    ]
-
-
-@given(row=results())
-@MANY
-def test_textgrid_reads_back(row: Timeline, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("praat") / "talk.TextGrid"
-    write([row], "textgrid", path, EMOTIONS)
-    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="error")
-    assert (grid.minTimestamp, grid.maxTimestamp) == (0, row.duration_s)
-    found = []
-    for tier in grid.tiers:
-        assert (tier.entries[0].start, tier.entries[-1].end) == (0, row.duration_s)
-        assert all(one.end == two.start for one, two in pairwise(tier.entries)), "contiguous"
-        found += [(entry.start, entry.end, entry.label) for entry in tier.entries if entry.label]
-    assert sorted(found) == sorted(
-        (segment.start_s, segment.end_s, segment.emotion or UNSURE) for segment in row.segments
-    )
-
-
-def test_a_textgrid_has_a_tier_for_each_speaker() -> None:
-    def turn(start_s: float, end_s: float, speaker: str | None) -> Segment:
-        return Segment(start_s, end_s, "sad", 1.0, {"sad": 1.0}, speaker)
-
-    turns = (turn(0, 2, "anna"), turn(1, 3, "anna"), turn(1, 2, None), turn(2, 4, "anna"))
-    text = WRITERS["textgrid"].text([Timeline("a.wav", 5.0, turns)], EMOTIONS)
-    assert re.findall(r'name = "(.*)"', text) == ["anna", "anna 2", "emotion"]
-
-
-def test_a_file_is_complete_or_not_there(tmp_path: Path) -> None:
-    row = Timeline("a.wav", 1.0)
-    with pytest.raises(ConfigError, match=r"bad format 'jsn', expected one of .* \(did you mean 'json'\?\)"):
-        write([row], "jsn", tmp_path / "a.json", EMOTIONS)
-    write([row], "json", tmp_path / "below/a.json", EMOTIONS)
-    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["below", "a.json"]
+# --- where outputs go ------------------------------------------------------------------------------
 
 
 def test_outputs_lie_as_their_recordings_do(tmp_path: Path) -> None:
@@ -406,10 +255,10 @@ def test_outputs_lie_as_their_recordings_do(tmp_path: Path) -> None:
         tmp_path / "calls/a.mp3",
         tmp_path / "b.wav",
     ]
-    names = output_names(files, [tmp_path / "calls", tmp_path / "b.wav"], ".rttm")
+    names = batch.output_names(files, [tmp_path / "calls", tmp_path / "b.wav"], ".rttm")
     assert [str(names[file]) for file in files] == ["a.wav.rttm", "deep/a.rttm", "a.mp3.rttm", "b.rttm"]
     with pytest.raises(ConfigError, match=r"would both be written to 'a\.wav\.srt'"):
-        output_names([tmp_path / "x/a.wav", tmp_path / "y/a.wav"], [], ".srt")
+        batch.output_names([tmp_path / "x/a.wav", tmp_path / "y/a.wav"], [], ".srt")
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -458,7 +307,7 @@ def test_a_damaged_note_is_no_crash(tmp_path: Path, text: str) -> None:
     note = tmp_path / ".made_with.json"
     note.write_text(text)
     with pytest.raises(
-        ConfigError, match=r"made_with\.json', which says what .* is damaged: name another output"
+        ConfigError, match=r"made_with\.json', which holds the settings of .* is damaged: name another output"
     ):
         ensure_same_settings(note, tmp_path, {"model": "a"})
     note.unlink()
@@ -551,7 +400,7 @@ def test_the_verb_in_a_folder_goes_on_where_it_was(emodistill: Call, calls: Path
     soundfile.write(calls / "b.wav", make.speech(1.0), make.RATE)
     code, shown, err = emodistill(*args)
     assert (code, shown) == (0, "")
-    assert "2 were there already, 2 added" in err
+    assert "2 files were there already, 2 added" in err
     assert (out / "a.csv").read_bytes() == whole
     assert (out / "d.csv").read_text() == "kept as it is"
     assert (out / "b.csv").is_file()
@@ -582,7 +431,7 @@ def test_what_is_there_stays_where_nothing_could_be_judged(
         assert "│" not in before, "the suffix says the format"
         code, shown, err = emodistill(calls / "b.wav", "-o", out)
         assert (code, shown) == (1, "")
-        assert "is not written: nothing was judged" in err
+        assert "is not written: every recording failed" in err
         assert out.read_text(encoding="utf-8") == before
     assert emodistill(calls / "b.wav", "-f", "textgrid")[1] == ""
 
@@ -642,8 +491,11 @@ def test_the_verb_judges_given_segments(emodistill: Call, calls: Path, tmp_path:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("-f", "srt"), "a srt file holds one recording, and there are 4: name a folder with --output"),
-        (("--plot", "a.png"), "'a.png' is one picture, and there are 4 recordings: name a folder"),
+        (
+            ("-f", "srt"),
+            "a file of the format srt holds one recording, but there are 4: name a folder with --output",
+        ),
+        (("--plot", "a.png"), "'a.png' is one picture, but there are 4 recordings: name a folder"),
         (("--plot", "a.jpg"), "cannot draw to 'a.jpg': expected .png, .svg or .pdf"),
         (("-o", "folder"), "a table can't go to the folder 'folder': add --format, e.g. json"),
         (("--segments", "none.csv"), "no segments 'none.csv': no such file"),

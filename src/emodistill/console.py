@@ -1,49 +1,72 @@
-"""Messages and progress, on standard error: standard output is for results alone."""
+"""Messages and progress bars. They go to standard error, since standard output is for results alone."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
 
 from rich.console import Console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-T = TypeVar("T")
 
-# How a file name is written that is no text (bytes of another encoding): as \udcXX, which JSON reads back as it was.
+class Row(Protocol):
+    """A result that has the message of an error instead where its input could not be read."""
+
+    @property
+    def error(self) -> str | None: ...
+
+
+T = TypeVar("T")
+RowT = TypeVar("RowT", bound=Row)
+
+# How to write a file name that is not valid text (bytes of another encoding): as \udcXX, which JSON reads back as it was.
 UNENCODABLE = "backslashreplace"
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def results(file: TextIO | None = None) -> Console:
-    """Standard output, or a file; wide enough for a table where it is no terminal."""
+    """A console for results: standard output, or a file. Without a terminal it is at least 120 columns wide."""
     out = Console(file=file)
     return out if out.is_terminal else Console(file=file, width=max(120, out.width))
 
 
 def warn(message: str) -> None:
-    """Something was left out or looks odd, and the work goes on."""
+    """Print a warning, in yellow: something was left out or looks wrong, but the work continues."""
     console.print(message, style="yellow", markup=False)
 
 
 def say(message: str) -> None:
-    """What has been done."""
+    """Print a message about what has been done."""
     console.print(message, markup=False)
 
 
+def report_failures(rows: Iterable[RowT]) -> Iterator[RowT]:
+    """The same rows. At the end, also after Ctrl-C, the errors of those that failed are printed together."""
+    errors: list[str] = []
+    total = 0
+    try:
+        for row in rows:
+            total += 1
+            if row.error is not None:
+                errors.append(row.error)
+            yield row
+    finally:
+        print_failures(errors, total)
+
+
 def print_failures(errors: Sequence[str], total: int) -> None:
-    """What failed of so many inputs, at the end, where it has not scrolled away."""
+    """Print each error and, for more than one input, how many of `total` failed."""
     for error in errors:
         console.print(f"failed: {error}", style="red", markup=False)
     if errors and total > 1:
-        rest = "nothing was judged" if len(errors) == total else "the rest is done"
+        rest = "there are no results" if len(errors) == total else "the rest is done"
         console.print(f"{len(errors)} of {total} failed, {rest}", style="red", markup=False)
 
 
 def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:
-    """A progress bar, shown where there is a terminal."""
-    # Imported here: it takes longer than all else of a short command that shows none.
+    """A progress bar and its task; the bar is visible only in a terminal."""
+    # Imported here: the import takes longer than everything else in a short command without a progress bar.
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
@@ -59,7 +82,7 @@ def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:
 
 
 def with_progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """The same items, with a progress bar where there is a terminal."""
+    """The same items, with a progress bar in a terminal."""
     if not console.is_terminal:
         yield from items
         return

@@ -1,4 +1,4 @@
-"""Verbs that listen: predict, timeline, listen, serve."""
+"""The commands that recognise emotions: predict, timeline, listen, serve."""
 
 import sys
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import replace
 from enum import StrEnum
 from os import cpu_count, environ
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,36 +21,31 @@ from emodistill.cli.options import (
     app,
     names_in,
 )
-from emodistill.console import print_failures, results, say, with_progress
+from emodistill.console import report_failures, results, say, with_progress
 from emodistill.errors import ConfigError, MissingExtraError
+from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
+from emodistill.inference.prediction_rows import PREDICTION_FORMATS
 
-F = TypeVar("F", bound=StrEnum)
+TABLE = "table"  # for reading; the format where neither --format nor a suffix chooses one
+if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
+    PredictionChoice = str
+    TimelineChoice = str
+else:
+    PredictionChoice = StrEnum("PredictionChoice", {name: name for name in PREDICTION_FORMATS})
+    TimelineChoice = StrEnum("TimelineChoice", {name: name for name in (TABLE, *FORMATS)})
 
-
-class Format(StrEnum):
-    """How predictions are written."""
-
-    table = "table"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
-
-
-class TimelineFormat(StrEnum):
-    """How timelines are written: `table`, or one of `emodistill.writers`."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-    srt = "srt"
-    rttm = "rttm"
-    audacity = "audacity"
-    textgrid = "textgrid"
+_TEACHER_FORMATS = [format.name for format in PREDICTION_FORMATS.values() if format.holds_teachers]
 
 
-def _by_suffix(output: Path | None, formats: Mapping[str, F], otherwise: F) -> F:
-    """The format that an output's suffix stands for."""
-    return otherwise if output is None else formats.get(output.suffix.lower(), otherwise)
+def _choose_format(format: str | None, output: Path | None, by_suffix: Mapping[str, str]) -> str:
+    """The format that was named, else the one of the output's suffix, else `table`."""
+    if format is not None:
+        return str(format)
+    return TABLE if output is None else by_suffix.get(output.suffix.lower(), TABLE)
+
+
+def _number_of_jobs(jobs: int | None, num_files: int) -> int:
+    return min(jobs or cpu_count() or 1, max(1, num_files))
 
 
 @app.command()
@@ -58,47 +53,52 @@ def predict(
     paths: Paths,
     model: Model = "bundled",
     format: Annotated[
-        Format | None,
+        PredictionChoice | None,
         typer.Option(
-            "--format", "-f", help="table, json, jsonl or csv. Default: by the output's suffix, else a table."
+            "--format", "-f", help="How rows are written. Default: by the suffix of --output, else a table."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write here; a jsonl is resumed, its failed rows tried again."),
+        typer.Option(
+            "--output", "-o", metavar="FILE",
+            help="Write to this file. An existing .jsonl file is continued: its failed rows are tried again. "
+            "Default: standard output.",
+        ),
     ] = None,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
     teachers: Annotated[
-        bool, typer.Option("--teachers", help="Also what each teacher would say (json and jsonl).")
+        bool,
+        typer.Option(
+            "--teachers",
+            help=f"Also write the probabilities of each teacher. Formats: {', '.join(_TEACHER_FORMATS)}.",
+        ),
     ] = False,
     threads: Threads = None,
     jobs: Jobs = None,
-) -> None:
-    """One emotion per audio file.
+) -> None:  # fmt: skip
+    """Recognise one emotion for each audio file.
 
-    Exit code 0: all done; 1: inputs could not be read (their rows say why) or a folder holds no audio,
-    the rest is done; 2: nothing was begun, since what was asked for cannot be done.
+    Exit code 0: all inputs were read. 1: an input could not be read (its row holds the error), or a folder holds no
+    audio; the others are done. 2: nothing was started, since an option or the model is wrong.
 
     Example: emodistill predict call.wav clips/ --format json
     """
-    from emodistill.inference.prediction_rows import (
-        audio_files,
-        open_output,
-        report_failures,
-        rows_there,
-        write_rows,
-    )
+    from emodistill.inference.batch import audio_files
+    from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
+    from emodistill.inference.resume import finished_paths, open_output
 
-    format = format or _by_suffix(output, {f".{item}": item for item in Format}, Format.table)
-    if teachers and format not in (Format.json, Format.jsonl):
+    format = _choose_format(format, output, {f".{name}": name for name in PREDICTION_FORMATS})
+    if teachers and format not in _TEACHER_FORMATS:
         raise ConfigError(
-            f"--teachers is written to json and jsonl alone, not to {format}: add --format json"
+            f"the format {format} cannot hold the teachers' probabilities: "
+            f"add --format {' or '.join(_TEACHER_FORMATS)}"
         )
-    files, empty = audio_files(paths)
-    jobs = min(jobs or cpu_count() or 1, max(1, len(files)))
+    files, num_empty = audio_files(paths)
+    jobs = _number_of_jobs(jobs, len(files))
     recognizer = Recognizer(
         model,
         emotions=names_in(emotions),
@@ -106,21 +106,24 @@ def predict(
         coverage=coverage,
         threads=threads or (1 if jobs > 1 else None),
     )
-    resumed = format is Format.jsonl and output is not None
-    made_with = {**recognizer.settings, "teachers": teachers}
-    done = (
-        rows_there(output, set(map(str, files)), recognizer.emotions, made_with)
-        if output is not None and resumed
-        else set()
-    )
-    todo = [file for file in files if str(file) not in done]
-    rows = report_failures(with_progress(recognizer.predict_all(todo, jobs=jobs), "predict", len(todo)))
-    shown = rows if teachers else (replace(row, teachers=None) for row in rows)
+    finished: set[str] = set()
+    resumed = output is not None and PREDICTION_FORMATS[format].can_resume
+    if output is not None and resumed:
+        settings = {**recognizer.settings, "teachers": teachers}
+        finished = finished_paths(output, set(map(str, files)), recognizer.emotions, settings)
+    unfinished = [file for file in files if str(file) not in finished]
+    predictions = recognizer.predict_all(unfinished, jobs=jobs)
+    rows = report_failures(with_progress(predictions, "predict", len(unfinished)))
     with open_output(output, resumed) as stream:
-        failed = write_rows(shown, format, stream, recognizer.emotions)
-    if done:
-        say(f"{len(done)} rows were there already, {len(todo)} added to {output}")
-    raise typer.Exit(1 if failed or empty else 0)
+        num_failed = write_rows(
+            rows if teachers else (replace(row, teachers=None) for row in rows),
+            format,
+            stream,
+            recognizer.emotions,
+        )
+    if finished:
+        say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
+    raise typer.Exit(1 if num_failed or num_empty else 0)
 
 
 @app.command()
@@ -128,90 +131,102 @@ def timeline(
     paths: Paths,
     model: Model = "bundled",
     format: Annotated[
-        TimelineFormat | None,
+        TimelineChoice | None,
         typer.Option(
-            "--format",
-            "-f",
-            help="table, json, csv, srt, rttm, audacity or textgrid. Default: by the output's suffix, else a table.",
+            "--format", "-f",
+            help="How timelines are written. Default: by the suffix of --output, else a table.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="A file, or a folder with one for each recording; that is resumed."
+            "--output", "-o",
+            help="Write to this file, or to this folder with one file for each recording. A folder is continued: "
+            "recordings that have a file are skipped. Default: standard output.",
         ),
     ] = None,
     segments: Annotated[
         Path | None,
-        typer.Option(help="Judge these instead of the speech found: RTTM, or a CSV start_s,end_s[,speaker]."),
+        typer.Option(
+            metavar="FILE",
+            help="Recognise the emotion of these segments; without it, speech is detected. An RTTM file, or a CSV "
+            "file with the columns start_s,end_s[,speaker][,path], times in seconds.",
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw: a .png or .svg file, or a folder for one each.")
+        Path | None,
+        typer.Option(
+            help="Also draw a picture: a .png, .svg or .pdf file, or a folder with one picture for each recording."
+        ),
     ] = None,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
     jobs: Jobs = None,
-) -> None:
-    """Emotion over time: segments with start, end, emotion and confidence.
+) -> None:  # fmt: skip
+    """Recognise emotions over time: segments with start, end, emotion and confidence.
 
-    Exit code 0: all done; 1: inputs could not be read or a folder holds no audio, the rest is done;
-    2: nothing was begun, since what was asked for cannot be done. A segment below the asked-for confidence has no emotion.
+    A segment below the confidence that you ask for has no emotion.
+
+    Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others are
+    done. 2: nothing was started, since an option or the model is wrong.
 
     Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
     from emodistill.inference import batch
-    from emodistill.inference.formats import WRITERS
-    from emodistill.inference.prediction_rows import audio_files
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.timelines import read_segments
 
-    files, empty = audio_files(paths)
-    suffixes = {kind.suffix.lower(): TimelineFormat(name) for name, kind in WRITERS.items()}
-    del suffixes[".txt"]  # of labels for Audacity, and of tables
-    format = format or _by_suffix(output, suffixes, TimelineFormat.table)
-    outputs = batch.plan(files, paths, format, output, plot)
+    files, num_empty = batch.audio_files(paths)
+    outputs = batch.plan(files, paths, _choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
     outputs.ensure_same_settings(recognizer, given)
-    todo = outputs.todo(files)
-    jobs = min(jobs or cpu_count() or 1, max(1, len(todo)))
-    rows, failed, total = [], [], 0
-    try:
-        for row in with_progress(batch.run(recognizer, todo, outputs, given, jobs), "timeline", len(todo)):
-            total += 1
-            if row.error is not None:
-                failed.append(row.error)
-            if outputs.folder is None:  # else it is written, and many of them are not held
-                rows.append(row)
-    finally:  # after Ctrl-C too
-        print_failures(failed, total)
+    unfinished = outputs.unfinished(files)
+    written = batch.run(recognizer, unfinished, outputs, given, _number_of_jobs(jobs, len(unfinished)))
+    rows, num_failed = [], 0
+    for row in report_failures(with_progress(written, "timeline", len(unfinished))):
+        num_failed += row.error is not None
+        if outputs.folder is None:  # in a folder it is written by now, and many rows would fill the memory
+            rows.append(row)
     batch.finish(rows, outputs, recognizer.emotions)
-    if len(todo) < len(files):
-        say(f"{len(files) - len(todo)} were there already, {len(todo) - len(failed)} added to {output}")
-    raise typer.Exit(1 if failed or empty else 0)
+    if len(unfinished) < len(files):
+        num_skipped = len(files) - len(unfinished)
+        say(f"{num_skipped} files were there already, {len(unfinished) - num_failed} added to {output}")
+    raise typer.Exit(1 if num_failed or num_empty else 0)
 
 
 @app.command()
 def listen(
     source: Annotated[
-        str | None, typer.Argument(help="- for a pipe of raw 16-bit PCM or WAV. Default: the microphone.")
+        str | None,
+        typer.Argument(
+            help="`-` reads raw 16-bit PCM or WAV from standard input. Without it, the microphone is used."
+        ),
     ] = None,
     model: Model = "bundled",
-    rate: Annotated[int, typer.Option(min=1, help="Of a raw pipe, in Hz.")] = 16_000,
-    channels: Annotated[int, typer.Option(min=1, help="Of a raw pipe.")] = 1,
+    rate: Annotated[
+        int, typer.Option(min=1, help="Sampling rate of raw PCM on standard input, in Hz.")
+    ] = 16_000,
+    channels: Annotated[
+        int, typer.Option(min=1, help="Number of channels of raw PCM on standard input.")
+    ] = 1,
     device: Annotated[
-        str | None, typer.Option(help="Which microphone: part of its name, or its number.")
+        str | None,
+        typer.Option(
+            help="The microphone: a part of its name, or its number. Default: the one that the system uses."
+        ),
     ] = None,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
 ) -> None:
-    """Emotion while it is spoken: a display in a terminal, otherwise one line of JSON for each event.
+    """Recognise emotions while somebody speaks.
 
-    Ctrl-C, or the end of the pipe, ends it with a summary.
+    A terminal shows a live display. Otherwise each event is one line of JSON on standard output. Ctrl-C, or the end
+    of the input, prints a summary.
 
     Example: ffmpeg -i call.mp4 -f s16le -ar 16000 -ac 1 - | emodistill listen - --rate 16000
     """
@@ -227,79 +242,119 @@ def listen(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
     opened = pipe(sys.stdin.buffer, rate, channels) if source else microphone(device)
-    with opened as sound:
-        summary = run_listen(recognizer, sound, sys.stdout, results())
+    with opened as audio:
+        summary = run_listen(recognizer, audio, sys.stdout, results())
     say(summary)
 
 
+# The number of parameters is the number of options: typer makes an option of each parameter.
 @app.command()
 def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model",
-            "-m",
-            envvar="EMODISTILL_MODEL",
-            help="bundled, the folder of an exported model, or a hub id (organisation/name[@revision]). Repeatable: the first is the default.",
+            "--model", "-m", envvar="EMODISTILL_MODEL",
+            help="A model to serve: `bundled`, the folder of an exported model, or a hub id "
+            "(organisation/name[@revision]). Repeatable: the first is the default. Default: bundled.",
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Where to listen. Only this machine reaches 127.0.0.1; all others: 0.0.0.0.")
+        str,
+        typer.Option(
+            help="Address to listen at. 127.0.0.1 accepts this machine alone; 0.0.0.0 accepts every machine."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where on that address.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with its own copy of the model.")] = 1,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of processes; each loads its own copy of the model.")
+    ] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Recordings judged at a time, in all. Default: one for each CPU core."),
+        typer.Option(
+            min=1,
+            help="Recordings processed at the same time, over all workers. Default: one for each CPU core.",
+        ),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option(envvar="EMODISTILL_TOKEN", help="Want Authorization: Bearer TOKEN of everyone."),
+        typer.Option(
+            envvar="EMODISTILL_TOKEN",
+            help="Refuse requests without the header `Authorization: Bearer TOKEN`. Default: no token.",
+        ),
     ] = None,
     cors: Annotated[
-        list[str] | None, typer.Option(help="An origin whose pages may call this server. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="A web origin whose pages may call this server, e.g. https://app.example. Repeatable. "
+            "Default: none.",
+        ),
     ] = None,
     rate: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests of one client in a minute, over all workers; more: 429."),
+        typer.Option(
+            min=1,
+            help="Most requests of one client per minute, over all workers; the status for more is 429. "
+            "Default: no limit.",
+        ),
     ] = None,
     proxy: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="EMODISTILL_PROXY",
-            help="Address or network of a proxy whose X-Forwarded-For names the client. Repeatable. Default: nobody's.",
+            envvar="EMODISTILL_PROXY", metavar="ADDRESS",
+            help="Trust the header X-Forwarded-For from this address or network. Repeatable. Default: no address.",
         ),
     ] = None,
-    max_mb: Annotated[int, typer.Option(min=1, help="Of one request; more: 413.")] = 100,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Of one recording over time; more: 413.")] = 3600,
+    max_mb: Annotated[
+        int, typer.Option(min=1, help="Most megabytes of one request; the status for more is 413.")
+    ] = 100,
+    max_seconds: Annotated[
+        float,
+        typer.Option(min=1, help="Longest recording for a timeline, in seconds; the status for more is 413."),
+    ] = 3600,
     max_requests: Annotated[
-        int, typer.Option(min=1, help="At a time, shared out among workers; more: 503.")
+        int,
+        typer.Option(min=1, help="Most requests at the same time, over all workers; the status for more is 503."),
     ] = 64,
     max_streams: Annotated[
-        int, typer.Option(min=1, help="At a time, shared out among workers; more: 503.")
+        int,
+        typer.Option(min=1, help="Most streams at the same time, over all workers; the status for more is 503."),
     ] = 64,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds to finish in when told to stop.")] = 30,
-    page: Annotated[bool, typer.Option(help="The web page at /.")] = True,
-) -> None:
-    """Emotions over HTTP and WebSocket, and a web page: http://127.0.0.1:8000/.
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that running requests get to finish in when the server stops."),
+    ] = 30,
+    page: Annotated[bool, typer.Option(help="Serve the web page at /.")] = True,
+) -> None:  # fmt: skip
+    """Serve HTTP, WebSocket and a web page: http://127.0.0.1:8000/.
 
-    Only this machine can reach it unless --host says otherwise; then give --token, and put TLS before it
-    (docs/serving.md). The log goes to standard error, one line of JSON for each request, without audio.
+    Only this machine can reach the server unless you set --host. Then also set --token, and put a proxy with TLS
+    before the server (docs/serving.md). The log goes to standard error, one line of JSON for each request; it
+    contains no audio.
 
     Example: emodistill serve --port 8080
 
     Then: curl -F files=@call.wav http://127.0.0.1:8080/v1/predict
     """
     try:
-        from emodistill.serving.server import serve as run
+        from emodistill.serving.server import serve as run_server
         from emodistill.serving.settings import Settings
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "a server") from error
 
     settings = Settings(
-        models=tuple(model or ("bundled",)), workers=workers, threads=max(1, (threads or cpu_count() or 1) // workers),
-        token=environ.get("EMODISTILL_TOKEN") if token is None else token,  # set, and empty, is a mistake to tell
-        cors_origins=tuple(cors or ()), rate_per_minute=rate, max_bytes=1_000_000 * max_mb, max_seconds=max_seconds,
-        max_requests=max_requests, max_streams=max_streams, grace_s=grace, page=page,
-    )  # fmt: skip
-    run(settings, host, port, proxy or ())
+        models=tuple(model or ("bundled",)),
+        workers=workers,
+        threads=max(1, (threads or cpu_count() or 1) // workers),
+        # Typer ignores a variable that is set but empty. An empty token is a mistake, so Settings has to see it.
+        token=environ.get("EMODISTILL_TOKEN") if token is None else token,
+        cors_origins=tuple(cors or ()),
+        rate_per_minute=rate,
+        max_bytes=1_000_000 * max_mb,
+        max_seconds=max_seconds,
+        max_requests=max_requests,
+        max_streams=max_streams,
+        grace_s=grace,
+        page=page,
+    )
+    run_server(settings, host, port, proxy or ())

@@ -1,7 +1,8 @@
-"""Timelines of many recordings: where each goes, what is there already, and what failed."""
+"""Many recordings at once: the audio files of folders, and where the outputs of their timelines go."""
 
 import csv
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,37 +10,69 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from emodistill.console import UNENCODABLE, results, say
+from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
+from emodistill.console import UNENCODABLE, results, say, warn
 from emodistill.errors import ConfigError, one_of
-from emodistill.inference.formats import (
-    UNSURE,
-    WRITERS,
-    check_picture,
-    ensure_same_settings,
-    output_names,
-    plot_timeline,
-    write,
-)
+from emodistill.inference.formats import FORMATS, UNSURE, write
 from emodistill.inference.model_card import file_sha256
+from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.resume import ensure_same_settings
 from emodistill.inference.timelines import GivenSegments, Timeline, timelines
 
+TABLE = "table"  # the format for reading, which is no file format of the registry
 FAILURES = "failures.csv"  # in an output folder: path, error
 MADE_WITH = ".made_with.json"  # in an output folder: model, emotions, min_confidence, segments
 
 
+def audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
+    """The audio files that are named or lie below named folders, and the number of folders without any.
+
+    Files of a folder are sorted. A file that is named counts, whatever its suffix.
+    """
+    from importlib.util import find_spec
+
+    suffixes = (*SUFFIXES, *MEDIA_SUFFIXES) if find_spec("av") else SUFFIXES
+
+    files: list[Path] = []
+    num_empty = 0
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        below = sorted(
+            file
+            for file in path.rglob("*")
+            # "._x.wav" is what macOS keeps about x.wav on foreign disks; it is no audio.
+            if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith("._")
+        )
+        if not below:
+            warn(f"no audio files below '{path}' (looked for {', '.join(suffixes)})")
+            num_empty += 1
+        files += below
+    return files, num_empty
+
+
 @dataclass(frozen=True)
 class Outputs:
-    """What is to be written of each recording; made by `plan` before anything is judged."""
+    """Which files are written for each recording. `plan` makes it before any recording is read.
 
-    format: str  # of WRITERS, or table
+    Attributes:
+        format: "table", or a name of `FORMATS`.
+        folder: the output folder with one file for each recording; None for a single output.
+        file: the single output; None for standard output, or with a folder.
+        names: recording -> its file, relative to the folder.
+        pictures: recording -> its picture; None without pictures.
+    """
+
+    format: str
     folder: Path | None = None
     file: Path | None = None
-    names: dict[Path, Path] | None = None  # recording -> its file below the folder
-    pictures: dict[Path, Path] | None = None  # recording -> its picture
+    names: dict[Path, Path] | None = None
+    pictures: dict[Path, Path] | None = None
 
     def ensure_same_settings(self, recognizer: Recognizer, given: GivenSegments | None) -> None:
-        """Note in an output folder what its files are made with; raises `ConfigError` where it was another."""
+        """Keep the settings in the output folder; raise `ConfigError` if the folder was begun with others."""
         if self.folder is None:
             return
         segments = None if given is None else file_sha256(given.source)
@@ -47,8 +80,8 @@ class Outputs:
             self.folder / MADE_WITH, self.folder, {**recognizer.settings, "segments": segments}
         )
 
-    def todo(self, files: Sequence[Path]) -> list[Path]:
-        """The recordings whose outputs are not all there; without a folder, all of them."""
+    def unfinished(self, files: Sequence[Path]) -> list[Path]:
+        """The recordings without a complete output; without a folder, all of them."""
         if self.folder is None or self.names is None:
             return list(files)
         folder, names, pictures = self.folder, self.names, self.pictures or {}
@@ -62,36 +95,54 @@ class Outputs:
 def plan(
     files: Sequence[Path], roots: Sequence[Path], format: str, output: Path | None, plot: Path | None
 ) -> Outputs:
-    """Where everything goes.
+    """Decide which files are written.
 
-    An output, or plot, is a folder where it is one or has no suffix: then each recording has a file of its
-    own there, as it lies below the root that named it. Otherwise all go to one file.
+    `output` and `plot` stand for folders if they are folders or have no suffix. In a folder each recording has its
+    own file, at the same place as below the one of `roots` that contains it. Otherwise there is one output.
 
-    Raises `ConfigError` where a format can't hold several recordings, or a picture would have to.
+    Raises `ConfigError` for an unknown format, and where one file or picture would have to hold several recordings.
     """
-    if format not in ("table", *WRITERS):
-        raise ConfigError(one_of("format", format, ["table", *WRITERS]))
-    pictures = None
-    if plot is not None and (plot.is_dir() or not plot.suffix):
-        check_picture(plot / "x.png")
-        pictures = {file: plot / name for file, name in output_names(files, roots, ".png").items()}
-    elif plot is not None:
-        check_picture(plot)
-        if len(files) > 1:
-            raise ConfigError(
-                f"'{plot}' is one picture, and there are {len(files)} recordings: name a folder"
-            )
-        pictures = dict.fromkeys(files, plot)
-    if output is not None and (output.is_dir() or not output.suffix):
-        if format == "table":
+    if format not in (TABLE, *FORMATS):
+        raise ConfigError(one_of("format", format, [TABLE, *FORMATS]))
+    pictures = _plan_pictures(files, roots, plot)
+    if output is not None and _is_folder(output):
+        if format == TABLE:
             raise ConfigError(f"a table can't go to the folder '{output}': add --format, e.g. json")
-        names = output_names(files, roots, WRITERS[format].suffix)
+        names = output_names(files, roots, FORMATS[format].suffix)
         return Outputs(format, folder=output, names=names, pictures=pictures)
-    if len(files) > 1 and format != "table" and not WRITERS[format].several:
+    if len(files) > 1 and format != TABLE and not FORMATS[format].holds_several:
         raise ConfigError(
-            f"a {format} file holds one recording, and there are {len(files)}: name a folder with --output"
+            f"a file of the format {format} holds one recording, but there are {len(files)}: "
+            "name a folder with --output"
         )
     return Outputs(format, file=output, pictures=pictures)
+
+
+def output_names(paths: Sequence[Path], roots: Sequence[Path], suffix: str) -> dict[Path, Path]:
+    """Where each recording's file goes below an output folder: at the same place as below its root.
+
+    The recording's own suffix is kept where two recordings would share a file: `a.wav.srt`, `a.mp3.srt`.
+    Raises `ConfigError` where they still do.
+    """
+    folders = [root for root in roots if root.is_dir()]
+    relative: dict[Path, Path] = {}
+    for path in paths:
+        root = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
+        relative[path] = path.relative_to(root)
+    short_names = {path: name.with_suffix(suffix) for path, name in relative.items()}
+    num_uses = Counter(short_names.values())
+    names = {
+        path: relative[path].with_name(relative[path].name + suffix) if num_uses[name] > 1 else name
+        for path, name in short_names.items()
+    }
+    path_of: dict[Path, Path] = {}
+    for path, name in names.items():
+        if name in path_of:
+            raise ConfigError(
+                f"'{path_of[name]}' and '{path}' would both be written to '{name}': give them one at a time"
+            )
+        path_of[name] = path
+    return names
 
 
 def run(
@@ -101,9 +152,9 @@ def run(
     given: GivenSegments | None = None,
     jobs: int = 1,
 ) -> Iterator[Timeline]:
-    """Judge the recordings in order, and write each as soon as it is done: its picture, and its file in a folder.
+    """Yield the timeline of each recording, in order, after its picture and its file in a folder are written.
 
-    One that failed has no file there, so that it is tried again, and a row in `failures.csv`.
+    A recording that failed gets no file, so that the next run tries it again. It has a row in `failures.csv`.
     """
     failed: list[Timeline] = []
     traced = outputs.pictures is not None
@@ -117,36 +168,95 @@ def run(
                     plot_timeline(row, recognizer.emotions, outputs.pictures[path])
                 if outputs.folder is not None and outputs.names is not None:
                     write([row], outputs.format, outputs.folder / outputs.names[path], recognizer.emotions)
-            yield replace(row, trace=None)  # drawn, and of many recordings more than memory holds
+            yield replace(row, trace=None)  # the traces of many recordings would not fit into memory
     finally:  # after Ctrl-C too
         if outputs.folder is not None:
             _write_failures(outputs.folder / FAILURES, failed)
 
 
 def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) -> None:
-    """Write all of them together, where they do not have a folder: to the file, or to standard output.
+    """Write all timelines to the single output. With an output folder there is nothing left to write.
 
-    Where none could be read, a file that was there stays, and formats that can't say why are not written.
+    If every recording failed, an existing file is kept, and formats that cannot hold errors are not written.
     """
     if outputs.folder is not None:
         return
     if rows and all(row.error is not None for row in rows):
         if outputs.file is not None:
-            say(f"'{outputs.file}' is not written: nothing was judged")
+            say(f"'{outputs.file}' is not written: every recording failed")
             return
-        if outputs.format not in ("table", "json", "csv"):
+        if outputs.format != TABLE and not FORMATS[outputs.format].holds_errors:
             return
-    if outputs.format == "table":
+    if outputs.format == TABLE:
         if outputs.file is None:
-            results().print(as_table(rows))
+            results().print(to_table(rows))
             return
         outputs.file.parent.mkdir(parents=True, exist_ok=True)
         with outputs.file.open("w", encoding="utf-8", errors=UNENCODABLE) as stream:
-            results(stream).print(as_table(rows))
+            results(stream).print(to_table(rows))
     elif outputs.file is not None:
         write(rows, outputs.format, outputs.file, emotions)
     else:
-        sys.stdout.write(WRITERS[outputs.format].text(rows, emotions))
+        sys.stdout.write(FORMATS[outputs.format].to_text(rows, emotions))
+
+
+def to_table(rows: Iterable[Timeline]) -> Table:
+    """A table for reading: a line for each segment, and one with the seconds of each emotion in a recording."""
+    rows = list(rows)
+    speakers = any(segment.speaker for row in rows for segment in row.segments)
+    table = Table("file", "start", "end", *(["speaker"] if speakers else []), "emotion", "confidence", "note")
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    no_speaker = [""] if speakers else []
+    for row in rows:
+        path = escape(row.path)
+        if not row.segments:
+            note = row.error or (row.reason or "no speech").replace("_", " ")
+            table.add_row(path, "", "", *no_speaker, "–", "", escape(note))
+        for segment in row.segments:
+            confidence = "" if segment.confidence is None else f"{segment.confidence:.2f}"
+            speaker = [escape(segment.speaker or "")] if speakers else []
+            times = [clock(segment.start_s), clock(segment.end_s)]
+            note = "" if segment.emotion else "low confidence" if confidence else "too short or silent"
+            table.add_row(path, *times, *speaker, segment.emotion or UNSURE, confidence, note)
+        if row.segments and row.duration_s is not None:
+            longest_first = sorted(row.summary.items(), key=lambda item: -item[1])
+            sums = ", ".join(f"{emotion} {clock(seconds)}" for emotion, seconds in longest_first if seconds)
+            table.add_row(
+                path, "", clock(row.duration_s), *no_speaker, "in all", "", sums or UNSURE,
+                style="dim", end_section=True,
+            )  # fmt: skip
+    return table
+
+
+def clock(time_s: float) -> str:
+    """A time as minutes and seconds, with hours if there are any.
+
+    >>> clock(83.25), clock(7283.0)
+    ('1:23.2', '2:01:23.0')
+    """
+    tenths = round(10 * time_s)
+    minutes, seconds = divmod(tenths, 600)
+    hours = f"{minutes // 60}:{minutes % 60:02d}" if minutes >= 60 else f"{minutes}"
+    return f"{hours}:{seconds // 10:02d}.{seconds % 10}"
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or not path.suffix
+
+
+def _plan_pictures(
+    files: Sequence[Path], roots: Sequence[Path], plot: Path | None
+) -> dict[Path, Path] | None:
+    if plot is None:
+        return None
+    if _is_folder(plot):
+        check_picture(plot / "x.png")
+        return {file: plot / name for file, name in output_names(files, roots, ".png").items()}
+    check_picture(plot)
+    if len(files) > 1:
+        raise ConfigError(f"'{plot}' is one picture, but there are {len(files)} recordings: name a folder")
+    return dict.fromkeys(files, plot)
 
 
 def _write_failures(path: Path, failed: Sequence[Timeline]) -> None:
@@ -158,42 +268,3 @@ def _write_failures(path: Path, failed: Sequence[Timeline]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "error"])
         writer.writerows([row.path, row.error] for row in failed)
-
-
-def as_table(rows: Iterable[Timeline]) -> Table:
-    """For reading: a line for each segment, and one for how long each emotion was heard in the recording."""
-    rows = list(rows)
-    speakers = any(segment.speaker for row in rows for segment in row.segments)
-    table = Table("file", "start", "end", *(["speaker"] if speakers else []), "emotion", "confidence", "note")
-    for column in table.columns[1:3]:
-        column.justify = "right"
-    for row in rows:
-        if not row.segments:
-            note = row.error or (row.reason or "no speech").replace("_", " ")
-            table.add_row(escape(row.path), "", "", *([""] if speakers else []), "–", "", escape(note))
-        for segment in row.segments:
-            shown = "" if segment.confidence is None else f"{segment.confidence:.2f}"
-            who = [escape(segment.speaker or "")] if speakers else []
-            times = [clock(segment.start_s), clock(segment.end_s)]
-            note = "" if segment.emotion else "low confidence" if shown else "nothing to judge"
-            table.add_row(escape(row.path), *times, *who, segment.emotion or UNSURE, shown, note)
-        if row.segments and row.duration_s is not None:
-            lasted = sorted(row.summary.items(), key=lambda item: -item[1])
-            told = ", ".join(f"{emotion} {clock(seconds)}" for emotion, seconds in lasted if seconds)
-            table.add_row(
-                escape(row.path), "", clock(row.duration_s), *([""] if speakers else []), "in all", "", told or UNSURE,
-                style="dim", end_section=True,
-            )  # fmt: skip
-    return table
-
-
-def clock(time_s: float) -> str:
-    """Minutes and seconds, and hours where there are any.
-
-    >>> clock(83.25), clock(7283.0)
-    ('1:23.2', '2:01:23.0')
-    """
-    tenths = round(10 * time_s)
-    minutes, seconds = divmod(tenths, 600)
-    hours = f"{minutes // 60}:{minutes % 60:02d}" if minutes >= 60 else f"{minutes}"
-    return f"{hours}:{seconds // 10:02d}.{seconds % 10}"

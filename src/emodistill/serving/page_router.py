@@ -4,8 +4,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
+
+from emodistill.inference.formats import formats_without_source
+from emodistill.serving.static_page import formats_script
 
 PAGE_FOLDER = Path(str(files("emodistill"))) / "serving" / "page"
 # The page may load from and send to this server only. Exceptions: the waveform sets inline styles, and the
@@ -26,15 +29,23 @@ _HEADERS = {
 
 
 def create_page_router() -> APIRouter:
-    """Routes for `/` and for each file of the page, below `/page/`. No other file can be requested."""
+    """Routes for `/` and for each file of the page, below `/page/`. No other file can be requested.
+
+    `/page/formats.js` lists the formats of the download buttons. It is made from the registry.
+    """
     router = APIRouter(include_in_schema=False)
     paths = {
         path.relative_to(PAGE_FOLDER).as_posix(): path for path in PAGE_FOLDER.rglob("*") if path.is_file()
     }
+    formats = formats_script(formats_without_source())
 
     @router.get("/")
     async def index() -> FileResponse:
         return _file_response(paths["index.html"])
+
+    @router.get("/page/formats.js")
+    async def formats_file() -> Response:
+        return Response(formats, media_type=_MEDIA_TYPES[".js"], headers=_HEADERS)
 
     @router.get("/page/{name:path}")
     async def page_file(name: str) -> FileResponse:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from emodistill.inference.formats import WRITERS
-from emodistill.inference.prediction_rows import write_rows
+from emodistill.inference.formats import formats_without_source
+from emodistill.inference.prediction_rows import PREDICTION_FORMATS, PredictionFormat
 from emodistill.inference.recognizer import Prediction
 from emodistill.inference.timelines import Timeline
 from emodistill.serving.problems import RequestRefused
@@ -23,31 +23,24 @@ class ResponseFormat(Generic[Row]):
     holds_errors: bool = True  # whether it has a place for the error of a file
 
 
-def _prediction_writer(format: str) -> Callable[[Sequence[Prediction], Sequence[str]], str]:
+def _prediction_writer(format: PredictionFormat) -> Callable[[Sequence[Prediction], Sequence[str]], str]:
     def write(rows: Sequence[Prediction], emotions: Sequence[str]) -> str:
         stream = io.StringIO()
-        write_rows(rows, format, stream, emotions)
+        format.write(rows, stream, emotions)
         return stream.getvalue()
 
     return write
 
 
-# By media type. The first one answers requests that accept anything.
-PREDICTION_FORMATS: dict[str, ResponseFormat[Prediction]] = {
-    "application/json": ResponseFormat(_prediction_writer("json")),
-    "application/x-ndjson": ResponseFormat(_prediction_writer("jsonl")),
-    "text/csv": ResponseFormat(_prediction_writer("csv")),
+# By media type, from the registries. The first one answers requests that accept anything.
+PREDICTION_RESPONSES: dict[str, ResponseFormat[Prediction]] = {
+    format.media_type: ResponseFormat(_prediction_writer(format))
+    for format in PREDICTION_FORMATS.values()
+    if format.media_type is not None
 }
-TIMELINE_FORMATS: dict[str, ResponseFormat[Timeline]] = {
-    media_type: ResponseFormat(WRITERS[name].text, WRITERS[name].several, name in ("json", "csv"))
-    for media_type, name in {
-        "application/json": "json",
-        "text/csv": "csv",
-        "application/x-subrip": "srt",
-        "text/x-rttm": "rttm",
-        "text/x-audacity-labels": "audacity",
-        "text/x-textgrid": "textgrid",
-    }.items()
+TIMELINE_RESPONSES: dict[str, ResponseFormat[Timeline]] = {
+    format.media_type: ResponseFormat(format.to_text, format.holds_several, format.holds_errors)
+    for format in formats_without_source()
 }
 
 

@@ -15,8 +15,8 @@ from emodistill.inference.recognizer import Recognizer
 from emodistill.serving import openapi
 from emodistill.serving.problems import RequestRefused, documented_problems
 from emodistill.serving.responses import (
-    PREDICTION_FORMATS,
-    TIMELINE_FORMATS,
+    PREDICTION_RESPONSES,
+    TIMELINE_RESPONSES,
     choose_media_type,
     write_response,
 )
@@ -59,7 +59,7 @@ def create_rest_router(service: Service) -> APIRouter:
 
     @router.post(
         "/v1/predict", summary="Predict one emotion for each file", response_model=list[PredictionRow],
-        responses=openapi.documented_rows(PREDICTION_FORMATS, openapi.prediction_example()) | problems,
+        responses=openapi.documented_rows(PREDICTION_RESPONSES, openapi.prediction_example()) | problems,
     )  # fmt: skip
     async def predict(
         request: Request, files: Files, model: Model = None, emotions: Emotions = None,
@@ -70,17 +70,17 @@ def create_rest_router(service: Service) -> APIRouter:
     ) -> Response:  # fmt: skip
         """One row for each file, in the order of the request. An unreadable file has a row with `error`."""
         recognizer = await _select_recognizer(service, request, model, emotions, min_confidence, coverage)
-        media_type = choose_media_type(request.headers.get("accept"), PREDICTION_FORMATS, len(files))
+        media_type = choose_media_type(request.headers.get("accept"), PREDICTION_RESPONSES, len(files))
         rows = []
         for name, file in _named_files(files):
             row = await service.predict(recognizer, name, file, _connection_check(request))
             rows.append(row if teachers == "true" else replace(row, teachers=None))
-        text = write_response(rows, media_type, PREDICTION_FORMATS, recognizer.emotions)
+        text = write_response(rows, media_type, PREDICTION_RESPONSES, recognizer.emotions)
         return _text_response(text, media_type)
 
     @router.post(
         "/v1/timeline", summary="Find the emotions over time in each file", response_model=list[TimelineRow],
-        responses=openapi.documented_rows(TIMELINE_FORMATS, openapi.timeline_example()) | problems,
+        responses=openapi.documented_rows(TIMELINE_RESPONSES, openapi.timeline_example()) | problems,
     )  # fmt: skip
     async def timeline(
         request: Request, files: Files, model: Model = None, emotions: Emotions = None,
@@ -88,12 +88,12 @@ def create_rest_router(service: Service) -> APIRouter:
     ) -> Response:  # fmt: skip
         """The segments of speech in each file, with start, end, emotion, confidence and probabilities."""
         recognizer = await _select_recognizer(service, request, model, emotions, min_confidence, coverage)
-        media_type = choose_media_type(request.headers.get("accept"), TIMELINE_FORMATS, len(files))
+        media_type = choose_media_type(request.headers.get("accept"), TIMELINE_RESPONSES, len(files))
         rows = [
             await service.timeline(recognizer, name, file, _connection_check(request))
             for name, file in _named_files(files)
         ]
-        text = write_response(rows, media_type, TIMELINE_FORMATS, recognizer.emotions)
+        text = write_response(rows, media_type, TIMELINE_RESPONSES, recognizer.emotions)
         return _text_response(text, media_type)
 
     return router
@@ -165,5 +165,5 @@ def _connection_check(request: Request) -> IsConnected:
 
 
 def _text_response(text: str, media_type: str) -> Response:
-    charset = "" if media_type.endswith(("json", "x-subrip")) else "; charset=utf-8"
+    charset = "; charset=utf-8" if media_type.startswith("text/") else ""
     return Response(text.encode("utf-8", "backslashreplace"), media_type=media_type + charset)

@@ -7,7 +7,7 @@ and not the server.
 import gzip
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from types import ModuleType
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError
 from emodistill.inference import recognizer, segmentation, streaming
+from emodistill.inference.formats import FORMATS, TimelineFormat
 from emodistill.inference.model_card import Card
 from emodistill.labels import COLOURS
 
@@ -56,12 +57,28 @@ def export_web(model: str | Path, out: Path) -> int:
     constants = {name: _constants(module) for name, module in _CONSTANT_MODULES.items()}
     settings = f"{_SETTINGS_HEAD}{json.dumps(constants, indent=1)};\n"
     (page / "settings.js").write_text(settings, encoding="utf-8")
+    formats = formats_script(format for format in FORMATS.values() if format.in_static_page)
+    (page / "formats.js").write_text(formats, encoding="utf-8")
     shutil.copyfile(loaded.folder / "model.onnx", out / "model.onnx")
     for name in ("vad.onnx", "vad.json"):
         shutil.copyfile(_PACKAGE / "assets" / name, out / name)
     info = json.dumps(_model_info(loaded.card), ensure_ascii=False, indent=1)
     (out / "model.json").write_text(f"{info}\n", encoding="utf-8")
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def formats_script(formats: Iterable[TimelineFormat]) -> str:
+    """The script `formats.js`: the formats in which a page offers its timeline for download."""
+    entries = [
+        {
+            "name": format.name,
+            "title": format.title,
+            "suffix": format.suffix,
+            "mediaType": format.media_type,
+        }
+        for format in formats
+    ]
+    return f"// Written from the registry of timeline formats.\n\nexport default {json.dumps(entries, indent=1)};\n"
 
 
 def _constants(module: ModuleType) -> Mapping[str, float]:

@@ -64,7 +64,7 @@ export const timeline = async (file, { threshold, onProgress = () => {} }) => {
 
 export const timelineAs = async (file, format, options) => {
   const row = await timeline(file, options);
-  return new Blob([WRITERS[format](row, Object.keys(row.summary))], { type: 'text/plain' });
+  return new Blob([WRITERS[format.name](row, Object.keys(row.summary))], { type: format.mediaType });
 };
 
 export const predict = async (file, { threshold, onProgress }) => {

@@ -1,44 +1,56 @@
-// Timelines as text in the formats of other programs: the writers of `emodistill/inference/formats` in the
-// browser. They write one recording without speakers.
+// Timelines as files, in the browser: the same text as the Python writers in `emodistill/inference/formats`,
+// for one recording without speakers. A format is here exactly if its `in_static_page` is True.
 
 const UNSURE = '?'; // the label of a segment without an emotion
 
 const label = (segment) => segment.emotion ?? UNSURE;
-const decimal = (value) => (Number.isInteger(value) ? `${value}.0` : String(value)); // as Python writes a float
+const percent = (segment) => `${Math.round(100 * segment.confidence)} %`;
+// A number as Python writes a float.
+const decimal = (value) => (Number.isInteger(value) ? `${value}.0` : String(value));
+// A field of CSV, in quotes if it needs them.
 const field = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
 
 const json = (row) => `${JSON.stringify([row], null, 1)}\n`;
 
 const csv = (row, emotions) => {
-  const names = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'reason', 'error', ...emotions.map((name) => `p_${name}`)];
+  const columns = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'reason', 'error'];
+  const header = [...columns, ...emotions.map((name) => `p_${name}`)];
   const lines = row.segments.map((segment) => {
     const probabilities = emotions.map((name) => decimal(segment.probabilities[name]));
     const times = [segment.start_s, segment.end_s].map(decimal);
-    return [field(row.path), ...times, '', segment.emotion ?? '', decimal(segment.confidence), '', '', ...probabilities];
+    const confidence = decimal(segment.confidence);
+    return [field(row.path), ...times, '', segment.emotion ?? '', confidence, '', '', ...probabilities];
   });
   if (row.reason) lines.push([field(row.path), '', '', '', '', '', row.reason, '', ...emotions.map(() => '')]);
-  return [names, ...lines].map((line) => `${line.join(',')}\n`).join('');
+  return [header, ...lines].map((line) => `${line.join(',')}\n`).join('');
 };
 
-// SubRip's hours:minutes:seconds,milliseconds.
-const clock = (seconds) => new Date(Math.round(1000 * seconds)).toISOString().slice(11, 23).replace('.', ',');
+// Hours:minutes:seconds with three decimals.
+const clock = (seconds, decimalMark) =>
+  new Date(Math.round(1000 * seconds)).toISOString().slice(11, 23).replace('.', decimalMark);
 
-const srt = (row) =>
-  row.segments
-    .map((segment, at) => `${at + 1}\n${clock(segment.start_s)} --> ${clock(segment.end_s)}\n${label(segment)} ${Math.round(100 * segment.confidence)} %\n`)
-    .join('\n');
+// The numbered blocks of subtitles.
+const subtitles = (row, decimalMark) =>
+  row.segments.map((segment, index) => {
+    const times = [segment.start_s, segment.end_s].map((time) => clock(time, decimalMark));
+    return `${index + 1}\n${times.join(' --> ')}\n${label(segment)} ${percent(segment)}\n`;
+  });
 
-// Segments and, between them, nothing: intervals without gaps from 0 to the end.
+const srt = (row) => subtitles(row, ',').join('\n');
+
+const vtt = (row) => ['WEBVTT\n', ...subtitles(row, '.')].join('\n');
+
+// Intervals [start, end, label] without gaps from 0 to the end; a gap between segments has an empty label.
 const intervals = (segments, end) => {
-  const found = [];
+  const filled = [];
   let reached = 0;
   for (const segment of segments) {
-    if (segment.start_s > reached) found.push([reached, segment.start_s, '']);
-    found.push([segment.start_s, segment.end_s, label(segment)]);
+    if (segment.start_s > reached) filled.push([reached, segment.start_s, '']);
+    filled.push([segment.start_s, segment.end_s, label(segment)]);
     reached = segment.end_s;
   }
-  if (end > reached || found.length === 0) found.push([reached, end, '']);
-  return found;
+  if (end > reached || filled.length === 0) filled.push([reached, end, '']);
+  return filled;
 };
 
 const textgrid = (row) => {
@@ -49,11 +61,13 @@ const textgrid = (row) => {
     'xmin = 0', `xmax = ${end}`, 'tiers? <exists>', 'size = 1', 'item []:',
     '    item [1]:', '        class = "IntervalTier"', '        name = "emotion"',
     '        xmin = 0', `        xmax = ${end}`, `        intervals: size = ${tier.length}`,
-    ...tier.flatMap(([from, to, words], at) => [
-      `        intervals [${at + 1}]:`, `            xmin = ${decimal(from)}`, `            xmax = ${decimal(to)}`, `            text = "${words}"`,
+    ...tier.flatMap(([from, to, text], index) => [
+      `        intervals [${index + 1}]:`, `            xmin = ${decimal(from)}`, `            xmax = ${decimal(to)}`,
+      `            text = "${text}"`,
     ]),
     '',
   ].join('\n');
 };
 
-export const WRITERS = { json, csv, srt, textgrid }; // (row, emotions) => text
+// Name of the format -> (timeline, emotions) => text of the file.
+export const WRITERS = { json, csv, srt, textgrid, vtt };

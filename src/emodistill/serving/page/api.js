@@ -1,9 +1,6 @@
 // The page's calls to the server. The static page has another file in place of this one, with the same
 // functions: `assets/web/api.js`.
 
-const MEDIA_TYPES = {
-  json: 'application/json', csv: 'text/csv', srt: 'application/x-subrip', textgrid: 'text/x-textgrid',
-};
 export const ABOUT = {
   privacy: 'Any audio or video file. The server keeps no copy of it.',
   links: [['OpenAPI document', 'openapi.json'], ['Model card', 'v1/models']],
@@ -40,17 +37,17 @@ const request = async (path, options) => {
 
 export const models = async (token) => (await request('v1/models', { headers: headers(token) })).json();
 
-const post = (path, file, { token, threshold, format = 'json', fields = {} }) => {
+const post = (path, file, { token, threshold, mediaType = 'application/json', fields = {} }) => {
   const form = new FormData();
   form.append('files', file, file.name ?? 'recording.wav');
   if (threshold > 0) form.append('min_confidence', String(threshold));
   for (const [name, value] of Object.entries(fields)) form.append(name, value);
-  return request(path, { method: 'POST', body: form, headers: headers(token, MEDIA_TYPES[format]) });
+  return request(path, { method: 'POST', body: form, headers: headers(token, mediaType) });
 };
 
 export const timeline = async (file, options) => (await (await post('v1/timeline', file, options)).json())[0];
 export const timelineAs = async (file, format, options) =>
-  (await post('v1/timeline', file, { ...options, format })).blob();
+  (await post('v1/timeline', file, { ...options, mediaType: format.mediaType })).blob();
 export const predict = async (file, options) =>
   (await (await post('v1/predict', file, { ...options, fields: { teachers: 'true' } })).json())[0];
 

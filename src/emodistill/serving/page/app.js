@@ -2,6 +2,7 @@
 // time. `api.js` calls the recogniser: on the server, or in this browser.
 
 import * as api from './api.js';
+import FORMATS from './formats.js';
 import { LiveView } from './live.js';
 import { cut, record, toPcm16, wav } from './sound.js';
 import {
@@ -13,7 +14,6 @@ import WaveSurfer from './vendor/wavesurfer.esm.js';
 const find = (id) => document.getElementById(id);
 const MAX_TEACHERS_S = 30; // of a segment, for the predictions of its teachers
 const MODEL_HZ = 16_000; // rate of the model's input, and so of what the page cuts out for it
-const SUFFIXES = { json: '.json', csv: '.csv', srt: '.srt', textgrid: '.TextGrid' };
 
 const state = {
   model: null, colours: {}, // emotion -> colour
@@ -231,7 +231,7 @@ const playSegment = async (index) => {
 const download = async (format) => {
   try {
     const blob = await api.timelineAs(state.file, format, options());
-    const name = state.file.name.replace(/\.[^.]*$/, '') + SUFFIXES[format];
+    const name = state.file.name.replace(/\.[^.]*$/, '') + format.suffix;
     const link = element('a', { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -290,6 +290,15 @@ const stopRecording = async () => {
   await openFile(new File([wav(samples, microphone.rate)], name, { type: 'audio/wav' }));
 };
 
+const addDownloadButtons = () => {
+  for (const format of FORMATS) {
+    const button = element('button', { type: 'button', textContent: format.title });
+    button.dataset.format = format.name;
+    button.onclick = () => download(format);
+    find('downloads').append(button);
+  }
+};
+
 const addHandlers = () => {
   find('choose').onclick = () => find('file').click();
   find('file').onchange = ({ target }) => {
@@ -302,9 +311,6 @@ const addHandlers = () => {
   find('threshold').onchange = () => state.file && !state.recording && openFile(state.file);
   find('fields').onsubmit = (event) => event.preventDefault();
   find('token').onchange = () => loadModel().then(() => showError(null), showError);
-  for (const button of document.querySelectorAll('[data-format]')) {
-    button.onclick = () => download(button.dataset.format);
-  }
   const drop = find('drop');
   for (const kind of ['dragenter', 'dragover']) {
     document.addEventListener(kind, (event) => {
@@ -323,6 +329,7 @@ const addHandlers = () => {
 };
 
 showAbout();
+addDownloadButtons();
 addHandlers();
 showStatus('Loading the model …', true);
 loadModel().then(() => find('status').textContent.startsWith('Loading') && showStatus('Ready.'), showError);

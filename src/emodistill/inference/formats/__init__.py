@@ -1,0 +1,67 @@
+"""Timelines as files for other programs: the registry of formats.
+
+Every module of this package, except `base`, describes one format in a constant `FORMAT`. The registry finds these
+modules by itself, so a new format is one new file (docs/extending.md). The order is JSON, CSV, then by name: the
+server answers `Accept: */*` with the first format that fits.
+
+A segment without an emotion (below `min_confidence`) is kept in every format: null in JSON, an empty field in
+CSV, `?` where a label is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from emodistill.console import UNENCODABLE
+from emodistill.errors import ConfigError, one_of
+from emodistill.files import atomic_write
+from emodistill.inference.formats.base import UNSURE, TimelineFormat
+
+if TYPE_CHECKING:
+    from emodistill.inference.timelines import Timeline
+
+__all__ = [
+    "FORMATS",
+    "FORMAT_BY_SUFFIX",
+    "UNSURE",
+    "TimelineFormat",
+    "formats_without_source",
+    "write",
+]
+
+_HELPERS = {"base"}  # modules of this package that describe no format
+_FIRST = ("json", "csv")
+
+
+def _load_formats() -> dict[str, TimelineFormat]:
+    modules = [module.name for module in iter_modules(__path__) if module.name not in _HELPERS]
+    formats = {
+        format.name: format for format in (import_module(f"{__name__}.{name}").FORMAT for name in modules)
+    }
+    order = [*_FIRST, *sorted(formats.keys() - set(_FIRST))]
+    return {name: formats[name] for name in order}
+
+
+FORMATS: Mapping[str, TimelineFormat] = _load_formats()
+FORMAT_BY_SUFFIX: Mapping[str, str] = {  # suffix in lower case -> name
+    format.suffix.lower(): format.name for format in FORMATS.values() if format.chosen_by_suffix
+}
+
+
+def formats_without_source() -> list[TimelineFormat]:
+    """The formats that need no access to the recording: those that a server can send."""
+    return [format for format in FORMATS.values() if not format.needs_source]
+
+
+def write(rows: Sequence["Timeline"], format: str, path: Path, emotions: Sequence[str]) -> None:
+    """Write timelines to a file, which appears complete or not at all; its folder is made.
+
+    Raises `ConfigError` for an unknown format.
+    """
+    if format not in FORMATS:
+        raise ConfigError(one_of("format", format, FORMATS))
+    text = FORMATS[format].to_text(rows, emotions)
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors=UNENCODABLE, newline="")

@@ -1,0 +1,42 @@
+"""CSV: one row for each segment."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from emodistill.inference.formats.base import TimelineFormat
+
+if TYPE_CHECKING:
+    from emodistill.inference.timelines import Timeline
+
+
+def to_csv(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
+    """A header, then one row for each segment; a recording without segments has one row with `reason` or `error`."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    columns = [f"p_{name}" for name in emotions]
+    writer.writerow(
+        ["path", "start_s", "end_s", "speaker", "emotion", "confidence", "reason", "error", *columns]
+    )
+    for row in rows:
+        if row.reason or row.error:
+            writer.writerow([row.path, *[""] * 5, row.reason or "", row.error or "", *[""] * len(columns)])
+        for segment in row.segments:
+            values = [segment.speaker, segment.emotion, segment.confidence, None, None]
+            values += [segment.probabilities.get(name) for name in emotions]
+            fields = ["" if value is None else value for value in values]
+            writer.writerow([row.path, segment.start_s, segment.end_s, *fields])
+    return stream.getvalue()
+
+
+FORMAT = TimelineFormat(
+    name="csv",
+    title="CSV",
+    suffix=".csv",
+    media_type="text/csv",
+    to_text=to_csv,
+    holds_several=True,
+    holds_errors=True,
+    in_static_page=True,
+)
