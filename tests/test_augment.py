@@ -1,4 +1,4 @@
-"""Augmentation: view 0 is the recording, the others are functions of (seed, view, utterance)."""
+"""Augmentation: view 0 is the recording; other views depend only on seed, view and utterance."""
 
 import factories as make
 import numpy as np
@@ -41,7 +41,7 @@ def test_view_0_is_the_recording() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_changes_the_sound_and_little_else(kind: str) -> None:
+def test_every_kind_changes_the_samples_and_keeps_range_and_length(kind: str) -> None:
     out = augment_view(SOUND, AugmentConfig(views=2, **KINDS[kind]), 1, "a")
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
@@ -51,7 +51,7 @@ def test_every_kind_changes_the_sound_and_little_else(kind: str) -> None:
     assert len(out) != len(SOUND) or np.abs(out - SOUND).max() > 1e-3
 
 
-def test_a_view_is_a_function_of_seed_view_and_utterance() -> None:
+def test_a_view_depends_only_on_seed_view_and_utterance() -> None:
     one = augment_view(SOUND, EVERYTHING, 1, "a")
     np.testing.assert_array_equal(augment_view(SOUND, EVERYTHING, 1, "a"), one)
     others = [
@@ -62,7 +62,7 @@ def test_a_view_is_a_function_of_seed_view_and_utterance() -> None:
         assert len(other) != len(one) or not np.array_equal(other, one)
 
 
-def test_the_recording_itself_stays_as_it_is() -> None:
+def test_augmentation_does_not_change_its_input() -> None:
     before = SOUND.copy()
     for view in range(1, 5):
         augment_view(SOUND, EVERYTHING, view, "a")
@@ -71,7 +71,7 @@ def test_the_recording_itself_stays_as_it_is() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 4000), st.integers(1, 50), st.sampled_from(["speech", "silence", "full scale"]))
-def test_no_sound_breaks_it(length: int, view: int, kind: str) -> None:
+def test_any_input_gives_finite_samples_within_full_scale(length: int, view: int, kind: str) -> None:
     sound = {"speech": make.speech(0.25), "silence": np.zeros(4000), "full scale": np.ones(4000)}[kind]
     out = augment_view(sound[:length].astype(np.float32), EVERYTHING, view, "a")
     assert out.dtype == np.float32
@@ -80,13 +80,13 @@ def test_no_sound_breaks_it(length: int, view: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 30.0])
-def test_noise_has_the_asked_for_ratio(snr_db: float) -> None:
+def test_noise_has_the_given_signal_to_noise_ratio(snr_db: float) -> None:
     noise = add_noise(SOUND, snr_db, np.random.default_rng(0)) - SOUND
     measured = 10 * np.log10(np.mean(SOUND.astype(float) ** 2) / np.mean(noise.astype(float) ** 2))
     assert measured == pytest.approx(snr_db, abs=0.1)
 
 
-def test_speed_moves_tempo_and_pitch_together() -> None:
+def test_speed_changes_tempo_and_pitch_together() -> None:
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     tone = np.sin(2 * np.pi * 400 * time).astype(np.float32)
     out = change_speed(tone, 1.25)
@@ -95,19 +95,19 @@ def test_speed_moves_tempo_and_pitch_together() -> None:
     assert peak_hz == pytest.approx(500, abs=3)
 
 
-def test_band_limit_is_that_of_a_telephone() -> None:
+def test_band_limit_keeps_1_khz_and_removes_60_hz_and_7_khz() -> None:
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
 
-    def kept(hz: float) -> float:
+    def passed_share(hz: float) -> float:
         tone = np.sin(2 * np.pi * hz * time).astype(np.float32)
         return float(np.std(band_limit(tone, 300, 3400)[SAMPLE_RATE // 4 :]) / np.std(tone))
 
-    assert kept(1000) > 0.95
-    assert kept(60) < 0.05
-    assert kept(7000) < 0.05
+    assert passed_share(1000) > 0.95
+    assert passed_share(60) < 0.05
+    assert passed_share(7000) < 0.05
 
 
-def test_reverberation_keeps_the_direct_sound_first() -> None:
+def test_reverberation_comes_after_the_direct_sound() -> None:
     click = np.zeros(8000, np.float32)
     click[100] = 1
     out = reverberate(click, np.random.default_rng(0))
@@ -117,14 +117,14 @@ def test_reverberation_keeps_the_direct_sound_first() -> None:
 
 
 @pytest.mark.parametrize("codec", _CODECS, ids=lambda codec: codec[1])
-def test_codecs_keep_the_length_and_most_of_the_sound(codec: tuple[str, str, int]) -> None:
+def test_codecs_keep_the_length_and_the_spectrum(codec: tuple[str, str, int]) -> None:
     out = transcode(SOUND, *codec)
     assert out.shape == SOUND.shape
     spectra = [np.abs(np.fft.rfft(sound))[:1500] for sound in (SOUND, out)]
     assert np.corrcoef(*spectra)[0, 1] > 0.8
 
 
-def test_an_equaliser_shapes_the_spectrum_within_its_bounds() -> None:
+def test_equaliser_gains_stay_within_their_range() -> None:
     impulse = np.zeros(4096, dtype=np.float32)
     impulse[0] = 1
     gain_db = 20 * np.log10(np.abs(np.fft.rfft(equalise(impulse, 6.0, np.random.default_rng(0)))))
@@ -132,13 +132,13 @@ def test_an_equaliser_shapes_the_spectrum_within_its_bounds() -> None:
     assert np.ptp(gain_db) > 2
 
 
-def test_with_fresh_a_view_is_a_speed_and_the_channel_changes_with_each_draw() -> None:
+def test_with_fresh_a_view_changes_speed_and_each_draw_another_channel() -> None:
     fresh = EVERYTHING.model_copy(update={"fresh": True})
     voice = augment_view(SOUND, fresh, 1, "a")
     factor = len(SOUND) / len(voice)
     np.testing.assert_allclose(voice, change_speed(SOUND, factor)[: len(voice)], atol=0.02)
-    heard = [apply_channel(voice, fresh, draw, "a") for draw in (1, 1, 2)]
-    assert [len(item) for item in heard] == [len(voice)] * 3
-    np.testing.assert_array_equal(heard[0], heard[1])
-    assert np.abs(heard[0] - heard[2]).max() > 1e-2
-    assert np.abs(heard[0] - voice).max() > 1e-2
+    outputs = [apply_channel(voice, fresh, draw, "a") for draw in (1, 1, 2)]
+    assert [len(item) for item in outputs] == [len(voice)] * 3
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert np.abs(outputs[0] - outputs[2]).max() > 1e-2
+    assert np.abs(outputs[0] - voice).max() > 1e-2

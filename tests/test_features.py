@@ -1,4 +1,4 @@
-"""LLDs and the cache of arrays: right shapes, computed once, whole or not at all."""
+"""Prepared waveforms, LLDs, and the cache of arrays: shapes, keys, computed once, complete or absent."""
 
 import os
 from dataclasses import replace
@@ -13,7 +13,7 @@ from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.config import AudioConfig
 from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import AudioError, CorpusError
-from emodistill.features import llds as features
+from emodistill.features import llds
 from emodistill.features.cache import ArrayCache, cache_folder
 from emodistill.features.llds import NUM_LLDS, cache_llds, extract_llds, lld_key
 from emodistill.features.preparation import prepare_waveform
@@ -21,75 +21,66 @@ from emodistill.features.preparation import prepare_waveform
 AUDIO = AudioConfig()
 
 
-def test_a_dc_offset_changes_nothing_that_training_hears(tmp_path: Path) -> None:
+def test_a_dc_offset_does_not_change_the_prepared_waveform(tmp_path: Path) -> None:
     gap = np.zeros(4800, np.float32)
-    sound = 0.1 * np.concatenate(
-        [gap, make.speech(1.0), gap]
-    )  # quiet: an offset of 0.3 is louder than the speech
-    heard = []
+    # Quiet speech, so that an offset of 0.3 is louder than it.
+    sound = 0.1 * np.concatenate([gap, make.speech(1.0), gap])
+    prepared = []
     for name, offset in (("without", 0.0), ("with", 0.3)):
         soundfile.write(tmp_path / f"{name}.wav", sound + offset, SAMPLE_RATE, subtype="FLOAT")
-        heard.append(prepare_waveform(Utterance(name, "s", "sad", tmp_path / f"{name}.wav"), AUDIO))
-    assert len(heard[0]) < len(sound) - 2 * 4000  # the silent ends are trimmed
-    np.testing.assert_allclose(heard[1], heard[0], atol=1e-6)
-    assert (
-        abs(
-            float(
-                prepare_waveform(
-                    Utterance("a", "s", "sad", tmp_path / "with.wav"), AudioConfig(trim_db=None)
-                ).mean()
-            )
-        )
-        < 1e-6
-    )
+        prepared.append(prepare_waveform(Utterance(name, "s", "sad", tmp_path / f"{name}.wav"), AUDIO))
+    assert len(prepared[0]) < len(sound) - 2 * 4000, "silent ends are trimmed"
+    np.testing.assert_allclose(prepared[1], prepared[0], atol=1e-6)
+    untrimmed = prepare_waveform(Utterance("a", "s", "sad", tmp_path / "with.wav"), AudioConfig(trim_db=None))
+    assert abs(float(untrimmed.mean())) < 1e-6
 
 
-def utterances(manifest: Path, count: int) -> tuple[Utterance, ...]:
+def first_utterances(manifest: Path, count: int) -> tuple[Utterance, ...]:
     return read_manifest(manifest).utterances[:count]
 
 
 def test_llds_have_25_columns_and_a_frame_every_10_ms() -> None:
-    llds = extract_llds(make.speech(1.0, 150))
-    assert llds.shape[1] == NUM_LLDS == 25
-    assert llds.dtype == np.float32
-    assert abs(len(llds) - 100) <= 6
-    assert np.isfinite(llds).all()
+    table = extract_llds(make.speech(1.0, 150))
+    assert table.shape[1] == NUM_LLDS == 25
+    assert table.dtype == np.float32
+    assert abs(len(table) - 100) <= 6
+    assert np.isfinite(table).all()
     # Column 10 is F0 in semitones from 27.5 Hz, 0 where unvoiced.
-    f0 = llds[:, 10][llds[:, 10] > 0]
+    f0 = table[:, 10][table[:, 10] > 0]
     assert len(f0) > 50
     assert 27.5 * 2 ** (np.median(f0) / 12) == pytest.approx(150, rel=0.15)
 
 
 @pytest.mark.parametrize("samples", [1, 160, 1599, 1601])
-def test_the_shortest_sounds_have_a_frame(samples: int) -> None:
-    llds = extract_llds(make.speech(0.2)[:samples])
-    assert llds.shape[0] >= 1
-    assert llds.shape[1] == NUM_LLDS
+def test_the_shortest_waveforms_have_a_frame(samples: int) -> None:
+    table = extract_llds(make.speech(0.2)[:samples])
+    assert table.shape[0] >= 1
+    assert table.shape[1] == NUM_LLDS
 
 
-def test_silence_has_llds() -> None:
+def test_llds_of_silence_are_finite() -> None:
     assert np.isfinite(extract_llds(np.zeros(8000, np.float32))).all()
 
 
 def test_llds_are_computed_once(manifest: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    some = utterances(manifest, 3)
+    some = first_utterances(manifest, 3)
     keys = cache_llds(some, AUDIO)
     cache = ArrayCache(cache_folder() / "llds")
     assert cache_folder() == own_cache
     assert len(set(keys)) == 3
     assert all(key in cache for key in keys)
 
-    def never(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("a cached array was computed again")
 
-    monkeypatch.setattr(features, "extract_llds", never)
+    monkeypatch.setattr(llds, "extract_llds", fail)
     assert cache_llds(some, AUDIO) == keys
     with pytest.raises(AssertionError, match="computed again"):
         cache_llds(some, AudioConfig(trim_db=20))
 
 
-def test_a_key_is_of_content_and_conditioning_and_not_of_the_place(manifest: Path, tmp_path: Path) -> None:
-    (one,) = utterances(manifest, 1)
+def test_a_key_depends_on_content_and_settings_but_not_on_the_path(manifest: Path, tmp_path: Path) -> None:
+    (one,) = first_utterances(manifest, 1)
     moved = tmp_path / "elsewhere.wav"
     moved.write_bytes(one.path.read_bytes())
     key = lld_key(one, AUDIO)
@@ -103,8 +94,8 @@ def test_a_key_is_of_content_and_conditioning_and_not_of_the_place(manifest: Pat
     assert lld_key(replace(one, path=moved), AUDIO) != key
 
 
-def test_two_processes_give_the_arrays_of_one(manifest: Path, tmp_path: Path) -> None:
-    some = utterances(manifest, 12)
+def test_two_processes_write_the_same_arrays_as_one(manifest: Path, tmp_path: Path) -> None:
+    some = first_utterances(manifest, 12)
     one, two = ArrayCache(tmp_path / "one"), ArrayCache(tmp_path / "two")
     keys = cache_llds(some, AUDIO, workers=1, cache=one)
     assert cache_llds(some, AUDIO, workers=2, cache=two) == keys
@@ -112,10 +103,10 @@ def test_two_processes_give_the_arrays_of_one(manifest: Path, tmp_path: Path) ->
         assert one.path(key).read_bytes() == two.path(key).read_bytes()
 
 
-def test_a_killed_run_leaves_nothing_half_written(
+def test_a_killed_run_leaves_no_partial_array(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = utterances(manifest, 4)
+    some = first_utterances(manifest, 4)
     expected = ArrayCache(tmp_path / "expected")
     keys = cache_llds(some, AUDIO, cache=expected)
     cache = ArrayCache(tmp_path / "cache")
@@ -124,7 +115,7 @@ def test_a_killed_run_leaves_nothing_half_written(
     class Killed(Exception):
         pass
 
-    def half(file: object, array: np.ndarray) -> None:
+    def write_half(file: object, array: np.ndarray) -> None:
         nonlocal count
         count += 1
         if count == 3:
@@ -133,7 +124,7 @@ def test_a_killed_run_leaves_nothing_half_written(
         save(file, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", half)
+        patch.setattr(np, "save", write_half)
         with pytest.raises(Killed):
             cache_llds(some, AUDIO, cache=cache)
     assert [key in cache for key in keys] == [True, True, False, False]
@@ -145,7 +136,7 @@ def test_a_killed_run_leaves_nothing_half_written(
         np.testing.assert_array_equal(cache.read(key), expected.read(key))
 
 
-def test_arrays_survive_the_cache_and_are_not_pickled(tmp_path: Path) -> None:
+def test_arrays_are_read_back_unchanged_and_never_unpickled(tmp_path: Path) -> None:
     cache = ArrayCache(tmp_path)
     array = np.arange(6, dtype=np.float16).reshape(2, 3)
     cache.write("abc", array)
@@ -156,7 +147,9 @@ def test_arrays_survive_the_cache_and_are_not_pickled(tmp_path: Path) -> None:
         cache.read("abc")
 
 
-def test_the_cache_lies_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_choose_the_cache_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("EMODISTILL_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("EMODISTILL_CACHE")
@@ -167,7 +160,7 @@ def test_the_cache_lies_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch,
     assert cache_folder() == Path(os.environ["HOME"]) / ".cache/emodistill"
 
 
-def test_conditioning_trims_and_cuts(tmp_path: Path) -> None:
+def test_preparation_trims_and_cuts(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     gap = np.zeros(8000, np.float32)
     soundfile.write(path, np.concatenate([gap, make.speech(1.0), gap]), SAMPLE_RATE)
@@ -177,7 +170,7 @@ def test_conditioning_trims_and_cuts(tmp_path: Path) -> None:
     assert len(prepare_waveform(spoken, AudioConfig(max_s=0.5))) == SAMPLE_RATE // 2
     with pytest.raises(CorpusError, match="utterance 'b' has no audio; only a linguistic teacher can use it"):
         prepare_waveform(Utterance("b", "s", "sad"), AUDIO)
-    with pytest.raises(CorpusError, match="has no audio to take LLDs from"):
+    with pytest.raises(CorpusError, match="has no audio to compute LLDs from"):
         lld_key(Utterance("b", "s", "sad"), AUDIO)
     (tmp_path / "b.wav").write_text("text")
     with pytest.raises(AudioError, match=r"b\.wav: cannot be decoded"):

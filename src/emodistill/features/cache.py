@@ -1,4 +1,4 @@
-"""The content-addressed cache of arrays, and the loop that fills it."""
+"""A cache of arrays on disk, whose file names are keys of their content, and the loop that fills it."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ Array = npt.NDArray[Any]
 
 
 def cache_folder() -> Path:
-    """Where derived arrays are kept: EMODISTILL_CACHE, else `emodistill` in the user's cache folder."""
+    """Return the folder for computed arrays: EMODISTILL_CACHE, else `emodistill` in the user's cache
+    folder."""
     if folder := os.environ.get("EMODISTILL_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emodistill"
@@ -25,32 +26,35 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class ArrayCache:
-    """Arrays on disk, each in a file named by what it was computed from.
+    """Arrays on disk, one file for each key. A key is a hash of everything that decides the array.
 
-    A file appears only when it is complete, so a killed run leaves nothing half-written behind.
+    A file appears only when it is complete, so an interrupted run leaves no partial file.
     """
 
     folder: Path
 
     def path(self, key: str) -> Path:
-        """The file of a key."""
+        """Return the path of a key's file."""
         return self.folder / key[:2] / f"{key}.npy"
 
     def __contains__(self, key: str) -> bool:
         return self.path(key).is_file()
 
     def read(self, key: str) -> Array:
-        """The array of a key; raises `FileNotFoundError` where it was never written."""
+        """Return the array of a key. Raises `FileNotFoundError` for a key that was never written."""
         return np.asarray(np.load(self.path(key), allow_pickle=False))
 
     def write(self, key: str, array: Array) -> None:
-        """Write an array under a key, at once or not at all."""
+        """Write an array under a key. The file appears complete or not at all."""
         with atomic_write(self.path(key)) as partial, partial.open("wb") as file:
             np.save(file, array)
 
 
 def run_jobs(function: Callable[[Any], None], jobs: Sequence[Any], name: str, workers: int) -> None:
-    """Run a function over jobs with a progress bar, over processes where there are several of both."""
+    """Call a function for each job, with a progress bar that shows `name`.
+
+    It uses `workers` processes, unless there are too few jobs for them to be faster.
+    """
     bar, task = progress(name, len(jobs))
     with bar:
         if workers == 1 or len(jobs) < 2 * workers:

@@ -1,4 +1,4 @@
-"""eGeMAPSv02 low-level descriptors by opensmile, and the content-addressed cache of arrays."""
+"""eGeMAPSv02 low-level descriptors (LLDs) by opensmile, in the cache of arrays."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -7,41 +7,43 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.waveform import (
-    SAMPLE_RATE,
-    SHORTEST_SAMPLES,
-    content_hash,
-    peak_normalise,
-)
+from emodistill.audio.waveform import SAMPLE_RATE, SHORTEST_SAMPLES, content_hash, peak_normalise
 from emodistill.config import AudioConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, MissingExtraError
 from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
 from emodistill.features.preparation import PREPARATION, prepare_waveform
 
-NUM_LLDS = 25  # eGeMAPSv02, one vector every 10 ms; F0 in semitones from 27.5 Hz, 0 where unvoiced
+NUM_LLDS = 25  # per frame of 10 ms; F0 is in semitones from 27.5 Hz, 0 where unvoiced
 
 
 def lld_key(utterance: Utterance, audio: AudioConfig) -> str:
-    """The cache key of an utterance's LLDs: recording, conditioning, feature set and its version."""
+    """Return the cache key of an utterance's LLDs.
+
+    It depends on the recording, its preparation, the feature set and the version of opensmile. Raises
+    `CorpusError` for an utterance without audio.
+    """
     if utterance.path is None:
-        raise CorpusError(f"utterance '{utterance.id}' has no audio to take LLDs from")
+        raise CorpusError(f"utterance '{utterance.id}' has no audio to compute LLDs from")
     recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
-    return f"{recording}-{stable_seed('eGeMAPSv02-lld, peak 1', PREPARATION, _opensmile().__version__, audio):016x}"
+    settings = stable_seed("eGeMAPSv02-lld, peak 1", PREPARATION, _opensmile().__version__, audio)
+    return f"{recording}-{settings:016x}"
 
 
 def extract_llds(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The 25 LLDs of a waveform (samples,) as (frames, 25); at least one frame, by zero padding."""
+    """Return the LLDs (frames, 25) of a waveform (samples,), 16 kHz. A short one is padded to give a
+    frame."""
     if len(waveform) < SHORTEST_SAMPLES:  # opensmile's longest window is 60 ms
         waveform = np.pad(waveform, (0, SHORTEST_SAMPLES - len(waveform)))
-    table = _smile().process_signal(waveform, SAMPLE_RATE)
+    table = _extractor().process_signal(waveform, SAMPLE_RATE)
     return np.ascontiguousarray(table.to_numpy(dtype=np.float32))
 
 
 def cache_llds(
     utterances: Sequence[Utterance], audio: AudioConfig, workers: int = 1, cache: ArrayCache | None = None
 ) -> list[str]:
-    """Compute the LLDs that the cache does not hold yet, over processes; returns the keys in order."""
+    """Compute the LLDs that are missing in the cache, with several processes, and return all keys in
+    order."""
     cache = cache or ArrayCache(cache_folder() / "llds")
     keys = [lld_key(utterance, audio) for utterance in utterances]
     jobs = {key: (key, item, audio, cache) for key, item in zip(keys, utterances, strict=True)}
@@ -64,7 +66,7 @@ def _opensmile() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _smile() -> Any:
+def _extractor() -> Any:
     opensmile = _opensmile()
     return opensmile.Smile(
         feature_set=opensmile.FeatureSet.eGeMAPSv02,
