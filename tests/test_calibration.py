@@ -1,4 +1,4 @@
-"""Calibration: golden values and properties of the measures, the fitted temperature, and the card's fields."""
+"""Calibration: golden values and properties of the measures, the fitted temperature, the card's fields."""
 
 import sys
 from pathlib import Path
@@ -34,7 +34,7 @@ from emodistill.labels import LabelSet
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))
 
 
-def table(probabilities: np.ndarray, truth: np.ndarray, speakers: int = 5) -> Predictions:
+def predictions_of(probabilities: np.ndarray, truth: np.ndarray, speakers: int = 5) -> Predictions:
     count = len(probabilities)
     return Predictions(
         LABELS, tuple(f"u{row}" for row in range(count)), ("1",) * count,
@@ -44,11 +44,11 @@ def table(probabilities: np.ndarray, truth: np.ndarray, speakers: int = 5) -> Pr
 
 
 def calibrated_predictions(count: int, seed: int = 0, sharpness: float = 1.0) -> Predictions:
-    """Predictions whose truth is drawn from the probabilities, which are then sharpened (below 1: flattened)."""
+    """Predictions whose truth is drawn from their probabilities, before these are sharpened."""
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(4, 0.7), count)
     truth = (probabilities.cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
-    return table(tempered(probabilities, 1 / sharpness), truth)
+    return predictions_of(tempered(probabilities, 1 / sharpness), truth)
 
 
 tables = st.builds(
@@ -96,14 +96,14 @@ def test_no_temperature_is_likelier_than_the_fitted_one(predictions: Predictions
 
 
 def test_a_perfect_and_a_useless_model_stay_within_bounds() -> None:
-    right = table(np.tile([0.7, 0.1, 0.1, 0.1], (8, 1)), np.zeros(8, int))
-    wrong = table(np.tile([0.7, 0.1, 0.1, 0.1], (8, 1)), np.ones(8, int))
+    right = predictions_of(np.tile([0.7, 0.1, 0.1, 0.1], (8, 1)), np.zeros(8, int))
+    wrong = predictions_of(np.tile([0.7, 0.1, 0.1, 0.1], (8, 1)), np.ones(8, int))
     assert fit_temperature(right) == pytest.approx(TEMPERATURES[0], rel=1e-3)
     assert fit_temperature(wrong) == pytest.approx(TEMPERATURES[1], rel=1e-3)
 
 
 def test_a_probability_of_zero_has_a_finite_loss() -> None:
-    predictions = table(np.array([[1.0, 0.0, 0.0, 0.0]] * 3), np.array([0, 0, 1]))
+    predictions = predictions_of(np.array([[1.0, 0.0, 0.0, 0.0]] * 3), np.array([0, 0, 1]))
     assert negative_log_likelihood(predictions) == pytest.approx(-np.log(LEAST_PROBABILITY) / 3)
     assert np.isfinite(negative_log_likelihood(with_temperature(predictions, fit_temperature(predictions))))
 
@@ -120,7 +120,7 @@ def test_likelihood_is_that_of_scikit_learn(predictions: Predictions) -> None:
 
 
 def test_measures_by_hand() -> None:
-    predictions = table(
+    predictions = predictions_of(
         np.array([[0.6, 0.4, 0, 0], [0.7, 0.3, 0, 0], [0.2, 0.8, 0, 0], [0.1, 0.9, 0, 0]]),
         np.array([1, 0, 1, 1]),  # wrong at 0.6, right at 0.7, 0.8 and 0.9
     )
@@ -143,11 +143,11 @@ def test_measures_by_hand() -> None:
 @settings(max_examples=60, deadline=None)
 @given(tables, st.integers(0, 100), st.integers(1, 3))
 def test_risk_does_not_depend_on_order(predictions: Predictions, seed: int, decimals: int) -> None:
-    rounded = table(
+    rounded = predictions_of(
         np.round(predictions.probabilities, decimals), predictions.truth
     )  # many equal confidences
     order = np.random.default_rng(seed).permutation(len(predictions))
-    shuffled = table(rounded.probabilities[order], rounded.truth[order])
+    shuffled = predictions_of(rounded.probabilities[order], rounded.truth[order])
     for one, two in zip(risk_coverage(rounded), risk_coverage(shuffled), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-12)
     assert risk_coverage(rounded)[1][-1] == pytest.approx(
@@ -196,15 +196,15 @@ def test_intervals_are_over_speakers() -> None:
         predictions.probabilities,
     )
     assert all(item.low == item.high == pytest.approx(item.accuracy) for item in reliability(alone))
-    many = reliability(table(predictions.probabilities, predictions.truth, speakers=60))
+    many = reliability(predictions_of(predictions.probabilities, predictions.truth, speakers=60))
     assert all(item.low < item.accuracy < item.high for item in many)
-    assert many == reliability(table(predictions.probabilities, predictions.truth, speakers=60)), (
+    assert many == reliability(predictions_of(predictions.probabilities, predictions.truth, speakers=60)), (
         "equal each time"
     )
 
 
 def test_an_empty_table_cannot_be_calibrated() -> None:
-    empty = table(np.zeros((0, 4)), np.zeros(0, int))
+    empty = predictions_of(np.zeros((0, 4)), np.zeros(0, int))
     for measure in (fit_temperature, negative_log_likelihood, brier_score, calibration_error, reliability,
                     risk_coverage, coverage_curve):  # fmt: skip
         with pytest.raises(EmodistillError, match="no utterances to calibrate on"):

@@ -282,7 +282,9 @@ def edited(run: Path, to: Path, row: int, change: Callable[[dict[str, str]], Non
 
 EDITS: dict[str, tuple[Callable[[dict[str, str]], None], str]] = {
     "sum": (lambda row: row.update(p_angry="0.9", p_sad="0.3"), r"row 4: expected probabilities .* sum 1\.2"),
-    "range": (lambda row: row.update(p_angry="1.2", p_sad="-0.2"), r"row 4: expected probabilities from 0 to 1"),
+    "range": (
+        lambda row: row.update(p_angry="1.2", p_sad="-0.2"), r"row 4: expected probabilities from 0 to 1",
+    ),
     "number": (lambda row: row.update(p_angry="nan"), r"row 4: expected probabilities|not a number"),
     "predicted": (
         lambda row: row.update(predicted={"angry": "sad", "sad": "angry"}[row["predicted"]]),

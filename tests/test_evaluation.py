@@ -1,4 +1,4 @@
-"""Scores against scikit-learn and by hand; `predictions.csv` is written, read, and refused if it was edited."""
+"""Scores against scikit-learn and by hand; `predictions.csv` is written, read, and refused if edited."""
 
 import csv
 import tempfile
@@ -62,7 +62,8 @@ def random_predictions(count: int = 6, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(4), count)
     return Predictions(
-        LABELS, tuple(f"u{seed}-{row}, \"q\" é" for row in range(count)), tuple("12"[row % 2] for row in range(count)),
+        LABELS, tuple(f"u{seed}-{row}, \"q\" é" for row in range(count)),
+        tuple("12"[row % 2] for row in range(count)),
         ("s",) * count, tuple(LABELS.names[row % 4] for row in range(count)), probabilities,
     )  # fmt: skip
 

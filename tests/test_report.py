@@ -68,27 +68,27 @@ def page(out: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, run: Path) -> tuple[Path, list[str]]:
+def report(tmp_path_factory: pytest.TempPathFactory, run: Path) -> tuple[Path, list[str]]:
     """A page of one run, and its notes."""
     out = tmp_path_factory.mktemp("report") / "report.html"
     return out, write_report([run], out, num_errors=4)
 
 
-def test_the_page_needs_no_other_file(whole: tuple[Path, list[str]]) -> None:
-    text = whole[0].read_text(encoding="utf-8")
+def test_the_page_needs_no_other_file(report: tuple[Path, list[str]]) -> None:
+    text = report[0].read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=\"(?!data:|#)", text), "nothing is fetched"
     assert not re.search(r"url\(|@import|<script|<link", text)
-    found = page(whole[0])
+    found = page(report[0])
     (policy,) = [item["content"] for item in found.all("meta") if item.get("http-equiv")]
     assert policy is not None
     assert policy.startswith("default-src 'none'")
     anchors = {item["id"] for _, item in found.found if item.get("id")}
     assert {item["href"] for item in found.all("a")} <= {f"#{name}" for name in anchors}
-    assert [path.name for path in whole[0].parent.iterdir()] == ["report.html"]
+    assert [path.name for path in report[0].parent.iterdir()] == ["report.html"]
 
 
-def test_the_page_shows_the_run_and_its_scores(run: Path, whole: tuple[Path, list[str]]) -> None:
-    found, opened_run = page(whole[0]), read_run(run)
+def test_the_page_shows_the_run_and_its_scores(run: Path, report: tuple[Path, list[str]]) -> None:
+    found, opened_run = page(report[0]), read_run(run)
     assert opened_run.protocol.hash in found.text
     assert 'backbone = "compact"' in found.text
     scores = read_predictions(run / "predictions.csv").scores()
@@ -108,12 +108,12 @@ def test_the_page_shows_the_run_and_its_scores(run: Path, whole: tuple[Path, lis
     for model in ("student", "prosodic", "linguistic"):
         assert f"{model}: dev UA by epoch" in images
         assert f"{model}: training loss by epoch" in images
-    assert whole[1]
-    assert all(note.removeprefix(f"{opened_run.name}: ") in found.text for note in whole[1])
+    assert report[1]
+    assert all(note.removeprefix(f"{opened_run.name}: ") in found.text for note in report[1])
 
 
-def test_every_chart_is_well_formed(whole: tuple[Path, list[str]]) -> None:
-    charts = re.findall(r"<svg.*?</svg>", whole[0].read_text(encoding="utf-8"), re.DOTALL)
+def test_every_chart_is_well_formed(report: tuple[Path, list[str]]) -> None:
+    charts = re.findall(r"<svg.*?</svg>", report[0].read_text(encoding="utf-8"), re.DOTALL)
     assert len(charts) >= 12
     for chart in charts:
         root = ElementTree.fromstring(chart)
@@ -124,8 +124,8 @@ def test_every_chart_is_well_formed(whole: tuple[Path, list[str]]) -> None:
             assert 0 <= float(dot.attrib["cy"]) <= height
 
 
-def test_the_most_confident_errors_have_sound(run: Path, whole: tuple[Path, list[str]]) -> None:
-    sounds = page(whole[0]).all("audio")
+def test_the_most_confident_errors_have_sound(run: Path, report: tuple[Path, list[str]]) -> None:
+    sounds = page(report[0]).all("audio")
     table = read_predictions(run / "predictions.csv")
     assert len(sounds) == min(4, int(np.sum(table.predicted != table.truth)))
     for item in sounds:
@@ -289,13 +289,13 @@ WIDTHS = {"phone": (390, "screen"), "desk": (1280, "screen"), "paper": (700, "pr
 
 
 @pytest.mark.parametrize("where", WIDTHS)
-def test_the_page_fits_phone_desk_and_paper(browser: Any, whole: tuple[Path, list[str]], where: str) -> None:
+def test_the_page_fits_phone_desk_and_paper(browser: Any, report: tuple[Path, list[str]], where: str) -> None:
     width, medium = WIDTHS[where]
     shown = browser.new_page(viewport={"width": width, "height": 900})
     shown.emulate_media(media=medium)
     requested: list[str] = []
     shown.on("request", lambda request: requested.append(request.url))
-    shown.goto(whole[0].as_uri())
+    shown.goto(report[0].as_uri())
     assert shown.evaluate("document.documentElement.scrollWidth") <= width, (
         "no part lies to the right of the page"
     )

@@ -16,7 +16,7 @@ from emodistill.evaluation.scores import Estimate, RunScores
 Row = dict[str, Any]
 
 CALIBRATION_TITLES = {"ece": "ECE %", "nll": "NLL nats", "brier": "Brier", "aurc": "AURC %"}
-FEW_SPEAKERS = 10  # below this number an interval gets a warning
+FEW_SPEAKERS = 10  # with fewer, intervals are marked as too narrow
 
 
 # --- cells -----------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from emodistill.evaluation.run import Run, read_run
 from emodistill.evaluation.scores import RunScores, score_run
 from emodistill.evaluation.tables import (
     CALIBRATION_TITLES,
+    FEW_SPEAKERS,
     comparison_rows,
     format_estimate,
     format_p_value,
@@ -77,6 +78,7 @@ def write_report(
         style=Markup((files("emodistill.report") / "page.css").read_text(encoding="utf-8")),
         score_titles=SCORE_TITLES,
         calibration_titles=CALIBRATION_TITLES,
+        few_speakers=FEW_SPEAKERS,
         scaling_titles=figures.SCALING_TITLES,
         scaling_classes=figures.SCALING_CLASSES,
         format_percent=format_percent,
