@@ -26,7 +26,7 @@ from emodistill.audio.speech_activity import (
     SPEECH_FRAME_SAMPLES,
     SPEECH_ON,
     SpeechDetector,
-    spans,
+    find_speech,
 )
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.corpora import read_corpus
@@ -211,7 +211,7 @@ def frame_errors(
             if detector.name == "ours" and noise != "babble" and snr_db >= 10:
                 for on, off in grid:
                     inside = np.zeros(len(values), dtype=bool)
-                    for start, end in spans(values, on, off, 0.0, 0.0):
+                    for start, end in find_speech(values, on, off, 0.0, 0.0):
                         inside[start // SPEECH_FRAME_SAMPLES : end // SPEECH_FRAME_SAMPLES] = True
                     grid[on, off].append(float((inside != speech).mean()))
             wrong = (values > detector.threshold) != speech

@@ -12,15 +12,15 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emodistill.audio.decoding import decode_media, outlasts
+from emodistill.audio.decoding import decode_media, is_longer_than
 from emodistill.audio.waveform import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
     MonoStream,
-    blocks,
     content_hash,
     from_samples,
     load,
+    load_blocks,
     load_bounded,
     peak_normalise,
     trim_silence,
@@ -118,7 +118,7 @@ def test_telephone_recordings_of_gsm_are_read(tmp_path: Path) -> None:
     path = tmp_path / "call.wav"
     soundfile.write(path, tone(8000, 1.0), 8000, subtype="GSM610")
     assert loudest_hz(load(path)) == pytest.approx(440, abs=10)
-    assert len(np.concatenate(list(blocks(path)))) == pytest.approx(SAMPLE_RATE, rel=0.05)
+    assert len(np.concatenate(list(load_blocks(path)))) == pytest.approx(SAMPLE_RATE, rel=0.05)
 
 
 def test_sources_are_equal(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_what_is_no_audio_is_refused_by_name(tmp_path: Path) -> None:
         load("a" * 5000)
     if os.name == "posix":
         os.mkfifo(tmp_path / "pipe.wav")
-        for read in (load, lambda path: list(blocks(path))):
+        for read in (load, lambda path: list(load_blocks(path))):
             with pytest.raises(
                 AudioError, match=r"pipe\.wav: is a pipe or a device, expected a file; in Python"
             ):
@@ -215,9 +215,9 @@ def test_a_wav_that_was_never_finished_is_read_to_its_end(
         path.write_bytes(data)
         for source in (bytes(data), path, str(path), io.BytesIO(data)):
             np.testing.assert_array_equal(load(source), expected)
-            assert outlasts(source, 0.9)
-            assert not outlasts(source, 1.1)
-        pieces = np.concatenate(list(blocks(path)))
+            assert is_longer_than(source, 0.9)
+            assert not is_longer_than(source, 1.1)
+        pieces = np.concatenate(list(load_blocks(path)))
         np.testing.assert_allclose(pieces, expected, atol=1e-6)
         with pytest.raises(AudioTooLongError):
             load_bounded(path, 0.5)
@@ -343,13 +343,13 @@ def test_a_flac_that_does_not_say_how_long_it_is_is_read_whole(tmp_path: Path) -
     coded[22:26] = bytes(4)
     path.write_bytes(coded)
     np.testing.assert_allclose(load(path), whole, atol=1e-6)
-    np.testing.assert_allclose(np.concatenate(list(blocks(bytes(coded)))), whole, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(list(load_blocks(bytes(coded)))), whole, atol=1e-6)
 
 
 def test_raw_samples_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "samples.raw"
     path.write_bytes(bytes(32_000))
-    for read in (load, lambda source: list(blocks(source))):
+    for read in (load, lambda source: list(load_blocks(source))):
         with pytest.raises(AudioError, match=r"samples\.raw: "):
             read(path)
 

@@ -28,7 +28,7 @@ from emodistill.evaluation.calibration import (
 from emodistill.evaluation.metrics import weighted_accuracy
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.inference.model_card import read_card
-from emodistill.inference.recognizer import tempered
+from emodistill.inference.recognizer import apply_temperature
 from emodistill.labels import LabelSet
 
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))
@@ -48,7 +48,7 @@ def calibrated_predictions(count: int, seed: int = 0, sharpness: float = 1.0) ->
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(4, 0.7), count)
     truth = (probabilities.cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
-    return predictions_of(tempered(probabilities, 1 / sharpness), truth)
+    return predictions_of(apply_temperature(probabilities, 1 / sharpness), truth)
 
 
 tables = st.builds(
@@ -67,11 +67,11 @@ temperatures = st.floats(0.2, 8.0)
 @given(tables, temperatures, temperatures)
 def test_tempering_is_a_power_that_keeps_order(predictions: Predictions, one: float, two: float) -> None:
     probabilities = predictions.probabilities
-    warmed = tempered(probabilities, one)
+    warmed = apply_temperature(probabilities, one)
     np.testing.assert_allclose(warmed.sum(axis=1), 1)
     np.testing.assert_array_equal(warmed.argmax(axis=1), probabilities.argmax(axis=1))
-    np.testing.assert_allclose(tempered(warmed, two), tempered(probabilities, one * two), atol=1e-9)
-    np.testing.assert_allclose(tempered(probabilities, 1.0), probabilities, atol=1e-12)
+    np.testing.assert_allclose(apply_temperature(warmed, two), apply_temperature(probabilities, one * two), atol=1e-9)
+    np.testing.assert_allclose(apply_temperature(probabilities, 1.0), probabilities, atol=1e-12)
     logits = np.log(np.maximum(probabilities, 1e-300)) / one
     expected = np.exp(logits - logits.max(axis=1, keepdims=True))
     np.testing.assert_allclose(warmed, expected / expected.sum(axis=1, keepdims=True), atol=1e-9)

@@ -20,7 +20,7 @@ import factories as make
 import pytest
 
 from emodistill.errors import MissingExtraError, ModelError
-from emodistill.inference.hub import fetch, is_hub_id, push_to_hub, short_name
+from emodistill.inference.hub import download_model, folder_name, is_hub_id, push_to_hub
 from emodistill.inference.model_card import card_markdown, read_card
 from emodistill.inference.recognizer import Recognizer
 
@@ -148,7 +148,7 @@ def test_a_folder_is_named_by_model_and_revision() -> None:
     for model, name in (
         ("voices/tiny", "tiny"), ("voices/tiny@refs/pr/2", "tiny@refs-pr-2"), ("/models/own/", "own"), ("bundled", "bundled"),
     ):  # fmt: skip
-        assert short_name(model) == name
+        assert folder_name(model) == name
 
 
 def test_a_model_is_published_fetched_and_found_again_offline(
@@ -253,7 +253,7 @@ def test_only_a_whole_model_is_published(tmp_path: Path) -> None:
 
 def test_offline_nothing_is_fetched() -> None:
     with pytest.raises(ModelError, match="could not be fetched from the hub"):
-        fetch("voices/never-seen")
+        download_model("voices/never-seen")
 
 
 def test_another_librarys_classifier_is_evaluated_at_a_revision(

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodistill.audio.decoding import outlasts
-from emodistill.audio.recording import LONGEST_WINDOW_S, SHORTEST_S
-from emodistill.audio.waveform import SHORTEST_SAMPLES, load, trim_silence
+from emodistill.audio.decoding import is_longer_than
+from emodistill.audio.recording import MAX_WINDOW_S, MIN_UTTERANCE_S
+from emodistill.audio.waveform import MIN_INPUT_SAMPLES, load, trim_silence
 from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError
 from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
-from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer, tempered
+from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer, apply_temperature
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.streaming import StreamingRecognizer
 from emodistill.inference.timelines import GivenSegment, timeline
@@ -130,7 +130,7 @@ def test_silence_and_snippets_abstain(recognizer: Recognizer) -> None:
     assert recognizer.predict(1e-4 * make.speech(1.0)).reason == "silence"
     short = recognizer.predict(make.speech(0.099))
     assert (short.emotion, short.reason) == (None, "too_short")
-    assert recognizer.predict(make.speech(SHORTEST_S, 120, seed=1)).reason != "too_short"
+    assert recognizer.predict(make.speech(MIN_UTTERANCE_S, 120, seed=1)).reason != "too_short"
 
 
 def test_a_click_at_the_very_end_is_no_accident(recognizer: Recognizer) -> None:
@@ -238,13 +238,13 @@ def test_emotions_are_restricted_and_renormalised(exported: Path) -> None:
 def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
     long = np.concatenate([make.speech(2.1, 100 + 15 * i, seed=i) for i in range(20)])  # 42 s: 3 windows
     long -= long.mean()
-    assert 2 * LONGEST_WINDOW_S < len(long) / make.RATE < 3 * LONGEST_WINDOW_S
+    assert 2 * MAX_WINDOW_S < len(long) / make.RATE < 3 * MAX_WINDOW_S
     assert recognizer.card.trim_db is not None
     rows = [
         recognizer.run(trim_silence(part, recognizer.card.trim_db))["probabilities"]
         for part in np.array_split(long, 3)
     ]
-    expected = np.mean([tempered(row, recognizer.card.temperature) for row in rows], axis=0)
+    expected = np.mean([apply_temperature(row, recognizer.card.temperature) for row in rows], axis=0)
     np.testing.assert_allclose(recognizer.probabilities(long), expected, atol=1e-6)
 
 
@@ -257,13 +257,13 @@ def test_a_recording_that_is_too_long_to_be_held_gets_the_same_answer(
     soundfile.write(path, np.concatenate(parts).astype(np.float32), make.RATE, subtype="FLOAT")
     with path.open("rb") as file:
         found = [recognizer.predict(source) for source in (path, path.read_bytes(), file)]
-    monkeypatch.setattr("emodistill.audio.recording.HELD_S", 1e9)
+    monkeypatch.setattr("emodistill.audio.recording.MAX_IN_MEMORY_S", 1e9)
     held = recognizer.predict(path)
     assert held.emotion is not None
     for said in found:
         assert said.probabilities == pytest.approx(held.probabilities, abs=1e-5)
-    assert outlasts(path, 150)
-    assert not outlasts(path, 200)
+    assert is_longer_than(path, 150)
+    assert not is_longer_than(path, 200)
 
 
 def test_a_long_recording_is_never_held(recognizer: Recognizer, tmp_path: Path) -> None:
@@ -422,7 +422,9 @@ def test_the_temperature_of_the_card_is_applied_before_emotions_are_restricted(c
         said = Recognizer(with_card(copy, temperature=temperature), threads=1).predict(sound)
         assert said.emotion == before.emotion
         np.testing.assert_allclose(
-            [*said.probabilities.values()], tempered([*before.probabilities.values()], temperature), atol=1e-9
+            [*said.probabilities.values()],
+            apply_temperature([*before.probabilities.values()], temperature),
+            atol=1e-9,
         )
         assert said.teachers == before.teachers, "it was fitted to the student alone"
 
@@ -604,7 +606,7 @@ def test_a_file_that_is_no_onnx_is_refused_although_its_hash_fits(copy: Path) ->
 
 def test_any_waveform_can_be_run(recognizer: Recognizer) -> None:
     short = make.speech(0.02)
-    padded = np.pad(short, (0, SHORTEST_SAMPLES - len(short)))
+    padded = np.pad(short, (0, MIN_INPUT_SAMPLES - len(short)))
     np.testing.assert_array_equal(
         recognizer.run(short)["probabilities"], recognizer.run(padded)["probabilities"]
     )

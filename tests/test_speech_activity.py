@@ -22,7 +22,7 @@ from emodistill.audio.speech_activity import (
     SPEECH_OFF,
     SPEECH_ON,
     SpeechDetector,
-    spans,
+    find_speech,
 )
 from emodistill.audio.waveform import load
 from emodistill.corpora import read_corpus
@@ -182,15 +182,15 @@ def test_spans_by_example() -> None:
     pause, blip = [0.0] * 5, [0.9] * 2
     values = silent + between + loud + between + loud + pause + loud + silent + blip + silent + loud
     start, frame = 25, SPEECH_FRAME_SAMPLES
-    assert spans(values, min_speech_s=0.1, min_silence_s=0.2) == [
+    assert find_speech(values, min_speech_s=0.1, min_silence_s=0.2) == [
         (start * frame, (start + 70) * frame),
         ((start + 112) * frame, (start + 132) * frame),
     ]
-    assert spans([]) == []
-    assert spans(silent) == []
-    assert len(spans(values, min_speech_s=0, min_silence_s=0)) == 4
+    assert find_speech([]) == []
+    assert find_speech(silent) == []
+    assert len(find_speech(values, min_speech_s=0, min_silence_s=0)) == 4
     with pytest.raises(ConfigError, match=r"expected off to be at most on, got off 0\.8 and on 0\.5"):
-        spans(values, on=0.5, off=0.8)
+        find_speech(values, on=0.5, off=0.8)
 
 
 @given(
@@ -201,7 +201,7 @@ def test_spans_by_example() -> None:
 def test_spans_are_ordered_apart_long_enough_and_hold_what_is_certain(
     values: list[float], min_speech_s: float, min_silence_s: float
 ) -> None:
-    found = spans(values, min_speech_s=min_speech_s, min_silence_s=min_silence_s)
+    found = find_speech(values, min_speech_s=min_speech_s, min_silence_s=min_silence_s)
     flat = [edge for span in found for edge in span]
     assert flat == sorted(set(flat))
     assert all(end - start >= min_speech_s * make.RATE for start, end in found)

@@ -16,10 +16,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, blocks, from_samples, load
+from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, from_samples, load, load_blocks
 from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import CHANGE_COST, LONGEST_DOUBT, _Path
+from emodistill.inference.segmentation import CHANGE_COST, MAX_UNDECIDED_CELLS, _Path
 from emodistill.inference.streaming import (
     PAUSE_S,
     Event,
@@ -153,7 +153,7 @@ def test_blocks_are_the_file(tmp_path: Path, name: str, rate_hz: int) -> None:
     else:
         soundfile.write(path, samples, rate_hz)
     for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
-        pieces = list(blocks(source))
+        pieces = list(load_blocks(source))
         assert all(piece.dtype == np.float32 and piece.ndim == 1 for piece in pieces)
         assert max(map(len, pieces)) <= 2 * SAMPLE_RATE
         assert np.allclose(np.concatenate(pieces), load(path), atol=1e-6)
@@ -183,7 +183,7 @@ def test_bad_recordings_are_refused_in_blocks_too(tmp_path: Path) -> None:
         "none.wav": "no such file",
     }.items():
         with pytest.raises(AudioError, match=rf"{name}: {message}"):
-            list(blocks(tmp_path / name))
+            list(load_blocks(tmp_path / name))
 
 
 # --- what segments mean ---------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_no_cell_is_in_doubt_for_long(seed: int, spread: float) -> None:
     told = 0
     for number, gain in enumerate(gains, start=1):
         told += len(path.push(gain))
-        assert number - told <= LONGEST_DOUBT
+        assert number - told <= MAX_UNDECIDED_CELLS
     assert told + len(path.finish()) == len(gains)
 
 

@@ -11,7 +11,7 @@ from emodistill.lazy import lazy_names
 if TYPE_CHECKING:
     from emodistill.audio.recording import Recording
     from emodistill.audio.speech_activity import SpeechDetector, SpeechStream
-    from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, Waveform, blocks, from_samples, load
+    from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, Waveform, from_samples, load, load_blocks
 
 __all__ = [
     "SAMPLE_RATE",
@@ -20,9 +20,9 @@ __all__ = [
     "SpeechDetector",
     "SpeechStream",
     "Waveform",
-    "blocks",
     "from_samples",
     "load",
+    "load_blocks",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -34,7 +34,7 @@ __getattr__, __dir__ = lazy_names(
         "SpeechDetector": "emodistill.audio.speech_activity",
         "SpeechStream": "emodistill.audio.speech_activity",
         "Waveform": "emodistill.audio.waveform",
-        "blocks": "emodistill.audio.waveform",
+        "load_blocks": "emodistill.audio.waveform",
         "from_samples": "emodistill.audio.waveform",
         "load": "emodistill.audio.waveform",
     },

@@ -14,8 +14,8 @@ import soundfile
 from emodistill.audio.wav_header import read_wav_header
 from emodistill.errors import AudioError
 
-MOST_CHANNELS = 128
-MOST_FRAMES = 2**48  # no recording is longer; what says so does not know
+MAX_CHANNELS = 128
+MAX_FRAMES = 2**48  # no recording is longer; what says so does not know
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
 _HEADER_BYTES = 2**14  # of a WAV, in which its data size is looked for
@@ -65,7 +65,7 @@ def open_recording(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile
     if file.frames == 0 and file.format in ("WAV", "WAVEX"):
         file.close()
         file = soundfile.SoundFile(_UnfinishedWav(source))
-    if file.frames > MOST_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
+    if file.frames > MAX_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
         file.close()
         raise RuntimeError("it does not say how long it is")
     return file
@@ -120,7 +120,7 @@ def _unset_size_offset(head: bytes) -> int | None:
     return header.data_size_offset if header.is_unfinished else None
 
 
-def outlasts(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
+def is_longer_than(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
     """Whether a recording is longer than so many seconds, found out without holding it; not if it can't be read."""
     try:
         check_file(source)
@@ -166,7 +166,7 @@ def _media_handle(source: str | Path | bytes | BinaryIO) -> Any:
     return source
 
 
-def decoded_blocks(
+def decode_blocks(
     source: str | Path | bytes | BinaryIO, name: str
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """A recording as it was made: its rate in Hz with samples (n, channels), about a second at a time."""
@@ -220,8 +220,8 @@ def decode_media(
                 raise AudioError(f"{name}: holds no audio stream")
             stream = container.streams.audio[0]
             rate, channels = stream.rate, stream.channels
-            if channels > MOST_CHANNELS:
-                raise AudioError(f"{name}: expected at most {MOST_CHANNELS} channels, got {channels}")
+            if channels > MAX_CHANNELS:
+                raise AudioError(f"{name}: expected at most {MAX_CHANNELS} channels, got {channels}")
             # Packed: of more than 8 planes PyAV reads beyond what it holds.
             resampler = av.AudioResampler(format="flt", rate=rate)
             for frame in chain(container.decode(stream), [None]):

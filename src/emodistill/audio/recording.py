@@ -9,14 +9,14 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.decoding import outlasts
-from emodistill.audio.waveform import SAMPLE_RATE, Waveform, blocks, from_samples, load
+from emodistill.audio.decoding import is_longer_than
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, from_samples, load, load_blocks
 from emodistill.errors import AudioError
 
-SHORTEST_S = 0.1  # below this there is nothing to judge
+MIN_UTTERANCE_S = 0.1  # below this there is nothing to judge
 SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
-HELD_S = 120.0  # a longer recording is read again instead of being held in memory
-LONGEST_WINDOW_S = 20.0  # longer audio is judged window by window
+MAX_IN_MEMORY_S = 120.0  # a longer recording is read again instead of being held in memory
+MAX_WINDOW_S = 20.0  # longer audio is judged window by window
 
 AudioSource = str | Path | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ class Level:
 
     def nothing(self) -> Literal["too_short", "silence"] | None:
         """Why there cannot be anything to judge; None where there can."""
-        if self.num_samples < SHORTEST_S * SAMPLE_RATE:
+        if self.num_samples < MIN_UTTERANCE_S * SAMPLE_RATE:
             return "too_short"
         return "silence" if self.peak < SILENCE_PEAK else None
 
@@ -81,7 +81,7 @@ class Recording:
 
         `speech`, spans of samples, leaves out windows that hold none of it.
         """
-        num_windows = max(1, -(-(span[1] - span[0]) // round(LONGEST_WINDOW_S * SAMPLE_RATE)))
+        num_windows = max(1, -(-(span[1] - span[0]) // round(MAX_WINDOW_S * SAMPLE_RATE)))
         edges = np.linspace(*span, num_windows + 1).round().astype(int).tolist()
         first: Waveform | None = None
         loud = False
@@ -118,7 +118,7 @@ class Recording:
         assert self._long is not None
         if not isinstance(self._long, (str, Path, bytes)):
             self._long.seek(0)
-        return blocks(self._long)
+        return load_blocks(self._long)
 
 
 def _long(source: Any) -> str | Path | bytes | BinaryIO | None:
@@ -132,7 +132,7 @@ def _long(source: Any) -> str | Path | bytes | BinaryIO | None:
     )
     if not again:
         return None
-    long = outlasts(source, HELD_S)
+    long = is_longer_than(source, MAX_IN_MEMORY_S)
     if not isinstance(source, (str, Path, bytes)):
         source.seek(0)
     return source if long else None

@@ -135,7 +135,7 @@ class SpeechStream:
         return out.reshape(-1)[early:]
 
 
-def spans(
+def find_speech(
     probabilities: npt.ArrayLike,
     on: float = SPEECH_ON,
     off: float = SPEECH_OFF,

@@ -13,10 +13,10 @@ import soundfile
 import soxr
 
 from emodistill.audio.decoding import (
-    MOST_CHANNELS,
+    MAX_CHANNELS,
     check_file,
+    decode_blocks,
     decode_whole_media,
-    decoded_blocks,
     open_recording,
 )
 from emodistill.errors import AudioError, AudioTooLongError
@@ -24,11 +24,11 @@ from emodistill.errors import AudioError, AudioTooLongError
 SAMPLE_RATE = 16_000  # samples per second
 FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
-SHORTEST_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
-LOWEST_RATE_HZ = 2_000  # below, next to nothing of speech is left; what says so is mostly a rate in kHz
+MIN_INPUT_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
+MIN_RATE_HZ = 2_000  # below, next to nothing of speech is left; what says so is mostly a rate in kHz
 # Rates that are taken where length is bounded: a second outside of them costs more than its length says.
-BOUNDED_RATES_HZ = (LOWEST_RATE_HZ, 768_000)
-LOUDEST = 1_000.0  # times full scale; floats beyond it are no waveform in [-1, 1] at whatever gain
+UNTRUSTED_RATES_HZ = (MIN_RATE_HZ, 768_000)
+MAX_AMPLITUDE = 1_000.0  # times full scale; floats beyond it are no waveform in [-1, 1] at whatever gain
 
 Waveform = npt.NDArray[np.float32]
 
@@ -129,7 +129,7 @@ def load_bounded(source: str | Path | bytes | BinaryIO, max_s: float) -> Wavefor
     sums: list[Waveform] = []
     alive: npt.NDArray[np.bool_] | None = None  # channels that make a sound
     rate = SAMPLE_RATE
-    for at_rate, frames in _bounded(decoded_blocks(source, name), max_s, name):
+    for at_rate, frames in _bounded(decode_blocks(source, name), max_s, name):
         rate, array = at_rate, _columns(frames, name)
         heard = (array != 0).any(axis=0)
         alive = heard if alive is None else alive | heard
@@ -139,7 +139,7 @@ def load_bounded(source: str | Path | bytes | BinaryIO, max_s: float) -> Wavefor
     return from_samples(np.concatenate(sums) / np.float32(max(1, alive.sum())), rate, name)
 
 
-def blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) -> Iterator[Waveform]:
+def load_blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) -> Iterator[Waveform]:
     """Decode a recording of any length in bounded memory: the pieces (samples,) of its waveform, in order.
 
     The waveform is that of `MonoStream` at the recording's rate. Raises `AudioError` as `load` does, in
@@ -148,7 +148,7 @@ def blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) ->
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
     stream: MonoStream | None = None
     empty = True
-    decoded = decoded_blocks(source, name)
+    decoded = decode_blocks(source, name)
     for rate, frames in decoded if max_s is None else _bounded(decoded, max_s, name):
         stream = stream or MonoStream(rate, name)
         piece = stream.push(frames)
@@ -165,7 +165,7 @@ def _bounded(
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """The same blocks, until they are longer than `max_s` together."""
     taken = 0
-    low, high = BOUNDED_RATES_HZ
+    low, high = UNTRUSTED_RATES_HZ
     for rate, frames in decoded:
         if not low <= rate <= high:
             raise AudioError(f"{name}: expected a rate from {low} to {high} Hz, got {rate}")
@@ -200,8 +200,8 @@ def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") ->
 
 def _check_rate(rate_hz: float, name: str) -> None:
     number = isinstance(rate_hz, (int, float, np.integer, np.floating))
-    if not number or not LOWEST_RATE_HZ <= rate_hz < math.inf:
-        raise AudioError(f"{name}: expected a rate in Hz, at least {LOWEST_RATE_HZ}, got {rate_hz!r}")
+    if not number or not MIN_RATE_HZ <= rate_hz < math.inf:
+        raise AudioError(f"{name}: expected a rate in Hz, at least {MIN_RATE_HZ}, got {rate_hz!r}")
 
 
 def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
@@ -226,14 +226,14 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
         raise AudioError(f"{name}: expected samples (n,) or (n, channels), got shape {array.shape}")
-    if array.shape[1] > MOST_CHANNELS:  # (channels, n) would else be heard as a few samples
+    if array.shape[1] > MAX_CHANNELS:  # (channels, n) would else be heard as a few samples
         raise AudioError(
-            f"{name}: expected samples (n,) or (n, channels) with at most {MOST_CHANNELS} channels, got shape "
+            f"{name}: expected samples (n,) or (n, channels) with at most {MAX_CHANNELS} channels, got shape "
             f"{array.shape}; channels come last: transpose it"
         )
     if not np.isfinite(array).all():
         raise AudioError(f"{name}: holds NaN or Inf samples; repair or re-encode it")
-    if array.size and (loudest := float(np.abs(array).max())) > LOUDEST:
+    if array.size and (loudest := float(np.abs(array).max())) > MAX_AMPLITUDE:
         raise AudioError(
             f"{name}: expected float samples from -1 to 1, got some of {loudest:.6g}; are these values of 16 bits? "
             "Cast them to int16, or divide them by 32768"

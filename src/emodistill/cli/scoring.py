@@ -85,14 +85,14 @@ def evaluate(  # long, with nine parameters: its signature is the verb's argumen
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import score_run
     from emodistill.evaluation.tables import show_scores
-    from emodistill.inference.hub import short_name
+    from emodistill.inference.hub import folder_name
     from emodistill.training.evaluation_run import evaluate as evaluate_model
     from emodistill.training.evaluation_run import open_labelled, open_model, read_mapping
 
     mapping = read_mapping(map)
     labelled, lacks_audio = open_labelled(corpus, folder, labels)
     evaluated, digest = open_model(model)
-    run = out or Path("runs") / f"evaluate-{short_name(model)}-{labelled.name}"
+    run = out or Path("runs") / f"evaluate-{folder_name(model)}-{labelled.name}"
     num_failed = evaluate_model(
         evaluated, labelled, run, model, mapping, names_in(emotions), seen.value, digest
     )

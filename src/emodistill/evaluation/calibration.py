@@ -16,7 +16,7 @@ from emodistill.errors import EmodistillError, MissingExtraError, ModelError
 from emodistill.evaluation.bootstrap import Floats, Indices
 from emodistill.evaluation.predictions import Predictions
 from emodistill.inference.model_card import CoveragePoint
-from emodistill.inference.recognizer import tempered
+from emodistill.inference.recognizer import apply_temperature
 
 BINS = 15  # of the calibration error and of reliability, with equal numbers of utterances
 LEAST_PROBABILITY = 5e-8  # smaller ones are written as 0
@@ -25,7 +25,9 @@ TEMPERATURES = (0.1, 10.0)  # bounds of a fit; beyond them the model is perfect 
 
 def with_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """The predictions with their logits divided by a temperature; the predicted emotions stay the same."""
-    return replace(predictions, probabilities=tempered(_positive(predictions.probabilities), temperature))
+    return replace(
+        predictions, probabilities=apply_temperature(_positive(predictions.probabilities), temperature)
+    )
 
 
 def fit_temperature(predictions: Predictions) -> float:

@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from emodistill.audio.onnx_session import open_session
-from emodistill.audio.waveform import SAMPLE_RATE, SHORTEST_SAMPLES, Waveform
+from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, Waveform
 from emodistill.errors import ModelError
 from emodistill.evaluation.metrics import Labels, unweighted_accuracy
 
@@ -143,7 +143,7 @@ def check_integer(
 
 
 def _probabilities(session: onnxruntime.InferenceSession, waveform: Waveform) -> npt.NDArray[np.float32]:
-    padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))[None]
+    padded = np.pad(waveform, (0, max(0, MIN_INPUT_SAMPLES - len(waveform))))[None]
     return np.asarray(session.run(["probabilities"], {"waveform": padded})[0][0])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.waveform import SAMPLE_RATE, SHORTEST_SAMPLES, content_hash, peak_normalise
+from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, content_hash, peak_normalise
 from emodistill.config import AudioConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, MissingExtraError
@@ -33,8 +33,8 @@ def lld_key(utterance: Utterance, audio: AudioConfig) -> str:
 def extract_llds(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the LLDs (frames, 25) of a waveform (samples,), 16 kHz. A short one is padded to give a
     frame."""
-    if len(waveform) < SHORTEST_SAMPLES:  # opensmile's longest window is 60 ms
-        waveform = np.pad(waveform, (0, SHORTEST_SAMPLES - len(waveform)))
+    if len(waveform) < MIN_INPUT_SAMPLES:  # opensmile's longest window is 60 ms
+        waveform = np.pad(waveform, (0, MIN_INPUT_SAMPLES - len(waveform)))
     table = _extractor().process_signal(waveform, SAMPLE_RATE)
     return np.ascontiguousarray(table.to_numpy(dtype=np.float32))
 

@@ -12,26 +12,26 @@ def is_hub_id(text: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@(?!.*\.\.)[\w.+/-]+)?", text) is not None
 
 
-def pinned(hub_id: str) -> tuple[str, str | None]:
+def split_revision(hub_id: str) -> tuple[str, str | None]:
     """The repository of a hub id and its revision: a branch, tag or commit; None: the main branch."""
     repo_id, _, revision = hub_id.partition("@")
     return repo_id, revision or None
 
 
-def short_name(model: str) -> str:
+def folder_name(model: str) -> str:
     """A model's last name for a folder: of "organisation/name@a/branch", "name@a-branch"."""
     if not is_hub_id(model):
         return Path(model).name
-    repo_id, revision = pinned(model)
+    repo_id, revision = split_revision(model)
     return Path(repo_id).name + ("" if revision is None else f"@{revision.replace('/', '-')}")
 
 
-def fetch(hub_id: str) -> Path:
+def download_model(hub_id: str) -> Path:
     """The folder of a model of the hub, downloaded or, offline, as it was downloaded before.
 
     Raises `ModelError` where there is no such model or revision, or no way to it.
     """
-    repo_id, revision = pinned(hub_id)
+    repo_id, revision = split_revision(hub_id)
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from emodistill.audio.decoding import MOST_CHANNELS
+from emodistill.audio.decoding import MAX_CHANNELS
 from emodistill.audio.wav_header import FLOAT, PCM, WavHeader, read_wav_header
 from emodistill.errors import AudioError, ConfigError, EmodistillError, MissingExtraError
 from emodistill.inference.batch import clock
@@ -114,8 +114,8 @@ def pipe(stream: BinaryIO, rate_hz: int, channels: int) -> Iterator[Sound]:
     Raises `AudioError` for a WAV header that is cut off, or with anything but 16-bit PCM or 32-bit float; and for
     a compressed file, which would be heard as noise.
     """
-    if not 1 <= channels <= MOST_CHANNELS:
-        raise AudioError(f"<pipe>: expected 1 to {MOST_CHANNELS} channels, got {channels}")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"<pipe>: expected 1 to {MAX_CHANNELS} channels, got {channels}")
     start = _exactly(stream, 4)
     for begins, kind_of_file in COMPRESSED.items():
         if start == begins:

@@ -20,10 +20,10 @@ import onnxruntime
 
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.recording import AudioSource, Recording
-from emodistill.audio.speech_activity import NO_SPEECH, SpeechDetector, spans
+from emodistill.audio.speech_activity import NO_SPEECH, SpeechDetector, find_speech
 from emodistill.audio.waveform import (
+    MIN_INPUT_SAMPLES,
     SAMPLE_RATE,
-    SHORTEST_SAMPLES,
     Waveform,
     trim_silence,
 )
@@ -278,7 +278,7 @@ class Recognizer:
 
         This is the model as it was exported: without temperature, over all its emotions.
         """
-        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))[None]
+        padded = np.pad(waveform, (0, max(0, MIN_INPUT_SAMPLES - len(waveform))))[None]
         values = self._session.run(None, {"waveform": padded})
         return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
 
@@ -322,7 +322,7 @@ class Recognizer:
         activity = np.concatenate([*heard, stream.finish()])
         if activity.max() < NO_SPEECH:
             return None
-        found = spans(activity)
+        found = find_speech(activity)
         if not found:  # perhaps a word or a cry: too short to say where it ends
             return recording.windows((0, recording.num_samples))
         margin = round(SPEECH_MARGIN_S * SAMPLE_RATE)
@@ -338,7 +338,10 @@ class Recognizer:
         temperatures = {"probabilities": self.card.temperature}  # fitted to the student, not to teachers
         return {
             name.removeprefix("probabilities").removeprefix("_") or "student": self._restricted(
-                np.mean([tempered(output[name], temperatures.get(name, 1.0)) for output in outputs], axis=0)
+                np.mean(
+                    [apply_temperature(output[name], temperatures.get(name, 1.0)) for output in outputs],
+                    axis=0,
+                )
             )
             for name in self._outputs
             if name.startswith("probabilities")
@@ -352,7 +355,7 @@ class Recognizer:
         return dict(zip(self.emotions, values.tolist(), strict=True))
 
 
-def tempered(probabilities: npt.NDArray[Any], temperature: float) -> Probabilities:
+def apply_temperature(probabilities: npt.NDArray[Any], temperature: float) -> Probabilities:
     """Probabilities (…, emotions) with their logits divided by a temperature: p^(1/τ), normalised.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks". The most probable stays the most probable.
@@ -369,10 +372,10 @@ def _folder(model: str | Path) -> Path:
             raise ModelError("this install has no bundled model; give the folder of an exported one")
         return BUNDLED
     if isinstance(model, str) and not Path(model).exists():
-        from emodistill.inference.hub import fetch, is_hub_id
+        from emodistill.inference.hub import download_model, is_hub_id
 
         if is_hub_id(model):
-            return fetch(model)
+            return download_model(model)
         raise ModelError(
             f"no model '{model}': expected bundled, the folder of an exported model, or a hub id (organisation/name[@revision])"
         )

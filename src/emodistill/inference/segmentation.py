@@ -21,9 +21,9 @@ HOP_S = 0.5  # from one window to the next
 MIN_HOP_S = 0.1
 WINDOW_S = 2.0  # what the model sees at once
 CHANGE_COST = 1.5  # nats of evidence, summed over hops, that a change must bring (benchmarks/streaming.py)
-SHORTEST_RUN = 2  # hops that an emotion lasts at least where it gives way to another within one stretch
-LONGEST_DOUBT = 16  # hops after which the better course is taken, undecided or not
-FLOOR = 1e-3  # of a probability, so that one window alone cannot rule an emotion out
+MIN_RUN_CELLS = 2  # hops that an emotion lasts at least where it gives way to another within one stretch
+MAX_UNDECIDED_CELLS = 16  # hops after which the better course is taken, undecided or not
+MIN_PROBABILITY = 1e-3  # of a probability, so that one window alone cannot rule an emotion out
 
 Values = npt.NDArray[np.float64]
 
@@ -154,7 +154,7 @@ class WindowScorer:
     def __call__(self, begin: int, end: int) -> Values:
         """Log-probabilities (emotions,) of the waveform from one sample to another."""
         values = self._recognizer.probabilities(self.between(begin, end))
-        return np.log(np.maximum(values, FLOOR))
+        return np.log(np.maximum(values, MIN_PROBABILITY))
 
     def probabilities(self, log_probabilities: Values) -> dict[str, float]:
         """Of a mean of log-probabilities (emotions,): by name, summing to 1."""
@@ -259,14 +259,14 @@ class _Path:
     """The course of emotions through the cells of a stretch that has the most evidence for its price.
 
     It maximises Σ log p(emotion of the cell) − cost · changes over the courses in which every emotion lasts
-    at least `SHORTEST_RUN` cells (Viterbi's algorithm), and gives a cell's emotion as soon as no further
+    at least `MIN_RUN_CELLS` cells (Viterbi's algorithm), and gives a cell's emotion as soon as no further
     cell can alter it. So the emotion of a segment is the one with the highest mean log-probability in it:
     any other would have made a better course.
     """
 
     def __init__(self, cost: float) -> None:
         self._cost = cost
-        # State: (how many cells the emotion has lasted, at most SHORTEST_RUN; emotion), as one index.
+        # State: (how many cells the emotion has lasted, at most MIN_RUN_CELLS; emotion), as one index.
         self._scores: Values | None = None  # (states,) of the best course that ends in each
         self._back: list[
             npt.NDArray[np.intp]
@@ -274,14 +274,14 @@ class _Path:
 
     def push(self, gain: Values) -> list[int]:
         """Take in a cell by its log-probabilities (emotions,); returns the emotions now decided, in order."""
-        num, last = len(gain), SHORTEST_RUN - 1
+        num, last = len(gain), MIN_RUN_CELLS - 1
         if self._scores is None:
-            scores = np.full((SHORTEST_RUN, num), -np.inf)
+            scores = np.full((MIN_RUN_CELLS, num), -np.inf)
             scores[0] = gain
-            back = np.zeros((SHORTEST_RUN, num), dtype=np.intp)  # never followed
+            back = np.zeros((MIN_RUN_CELLS, num), dtype=np.intp)  # never followed
         else:
-            before = self._scores.reshape(SHORTEST_RUN, num)
-            index = np.arange(SHORTEST_RUN * num).reshape(SHORTEST_RUN, num)
+            before = self._scores.reshape(MIN_RUN_CELLS, num)
+            index = np.arange(MIN_RUN_CELLS * num).reshape(MIN_RUN_CELLS, num)
             scores, back = np.empty_like(before), np.empty_like(index)
             # Another emotion begins after the best that has lasted long enough, itself excepted.
             best = int(before[last].argmax())
@@ -303,7 +303,7 @@ class _Path:
         """The emotions of the cells that are left, in order."""
         if self._scores is None or not self._back:
             return []
-        num = len(self._scores) // SHORTEST_RUN
+        num = len(self._scores) // MIN_RUN_CELLS
         whole = self._scores[-num:]  # an emotion may be shorter only where the whole stretch is
         best = (
             len(self._scores) - num + int(whole.argmax())
@@ -321,7 +321,7 @@ class _Path:
             states = np.unique(self._back[cell][states])
         if len(states) == 1:
             return self._traced(int(states[0]), 0, num)
-        if len(self._back) <= LONGEST_DOUBT:
+        if len(self._back) <= MAX_UNDECIDED_CELLS:
             return []
         # Take the course that is best now, and give up those that began otherwise.
         oldest = np.arange(len(self._scores))

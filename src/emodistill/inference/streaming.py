@@ -43,7 +43,7 @@ __all__ = [
 ]  # fmt: skip
 
 PAUSE_S = 0.22  # a silence as long as this ends a stretch; told within 0.7 s, as the detector needs 0.4 s
-SHORTEST_SPEECH_S = 0.2  # less is a click or a breath
+MIN_STRETCH_S = 0.2  # less is a click or a breath
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class StreamingRecognizer:
             yield from self._end_speech()
 
     def _go_on(self) -> Iterator[Event]:
-        if self._stretch is None and self._until - self._start >= round(SHORTEST_SPEECH_S * SAMPLE_RATE):
+        if self._stretch is None and self._until - self._start >= round(MIN_STRETCH_S * SAMPLE_RATE):
             self._stretch = Stretch(self._scorer, self._start)
             yield SpeechStarted(self._start / SAMPLE_RATE)
         if self._stretch is not None:

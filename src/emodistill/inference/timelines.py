@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.recording import SHORTEST_S, SILENCE_PEAK, Level, readable
+from emodistill.audio.recording import MIN_UTTERANCE_S, SILENCE_PEAK, Level, readable
 from emodistill.audio.speech_activity import SpeechDetector
-from emodistill.audio.waveform import SAMPLE_RATE, Waveform, blocks
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_blocks
 from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.segmentation import (
     HOP_S,
@@ -118,7 +118,7 @@ def timeline(
     source = readable(source, "a path, the bytes of a file or a file opened in binary mode")
     name = str(source) if isinstance(source, (str, Path)) else ""
     envelope = _Envelope() if traced else None
-    pieces = blocks(source, max_s)
+    pieces = load_blocks(source, max_s)
     if envelope is not None:
         pieces = envelope.over(pieces)
     segments: list[Segment] = []
@@ -317,7 +317,7 @@ class _Turn:
         self.reach()
         end = min(self.end, self._scorer.num_samples)
         last = self._windows.last(end)
-        if last is not None and end - self.start >= SHORTEST_S * SAMPLE_RATE:
+        if last is not None and end - self.start >= MIN_UTTERANCE_S * SAMPLE_RATE:
             self._hear(*last)
         if not self._values:
             return Segment(self.start / SAMPLE_RATE, end / SAMPLE_RATE, None, None, {}, self.speaker)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emodistill.audio.decoding import decode_media
-from emodistill.audio.waveform import BOUNDED_RATES_HZ
+from emodistill.audio.waveform import UNTRUSTED_RATES_HZ
 from emodistill.errors import AudioError
 
 MAX_PIECE_S = 10  # of decoded audio that `take` returns at once
@@ -94,7 +94,7 @@ class StreamingDecoder:
         return data
 
     def _decode(self) -> None:
-        low, high = BOUNDED_RATES_HZ
+        low, high = UNTRUSTED_RATES_HZ
         try:
             for rate, samples in decode_media(self):
                 if self._closed:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from emodistill.audio.waveform import SAMPLE_RATE, SHORTEST_SAMPLES
+from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, stable_seed
 from emodistill.corpora.base import Utterance, audio_duration_s
 from emodistill.distillation import Targets
@@ -96,7 +96,7 @@ class WaveformSource:
             return self.cache[index, view]
         utterance = self.utterances[index]
         samples = augment_view(prepare_waveform(utterance, self.audio), self.augment, view, utterance.id)
-        waveform = torch.from_numpy(np.pad(samples, (0, max(0, SHORTEST_SAMPLES - len(samples)))))
+        waveform = torch.from_numpy(np.pad(samples, (0, max(0, MIN_INPUT_SAMPLES - len(samples)))))
         is_used_again = view == 0 or self.augment.views > 0
         if is_used_again:
             self.cache.keep((index, view), waveform)

@@ -28,7 +28,7 @@ from emodistill.errors import AudioError, ConfigError, LeakError, MissingExtraEr
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_checksums, write_utterances
 from emodistill.files import atomic_write
-from emodistill.inference.hub import fetch, is_hub_id, pinned
+from emodistill.inference.hub import download_model, is_hub_id, split_revision
 from emodistill.inference.model_card import BUNDLED, file_sha256
 from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, label_map
 from emodistill.protocol.folds import Fold, Protocol
@@ -318,9 +318,9 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
     """
     folder = BUNDLED if model == "bundled" else Path(model)
     if not folder.exists() and is_hub_id(model):
-        fetched = fetch(model)
+        fetched = download_model(model)
         if not (fetched / "card.json").is_file():
-            return TransformersModel(*pinned(model)), None
+            return TransformersModel(*split_revision(model)), None
         folder = fetched
     if (folder / "recipe.toml").is_file():
         folder = read_run(folder).checkpoint_folder()

@@ -14,7 +14,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
-from emodistill.audio.waveform import SHORTEST_SAMPLES, content_hash
+from emodistill.audio.waveform import MIN_INPUT_SAMPLES, content_hash
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, CorpusError, ModelError
@@ -337,7 +337,7 @@ def cache_states(
     def compute(job: tuple[Utterance, int, str]) -> None:
         utterance, view, key = job
         waveform = augment_view(prepare_waveform(utterance, audio), views, view, utterance.id)
-        padded = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
+        padded = np.pad(waveform, (0, max(0, MIN_INPUT_SAMPLES - len(waveform))))
         states, _ = student.prefix(torch.from_numpy(padded)[None].to(device), None)
         half = states[0].half().cpu().numpy()
         if not np.isfinite(half).all():

@@ -4,10 +4,10 @@
 
 import { Network } from './network.js';
 import settings from './settings.js';
-import { spans, SpeechStream } from './speech_activity.js';
+import { findSpeech, SpeechStream } from './speech_activity.js';
 
-const { SAMPLE_RATE, SHORTEST_SAMPLES, FRAME_SAMPLES } = settings.waveform;
-const { SHORTEST_S, SILENCE_PEAK, LONGEST_WINDOW_S } = settings.recording;
+const { SAMPLE_RATE, MIN_INPUT_SAMPLES, FRAME_SAMPLES } = settings.waveform;
+const { MIN_UTTERANCE_S, SILENCE_PEAK, MAX_WINDOW_S } = settings.recording;
 const { SPEECH_MARGIN_S } = settings.recognizer;
 const { NO_SPEECH } = settings.speech_activity;
 
@@ -20,7 +20,7 @@ const removeOffset = (samples) => {
 
 // Why a waveform cannot have an emotion: 'too_short' or 'silence'. Null if it can.
 export const unusableReason = (waveform) => {
-  if (waveform.length < SHORTEST_S * SAMPLE_RATE) return 'too_short';
+  if (waveform.length < MIN_UTTERANCE_S * SAMPLE_RATE) return 'too_short';
   let [sum, low, high] = [0, Infinity, -Infinity];
   for (const value of waveform) {
     sum += value;
@@ -61,10 +61,10 @@ const trimSilence = (samples, topDb) => {
   return samples.slice(first * FRAME_SAMPLES, (last + 1) * FRAME_SAMPLES);
 };
 
-// Equal windows of at most LONGEST_WINDOW_S, without silent ones and ones without speech. At least one
+// Equal windows of at most MAX_WINDOW_S, without silent ones and ones without speech. At least one
 // window.
 const windows = (samples, speechSpans = null) => {
-  const number = Math.max(1, Math.ceil(samples.length / (LONGEST_WINDOW_S * SAMPLE_RATE)));
+  const number = Math.max(1, Math.ceil(samples.length / (MAX_WINDOW_S * SAMPLE_RATE)));
   const edges = Array.from({ length: number + 1 }, (_, at) => round((samples.length * at) / number));
   const kept = [];
   for (let at = 0; at < number; at++) {
@@ -133,7 +133,7 @@ export class Recognizer {
   async speechWindows(samples, onProgress) {
     const activity = await this.speechActivity(peakNormalise(samples), onProgress);
     if (activity.every((value) => value < NO_SPEECH)) return [];
-    const found = spans(activity);
+    const found = findSpeech(activity);
     if (found.length === 0) return windows(samples);
     const margin = Math.round(SPEECH_MARGIN_S * SAMPLE_RATE);
     const start = Math.max(0, found[0][0] - margin);
@@ -158,7 +158,7 @@ export class Recognizer {
     const means = Object.fromEntries(names.map((name) => [name, this.emotions.map(() => 0)]));
     for (const [index, part] of parts.entries()) {
       const trimmed = trimDb === null ? part : trimSilence(part, trimDb);
-      const input = new Float32Array(Math.max(SHORTEST_SAMPLES, trimmed.length));
+      const input = new Float32Array(Math.max(MIN_INPUT_SAMPLES, trimmed.length));
       input.set(trimmed);
       const outputs = await this.network.run({ waveform: [input, [1, input.length]] });
       for (const name of names) {

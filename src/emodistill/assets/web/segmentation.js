@@ -11,7 +11,7 @@ import settings from './settings.js';
 import { concatenate } from './speech_activity.js';
 
 const { SAMPLE_RATE } = settings.waveform;
-const { HOP_S, WINDOW_S, CHANGE_COST, SHORTEST_RUN, LONGEST_DOUBT, FLOOR } = settings.segmentation;
+const { HOP_S, WINDOW_S, CHANGE_COST, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS, MIN_PROBABILITY } = settings.segmentation;
 const HOP = Math.round(HOP_S * SAMPLE_RATE);
 const WINDOW = Math.round(WINDOW_S * SAMPLE_RATE);
 const CELLS_PER_WINDOW = WINDOW / HOP;
@@ -45,7 +45,7 @@ export class WindowScorer {
 
   async logProbabilities(begin, end) {
     const values = await this.recognizer.probabilities(this.between(begin, end));
-    return values.map((value) => Math.log(Math.max(value, FLOOR)));
+    return values.map((value) => Math.log(Math.max(value, MIN_PROBABILITY)));
   }
 
   // Probabilities by emotion, summing to 1, from log-probabilities.
@@ -161,10 +161,10 @@ class Run {
 }
 
 // The path of emotions through the cells of a stretch with the highest score: the sum of its
-// log-probabilities minus CHANGE_COST for each change, where each emotion lasts at least SHORTEST_RUN cells
+// log-probabilities minus CHANGE_COST for each change, where each emotion lasts at least MIN_RUN_CELLS cells
 // (Viterbi's algorithm).
 //
-// A state is the pair (how many cells the emotion has lasted, at most SHORTEST_RUN; emotion), as one index.
+// A state is the pair (how many cells the emotion has lasted, at most MIN_RUN_CELLS; emotion), as one index.
 export class Path {
   constructor() {
     this.scores = null; // of the best path that ends in each state
@@ -174,10 +174,10 @@ export class Path {
   // Add a cell with its log-probabilities. Returns the emotions that are now decided, in order.
   push(logProbabilities) {
     const num = logProbabilities.length;
-    const first = (SHORTEST_RUN - 1) * num; // of the states whose emotion may change
+    const first = (MIN_RUN_CELLS - 1) * num; // of the states whose emotion may change
     if (this.scores === null) {
       const start = (state) => (state < num ? logProbabilities[state] : -Infinity);
-      this.scores = Array.from({ length: SHORTEST_RUN * num }, (_, state) => start(state));
+      this.scores = Array.from({ length: MIN_RUN_CELLS * num }, (_, state) => start(state));
       this.back.push(this.scores.map(() => 0)); // never followed
       return this.decided(num);
     }
@@ -205,7 +205,7 @@ export class Path {
   // The emotions of the remaining cells, in order.
   finish() {
     if (this.scores === null || this.back.length === 0) return [];
-    const num = this.scores.length / SHORTEST_RUN;
+    const num = this.scores.length / MIN_RUN_CELLS;
     const first = this.scores.length - num;
     const longEnough = this.scores.slice(first); // none of them is finite if the whole stretch is shorter
     const state = longEnough.some(Number.isFinite) ? first + argmax(longEnough) : argmax(this.scores);
@@ -219,7 +219,7 @@ export class Path {
       states = [...new Set(states.map((state) => this.back[cell][state]))];
     }
     if (states.length === 1) return this.traceBack(states[0], 0, num);
-    if (this.back.length <= LONGEST_DOUBT) return [];
+    if (this.back.length <= MAX_UNDECIDED_CELLS) return [];
     // Too many cells are undecided: keep the best path, and drop the paths that began otherwise.
     const later = this.back.slice(1);
     const oldest = this.scores.map((_, state) => later.reduceRight((at, back) => back[at], state));

@@ -61,7 +61,7 @@ export class SpeechStream {
 }
 
 // Where speech is in a whole recording, as spans of samples [start, end).
-export const spans = (probabilities) => {
+export const findSpeech = (probabilities) => {
   const found = [];
   let speaking = false;
   let startFrame = 0;

@@ -8,7 +8,7 @@ import { concatenate, SpeechStream } from './speech_activity.js';
 
 const { SAMPLE_RATE } = settings.waveform;
 const { BLOCK_SAMPLES, SPEECH_FRAME_SAMPLES, SPEECH_ON, SPEECH_OFF } = settings.speech_activity;
-const { PAUSE_S, SHORTEST_SPEECH_S } = settings.streaming;
+const { PAUSE_S, MIN_STRETCH_S } = settings.streaming;
 
 // Takes samples at 16 kHz in chunks of any length. Yields events
 // { event: 'speech_started' | 'update' | 'segment' | 'speech_ended', … }.
@@ -21,7 +21,7 @@ export class StreamingRecognizer {
     // The present stretch of speech, in samples. Pauses below PAUSE_S belong to it.
     this.start = this.until = 0;
     this.speaking = false;
-    this.stretch = null; // set once the speech is as long as SHORTEST_SPEECH_S
+    this.stretch = null; // set once the speech is as long as MIN_STRETCH_S
   }
 
   async *push(chunk) {
@@ -60,7 +60,7 @@ export class StreamingRecognizer {
   }
 
   async *continueSpeech() {
-    if (!this.stretch && this.until - this.start >= Math.round(SHORTEST_SPEECH_S * SAMPLE_RATE)) {
+    if (!this.stretch && this.until - this.start >= Math.round(MIN_STRETCH_S * SAMPLE_RATE)) {
       this.stretch = new Stretch(this.scorer, this.start);
       yield { event: 'speech_started', time_s: this.start / SAMPLE_RATE };
     }
