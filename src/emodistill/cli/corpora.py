@@ -1,4 +1,4 @@
-"""emodistill corpus: what is in a folder of recordings, and how it is divided."""
+"""emodistill corpus: write the manifest of a corpus, count it, and audit its folds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,25 +7,24 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emodistill.cli.options import (
-    Set,
-    corpus_app,
-)
+from emodistill.cli.options import Set, corpus_app
 from emodistill.console import results, say
 
 
 @corpus_app.command("prepare")
 def prepare(
-    name: Annotated[str, typer.Argument(help="A known corpus, e.g. ravdess, iemocap, nemo.")],
-    folder: Annotated[Path, typer.Argument(help="The corpus as its authors distribute it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="utterances.csv, .tsv or .parquet")],
+    name: Annotated[str, typer.Argument(help="Name of a known corpus, e.g. ravdess, iemocap or nemo.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the corpus, as its authors distribute it.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Manifest to write: utterances.csv, .tsv or .parquet.")
+    ],
     labels: Annotated[
-        str | None, typer.Option(help="Label map: own, four, seven, iemocap-4, all, or a list a,b,c.")
+        str | None,
+        typer.Option(help="Label map: own, four, seven, iemocap-4 or all; or a list such as angry,sad."),
     ] = None,
 ) -> None:
-    """Read a corpus folder and write its manifest; whatever is dropped or merged is counted."""
-    from emodistill.corpora import drop_bad_audio, read_corpus, write_manifest
-    from emodistill.corpora.load import report_left_out
+    """Read a corpus folder and write its manifest. Dropped and merged utterances are counted."""
+    from emodistill.corpora import drop_bad_audio, read_corpus, report_left_out, write_manifest
 
     corpus, problems = drop_bad_audio(read_corpus(name, folder, labels))
     report_left_out(corpus, problems, say)
@@ -36,56 +35,59 @@ def prepare(
 
 @corpus_app.command("stats")
 def stats(
-    manifest: Annotated[Path, typer.Argument(help="utterances.csv, .tsv or .parquet")],
-    plot: Annotated[Path | None, typer.Option(help="Also draw it: a .png or .svg file.")] = None,
+    manifest: Annotated[Path, typer.Argument(help="Manifest: utterances.csv, .tsv or .parquet.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the counts into this .png, .svg or .pdf file.")
+    ] = None,
 ) -> None:
-    """Utterances per emotion and speaker, and hours."""
-    from emodistill.corpora import read_manifest
-    from emodistill.corpora.stats import corpus_stats, plot_stats
+    """Count utterances by speaker and emotion, and minutes by speaker."""
+    from emodistill.corpora import corpus_stats, plot_stats, read_manifest
 
-    found = corpus_stats(read_manifest(manifest))
+    counts = corpus_stats(read_manifest(manifest))
     table = Table(
-        title=f"{manifest}: {found.num_utterances} utterances, {found.num_speakers} speakers, {found.hours:.2f} h"
+        title=f"{manifest}: {counts.num_utterances} utterances, {counts.num_speakers} speakers, "
+        f"{counts.hours:.2f} h"
     )
     table.add_column("speaker")
-    for emotion in (*found.emotions, "all", "minutes"):
-        table.add_column(emotion, justify="right")
-    for speaker, counts in found.by_speaker.items():
-        row = [str(counts.get(emotion, 0)) for emotion in found.emotions]
-        table.add_row(escape(speaker), *row, str(sum(counts.values())), f"{found.minutes[speaker]:.1f}")
+    for column in (*counts.emotions, "all", "minutes"):
+        table.add_column(column, justify="right")
+    for speaker, by_emotion in counts.by_speaker.items():
+        cells = [str(by_emotion.get(emotion, 0)) for emotion in counts.emotions]
+        total = str(sum(by_emotion.values()))
+        table.add_row(escape(speaker), *cells, total, f"{counts.minutes[speaker]:.1f}")
     totals = [
-        str(sum(counts.get(emotion, 0) for counts in found.by_speaker.values())) for emotion in found.emotions
+        str(sum(by_emotion.get(emotion, 0) for by_emotion in counts.by_speaker.values()))
+        for emotion in counts.emotions
     ]
     table.add_section()
-    table.add_row("all", *totals, str(found.num_utterances), f"{60 * found.hours:.1f}")
+    table.add_row("all", *totals, str(counts.num_utterances), f"{60 * counts.hours:.1f}")
     results().print(table)
     if plot is not None:
-        plot_stats(found, plot)
-        say(f"drawn: {plot}")
+        plot_stats(counts, plot)
+        say(f"written: {plot}")
 
 
 @corpus_app.command("audit")
 def audit(
-    recipe: Annotated[str, typer.Argument(help="Recipe whose corpus and folds are to be audited.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe whose corpus and folds are checked.")],
     set: Set = None,
 ) -> None:
-    """Check the folds of a recipe for leaks: speakers, utterances or identical recordings in two splits."""
+    """Check the folds of a recipe for leaks: a speaker, utterance or identical recording in two splits."""
     from emodistill.config import load_recipe
-    from emodistill.corpora.load import open_corpus
-    from emodistill.protocol.audit import audit_protocol
-    from emodistill.protocol.folds import build_protocol
+    from emodistill.corpora import open_corpus
+    from emodistill.protocol import audit_protocol, build_protocol
 
     loaded = load_recipe(recipe, set or ())
     corpus = open_corpus(loaded.corpus, say)
     protocol = build_protocol(corpus, loaded.protocol)
-    found = audit_protocol(corpus, protocol, loaded.runtime.workers)
+    result = audit_protocol(corpus, protocol, loaded.runtime.workers)
     table = Table(title=f"{corpus.name}, {protocol.description}, hash {protocol.stamp}: no leak")
     for column in ("fold", "train", "dev", "test", "test transcripts also in training"):
         table.add_column(column, justify="right")
     for fold in protocol.folds:
-        share = found.shared_transcripts.get(fold.name)
-        shown = "–" if share is None else f"{100 * share:.1f} %"
-        table.add_row(fold.name, str(len(fold.train)), str(len(fold.dev)), str(len(fold.test)), shown)
+        share = result.shared_transcripts.get(fold.name)
+        cell = "–" if share is None else f"{100 * share:.1f} %"
+        table.add_row(fold.name, str(len(fold.train)), str(len(fold.dev)), str(len(fold.test)), cell)
     results().print(table)
-    for one, two in found.duplicates:
+    for one, two in result.duplicates:
         results().print(f"identical recordings, always in one split: {one} = {two}")

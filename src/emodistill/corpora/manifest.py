@@ -1,4 +1,4 @@
-"""Manifests: the table of utterances as CSV, TSV or Parquet, read and written."""
+"""Manifests: tables of utterances as CSV, TSV or Parquet, written and read."""
 
 import csv
 import io
@@ -11,16 +11,22 @@ from typing import Any
 
 from emodistill.corpora.base import Corpus, Utterance
 from emodistill.errors import CorpusError, MissingExtraError, one_of
+from emodistill.files import atomic_write
 from emodistill.labels import EMOTIONS
+
+COLUMNS = tuple(item.name for item in fields(Utterance))
+_REQUIRED = ("id", "speaker", "emotion")
+_NUMBERS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
+_FIRST_ROW = 2  # the header is row 1
 
 
 def table_rows(
     path: Path, name: str, columns: Iterable[str], delimiter: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a corpus's own CSV or TSV with their numbers (the header is row 1).
+    """Yield the rows of a corpus's own CSV or TSV with their numbers (the header is row 1).
 
-    UTF-8 with or without a BOM, else cp1252. Raises `CorpusError` where one of `columns` is missing or a
-    quote is never closed.
+    The file is UTF-8 with or without a BOM, else cp1252. `name` is the corpus's name in messages. Raises
+    `CorpusError` where one of `columns` is missing or a quote is never closed.
     """
     data = path.read_bytes()
     try:
@@ -28,40 +34,30 @@ def table_rows(
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 1
+    number = _FIRST_ROW - 1
     try:
         for column in columns:
             if column not in (reader.fieldnames or ()):
                 raise CorpusError(f"{name}: '{path}' has no column '{column}' (it has {reader.fieldnames})")
-        for number, row in enumerate(reader, start=2):
+        for number, row in enumerate(reader, start=_FIRST_ROW):
             yield number, {column: row.get(column) or "" for column in reader.fieldnames or ()}
     except csv.Error as error:
         raise CorpusError(f"{name}: {_bad_csv(path, number, error)}") from error
 
 
-def _bad_csv(path: Path, rows_read: int, error: csv.Error) -> str:
-    return f"'{path}', row {rows_read + 1}: not CSV ({error}); is a quote left open, or not doubled?"
-
-
-COLUMNS = tuple(item.name for item in fields(Utterance))
-
-
-_FLOATS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
-
-
 def write_manifest(corpus: Corpus, path: Path) -> None:
-    """Write a corpus as CSV, TSV or Parquet (by suffix); audio below the manifest becomes relative."""
+    """Write a corpus as CSV, TSV or Parquet, by suffix. Paths of audio below the manifest become relative."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [_row(utterance, path.parent.resolve()) for utterance in corpus]
-    if path.suffix == ".parquet":
-        arrow, parquet = _pyarrow()
-        parquet.write_table(arrow.Table.from_pylist(rows), path)
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, delimiter=_delimiter(path), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    with atomic_write(path) as partial:
+        if path.suffix == ".parquet":
+            arrow, parquet = _pyarrow()
+            parquet.write_table(arrow.Table.from_pylist(rows), partial)
+            return
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, delimiter=_delimiter(path), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def read_manifest(
@@ -70,17 +66,17 @@ def read_manifest(
     name: str | None = None,
     emotions: Mapping[str, str] | None = None,
 ) -> Corpus:
-    """Read `utterances.csv` or any CSV, TSV or Parquet with named columns.
+    """Read `utterances.csv`, or any CSV, TSV or Parquet file with named columns.
 
     Args:
-        path: the manifest; relative audio paths are taken from its folder.
-        columns: where a manifest names its columns otherwise: {our name: its name}.
-        name: the corpus's name; the manifest's stem by default.
-        emotions: where a manifest names its emotions otherwise: {its name: our name}.
+        path: the manifest; relative audio paths start at its folder.
+        columns: renames columns of the file: {our column: column of the file}.
+        name: the corpus's name. Default: the manifest's stem.
+        emotions: renames emotions of the file: {emotion of the file: our emotion}.
 
     Raises:
-        CorpusError: a missing or damaged file, a missing column, an unknown emotion, a bad number, a
-            duplicate id; with the row's number (the header is row 1).
+        CorpusError: a missing or damaged file, a missing column, an unknown emotion, a bad number, or a
+            duplicate id. The message names the row; the header is row 1.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,31 +89,42 @@ def read_manifest(
     rows = list(_read_rows(path))
     if not rows:
         raise CorpusError(f"'{path}' holds no rows")
-    source = {column: (columns or {}).get(column, column) for column in COLUMNS}
-    for column in columns or {}:
+    names = _column_names(path, rows[0], columns or {})
+    corpus = name or path.stem
+    utterances = [
+        _utterance(row, names, emotions or {}, path, number, corpus)
+        for number, row in enumerate(rows, start=_FIRST_ROW)
+    ]
+    first_row: dict[str, int] = {}
+    for number, utterance in enumerate(utterances, start=_FIRST_ROW):
+        if first_row.setdefault(utterance.id, number) != number:
+            raise CorpusError(
+                f"'{path}', row {number}: duplicate id '{utterance.id}', "
+                f"first in row {first_row[utterance.id]}"
+            )
+    return Corpus(corpus, tuple(utterances))
+
+
+def _column_names(path: Path, row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the file's name of each of our columns, after checking that it has the required ones."""
+    for column in columns:
         if column not in COLUMNS:
             raise CorpusError(one_of("manifest column", column, COLUMNS))
-    for column in ("id", "speaker", "emotion"):
-        if source[column] not in rows[0]:
+    names = {column: columns.get(column, column) for column in COLUMNS}
+    for column in _REQUIRED:
+        if names[column] not in row:
             raise CorpusError(
-                f"'{path}' has no column '{source[column]}' (it has {list(rows[0])}); "
-                f'say which one is the {column}: columns = {{{column} = "…"}}'
+                f"'{path}' has no column '{names[column]}' (it has {list(row)}); "
+                f'name the column for the {column}: columns = {{{column} = "…"}}'
             )
-    default = name or path.stem
-    made = [
-        _utterance(row, source, emotions or {}, path, number, default)
-        for number, row in enumerate(rows, start=2)
-    ]
-    first: dict[str, int] = {}
-    for number, utterance in enumerate(made, start=2):
-        if first.setdefault(utterance.id, number) != number:
-            raise CorpusError(
-                f"'{path}', row {number}: duplicate id '{utterance.id}', first in row {first[utterance.id]}"
-            )
-    return Corpus(default, tuple(made))
+    return names
 
 
-def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
+def _bad_csv(path: Path, rows_read: int, error: csv.Error) -> str:
+    return f"'{path}', row {rows_read + 1}: not CSV ({error}); is a quote left open, or not doubled?"
+
+
+def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".parquet":
         arrow, parquet = _pyarrow()
         try:
@@ -160,20 +167,17 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
 
 def _utterance(
     row: Mapping[str, Any],
-    source: Mapping[str, str],
+    names: Mapping[str, str],
     emotions: Mapping[str, str],
     path: Path,
     number: int,
     corpus: str,
 ) -> Utterance:
-    values: dict[str, Any] = {}
+    """Return the utterance of a row. `names` and `emotions` are as in `_column_names` and `read_manifest`."""
     where = f"'{path}', row {number}"
-    if None in row:  # how csv.DictReader keeps the cells that no column claims
+    if None in row:  # csv.DictReader puts the cells behind the last column there
         raise CorpusError(f"{where}: more cells than columns; quote the cells that hold the delimiter")
-    for column in COLUMNS:
-        cell = row.get(source[column])
-        missing = cell is None or (isinstance(cell, float) and math.isnan(cell))  # pandas writes NaN
-        values[column] = None if missing else str(cell).strip() or None
+    values: dict[str, Any] = {column: _cell(row.get(names[column])) for column in COLUMNS}
     if values["id"] is None or values["speaker"] is None:
         raise CorpusError(f"{where}: an utterance needs an id and a speaker, got {dict(row)}")
     values["emotion"] = emotions.get(values["emotion"], values["emotion"])
@@ -181,20 +185,31 @@ def _utterance(
         raise CorpusError(
             f"{where}: "
             + one_of("emotion", values["emotion"], EMOTIONS)
-            + f'; or say which of these it is: corpus.emotions = {{{json.dumps(values["emotion"])} = "…"}}'
+            + f'; or rename it to one of these: corpus.emotions = {{{json.dumps(values["emotion"])} = "…"}}'
         )
-    for column in _FLOATS:
+    for column in _NUMBERS:
         if values[column] is not None:
-            try:
-                number_read = float(values[column])
-            except ValueError:
-                number_read = math.nan
-            if not math.isfinite(number_read):
-                raise CorpusError(f"{where}: {column} is '{values[column]}', expected a number")
-            values[column] = number_read
+            values[column] = _number(values[column], column, where)
     if values["path"] is not None:
         values["path"] = path.parent / values["path"]
     if values["transcript"] is not None and values["transcript_source"] is None:
         values["transcript_source"] = "gold"
     values["corpus"] = values["corpus"] or corpus
     return Utterance(**values)
+
+
+def _cell(value: Any) -> str | None:
+    """Return a cell as stripped text; None for an empty cell, and for NaN, which pandas writes."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value).strip() or None
+
+
+def _number(text: str, column: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise CorpusError(f"{where}: {column} is '{text}', expected a number")
+    return number

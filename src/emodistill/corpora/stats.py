@@ -1,4 +1,4 @@
-"""What a corpus holds: utterances per emotion and speaker, hours; and a drawing of it."""
+"""Counts of a corpus: utterances by speaker and emotion, and hours; also as a picture."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from emodistill.errors import CorpusError, MissingExtraError
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts of a corpus."""
+    """The counts of a corpus."""
 
     num_utterances: int
     num_speakers: int
-    hours: float  # 0 where there is no audio
-    emotions: tuple[str, ...]  # "none" last, where utterances have no agreed emotion
-    by_speaker: dict[str, Counter[str]]  # speaker -> emotion -> utterances
+    hours: float  # of audio
+    emotions: tuple[str, ...]  # "none" is last, if utterances have no agreed emotion
+    by_speaker: dict[str, Counter[str]]  # speaker -> emotion -> number of utterances
     minutes: dict[str, float]  # speaker -> minutes of audio
 
 
 def corpus_stats(corpus: Corpus) -> Stats:
-    """Count a corpus; reads the headers of its audio alone."""
+    """Count a corpus. Only the headers of its audio are read. Raises `CorpusError` for bad audio."""
     by_speaker = {speaker: Counter[str]() for speaker in corpus.speakers}
     seconds = dict.fromkeys(corpus.speakers, 0.0)
     for utterance in corpus:
@@ -39,7 +39,11 @@ def corpus_stats(corpus: Corpus) -> Stats:
 
 
 def plot_stats(stats: Stats, path: Path) -> None:
-    """Draw utterances per speaker, stacked by emotion, to a .png, .svg or .pdf; its folder is made."""
+    """Draw a bar for each speaker, stacked by emotion, into a .png, .svg or .pdf file.
+
+    The folder of `path` is created. Raises `CorpusError` for another suffix, and `MissingExtraError` without
+    matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -94,9 +94,9 @@ def read_perceived(root: Path) -> Corpus:
         winners = {stem: _winners(votes) for stem, votes in _response_votes(Path(root)).items()}
     if not winners:
         raise CorpusError(
-            f"crema-d-perceived: '{root}' holds neither summaryTable.csv nor finishedResponses.csv; both are in "
-            "the repository CheyneyComputerScience/CREMA-D. The corpus 'crema-d', with the intended emotions, "
-            "needs neither"
+            f"crema-d-perceived: '{root}' holds neither summaryTable.csv nor finishedResponses.csv; get one "
+            "from the repository CheyneyComputerScience/CREMA-D, or read the corpus 'crema-d', which has the "
+            "intended emotions and needs neither"
         )
     kept = [
         replace(

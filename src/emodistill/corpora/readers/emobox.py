@@ -30,7 +30,7 @@ from typing import Any
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
 from emodistill.errors import CorpusError, one_of
 
-# EmoBox's names, and the raw labels of corpora that come without a label map.
+# EmoBox's names of emotions, and the raw labels of corpora without a label map.
 _EMOTIONS = {
     "Angry": "angry", "Happy": "happy", "Sad": "sad", "Neutral": "neutral", "Fear": "fearful",
     "Disgust": "disgusted", "Surprise": "surprised", "Calm": "calm", "Boredom": "bored",
@@ -55,7 +55,7 @@ _IEMOCAP = re.compile(r"(?:iemocap-)?(Ses\d\d)\w+_([FM])\w+")
 
 
 def read(root: Path) -> Corpus:
-    """Read `data/CORPUS` or `data/CORPUS/fold_N` of an EmoBox checkout; audio is looked for, not opened."""
+    """Read `data/CORPUS` or `data/CORPUS/fold_N` of an EmoBox checkout."""
     root = check_root(root, "emobox", "data/CORPUS or data/CORPUS/fold_1 of EmoBox", "*.jsonl").resolve()
     is_fold = root.name.startswith("fold_")
     folder = root.parent if is_fold else root
@@ -98,6 +98,7 @@ def _utterance(
     speakers: dict[str, str],
     split: str | None,
 ) -> Utterance:
+    """Return the utterance of one line of a JSONL. Paths start at `base`; `names` is the label map."""
     for field in ("key", "dataset", "wav"):
         if field not in item:
             raise CorpusError(f"{where}no '{field}' (it has {list(item)})")

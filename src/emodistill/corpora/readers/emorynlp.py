@@ -56,7 +56,7 @@ def read(root: Path) -> Corpus:
 
 
 def _speaker(cell: str, where: str) -> str:
-    """The speaker of a cell such as `['Monica Geller', 'Phoebe Buffay']`."""
+    """Return the speaker of a cell such as `['Monica Geller', 'Phoebe Buffay']`."""
     try:
         names = ast.literal_eval(cell)
     except (SyntaxError, ValueError):

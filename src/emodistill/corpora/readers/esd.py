@@ -59,7 +59,7 @@ def read(root: Path) -> Corpus:
 
 
 def _transcripts(path: Path) -> dict[str, str]:
-    """The words by id; a file that is missing gives none."""
+    """Return the transcripts by id; an empty dict without the file."""
     if not path.is_file():
         return {}
     data = path.read_bytes()

@@ -68,7 +68,7 @@ def _transcripts(path: Path) -> dict[str, str]:
 
 
 def _turns(path: Path, wav: Path, audio: dict[str, Path], words: dict[str, str]) -> list[Utterance]:
-    """The turns of one dialogue; a block ends where the next one starts."""
+    """Return the turns of one dialogue. A block ends where the next one starts."""
     turns: list[re.Match[str]] = []
     votes: list[Counter[str]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):

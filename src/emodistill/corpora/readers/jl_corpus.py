@@ -35,9 +35,9 @@ def read(root: Path) -> Corpus:
                 f"jl-corpus: '{path}' is not named speaker_emotion_sentence_repetition as in "
                 f"female1_angry_10a_1: expected an emotion of {list(_EMOTIONS)}"
             )
-        words = path.with_suffix(".txt")
-        found = words.read_text(encoding="utf-8-sig", errors="replace") if words.is_file() else ""
-        transcript = found.strip()
+        text_file = path.with_suffix(".txt")
+        text = text_file.read_text(encoding="utf-8-sig", errors="replace") if text_file.is_file() else ""
+        transcript = text.strip()
         utterances.append(
             Utterance(
                 id=stem,

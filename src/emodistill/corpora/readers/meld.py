@@ -50,10 +50,10 @@ def read(root: Path) -> Corpus:
 
 
 def repair_text(text: str) -> str:
-    """Undo the two ways in which MELD's text was decoded wrongly; sound text comes back as it is.
+    """Return MELD's text without its two kinds of decoding errors. Correct text does not change.
 
-    A run of other than ASCII characters whose cp1252 bytes are valid UTF-8 (`â€™`) is read so. What is left
-    from U+0080 to U+009F is never text: it is read as the cp1252 byte that it was.
+    Non-ASCII characters whose cp1252 bytes are valid UTF-8 (`â€™`) are decoded as UTF-8. Then characters from
+    U+0080 to U+009F, which are control codes and no text, are decoded as cp1252.
 
     >>> repair_text("He\\x92s lost it, itâ€™s café")
     'He’s lost it, it’s café'
@@ -63,18 +63,18 @@ def repair_text(text: str) -> str:
 
 
 def _as_utf8(run: str) -> str:
-    try:  # cp1252 leaves five bytes undefined; decoders let them through as U+0081, U+008D, …
+    try:  # cp1252 leaves five bytes undefined; decoders keep them as U+0081, U+008D, …
         return b"".join(c.encode("latin-1" if "\x80" <= c <= "\x9f" else "cp1252") for c in run).decode()
     except UnicodeError:
         return run
 
 
 def _clips(root: Path, folder: str) -> tuple[Path, dict[str, Path]] | None:
-    """The folder with a split's audio and its files by stem; None where nothing was extracted."""
-    for place in sorted(path for path in root.rglob(folder) if path.is_dir()):
-        found = audio_files(place, "dia*")
-        if found:
-            return place, found
+    """Return the folder with a split's audio and its files by stem; None where no audio was extracted."""
+    for clips_folder in sorted(path for path in root.rglob(folder) if path.is_dir()):
+        files = audio_files(clips_folder, "dia*")
+        if files:
+            return clips_folder, files
     return None
 
 

@@ -34,7 +34,7 @@ _COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gen
 
 
 def read(root: Path) -> Corpus:
-    """Read the folder that holds `Labels`, `Audios` and, where it is there, `Transcripts`."""
+    """Read the folder that holds `Labels`, `Audios` and, in some copies, `Transcripts`."""
     root = check_root(root, "msp-podcast", "folders Labels (with labels_consensus.csv) and Audios")
     table = next((root / name for name in _TABLES if (root / name).is_file()), None)
     if table is None:
@@ -47,8 +47,9 @@ def read(root: Path) -> Corpus:
             if row[column] not in known:
                 raise CorpusError(where + one_of(column, row[column], known))
         stem = Path(row["FileName"]).stem
-        words = root / "Transcripts" / f"{stem}.txt"
-        transcript = words.read_text(encoding="utf-8", errors="replace").strip() if words.is_file() else ""
+        text_file = root / "Transcripts" / f"{stem}.txt"
+        text = text_file.read_text(encoding="utf-8", errors="replace") if text_file.is_file() else ""
+        transcript = text.strip()
         known_speaker = row["SpkrID"] not in ("", "Unknown")
         utterances.append(
             Utterance(

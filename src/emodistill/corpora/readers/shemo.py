@@ -27,7 +27,7 @@ _NAME = re.compile(r"(([FM])\d\d)([A-Z])\d+")
 
 
 def read(root: Path) -> Corpus:
-    """Read the folder that holds `female`, `male` and, where it is there, `shemo.json`."""
+    """Read the folder that holds `female`, `male` and, if you added it, `shemo.json`."""
     root = check_root(root, "shemo", "folders female and male", "*male/*")
     audio = {**audio_files(root, "female/*"), **audio_files(root, "male/*")}
     table = root / "shemo.json"

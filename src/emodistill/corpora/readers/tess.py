@@ -28,7 +28,7 @@ _SPEAKERS = {"OAF": "OAF", "YAF": "YAF", "OA": "OAF"}
 def read(root: Path) -> Corpus:
     """Read all files below the folder, however they are nested."""
     root = check_root(root, "tess", "files such as OAF_back_angry.wav, in folders or not", "**/*_*_*.*")
-    found: dict[str, Utterance] = {}
+    utterances: dict[str, Utterance] = {}
     copies = 0
     for path in sorted(root.rglob("*"), key=lambda path: (len(path.parts), path)):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
@@ -39,10 +39,10 @@ def read(root: Path) -> Corpus:
                 f"tess: '{path}' is not named speaker_word_emotion as in OAF_back_angry: expected a speaker "
                 f"of {list(_SPEAKERS)} and an emotion of {list(_EMOTIONS)}"
             )
-        if path.stem in found:
+        if path.stem in utterances:
             copies += 1
             continue
-        found[path.stem] = Utterance(
+        utterances[path.stem] = Utterance(
             id=path.stem,
             path=path,
             speaker=_SPEAKERS[parts[0]],
@@ -53,7 +53,7 @@ def read(root: Path) -> Corpus:
             transcript_source="gold",
             corpus="tess",
         )
-    return Corpus("tess", tuple(found.values()), {"second copy of a file": copies} if copies else {})
+    return Corpus("tess", tuple(utterances.values()), {"second copy of a file": copies} if copies else {})
 
 
 TESS = Reader(
