@@ -150,7 +150,7 @@ def histories(run: Run, notes: list[str]) -> dict[str, dict[str, list[dict[str, 
     """
     from emodistill.training.fit import FitResult
 
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    by_model: dict[str, dict[str, list[dict[str, float]]]] = {}
     missing = []
     for model in ("student", *TEACHERS):
         if model not in run.models:
@@ -164,12 +164,12 @@ def histories(run: Run, notes: list[str]) -> dict[str, dict[str, list[dict[str, 
         for fold in run.scores["folds"]:
             path = run.folder / f"fold-{fold}" / "select" / model / "fit.json"
             if path.is_file():
-                found.setdefault(model, {})[fold] = FitResult.read(path).history
+                by_model.setdefault(model, {})[fold] = FitResult.read(path).history
             else:
                 missing.append(f"fold-{fold}/select/{model}/fit.json")
     if missing:
         notes.append(f"Learning curves are incomplete: {len(missing)} files are missing, first {missing[0]}.")
-    return found
+    return by_model
 
 
 # --- embeddings ------------------------------------------------------------------------------------
