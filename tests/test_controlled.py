@@ -1,8 +1,6 @@
-"""The controlled benchmark's generator: what it draws, what it says of the truth, and that it repeats itself."""
+"""scripts/controlled.py: the prosody that it draws, its oracles, and that it makes the same corpus again."""
 
-import importlib.util
 import shutil
-import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import factories as make
 import numpy as np
 import pytest
+from factories_scripts import ROOT, load_script
 from scipy.stats import multivariate_normal
 
 from emodistill.config import load_recipe
@@ -20,35 +19,21 @@ from emodistill.protocol.audit import audit_protocol
 from emodistill.protocol.folds import build_protocol
 from emodistill.training.ablation import ablate
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
-
-def load(name: str) -> Any:
-    """A script as a module."""
-    found = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # its dataclasses look themselves up
-    found.loader.exec_module(module)
-    return module
-
-
-controlled = load("controlled")
+controlled = load_script("controlled")
 
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
-    return tomllib.loads((SCRIPTS / "controlled.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((ROOT / "scripts/controlled.toml").read_text(encoding="utf-8"))
 
 
-def test_emotions_lie_as_far_apart_as_asked(settings: dict[str, Any]) -> None:
-    found = controlled.means(settings)
-    distances = [np.linalg.norm(a - b) for i, a in enumerate(found) for b in found[i + 1 :]]
+def test_emotions_have_the_mean_distance_of_the_settings(settings: dict[str, Any]) -> None:
+    means = controlled.means(settings)
+    distances = [np.linalg.norm(a - b) for i, a in enumerate(means) for b in means[i + 1 :]]
     assert np.mean(distances) == pytest.approx(settings["prosody"]["separation"])
 
 
-def test_the_oracle_is_bayes_rule(settings: dict[str, Any]) -> None:
+def test_posterior_is_bayes_rule(settings: dict[str, Any]) -> None:
     rng, centres = np.random.default_rng(0), controlled.means(settings)
     z, variance = rng.normal(size=(7, 5)), np.array([1.0, 2.0, 1.5, 1.0, 3.0])
     densities = np.stack([multivariate_normal(c, np.diag(variance)).pdf(z) for c in centres], axis=1)
@@ -56,18 +41,20 @@ def test_the_oracle_is_bayes_rule(settings: dict[str, Any]) -> None:
     np.testing.assert_allclose(controlled.posterior(z, centres, variance), expected, rtol=1e-9)
 
 
-def test_the_oracle_is_as_sure_as_it_is_right(settings: dict[str, Any]) -> None:
-    """Drawn many times, its mean confidence is its accuracy, with and without the voice."""
+def test_confidence_of_the_oracle_is_its_accuracy(settings: dict[str, Any]) -> None:
+    """Over many utterances, the mean confidence is the accuracy."""
     many = {**settings, "count": {"train": 3000, "dev": 4, "test": 4}}
     planned = [item for item in controlled.plan(many, 1.0) if item.split == "train"]
     truth = np.array([settings["emotions"].index(item.emotion) for item in planned])
     z = np.array([item.z for item in planned]) - np.array([item.voice.offset for item in planned])
-    said = controlled.posterior(z, controlled.means(settings), np.ones(5))
-    assert np.mean(said.argmax(axis=1) == truth) == pytest.approx(said.max(axis=1).mean(), abs=0.02)
+    p = controlled.posterior(z, controlled.means(settings), np.ones(5))
+    assert np.mean(p.argmax(axis=1) == truth) == pytest.approx(p.max(axis=1).mean(), abs=0.02)
 
 
 @pytest.mark.parametrize(("words_true", "own"), [(1.0, 400), (0.25, 100), (0.7, 280)])
-def test_words_tell_as_much_as_is_set(settings: dict[str, Any], words_true: float, own: int) -> None:
+def test_the_share_of_lines_with_the_own_emotion_is_that_of_the_settings(
+    settings: dict[str, Any], words_true: float, own: int
+) -> None:
     planned = controlled.plan(settings, words_true)
     train = [item for item in planned if item.split == "train"]
     pairs = Counter((item.emotion, item.word_emotion) for item in train)
@@ -79,8 +66,8 @@ def test_words_tell_as_much_as_is_set(settings: dict[str, Any], words_true: floa
     assert prosody == [(item.id, item.z, item.voice) for item in controlled.plan(settings, 1.0)]
 
 
-def test_every_voice_speaks_every_emotion_alike_often(settings: dict[str, Any]) -> None:
-    """Else who speaks would tell what is felt, and each speaker of a bootstrap would be one emotion."""
+def test_every_voice_speaks_every_emotion_equally_often(settings: dict[str, Any]) -> None:
+    """Otherwise the voice would reveal the emotion, and a bootstrap over speakers would draw emotions."""
     planned = controlled.plan(settings, 1.0)
     for split in controlled.SPLITS:
         counts = Counter((item.voice.id, item.emotion) for item in planned if item.split == split)
@@ -89,16 +76,16 @@ def test_every_voice_speaks_every_emotion_alike_often(settings: dict[str, Any]) 
 
 
 def test_no_voice_is_in_two_splits(settings: dict[str, Any]) -> None:
-    found = controlled.voices(settings)
-    variants = [voice.voice.split("+")[1] for voices in found.values() for voice in voices]
+    by_split = controlled.voices(settings)
+    variants = [voice.voice.split("+")[1] for voices in by_split.values() for voice in voices]
     assert len(variants) == len(set(variants)) == sum(settings["voices"].values())
-    assert {split: len(voices) for split, voices in found.items()} == settings["voices"]
-    assert all(0 < sum(v.gender == "female" for v in voices) < len(voices) for voices in found.values())
+    assert {split: len(voices) for split, voices in by_split.items()} == settings["voices"]
+    assert all(0 < sum(v.gender == "female" for v in voices) < len(voices) for voices in by_split.values())
 
 
 @pytest.fixture(scope="module")
 def meld() -> Path:
-    """MELD's text, where there are it and something to speak it."""
+    """The folder of MELD's text. Skips the test without it, or without espeak-ng."""
     folder = make.DATA / "text/meld"
     if not folder.is_dir():
         pytest.skip(f"no MELD in {folder}")
@@ -109,18 +96,19 @@ def meld() -> Path:
 
 @pytest.fixture(scope="module")
 def spoken(meld: Path, settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fiftieth of the corpus."""
+    """A corpus with 2 % of the utterances."""
     out = tmp_path_factory.mktemp("controlled") / "one"
     controlled.make(meld, out, "words-and-prosody", settings, 0.02, 1)
     return out
 
 
 def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> None:
-    """Every teacher and student for an epoch, by the shipped recipe's grid."""
+    """The grid of the shipped recipe, with one epoch for each teacher and student."""
     short = [f"{part}.optim.epochs=1" for part in ("prosodic", "linguistic", "student")]
     small = [
         f"corpus.manifest={spoken / 'utterances.csv'}", "linguistic.encoder=scratch", "linguistic.frozen=0",
-        "student.backbone=compact", "student.layers=1", "student.frozen=0", "student.pool=last", "student.width=16",
+        "student.backbone=compact", "student.layers=1", "student.frozen=0", "student.pool=last",
+        "student.width=16",
         "prosodic.width=8", "runtime.threads=1", "runtime.workers=1",
     ]  # fmt: skip
     only = ["no-distillation", "prosodic-only", "linguistic-only"]
@@ -128,16 +116,15 @@ def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> No
     controlled.score(spoken, tmp_path)
     rows = {row["cell"]: row for row in make.read_rows(tmp_path / "controlled.csv")}
     assert list(rows) == [
-        "plain", "+ prosodic", "+ linguistic", "+ both", "prosodic teacher", "linguistic teacher", "teachers together",
+        "plain", "+ prosodic", "+ linguistic", "+ both", "prosodic teacher", "linguistic teacher",
+        "teachers together",
         "prosody's oracle, knows the voice", "prosody's oracle", "oracle and linguistic teacher together",
     ]  # fmt: skip
     truth = [row for row in make.read_rows(spoken / "truth.csv") if row["id"].startswith("test-")]
-    said = np.array(
-        [[float(row[f"knows_{e}"]) for e in ("angry", "happy", "neutral", "sad")] for row in truth]
-    )
+    p = np.array([[float(row[f"knows_{e}"]) for e in ("angry", "happy", "neutral", "sad")] for row in truth])
     right = [
         ("angry", "happy", "neutral", "sad")[i] == row["emotion"]
-        for i, row in zip(said.argmax(axis=1), truth, strict=True)
+        for i, row in zip(p.argmax(axis=1), truth, strict=True)
     ]
     assert float(rows["prosody's oracle, knows the voice"]["ua"]) == pytest.approx(np.mean(right))
     assert rows["plain"]["difference"] == ""
@@ -146,7 +133,7 @@ def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> No
     assert (tmp_path / "controlled.png").stat().st_size > 10_000
 
 
-def test_the_corpus_is_what_was_planned_and_comes_again(
+def test_the_corpus_follows_the_plan_and_can_be_made_again(
     meld: Path, spoken: Path, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     shutil.copytree(spoken, tmp_path / "one")
@@ -178,7 +165,7 @@ def test_the_corpus_is_what_was_planned_and_comes_again(
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
-def test_prosody_is_heard(settings: dict[str, Any]) -> None:
+def test_drawn_prosody_changes_the_samples(settings: dict[str, Any]) -> None:
     voice = controlled.voices(settings)["train"][0]
 
     def spoken(**z: float) -> np.ndarray:
