@@ -34,7 +34,7 @@ from emodistill.config import (
     StudentConfig,
 )
 from emodistill.corpora import Utterance, read_corpus
-from emodistill.distillation import Targets, distillation_loss, hard_label_loss
+from emodistill.distillation import HardLabels, Targets, distillation_loss, hard_label_loss
 from emodistill.features.cache import ArrayCache
 from emodistill.features.llds import extract_llds
 from emodistill.features.preparation import prepare_waveform
@@ -105,8 +105,10 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
     def update(model: Student, batch: Batch, targets: dict[str, Targets]) -> None:
         optimizer = optimizers[model]
         output = model(batch.inputs, batch.lengths)
-        hard = hard_label_loss(output.logits, batch.labels)
-        loss = distillation_loss(output, hard, targets, distillation)["loss"] if targets else hard
+        if targets:
+            loss = distillation_loss(output, HardLabels(batch.labels), targets, distillation)["loss"]
+        else:
+            loss = hard_label_loss(output.logits, batch.labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

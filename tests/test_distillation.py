@@ -1,22 +1,39 @@
 """The losses against values computed by hand, their masks and their gradients."""
 
+import inspect
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import factories as make
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
-from emodistill.config import DistillationConfig
+from emodistill.config import TEACHERS, DistillationConfig
 from emodistill.distillation import (
+    NO_TEACHER,
+    TERMS,
+    HardLabels,
+    LossTerm,
     Targets,
+    TermInputs,
     distillation_loss,
     embedding_loss,
     hard_label_loss,
+    heads_in_use,
     hidden_loss,
     logit_loss,
+    relational_loss,
+    student_heads,
 )
 from emodistill.models.layers import Output
+from emodistill.report.figures import learning_curves
+from emodistill.training.grid import make_grid
 
 ALL = torch.tensor([True, True])
 
@@ -167,44 +184,252 @@ def test_hidden_loss_ignores_padding_of_the_targets() -> None:
     assert hidden_loss(student, short, None).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def made_output() -> tuple[Output, dict[str, Targets]]:
+# --- relational distillation ---------------------------------------------------------------------
+
+
+def test_relational_loss_by_hand() -> None:
+    # Points of the student at 0, 1 and 3 on a line: distances 1, 3 and 2, of mean 2, so 0.5, 1.5 and 1.
+    # Those of the teacher, a triangle of sides 3, 5 and 4, have the mean 4, so 0.75, 1.25 and 1.
+    student = torch.tensor([[0.0], [1.0], [3.0]])
+    teacher = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
+    expected = (0.25**2 / 2 + 0.25**2 / 2 + 0) / 3
+    assert relational_loss(student, teacher, torch.ones(3, dtype=torch.bool)).item() == pytest.approx(
+        expected
+    )
+
+
+def test_relational_loss_is_linear_beyond_a_difference_of_one() -> None:
+    # Three equal points and one apart: distances 0 and 1, three times each, so relative 0 and 2.
+    # The points of the teacher are all equally far apart, so relative 1; every difference costs 1/2.
+    far = torch.zeros(4, 3)
+    far[3, 0] = 1
+    simplex = torch.eye(4)
+    everyone = torch.ones(4, dtype=torch.bool)
+    assert relational_loss(far, simplex, everyone).item() == pytest.approx(0.5, abs=1e-4)
+    # Two pairs of equal points: distances 0 twice and 1 four times, so relative 0 and 1.5.
+    # The teacher pairs them otherwise: four differences of 1.5 cost 1 each, and two are 0.
+    student, teacher = torch.tensor([[0.0], [0.0], [1.0], [1.0]]), torch.tensor([[0.0], [9.0], [0.0], [9.0]])
+    assert relational_loss(student, teacher, everyone).item() == pytest.approx(4 / 6, abs=1e-4)
+
+
+def test_relational_loss_reads_available_utterances_alone() -> None:
+    student, teacher = randn(6, 4).requires_grad_(), randn(6, 7, seed=1)
+    available = torch.tensor([True, False, True, True, False, True])
+    loss = relational_loss(student, teacher, available)
+    torch.testing.assert_close(
+        loss, relational_loss(student[available], teacher[available], torch.ones(4, dtype=torch.bool))
+    )
+    loss.backward()
+    assert student.grad is not None
+    assert (student.grad[available] != 0).any(dim=1).all()
+    assert (student.grad[~available] == 0).all()
+
+
+@pytest.mark.parametrize("num_available", [0, 1])
+def test_relational_loss_of_fewer_than_two_is_zero_with_a_gradient(num_available: int) -> None:
+    student = randn(3, 4).requires_grad_()
+    available = torch.arange(3) < num_available
+    loss = relational_loss(student, randn(3, 4, seed=1), available)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(student.grad, torch.zeros(3, 4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 8), st.floats(0.01, 100))
+def test_relational_loss_ignores_scale_place_and_rotation(seed: int, batch: int, scale: float) -> None:
+    student, teacher = randn(batch, 5, seed=seed), randn(batch, 5, seed=seed + 1)
+    rotation, _ = torch.linalg.qr(randn(5, 5, seed=seed + 2))
+    everyone = torch.ones(batch, dtype=torch.bool)
+    expected = relational_loss(student, teacher, everyone).item()
+    moved = scale * student @ rotation + 3.0
+    assert relational_loss(moved, teacher, everyone).item() == pytest.approx(expected, abs=1e-3)
+    assert relational_loss(moved, student, everyone).item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_equal_embeddings_give_a_finite_gradient() -> None:
+    student = torch.ones(4, 3, requires_grad=True)
+    relational_loss(student, randn(4, 3), torch.ones(4, dtype=torch.bool)).backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+# --- the sum -------------------------------------------------------------------------------------
+
+
+def example_batch() -> tuple[Output, HardLabels, dict[str, Targets]]:
+    """Outputs that need a gradient, labels and targets of a batch of four."""
     output = Output(
-        randn(2, 3), randn(2, 4, seed=1),
-        {"prosodic": randn(2, 5, seed=2), "acoustic": randn(2, 6, seed=3), "acoustic_hidden": randn(2, 7, 8, seed=4)},
+        randn(4, 3), F.normalize(randn(4, 4, seed=1), dim=1),
+        {"prosodic": randn(4, 5, seed=2), "acoustic": randn(4, 6, seed=3)},
+        {"acoustic": randn(4, 7, 8, seed=4)},
     )  # fmt: skip
+    for value in (
+        output.logits,
+        output.embedding,
+        *output.projections.values(),
+        output.hidden_projections["acoustic"],
+    ):
+        value.requires_grad_()
     targets = {
-        "prosodic": Targets(randn(2, 3, seed=5), randn(2, 5, seed=6), torch.tensor([True, False])),
-        "acoustic": Targets(randn(2, 3, seed=7), randn(2, 6, seed=8), ALL, randn(2, 7, 8, seed=9)),
+        "prosodic": Targets(
+            randn(4, 3, seed=5), randn(4, 5, seed=6), torch.tensor([True, False, True, True])
+        ),
+        "acoustic": Targets(
+            randn(4, 3, seed=7), randn(4, 6, seed=8), torch.ones(4, dtype=torch.bool), randn(4, 7, 8, seed=9)
+        ),
     }
-    return output, targets
+    return output, HardLabels(torch.tensor([0, 2, 1, 1])), targets
 
 
 def test_the_sum_is_the_formula() -> None:
-    output, targets = made_output()
+    output, hard, targets = example_batch()
     config = DistillationConfig(
-        teachers=("prosodic", "acoustic"), alpha=0.5, beta=2.0, gamma=0.7, hidden=0.3, temperature=3.0,
-        weights={"prosodic": 0.4}, distance="l1",
+        teachers=("prosodic", "acoustic"), alpha=0.5, beta=2.0, gamma=0.7, hidden=0.3, relational=0.9,
+        temperature=3.0, weights={"prosodic": 0.4}, distance="l1",
     )  # fmt: skip
-    terms = distillation_loss(output, torch.tensor(1.5), targets, config)
+    terms = distillation_loss(output, hard, targets, config)
     prosodic, acoustic = targets["prosodic"], targets["acoustic"]
+    there, everyone = prosodic.available, acoustic.available
     expected = {
-        "hard": 0.7 * 1.5,
-        "prosodic/logit": 0.4 * 0.5 * logit_loss(output.logits, prosodic.logits, 3.0, prosodic.available),
+        "hard": 0.7 * hard_label_loss(output.logits, hard.labels),
+        "prosodic/logit": 0.4 * 0.5 * logit_loss(output.logits, prosodic.logits, 3.0, there),
         "prosodic/embedding": 0.4 * 2.0
-        * embedding_loss(output.projections["prosodic"], prosodic.embedding, "l1", prosodic.available),
-        "acoustic/logit": 0.5 * logit_loss(output.logits, acoustic.logits, 3.0, ALL),
+        * embedding_loss(output.projections["prosodic"], prosodic.embedding, "l1", there),
+        "prosodic/relational": 0.4 * 0.9 * relational_loss(output.embedding, prosodic.embedding, there),
+        "acoustic/logit": 0.5 * logit_loss(output.logits, acoustic.logits, 3.0, everyone),
         "acoustic/embedding": 2.0
-        * embedding_loss(output.projections["acoustic"], acoustic.embedding, "l1", ALL),
-        "acoustic/hidden": 0.3 * hidden_loss(output.projections["acoustic_hidden"], acoustic.hidden, None),
+        * embedding_loss(output.projections["acoustic"], acoustic.embedding, "l1", everyone),
+        "acoustic/hidden": 0.3 * hidden_loss(output.hidden_projections["acoustic"], acoustic.hidden, None),
+        "acoustic/relational": 0.9 * relational_loss(output.embedding, acoustic.embedding, everyone),
     }  # fmt: skip
-    assert set(terms) == {*expected, "loss"}
+    assert list(terms) == [*expected, "loss"]
     for name, value in expected.items():
-        assert float(terms[name]) == pytest.approx(float(value), abs=1e-6), name
-    assert float(terms["loss"]) == pytest.approx(sum(float(value) for value in expected.values()), abs=1e-5)
+        assert terms[name].item() == pytest.approx(value.item(), abs=1e-6), name
+    assert terms["loss"].item() == pytest.approx(sum(value.item() for value in expected.values()), abs=1e-5)
 
 
 def test_terms_of_weight_zero_are_not_computed() -> None:
-    output, targets = made_output()
+    output, hard, targets = example_batch()
     config = DistillationConfig(alpha=0, beta=1, gamma=1, weights={"acoustic": 0.0})
-    terms = distillation_loss(output, torch.tensor(1.0), targets, config)
-    assert set(terms) == {"hard", "prosodic/embedding", "loss"}
+    assert set(distillation_loss(output, hard, targets, config)) == {"hard", "prosodic/embedding", "loss"}
+
+
+def test_the_classifier_has_a_gradient_without_the_hard_label() -> None:
+    output, hard, targets = example_batch()
+    terms = distillation_loss(output, hard, targets, DistillationConfig(gamma=0, alpha=0))
+    terms["loss"].backward()
+    assert terms["hard"].item() == 0.0
+    assert torch.equal(output.logits.grad, torch.zeros(4, 3))
+
+
+# --- the registry --------------------------------------------------------------------------------
+
+
+def alone(term: LossTerm, weight: float = 1.0) -> DistillationConfig:
+    """The options in which no other term counts, for all teachers."""
+    return DistillationConfig(
+        teachers=TEACHERS, **{**{item.weight: 0.0 for item in TERMS}, term.weight: weight}
+    )
+
+
+def inputs_of(term: LossTerm, perfect: bool = False) -> TermInputs:
+    """A term's inputs for the acoustic teacher, or for labels; `perfect`: the student's outputs are the targets."""
+    output, hard, targets = example_batch()
+    if perfect:
+        target = targets["acoustic"]
+        assert target.hidden is not None
+        output = Output(
+            target.logits.clone(), target.embedding.clone(), {"acoustic": target.embedding.clone()},
+            {"acoustic": target.hidden.clone()},
+        )  # fmt: skip
+    return TermInputs(
+        output, hard, alone(term), NO_TEACHER if NO_TEACHER in term.teachers else "acoustic", targets
+    )
+
+
+def test_the_names_in_the_registry_are_unique() -> None:
+    names = [term.name for term in TERMS]
+    cells = [cell for term in TERMS for cell in (term.cell_alone, term.cell_without) if cell]
+    colours = [term.colour for term in TERMS]
+    for values in (names, cells, colours, [term.weight for term in TERMS]):
+        assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+def test_every_term_has_a_weight_a_formula_and_a_colour(term: LossTerm) -> None:
+    assert term.weight in DistillationConfig.model_fields
+    formula = inspect.getdoc(term.loss) or ""
+    assert re.search(r"^ +L = ", formula, re.MULTILINE), "a docstring with the formula, `L = …`"
+    style = (files("emodistill.report") / "page.css").read_text(encoding="utf-8")
+    assert f".series-{term.colour} {{" in style
+    assert f"--c{term.colour}:" in style
+    assert set(term.teachers) <= {NO_TEACHER, *TEACHERS}
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+def test_every_term_is_positive_and_teaches_the_student(term: LossTerm) -> None:
+    inputs = inputs_of(term)
+    value = term.loss(*term.arguments(inputs))
+    assert value.shape == ()
+    assert value.item() > 0
+    value.backward()
+    output = inputs.output
+    tensors = [
+        output.logits,
+        output.embedding,
+        *output.projections.values(),
+        *output.hidden_projections.values(),
+    ]
+    trained = [item for item in tensors if item.grad is not None and item.grad.abs().sum() > 0]
+    assert trained
+    if term.head == "embedding":
+        assert trained == [output.projections["acoustic"]]
+    if term.head == "hidden":
+        assert trained == [output.hidden_projections["acoustic"]]
+
+
+@pytest.mark.parametrize("term", [term for term in TERMS if term.name != "hard"], ids=lambda term: term.name)
+def test_every_teachers_term_is_zero_for_a_perfect_student(term: LossTerm) -> None:
+    inputs = inputs_of(term, perfect=True)
+    assert term.loss(*term.arguments(inputs)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+def test_every_term_needs_its_head_and_no_other(term: LossTerm) -> None:
+    config = alone(term)
+    for teacher in TEACHERS:
+        expected = {term.head} if term.head and teacher in term.teachers else set()
+        assert heads_in_use(config, teacher) == expected
+        hidden_dim = 9 if teacher == "acoustic" else None
+        heads = {"embedding": {teacher: 7}, "hidden": {f"{teacher}_hidden": 9}}
+        wanted = heads[term.head] if expected and term.head else {}
+        assert student_heads(config, teacher, 7, hidden_dim) == wanted
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+def test_every_term_that_is_on_has_its_ablation_cells(term: LossTerm, tmp_path: Path) -> None:
+    def cells(weight: float) -> dict[str, DistillationConfig]:
+        distillation = {"teachers": TEACHERS, "relational": 1.0, "hidden": 1.0, term.weight: weight}
+        recipe = make.recipe(tmp_path / "utterances.csv", distillation=distillation)
+        return {cell.name: cell.recipe.distillation for cell in make_grid(recipe).cells}
+
+    own = {cell for cell in (term.cell_alone, term.cell_without) if cell}
+    assert own, "an ablation shows what the term is worth"
+    assert own <= set(cells(0.5))
+    assert not own & set(cells(0.0))
+    if term.cell_without:
+        assert not term.is_on(cells(0.5)[term.cell_without])
+    if term.cell_alone:
+        on = {other.name for other in TERMS if other.is_on(cells(0.5)[term.cell_alone])}
+        assert on == {"hard", term.name}
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+def test_every_term_has_its_colour_in_the_report(term: LossTerm) -> None:
+    teacher = "" if NO_TEACHER in term.teachers else f"{term.teachers[-1]}/"
+    rows = [{"epoch": float(epoch), "loss": 2.0, f"{teacher}{term.name}": 1.0} for epoch in (1, 2)]
+    (chart,) = learning_curves({"student": {"1": rows}})
+    ((classes, _),) = chart["terms"]
+    assert classes.split()[0] == f"series-{term.colour}"
+    assert f'class="line {classes}"' in chart["loss"]

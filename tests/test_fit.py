@@ -317,8 +317,8 @@ def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch
         def forward(self, x: Tensor, lengths: Tensor | None) -> Output:
             output = super().forward(x, lengths)
             mask = frame_mask(lengths, x.shape[1])
-            heads = {"acoustic": output.embedding, "acoustic_hidden": x}
-            return Output(output.logits, output.embedding, heads, x, mask)
+            heads, frame_heads = {"acoustic": output.embedding}, {"acoustic": x}
+            return Output(output.logits, output.embedding, heads, frame_heads, x, mask)
 
     class Lengths(Sounds):
         def __init__(self) -> None:

@@ -1,30 +1,48 @@
-"""The losses of the method, pure functions, and their weighted sum.
+"""The loss of the method: its terms as pure functions, their registry `TERMS`, and their weighted sum.
 
-    L = γ CE(z_s, y) + Σ_t w_t [ α τ² KL(softmax(z_t/τ) ‖ softmax(z_s/τ)) + β d(P_t(h_s), e_t) + hidden ]
+    L = γ L_hard + Σ_t w_t (α L_logit + β L_embedding + hidden L_hidden + relational L_relational)
 
-after Shome & Etemad (2024), arXiv 2309.04849: two teachers, each heard at the level of logits and of
-embeddings. Subscript s is the student, t a teacher; z are logits, e and h embeddings, y the label.
+The structure follows Shome & Etemad (2024), arXiv 2309.04849: two teachers, each at the level of logits and of
+embeddings. γ, α, β and the others are fields of `DistillationConfig`; w_t is the weight of teacher t. In the formulas
+below, s is the student, t a teacher, z logits, e an embedding, h the student's projection, and y the label.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from emodistill.config import DistillationConfig
+from emodistill.config import TEACHERS, DistillationConfig
 from emodistill.models.layers import Output
+from emodistill.models.student import frame_head
+
+
+class HardLabels(NamedTuple):
+    """The labels of a batch and how they count: the arguments of `hard_label_loss` after the logits."""
+
+    labels: Tensor  # (batch,)
+    class_weights: Tensor | None = None  # (emotions,)
+    smoothing: float = 0.0
+    possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
+    weights: Tensor | None = None  # (batch,)
 
 
 @dataclass
 class Targets:
-    """What one teacher says of a batch."""
+    """The outputs of one teacher for a batch."""
 
     logits: Tensor  # (batch, emotions)
     embedding: Tensor  # (batch, dim)
-    available: Tensor  # (batch,), False where the teacher has nothing to say (no transcript)
-    hidden: Tensor | None = None  # (batch, frames, width)
+    available: (
+        Tensor  # (batch,), False: the teacher has no output, such as for an utterance without transcript
+    )
+    hidden: Tensor | None = None  # (batch, frames, width), zero where padded
+
+
+# --- the terms -----------------------------------------------------------------------------------
 
 
 def hard_label_loss(
@@ -35,24 +53,34 @@ def hard_label_loss(
     possible: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """CE(z_s, y): cross entropy; logits (batch, emotions), labels (batch,).
+    """Cross entropy between the student's probabilities and the labels.
 
-    With class weights c: Σ c_y CE / Σ c_y. With smoothing ε the label is (1 − ε) one-hot + ε / classes
-    (Szegedy et al. 2016, arXiv 1512.00567). Where corpora are pooled, `possible` (batch, emotions) is false
-    for the emotions that an utterance's corpus lacks: the softmax is then over the others alone, since the
-    corpus says nothing of whether it might have been one of those. `weights` (batch,) are of the utterances
-    and multiply those of the classes.
+        L = Σ_i u_i CE_i / Σ_i u_i,   CE_i = −(1 − ε) log p_i(y_i) − ε mean_k log p_i(k),   p_i = softmax(z_s,i)
+
+    u_i is the weight of utterance i: `class_weights` at its label times `weights`. ε is `smoothing` (Szegedy et al.
+    2016, arXiv 1512.00567). Without `possible` and `weights`, PyTorch's cross entropy is used as it is: it weighs the
+    smoothed part by class k.
+
+    Where corpora are pooled, `possible` excludes the emotions that an utterance's corpus lacks: softmax and mean run
+    over the others, because the corpus does not tell whether the utterance could have been one of those.
+
+    Args:
+        logits: (batch, emotions), of the student.
+        labels: (batch,).
+        class_weights: (emotions,).
+        possible: (batch, emotions), False: excluded.
+        weights: (batch,).
     """
     if possible is None and weights is None:
         return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing)
     if possible is None:
         possible = torch.ones_like(logits, dtype=torch.bool)
-    log = _within(logits, possible).log_softmax(dim=1)
-    true = -log.gather(1, labels[:, None])[:, 0]
-    even = -(log * possible).sum(dim=1) / possible.sum(dim=1)
-    weight = torch.ones_like(true) if class_weights is None else class_weights[labels]
+    log = _exclude(logits, possible).log_softmax(dim=1)
+    at_label = -log.gather(1, labels[:, None])[:, 0]
+    over_all = -(log * possible).sum(dim=1) / possible.sum(dim=1)
+    weight = torch.ones_like(at_label) if class_weights is None else class_weights[labels]
     weight = weight if weights is None else weight * weights
-    return (weight * ((1 - smoothing) * true + smoothing * even)).sum() / weight.sum()
+    return (weight * ((1 - smoothing) * at_label + smoothing * over_all)).sum() / weight.sum()
 
 
 def logit_loss(
@@ -62,35 +90,60 @@ def logit_loss(
     available: Tensor,
     possible: Tensor | None = None,
 ) -> Tensor:
-    """τ² KL(softmax(z_t/τ) ‖ softmax(z_s/τ)), mean over the utterances available.
+    """Divergence of the student's probabilities from a teacher's, both softened.
 
-    Hinton et al. 2015, arXiv 1503.02531; τ² keeps the gradient's size the same for every τ. `possible` as in
-    `hard_label_loss`: both distributions are over those emotions alone.
+        L = mean_i τ² KL(softmax(z_t,i / τ) ‖ softmax(z_s,i / τ))
+
+    τ is `temperature`; the factor τ² keeps the size of the gradient the same for every τ (Hinton et al. 2015,
+    arXiv 1503.02531). The mean is over the available utterances, and 0 if there are none.
+
+    Args:
+        student: logits (batch, emotions).
+        teacher: logits (batch, emotions).
+        available: (batch,).
+        possible: (batch, emotions), False: excluded, see `hard_label_loss`.
     """
     if possible is not None:
-        student, teacher = _within(student, possible), _within(teacher, possible)
-    target = (teacher / temperature).log_softmax(dim=1)
-    said = (student / temperature).log_softmax(dim=1)
-    return temperature**2 * _masked_mean((target.exp() * (target - said)).sum(dim=1), available)
+        student, teacher = _exclude(student, possible), _exclude(teacher, possible)
+    log_teacher = (teacher / temperature).log_softmax(dim=1)
+    log_student = (student / temperature).log_softmax(dim=1)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
+    return temperature**2 * _mean_over(divergence, available)
 
 
 def embedding_loss(projected: Tensor, teacher: Tensor, distance: str, available: Tensor) -> Tensor:
-    """d(P_t(h_s), e_t) for embeddings (batch, dim), mean over the utterances available.
+    """Distance between the student's projection and a teacher's embedding, whatever their lengths.
 
-    cosine: 1 − cos; mse: squared difference summed over dim of the L2-normalised embeddings, which is
-    2 (1 − cos); l1: their absolute difference summed over dim.
+        L = mean_i d(h_i / |h_i|, e_i / |e_i|)
+
+    `distance` d(a, b) is cosine: 1 − a · b; mse: |a − b|², which is 2 (1 − a · b); l1: Σ_k |a_k − b_k|. The mean is
+    over the available utterances, and 0 if there are none (Shome & Etemad 2024, arXiv 2309.04849).
+
+    Args:
+        projected: (batch, dim), of the student's head for this teacher.
+        teacher: (batch, dim).
+        available: (batch,).
     """
     a, b = F.normalize(projected, dim=1), F.normalize(teacher, dim=1)
     if distance == "cosine":
-        return _masked_mean(1 - (a * b).sum(dim=1), available)
+        return _mean_over(1 - (a * b).sum(dim=1), available)
     difference = (a - b) ** 2 if distance == "mse" else (a - b).abs()
-    return _masked_mean(difference.sum(dim=1), available)
+    return _mean_over(difference.sum(dim=1), available)
 
 
 def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
-    """1 − cos between frame-level states, mean over valid frames; both (batch, frames, width).
+    """Distance between the frame-level states of the student and of the acoustic teacher.
 
-    Whichever has more frames a second is averaged down to the other's rate (a whole ratio).
+        L = mean_f (1 − cos(h_f, g_f))
+
+    h_f is the student's projection and g_f the teacher's state of frame f. The mean is over the frames of the batch
+    that are valid in both; padded frames of the teacher are zero. The faster of the two is first averaged down to
+    the frame rate of the other, by a whole ratio.
+
+    Args:
+        student: (batch, frames, width).
+        teacher: (batch, frames, width); its number of frames may differ.
+        mask: (batch, frames) of the student, True = valid, or None.
     """
     ratio = round(teacher.shape[1] / student.shape[1])
     if ratio > 1:
@@ -101,41 +154,159 @@ def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor
         mask = None if mask is None else mask[:, ratio - 1 :: ratio]
     frames = min(student.shape[1], teacher.shape[1])
     cosine = F.cosine_similarity(student[:, :frames], teacher[:, :frames], dim=2)
-    heard = teacher[:, :frames].abs().sum(dim=2) > 0  # padding of the targets is zero
-    valid = heard if mask is None else heard & mask[:, :frames]
-    return _masked_mean((1 - cosine).flatten(), valid.flatten())
+    valid = teacher[:, :frames].abs().sum(dim=2) > 0
+    if mask is not None:
+        valid = valid & mask[:, :frames]
+    return _mean_over((1 - cosine).flatten(), valid.flatten())
+
+
+def relational_loss(student: Tensor, teacher: Tensor, available: Tensor) -> Tensor:
+    """Difference between the distances that student and teacher have between utterances (distance-wise RKD).
+
+        L = mean_{i<j} huber(|s_i − s_j| / μ_s − |e_i − e_j| / μ_t),   huber(x) = x² / 2 if |x| < 1, else |x| − 1/2
+
+    s_i is the student's embedding and e_i the teacher's; μ_s and μ_t are the means of their distances over all pairs
+    i < j of available utterances, so that neither scale nor dimension counts (Park et al. 2019, arXiv 1904.05068,
+    equations 5 to 7). 0 with fewer than two available utterances.
+
+    Args:
+        student: (batch, dim).
+        teacher: (batch, dim); its dim may differ.
+        available: (batch,).
+    """
+    if available.sum() < 2:
+        return 0.0 * student.sum()
+    return F.smooth_l1_loss(_relative_distances(student[available]), _relative_distances(teacher[available]))
+
+
+def _relative_distances(x: Tensor) -> Tensor:
+    """Distances of all pairs of rows of x (n, dim), divided by their mean: (n (n − 1) / 2,)."""
+    first, second = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
+    # The derivative of a square root at 0 is infinite, so equal rows count as almost equal.
+    distances = ((x[first] - x[second]) ** 2).sum(dim=1).clamp(min=1e-12).sqrt()
+    return distances / distances.mean()
+
+
+def _exclude(logits: Tensor, possible: Tensor) -> Tensor:
+    """Lower the logits of impossible emotions until their probability is 0 and the loss is still finite."""
+    return logits.masked_fill(~possible, -1e4)
+
+
+def _mean_over(values: Tensor, available: Tensor) -> Tensor:
+    """The mean of values (n,) where `available` (n,) is true; 0 if it never is."""
+    weight = available.to(values.dtype)
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+# --- the registry --------------------------------------------------------------------------------
+
+NO_TEACHER = ""  # in the place of a teacher's name, for a term that reads labels alone
+
+
+@dataclass(frozen=True)
+class TermInputs:
+    """All that a term can read of a batch."""
+
+    output: Output  # of the student
+    hard: HardLabels
+    config: DistillationConfig
+    teacher: str  # or NO_TEACHER
+    targets: Mapping[str, Targets]  # by teacher
+
+    @property
+    def target(self) -> Targets:
+        """The outputs of this term's teacher."""
+        return self.targets[self.teacher]
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the loss. Heads, ablation cells and the report's colours derive from these fields."""
+
+    name: str  # in fit.json and in the report; a teacher's terms have its name before: "prosodic/logit"
+    weight: str  # the field of `DistillationConfig` that weighs it; 0 there: it is not computed
+    loss: Callable[..., Tensor]  # its docstring gives the formula, the symbols and the paper
+    arguments: Callable[[TermInputs], tuple[Any, ...]]  # what `loss` is called with
+    colour: int  # of its line in the report: `--c1` … `--c6` in report/page.css
+    teachers: tuple[str, ...] = (
+        TEACHERS  # those that have targets for it; (NO_TEACHER,): it reads labels alone
+    )
+    head: Literal["embedding", "hidden"] | None = None  # the projection of the student that it trains
+    cell_alone: str | None = None  # the ablation cell in which it is the only term that reads teachers
+    cell_without: str | None = None  # the ablation cell in which its weight is 0
+
+    def weight_of(self, config: DistillationConfig, teacher: str) -> float:
+        """The factor of this term for a teacher; 0: the term is off."""
+        return config.weight(teacher) * getattr(config, self.weight) if teacher in self.teachers else 0.0
+
+    def is_on(self, config: DistillationConfig) -> bool:
+        """Whether the term counts for any teacher of a recipe, or for the labels."""
+        return any(self.weight_of(config, teacher) for teacher in (NO_TEACHER, *config.teachers))
+
+
+TERMS = (
+    LossTerm(
+        "hard", "gamma", hard_label_loss,
+        lambda x: (x.output.logits, *x.hard),
+        colour=1, teachers=(NO_TEACHER,), cell_without="no-hard-label",
+    ),
+    LossTerm(
+        "logit", "alpha", logit_loss,
+        lambda x: (x.output.logits, x.target.logits, x.config.temperature, x.target.available, x.hard.possible),
+        colour=2, cell_alone="logit-level-only",
+    ),
+    LossTerm(
+        "embedding", "beta", embedding_loss,
+        lambda x: (x.output.projections[x.teacher], x.target.embedding, x.config.distance, x.target.available),
+        colour=3, head="embedding", cell_alone="embedding-level-only",
+    ),
+    LossTerm(
+        "hidden", "hidden", hidden_loss,
+        lambda x: (x.output.hidden_projections[x.teacher], x.target.hidden, x.output.mask),
+        colour=4, teachers=("acoustic",), head="hidden", cell_without="no-hidden-states",
+    ),
+    LossTerm(
+        "relational", "relational", relational_loss,
+        lambda x: (x.output.embedding, x.target.embedding, x.target.available),
+        colour=5, cell_alone="relational-level-only", cell_without="no-relational",
+    ),
+)  # fmt: skip
 
 
 def distillation_loss(
-    output: Output,
-    hard: Tensor,
-    targets: Mapping[str, Targets],
-    config: DistillationConfig,
-    possible: Tensor | None = None,
+    output: Output, hard: HardLabels, targets: Mapping[str, Targets], config: DistillationConfig
 ) -> dict[str, Tensor]:
-    """Every weighted term of the sum by name, and the sum itself as `loss`; `hard` is the CE term."""
-    terms = {"hard": config.gamma * hard}
-    for name, target in targets.items():
-        weight = config.weight(name)
-        if weight * config.alpha:
-            value = logit_loss(output.logits, target.logits, config.temperature, target.available, possible)
-            terms[f"{name}/logit"] = weight * config.alpha * value
-        if weight * config.beta:
-            projected = output.projections[name]
-            value = embedding_loss(projected, target.embedding, config.distance, target.available)
-            terms[f"{name}/embedding"] = weight * config.beta * value
-        if weight * config.hidden and target.hidden is not None:
-            value = hidden_loss(output.projections[f"{name}_hidden"], target.hidden, output.mask)
-            terms[f"{name}/hidden"] = weight * config.hidden * value
+    """Return every weighted term of the loss by name, and their sum as `loss`; `targets` is by teacher.
+
+    A term of weight 0 is not computed, but for the hard label: the classifier must always have a gradient, because
+    several processes would wait for it.
+    """
+    terms: dict[str, Tensor] = {}
+    for teacher in (NO_TEACHER, *targets):
+        inputs = TermInputs(output, hard, config, teacher, targets)
+        for term in TERMS:
+            weight = term.weight_of(config, teacher)
+            if weight or term.teachers == (teacher,) == (NO_TEACHER,):
+                name = f"{teacher}/{term.name}" if teacher else term.name
+                terms[name] = weight * term.loss(*term.arguments(inputs))
     terms["loss"] = torch.stack(list(terms.values())).sum()
     return terms
 
 
-def _within(logits: Tensor, possible: Tensor) -> Tensor:
-    """Logits with those of the other emotions so low that their probability is 0, and the loss finite."""
-    return logits.masked_fill(~possible, -1e4)
+def heads_in_use(config: DistillationConfig, teacher: str) -> set[str]:
+    """Return which projections of a student a teacher's terms train: "embedding", "hidden", both or none."""
+    return {term.head for term in TERMS if term.head is not None and term.weight_of(config, teacher)}
 
 
-def _masked_mean(values: Tensor, available: Tensor) -> Tensor:
-    weight = available.to(values.dtype)
-    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+def student_heads(
+    config: DistillationConfig, teacher: str, embedding_dim: int, hidden_dim: int | None
+) -> dict[str, int]:
+    """Return the heads that a student needs for a teacher, name -> size: those that a term trains.
+
+    A head that no term trains would give noise, and several processes would wait for its gradient.
+    """
+    in_use = heads_in_use(config, teacher)
+    heads = {teacher: embedding_dim} if "embedding" in in_use else {}
+    if "hidden" in in_use and hidden_dim is not None:
+        heads[frame_head(teacher)] = hidden_dim
+    return heads

@@ -209,8 +209,10 @@ class AcousticConfig(Section):
 
 
 class DistillationConfig(Section):
-    """L = γ · CE + Σ_t w_t [α · τ² · KL + β · distance + hidden · distance of frames]: weights and
-    targets."""
+    """Which teachers teach the student, and the weight of each term of the loss.
+
+    `emodistill.distillation` has the formulas.
+    """
 
     # Teachers t of the student.
     teachers: tuple[Teacher, ...] = ("prosodic", "linguistic")
@@ -222,6 +224,8 @@ class DistillationConfig(Section):
     gamma: float = Field(1.0, ge=0)
     # Weight of the frame level: hidden states of the acoustic teacher.
     hidden: float = Field(0.0, ge=0)
+    # Weight of the distances between the utterances of a batch (relational distillation).
+    relational: float = Field(0.0, ge=0)
     # Temperature τ of the logit level.
     temperature: float = Field(2.0, gt=0)
     # w_t, weight of each teacher. A teacher that is not named has 1.

@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
-from emodistill.config import TEACHERS, AudioConfig, Recipe
+from emodistill.config import TEACHERS, AudioConfig
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.load import open_corpus
 from emodistill.corpora.sources import data_sources
+from emodistill.distillation import heads_in_use
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.calibration import card_fields
@@ -40,7 +41,7 @@ from emodistill.inference.model_card import METADATA, Card, file_sha256, write_c
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import TRANSPOSED, describe, load_checkpoint
 from emodistill.models.layers import CosineClassifier
-from emodistill.models.student import Student
+from emodistill.models.student import FRAME_HEAD, Student
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -59,7 +60,7 @@ class Exported(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs, in order."""
-        teachers = [name for name in self.student.heads if not name.endswith("_hidden")]
+        teachers = [name for name in self.student.heads if not name.endswith(FRAME_HEAD)]
         return [
             "probabilities",
             "embedding",
@@ -70,12 +71,14 @@ class Exported(nn.Module):
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
         """Probabilities (batch, emotions), embeddings (batch, dim), what each teacher would say."""
         output = self.student(waveform, None)
-        pooled = {name: value for name, value in output.projections.items() if not name.endswith("_hidden")}
         return (
             output.logits.softmax(dim=1),
             output.embedding,
-            *(F.normalize(value, dim=1) for value in pooled.values()),
-            *(classifier(pooled[name]).softmax(dim=1) for name, classifier in self.classifiers.items()),
+            *(F.normalize(value, dim=1) for value in output.projections.values()),
+            *(
+                classifier(output.projections[name]).softmax(dim=1)
+                for name, classifier in self.classifiers.items()
+            ),
         )
 
 
@@ -114,7 +117,8 @@ def export_run(
         teachers={
             name: source.checkpoint_folder(fold, name)
             for name in TEACHERS
-            if (source.checkpoint_folder(fold, name) / "model.json").is_file() and _projected(recipe, name)
+            if (source.checkpoint_folder(fold, name) / "model.json").is_file()
+            and "embedding" in heads_in_use(recipe.distillation, name)
         },
         card={
             "name": recipe.name,
@@ -132,11 +136,6 @@ def export_run(
             **(texts or {}),
         },
     )
-
-
-def _projected(recipe: Recipe, teacher: str) -> bool:
-    """Whether the student learned to say a teacher's embedding; a head that did not says nothing."""
-    return bool(recipe.distillation.beta * recipe.distillation.weights.get(teacher, 1.0))  # type: ignore[call-overload]
 
 
 TEXTS = ("name", "licence", "limits", "intended_use")  # of a card, that a person writes

@@ -25,7 +25,7 @@ from emodistill.labels import LabelSet
 from emodistill.models.backbones import rebuild_backbone
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher
-from emodistill.models.student import Student
+from emodistill.models.student import FRAME_HEAD, Student
 
 FORMAT = 1
 TRANSPOSED = ".T"  # ends the name of a weight that the ONNX file holds transposed
@@ -122,9 +122,9 @@ def read_exported(folder: Path) -> Checkpoint:
             f"'{path}' does not hold the student's description: export it again to train it further"
         )
     info = json.loads(found)
-    info["teachers"] = {
-        k: v for k, v in info["teachers"].items() if not k.endswith("_hidden")
-    }  # not exported
+    info["teachers"] = {  # heads over frames are not exported
+        name: dim for name, dim in info["teachers"].items() if not name.endswith(FRAME_HEAD)
+    }
     labels = LabelSet(tuple(info["emotions"]))
     model = _rebuild(info, labels, path)
     stored = {item.name: item for item in exported.graph.initializer}

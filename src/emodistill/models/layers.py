@@ -1,6 +1,6 @@
 """Parts that all models share: masks, pooling, the scaled cosine classifier, and their common output."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +11,28 @@ from emodistill.errors import ConfigError
 
 @dataclass
 class Output:
-    """What a model says of a batch."""
+    """The outputs of a model for a batch."""
 
     logits: Tensor  # (batch, emotions)
     embedding: Tensor  # (batch, dim), L2-normalised
+    # What the projection heads of a student make of its embedding and of its frame-level states.
     projections: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (batch, its dim)
+    hidden_projections: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # teacher -> (batch, frames, its width)
     hidden: Tensor | None = None  # (batch, frames, width), the states that are pooled
     mask: Tensor | None = None  # (batch, frames), True = valid; None: all are
-    classifier_input: Tensor | None = None  # (batch, dim), what a student's classifier is given
+    classifier_input: Tensor | None = None  # (batch, dim), the input of a student's classifier
 
-    def in_full(self) -> "Output":
-        """The same in single precision: losses are computed so, whatever the model is computed in."""
-        projections = {name: value.float() for name, value in self.projections.items()}
-        hidden = None if self.hidden is None else self.hidden.float()
-        return Output(
-            self.logits.float(), self.embedding.float(), projections, hidden, self.mask, self.classifier_input
+    def float32(self) -> "Output":
+        """The same in single precision, in which losses are computed whatever the precision of the model."""
+        return replace(
+            self,
+            logits=self.logits.float(),
+            embedding=self.embedding.float(),
+            projections={name: value.float() for name, value in self.projections.items()},
+            hidden_projections={name: value.float() for name, value in self.hidden_projections.items()},
+            hidden=None if self.hidden is None else self.hidden.float(),
         )
 
 

@@ -12,6 +12,13 @@ from emodistill.models.base import Backbone
 from emodistill.models.layers import AttentiveStatistics, Output, frame_mask
 from emodistill.models.mel import LogMel
 
+FRAME_HEAD = "_hidden"  # ends the name of a head over frames, which no exported model has
+
+
+def frame_head(teacher: str) -> str:
+    """The name of a student's head for a teacher's frame-level states."""
+    return teacher + FRAME_HEAD
+
 
 class Standardise(nn.Module):
     """(x - mean) / std, both fixed: set from training data before training starts."""
@@ -74,7 +81,7 @@ class Student(nn.Module):
         self.classifier = nn.Linear(config.embedding_dim, num_classes)
         self.heads = nn.ModuleDict(
             {
-                name: nn.Linear(width if name.endswith("_hidden") else config.embedding_dim, dim)
+                name: nn.Linear(width if name.endswith(FRAME_HEAD) else config.embedding_dim, dim)
                 for name, dim in teachers.items()
             }
         )
@@ -104,12 +111,16 @@ class Student(nn.Module):
         mask = frame_mask(lengths, states.shape[1])
         hidden = self._pooled_states(states, mask)
         embedding = self.embed(self.dropout(self.norm(self.pool(hidden, mask))))
-        projections = {
-            name: head(hidden if name.endswith("_hidden") else embedding) for name, head in self.heads.items()
-        }
+        projections, hidden_projections = {}, {}
+        for name, head in self.heads.items():
+            if name.endswith(FRAME_HEAD):
+                hidden_projections[name.removesuffix(FRAME_HEAD)] = head(hidden)
+            else:
+                projections[name] = head(embedding)
         classifier_input = self.dropout(F.gelu(embedding)) if self.config.nonlinear else embedding
         logits = self.classifier(classifier_input)
-        return Output(logits, F.normalize(embedding, dim=1), projections, hidden, mask, classifier_input)
+        embedding = F.normalize(embedding, dim=1)
+        return Output(logits, embedding, projections, hidden_projections, hidden, mask, classifier_input)
 
     def statistics(self, states: Tensor) -> Tensor:
         """What the norm is given for one utterance's states (frames, kept, width): (2 * width,)."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from emodistill.distillation import TERMS
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.scores import Agreement, Calibration, Group
 from emodistill.labels import COLOURS
@@ -133,7 +134,7 @@ def _loss_chart(
     terms = [
         name
         for name in dict.fromkeys(name for row in rows for name in row)
-        if name not in ("epoch", "dev_ua")
+        if name != "epoch" and not name.startswith("dev_")
     ]
     if len(terms) > 1:
         terms = [name for name in terms if name != "loss"]  # their weighted sum
@@ -146,10 +147,18 @@ def _loss_chart(
     }
     highest = max((value for points in lines.values() for _, value in points), default=1.0)
     plot = Plot((1, num_epochs), (0, highest), ("epoch", "training loss by term"))
-    for place, (name, points) in enumerate(lines.items(), start=1):
-        plot.line(points, f"series-{place}", LOSS_TITLES.get(name, name))
-    legend = [(f"series-{place}", LOSS_TITLES.get(name, name)) for place, name in enumerate(lines, start=1)]
+    for name, points in lines.items():
+        plot.line(points, _line_classes(name), LOSS_TITLES.get(name, name))
+    legend = [(_line_classes(name), LOSS_TITLES.get(name, name)) for name in lines]
     return plot.svg(f"{model}: training loss by epoch"), legend
+
+
+def _line_classes(name: str) -> str:
+    """The CSS classes of a loss term's line, by its name in fit.json: a colour for the term, dashes for the teacher."""
+    teacher, _, term = name.rpartition("/")
+    colours = {item.name: f"series-{item.colour}" for item in TERMS}
+    colour = colours.get(term, "series-1")  # a model without teachers has one line, its loss
+    return f"{colour} {teacher}-teacher" if teacher else colour
 
 
 def embedding_map(points: np.ndarray, table: Predictions) -> Markup:

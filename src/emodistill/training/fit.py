@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, stable_seed
-from emodistill.distillation import distillation_loss, hard_label_loss
+from emodistill.distillation import HardLabels, distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.files import atomic_write
@@ -98,27 +98,22 @@ class Learner(lightning.LightningModule):
         if optim.time_mask:
             inputs = mask_time(inputs, batch.lengths, optim.time_mask)
         if not optim.mixup:
-            return self._loss_terms(self.model(inputs, batch.lengths).in_full(), batch)
+            return self._loss_terms(self.model(inputs, batch.lengths).float32(), batch)
         share, order = draw_mixup(len(batch.labels), optim.mixup)
         order = order.to(inputs.device)
         mixed = zero_beyond_lengths(share * inputs + (1 - share) * inputs[order], batch.lengths)
-        output = self.model(mixed, batch.lengths).in_full()
+        output = self.model(mixed, batch.lengths).float32()
         own_terms = self._loss_terms(output, batch)
         other_terms = self._loss_terms(output, batch.with_targets_reordered(order))
         return {name: share * own_terms[name] + (1 - share) * other_terms[name] for name in own_terms}
 
     def _loss_terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        hard = hard_label_loss(
-            output.logits,
-            batch.labels,
-            self.class_weights,
-            self.optim.label_smoothing,
-            batch.possible,
-            batch.weights,
+        hard = HardLabels(
+            batch.labels, self.class_weights, self.optim.label_smoothing, batch.possible, batch.weights
         )
         if self.distillation is None or not batch.targets:
-            return {"loss": hard}
-        return distillation_loss(output, hard, batch.targets, self.distillation, batch.possible)
+            return {"loss": hard_label_loss(output.logits, *hard)}
+        return distillation_loss(output, hard, batch.targets, self.distillation)
 
     def on_train_start(self) -> None:
         self.average = {name: value.to(self.device) for name, value in self.average.items()}
@@ -356,8 +351,7 @@ def infer(
         batch = collate([dataset[epoch, index] for _, index in keys])
         output = model(batch.inputs.to(device), batch.lengths.to(device))
         order += batch.indices.tolist()
-        values = {n: v for n, v in output.projections.items() if not n.endswith("_hidden")}
-        values |= {"logits": output.logits, "embedding": output.embedding}
+        values = {**output.projections, "logits": output.logits, "embedding": output.embedding}
         if output.classifier_input is not None:
             values["classifier_input"] = output.classifier_input
         for name, value in values.items():

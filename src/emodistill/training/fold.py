@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from emodistill.config import TEACHERS, Recipe, stable_seed
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
+from emodistill.distillation import student_heads
 from emodistill.errors import ConfigError
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import write_checksums
@@ -144,14 +145,9 @@ class FoldRun:
             if self.recipe.student is None:
                 continue
             targets[name] = self._targets(stage, model, phase, epochs[name])
-            weight = self.recipe.distillation.weight(name)
-            if weight * self.recipe.distillation.beta:
-                # No head without a loss: it would output noise, and several processes would wait for its
-                # gradient.
-                heads[name] = targets[name].embedding.shape[1]
-            hidden = targets[name].hidden
-            if hidden is not None and weight:
-                heads[f"{name}_hidden"] = hidden.shape[1]
+            embedding, hidden = targets[name].embedding, targets[name].hidden
+            hidden_dim = None if hidden is None else hidden.shape[1]
+            heads |= student_heads(self.recipe.distillation, name, embedding.shape[1], hidden_dim)
         if self.recipe.student is not None:
             student = self._student_stage(heads)
             model, epochs["student"] = self._train(student, phase, targets)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.config import Recipe, parse_recipe
+from emodistill.distillation import NO_TEACHER, TERMS, LossTerm
 from emodistill.errors import ConfigError, one_of
 
 FULL = "full"
@@ -128,31 +129,39 @@ def _value(text: str) -> Any:
 
 
 def _parts(full: Recipe, asked: Sequence[str]) -> list[tuple[str, Recipe]]:
-    """What the paper takes away, and each teacher's absence where there are more than two."""
+    """The cells without a part of the method: without teachers, with one teacher, with one level, without one term.
+
+    The last two come from the registry of loss terms. A term that the full method does not use has no cells.
+    """
     teachers = full.distillation.teachers
-    found = [(PLAIN, _with(full, "distillation", teachers=()))]
-    found += [(f"{name}-only", _with(full, "distillation", teachers=(name,))) for name in asked]
+    cells = [(PLAIN, _with(full, "distillation", teachers=()))]
+    cells += [(f"{name}-only", _with(full, "distillation", teachers=(name,))) for name in asked]
     if len(teachers) > 2:
         for name in teachers:
             rest = tuple(item for item in teachers if item != name)
-            found.append((f"no-{name}", _with(full, "distillation", teachers=rest)))
-    if teachers:
-        found += [
-            ("embedding-level-only", _with(full, "distillation", alpha=0.0, hidden=0.0)),
-            ("logit-level-only", _with(full, "distillation", beta=0.0, hidden=0.0)),
-            ("no-hard-label", _without_labels(full)),
-        ]
-    if full.distillation.hidden and "acoustic" in teachers:
-        found.append(("no-hidden-states", _with(full, "distillation", hidden=0.0)))
-    return found
+            cells.append((f"no-{name}", _with(full, "distillation", teachers=rest)))
+    if not teachers:
+        return cells
+    terms = [term for term in TERMS if term.is_on(full.distillation)]
+    cells += [(term.cell_alone, _alone(full, term)) for term in reversed(terms) if term.cell_alone]
+    cells += [(term.cell_without, _without(full, term)) for term in terms if term.cell_without]
+    return cells
 
 
-def _without_labels(full: Recipe) -> Recipe:
-    """The recipe of a student that uses no label: in its loss, in a probe, or in a refitted classifier."""
-    found = _with(full, "distillation", gamma=0.0)
-    if found.student is not None and found.student.probe is not None:
-        found = _with(found, "student", probe=None)
-    return _with(found, "protocol", refit=False) if found.protocol.refit == "classifier" else found
+def _alone(full: Recipe, term: LossTerm) -> Recipe:
+    """The recipe in which this is the only term that reads teachers."""
+    others = [other for other in TERMS if other is not term and NO_TEACHER not in other.teachers]
+    return _with(full, "distillation", **{other.weight: 0.0 for other in others})
+
+
+def _without(full: Recipe, term: LossTerm) -> Recipe:
+    """The recipe without a term; without the labels' term, nothing else of the student's training reads labels."""
+    recipe = _with(full, "distillation", **{term.weight: 0.0})
+    if NO_TEACHER not in term.teachers:
+        return recipe
+    if recipe.student is not None and recipe.student.probe is not None:
+        recipe = _with(recipe, "student", probe=None)
+    return _with(recipe, "protocol", refit=False) if recipe.protocol.refit == "classifier" else recipe
 
 
 def _linguistic_cells(asked: Sequence[str]) -> list[str]:
