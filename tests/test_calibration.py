@@ -70,7 +70,9 @@ def test_tempering_is_a_power_that_keeps_order(predictions: Predictions, one: fl
     warmed = apply_temperature(probabilities, one)
     np.testing.assert_allclose(warmed.sum(axis=1), 1)
     np.testing.assert_array_equal(warmed.argmax(axis=1), probabilities.argmax(axis=1))
-    np.testing.assert_allclose(apply_temperature(warmed, two), apply_temperature(probabilities, one * two), atol=1e-9)
+    np.testing.assert_allclose(
+        apply_temperature(warmed, two), apply_temperature(probabilities, one * two), atol=1e-9
+    )
     np.testing.assert_allclose(apply_temperature(probabilities, 1.0), probabilities, atol=1e-12)
     logits = np.log(np.maximum(probabilities, 1e-300)) / one
     expected = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Recipes: strict keys, helpful errors, overrides of every kind, and a lossless round trip."""
+"""Recipes: unknown keys, errors, overrides, and TOML that is read back without loss."""
 
 import re
 from pathlib import Path
@@ -30,14 +30,14 @@ def round_trip(recipe: Recipe, folder: Path) -> Recipe:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_shipped_recipes_survive_the_run_folder(name: str, tmp_path: Path) -> None:
+def test_shipped_recipes_are_read_back_from_a_run_folder(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert round_trip(recipe, tmp_path) == recipe
     assert load_recipe(shipped_recipes()[name]) == recipe
 
 
-def test_the_recipes_of_the_documentation_are_shipped() -> None:
+def test_recipes_named_in_the_documentation_are_shipped() -> None:
     assert {"paper-iemocap", "ravdess-whisper", "demo"} <= set(shipped_recipes())
 
 
@@ -82,7 +82,7 @@ SCALARS = {
 
 @settings(max_examples=100, deadline=None)
 @given(st.fixed_dictionaries(SCALARS))
-def test_any_recipe_survives_the_run_folder(data: dict[str, Any]) -> None:
+def test_any_recipe_is_read_back_from_its_toml(data: dict[str, Any]) -> None:
     import tomllib
 
     recipe = parse_recipe(data)
@@ -92,10 +92,10 @@ def test_any_recipe_survives_the_run_folder(data: dict[str, Any]) -> None:
 def test_every_field_is_written_out() -> None:
     import tomllib
 
-    written = tomllib.loads(recipe_toml(load_recipe("ravdess-whisper")))
-    assert written["student"]["optim"]["clip"] == 1.0
-    assert written["student"]["optim"]["patience"] == "none"
-    assert written["prosodic"]["optim"]["lr"] == 3e-3
+    table = tomllib.loads(recipe_toml(load_recipe("ravdess-whisper")))
+    assert table["student"]["optim"]["clip"] == 1.0
+    assert table["student"]["optim"]["patience"] == "none"
+    assert table["prosodic"]["optim"]["lr"] == 3e-3
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -125,12 +125,12 @@ def test_every_field_is_written_out() -> None:
         ({"corpus": {"emotions": {"anger": 1}}}, r"corpus\.emotions\.anger = 1: .* valid string"),
     ],
 )  # fmt: skip
-def test_bad_recipes(data: dict[str, Any], message: str) -> None:
+def test_bad_values_are_refused_with_field_and_reason(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_recipe({"name": "x", **data})
 
 
-def test_errors_of_a_section_say_what_does_not_fit_and_no_more() -> None:
+def test_messages_contain_the_reason_alone() -> None:
     for data, message in (
         (
             {"name": "x", "student": {"layers": 2, "frozen": 3}},
@@ -143,7 +143,7 @@ def test_errors_of_a_section_say_what_does_not_fit_and_no_more() -> None:
         assert str(caught.value) == message
 
 
-def test_several_errors_are_told_at_once() -> None:
+def test_several_errors_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_recipe({"student": {"frozn": 1}, "seed": []}, "my.toml")
     lines = str(caught.value).splitlines()
@@ -157,7 +157,7 @@ def test_recipes_are_frozen() -> None:
         recipe.seed = 3  # type: ignore[misc]
 
 
-def test_unknown_or_broken_files(tmp_path: Path) -> None:
+def test_unknown_and_broken_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"bad recipe 'ravdess-wisper'.*did you mean 'ravdess-whisper'.*TOML"
     ):
@@ -199,7 +199,7 @@ def test_unknown_or_broken_files(tmp_path: Path) -> None:
         (" seed = 3", lambda r: r.seed, 3),
     ],
 )  # fmt: skip
-def test_overrides(override: str, get: Any, value: Any, tmp_path: Path) -> None:
+def test_an_override_sets_one_field(override: str, get: Any, value: Any, tmp_path: Path) -> None:
     base = load_recipe("ravdess-whisper")
     recipe = load_recipe("ravdess-whisper", [override])
     assert get(recipe) == value
@@ -227,14 +227,14 @@ def test_bad_overrides(override: str, message: str) -> None:
         load_recipe("ravdess-whisper", [override])
 
 
-def test_a_section_given_in_part_keeps_the_rest_of_its_own_defaults(tmp_path: Path) -> None:
-    # One epoch more must not bring another learning rate with it.
+def test_a_partly_given_section_keeps_the_other_defaults_of_its_place(tmp_path: Path) -> None:
+    # Setting the epochs of a section must not change its learning rate.
     plain = parse_recipe({"name": "x"})
-    assert plain.prosodic.optim.lr != OptimConfig().lr, "or this test says nothing"
+    assert plain.prosodic.optim.lr != OptimConfig().lr, "or this test checks nothing"
     for part in ("prosodic", "linguistic", "student"):
         recipe = parse_recipe({"name": "x", part: {"optim": {"epochs": 77}}})
-        got, default = getattr(recipe, part).optim, getattr(plain, part).optim
-        assert got == default.model_copy(update={"epochs": 77})
+        optim, default = getattr(recipe, part).optim, getattr(plain, part).optim
+        assert optim == default.model_copy(update={"epochs": 77})
     partly = tmp_path / "x.toml"
     partly.write_text('name = "x"\n[linguistic.optim]\nbackbone_lr = "none"\n')
     assert load_recipe(partly).linguistic.optim.backbone_lr is None
@@ -244,8 +244,8 @@ def test_a_section_given_in_part_keeps_the_rest_of_its_own_defaults(tmp_path: Pa
 # --- seeds ---------------------------------------------------------------------------------------
 
 
-def test_seeds_are_the_same_everywhere() -> None:
-    # A golden value: seeds must not change with the version, or no run can be repeated.
+def test_seeds_do_not_change() -> None:
+    # A golden value: if seeds change, no earlier run can be repeated.
     assert stable_seed("augment", 0, 1, "a") == 5284069515565456021
     assert stable_seed(1, 23) != stable_seed(12, 3)
     seeds = {stable_seed("x", index) for index in range(1000)}
@@ -253,7 +253,7 @@ def test_seeds_are_the_same_everywhere() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_the_recipe_of_these_tests_is_valid(manifest: Path) -> None:
+def test_the_recipe_of_the_test_factories_is_valid(manifest: Path) -> None:
     assert make.recipe(manifest).student.backbone == "compact"
 
 
@@ -269,6 +269,6 @@ def test_the_recipe_of_these_tests_is_valid(manifest: Path) -> None:
         ("student.optim.time_mask=1", "student.optim.time_mask"),
     ],
 )
-def test_masks_and_mixup_are_refused_where_they_mean_nothing(override: str, message: str) -> None:
+def test_masks_and_mixup_are_refused_where_they_have_no_effect(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_recipe("ravdess-compact", [override])

@@ -150,18 +150,18 @@ def test_reader_reads_its_layout(
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_missing_folder_says_what_was_expected(name: str, tmp_path: Path) -> None:
+def test_the_message_for_a_missing_folder_says_what_was_expected(name: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no folder '.*nowhere'; expected .+"):
         read_corpus(name, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_empty_folder_says_what_was_expected(name: str, tmp_path: Path) -> None:
+def test_the_message_for_an_empty_folder_says_what_was_expected(name: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=rf"holds no.*{tmp_path.name}|{tmp_path.name}.* holds no"):
         read_corpus(name, tmp_path)
 
 
-def test_unknown_corpus_names_the_nearest() -> None:
+def test_the_message_for_an_unknown_corpus_names_the_nearest() -> None:
     with pytest.raises(CorpusError, match=r"bad corpus 'iemokap', expected .*did you mean 'iemocap'"):
         read_corpus("iemokap", Path())
 
@@ -223,7 +223,7 @@ BAD_LABELS = [
 
 
 @pytest.mark.parametrize(("name", "file", "content", "message"), BAD_LABELS)
-def test_unknown_label_says_where_and_what(
+def test_the_message_for_an_unknown_label_names_file_and_row(
     name: str, file: str, content: str | None, message: str, tmp_path: Path
 ) -> None:
     root = fake_folder(name, tmp_path)
@@ -247,7 +247,7 @@ def test_unknown_label_says_where_and_what(
 )
 def test_listed_but_missing_audio_keeps_its_row(name: str, file: str, tmp_path: Path) -> None:
     root = fake_folder(name, tmp_path)
-    if name == "meld":  # a second clip says that the split's audio was extracted
+    if name == "meld":  # another clip shows that the split's audio was extracted
         fake.touch(root, ["train/train_splits/dia9_utt9.wav"])
     path = (root / file).resolve()
     path.unlink()
@@ -260,14 +260,14 @@ def test_listed_but_missing_audio_keeps_its_row(name: str, file: str, tmp_path: 
 # --- single readers ----------------------------------------------------------------------------
 
 
-def test_iemocap_dimensions_votes_and_session(tmp_path: Path) -> None:
+def test_iemocap_has_dimensions_votes_and_sessions(tmp_path: Path) -> None:
     turn = by_id(read_corpus("iemocap", fake_folder("iemocap", tmp_path), "all"), "Ses01F_impro04_M003")
     assert (turn.valence, turn.arousal, turn.dominance) == (2.5, 3.0, 3.5)  # the file's order is V, A, D
     assert turn.vote_counts() == {"excited": 2, "happy": 1}  # the actor's own view (C-M1) is no vote
     assert turn.session == "Ses01"
 
 
-def test_iemocap_default_labels_merge_excited_and_count_the_rest(tmp_path: Path) -> None:
+def test_default_labels_of_iemocap_merge_excited_and_count_dropped_turns(tmp_path: Path) -> None:
     corpus = read_corpus("iemocap", fake_folder("iemocap", tmp_path))
     assert {u.id: u.emotion for u in corpus} == {
         "Ses01F_impro04_M003": "happy",
@@ -304,7 +304,7 @@ def test_iemocap_four_classes_are_the_5531_published_utterances(tmp_path: Path) 
     assert corpus.dropped["emotion not agreed"] == sum(label == "xxx" for label in others.values())
 
 
-def test_crema_d_votes_and_two_labels(tmp_path: Path) -> None:
+def test_crema_d_has_votes_and_two_kinds_of_label(tmp_path: Path) -> None:
     root = fake_folder("crema-d", tmp_path)
     assert by_id(read_corpus("crema-d", root), "1001_DFA_ANG_XX").vote_counts() == {"neutral": 2, "angry": 1}
     perceived = read_corpus("crema-d-perceived", root)
@@ -318,13 +318,13 @@ def test_crema_d_votes_and_two_labels(tmp_path: Path) -> None:
         read_corpus("crema-d-perceived", root)
 
 
-def test_crema_d_in_a_folder_of_another_name(tmp_path: Path) -> None:
+def test_crema_d_without_a_known_audio_folder_is_an_error(tmp_path: Path) -> None:
     fake.touch(tmp_path, ["AudioFLAC/1001_DFA_ANG_XX.flac"])
     with pytest.raises(CorpusError, match=r"holds \['AudioFLAC'\]; expected a folder AudioWAV or AudioMP3"):
         read_corpus("crema-d", tmp_path)
 
 
-def test_meld_without_audio_is_text_alone(tmp_path: Path) -> None:
+def test_meld_without_audio_is_read_as_text_alone(tmp_path: Path) -> None:
     fake.meld(tmp_path, suffix=None)
     fake.touch(tmp_path, ["train/train_splits/dia0_utt0.mp4"])
     corpus = read_corpus("meld", tmp_path)
@@ -351,7 +351,7 @@ def test_meld_file_in_cp1252(tmp_path: Path) -> None:
         ("\x81odd", "odd"),
     ],
 )
-def test_repair_text(broken: str, sound: str) -> None:
+def test_wrongly_decoded_text_is_repaired(broken: str, sound: str) -> None:
     assert repair_text(broken) == sound
 
 
@@ -372,7 +372,7 @@ def test_nemo_audio_without_a_row_is_counted(tmp_path: Path) -> None:
     assert read_corpus("nemo", root).dropped == {"audio not in data.tsv": 1}
 
 
-def test_two_files_of_one_name_are_an_error(tmp_path: Path) -> None:
+def test_two_files_with_the_same_stem_are_an_error(tmp_path: Path) -> None:
     root = fake_folder("urdu", tmp_path)
     fake.touch(root, ["Angry/SM1_F1_A01.ogg"])
     with pytest.raises(CorpusError, match="two audio files named 'SM1_F1_A01'"):
@@ -393,7 +393,7 @@ def test_savee_flat_layout_gives_the_same_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
-def test_esd_text_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+def test_esd_transcripts_are_read_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     root = fake_folder("esd", tmp_path)
     lines = "0001_000351\t打远一看，\t生气\r\n0001_000352\t没有声音\t生气\r\n\r\nno id\r\n"
     fake.write(root / "0001/0001.txt", lines, encoding)
@@ -506,8 +506,8 @@ def test_real_urdu() -> None:
     assert len(counts) == 29
     assert counts.most_common(3) == [("SM5", 80), ("SM4", 48), ("SM25", 40)]
     pairs = Counter((u.speaker, u.emotion) for u in corpus)
-    most = {speaker: max(n for (who, _), n in pairs.items() if who == speaker) for speaker in counts}
-    assert sum(most.values()) == 384  # what naming each speaker's most frequent emotion gets right
+    most = {speaker: max(n for (name, _), n in pairs.items() if name == speaker) for speaker in counts}
+    assert sum(most.values()) == 384  # utterances with their speaker's most frequent emotion
 
 
 def test_real_meld_text() -> None:
@@ -596,7 +596,7 @@ def test_a_pool_finds_folders_with_a_hyphen_or_an_underscore(tmp_path: Path) -> 
         open_corpus(config, messages.append)
 
 
-def test_what_an_emotion_counts_as_is_declared_before_the_labels(tmp_path: Path) -> None:
+def test_emotions_are_renamed_before_the_label_map(tmp_path: Path) -> None:
     fake.ravdess(tmp_path)
     own, declared = (
         read_corpus("ravdess", tmp_path, None, emotions) for emotions in (None, {"calm": "neutral"})
@@ -631,7 +631,7 @@ def utterances(*emotions: str | None) -> tuple[Utterance, ...]:
     )
 
 
-def test_relabel_counts_what_it_merges_and_drops() -> None:
+def test_relabel_counts_merged_and_dropped_utterances() -> None:
     corpus = Corpus("tiny", utterances("excited", "excited", "happy", "bored", None), {"before": 1})
     merged = corpus.relabel(label_map("iemocap-4"))
     assert [u.emotion for u in merged] == ["happy"] * 3
@@ -640,19 +640,19 @@ def test_relabel_counts_what_it_merges_and_drops() -> None:
     assert len(merged) + sum(merged.dropped.values()) == len(corpus) + 1
 
 
-def test_listeners_votes_are_merged_as_the_labels_are() -> None:
+def test_votes_are_merged_like_labels() -> None:
     item = Utterance("u", "s", "excited", votes='{"excited": 2, "happy": 1, "bored": 1}')
     (merged,) = Corpus("c", (item,)).relabel(label_map("iemocap-4"))
     assert merged.vote_counts() == {"happy": 3, "bored": 1}
 
 
-def test_relabel_to_a_list() -> None:
+def test_relabel_with_a_list_of_emotions() -> None:
     corpus = Corpus("tiny", utterances("happy", "sad", "angry")).relabel(label_map("angry,sad"))
     assert [u.emotion for u in corpus] == ["sad", "angry"]
     assert corpus.labels.names == ("angry", "sad")
 
 
-def test_nothing_left_is_an_error() -> None:
+def test_a_corpus_without_utterances_is_an_error() -> None:
     with pytest.raises(CorpusError, match=r"no utterances left \(dropped: \{'emotion bored': 1\}\)"):
         Corpus("tiny", utterances("bored")).relabel(label_map("angry,sad"))
 
@@ -676,19 +676,19 @@ def test_drop_bad_audio_counts_and_describes(tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     (tmp_path / "bytes0.wav").touch()
     audio = {"good": "good.wav", "empty": "empty.wav", "broken": "broken.wav", "bytes0": "bytes0.wav"}
-    made = [
+    items = [
         Utterance(id=name, speaker="a", emotion="sad", path=tmp_path / file)
         for name, file in {**audio, "gone": "gone.wav", "late": "good.wav"}.items()
     ]
-    made[-1] = replace(made[-1], start_s=1.5, end_s=2.0)
-    made.append(Utterance(id="text", speaker="a", emotion="sad"))
+    items[-1] = replace(items[-1], start_s=1.5, end_s=2.0)
+    items.append(Utterance(id="text", speaker="a", emotion="sad"))
     for name, start_s, end_s in (
         ("before", -0.1, 0.5),
         ("empty segment", 0.5, 0.5),
         ("backwards", None, -0.2),
     ):
-        made.append(replace(made[0], id=name, start_s=start_s, end_s=end_s))
-    corpus, problems = drop_bad_audio(Corpus("tiny", tuple(made), {"before": 2}))
+        items.append(replace(items[0], id=name, start_s=start_s, end_s=end_s))
+    corpus, problems = drop_bad_audio(Corpus("tiny", tuple(items), {"before": 2}))
     assert [u.id for u in corpus] == ["good", "text"]
     assert corpus.dropped == {
         "before": 2, "audio zero-length": 1, "audio broken": 2, "audio missing": 1,
@@ -703,7 +703,7 @@ def test_drop_bad_audio_counts_and_describes(tmp_path: Path) -> None:
     assert problems[7].startswith("row 10, 'backwards': segment empty: starts at 0.0 s, ends at -0.2 s")
 
 
-def test_the_length_of_what_is_no_audio(tmp_path: Path) -> None:
+def test_the_length_of_bad_audio_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("this is no audio")
     for name, message in (
         ("text.wav", "'x': audio broken at '.*text.wav'"),
@@ -713,8 +713,8 @@ def test_the_length_of_what_is_no_audio(tmp_path: Path) -> None:
             audio_duration_s(Utterance("x", "a", "sad", tmp_path / name))
 
 
-def test_a_drawing_makes_its_folder(tmp_path: Path) -> None:
+def test_plot_stats_creates_its_folder(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    made = Corpus("x", (Utterance("1", "a", "sad"),))
-    plot_stats(corpus_stats(made), tmp_path / "new/folder/x.svg")
+    corpus = Corpus("x", (Utterance("1", "a", "sad"),))
+    plot_stats(corpus_stats(corpus), tmp_path / "new/folder/x.svg")
     assert (tmp_path / "new/folder/x.svg").stat().st_size > 0

@@ -32,12 +32,12 @@ _number = st.floats(-1e6, 1e6)
 
 @st.composite
 def corpora(draw: st.DrawFn) -> list[Utterance]:
-    """Utterances with any text in any column; audio paths are relative until a folder is known."""
-    made = []
+    """Utterances with any text in any column. Audio paths are relative; the test adds a folder."""
+    utterances = []
     for name in draw(st.lists(_text, min_size=1, max_size=4, unique=True)):
         transcript = draw(st.none() | _text)
         path = draw(st.sampled_from([None, "a b.wav", 'sub/ä,".wav', "../elsewhere/c.flac"]))
-        made.append(
+        utterances.append(
             Utterance(
                 id=name,
                 speaker=draw(_text),
@@ -58,18 +58,20 @@ def corpora(draw: st.DrawFn) -> list[Utterance]:
                 corpus=draw(_text),
             )
         )
-    return made
+    return utterances
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
-@given(made=corpora())
+@given(utterances=corpora())
 @settings(max_examples=30, deadline=None)
-def test_manifest_round_trip(suffix: str, made: list[Utterance]) -> None:
+def test_any_manifest_is_read_back_without_loss(suffix: str, utterances: list[Utterance]) -> None:
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve() / "made"
-        placed = tuple(u if u.path is None else replace(u, path=(root / u.path).resolve()) for u in made)
+        placed = tuple(
+            u if u.path is None else replace(u, path=(root / u.path).resolve()) for u in utterances
+        )
         write_manifest(Corpus("any", placed), root / f"any{suffix}")
         assert read_manifest(root / f"any{suffix}").utterances == placed
 
@@ -113,19 +115,19 @@ def test_manifest_with_other_emotion_names(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"row 2: bad emotion 'anger'.* corpus\.emotions = \{\"anger\" = "):
         read_manifest(path)
     names = {"anger": "angry", "very sad": "sad"}
-    made = read_manifest(path, emotions=names)
-    assert [utterance.emotion for utterance in made] == ["angry", "sad", "sad", None]
+    utterances = read_manifest(path, emotions=names)
+    assert [utterance.emotion for utterance in utterances] == ["angry", "sad", "sad", None]
     opened = open_corpus(CorpusConfig(manifest=str(path), emotions=names), lambda _: None)
     assert [utterance.emotion for utterance in opened] == ["angry", "sad", "sad"]
     with pytest.raises(CorpusError, match=r"bad emotion 'angri', .*did you mean 'angry'"):
         read_manifest(path, emotions={"anger": "angri"})
 
 
-def test_tables_with_an_open_quote_say_which_row(tmp_path: Path) -> None:
-    made = Corpus("x", (Utterance("1", "a", "sad"),))
+def test_the_message_for_an_open_quote_names_the_row(tmp_path: Path) -> None:
+    corpus = Corpus("x", (Utterance("1", "a", "sad"),))
     fake.write(tmp_path / "asr.csv", 'id,transcript,source\n1,"Yes,asr\n')
     with pytest.raises(CorpusError, match=r"transcripts: '.*asr\.csv', row 2: not CSV"):
-        add_transcripts(made, tmp_path / "asr.csv")
+        add_transcripts(corpus, tmp_path / "asr.csv")
     root = tmp_path / "nemo"
     fake.nemo(root)
     text = (root / "data.tsv").read_text(encoding="utf-8")
@@ -134,7 +136,7 @@ def test_tables_with_an_open_quote_say_which_row(tmp_path: Path) -> None:
         read_corpus("nemo", root)
 
 
-def test_parquet_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "m.parquet").write_text("id,speaker,emotion\n")
     with pytest.raises(CorpusError, match=r"m\.parquet' is not Parquet: [^\n]+$"):
@@ -161,7 +163,7 @@ HEADER = "id,speaker,emotion,start_s,transcript\n"
         (HEADER, r"m\.csv' holds no rows"),
     ],
 )
-def test_bad_manifest_says_which_row(text: str, message: str, tmp_path: Path) -> None:
+def test_the_message_for_a_bad_row_names_it(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=message):
         read_manifest(manifest(tmp_path, text))
 
@@ -172,12 +174,12 @@ def test_manifest_that_is_not_utf8(tmp_path: Path) -> None:
         read_manifest(path)
 
 
-def test_missing_manifest_says_how_to_write_one(tmp_path: Path) -> None:
+def test_the_message_for_a_missing_manifest_says_how_to_write_one(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no manifest '.*none\.csv'; write one with: emodistill"):
         read_manifest(tmp_path / "none.csv")
 
 
-def test_parquet_from_elsewhere_with_numbers_and_nan(tmp_path: Path) -> None:
+def test_parquet_of_pandas_with_numbers_and_nan(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = arrow.Table.from_pylist(

@@ -1,4 +1,4 @@
-"""A teacher trained and scored alone, `student = "none"`: text needs no audio."""
+"""A teacher that is trained and scored alone, with `student = "none"`: text needs no audio."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ from emodistill.training.fit import FitResult
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest without audio, whose published splits share a speaker."""
+    """A manifest without audio, whose published splits share speakers."""
     rows = [
         {"id": f"{split}_{emotion}_{number}", "speaker": f"s{number % 4}", "emotion": emotion,
          "transcript": make.WORDS[emotion][number % 3], "split": split}
@@ -41,7 +41,7 @@ def recipe(text: Path, **sections: Any) -> Recipe:
     return make.recipe(text, **{**data, **sections})
 
 
-def test_text_alone_is_trained_scored_and_stamped(
+def test_a_text_corpus_is_trained_and_scored_and_its_leak_is_marked(
     text: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
     optim = {**make.OPTIM, "epochs": 4, "measure": "weighted_f1"}
@@ -50,8 +50,8 @@ def test_text_alone_is_trained_scored_and_stamped(
     assert scores["protocol"].endswith("LEAKS speaker BY DESIGN")
     table = read_predictions(tmp_path / "predictions.csv")
     assert table.utterances == read_protocol(tmp_path / "protocol.json").folds[0].test
-    said = json.loads((tmp_path / "scores.json").read_text())["models"]["linguistic"]["test"]["pooled"]
-    assert said["weighted_f1"] == pytest.approx(f1_score(table.truth, table.predicted, average="weighted"))
+    scored = json.loads((tmp_path / "scores.json").read_text())["models"]["linguistic"]["test"]["pooled"]
+    assert scored["weighted_f1"] == pytest.approx(f1_score(table.truth, table.predicted, average="weighted"))
     assert not (tmp_path / "predictions-linguistic.csv").exists()
     folder = tmp_path / "fold-published/select"
     assert [path.name for path in folder.iterdir()] == ["linguistic"]
@@ -59,7 +59,7 @@ def test_text_alone_is_trained_scored_and_stamped(
 
     fitted = FitResult.read(folder / "linguistic/fit.json")
     by_epoch = [row["dev_weighted_f1"] for row in fitted.history]
-    assert fitted.epochs == int(np.argmax(by_epoch)) + 1, "the epoch is chosen by what the recipe says"
+    assert fitted.epochs == int(np.argmax(by_epoch)) + 1, "the epoch is chosen by the measure of the recipe"
     dev = read_predictions(tmp_path / "predictions-dev.csv")
     assert dev.scores().weighted_f1 == pytest.approx(by_epoch[fitted.epochs - 1])
     assert dev.scores().ua == pytest.approx(fitted.dev_ua)
@@ -72,7 +72,7 @@ def test_a_split_that_shares_speakers_is_refused_unless_allowed(text: Path, tmp_
         crossval(recipe(text, protocol={"kind": "published"}), tmp_path)
 
 
-def test_a_student_is_refused_on_text_and_told_how(text: Path, tmp_path: Path) -> None:
+def test_a_student_is_refused_on_text_and_the_message_says_what_to_set(text: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"no utterance of train has the audio that a student needs; .*student=none"
     ):
@@ -89,25 +89,25 @@ def test_without_a_student_there_is_one_teacher(manifest: Path) -> None:
             make.recipe(manifest, student="none", distillation={"teachers": teachers})
 
 
-def test_a_recipe_without_student_survives_its_file(tmp_path: Path) -> None:
-    made = load_recipe("meld-text")
-    (tmp_path / "recipe.toml").write_text(recipe_toml(made))
-    assert load_recipe(tmp_path / "recipe.toml") == made
-    assert made.student is None
+def test_a_recipe_without_student_is_read_back_from_its_file(tmp_path: Path) -> None:
+    loaded = load_recipe("meld-text")
+    (tmp_path / "recipe.toml").write_text(recipe_toml(loaded))
+    assert load_recipe(tmp_path / "recipe.toml") == loaded
+    assert loaded.student is None
     assert parse_recipe({"name": "x"}).student is not None
 
 
-def test_a_prosodic_teacher_alone_is_the_one_of_a_whole_run(
+def test_a_prosodic_teacher_alone_equals_that_of_a_whole_run(
     manifest: Path, run: Path, tmp_path: Path
 ) -> None:
-    """What is trained with it does not change a teacher."""
+    """A teacher is the same, whichever models are trained with it."""
     data = {"student": "none", "distillation": {"teachers": ["prosodic"]}}
     crossval(make.recipe(manifest, **data), tmp_path)
     alone, beside = tmp_path / "predictions.csv", run / "predictions-prosodic.csv"
     assert alone.read_bytes() == beside.read_bytes()
 
 
-def test_frozen_layers_of_a_text_encoder_stay_as_they_are(
+def test_frozen_layers_of_a_text_encoder_do_not_change(
     text: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
     encoder = {"encoder": str(models["bert"]), "optim": {**make.OPTIM, "lr": 0.1}}
@@ -123,7 +123,7 @@ def test_frozen_layers_of_a_text_encoder_stay_as_they_are(
 
 
 def test_a_pretrained_encoder_learns_real_lines(minilm: Path, tmp_path: Path) -> None:
-    """MiniLM over a few of MELD's lines by the shipped recipe: the official split, stamped."""
+    """MiniLM on some lines of MELD with the shipped recipe; the leak of the official split is marked."""
     folder = make.DATA / "text/meld"
     if not folder.is_dir():
         pytest.skip(f"no MELD in {folder}")

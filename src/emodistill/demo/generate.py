@@ -1,16 +1,16 @@
-"""Generate the demo corpus: synthetic speakers whose words and prosody each carry half of the emotion.
+"""Generate the demo corpus: synthetic speakers whose emotions show partly in words and partly in prosody.
 
     python -m emodistill.demo.generate OUT_DIR
     python -m emodistill.demo.generate OUT_DIR --call    # call.ogg, the stereo call of the README
 
-Every utterance has one emotion. Its words and its prosody are drawn independently given that emotion, and
-both are noisy: the words come from another emotion's list with probability `Settings.word_noise`, and rate,
-pitch and pitch range come from overlapping normal distributions, one `Style` per emotion. So neither the
-transcript nor the sound of the voice is enough, and the two together tell more than either.
-One tie is left between them: a sentence that lasts too long or too short at the rate drawn is replaced.
+Every utterance has one emotion. Given that emotion, words and prosody are drawn independently, and both are
+noisy. The words come from another emotion's list with probability `Settings.word_noise`. Rate, pitch and
+pitch range come from overlapping normal distributions, one `Style` for each emotion. So words and prosody
+together tell more about the emotion than either of them. One dependence remains: a sentence that is too long
+or too short at the drawn rate is replaced.
 
-espeak-ng speaks the sentences. The same settings and the same espeak-ng give the same table and the same
-PCM; the encoded files differ in the random serial number that Ogg puts into each stream.
+espeak-ng speaks the sentences. The same settings and the same espeak-ng give the same table and the same PCM.
+Only the encoded files differ, because Ogg puts a random serial number into each stream.
 """
 
 import argparse
@@ -35,41 +35,32 @@ from numpy.typing import NDArray
 
 EMOTIONS: Final = ("angry", "happy", "neutral", "sad")
 COLUMNS: Final = (
-    "id",
-    "path",
-    "start_s",
-    "end_s",
-    "speaker",
-    "session",
-    "gender",
-    "language",
-    "emotion",
-    "transcript",
+    "id", "path", "start_s", "end_s", "speaker", "session", "gender", "language", "emotion", "transcript",
     "split",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """One synthetic voice; emotions move rate and pitch away from this speaker's own."""
+    """One synthetic voice. An emotion changes rate and pitch relative to these values."""
 
     id: str
-    voice: str  # espeak-ng voice + variant
+    voice: str  # voice and variant of espeak-ng, `-v`
     gender: str
-    pitch: float  # espeak-ng -p, 0 to 99
-    rate: float  # factor on the words per minute
+    pitch: float  # `-p` of espeak-ng, 0 to 99
+    rate: float  # factor of the words per minute
 
 
 @dataclass(frozen=True)
 class Style:
     """The mean prosody of one emotion."""
 
-    rate_wpm: float  # espeak-ng -s
-    pitch: float  # added to the speaker's espeak-ng -p
-    range_percent: float  # SSML pitch range, 100 is the voice's own
+    rate_wpm: float  # words per minute, `-s` of espeak-ng
+    pitch: float  # added to the speaker's pitch
+    range_percent: float  # pitch range of SSML; 100 is the range of the voice
 
 
-# British voices are "en" here: espeak-ng 1.51 knows "en-gb" too, but drops the variant after it.
+# British voices are "en", because espeak-ng 1.51 ignores a variant after "en-gb".
 SPEAKERS: Final = (
     Speaker("f01", "en-us+f1", "female", 34.0, 1.00),
     Speaker("f02", "en+f2", "female", 40.0, 1.06),
@@ -95,7 +86,7 @@ STYLES: Final[Mapping[str, Style]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the corpus; the defaults made the one in the package."""
+    """Everything that decides the corpus. The defaults give the corpus of the package."""
 
     seed: int = 20240
     speakers: tuple[Speaker, ...] = SPEAKERS
@@ -108,12 +99,15 @@ class Settings:
     rate_limits_wpm: tuple[float, float] = (130.0, 240.0)
     pitch_limits: tuple[float, float] = (2.0, 97.0)
     range_limits_percent: tuple[float, float] = (10.0, 220.0)
-    amplitude_limits: tuple[float, float] = (50.0, 90.0)  # espeak-ng -a, the same for all emotions
-    duration_limits_s: tuple[float, float] = (1.0, 2.5)  # other words are drawn for what is outside
-    num_attempts: int = 20
+    amplitude_limits: tuple[float, float] = (
+        50.0,
+        90.0,
+    )  # `-a` of espeak-ng; it does not depend on the emotion
+    duration_limits_s: tuple[float, float] = (1.0, 2.5)  # outside this range another sentence is drawn
+    num_attempts: int = 20  # sentences that are tried for an utterance
     sample_rate_hz: int = 16_000
-    silence_db: float = -40.0  # below the peak; what is quieter at both ends is cut
-    margin_s: float = 0.05  # silence left at both ends
+    silence_db: float = -40.0  # relative to the peak; quieter samples at both ends are cut
+    margin_s: float = 0.05  # silence at both ends
     opus_compression: float = 0.94  # soundfile's 0 (most bits) to 1 (fewest)
 
 
@@ -160,25 +154,25 @@ THING_WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 README: Final = """\
 # Demo corpus
 
-{num_utterances} utterances by {num_speakers} synthetic speakers ({emotions}),
-balanced by speaker and emotion. `utterances.csv` has one row per file; paths are relative to this folder.
+{num_utterances} utterances by {num_speakers} synthetic speakers ({emotions}), with equal numbers for each
+speaker and emotion. `utterances.csv` has one row for each file. Paths are relative to this folder.
 Audio is Ogg Opus, 16 kHz mono.
 
-All of it is made by `python -m emodistill.demo.generate OUT_DIR`: espeak-ng speaks sentences of a small
-grammar. Given the emotion, words and prosody are drawn independently, and both are noisy: with
-probability {word_noise:.2f} the words are those of another emotion, and rate, pitch and range overlap
-between emotions. The transcript is always what is spoken.
+`python -m emodistill.demo.generate OUT_DIR` makes the corpus: espeak-ng speaks sentences of a small grammar.
+Given the emotion, words and prosody are drawn independently, and both are noisy. With probability
+{word_noise:.2f} the words are those of another emotion. Rate, pitch and range overlap between emotions. The
+transcript is always the spoken text.
 
 The voices are synthetic: no person was recorded for this corpus, and no voice imitates a person. Results
-on it show that the method runs; they say nothing about human speech.
+on it show that the method runs. They say nothing about human speech.
 
-Licence: Apache-2.0, as the package. Made with {version}.
+Licence: Apache-2.0, like the package. Made with {version}.
 """
 
 
 @dataclass(frozen=True)
 class Prosody:
-    """What espeak-ng is asked for, as the integers that its options take."""
+    """The prosody of one utterance, in the integers that the options of espeak-ng take."""
 
     rate_wpm: int
     pitch: int
@@ -188,29 +182,29 @@ class Prosody:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One row of the table, with the prosody drawn for it and the emotion of its words."""
+    """One utterance of the corpus, before it is spoken."""
 
     id: str
     speaker: Speaker
     emotion: str
-    word_emotion: str
+    word_emotion: str  # the emotion of its words; another one with probability `word_noise`
     prosody: Prosody
 
     @property
     def path(self) -> str:
-        """Where its audio lies, relative to the table."""
+        """The path of its audio, relative to the table."""
         return f"audio/{self.speaker.id}/{self.id}.ogg"
 
 
 def draw_word_emotion(rng: random.Random, emotion: str, noise: float) -> str:
-    """The emotion itself, or with probability `noise` one of the others, all alike."""
+    """Return the emotion, or with probability `noise` one of the others, all equally likely."""
     if rng.random() >= noise:
         return emotion
     return rng.choice([other for other in EMOTIONS if other != emotion])
 
 
 def draw_sentence(rng: random.Random, emotion: str) -> str:
-    """A sentence with one word of that emotion; who or what it is about says nothing of the emotion."""
+    """Return a sentence with one word of that emotion. Its template and noun do not depend on the emotion."""
     if rng.random() < 0.5:
         template, word = rng.choice(STATE_TEMPLATES), rng.choice(STATE_WORDS[emotion])
     else:
@@ -220,7 +214,7 @@ def draw_sentence(rng: random.Random, emotion: str) -> str:
 
 
 def draw_prosody(rng: random.Random, speaker: Speaker, style: Style, settings: Settings) -> Prosody:
-    """Rate, pitch and range around the style's means, clipped to the limits; loudness regardless of it."""
+    """Draw rate, pitch and range around the means of a style, clipped to the limits, and any loudness."""
 
     def draw(mean: float, sd: float, limits: tuple[float, float]) -> int:
         return round(min(max(rng.gauss(mean, sd), limits[0]), limits[1]))
@@ -234,14 +228,14 @@ def draw_prosody(rng: random.Random, speaker: Speaker, style: Style, settings: S
 
 
 def plan(settings: Settings = SETTINGS) -> list[Utterance]:
-    """All utterances of the corpus, before anything is spoken; ids do not tell the emotion."""
+    """Return all utterances of the corpus, before they are spoken. Ids do not contain the emotion."""
     utterances = []
     for speaker in settings.speakers:
         emotions = list(EMOTIONS) * settings.num_per_emotion
         random.Random(f"{settings.seed}/{speaker.id}").shuffle(emotions)
         for number, emotion in enumerate(emotions, start=1):
             utterance_id = f"{speaker.id}_{number:03d}"
-            # One generator for words and one for prosody: a change to either leaves the other as it was.
+            # Separate generators, so that a change to words does not change prosody, and the reverse.
             words = random.Random(f"{settings.seed}/{utterance_id}/words")
             prosody = random.Random(f"{settings.seed}/{utterance_id}/prosody")
             utterances.append(
@@ -257,9 +251,9 @@ def plan(settings: Settings = SETTINGS) -> list[Utterance]:
 
 
 def find_espeak() -> str:
-    """The path of the espeak-ng program.
+    """Return the path of the espeak-ng program.
 
-    Raises FileNotFoundError, with what to install, where there is none.
+    Raises `FileNotFoundError`, whose message says how to install it.
     """
     program = shutil.which("espeak-ng")
     if program is None:
@@ -271,9 +265,10 @@ def find_espeak() -> str:
 
 
 def speak(program: str, text: str, voice: str, prosody: Prosody, settings: Settings) -> NDArray[np.int16]:
-    """Speak the text; returns int16 PCM, shape (samples,), at `settings.sample_rate_hz`, silence cut.
+    """Speak a text. Return PCM (samples,), int16, at `settings.sample_rate_hz`, with silence cut at both
+    ends.
 
-    Raises RuntimeError where espeak-ng fails, says nothing, or is so loud that the PCM clips.
+    Raises `RuntimeError` where espeak-ng fails, gives silence, or is so loud that the PCM clips.
     """
     ssml = f'<speak><prosody range="{prosody.range_percent}%">{escape(text)}</prosody></speak>'
     command = [program, "-m", "-v", voice, "-s", str(prosody.rate_wpm), "-p", str(prosody.pitch)]
@@ -294,10 +289,10 @@ def speak(program: str, text: str, voice: str, prosody: Prosody, settings: Setti
 
 
 def render(program: str, utterance: Utterance, settings: Settings) -> tuple[str, NDArray[np.int16]]:
-    """The transcript and its PCM, int16, shape (samples,).
+    """Return the transcript and the PCM (samples,), int16, of an utterance.
 
-    A sentence that comes out too short or too long is drawn again, with the same emotion of the words and
-    the same prosody. Raises RuntimeError where no attempt fits.
+    A sentence that is too short or too long is replaced by another with the same emotion of the words and the
+    same prosody. Raises `RuntimeError` where no attempt fits.
     """
     rng = random.Random(f"{settings.seed}/{utterance.id}/sentence")
     shortest_s, longest_s = settings.duration_limits_s
@@ -313,7 +308,7 @@ def render(program: str, utterance: Utterance, settings: Settings) -> tuple[str,
 
 
 def write_table(path: Path, utterances: Sequence[Utterance], transcripts: Sequence[str]) -> None:
-    """Write utterances.csv; start_s, end_s, session and split stay empty."""
+    """Write utterances.csv. Its columns start_s, end_s, session and split are empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
@@ -327,8 +322,8 @@ def write_table(path: Path, utterances: Sequence[Utterance], transcripts: Sequen
 def generate(out_dir: Path, settings: Settings = SETTINGS) -> str:
     """Write the corpus into `out_dir`: utterances.csv, README.md and audio/<speaker>/<id>.ogg.
 
-    Returns the SHA-256 of all PCM before encoding, in the order of the table. Raises FileNotFoundError
-    without espeak-ng, and RuntimeError where it cannot speak a sentence as asked.
+    Returns the SHA-256 of all PCM before encoding, in the order of the table. Raises `FileNotFoundError`
+    without espeak-ng, and `RuntimeError` where espeak-ng cannot speak a sentence.
     """
     program = find_espeak()
     utterances = plan(settings)
@@ -361,7 +356,7 @@ def generate(out_dir: Path, settings: Settings = SETTINGS) -> str:
     return digest.hexdigest()
 
 
-# A call between two speakers: which channel speaks, with which emotion in its prosody, and what it says.
+# A call between two speakers: channel, emotion of the prosody, and text of each turn.
 CALL_SPEAKERS: Final = ("f02", "m03")  # left channel: the agent; right channel: the customer
 CALL_TURNS: Final = (
     (0, "neutral", "Service desk, good morning. How can I help?"),
@@ -377,10 +372,10 @@ CALL_LENGTH_S: Final = 20.0
 
 
 def generate_call(path: Path, settings: Settings = SETTINGS) -> str:
-    """Write a synthetic call of 20 s: stereo, one speaker a channel, as Ogg Opus at 16 kHz.
+    """Write a synthetic call of 20 s as stereo Ogg Opus at 16 kHz, with one speaker on each channel.
 
-    Returns the SHA-256 of its PCM before encoding. Raises FileNotFoundError without espeak-ng, and RuntimeError where
-    the turns do not fit into 20 s.
+    Returns the SHA-256 of its PCM before encoding. Raises `FileNotFoundError` without espeak-ng, and
+    `RuntimeError` where the turns do not fit into 20 s.
     """
     program = find_espeak()
     speakers = {speaker.id: speaker for speaker in settings.speakers}
@@ -406,13 +401,16 @@ def generate_call(path: Path, settings: Settings = SETTINGS) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: one folder and, for another corpus of the same kind, a seed."""
+    """Run the command line: generate the corpus or the call into a folder, from a seed."""
     parser = argparse.ArgumentParser(
         prog="python -m emodistill.demo.generate", description="Generate the demo corpus."
     )
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write into")
     parser.add_argument(
-        "--seed", type=int, default=SETTINGS.seed, help="default: %(default)s, the packaged corpus"
+        "--seed",
+        type=int,
+        default=SETTINGS.seed,
+        help="seed of all draws; %(default)s gives the packaged corpus",
     )
     parser.add_argument(
         "--call", action="store_true", help="write only call.ogg, a stereo call of 20 s between two speakers"
