@@ -24,16 +24,13 @@ from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.inference.formats import FORMATS
 from emodistill.inference.segmentation import CHANGE_COST, Segment, _Path
 from emodistill.inference.timelines import Timeline, timeline
+from emodistill.labels import EMOTIONS
 from emodistill.serving.static_page import export_web
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 WAIT_MS = 90_000  # enough for a busy machine
 FRAME_S = SPEECH_FRAME_SAMPLES / make.RATE
-FIRST_BYTES = {  # of a file in each format
-    "json": b"[", "csv": b"path,", "audacity": b"0.", "elan": b"<?xml", "rttm": b"SPEAKER two_voices 1 ",
-    "srt": b"1\n", "textgrid": b"File type", "vtt": b"WEBVTT\n",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +157,8 @@ def test_dropping_a_file_shows_its_emotions(browser: Any, address: str, conversa
         for name in offered:
             with page.expect_download() as saved:
                 page.click(f"[data-format={name}]")
-            content = Path(saved.value.path()).read_bytes()
-            assert content.startswith(FIRST_BYTES[name])
+            content = Path(saved.value.path()).read_text(encoding="utf-8")
+            assert any(emotion in content for emotion in EMOTIONS)
             assert saved.value.suggested_filename == f"two voices{FORMATS[name].suffix}"
 
 

@@ -19,14 +19,14 @@ class Row(Protocol):
 T = TypeVar("T")
 RowT = TypeVar("RowT", bound=Row)
 
-# How to write a file name that is not valid text (bytes of another encoding): as \udcXX, which JSON reads back as it was.
+# How to write a file name that is not valid text (bytes of another encoding): as \udcXX. JSON reads it back.
 UNENCODABLE = "backslashreplace"
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def results(file: TextIO | None = None) -> Console:
-    """A console for results: standard output, or a file. Without a terminal it is at least 120 columns wide."""
+    """A console for results: standard output, or a file. Without a terminal it has at least 120 columns."""
     out = Console(file=file)
     return out if out.is_terminal else Console(file=file, width=max(120, out.width))
 

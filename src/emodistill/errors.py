@@ -1,39 +1,68 @@
-"""Every error a user can cause. Each message says what came, what was expected and what to do."""
+"""Every error that a user can cause. Its message says what came, what was expected and what to do.
+
+The command line prints the message and exits with code 2. The server answers with a problem document. Where
+many recordings are processed, an `AudioError` becomes the `error` of its row, and the others are processed.
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class EmodistillError(Exception):
-    """Base of all errors that emodistill raises on purpose."""
+    """The base class: catch it to catch every error that emodistill raises on purpose."""
 
 
 class AudioError(EmodistillError):
-    """Audio that is missing, cannot be decoded, is empty, holds NaN or Inf, or has a rate or shape out of range."""
+    """Audio is missing, cannot be decoded, is empty, holds NaN or Inf, or has a rate or shape out of range.
+
+    Every function that reads audio raises it, e.g. `Recognizer.predict` and `timeline`.
+    """
 
 
 class AudioTooLongError(AudioError):
-    """Audio that goes on for longer than the caller takes."""
+    """Audio is longer than the limit in seconds that the caller gave.
+
+    The decoder raises it as soon as the limit is passed, e.g. in the server.
+    """
 
 
 class CorpusError(EmodistillError):
-    """A corpus folder or manifest that is missing, malformed or inconsistent."""
+    """A corpus folder or a manifest is missing, malformed or inconsistent.
+
+    The corpus readers and all code that reads utterances of a manifest raise it.
+    """
 
 
 class ConfigError(EmodistillError):
-    """An option or a recipe with an unknown name, a value out of range, or a contradiction."""
+    """An option or a recipe has an unknown name, a value out of range, or a contradiction.
+
+    It is raised before the work starts, by the code that reads the option.
+    """
 
 
 class LeakError(EmodistillError):
-    """Something that must be in one split alone was found in two."""
+    """A speaker, an utterance or a recording would be in training and in test, or a split is unusable.
+
+    The audit of the folds raises it before training, and an evaluation raises it for a model that has seen
+    its data.
+    """
 
 
 class ModelError(EmodistillError):
-    """A checkpoint, run folder or exported model that is incomplete, changed or unsuitable."""
+    """A checkpoint, a run folder or an exported model is missing, incomplete, changed or unsuitable.
+
+    All code that loads one of them raises it, and so does an export that fails its checks.
+    """
 
 
 class MissingExtraError(EmodistillError):
-    """An optional dependency that this install does not have."""
+    """A feature needs an optional package that is not installed; the message names the extra to install.
+
+    Args:
+        package: the package that is missing.
+        extra: the extra of emodistill that installs it, e.g. "plot".
+        what: the feature, as the subject of the message.
+    """
 
     def __init__(self, package: str, extra: str, what: str = "this") -> None:
         super().__init__(
@@ -42,7 +71,10 @@ class MissingExtraError(EmodistillError):
 
 
 class ServerError(EmodistillError):
-    """A server that refuses, with its HTTP `status`; or that does not answer, with 0."""
+    """A server refused a request of `Client`, or did not answer.
+
+    `status` is the HTTP status of the answer, or 0 without an answer.
+    """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -50,12 +82,12 @@ class ServerError(EmodistillError):
 
 
 def one_of(what: str, value: object, expected: Iterable[str]) -> str:
-    """The message for a value outside a closed list, naming the nearest known one.
+    """The message for a value that is not in a list of names, with the most similar name.
 
     >>> one_of("backbone", "hubrt", ["hubert", "whisper"])
     "bad backbone 'hubrt', expected one of ['hubert', 'whisper'] (did you mean 'hubert'?)"
     """
-    known = list(expected)
-    close = get_close_matches(str(value), known, n=1)
-    hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return f"bad {what} '{value}', expected one of {known}{hint}"
+    names = list(expected)
+    similar = get_close_matches(str(value), names, n=1)
+    hint = f" (did you mean '{similar[0]}'?)" if similar else ""
+    return f"bad {what} '{value}', expected one of {names}{hint}"

@@ -1,17 +1,17 @@
-"""Emotion names, ordered label sets, and the maps that merge or drop emotions. All of it is data."""
+"""Emotion names and their colours, label sets, and label maps, which merge or drop emotions of a corpus."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from emodistill.errors import ConfigError, one_of
 
-# Every emotion name this package ever reads or writes, in the order label sets list them.
+# All emotion names. A label set lists its emotions in this order.
 EMOTIONS = (
     "angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised",
     "calm", "bored", "excited", "frustrated", "contempt", "other",
 )  # fmt: skip
 
-# One colour for each, in every picture and display.
+# The colour of each emotion, in every picture and display.
 COLOURS = {
     "angry": "#d62728", "happy": "#e8a900", "sad": "#1f6fb4", "neutral": "#7f8790", "fearful": "#7b4ab5",
     "disgusted": "#5d8a2a", "surprised": "#ec6fae", "calm": "#22a699", "bored": "#a1826f",
@@ -21,7 +21,10 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The ordered emotion names of a model; a label is an index into it."""
+    """The ordered emotion names of a model; a label is an index into `names`.
+
+    Raises `ConfigError` for an unknown emotion, or one that is listed twice.
+    """
 
     names: tuple[str, ...]
 
@@ -34,7 +37,7 @@ class LabelSet:
 
     @classmethod
     def of(cls, emotions: Iterable[str]) -> "LabelSet":
-        """The set of the emotions that occur, in the order of `EMOTIONS`."""
+        """The label set of the given emotions, each once, in the order of `EMOTIONS`."""
         present = set(emotions)
         unknown = present - set(EMOTIONS)
         if unknown:
@@ -56,9 +59,12 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What becomes of each emotion of a corpus: merged into another, kept, or dropped.
+    """A rule for the emotions of a corpus: first merge some into others, then keep some and drop the rest.
 
-    `keep` lists the emotions that remain after merging; None keeps all of them.
+    Attributes:
+        name: the value of a recipe's `corpus.label_map`.
+        merges: emotion -> the emotion that takes its place.
+        keep: the emotions that remain after merging; None keeps all of them.
     """
 
     name: str
@@ -66,7 +72,7 @@ class LabelMap:
     keep: tuple[str, ...] | None = None
 
     def apply(self, emotion: str | None) -> str | None:
-        """The emotion's new name, or None where it is dropped (an utterance without one always is)."""
+        """The emotion after merging, or None if it is dropped. An utterance without an emotion is dropped."""
         if emotion is None:
             return None
         merged = self.merges.get(emotion, emotion)
@@ -76,8 +82,8 @@ class LabelMap:
 LABEL_MAPS = {
     label_map.name: label_map
     for label_map in (
-        LabelMap("own"),  # a corpus's own classes; utterances without an agreed emotion are dropped
-        # The four classes of most IEMOCAP papers, 5531 utterances.
+        LabelMap("own"),  # keeps all emotions of the corpus
+        # The four classes of most papers on IEMOCAP: 5531 utterances.
         LabelMap("iemocap-4", {"excited": "happy"}, ("angry", "happy", "sad", "neutral")),
         LabelMap("four", {"excited": "happy", "calm": "neutral"}, ("angry", "happy", "sad", "neutral")),
         LabelMap(
@@ -90,7 +96,10 @@ LABEL_MAPS = {
 
 
 def label_map(name: str) -> LabelMap:
-    """Look a label map up by name; `a,b,c` makes one that keeps just these emotions."""
+    """The label map of a name; a list such as `angry,sad` makes one that keeps these emotions.
+
+    Raises `ConfigError` for an unknown name.
+    """
     if "," in name:
         return LabelMap(name, {}, LabelSet(tuple(part.strip() for part in name.split(","))).names)
     if name not in LABEL_MAPS:

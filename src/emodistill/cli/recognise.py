@@ -36,6 +36,64 @@ else:
 
 _TEACHER_FORMATS = [format.name for format in PREDICTION_FORMATS.values() if format.holds_teachers]
 
+PredictionFormatOption = Annotated[
+    PredictionChoice | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="How the rows are written. Default: by the suffix of --output, else a table.",
+    ),
+]
+PredictionOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write to this file. An existing .jsonl file is continued: rows that failed are tried again. "
+        "Default: standard output.",
+    ),
+]
+TeachersOption = Annotated[
+    bool,
+    typer.Option(
+        "--teachers",
+        help=f"Also write the probabilities of each teacher. Formats: {', '.join(_TEACHER_FORMATS)}.",
+    ),
+]
+TimelineFormatOption = Annotated[
+    TimelineChoice | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="How timelines are written. Default: by the suffix of --output, else a table.",
+    ),
+]
+TimelineOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Write to this file, or to this folder with one file for each recording. A folder is continued: "
+        "recordings that have a file are skipped. Default: standard output.",
+    ),
+]
+SegmentsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Recognise the emotion of these segments; without it, speech is detected. An RTTM file, or a "
+        "CSV file with the columns start_s,end_s[,speaker][,path], times in seconds.",
+    ),
+]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also draw a picture: a .png, .svg or .pdf file, or a folder with one picture for each "
+        "recording. Default: no picture."
+    ),
+]
+
 
 def _choose_format(format: str | None, output: Path | None, by_suffix: Mapping[str, str]) -> str:
     """The format that was named, else the one of the output's suffix, else `table`."""
@@ -45,6 +103,7 @@ def _choose_format(format: str | None, output: Path | None, by_suffix: Mapping[s
 
 
 def _number_of_jobs(jobs: int | None, num_files: int) -> int:
+    """How many files to process at a time: `jobs`, else the number of CPU cores; at most `num_files`."""
     return min(jobs or cpu_count() or 1, max(1, num_files))
 
 
@@ -52,37 +111,19 @@ def _number_of_jobs(jobs: int | None, num_files: int) -> int:
 def predict(
     paths: Paths,
     model: Model = "bundled",
-    format: Annotated[
-        PredictionChoice | None,
-        typer.Option(
-            "--format", "-f", help="How rows are written. Default: by the suffix of --output, else a table."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE",
-            help="Write to this file. An existing .jsonl file is continued: its failed rows are tried again. "
-            "Default: standard output.",
-        ),
-    ] = None,
+    format: PredictionFormatOption = None,
+    output: PredictionOutputOption = None,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
-    teachers: Annotated[
-        bool,
-        typer.Option(
-            "--teachers",
-            help=f"Also write the probabilities of each teacher. Formats: {', '.join(_TEACHER_FORMATS)}.",
-        ),
-    ] = False,
+    teachers: TeachersOption = False,
     threads: Threads = None,
     jobs: Jobs = None,
-) -> None:  # fmt: skip
+) -> None:
     """Recognise one emotion for each audio file.
 
-    Exit code 0: all inputs were read. 1: an input could not be read (its row holds the error), or a folder holds no
-    audio; the others are done. 2: nothing was started, since an option or the model is wrong.
+    Exit code 0: all inputs were read. 1: an input could not be read (its row holds the error), or a folder
+    holds no audio; the others are done. 2: nothing was started, since an option or the model is wrong.
 
     Example: emodistill predict call.wav clips/ --format json
     """
@@ -100,12 +141,9 @@ def predict(
     files, num_empty = audio_files(paths)
     jobs = _number_of_jobs(jobs, len(files))
     recognizer = Recognizer(
-        model,
-        emotions=names_in(emotions),
-        min_confidence=min_confidence,
-        coverage=coverage,
+        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage,
         threads=threads or (1 if jobs > 1 else None),
-    )
+    )  # fmt: skip
     finished: set[str] = set()
     resumed = output is not None and PREDICTION_FORMATS[format].can_resume
     if output is not None and resumed:
@@ -114,13 +152,10 @@ def predict(
     unfinished = [file for file in files if str(file) not in finished]
     predictions = recognizer.predict_all(unfinished, jobs=jobs)
     rows = report_failures(with_progress(predictions, "predict", len(unfinished)))
+    if not teachers:
+        rows = (replace(row, teachers=None) for row in rows)
     with open_output(output, resumed) as stream:
-        num_failed = write_rows(
-            rows if teachers else (replace(row, teachers=None) for row in rows),
-            format,
-            stream,
-            recognizer.emotions,
-        )
+        num_failed = write_rows(rows, format, stream, recognizer.emotions)
     if finished:
         say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
     raise typer.Exit(1 if num_failed or num_empty else 0)
@@ -130,46 +165,21 @@ def predict(
 def timeline(
     paths: Paths,
     model: Model = "bundled",
-    format: Annotated[
-        TimelineChoice | None,
-        typer.Option(
-            "--format", "-f",
-            help="How timelines are written. Default: by the suffix of --output, else a table.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o",
-            help="Write to this file, or to this folder with one file for each recording. A folder is continued: "
-            "recordings that have a file are skipped. Default: standard output.",
-        ),
-    ] = None,
-    segments: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Recognise the emotion of these segments; without it, speech is detected. An RTTM file, or a CSV "
-            "file with the columns start_s,end_s[,speaker][,path], times in seconds.",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also draw a picture: a .png, .svg or .pdf file, or a folder with one picture for each recording."
-        ),
-    ] = None,
+    format: TimelineFormatOption = None,
+    output: TimelineOutputOption = None,
+    segments: SegmentsOption = None,
+    plot: PlotOption = None,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
     jobs: Jobs = None,
-) -> None:  # fmt: skip
+) -> None:
     """Recognise emotions over time: segments with start, end, emotion and confidence.
 
     A segment below the confidence that you ask for has no emotion.
 
-    Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others are
-    done. 2: nothing was started, since an option or the model is wrong.
+    Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others
+    are done. 2: nothing was started, since an option or the model is wrong.
 
     Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
@@ -225,8 +235,8 @@ def listen(
 ) -> None:
     """Recognise emotions while somebody speaks.
 
-    A terminal shows a live display. Otherwise each event is one line of JSON on standard output. Ctrl-C, or the end
-    of the input, prints a summary.
+    A terminal shows a live display. Otherwise each event is one line of JSON on standard output. Ctrl-C, or
+    the end of the input, prints a summary.
 
     Example: ffmpeg -i call.mp4 -f s16le -ar 16000 -ac 1 - | emodistill listen - --rate 16000
     """
@@ -247,13 +257,15 @@ def listen(
     say(summary)
 
 
-# The number of parameters is the number of options: typer makes an option of each parameter.
+# Long, since typer makes an option of each parameter, and each option has its help text beside it.
 @app.command()
 def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", envvar="EMODISTILL_MODEL",
+            "--model",
+            "-m",
+            envvar="EMODISTILL_MODEL",
             help="A model to serve: `bundled`, the folder of an exported model, or a hub id "
             "(organisation/name[@revision]). Repeatable: the first is the default. Default: bundled.",
         ),
@@ -301,8 +313,10 @@ def serve(
     proxy: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="EMODISTILL_PROXY", metavar="ADDRESS",
-            help="Trust the header X-Forwarded-For from this address or network. Repeatable. Default: no address.",
+            envvar="EMODISTILL_PROXY",
+            metavar="ADDRESS",
+            help="Trust the header X-Forwarded-For from this address or network. Repeatable. "
+            "Default: no address.",
         ),
     ] = None,
     max_mb: Annotated[
@@ -314,23 +328,29 @@ def serve(
     ] = 3600,
     max_requests: Annotated[
         int,
-        typer.Option(min=1, help="Most requests at the same time, over all workers; the status for more is 503."),
+        typer.Option(
+            min=1,
+            help="Most requests at the same time, over all workers; the status for more is 503.",
+        ),
     ] = 64,
     max_streams: Annotated[
         int,
-        typer.Option(min=1, help="Most streams at the same time, over all workers; the status for more is 503."),
+        typer.Option(
+            min=1,
+            help="Most streams at the same time, over all workers; the status for more is 503.",
+        ),
     ] = 64,
     grace: Annotated[
         float,
         typer.Option(min=0, help="Seconds that running requests get to finish in when the server stops."),
     ] = 30,
     page: Annotated[bool, typer.Option(help="Serve the web page at /.")] = True,
-) -> None:  # fmt: skip
+) -> None:
     """Serve HTTP, WebSocket and a web page: http://127.0.0.1:8000/.
 
-    Only this machine can reach the server unless you set --host. Then also set --token, and put a proxy with TLS
-    before the server (docs/serving.md). The log goes to standard error, one line of JSON for each request; it
-    contains no audio.
+    Only this machine can reach the server unless you set --host. Then also set --token, and put a proxy with
+    TLS before the server (docs/serving.md). The log goes to standard error, one line of JSON for each
+    request. It contains no audio.
 
     Example: emodistill serve --port 8080
 
@@ -346,7 +366,7 @@ def serve(
         models=tuple(model or ("bundled",)),
         workers=workers,
         threads=max(1, (threads or cpu_count() or 1) // workers),
-        # Typer ignores a variable that is set but empty. An empty token is a mistake, so Settings has to see it.
+        # Typer ignores a variable that is set but empty. An empty token is a mistake, so pass it on.
         token=environ.get("EMODISTILL_TOKEN") if token is None else token,
         cors_origins=tuple(cors or ()),
         rate_per_minute=rate,

@@ -97,10 +97,12 @@ def plan(
 ) -> Outputs:
     """Decide which files are written.
 
-    `output` and `plot` stand for folders if they are folders or have no suffix. In a folder each recording has its
-    own file, at the same place as below the one of `roots` that contains it. Otherwise there is one output.
+    `output` and `plot` stand for folders if they are folders or have no suffix. In a folder each recording
+    has its own file, at the same place as below the one of `roots` that contains it. Otherwise there is one
+    output.
 
-    Raises `ConfigError` for an unknown format, and where one file or picture would have to hold several recordings.
+    Raises `ConfigError` for an unknown format, and where one file or picture would have to hold several
+    recordings.
     """
     if format not in (TABLE, *FORMATS):
         raise ConfigError(one_of("format", format, [TABLE, *FORMATS]))
@@ -201,7 +203,7 @@ def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) 
 
 
 def to_table(rows: Iterable[Timeline]) -> Table:
-    """A table for reading: a line for each segment, and one with the seconds of each emotion in a recording."""
+    """A table for reading: a line for each segment, and one for each recording with the sums by emotion."""
     rows = list(rows)
     speakers = any(segment.speaker for row in rows for segment in row.segments)
     table = Table("file", "start", "end", *(["speaker"] if speakers else []), "emotion", "confidence", "note")

@@ -25,8 +25,8 @@ Curve = list[tuple[float, float]]  # (time in seconds, probability)
 def plot_timeline(row: Timeline, emotions: Sequence[str], path: Path) -> None:
     """Draw a timeline that was made with `traced=True`, and write the picture to `path`.
 
-    Raises `ConfigError` for a suffix other than .png, .svg and .pdf, `MissingExtraError` without matplotlib, and
-    `EmodistillError` for a timeline without a trace.
+    Raises `ConfigError` for a suffix other than .png, .svg and .pdf, `MissingExtraError` without matplotlib,
+    and `EmodistillError` for a timeline without a trace.
     """
     check_picture(path)
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Outputs that a later run continues: `predict` appends to a jsonl file, `timeline` adds files to a folder."""
+"""Outputs that a later run continues: `predict` extends a jsonl file, `timeline` adds files to a folder."""
 
 import json
 import sys
@@ -13,9 +13,9 @@ from emodistill.files import atomic_write
 
 
 def ensure_same_settings(note: Path, output: Path, settings: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if `output` was begun with other settings; then write the settings to the file `note`.
+    """Raise `ConfigError` if `output` was begun with other settings, else write the settings to `note`.
 
-    So one output never mixes the answers of two models or of two settings.
+    `note` is a JSON file beside the output. So one output never mixes answers of two models or two settings.
     """
     if note.is_file():
         try:
@@ -67,7 +67,8 @@ def finished_paths(
             ) from error
         if row_emotions and set(row_emotions) != set(emotions):
             raise ConfigError(
-                f"{where} has the emotions {row_emotions}, but the model has {list(emotions)}: name another output"
+                f"{where} has the emotions {row_emotions}, but the model has {list(emotions)}: "
+                "name another output"
             )
         if failed and path in requested:
             continue
@@ -84,7 +85,8 @@ def finished_paths(
 def open_output(output: Path | None, resumed: bool) -> Iterator[TextIO]:
     """Give a text stream: standard output for None, the end of a resumed file, or else a new file.
 
-    A new file is written as `OUTPUT.partial` and takes the place of `output` when the block ends without an error.
+    A new file is written as `OUTPUT.partial` and takes the place of `output` when the block ends without an
+    error.
     """
     if output is None:
         yield sys.stdout

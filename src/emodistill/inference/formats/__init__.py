@@ -1,8 +1,8 @@
 """Timelines as files for other programs: the registry of formats.
 
-Every module of this package, except `base`, describes one format in a constant `FORMAT`. The registry finds these
-modules by itself, so a new format is one new file (docs/extending.md). The order is JSON, CSV, then by name: the
-server answers `Accept: */*` with the first format that fits.
+Every module of this package, except `base`, describes one format in a constant `FORMAT`. The registry finds
+these modules by itself, so a new format is one new file (docs/extending.md). The order is JSON, CSV, then by
+name: the server answers `Accept: */*` with the first format that fits.
 
 A segment without an emotion (below `min_confidence`) is kept in every format: null in JSON, an empty field in
 CSV, `?` where a label is needed.

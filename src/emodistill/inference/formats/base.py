@@ -1,6 +1,7 @@
 """The description of a timeline format, and helpers that several writers use.
 
-This module and the writers import nothing heavy: the command line reads the registry before it knows the command.
+This module and the writers import nothing heavy: the command line reads the registry before it knows the
+command.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ UNSURE = "?"  # the label of a segment without an emotion
 
 @dataclass(frozen=True)
 class TimelineFormat:
-    """A file format for timelines, with all facts that the command line, the server, the pages and the docs need.
+    """A file format for timelines: all facts that command line, server, pages and documentation need.
 
     Attributes:
         name: the value of `--format`, in lower-case letters.
@@ -29,7 +30,8 @@ class TimelineFormat:
         needs_source: the writer opens the recording at `Timeline.path`. The server and the pages have no such
             file, so they do not offer the format.
         in_static_page: `assets/web/writers.js` has the same writer, so the static page offers the format.
-        chosen_by_suffix: `--output FILE` with this suffix chooses the format. False where the suffix is too common.
+        chosen_by_suffix: `--output FILE` with this suffix chooses the format. False where the suffix
+            is too common.
     """
 
     name: str
@@ -79,9 +81,9 @@ def clock(time_s: float, decimal_mark: str) -> str:
 def tiers(segments: Sequence["Segment"]) -> list[tuple[str, list["Segment"]]]:
     """Named tiers for annotation programs: one for each speaker, without overlaps inside a tier.
 
-    A tier has the speaker's name, or "emotion" where there are no speakers. Segments of one speaker that overlap
-    go to further tiers: "anna 2", "anna 3". No two tiers have the same name. Without segments there is one empty
-    tier.
+    A tier has the speaker's name, or "emotion" where there are no speakers. Segments of one speaker that
+    overlap go to further tiers: "anna 2", "anna 3". No two tiers have the same name. Without segments there
+    is one empty tier.
     """
     groups: list[tuple[str | None, list[Segment]]] = []
     for segment in segments:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def to_csv(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
-    """A header, then one row for each segment; a recording without segments has one row with `reason` or `error`."""
+    """A header and one row for each segment.
+
+    A recording without segments has one row with its `reason` or `error`.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = [f"p_{name}" for name in emotions]

@@ -38,7 +38,7 @@ def _quote(text: str) -> str:
 
 
 def _intervals(segments: Sequence["Segment"], end_s: float) -> list[tuple[float, float, str]]:
-    """Intervals (start, end, label) without gaps from 0 to `end_s`; a gap between segments has an empty label."""
+    """Intervals (start, end, label) without gaps from 0 to `end_s`; between segments the label is empty."""
     intervals: list[tuple[float, float, str]] = []
     reached_s = 0.0
     for segment in segments:

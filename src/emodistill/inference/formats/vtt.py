@@ -27,8 +27,8 @@ def to_vtt(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
 def _voice(segment: "Segment") -> str:
     """The tag that names the speaker.
 
-    The letters `<`, `>` and `&` of a name are escaped, and `--` too: with the `>` of the tag it would be `-->`,
-    which readers take for the times of a cue.
+    The letters `<`, `>` and `&` of a name are escaped, and `--` too: with the `>` of the tag it would be
+    `-->`, which readers take for the times of a cue.
     """
     if segment.speaker is None:
         return ""
