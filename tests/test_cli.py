@@ -53,7 +53,7 @@ def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    """Three recordings, one of them in a folder below, and a text that calls itself a wav."""
+    """Three recordings, one of them in a subfolder, a text file named .wav, and notes."""
     folder = tmp_path / "clips"
     (folder / "below").mkdir(parents=True)
     soundfile.write(folder / "a.wav", make.speech(0.6, 120, seed=1), make.RATE)
@@ -139,21 +139,21 @@ def test_predict_json(emodistill: Call, exported: Path, clips: Path) -> None:
     assert "cannot be decoded" in result.err
 
 
-def test_predict_exits_with_0_where_all_is_well(emodistill: Call, exported: Path, clips: Path) -> None:
+def test_predict_exits_with_0_if_all_inputs_are_read(emodistill: Call, exported: Path, clips: Path) -> None:
     result = emodistill("predict", clips / "a.wav", clips / "d.wav", "-m", exported, "-f", "json")
     assert (result.code, result.err) == (0, "")
     assert len(json.loads(result.out)) == 2
 
 
-def test_all_formats_say_the_same(emodistill: Call, exported: Path, clips: Path) -> None:
-    def said(format: str) -> str:
+def test_all_prediction_formats_hold_the_same_values(emodistill: Call, exported: Path, clips: Path) -> None:
+    def output(format: str) -> str:
         result = emodistill("predict", clips, "-m", exported, "-f", format)
         assert result.code == 1
         return result.out
 
-    expected = json.loads(said("json"))
-    assert [json.loads(line) for line in said("jsonl").splitlines()] == expected
-    table = list(csv.DictReader(io.StringIO(said("csv"))))
+    expected = json.loads(output("json"))
+    assert [json.loads(line) for line in output("jsonl").splitlines()] == expected
+    table = list(csv.DictReader(io.StringIO(output("csv"))))
     assert list(table[0]) == [
         "path", "emotion", "confidence", "abstained", "reason", "error", "p_angry", "p_sad",
     ]  # fmt: skip
@@ -164,9 +164,9 @@ def test_all_formats_say_the_same(emodistill: Call, exported: Path, clips: Path)
         if other["emotion"]:
             assert float(row["confidence"]) == other["confidence"]
             assert float(row["p_sad"]) == other["probabilities"]["sad"]
-    shown = said("table")
-    assert "silence" in shown
-    assert expected[0]["emotion"] in shown
+    table_for_reading = output("table")
+    assert "silence" in table_for_reading
+    assert expected[0]["emotion"] in table_for_reading
 
 
 def test_predict_restricts_emotions_and_abstains(emodistill: Call, exported: Path, clips: Path) -> None:
@@ -177,42 +177,44 @@ def test_predict_restricts_emotions_and_abstains(emodistill: Call, exported: Pat
     assert unsure.code == 0
 
 
-def test_a_file_name_that_is_no_text_is_kept(emodistill: Call, exported: Path, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_kept(emodistill: Call, exported: Path, tmp_path: Path) -> None:
     named = tmp_path / "in" / os.fsdecode(b"caf\xe9.wav")
     named.parent.mkdir()
     try:
         named.write_bytes(b"no audio")
-    except OSError:  # macOS takes no such names
-        pytest.skip("this file system has text for names alone")
-    rows, times = tmp_path / "rows.jsonl", tmp_path / "out"
-    asked = ["predict", named.parent, "-m", exported, "--format"]
+    except OSError:  # on macOS
+        pytest.skip("this file system accepts only UTF-8 names")
+    rows, folder = tmp_path / "rows.jsonl", tmp_path / "out"
+    command = ["predict", named.parent, "-m", exported, "--format"]
     for format in ("json", "jsonl", "csv", "table"):
-        assert emodistill(*asked, format).code == 1
-    assert json.loads(emodistill(*asked, "json").out)[0]["path"] == str(named)
+        assert emodistill(*command, format).code == 1
+    assert json.loads(emodistill(*command, "json").out)[0]["path"] == str(named)
     soundfile.write(tmp_path / "a.wav", make.speech(0.6, 120, seed=1), make.RATE)
     (tmp_path / "a.wav").replace(named)
     for added in (1, 0):
-        found = emodistill(*asked, "jsonl", "-o", rows)
-        assert (found.code, len(rows.read_text().splitlines())) == (0, 1), added
+        result = emodistill(*command, "jsonl", "-o", rows)
+        assert (result.code, len(rows.read_text().splitlines())) == (0, 1), added
     assert json.loads(rows.read_text())["path"] == str(named)
-    assert emodistill("timeline", named.parent, "-m", exported, "--format", "json", "-o", times).code == 0
-    assert json.loads(next(times.iterdir()).read_text())[0]["path"] == str(named)
+    assert emodistill("timeline", named.parent, "-m", exported, "--format", "json", "-o", folder).code == 0
+    assert json.loads(next(folder.iterdir()).read_text())[0]["path"] == str(named)
 
 
-def test_predict_shows_teachers_where_asked(emodistill: Call, exported: Path, clips: Path) -> None:
-    plain, asked = (
+def test_predict_writes_teachers_only_on_request(emodistill: Call, exported: Path, clips: Path) -> None:
+    without, with_teachers = (
         json.loads(
             emodistill("predict", clips / "a.wav", clips / "d.wav", "-m", exported, "-f", "json", *more).out
         )
         for more in ([], ["--teachers"])
     )
-    assert "teachers" not in plain[0]
-    assert set(asked[0].pop("teachers")) == {"prosodic", "linguistic"}
-    assert asked == plain, "a silent file has nothing that a teacher could say"
+    assert "teachers" not in without[0]
+    assert set(with_teachers[0].pop("teachers")) == {"prosodic", "linguistic"}
+    assert with_teachers == without, "a silent file has no teachers' probabilities"
 
 
-def test_predict_answers_a_share(emodistill: Call, exported: Path, manifest: Path) -> None:
-    """The whole way: the curve that the export wrote is over voices like these."""
+def test_coverage_1_answers_every_file_and_coverage_0_only_the_surest(
+    emodistill: Call, exported: Path, manifest: Path
+) -> None:
+    """The thresholds come from the coverage curve that the export wrote into the card."""
     from emodistill.inference.model_card import read_card
 
     card = read_card(exported)
@@ -225,7 +227,7 @@ def test_predict_answers_a_share(emodistill: Call, exported: Path, manifest: Pat
         assert all((row["reason"] == "low_confidence") == (row["confidence"] < least) for row in rows)
 
 
-def test_jobs_and_the_model_of_the_environment(
+def test_the_number_of_jobs_does_not_change_the_rows(
     emodistill: Call, exported: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMODISTILL_MODEL", str(exported))
@@ -245,20 +247,20 @@ def test_predict_writes_to_a_file(emodistill: Call, exported: Path, clips: Path,
     assert len(make.read_rows(out)) == 4
 
 
-def test_an_outputs_suffix_says_its_format(
+def test_the_suffix_of_the_output_chooses_the_format(
     emodistill: Call, exported: Path, clips: Path, tmp_path: Path
 ) -> None:
     for name in ("rows.json", "rows.jsonl", "rows.csv"):
-        out, asked = tmp_path / name, tmp_path / "asked"
-        emodistill("predict", clips, "-m", exported, "-o", out)
-        emodistill("predict", clips, "-m", exported, "-f", out.suffix[1:], "-o", asked)
-        assert out.read_text() == asked.read_text()
-        asked.unlink()
+        by_suffix, named = tmp_path / name, tmp_path / "named"
+        emodistill("predict", clips, "-m", exported, "-o", by_suffix)
+        emodistill("predict", clips, "-m", exported, "-f", by_suffix.suffix[1:], "-o", named)
+        assert by_suffix.read_text() == named.read_text()
+        named.unlink()
     emodistill("predict", clips, "-m", exported, "-o", tmp_path / "rows.txt")
     assert "│" in (tmp_path / "rows.txt").read_text()
 
 
-def test_when_all_fails_the_rest_is_not_done(emodistill: Call, exported: Path, tmp_path: Path) -> None:
+def test_the_last_message_if_every_input_fails(emodistill: Call, exported: Path, tmp_path: Path) -> None:
     result = emodistill("predict", tmp_path / "a.wav", tmp_path / "b.wav", "-m", exported)
     assert result.code == 1
     assert "2 of 2 failed, there are no results" in result.err
@@ -269,7 +271,9 @@ def test_predict_resumes_a_jsonl(emodistill: Call, exported: Path, clips: Path, 
     emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", whole)
     lines = whole.read_text().splitlines(keepends=True)
     assert len(lines) == 4
-    marked = lines[0].replace('"abstained": false', '"abstained": false ')  # to see that it was not redone
+    marked = lines[0].replace(
+        '"abstained": false', '"abstained": false '
+    )  # a changed row that stays was not written again
     part.write_text(marked + lines[1] + lines[2][:30])  # killed in the middle of the third row
     result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", part)
     assert part.read_text() == marked + "".join(lines[1:])
@@ -279,7 +283,7 @@ def test_predict_resumes_a_jsonl(emodistill: Call, exported: Path, clips: Path, 
     assert (again.code, "3 rows were there already, 1 added" in again.err) == (1, True)
 
 
-def test_a_jsonl_is_not_gone_on_with_by_other_settings(
+def test_a_jsonl_is_not_continued_with_other_settings(
     emodistill: Call, exported: Path, clips: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
@@ -288,17 +292,17 @@ def test_a_jsonl_is_not_gone_on_with_by_other_settings(
     result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--min-confidence", 0.9)
     assert (result.code, out.read_bytes()) == (2, before)
     assert "was begun with another min_confidence: name another output" in result.err
-    told = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--teachers")
-    assert (told.code, out.read_bytes()) == (2, before)
-    assert "was begun with another teachers: name another output" in told.err
-    out.unlink()  # begun anew, it may be with other settings
+    result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--teachers")
+    assert (result.code, out.read_bytes()) == (2, before)
+    assert "was begun with another teachers: name another output" in result.err
+    out.unlink()  # a new file may have other settings
     assert (
         emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out, "--min-confidence", 0.9).code
         == 1
     )
 
 
-def test_an_output_that_is_there_stays_until_the_new_one_is_whole(
+def test_an_existing_output_stays_until_the_new_one_is_complete(
     emodistill: Call, exported: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.csv"
@@ -326,7 +330,7 @@ def test_failed_rows_of_a_jsonl_are_tried_again(
     result = emodistill("predict", clips, "-m", exported, "-f", "jsonl", "-o", out)
     assert (result.code, result.err) == (0, f"4 rows were there already, 1 added to {out}\n")
     after = out.read_text().splitlines()
-    assert after[:-1] == [before[0], *before[2:]], "gone.wav, which was not asked for, keeps its row"
+    assert after[:-1] == [before[0], *before[2:]], "gone.wav was not named, so it keeps its row"
     assert json.loads(after[-1])["path"] == str(clips / "b.wav")
     assert json.loads(after[-1])["emotion"] is not None
 
@@ -339,10 +343,11 @@ def test_failed_rows_of_a_jsonl_are_tried_again(
         ("[1, 2]", "line 2 is no prediction"),
         (b"\xff", "line 2 is no prediction"),
         ('{"path": "x", "error": null, "probabilities": {"happy": 0.5, "sad": 0.5}}',
-         r"line 2 has the emotions \['happy', 'sad'\], but the model has \['angry', 'sad'\]: name another output"),
+         r"line 2 has the emotions \['happy', 'sad'\], but the model has \['angry', 'sad'\]: name another "
+         "output"),
     ],
 )  # fmt: skip
-def test_a_jsonl_of_something_else_is_left_alone(
+def test_a_jsonl_with_other_lines_is_refused_and_unchanged(
     emodistill: Call, exported: Path, clips: Path, tmp_path: Path, line: str | bytes, message: str
 ) -> None:
     out = tmp_path / "out.jsonl"
@@ -355,7 +360,7 @@ def test_a_jsonl_of_something_else_is_left_alone(
     assert out.read_bytes() == text
 
 
-def test_predict_makes_the_folder_of_its_output(
+def test_predict_creates_the_folder_of_its_output(
     emodistill: Call, exported: Path, clips: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "new/folder/out.csv"
@@ -390,7 +395,9 @@ def test_usage_errors_exit_with_2(emodistill: Call, exported: Path, clips: Path,
         assert "Traceback" not in result.err
 
 
-def test_an_empty_folder_is_said_to_be_empty(emodistill: Call, exported: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_gives_a_warning_and_exit_code_1(
+    emodistill: Call, exported: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     result = emodistill("predict", tmp_path / "empty", "-m", exported, "-f", "json")
     assert json.loads(result.out) == []
@@ -398,7 +405,7 @@ def test_an_empty_folder_is_said_to_be_empty(emodistill: Call, exported: Path, t
     assert result.code == 1
 
 
-def test_what_the_system_refuses_is_one_line(
+def test_an_error_of_the_file_system_is_one_line(
     emodistill: Call, exported: Path, clips: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -468,13 +475,13 @@ def test_train_runs_one_fold_and_export_follows(emodistill: Call, manifest: Path
 
 @pytest.mark.skipif(not BUNDLED.is_dir(), reason="no bundled model")
 @pytest.mark.parametrize("verb", ["predict", "timeline"])
-def test_square_brackets_are_no_markup(
+def test_square_brackets_in_names_are_printed(
     emodistill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a short path is not wrapped
     path = Path("take [2].wav")
     path.write_text("no audio [/bold]")
-    said = emodistill(verb, path)
-    assert said.code == 1
-    assert "take [2].wav" in said.out
-    assert "take [2].wav" in said.err
+    result = emodistill(verb, path)
+    assert result.code == 1
+    assert "take [2].wav" in result.out
+    assert "take [2].wav" in result.err

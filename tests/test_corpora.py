@@ -34,7 +34,7 @@ from emodistill.corpora import (
 from emodistill.corpora.readers import crema_d
 from emodistill.corpora.readers.meld import repair_text
 from emodistill.errors import ConfigError, CorpusError
-from emodistill.labels import label_map
+from emodistill.labels import get_label_map
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,7 +80,7 @@ def test_a_reader_states_all_facts(name: str) -> None:
     )
     assert reader.languages
     assert all(re.fullmatch("[a-z]{2}", code) and language for code, language in reader.languages.items())
-    assert reader.default_labels == "all" or label_map(reader.default_labels)
+    assert reader.default_labels == "all" or get_label_map(reader.default_labels)
 
     def letters(text: str) -> str:
         return re.sub(r"\W|_", "", text).lower()
@@ -633,7 +633,7 @@ def utterances(*emotions: str | None) -> tuple[Utterance, ...]:
 
 def test_relabel_counts_merged_and_dropped_utterances() -> None:
     corpus = Corpus("tiny", utterances("excited", "excited", "happy", "bored", None), {"before": 1})
-    merged = corpus.relabel(label_map("iemocap-4"))
+    merged = corpus.relabel(get_label_map("iemocap-4"))
     assert [u.emotion for u in merged] == ["happy"] * 3
     assert merged.merged == {"excited -> happy": 2}
     assert merged.dropped == {"before": 1, "emotion bored": 1, "emotion not agreed": 1}
@@ -642,19 +642,19 @@ def test_relabel_counts_merged_and_dropped_utterances() -> None:
 
 def test_votes_are_merged_like_labels() -> None:
     item = Utterance("u", "s", "excited", votes='{"excited": 2, "happy": 1, "bored": 1}')
-    (merged,) = Corpus("c", (item,)).relabel(label_map("iemocap-4"))
+    (merged,) = Corpus("c", (item,)).relabel(get_label_map("iemocap-4"))
     assert merged.vote_counts() == {"happy": 3, "bored": 1}
 
 
 def test_relabel_with_a_list_of_emotions() -> None:
-    corpus = Corpus("tiny", utterances("happy", "sad", "angry")).relabel(label_map("angry,sad"))
+    corpus = Corpus("tiny", utterances("happy", "sad", "angry")).relabel(get_label_map("angry,sad"))
     assert [u.emotion for u in corpus] == ["sad", "angry"]
     assert corpus.labels.names == ("angry", "sad")
 
 
 def test_a_corpus_without_utterances_is_an_error() -> None:
     with pytest.raises(CorpusError, match=r"no utterances left \(dropped: \{'emotion bored': 1\}\)"):
-        Corpus("tiny", utterances("bored")).relabel(label_map("angry,sad"))
+        Corpus("tiny", utterances("bored")).relabel(get_label_map("angry,sad"))
 
 
 def test_duplicate_id_is_an_error() -> None:

@@ -241,7 +241,7 @@ def test_a_probe_is_linear_discriminant_analysis(
     torch.testing.assert_close(made.norm(x), pooled)
     probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(z, emotions * 2)
     said = [made.suffix(source.at_view(index, 0).float()[None], None).logits[0] for index in range(15)]
-    names = LabelSet.of(emotions).names
+    names = LabelSet.from_emotions(emotions).names
     assert [names[int(logits.argmax())] for logits in said] == probe.predict(z[:15]).tolist()
 
 

@@ -1,4 +1,4 @@
-"""The registry of timeline formats, and each format: read by a library of its own field, offered everywhere."""
+"""The registry of timeline formats: each format is read back by a library, and is offered everywhere."""
 
 import csv
 import html
@@ -411,7 +411,9 @@ def test_the_page_on_serving_lists_the_formats() -> None:
         number = "recordings" if format.holds_several else "one recording"
         rows.append(f"| `{format.name}` | `{format.media_type}` | `{format.suffix}` | {number} |\n")
     table = "".join(rows)
-    assert documented_block(ROOT / "docs" / "serving.md") == table, f"write this into docs/serving.md:\n{table}"
+    assert documented_block(ROOT / "docs" / "serving.md") == table, (
+        f"write this into docs/serving.md:\n{table}"
+    )
 
 
 # --- single formats ------------------------------------------------------------------------------

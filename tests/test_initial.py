@@ -99,7 +99,7 @@ def test_a_student_answers_as_the_one_that_it_starts_from_whatever_is_frozen(
     before: int, after: int, manifest: Path, models: dict[str, Path], own_cache: Path, tmp_path: Path
 ) -> None:
     corpus = read_manifest(manifest)
-    labels = LabelSet.of(utterance.emotion or "" for utterance in corpus)
+    labels = LabelSet.from_emotions(utterance.emotion or "" for utterance in corpus)
     whisper = {"backbone": str(models["whisper"]), "layers": 2, "pool": [1, 2]}
 
     def start(frozen: int, init: str | None) -> Student:

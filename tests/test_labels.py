@@ -1,11 +1,11 @@
-"""Label sets, their order, and what becomes of each emotion."""
+"""Label sets and their order; label maps, which merge and drop emotions."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emodistill.errors import ConfigError
-from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, label_map
+from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, get_label_map
 
 
 def test_the_emotions_are_those_that_other_programs_rely_on() -> None:
@@ -16,17 +16,17 @@ def test_the_emotions_are_those_that_other_programs_rely_on() -> None:
 
 @given(st.sets(st.sampled_from(EMOTIONS), min_size=1))
 def test_a_label_set_has_the_canonical_order(names: set[str]) -> None:
-    labels = LabelSet.of(names)
+    labels = LabelSet.from_emotions(names)
     assert list(labels) == [name for name in EMOTIONS if name in names]
-    assert LabelSet.of(reversed(labels.names)) == labels
+    assert LabelSet.from_emotions(reversed(labels.names)) == labels
     assert [labels.index(name) for name in labels] == list(range(len(labels)))
 
 
-def test_bad_label_sets() -> None:
+def test_label_sets_refuse_unknown_and_repeated_emotions() -> None:
     with pytest.raises(ConfigError, match=r"bad emotion 'angri', expected one of .*did you mean 'angry'"):
         LabelSet(("angri",))
     with pytest.raises(ConfigError, match="bad emotion 'hapy'"):
-        LabelSet.of(["hapy", "sad"])
+        LabelSet.from_emotions(["hapy", "sad"])
     with pytest.raises(ConfigError, match=r"bad label set \['sad', 'sad'\]: an emotion is listed twice"):
         LabelSet(("sad", "sad"))
     with pytest.raises(ConfigError, match=r"bad emotion 'calm', expected one of \['sad'\]"):
@@ -43,19 +43,19 @@ def test_bad_label_sets() -> None:
         ("angry,sad", "happy", None), ("angry,sad", None, None),
     ],
 )  # fmt: skip
-def test_label_maps(name: str, emotion: str | None, expected: str | None) -> None:
-    assert label_map(name).apply(emotion) == expected
+def test_label_maps_merge_and_drop_emotions(name: str, emotion: str | None, expected: str | None) -> None:
+    assert get_label_map(name).apply(emotion) == expected
 
 
-def test_label_maps_lead_to_emotions_that_are_kept() -> None:
-    for made in LABEL_MAPS.values():
-        for source, target in made.merges.items():
+def test_label_maps_keep_the_emotions_that_they_merge_into() -> None:
+    for label_map in LABEL_MAPS.values():
+        for source, target in label_map.merges.items():
             assert {source, target} <= set(EMOTIONS)
-            assert made.apply(source) == target
+            assert label_map.apply(source) == target
 
 
-def test_unknown_label_maps() -> None:
+def test_unknown_label_maps_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"bad label map 'iemocap4'.*did you mean 'iemocap-4'.*'angry,sad'"):
-        label_map("iemocap4")
+        get_label_map("iemocap4")
     with pytest.raises(ConfigError, match="bad emotion 'sadd'"):
-        label_map("angry,sadd")
+        get_label_map("angry,sadd")

@@ -1,4 +1,4 @@
-"""Timelines: given segments, every format read by its own ecosystem's library, pictures, and the verb."""
+"""Timelines: the result, given segments, pictures, outputs in folders, and the command `timeline`."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ from emodistill import cli
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError, ConfigError, EmodistillError
 from emodistill.inference import batch
-from emodistill.inference.formats import FORMATS
+from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.plots import plot_timeline
 from emodistill.inference.resume import ensure_same_settings
 from emodistill.inference.segmentation import Segment
@@ -247,7 +247,7 @@ def test_bad_segment_files(tmp_path: Path, name: str, text: str | bytes | None, 
 # --- where outputs go ------------------------------------------------------------------------------
 
 
-def test_outputs_lie_as_their_recordings_do(tmp_path: Path) -> None:
+def test_outputs_have_the_same_folders_as_their_recordings(tmp_path: Path) -> None:
     (tmp_path / "calls/deep").mkdir(parents=True)
     files = [
         tmp_path / "calls/a.wav",
@@ -268,32 +268,34 @@ def test_outputs_lie_as_their_recordings_do(tmp_path: Path) -> None:
     "turns", [None, [GivenSegment(0.5, 3.5, "anna"), GivenSegment(1.0, 1.05), GivenSegment(3.6, 7.0, "bob")]]
 )
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_a_picture(tmp_path: Path, suffix: str, turns: list[GivenSegment] | None) -> None:
-    found = timeline(TALK, make.ToneRecognizer(), given=turns, detector=LOUD, traced=True)
-    assert found.trace is not None
-    assert len(found.trace.envelope) == 140
-    assert float(found.trace.envelope.max()) == pytest.approx(0.3, abs=0.01)
-    assert bool(found.trace.updates) == (turns is None)
+def test_a_picture_has_the_colours_of_the_emotions(
+    tmp_path: Path, suffix: str, turns: list[GivenSegment] | None
+) -> None:
+    row = timeline(TALK, make.ToneRecognizer(), given=turns, detector=LOUD, traced=True)
+    assert row.trace is not None
+    assert len(row.trace.envelope) == 140
+    assert float(row.trace.envelope.max()) == pytest.approx(0.3, abs=0.01)
+    assert bool(row.trace.updates) == (turns is None)
     path = tmp_path / f"below/talk{suffix}"
-    plot_timeline(found, EMOTIONS, path)
+    plot_timeline(row, EMOTIONS, path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     if suffix == ".png":
         assert path.read_bytes().startswith(b"\x89PNG")
     else:
-        drawn = path.read_text(encoding="utf-8")
-        assert ET.fromstring(drawn).tag.endswith("svg")
-        assert all(colour in drawn for colour in ("#d62728", "#1f6fb4")), "angry and sad have their colours"
+        svg = path.read_text(encoding="utf-8")
+        assert ET.fromstring(svg).tag.endswith("svg")
+        assert all(colour in svg for colour in ("#d62728", "#1f6fb4")), "angry and sad have their colours"
 
 
 @pytest.mark.parametrize("length_s", [0.0, 0.02])
-def test_a_picture_of_almost_nothing(tmp_path: Path, length_s: float) -> None:
+def test_a_picture_of_a_very_short_recording(tmp_path: Path, length_s: float) -> None:
     audio = recording(("silence", 0.01 + length_s))
-    found = timeline(audio, make.ToneRecognizer(), detector=LOUD, traced=True)
-    plot_timeline(found, EMOTIONS, tmp_path / "a.png")
+    row = timeline(audio, make.ToneRecognizer(), detector=LOUD, traced=True)
+    plot_timeline(row, EMOTIONS, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_what_was_drawn_is_let_go(tmp_path: Path) -> None:
+def test_the_trace_is_dropped_after_drawing(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, make.silence(1.0), make.RATE)
     outputs = batch.plan([path], [path], "json", None, tmp_path / "a.png")
@@ -303,7 +305,7 @@ def test_what_was_drawn_is_let_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", '{"model": '])
-def test_a_damaged_note_is_no_crash(tmp_path: Path, text: str) -> None:
+def test_a_damaged_settings_file_is_an_error(tmp_path: Path, text: str) -> None:
     note = tmp_path / ".made_with.json"
     note.write_text(text)
     with pytest.raises(
@@ -316,15 +318,15 @@ def test_a_damaged_note_is_no_crash(tmp_path: Path, text: str) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [note.name]
 
 
-def test_pictures_that_cannot_be(tmp_path: Path) -> None:
-    found = timeline(TALK, make.ToneRecognizer(), detector=LOUD)
+def test_pictures_that_cannot_be_drawn(tmp_path: Path) -> None:
+    row = timeline(TALK, make.ToneRecognizer(), detector=LOUD)
     with pytest.raises(EmodistillError, match=r"was not traced: call timeline\(…, traced=True\) to draw it"):
-        plot_timeline(found, EMOTIONS, tmp_path / "a.png")
+        plot_timeline(row, EMOTIONS, tmp_path / "a.png")
     with pytest.raises(ConfigError, match=r"cannot draw to 'a\.bmp': expected \.png, \.svg or \.pdf"):
-        plot_timeline(found, EMOTIONS, Path("a.bmp"))
+        plot_timeline(row, EMOTIONS, Path("a.bmp"))
 
 
-# --- the verb ------------------------------------------------------------------------------------
+# --- the command `timeline` -----------------------------------------------------------------------
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -351,7 +353,7 @@ def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 @pytest.fixture
 def calls(tmp_path: Path) -> Path:
-    """Two calls, one below, silence, and a text that calls itself a wav."""
+    """Two calls, one of them in a subfolder, silence, and a text file named .wav."""
     folder = tmp_path / "calls"
     (folder / "below").mkdir(parents=True)
     for name, seed in (("a.wav", 1), ("below/c.flac", 2)):
@@ -367,7 +369,7 @@ def calls(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_verb_in_json(emodistill: Call, calls: Path) -> None:
+def test_timeline_writes_json(emodistill: Call, calls: Path) -> None:
     code, out, err = emodistill(calls, "--format", "json", "--jobs", 2)
     assert code == 1, "one input could not be read"
     rows = json.loads(out)
@@ -382,61 +384,60 @@ def test_the_verb_in_json(emodistill: Call, calls: Path) -> None:
         assert sum(row["summary"].values()) == pytest.approx(3.6, abs=0.4)
 
 
-def test_the_verb_in_a_folder_goes_on_where_it_was(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+def test_timeline_continues_a_folder(emodistill: Call, calls: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     args = (calls, "-f", "csv", "-o", out, "--plot", tmp_path / "pictures")
     assert emodistill(*args)[0] == 1
-    made = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert made == [".made_with.json", "a.csv", "below/c.csv", "d.csv", "failures.csv"]
+    names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert names == [".made_with.json", "a.csv", "below/c.csv", "d.csv", "failures.csv"]
     code, _, err = emodistill(*args, "--min-confidence", 0.5)
     assert code == 2
     assert "was begun with another min_confidence: name another output" in err
     assert (tmp_path / "pictures/below/c.png").read_bytes().startswith(b"\x89PNG")
-    whole = (out / "a.csv").read_bytes()
+    complete = (out / "a.csv").read_bytes()
     (row,) = csv.DictReader((out / "failures.csv").read_text().splitlines())
     assert (row["path"], "cannot be decoded" in row["error"]) == (str(calls / "b.wav"), True)
     (out / "a.csv").unlink()
     (out / "d.csv").write_text("kept as it is")
     soundfile.write(calls / "b.wav", make.speech(1.0), make.RATE)
-    code, shown, err = emodistill(*args)
-    assert (code, shown) == (0, "")
+    code, printed, err = emodistill(*args)
+    assert (code, printed) == (0, "")
     assert "2 files were there already, 2 added" in err
-    assert (out / "a.csv").read_bytes() == whole
+    assert (out / "a.csv").read_bytes() == complete
     assert (out / "d.csv").read_text() == "kept as it is"
     assert (out / "b.csv").is_file()
     assert not (out / "failures.csv").exists()
 
 
-def test_the_verb_says_the_same_in_every_format(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+def test_timeline_writes_the_same_segments_in_every_format(
+    emodistill: Call, calls: Path, tmp_path: Path
+) -> None:
     (row,) = json.loads(emodistill(calls / "a.wav", "-f", "json")[1])
-    number = len(row["segments"])
-    for format, pattern in {
-        "csv": r"^\S+a\.wav,", "srt": r" --> ", "rttm": r"^SPEAKER a 1 ", "audacity": r"^\S+\t\S+\t\w+$",
-        "textgrid": r'text = "\w+"', "table": r"│ \S+a\.wav +│ +0:",
-    }.items():  # fmt: skip
+    emotions = [segment["emotion"] for segment in row["segments"]]
+    for format in ("table", *FORMATS):
         code, out, err = emodistill(calls / "a.wav", "-f", format)
         assert (code, err) == (0, "")
-        assert len(re.findall(pattern, out, re.MULTILINE)) == number, format
+        assert len(re.findall("|".join(set(emotions)), out)) >= len(emotions), format
         assert emodistill(calls / "a.wav", "-f", format, "-o", tmp_path / "one.file")[:2] == (0, "")
         assert (tmp_path / "one.file").read_text(encoding="utf-8") == out
 
 
-def test_what_is_there_stays_where_nothing_could_be_judged(
+def test_an_existing_file_stays_if_every_recording_fails(
     emodistill: Call, calls: Path, tmp_path: Path
 ) -> None:
-    for suffix in (".srt", ".TextGrid", ".json", ".csv", ".rttm"):
+    for suffix in FORMAT_BY_SUFFIX:
         out = tmp_path / f"kept{suffix}"
         assert emodistill(calls / "a.wav", "-o", out)[0] == 0
         before = out.read_text(encoding="utf-8")
-        assert "│" not in before, "the suffix says the format"
-        code, shown, err = emodistill(calls / "b.wav", "-o", out)
-        assert (code, shown) == (1, "")
+        assert "│" not in before, "the suffix chooses the format"
+        code, printed, err = emodistill(calls / "b.wav", "-o", out)
+        assert (code, printed) == (1, "")
         assert "is not written: every recording failed" in err
         assert out.read_text(encoding="utf-8") == before
     assert emodistill(calls / "b.wav", "-f", "textgrid")[1] == ""
 
 
-def test_the_table_ends_with_how_long_each_emotion_was_heard(emodistill: Call, calls: Path) -> None:
+def test_the_table_ends_with_the_seconds_of_each_emotion(emodistill: Call, calls: Path) -> None:
     (row,) = json.loads(emodistill(calls / "a.wav", "-f", "json")[1])
     most = max(row["summary"], key=lambda name: row["summary"][name])
     assert re.search(rf"in all .*{most} 0:0[0-9]\.[0-9]", emodistill(calls / "a.wav")[1])
@@ -470,7 +471,7 @@ def test_a_timeline_takes_what_predict_takes_and_refuses_the_rest() -> None:
             timeline(source, recognizer, detector=LOUD)
 
 
-def test_the_verb_judges_given_segments(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+def test_timeline_recognises_given_segments(emodistill: Call, calls: Path, tmp_path: Path) -> None:
     turns = tmp_path / "turns.rttm"
     turns.write_text(
         "SPEAKER a 1 0.5 2.0 <NA> <NA> anna <NA> <NA>\nSPEAKER a 1 3 1 <NA> <NA> bob <NA> <NA>\n"
@@ -478,11 +479,11 @@ def test_the_verb_judges_given_segments(emodistill: Call, calls: Path, tmp_path:
     code, out, _ = emodistill(calls / "a.wav", "--segments", turns, "-f", "json", "--min-confidence", 1)
     (row,) = json.loads(out)
     assert code == 0
-    assert [(one["start_s"], one["end_s"], one["speaker"]) for one in row["segments"]] == [
+    assert [(part["start_s"], part["end_s"], part["speaker"]) for part in row["segments"]] == [
         (0.5, 2.5, "anna"),
         (3.0, 4.0, "bob"),
     ]
-    assert all(one["emotion"] is None and one["confidence"] < 1 for one in row["segments"])
+    assert all(part["emotion"] is None and part["confidence"] < 1 for part in row["segments"])
     assert set(row["summary"].values()) == {0.0}
     code, out, _ = emodistill(calls / "d.wav", "--segments", turns, "-f", "json")
     assert (code, "has no segments of 'd'" in json.loads(out)[0]["error"]) == (1, True)
@@ -502,13 +503,15 @@ def test_the_verb_judges_given_segments(emodistill: Call, calls: Path, tmp_path:
         (("--emotions", "angri"), "bad emotion 'angri'"),
     ],
 )
-def test_what_the_verb_refuses(emodistill: Call, calls: Path, args: Sequence[str], message: str) -> None:
+def test_options_that_timeline_refuses(
+    emodistill: Call, calls: Path, args: Sequence[str], message: str
+) -> None:
     code, out, err = emodistill(calls, *args)
     assert (code, out) == (2, "")
     assert message in err
 
 
-def test_times_for_reading() -> None:
+def test_clock_writes_times_for_reading() -> None:
     assert [batch.clock(time_s) for time_s in (0, 9.97, 61.04, 3599.96, 36_000)] == [
         "0:00.0", "0:10.0", "1:01.0", "1:00:00.0", "10:00:00.0",
     ]  # fmt: skip

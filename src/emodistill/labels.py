@@ -36,7 +36,7 @@ class LabelSet:
             raise ConfigError(f"bad label set {list(self.names)}: an emotion is listed twice")
 
     @classmethod
-    def of(cls, emotions: Iterable[str]) -> "LabelSet":
+    def from_emotions(cls, emotions: Iterable[str]) -> "LabelSet":
         """The label set of the given emotions, each once, in the order of `EMOTIONS`."""
         present = set(emotions)
         unknown = present - set(EMOTIONS)
@@ -62,7 +62,7 @@ class LabelMap:
     """A rule for the emotions of a corpus: first merge some into others, then keep some and drop the rest.
 
     Attributes:
-        name: the value of a recipe's `corpus.label_map`.
+        name: the value of a recipe's `corpus.labels`.
         merges: emotion -> the emotion that takes its place.
         keep: the emotions that remain after merging; None keeps all of them.
     """
@@ -95,7 +95,7 @@ LABEL_MAPS = {
 }
 
 
-def label_map(name: str) -> LabelMap:
+def get_label_map(name: str) -> LabelMap:
     """The label map of a name; a list such as `angry,sad` makes one that keeps these emotions.
 
     Raises `ConfigError` for an unknown name.

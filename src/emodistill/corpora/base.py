@@ -82,7 +82,9 @@ class Corpus:
     @property
     def labels(self) -> LabelSet:
         """The emotions that occur, in canonical order."""
-        return LabelSet.of(utterance.emotion for utterance in self if utterance.emotion is not None)
+        return LabelSet.from_emotions(
+            utterance.emotion for utterance in self if utterance.emotion is not None
+        )
 
     @property
     def speakers(self) -> tuple[str, ...]:

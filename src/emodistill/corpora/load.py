@@ -9,7 +9,7 @@ from emodistill.corpora.base import Corpus, drop_bad_audio
 from emodistill.corpora.manifest import read_manifest, table_rows
 from emodistill.corpora.readers import READERS
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelMap, label_map
+from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelMap, get_label_map
 
 
 def read_corpus(
@@ -37,7 +37,7 @@ def read_corpus(
     if emotions:
         corpus = corpus.relabel(LabelMap("declared", emotions))
     labels = labels or READERS[name].default_labels
-    return corpus if labels == "all" else corpus.relabel(label_map(labels))
+    return corpus if labels == "all" else corpus.relabel(get_label_map(labels))
 
 
 def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
@@ -57,7 +57,7 @@ def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
 def _read(config: CorpusConfig) -> Corpus:
     if config.manifest is not None:
         corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
-        return corpus if config.labels in (None, "all") else corpus.relabel(label_map(config.labels))
+        return corpus if config.labels in (None, "all") else corpus.relabel(get_label_map(config.labels))
     if config.pool and config.root is not None:
         parts = [
             read_corpus(name, _folder_in_pool(Path(config.root), name), config.labels, config.emotions)

@@ -30,7 +30,7 @@ from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_ch
 from emodistill.files import atomic_write
 from emodistill.inference.hub import download_model, is_hub_id, split_revision
 from emodistill.inference.model_card import BUNDLED, file_sha256
-from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, label_map
+from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, get_label_map
 from emodistill.protocol.folds import Fold, Protocol
 
 FOLD = "all"
@@ -161,7 +161,7 @@ def scored_emotions(
     meant: Mapping[str, str | None], corpus: LabelSet, asked: Sequence[str] | None
 ) -> LabelSet:
     """The emotions that are scored: those asked for, else those that model and corpus both must know."""
-    model = LabelSet.of(name for name in meant.values() if name is not None)
+    model = LabelSet.from_emotions(name for name in meant.values() if name is not None)
     if asked is None:
         if model != corpus:
             both = [name for name in corpus if name in model.names]
@@ -174,7 +174,7 @@ def scored_emotions(
         for whose, labels in (("the model says", model), ("the corpus has", corpus)):
             if name not in labels.names:
                 raise ConfigError(f"--emotions: {one_of('emotion', name, labels)}: these {whose}")
-    return LabelSet.of(asked)
+    return LabelSet.from_emotions(asked)
 
 
 def heard_before(
@@ -286,7 +286,7 @@ def open_labelled(corpus: str, folder: Path | None, labels: str | None) -> tuple
             )
         found = read_manifest(Path(corpus))
         if labels not in (None, "all"):
-            found = found.relabel(label_map(labels))
+            found = found.relabel(get_label_map(labels))
     else:
         raise ConfigError(one_of("corpus", corpus, READERS) + ", or a manifest: .csv, .tsv or .parquet")
     found, problems = drop_bad_audio(found.relabel(LABEL_MAPS["own"]))

@@ -293,7 +293,7 @@ def fit_probe(student: Student, pooled: Tensor, emotions: Sequence[str], shrinka
             f"student.probe needs every emotion in training: training has {list(probe.classes_)}, and the "
             f"corpus has {student.classifier.out_features} emotions; unset student.probe"
         )
-    order = [list(probe.classes_).index(name) for name in LabelSet.of(emotions)]
+    order = [list(probe.classes_).index(name) for name in LabelSet.from_emotions(emotions)]
     coef, intercept = probe.coef_, probe.intercept_
     if len(order) == 2:  # scikit-learn then returns one row, the difference of the two classes
         coef, intercept = (np.concatenate([-item / 2, item / 2]) for item in (coef, intercept))
