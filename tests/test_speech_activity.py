@@ -236,7 +236,7 @@ def test_bad_samples_are_refused_and_what_came_before_is_kept(
 def test_a_finished_stream_says_so(detector: SpeechDetector) -> None:
     stream = detector.stream()
     assert stream.finish().shape == (0,)
-    with pytest.raises(AudioError, match=r"finished; start another with SpeechDetector.stream\(\)"):
+    with pytest.raises(AudioError, match=r"finished; open another one with SpeechDetector.stream\(\)"):
         stream.push(np.zeros(10, dtype=np.float32))
     with pytest.raises(AudioError, match="finished"):
         stream.finish()

@@ -372,7 +372,7 @@ def test_memory_does_not_grow_with_the_stream(parts: list[Part]) -> None:
         (np.array([np.inf, 0.0]), "holds NaN or Inf samples"),
         (np.array([1e300]), "holds NaN or Inf samples"),
         (np.zeros((2, 2, 2)), r"expected samples \(n,\) or \(n, channels\), got shape \(2, 2, 2\)"),
-        (np.zeros((3, 2)), "a chunk has 2 channels, those before it had 1"),
+        (np.zeros((3, 2)), "a chunk has 2 channels, the chunks before it had 1"),
         (np.array(["a"]), "expected integer or float samples"),
     ],
 )
@@ -389,7 +389,7 @@ def test_a_bad_chunk_is_refused_and_nothing_else_is_lost(bad: np.ndarray, messag
 def test_after_finish_a_chunk_is_refused() -> None:
     live = stream()
     live.finish()
-    with pytest.raises(AudioError, match=r"finished, and a chunk came after that; start a new stream"):
+    with pytest.raises(AudioError, match=r"a chunk came after the stream was finished; start a new stream"):
         live.push(np.zeros(10))
 
 

@@ -1,4 +1,8 @@
-"""EmoDistill: speech emotion recognition from the waveform alone, taught by models that know more."""
+"""EmoDistill: speech emotion recognition from the waveform alone.
+
+A student that hears only the waveform is distilled from teachers that also know prosody and words.
+`Recognizer` runs it, without torch. The public names are listed below, and loaded at their first use.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Names that a package offers and loads only when they are asked for."""
+"""Public names of a package that are loaded at their first use."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -10,8 +10,8 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` for a package whose public names are in other modules.
 
-    `modules` maps each public name to the full name of the module that defines it. So `import emodistill` stays
-    fast, and code that only catches errors needs neither NumPy nor ONNX Runtime.
+    `modules` maps each public name to the full name of the module that defines it. Importing the package
+    loads none of these modules, so `import emodistill` stays fast. An unknown name raises `AttributeError`.
     """
 
     def get_attribute(name: str) -> Any:

@@ -1,7 +1,8 @@
 """From recordings in any format to waveforms at 16 kHz, and the speech in them.
 
-The modules in the order of the data: `decoding` opens a recording, `waveform` brings it to float32 mono at 16 kHz,
-`recording` cuts it into windows, `speech_activity` finds the speech. `onnx_session` and `wav_header` help them.
+The modules in the order of the data: `decoding` opens a recording, `waveform` brings it to float32 mono at 16
+kHz, `recording` cuts it into windows, `speech_activity` finds the speech. `onnx_session` and `wav_header`
+help them.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Recordings in whatever container they come: by libsndfile, and what it refuses by PyAV, block by block."""
+"""Decode recordings block by block: with libsndfile, and with PyAV what libsndfile cannot read."""
 
 import io
 import os
@@ -15,42 +15,51 @@ from emodistill.audio.wav_header import read_wav_header
 from emodistill.errors import AudioError
 
 MAX_CHANNELS = 128
-MAX_FRAMES = 2**48  # no recording is longer; what says so does not know
+MAX_FRAMES = 2**48  # a larger frame count means that the header's length is invalid
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
-_HEADER_BYTES = 2**14  # of a WAV, in which its data size is looked for
-# Containers that hold their audio themselves. FFmpeg knows playlists too, and would open what they name: a file
-# of this machine, or an address on its network.
+_HEADER_BYTES = 2**14  # the part of a WAV file in which its data size is looked for
+# Only containers that hold their audio themselves. FFmpeg also knows playlists, which would make it open any
+# file of this machine or any address on its network.
 _MEDIA_OPTIONS = {
     "format_whitelist": "aac,aiff,asf,au,avi,caf,flac,matroska,webm,mov,mp4,m4a,mp3,mpeg,mpegts,ogg,wav,w64",
     "protocol_whitelist": "file",
 }
 
+DecodableSource = str | Path | bytes | BinaryIO
+RatedSamples = tuple[int, npt.NDArray[np.float32]]  # a rate in Hz, samples (n, channels)
 
-def check_file(source: str | Path | bytes | BinaryIO) -> None:
-    """Raise `AudioError` for a path that is no file."""
+
+def check_file(source: DecodableSource) -> None:
+    """Raise `AudioError` for a path that is not a file; any other source passes."""
     if not isinstance(source, (str, Path)):
         return
     path = Path(source)
     try:
-        wrong = (
-            None if path.is_file()
-            else "is a folder, expected a file" if path.is_dir()
-            else "is a pipe or a device, expected a file; in Python give it opened, in 'rb'" if path.exists()
-            else "no such file"
-        )  # fmt: skip
-    except OSError as error:  # a name that is too long, or a folder above it that may not be entered
+        if path.is_file():
+            return
+        if path.is_dir():
+            problem = "is a folder, expected a file"
+        elif path.exists():
+            problem = (
+                "is a pipe or a device, expected a file; in Python, open it with 'rb' and pass the open file"
+            )
+        else:
+            problem = "no such file"
+    except OSError as error:  # The name is too long, or a folder above the file is not readable.
         raise AudioError(f"{source}: {error.strerror}") from error
-    if wrong is not None:
-        raise AudioError(f"{source}: {wrong}")
+    raise AudioError(f"{source}: {problem}")
 
 
-def open_recording(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile:
-    """A recording that libsndfile reads; its `LibsndfileError`, or a `RuntimeError`, where it does not."""
+def open_recording(source: DecodableSource) -> soundfile.SoundFile:
+    """Return a recording opened with libsndfile.
+
+    Raises `soundfile.LibsndfileError` or `RuntimeError` if libsndfile cannot read it; callers then try PyAV.
+    """
     if isinstance(source, (str, Path)):
         try:
             size = Path(source).stat().st_size
-        except OSError as error:  # gone since somebody looked
+        except OSError as error:  # The file was deleted after `check_file`.
             raise RuntimeError(error.strerror) from error
         if size == 0:
             raise RuntimeError("it is empty: 0 bytes")
@@ -58,26 +67,26 @@ def open_recording(source: str | Path | bytes | BinaryIO) -> soundfile.SoundFile
             raise RuntimeError("no permission to read it")
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except TypeError as error:  # *.raw: it wants to be told what the samples are
-        raise RuntimeError("raw samples do not say their rate") from error
+    except TypeError as error:  # soundfile needs the rate and the sample type of a *.raw file.
+        raise RuntimeError("raw samples have no header with their rate") from error
     except UnicodeEncodeError as error:
-        raise RuntimeError("its name is not in this system's encoding: rename it") from error
+        raise RuntimeError("its name cannot be encoded on this system: rename it") from error
     if file.frames == 0 and file.format in ("WAV", "WAVEX"):
         file.close()
         file = soundfile.SoundFile(_UnfinishedWav(source))
-    if file.frames > MAX_FRAMES:  # a FLAC out of a pipe: libsndfile can't read all of it, nor seek in it
+    if file.frames > MAX_FRAMES:  # A FLAC that was written to a pipe: libsndfile cannot read it to its end.
         file.close()
-        raise RuntimeError("it does not say how long it is")
+        raise RuntimeError("its header does not state its length")
     return file
 
 
 class _UnfinishedWav(io.BufferedIOBase):
-    """A WAV file whose recorder was cut off before it wrote the data size: reads as "until end of file".
+    """A WAV file that treats an unset data size as "until end of file"; any other file reads as it is.
 
-    Any other file reads as it is.
+    A recorder that was cut off leaves the data size unset.
     """
 
-    def __init__(self, source: str | Path | bytes | BinaryIO) -> None:
+    def __init__(self, source: DecodableSource) -> None:
         self._owns_file = isinstance(source, (str, Path, bytes))
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         self._file: Any = io.FileIO(opened) if isinstance(opened, (str, Path)) else opened
@@ -90,7 +99,8 @@ class _UnfinishedWav(io.BufferedIOBase):
         start = self._file.tell()
         data = bytearray(self._file.read(size))
         if self._size_offset is not None:
-            for offset in range(max(start, self._size_offset), min(start + len(data), self._size_offset + 4)):
+            end = min(start + len(data), self._size_offset + 4)
+            for offset in range(max(start, self._size_offset), end):
                 data[offset - start] = 0xFF
         return bytes(data)
 
@@ -120,31 +130,34 @@ def _unset_size_offset(head: bytes) -> int | None:
     return header.data_size_offset if header.is_unfinished else None
 
 
-def is_longer_than(source: str | Path | bytes | BinaryIO, limit_s: float) -> bool:
-    """Whether a recording is longer than so many seconds, found out without holding it; not if it can't be read."""
+def is_longer_than(source: DecodableSource, limit_s: float) -> bool:
+    """Return whether a recording is longer than a limit in seconds, without holding it in memory.
+
+    A recording that cannot be read is not longer: the code that reads it raises the error.
+    """
     try:
         check_file(source)
         with open_recording(source) as file:
             return file.frames > limit_s * file.samplerate
     except AudioError:
-        return False  # whoever reads it says what is wrong with it
+        return False
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        heard_s = 0.0
         try:
-            length_s = _media_length_s(source)
-            if length_s is not None:
-                return length_s > limit_s
-            for rate, frames in decode_media(_media_handle(source), "", error):
-                heard_s += len(frames) / rate
-                if heard_s > limit_s:
+            duration_s = _media_duration_s(source)
+            if duration_s is not None:
+                return duration_s > limit_s
+            decoded_s = 0.0
+            for rate_hz, frames in decode_media(_media_handle(source), "", error):
+                decoded_s += len(frames) / rate_hz
+                if decoded_s > limit_s:
                     return True
         except (AudioError, OSError):
             return False
         return False
 
 
-def _media_length_s(source: str | Path | bytes | BinaryIO) -> float | None:
-    """The length that a container tells; None where it does not, or PyAV is not there."""
+def _media_duration_s(source: DecodableSource) -> float | None:
+    """Return the duration that a container states; None if it states none, or without PyAV."""
     try:
         import av
     except ImportError:
@@ -156,8 +169,8 @@ def _media_length_s(source: str | Path | bytes | BinaryIO) -> float | None:
         raise AudioError(str(error)) from error
 
 
-def _media_handle(source: str | Path | bytes | BinaryIO) -> Any:
-    """What PyAV takes for a source: a path, or a file at its beginning."""
+def _media_handle(source: DecodableSource) -> Any:
+    """Return a source as PyAV takes it: a path, or a file at its beginning."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if isinstance(source, (str, Path)):
@@ -166,10 +179,11 @@ def _media_handle(source: str | Path | bytes | BinaryIO) -> Any:
     return source
 
 
-def decode_blocks(
-    source: str | Path | bytes | BinaryIO, name: str
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """A recording as it was made: its rate in Hz with samples (n, channels), about a second at a time."""
+def decode_blocks(source: DecodableSource, name: str) -> Iterator[RatedSamples]:
+    """Yield a recording about a second at a time: its own rate in Hz, and samples (n, channels).
+
+    `name` is what messages call the recording. Raises `AudioError` if it is missing or cannot be decoded.
+    """
     check_file(source)
     try:
         file = open_recording(source)
@@ -181,62 +195,73 @@ def decode_blocks(
             while len(frames := file.read(file.samplerate, dtype="float32", always_2d=True)):
                 yield file.samplerate, frames
         except (soundfile.LibsndfileError, RuntimeError) as error:
+            decoded_s = file.tell() / file.samplerate
             raise AudioError(
-                f"{name}: cannot be decoded after {file.tell() / file.samplerate:.1f} s ({reason_of(error)}); "
+                f"{name}: cannot be decoded after {decoded_s:.1f} s ({_decoder_message(error)}); "
                 "repair or re-encode it"
             ) from error
 
 
-def decode_whole_media(
-    source: str | Path | bytes | BinaryIO, name: str, why: Exception
-) -> tuple[int, npt.NDArray[np.float32]]:
-    """What libsndfile refuses, by PyAV: its rate in Hz and samples (n, channels). `why` it refused."""
-    decoded = list(decode_media(_media_handle(source), name, why))
+def decode_whole_media(source: DecodableSource, name: str, sndfile_error: Exception) -> RatedSamples:
+    """Return a recording decoded with PyAV: its rate in Hz, and samples (n, channels).
+
+    `sndfile_error` is why libsndfile could not read it. Raises `AudioError` as `decode_media` does, and for
+    a recording without samples.
+    """
+    decoded = list(decode_media(_media_handle(source), name, sndfile_error))
     if not decoded:
         raise AudioError(f"{name}: holds no samples")
     return decoded[0][0], np.concatenate([frames for _, frames in decoded])
 
 
 def decode_media(
-    handle: Any, name: str = "<stream>", why: Exception | None = None
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """A recording by PyAV: its rate in Hz with samples (n, channels), one decoded packet at a time.
+    handle: Any, name: str = "<stream>", sndfile_error: Exception | None = None
+) -> Iterator[RatedSamples]:
+    """Yield a recording decoded with PyAV, one packet at a time: its rate in Hz, and samples (n, channels).
 
-    `handle` is a path as text, or anything with `read(size)`, which may wait and give less: a stream that is
-    still arriving. `why` libsndfile refused it, if it was asked. Raises `AudioError` without PyAV, and for what is
-    no audio.
+    Args:
+        handle: a path as text, or an object with `read(size)`. It may wait and return fewer bytes, as a
+            stream does that is still arriving.
+        name: what messages call the recording.
+        sndfile_error: why libsndfile could not read it, if it was tried first.
+
+    Raises:
+        AudioError: PyAV is not installed, or the data is not audio that it can decode.
     """
     try:
         import av
     except ImportError as error:
         raise AudioError(
-            f"{name}: cannot be decoded as audio ({reason_of(why or error)}); expected wav, flac, ogg, opus or mp3, "
-            "whole and undamaged, or, after pip install 'emodistill[media]', m4a, mp4 or webm"
+            f"{name}: cannot be decoded as audio ({_decoder_message(sndfile_error or error)}); expected "
+            "wav, flac, ogg, opus or mp3, whole and undamaged; "
+            "for m4a, mp4 or webm: pip install 'emodistill[media]'"
         ) from error
     try:
-        # Else PyAV would go by the handle's own mode, and write into a temporary file that may be written to.
+        # Without "r", PyAV would use the mode of the handle, and write to a temporary file that is open for
+        # writing.
         with av.open(handle, "r", options=dict(_MEDIA_OPTIONS)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: holds no audio stream")
             stream = container.streams.audio[0]
-            rate, channels = stream.rate, stream.channels
+            rate_hz, channels = stream.rate, stream.channels
             if channels > MAX_CHANNELS:
                 raise AudioError(f"{name}: expected at most {MAX_CHANNELS} channels, got {channels}")
-            # Packed: of more than 8 planes PyAV reads beyond what it holds.
-            resampler = av.AudioResampler(format="flt", rate=rate)
+            # Packed samples, because PyAV reads beyond its buffers in frames of more than 8 planes.
+            resampler = av.AudioResampler(format="flt", rate=rate_hz)
             for frame in chain(container.decode(stream), [None]):
                 for part in resampler.resample(frame):
                     samples = part.to_ndarray().reshape(-1, part.layout.nb_channels)
-                    yield rate, np.asarray(samples, dtype=np.float32)
+                    yield rate_hz, np.asarray(samples, dtype=np.float32)
     except (av.FFmpegError, ValueError, IndexError) as error:
-        reasons = "; ".join(dict.fromkeys(reason_of(each) for each in (why, error) if each is not None))
+        errors = [each for each in (sndfile_error, error) if each is not None]
+        messages = "; ".join(dict.fromkeys(map(_decoder_message, errors)))
         raise AudioError(
-            f"{name}: cannot be decoded as audio ({reasons}); expected wav, flac, ogg, opus, mp3, m4a, mp4 or webm, "
-            "whole and undamaged"
+            f"{name}: cannot be decoded as audio ({messages}); expected wav, flac, ogg, opus, mp3, m4a, mp4 "
+            "or webm, whole and undamaged"
         ) from error
 
 
-def reason_of(error: Exception) -> str:
-    """What a decoder says, without its numbers and the file's name, which the message has anyway."""
-    said = error.error_string if isinstance(error, soundfile.LibsndfileError) else None
-    return str(said or getattr(error, "strerror", None) or error).rstrip(". ")
+def _decoder_message(error: Exception) -> str:
+    """Return the text of a decoder's error, without its number and without the file's name."""
+    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else None
+    return str(text or getattr(error, "strerror", None) or error).rstrip(". ")

@@ -7,7 +7,7 @@ import onnxruntime
 
 from emodistill.errors import ConfigError, ModelError, one_of
 
-ERRORS_ONLY = 4  # ONNX Runtime's log level "fatal": errors are raised, so they need no line in the log
+_LOG_FATAL_ONLY = 4  # errors are raised, so ONNX Runtime need not log them too
 
 
 def open_session(
@@ -29,7 +29,7 @@ def open_session(
         if name not in available:
             raise ConfigError(one_of("provider", name, available))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = _LOG_FATAL_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

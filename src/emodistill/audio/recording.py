@@ -1,4 +1,4 @@
-"""A recording as the recogniser hears it: without its DC offset, from the beginning as often as it is asked for."""
+"""A recording as the recogniser reads it: without its DC offset, and as often as needed."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from io import TextIOBase
@@ -9,146 +9,151 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.decoding import is_longer_than
+from emodistill.audio.decoding import DecodableSource, is_longer_than
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, from_samples, load, load_blocks
 from emodistill.errors import AudioError
 
-MIN_UTTERANCE_S = 0.1  # below this there is nothing to judge
-SILENCE_PEAK = 10 ** (-70 / 20)  # full scale is 1
-MAX_IN_MEMORY_S = 120.0  # a longer recording is read again instead of being held in memory
-MAX_WINDOW_S = 20.0  # longer audio is judged window by window
+MIN_UTTERANCE_S = 0.1  # shorter audio has no emotion
+SILENCE_PEAK = 10 ** (-70 / 20)  # a lower peak is silence; full scale is 1
+MAX_IN_MEMORY_S = 120.0  # a longer recording is decoded again for each pass, so memory does not grow with it
+MAX_WINDOW_S = 20.0  # longer audio is classified window by window
 
 AudioSource = str | Path | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any]
+Span = tuple[int, int]  # samples [start, end)
 
 
-class Level:
-    """How long and how loud a waveform is, heard piece by piece; an offset is no sound."""
+class LevelMeter:
+    """The length, the DC offset and the peak of a waveform that arrives in pieces."""
 
     def __init__(self) -> None:
         self.num_samples = 0
-        self._total, self._low, self._high = 0.0, np.inf, -np.inf
+        self._sum, self._lowest, self._highest = 0.0, np.inf, -np.inf
 
     def add(self, piece: Waveform) -> None:
-        """The waveform goes on."""
+        """Measure the next piece (samples,)."""
         self.num_samples += len(piece)
-        self._total += float(piece.sum(dtype=np.float64))
-        self._low = min(self._low, float(piece.min(initial=self._low)))
-        self._high = max(self._high, float(piece.max(initial=self._high)))
+        self._sum += float(piece.sum(dtype=np.float64))
+        self._lowest = min(self._lowest, float(piece.min(initial=self._lowest)))
+        self._highest = max(self._highest, float(piece.max(initial=self._highest)))
 
     @property
-    def mean(self) -> float:
-        """The offset."""
-        return self._total / max(1, self.num_samples)
+    def offset(self) -> float:
+        """The mean of all samples."""
+        return self._sum / max(1, self.num_samples)
 
     @property
     def peak(self) -> float:
         """The largest magnitude without the offset."""
-        return max(self._high - self.mean, self.mean - self._low)
+        return max(self._highest - self.offset, self.offset - self._lowest)
 
-    def nothing(self) -> Literal["too_short", "silence"] | None:
-        """Why there cannot be anything to judge; None where there can."""
+    def unusable_reason(self) -> Literal["too_short", "silence"] | None:
+        """Return why the waveform cannot have an emotion; None if it can."""
         if self.num_samples < MIN_UTTERANCE_S * SAMPLE_RATE:
             return "too_short"
         return "silence" if self.peak < SILENCE_PEAK else None
 
 
 class Recording:
-    """The waveform of a source without its DC offset, from the beginning as often as it is asked for.
+    """The waveform of a source without its DC offset, read from the beginning as often as needed.
 
-    Neither what is silent, nor where speech ends, nor the peak may depend on an offset. Raises `AudioError`
-    where it can't be read.
+    The offset is removed first, so it changes neither what is silent, nor where speech ends, nor the peak.
+    A recording of over `MAX_IN_MEMORY_S` is decoded again for each pass.
     """
 
     def __init__(self, source: AudioSource, rate_hz: int) -> None:
-        if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):  # a tensor, a series
+        """Read the source once. `rate_hz` is the rate of an array; files state their own.
+
+        Raises `AudioError` if the source cannot be read.
+        """
+        if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):  # for example a tensor
             source = np.asarray(source)
-        self._long = None if isinstance(source, np.ndarray) else _long(source)
-        self._held = _decoded(source, rate_hz) if self._long is None else None
-        self.level = Level()
-        for piece in self._raw():
+        self._long_source = None if isinstance(source, np.ndarray) else _long_source(source)
+        self._waveform = _decode(source, rate_hz) if self._long_source is None else None
+        self.level = LevelMeter()
+        for piece in self._decoded_pieces():
             self.level.add(piece)
         self.num_samples, self.peak = self.level.num_samples, self.level.peak
 
     def pieces(self) -> Iterator[Waveform]:
-        """Its pieces (samples,) in order."""
-        for piece in self._raw():
-            yield np.asarray(piece - self.level.mean, dtype=np.float32)
+        """Yield the pieces (samples,) of the waveform in order."""
+        for piece in self._decoded_pieces():
+            yield np.asarray(piece - self.level.offset, dtype=np.float32)
 
-    def windows(
-        self, span: tuple[int, int], speech: Sequence[tuple[int, int]] | None = None
-    ) -> Iterator[Waveform]:
-        """A span of samples in equal windows of at most 20 s, without silent ones; at least one.
+    def windows(self, span: Span, speech: Sequence[Span] | None = None) -> Iterator[Waveform]:
+        """Yield equal windows of at most `MAX_WINDOW_S` of a span of the waveform.
 
-        `speech`, spans of samples, leaves out windows that hold none of it.
+        Silent windows are left out, and with `speech` (spans of samples) windows without speech too. If all
+        are left out, the first one is yielded.
         """
         num_windows = max(1, -(-(span[1] - span[0]) // round(MAX_WINDOW_S * SAMPLE_RATE)))
         edges = np.linspace(*span, num_windows + 1).round().astype(int).tolist()
         first: Waveform | None = None
-        loud = False
+        any_yielded = False
         for window, (start, end) in zip(self._cut(edges), pairwise(edges), strict=True):
             first = window if first is None else first
-            heard = speech is None or any(a < end and b > start for a, b in speech)
-            if heard and np.abs(window).max(initial=0.0) >= SILENCE_PEAK:
-                loud = True
+            has_speech = speech is None or any(begin < end and until > start for begin, until in speech)
+            if has_speech and np.abs(window).max(initial=0.0) >= SILENCE_PEAK:
+                any_yielded = True
                 yield window
-        if not loud and first is not None:
+        if not any_yielded and first is not None:
             yield first
 
     def _cut(self, edges: Sequence[int]) -> Iterator[Waveform]:
-        """The stretches between neighbouring edges."""
+        """Yield the waveform between neighbouring edges, which are samples in ascending order."""
         bounds = iter(pairwise(edges))
         start, end = next(bounds)
-        kept: Waveform = np.zeros(0, dtype=np.float32)
-        begin = 0  # sample at which `kept` begins
+        buffer: Waveform = np.zeros(0, dtype=np.float32)
+        buffer_start = 0  # the sample at which the buffer begins
         for piece in self.pieces():
-            kept = np.concatenate([kept, piece])
-            while begin + len(kept) >= end:
-                yield kept[start - begin : end - begin]
+            buffer = np.concatenate([buffer, piece])
+            while buffer_start + len(buffer) >= end:
+                yield buffer[start - buffer_start : end - buffer_start]
                 if (following := next(bounds, None)) is None:
                     return
                 start, end = following
-            if begin + len(kept) > start:
-                kept, begin = kept[max(0, start - begin) :], max(start, begin)
+            if buffer_start + len(buffer) > start:
+                buffer, buffer_start = buffer[max(0, start - buffer_start) :], max(start, buffer_start)
             else:
-                kept, begin = kept[len(kept) :], begin + len(kept)
+                buffer, buffer_start = buffer[len(buffer) :], buffer_start + len(buffer)
 
-    def _raw(self) -> Iterable[Waveform]:
-        if self._held is not None:
-            return [self._held]
-        assert self._long is not None
-        if not isinstance(self._long, (str, Path, bytes)):
-            self._long.seek(0)
-        return load_blocks(self._long)
+    def _decoded_pieces(self) -> Iterable[Waveform]:
+        if self._waveform is not None:
+            return [self._waveform]
+        assert self._long_source is not None
+        if not isinstance(self._long_source, (str, Path, bytes)):
+            self._long_source.seek(0)
+        return load_blocks(self._long_source)
 
 
-def _long(source: Any) -> str | Path | bytes | BinaryIO | None:
-    """The source of a recording that is too long to be held and can be read again; None for any other."""
-    again = isinstance(source, (str, Path, bytes)) or (
+def _long_source(source: Any) -> DecodableSource | None:
+    """Return a source that is too long for the memory and can be read again; None for any other."""
+    can_be_read_again = isinstance(source, (str, Path, bytes)) or (
         hasattr(source, "read")
         and not isinstance(source, TextIOBase)
         and not getattr(source, "closed", False)
         and hasattr(source, "seekable")
         and source.seekable()
     )
-    if not again:
+    if not can_be_read_again:
         return None
-    long = is_longer_than(source, MAX_IN_MEMORY_S)
+    is_long = is_longer_than(source, MAX_IN_MEMORY_S)
     if not isinstance(source, (str, Path, bytes)):
         source.seek(0)
-    return source if long else None
+    return source if is_long else None
 
 
-def _decoded(source: AudioSource, rate_hz: int) -> Waveform:
-    """The waveform (samples,) of any source."""
+def _decode(source: AudioSource, rate_hz: int) -> Waveform:
+    """Return the waveform (samples,) of any source."""
     if isinstance(source, np.ndarray):
         return from_samples(source, rate_hz)
-    return load(readable(source, "a path, bytes, a file opened in binary mode or a NumPy array"))
+    return load(decodable_source(source, "a path, bytes, a file opened in binary mode or a NumPy array"))
 
 
-def readable(source: Any, expected: str) -> str | Path | bytes | BinaryIO:
-    """A source that can be decoded: as it is, or what a pipe or buffer holds as bytes.
+def decodable_source(source: Any, expected: str) -> DecodableSource:
+    """Return a source that can be decoded: the source itself, or the bytes of a buffer or a pipe.
 
-    Raises `AudioError`, which says what was expected, for anything else and for a closed file.
+    `expected` names the accepted sources in the message. Raises `AudioError` for any other source, and for a
+    closed file.
     """
     if isinstance(source, (str, Path, bytes)):
         return source
@@ -158,8 +163,8 @@ def readable(source: Any, expected: str) -> str | Path | bytes | BinaryIO:
         raise AudioError(f"expected {expected}, got {type(source).__module__}.{type(source).__qualname__}")
     if getattr(source, "closed", False):
         raise AudioError("expected an open file, got a closed one")
-    seekable = hasattr(source, "seekable") and source.seekable()
-    found: bytes | BinaryIO = (
-        source if seekable else source.read()
-    )  # a pipe has no end to look for its header at
-    return found
+    if hasattr(source, "seekable") and source.seekable():
+        opened: BinaryIO = source
+        return opened
+    content: bytes = source.read()  # Decoders seek, for example to a header at the end, and a pipe cannot.
+    return content

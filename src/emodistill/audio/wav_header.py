@@ -1,4 +1,4 @@
-"""The header of a WAV file, for audio that libsndfile cannot read as it is: pipes, and files that were cut off."""
+"""The header of a WAV, for audio that libsndfile cannot read: pipes, and files that were cut off."""
 
 import struct
 from collections.abc import Callable
@@ -12,7 +12,7 @@ UNKNOWN_SIZE = 0xFFFFFFFF  # what FFmpeg writes as a size when it cannot seek ba
 
 @dataclass(frozen=True)
 class WavHeader:
-    """What a WAV file states before its samples. Sizes are in bytes, as written: they may be wrong or not set."""
+    """What a WAV file states before its samples. Sizes are in bytes, and may be wrong or not set."""
 
     format_tag: int  # PCM, FLOAT or another; 0 without a `fmt ` chunk
     channels: int
@@ -26,8 +26,8 @@ class WavHeader:
     def is_unfinished(self) -> bool:
         """Whether the recorder stopped before it wrote the sizes.
 
-        A finished file without samples has a data size of 0 too. Its RIFF size covers the chunks after the header,
-        while the first header that a recorder writes covers no more than itself.
+        A finished file without samples has a data size of 0 too. Its RIFF size covers the chunks after the
+        header, while the first header that a recorder writes covers no more than itself.
         """
         header_size = self.data_size_offset + 4
         return self.data_size == 0 and (

@@ -1,11 +1,11 @@
-"""Decode audio to the one form used everywhere: a float32 mono waveform in [-1, 1] at 16 kHz."""
+"""Convert audio to the one form used everywhere: a float32 mono waveform in [-1, 1] at 16 kHz."""
 
 import hashlib
 import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ import soxr
 
 from emodistill.audio.decoding import (
     MAX_CHANNELS,
+    DecodableSource,
+    RatedSamples,
     check_file,
     decode_blocks,
     decode_whole_media,
@@ -24,133 +26,133 @@ from emodistill.errors import AudioError, AudioTooLongError
 SAMPLE_RATE = 16_000  # samples per second
 FRAME_MS = 10  # one LLD or log-mel frame
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 160 samples
-MIN_INPUT_SAMPLES = SAMPLE_RATE // 10  # a model is run on at least this much, padded with zeros
-MIN_RATE_HZ = 2_000  # below, next to nothing of speech is left; what says so is mostly a rate in kHz
-# Rates that are taken where length is bounded: a second outside of them costs more than its length says.
+MIN_INPUT_SAMPLES = SAMPLE_RATE // 10  # shorter input of a model is padded with zeros
+MIN_RATE_HZ = 2_000  # a rate this low is usually kHz passed as Hz, and holds almost no speech
+# Where the length is limited: outside this range, the cost of decoding is not proportional to the duration.
 UNTRUSTED_RATES_HZ = (MIN_RATE_HZ, 768_000)
-MAX_AMPLITUDE = 1_000.0  # times full scale; floats beyond it are no waveform in [-1, 1] at whatever gain
+MAX_AMPLITUDE = 1_000.0  # times full scale; larger floats are not a waveform in [-1, 1] at any gain
 
 Waveform = npt.NDArray[np.float32]
 
 
-def load(
-    source: str | Path | bytes | BinaryIO, start_s: float | None = None, end_s: float | None = None
-) -> Waveform:
-    """Decode a file, its bytes or an open binary file into a waveform (samples,).
+def load(source: DecodableSource, start_s: float | None = None, end_s: float | None = None) -> Waveform:
+    """Return the waveform (samples,) of a file, of its bytes or of an open binary file.
 
-    `start_s` and `end_s` cut a segment, in seconds, before anything else looks at the audio.
-    Raises `AudioError` for what is missing, undecodable, empty, or holds NaN or Inf.
+    `start_s` and `end_s` cut out a segment, in seconds, before channels are averaged and the peak is
+    measured. Raises `AudioError` for audio that is missing, cannot be decoded, is empty, or holds NaN or Inf.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    name = _name(source)
     check_file(source)
     try:
         with open_recording(source) as file:
-            rate = file.samplerate
-            start = 0 if start_s is None else min(round(start_s * rate), file.frames)
-            stop = file.frames if end_s is None else min(round(end_s * rate), file.frames)
-            if start:  # GSM 6.10 of telephone systems can be read, and not sought in
+            rate_hz = file.samplerate
+            start = 0 if start_s is None else min(round(start_s * rate_hz), file.frames)
+            stop = file.frames if end_s is None else min(round(end_s * rate_hz), file.frames)
+            if start:  # Not for 0, because libsndfile can read GSM 6.10 but cannot seek in it.
                 file.seek(start)
             frames = file.read(max(stop - start, 0), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        rate, frames = decode_whole_media(source, name, error)
-        start = 0 if start_s is None else round(start_s * rate)
-        frames = frames[start : None if end_s is None else round(end_s * rate)]
-    where = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
-    return from_samples(frames, rate, f"{name}{where}")
+        rate_hz, frames = decode_whole_media(source, name, error)
+        start = 0 if start_s is None else round(start_s * rate_hz)
+        frames = frames[start : None if end_s is None else round(end_s * rate_hz)]
+    segment = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
+    return from_samples(frames, rate_hz, f"{name}{segment}")
 
 
 class MonoStream:
-    """Chunks of audio at any rate from 2 kHz in, pieces of one waveform out: the same samples for every chunking.
+    """Converts chunks of audio at any rate from 2 kHz into one waveform, the same for every chunking.
 
-    Nothing looks ahead: channels are averaged over those that have made a sound so far, so a dead one never
-    counts, and what is beyond full scale stays there. Resampling delays the output by 35 to 115 ms, the most at 8 kHz; at 16 kHz there is no delay.
+    It does not look ahead. Each sample is the mean of the channels that have made a sound so far, so a dead
+    channel never counts. Samples beyond full scale stay as they are. Resampling delays the output by 35 to
+    115 ms, most at 8 kHz; at 16 kHz there is no delay.
     """
 
     def __init__(self, rate_hz: int, name: str = "<stream>") -> None:
-        """Raises `AudioError` for a rate below 2 kHz; `name` is what messages call the audio."""
+        """Open a stream. `name` is what messages call it. Raises `AudioError` for a rate below 2 kHz."""
         _check_rate(rate_hz, name)
         self._name = name
         self._resampler = (
             None if rate_hz == SAMPLE_RATE else soxr.ResampleStream(rate_hz, SAMPLE_RATE, 1, "float32")
         )
-        self._alive: npt.NDArray[np.bool_] | None = None  # channels that have made a sound
+        self._alive: npt.NDArray[np.bool_] | None = None  # (channels,): which have made a sound
         self._finished = False
 
     def push(self, samples: npt.ArrayLike) -> Waveform:
-        """The next piece of the waveform, (samples,) and perhaps empty, for samples (n,) or (n, channels).
+        """Return the next piece of the waveform, (samples,), for a chunk (n,) or (n, channels).
 
-        Raises `AudioError` for NaN, Inf, another shape, or another number of channels than before: such a
-        chunk is left out as a whole, and the stream can go on.
+        The piece may be empty. Raises `AudioError` for NaN, Inf, another shape, or another number of channels
+        than before. Such a chunk is left out as a whole, and the stream can continue.
         """
         if self._finished:
             raise AudioError(
-                f"{self._name}: finished, and a chunk came after that; start a new stream for more audio"
+                f"{self._name}: a chunk came after the stream was finished; start a new stream for more audio"
             )
-        array = _columns(samples, self._name)
+        array = _as_columns(samples, self._name)
         if self._alive is None:
             self._alive = np.zeros(array.shape[1], dtype=np.bool_)
         if array.shape[1] != len(self._alive):
             raise AudioError(
-                f"{self._name}: a chunk has {array.shape[1]} channels, those before it had {len(self._alive)}; "
-                "start a new stream where the number changes"
+                f"{self._name}: a chunk has {array.shape[1]} channels, the chunks before it had "
+                f"{len(self._alive)}; start a new stream when the number of channels changes"
             )
-        return self._resampled(self._mono(array), last=False)
+        return self._resample(self._mix_down(array), last=False)
 
     def finish(self) -> Waveform:
-        """What the resampler still holds, (samples,) and perhaps empty. Nothing can be pushed after it."""
+        """Close the stream, and return the rest of the waveform, (samples,), perhaps none."""
         if self._finished:
             return np.zeros(0, dtype=np.float32)
         self._finished = True
-        return self._resampled(np.zeros(0, dtype=np.float32), last=True)
+        return self._resample(np.zeros(0, dtype=np.float32), last=True)
 
-    def _mono(self, array: npt.NDArray[np.float32]) -> Waveform:
+    def _mix_down(self, array: npt.NDArray[np.float32]) -> Waveform:
         assert self._alive is not None
         if array.shape[1] == 1:
             return array[:, 0]
-        heard = self._alive | np.logical_or.accumulate(array != 0, axis=0)  # (n, channels), up to each sample
-        if len(heard):
-            self._alive = heard[-1]
-        num_heard = np.maximum(heard.sum(axis=1), 1).astype(np.float32)
-        return np.ascontiguousarray(array).sum(axis=1, dtype=np.float32) / num_heard
+        alive = self._alive | np.logical_or.accumulate(array != 0, axis=0)  # (n, channels), up to each sample
+        if len(alive):
+            self._alive = alive[-1]
+        num_alive = np.maximum(alive.sum(axis=1), 1).astype(np.float32)
+        return np.ascontiguousarray(array).sum(axis=1, dtype=np.float32) / num_alive
 
-    def _resampled(self, mono: Waveform, last: bool) -> Waveform:
+    def _resample(self, mono: Waveform, last: bool) -> Waveform:
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono), last=last)
         return np.asarray(mono, dtype=np.float32)
 
 
-def load_bounded(source: str | Path | bytes | BinaryIO, max_s: float) -> Waveform:
-    """The waveform (samples,) that `load` gives, of a source that nobody vouches for.
+def load_bounded(source: DecodableSource, max_s: float) -> Waveform:
+    """Return the waveform (samples,) of an untrusted source, as `load` does, up to a length in seconds.
 
-    It is decoded block by block, and given up as soon as it goes on for longer than `max_s`: a small file can
-    hold days of audio. Raises `AudioTooLongError` then, and `AudioError` as `load` does.
+    A small file can hold days of audio, so the source is decoded block by block until it exceeds `max_s`.
+    Raises `AudioTooLongError` then, and `AudioError` as `load` does.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    name = _name(source)
     sums: list[Waveform] = []
-    alive: npt.NDArray[np.bool_] | None = None  # channels that make a sound
-    rate = SAMPLE_RATE
-    for at_rate, frames in _bounded(decode_blocks(source, name), max_s, name):
-        rate, array = at_rate, _columns(frames, name)
-        heard = (array != 0).any(axis=0)
-        alive = heard if alive is None else alive | heard
+    alive: npt.NDArray[np.bool_] | None = None  # (channels,): which make a sound
+    rate_hz = SAMPLE_RATE
+    for block_rate_hz, frames in _up_to(max_s, decode_blocks(source, name), name):
+        rate_hz, array = block_rate_hz, _as_columns(frames, name)
+        alive_here = (array != 0).any(axis=0)
+        alive = alive_here if alive is None else alive | alive_here
         sums.append(array.sum(axis=1, dtype=np.float32))
     if alive is None:
         raise AudioError(f"{name}: holds no samples")
-    return from_samples(np.concatenate(sums) / np.float32(max(1, alive.sum())), rate, name)
+    return from_samples(np.concatenate(sums) / np.float32(max(1, alive.sum())), rate_hz, name)
 
 
-def load_blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = None) -> Iterator[Waveform]:
-    """Decode a recording of any length in bounded memory: the pieces (samples,) of its waveform, in order.
+def load_blocks(source: DecodableSource, max_s: float | None = None) -> Iterator[Waveform]:
+    """Yield the pieces (samples,) of a recording's waveform in order; memory does not grow with its length.
 
-    The waveform is that of `MonoStream` at the recording's rate. Raises `AudioError` as `load` does, in
-    between too: where decoding fails half-way, or a NaN or Inf comes; `AudioTooLongError` after `max_s`.
+    The waveform is that of `MonoStream` at the recording's rate. Raises `AudioError` as `load` does, also
+    after some pieces: when decoding fails half-way, or at NaN or Inf. Raises `AudioTooLongError` after
+    `max_s`.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    name = _name(source)
     stream: MonoStream | None = None
     empty = True
     decoded = decode_blocks(source, name)
-    for rate, frames in decoded if max_s is None else _bounded(decoded, max_s, name):
-        stream = stream or MonoStream(rate, name)
+    for rate_hz, frames in decoded if max_s is None else _up_to(max_s, decoded, name):
+        stream = stream or MonoStream(rate_hz, name)
         piece = stream.push(frames)
         empty = empty and piece.size == 0
         yield piece
@@ -160,31 +162,33 @@ def load_blocks(source: str | Path | bytes | BinaryIO, max_s: float | None = Non
     yield piece
 
 
-def _bounded(
-    decoded: Iterator[tuple[int, npt.NDArray[np.float32]]], max_s: float, name: str
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """The same blocks, until they are longer than `max_s` together."""
-    taken = 0
+def _name(source: DecodableSource) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "<bytes>"
+
+
+def _up_to(max_s: float, decoded: Iterator[RatedSamples], name: str) -> Iterator[RatedSamples]:
+    """Yield the same blocks. Raises `AudioTooLongError` as soon as they are longer than `max_s` together."""
+    num_frames = 0
     low, high = UNTRUSTED_RATES_HZ
-    for rate, frames in decoded:
-        if not low <= rate <= high:
-            raise AudioError(f"{name}: expected a rate from {low} to {high} Hz, got {rate}")
-        taken += len(frames)
-        if taken > max_s * rate:
-            raise AudioTooLongError(
-                f"{name}: longer than {max_s:g} s, the most that is taken here; cut it into parts"
-            )
-        yield rate, frames
+    for rate_hz, frames in decoded:
+        if not low <= rate_hz <= high:
+            raise AudioError(f"{name}: expected a rate from {low} to {high} Hz, got {rate_hz}")
+        num_frames += len(frames)
+        if num_frames > max_s * rate_hz:
+            raise AudioTooLongError(f"{name}: longer than the limit of {max_s:g} s; cut it into parts")
+        yield rate_hz, frames
 
 
 def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") -> Waveform:
-    """Make a waveform of decoded samples, (samples,) or (samples, channels), at any rate.
+    """Return the waveform (samples,) of decoded samples, (n,) or (n, channels), at any rate.
 
-    Channels are averaged; a dead (all-zero) channel is left out of the average. Integer PCM is scaled, and so is
-    what goes beyond full scale: nothing is clipped, so gain changes no more than the gain.
+    Channels are averaged without dead ones, whose samples are all zero. Integer PCM is scaled to [-1, 1]. A
+    waveform beyond full scale is scaled down to it, and nothing is clipped. Raises `AudioError` for no
+    samples, NaN, Inf, or a type, shape or rate that audio cannot have; `name` is what messages call the
+    audio.
     """
     _check_rate(rate_hz, name)
-    array = _columns(samples, name)
+    array = _as_columns(samples, name)
     if array.size == 0:
         raise AudioError(f"{name}: holds no samples")
     if array.shape[1] > 1:
@@ -199,34 +203,34 @@ def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") ->
 
 
 def _check_rate(rate_hz: float, name: str) -> None:
-    number = isinstance(rate_hz, (int, float, np.integer, np.floating))
-    if not number or not MIN_RATE_HZ <= rate_hz < math.inf:
+    is_number = isinstance(rate_hz, (int, float, np.integer, np.floating))
+    if not is_number or not MIN_RATE_HZ <= rate_hz < math.inf:
         raise AudioError(f"{name}: expected a rate in Hz, at least {MIN_RATE_HZ}, got {rate_hz!r}")
 
 
-def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
-    """Finite samples (n, channels) in [-1, 1] of PCM or float ones, (n,) or (n, channels)."""
+def _as_columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
+    """Return finite float32 samples (n, channels) of integer or float samples, (n,) or (n, channels)."""
     array = np.asarray(samples)
     if array.dtype.kind not in "iuf":
         raise AudioError(f"{name}: expected integer or float samples, got {array.dtype}")
-    if (
-        array.dtype.kind != "f" and array.dtype.itemsize > 4
-    ):  # Python's numbers, whose full scale nobody knows
+    if array.dtype.kind != "f" and array.dtype.itemsize > 4:  # Python's own integers, of unknown full scale
         raise AudioError(
-            f"{name}: expected samples of at most 32 bits, got {array.dtype}; cast them to what was recorded, "
-            "e.g. samples.astype('int16')"
+            f"{name}: expected samples of at most 32 bits, got {array.dtype}; cast them to the type that was "
+            "recorded, e.g. samples.astype('int16')"
         )
     if array.dtype.kind != "f":
         low, high = int(np.iinfo(array.dtype).min), int(np.iinfo(array.dtype).max)
-        middle = (low + high + 1) // 2  # not 0 if unsigned
+        middle = (low + high + 1) // 2  # 0 for signed types, half of full scale for unsigned ones
         array = (array.astype(np.float64) - middle) / (high + 1 - middle)
-    with np.errstate(over="ignore"):  # beyond float32 is Inf, and told as that
+    with np.errstate(over="ignore"):  # A value beyond float32 becomes Inf, which is refused below.
         array = array.astype(np.float32)
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
         raise AudioError(f"{name}: expected samples (n,) or (n, channels), got shape {array.shape}")
-    if array.shape[1] > MAX_CHANNELS:  # (channels, n) would else be heard as a few samples
+    if (
+        array.shape[1] > MAX_CHANNELS
+    ):  # Probably (channels, n), which would otherwise be a very short recording.
         raise AudioError(
             f"{name}: expected samples (n,) or (n, channels) with at most {MAX_CHANNELS} channels, got shape "
             f"{array.shape}; channels come last: transpose it"
@@ -235,23 +239,24 @@ def _columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
         raise AudioError(f"{name}: holds NaN or Inf samples; repair or re-encode it")
     if array.size and (loudest := float(np.abs(array).max())) > MAX_AMPLITUDE:
         raise AudioError(
-            f"{name}: expected float samples from -1 to 1, got some of {loudest:.6g}; are these values of 16 bits? "
-            "Cast them to int16, or divide them by 32768"
+            f"{name}: expected float samples from -1 to 1, got some of {loudest:.6g}; are these values of 16 "
+            "bits? Cast them to int16, or divide them by 32768"
         )
     return array
 
 
 def remove_offset(waveform: Waveform) -> Waveform:
-    """Subtract the mean, so that a DC offset is not taken for sound."""
+    """Return the waveform (samples,) minus its mean, so that a DC offset does not count as sound."""
     if waveform.size == 0:
         return waveform
     return np.asarray(waveform - float(waveform.mean(dtype=np.float64)), dtype=np.float32)
 
 
 def trim_silence(waveform: Waveform, top_db: float) -> Waveform:
-    """Cut what lies more than `top_db` below the loudest frame off both ends.
+    """Return the waveform without the frames at both ends that are over `top_db` below the loudest frame.
 
-    Loudness is the RMS of 10 ms frames, so equal audio at another gain is cut at the same samples.
+    Loudness is the RMS of 10 ms frames relative to the loudest, so the gain does not change which samples are
+    cut.
     """
     num_frames = len(waveform) // FRAME_SAMPLES
     if num_frames < 3:
@@ -265,15 +270,15 @@ def trim_silence(waveform: Waveform, top_db: float) -> Waveform:
 
 
 def peak_normalise(waveform: Waveform) -> Waveform:
-    """Scale so that the largest magnitude is 1; silence stays as it is."""
+    """Return the waveform scaled to a peak of 1; silence stays as it is."""
     peak = float(np.abs(waveform).max(initial=0.0))
     return waveform if peak == 0.0 else (waveform / np.float32(peak)).astype(np.float32)
 
 
 def content_hash(path: Path, start_s: float | None = None, end_s: float | None = None) -> str:
-    """A name for a recording by its bytes and segment: moving or renaming the file keeps it.
+    """Return a hash of a recording's bytes and segment, which stays the same if the file is moved or renamed.
 
-    A file is read once, and again only where its size or time of modification changed.
+    A file is read once, and again only if its size or its time of modification changed.
     """
     stat = path.stat()
     return _content_hash(path, stat.st_size, stat.st_mtime_ns, start_s, end_s)
@@ -286,6 +291,6 @@ def _content_hash(path: Path, size: int, mtime_ns: int, start_s: float | None, e
     return digest.hexdigest()[:32]
 
 
-@lru_cache(maxsize=64)  # the segments of one recording come one after another
+@lru_cache(maxsize=64)  # few are enough, because the segments of one recording follow each other
 def _file_digest(path: Path, size: int, mtime_ns: int) -> Any:
     return hashlib.sha256(path.read_bytes())

@@ -193,8 +193,8 @@ class Recognizer:
     def _one(self, source: Any, rate_hz: int) -> Prediction:
         name = _name(source)
         recording = Recording(source, rate_hz)
-        if (nothing := recording.level.nothing()) is not None:
-            return Prediction(name, abstained=True, reason=nothing)
+        if (unusable := recording.level.unusable_reason()) is not None:
+            return Prediction(name, abstained=True, reason=unusable)
         windows = self._speech(recording)
         if windows is None:
             return Prediction(name, abstained=True, reason="no_speech")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.recording import MIN_UTTERANCE_S, SILENCE_PEAK, Level, readable
+from emodistill.audio.recording import MIN_UTTERANCE_S, SILENCE_PEAK, LevelMeter, decodable_source
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_blocks
 from emodistill.errors import AudioError, ConfigError
@@ -115,7 +115,7 @@ def timeline(
         AudioTooLongError: it is longer than `max_s`.
         ConfigError: a hop or window that does not fit, or a given segment that is none.
     """
-    source = readable(source, "a path, the bytes of a file or a file opened in binary mode")
+    source = decodable_source(source, "a path, the bytes of a file or a file opened in binary mode")
     name = str(source) if isinstance(source, (str, Path)) else ""
     envelope = _Envelope() if traced else None
     pieces = load_blocks(source, max_s)
@@ -130,14 +130,14 @@ def timeline(
 
     reason: Literal["silence", "no_speech", "too_short"] | None = None
     if given is None:
-        level = Level()
+        level = LevelMeter()
         stream = StreamingRecognizer(recognizer, hop_s=hop_s, window_s=window_s, detector=detector)
         for piece in pieces:
             level.add(piece)
             sort(stream.push(piece))
         sort(stream.finish())
         duration_s = stream.time_s
-        reason = None if segments else level.nothing() or "no_speech"
+        reason = None if segments else level.unusable_reason() or "no_speech"
     else:
         scorer = WindowScorer(recognizer, hop_s, window_s)
         segments = _score_given(pieces, scorer, given, name)
