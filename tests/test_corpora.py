@@ -61,7 +61,9 @@ def by_id(corpus: Corpus, name: str) -> Utterance:
 
 
 def test_every_reader_has_a_fake_folder() -> None:
-    assert fake.FOLDERS.keys() == fake.EXPECTED.keys() == READERS.keys()
+    hint = "add the corpus to FOLDERS and EXPECTED in tests/factories_corpora.py"
+    assert fake.FOLDERS.keys() == READERS.keys(), hint
+    assert fake.EXPECTED.keys() == READERS.keys(), hint
 
 
 def test_readers_are_sorted_and_named_as_they_are_registered() -> None:
