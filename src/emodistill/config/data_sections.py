@@ -46,8 +46,8 @@ class CorpusConfig(Section):
     columns: dict[str, str] = {}
     # Renames emotions before `labels` is applied: {anger = "angry"}.
     emotions: dict[str, str] = {}
-    # Name of a label map (own, four, seven, iemocap-4), or a list such as "angry,sad". None: the corpus's
-    # default.
+    # Name of a label map (own, four, seven, iemocap-4), or a list such as "angry,sad". None: the default map
+    # of the corpus.
     labels: str | None = None
     # CSV with the columns id, transcript and source. Its transcripts, for example of a speech recogniser,
     # replace those of the corpus.
@@ -65,14 +65,14 @@ class ProtocolConfig(Section):
     ] = "k-fold"  # fmt: skip
     # k-fold: number of folds. leave-one-corpus-out: one in `folds` speakers of each training corpus is dev.
     folds: int = Field(5, ge=2)
-    # Name of a list in emodistill.protocol.folds: a key of FIXED_FOLDS or of FIXED_SPLITS.
+    # Name of a list in emodistill.protocol.fixed_lists: a key of FIXED_FOLDS or of FIXED_SPLITS.
     fixed: str | None = None
     # Dev speakers. next-fold: the test speakers of the next fold. same-session: the other speaker of the
     # session, with leave-one-speaker-out. auto: same-session where every session has two speakers, else
     # next-fold.
     dev: Literal["auto", "next-fold", "same-session"] = "auto"
-    # Leaks that a published split has by design. "speaker": a speaker may be in two splits; scores are
-    # marked.
+    # Leaks that a published split has by design. "speaker": a speaker may be in two splits. The text "LEAKS
+    # speaker BY DESIGN" then stands beside each score.
     allow: tuple[Literal["speaker"], ...] = ()
     # After dev has chosen the number of epochs: true trains all models again on train + dev. "classifier"
     # keeps the models and fits only the student's classifier again on train + dev.
@@ -80,7 +80,7 @@ class ProtocolConfig(Section):
 
 
 class AudioConfig(Section):
-    """How a recording is prepared before a model uses it. Part of cache keys."""
+    """How a recording is prepared before a model uses it. The keys of cached features depend on it."""
 
     # Trim both ends where they are more than this below the loudest frame, in dB. None: do not trim.
     trim_db: float | None = Field(35.0, gt=0)
@@ -104,16 +104,16 @@ class AugmentConfig(Section):
     gain_db: float = Field(0.0, ge=0)
     # Apply a smooth random frequency response of up to ± this, in dB.
     equalise_db: float = Field(0.0, ge=0)
-    # Range of the signal-to-noise ratio of added noise, in dB. Its spectrum is between white and brown. None:
-    # no noise.
+    # Range of the signal-to-noise ratio of added noise, in dB. The noise is between white and brown. None: do
+    # not add noise.
     noise_snr_db: tuple[float, float] | None = None
-    # Probability of each augmentation, for each view. Noise also needs `noise_snr_db`.
+    # Probability that a view has noise; it also needs `noise_snr_db`.
     noise_probability: float = Field(0.5, ge=0, le=1)
-    # A room: reverberation of 0.15 to 0.6 s.
+    # Probability that a view has the reverberation of a room, 0.15 to 0.6 s long.
     reverb_probability: float = Field(0.0, ge=0, le=1)
-    # A telephone line: a band pass from 150 … 400 Hz to 3 … 4 kHz.
+    # Probability that a view has the band of a telephone line, from 150 … 400 Hz to 3 … 4 kHz.
     band_limit_probability: float = Field(0.0, ge=0, le=1)
-    # A codec: mu-law, GSM, MP3, Vorbis or Opus.
+    # Probability that a view was encoded and decoded: with mu-law, GSM, MP3, Vorbis or Opus.
     codec_probability: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")

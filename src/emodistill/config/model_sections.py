@@ -31,7 +31,7 @@ class OptimConfig(Section):
     weight_decay: float = Field(1e-2, ge=0)
     # Share of all steps that is warm-up.
     warmup: float = Field(0.1, ge=0, lt=1)
-    # Largest norm of the gradient.
+    # Largest norm of the gradient; a larger gradient is scaled down to it.
     clip: float = Field(1.0, gt=0)
     # Batches whose gradients make one step.
     accumulate: int = Field(1, ge=1)
@@ -42,20 +42,19 @@ class OptimConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     # Weight emotions by inverse frequency in the hard-label loss.
     class_weights: bool = True
-    # Utterance weight = corpus_size ** -x in the hard-label loss of pooled corpora; x = 1 weighs corpora
-    # equally.
+    # x in utterance weight = corpus_size ** -x, in the hard-label loss of pooled corpora. x = 1 weighs corpora
+    # equally; x = 0 weighs utterances equally.
     corpus_weights: float = Field(0.0, ge=0, le=1)
     # Set two stretches of each training input to zero. Each has up to this share of the input's length.
     time_mask: float = Field(0.0, ge=0, lt=1)
-    # Mixup draws one λ ≥ ½ per batch from Beta(a, a) and uses it for inputs and all loss terms. This is a; 0:
-    # off.
+    # a of mixup, which draws one λ ≥ ½ per batch from Beta(a, a) and uses it for inputs and all loss terms.
+    # 0: no mixup.
     mixup: float = Field(0.0, ge=0, le=100)
     # Decay of an exponential moving average of the weights. The average is then the model. 0: off.
     ema: float = Field(0.0, ge=0, lt=1)
     # Which epoch is kept: the best on dev, or the last one.
     select: Literal["best", "last"] = "best"
-    # Score on dev that chooses the best epoch: unweighted accuracy, or weighted F1 as papers on MELD report
-    # it.
+    # Score on dev that chooses the best epoch. ua: mean recall per class. weighted_f1: as in papers on MELD.
     measure: Literal["ua", "weighted_f1"] = "ua"
     # Stop after this many epochs without a better score. None: train all epochs.
     patience: int | None = Field(None, ge=1)
@@ -82,6 +81,7 @@ class ProsodicConfig(Section):
     width: int = Field(64, ge=8)
     # Size of the embedding that the student learns to match.
     embedding_dim: int = Field(128, ge=2)
+    # Probability of dropout.
     dropout: float = Field(0.3, ge=0, lt=1)
     # Stretch time by a factor between 1 - stretch and 1 / (1 - stretch).
     stretch: float = Field(0.2, ge=0, lt=1)
@@ -118,6 +118,7 @@ class LinguisticConfig(Section):
     encoder: str = "bert-base-uncased"
     # Size of the embedding that the student learns to match.
     embedding_dim: int = Field(128, ge=2)
+    # Probability of dropout.
     dropout: float = Field(0.1, ge=0, lt=1)
     # Longer transcripts are cut to this many tokens.
     max_tokens: int = Field(128, ge=4)
@@ -135,23 +136,23 @@ class LinguisticConfig(Section):
 
 
 class StudentConfig(Section):
-    """The student: a speech backbone, statistics pooling, a classifier, and one projection head per
-    teacher."""
+    """The student: a speech backbone, statistics pooling, a classifier, and a projection head per teacher."""
 
     # Hub id, folder, or "compact": a small backbone trained from nothing.
     backbone: str = "facebook/hubert-base-ls960"
-    # Use the first n layers of the backbone. None: all.
+    # Number of layers of the backbone, from the first, that are used. None: all.
     layers: int | None = Field(None, ge=1)
     # Layers whose states are pooled and concatenated; 0 is the input of the first layer. "last": the last
     # layer. "mix": a learned weighted sum of all layers.
     pool: tuple[int, ...] | Literal["last", "mix"] = "last"
-    # Number of layers, from the first, that are not trained. Their states are computed once and cached. 0:
-    # train all.
+    # Number of layers, from the first, that are not trained. Their states are computed once and cached.
+    # 0: train all.
     frozen: int = Field(0, ge=0)
     # Width of the compact backbone. Others have their own.
     width: int = Field(192, ge=8)
     # Size of the student's embedding.
     embedding_dim: int = Field(256, ge=2)
+    # Probability of dropout.
     dropout: float = Field(0.2, ge=0, lt=1)
     # In training, multiply the frequencies of a log-mel spectrogram by a factor in 1 ± warp.
     warp: float = Field(0.0, ge=0, lt=0.5)
@@ -164,8 +165,8 @@ class StudentConfig(Section):
     standardise: bool | None = None
     # With protocol.refit = "classifier": weight of the squared distance to the classifier's earlier weights.
     pull: float = Field(1e-3, gt=0)
-    # Start from linear discriminant analysis of frozen states, with this shrinkage. None: start from random
-    # weights.
+    # Start the classifier from a linear discriminant analysis of frozen states, with this shrinkage. None:
+    # start from random weights.
     probe: float | None = Field(None, ge=0, le=1)
     # Model to start from, whose shape the student keeps: "bundled", an exported model or a checkpoint folder.
     # The audit includes its training ids.
@@ -200,8 +201,7 @@ class StudentConfig(Section):
 class AcousticConfig(Section):
     """The acoustic teacher: a larger student, trained inside the fold or taken from an earlier run."""
 
-    # Run folder with the same protocol. Its student of fold k is the teacher in fold k. None: train the
-    # teacher.
+    # Run folder with the same protocol. Its student of fold k is the teacher in fold k. None: train a teacher.
     run: str | None = None
     student: StudentConfig = StudentConfig()
     # Augmentation of the teacher's own training. None: that of the recipe.

@@ -29,7 +29,7 @@ _COLUMNS = ("Utterance", "Speaker", "Emotion", "Scene_ID", "Utterance_ID", "Seas
 
 
 def read(root: Path) -> Corpus:
-    """Read every split whose CSV lies in the folder."""
+    """Read every split whose CSV is in the folder."""
     root = check_root(root, "emorynlp", "emorynlp_train_final.csv, … dev, … test", "emorynlp_*_final.csv")
     utterances: list[Utterance] = []
     for split in _SPLITS:

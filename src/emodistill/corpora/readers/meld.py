@@ -37,7 +37,7 @@ _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 
 
 def read(root: Path) -> Corpus:
-    """Read every split whose CSV lies in the folder or one folder down."""
+    """Read every split whose CSV is in the folder or one folder down."""
     layout = "train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv"
     root = check_root(root, "meld", layout)
     utterances: list[Utterance] = []
