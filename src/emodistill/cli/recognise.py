@@ -83,7 +83,7 @@ SegmentsOption = Annotated[
     typer.Option(
         metavar="FILE",
         help="Recognise the emotion of these segments; without it, speech is detected. An RTTM file, or a "
-        "CSV file with the columns start_s,end_s[,speaker][,path], times in seconds.",
+        "CSV file with the columns start_s and end_s in seconds, and optionally speaker and path.",
     ),
 ]
 PlotOption = Annotated[
@@ -107,6 +107,7 @@ def _number_of_jobs(jobs: int | None, num_files: int) -> int:
     return min(jobs or cpu_count() or 1, max(1, num_files))
 
 
+# Typer makes an option of each parameter, so the commands have more parameters than other functions.
 @app.command()
 def predict(
     paths: Paths,
@@ -127,7 +128,7 @@ def predict(
 
     Example: emodistill predict call.wav clips/ --format json
     """
-    from emodistill.inference.batch import audio_files
+    from emodistill.inference.batch import find_audio_files
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.resume import finished_paths, open_output
@@ -138,7 +139,7 @@ def predict(
             f"the format {format} cannot hold the teachers' probabilities: "
             f"add --format {' or '.join(_TEACHER_FORMATS)}"
         )
-    files, num_empty = audio_files(paths)
+    files, num_empty = find_audio_files(paths)
     jobs = _number_of_jobs(jobs, len(files))
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage,
@@ -187,7 +188,7 @@ def timeline(
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.timelines import read_segments
 
-    files, num_empty = batch.audio_files(paths)
+    files, num_empty = batch.find_audio_files(paths)
     outputs = batch.plan(files, paths, _choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(

@@ -2,7 +2,8 @@
 
 The modules in the order of the data: `recognizer` classifies one utterance. `segmentation` cuts a stretch of speech
 into segments, `streaming` does so for audio that arrives in chunks, and `timelines` for whole recordings. `formats`
-writes timelines, `batch` and `prediction_rows` write the results of many files, and `listen` shows a live stream.
+and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many files, and `listen`
+shows a live stream.
 `model_card` describes a model, and `hub` shares it.
 """
 

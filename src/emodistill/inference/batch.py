@@ -25,7 +25,7 @@ FAILURES = "failures.csv"  # in an output folder: path, error
 MADE_WITH = ".made_with.json"  # in an output folder: model, emotions, min_confidence, segments
 
 
-def audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
+def find_audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     """The audio files that are named or lie below named folders, and the number of folders without any.
 
     Files of a folder are sorted. A file that is named counts, whatever its suffix.
