@@ -42,8 +42,8 @@ class OptimConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     # Weight emotions by inverse frequency in the hard-label loss.
     class_weights: bool = True
-    # x in utterance weight = corpus_size ** -x, in the hard-label loss of pooled corpora. x = 1 weighs corpora
-    # equally; x = 0 weighs utterances equally.
+    # x in utterance weight = corpus_size ** -x, in the hard-label loss of pooled corpora. x = 1 weighs
+    # corpora equally; x = 0 weighs utterances equally.
     corpus_weights: float = Field(0.0, ge=0, le=1)
     # Set two stretches of each training input to zero. Each has up to this share of the input's length.
     time_mask: float = Field(0.0, ge=0, lt=1)
@@ -201,7 +201,7 @@ class StudentConfig(Section):
 class AcousticConfig(Section):
     """The acoustic teacher: a larger student, trained inside the fold or taken from an earlier run."""
 
-    # Run folder with the same protocol. Its student of fold k is the teacher in fold k. None: train a teacher.
+    # Run folder with the same protocol. Its student of fold k is the teacher in fold k. None: train one.
     run: str | None = None
     student: StudentConfig = StudentConfig()
     # Augmentation of the teacher's own training. None: that of the recipe.
