@@ -36,10 +36,12 @@ _FIRST = ("json", "csv")
 
 
 def _load_formats() -> dict[str, TimelineFormat]:
-    modules = [module.name for module in iter_modules(__path__) if module.name not in _HELPERS]
-    formats = {
-        format.name: format for format in (import_module(f"{__name__}.{name}").FORMAT for name in modules)
-    }
+    formats: dict[str, TimelineFormat] = {}
+    for module in iter_modules(__path__):
+        if module.name not in _HELPERS:
+            format = import_module(f"{__name__}.{module.name}").FORMAT
+            assert format.name not in formats, f"two modules describe a format '{format.name}'"
+            formats[format.name] = format
     order = [*_FIRST, *sorted(formats.keys() - set(_FIRST))]
     return {name: formats[name] for name in order}
 
