@@ -36,8 +36,8 @@ from emodistill.audio.waveform import SAMPLE_RATE, load, trim_silence
 from emodistill.corpora import read_manifest
 from emodistill.inference import segmentation as segments_module
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import HOP_S
-from emodistill.inference.streaming import Segment, StreamingRecognizer
+from emodistill.inference.segmentation import HOP_S, Segment
+from emodistill.inference.streaming import StreamingRecognizer
 
 CHILD = """
 import resource, sys, time
@@ -198,7 +198,7 @@ def changes(recognizer: Recognizer, manifest: Path, speakers: str | None) -> Non
                 scorer = segments_module.WindowScorer(cached)
                 scorer.append(waveform)
                 stretch = segments_module.Stretch(scorer, 0)
-                for event in (*stretch.reach(len(waveform)), *stretch.close(len(waveform))):
+                for event in (*stretch.extend(len(waveform)), *stretch.close(len(waveform))):
                     if isinstance(event, Segment):
                         span = slice(round(event.start_s * SAMPLE_RATE), round(event.end_s * SAMPLE_RATE))
                         num_right += int((truth[span] == event.emotion).sum())

@@ -39,9 +39,10 @@ from emodistill.inference.formats import (
     formats_without_source,
     write,
 )
+from emodistill.inference.given_segments import read_segments
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
 from emodistill.inference.segmentation import Segment
-from emodistill.inference.timelines import Timeline, read_segments, seconds_by_emotion
+from emodistill.inference.timelines import Timeline, seconds_by_emotion
 from emodistill.serving.app import create_app
 from emodistill.serving.responses import PREDICTION_RESPONSES, TIMELINE_RESPONSES
 from emodistill.serving.settings import Settings
@@ -466,7 +467,7 @@ def test_rttm_is_read_by_other_programs(row: Timeline, tmp_path_factory: pytest.
         for start, end, speaker, emotion in expected_spans(row)
     )
     again = read_segments(path)
-    assert [(turn.start_s, turn.end_s) for turn in again.of("talk one.wav")] == [
+    assert [(turn.start_s, turn.end_s) for turn in again.for_recording("talk one.wav")] == [
         (segment.start_s, segment.end_s) for segment in row.segments
     ]
 

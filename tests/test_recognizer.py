@@ -22,11 +22,12 @@ from emodistill.audio.recording import MAX_WINDOW_S, MIN_UTTERANCE_S
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, load, trim_silence
 from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError
+from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
 from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer, apply_temperature
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.streaming import StreamingRecognizer
-from emodistill.inference.timelines import GivenSegment, timeline
+from emodistill.inference.timelines import timeline
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,13 @@ from hypothesis import strategies as st
 from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, from_samples, load, load_blocks
 from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import CHANGE_COST, MAX_UNDECIDED_CELLS, _Path
+from emodistill.inference.segmentation import CHANGE_COST, MAX_UNDECIDED_CELLS, Segment, WindowUpdate, _Path
 from emodistill.inference.streaming import (
     PAUSE_S,
     Event,
-    Segment,
     SpeechEnded,
     SpeechStarted,
     StreamingRecognizer,
-    WindowUpdate,
 )
 from emodistill.inference.timelines import timeline
 

@@ -23,13 +23,12 @@ from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError, ConfigError, EmodistillError
 from emodistill.inference import batch
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
+from emodistill.inference.given_segments import GivenSegment, read_segments
 from emodistill.inference.plots import plot_timeline
 from emodistill.inference.resume import ensure_same_settings
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import (
-    GivenSegment,
     Timeline,
-    read_segments,
     timeline,
     timelines,
 )
@@ -193,29 +192,40 @@ SPEAKER other_call 1 0.1 0.2 <NA> <NA> zoé <NA> <NA>
 def test_segments_are_read_from_rttm(tmp_path: Path) -> None:
     (tmp_path / "turns.rttm").write_text(RTTM, encoding="utf-8")
     table = read_segments(tmp_path / "turns.rttm", num_recordings=2)
-    assert table.of("calls/talk.wav") == (GivenSegment(0.5, 3.5, "anna"), GivenSegment(4.5, 6.5, None))
-    assert table.of("other call.mp3") == (GivenSegment(0.1, 0.3, "zoé"),)
+    assert table.for_recording("calls/talk.wav") == (
+        GivenSegment(0.5, 3.5, "anna"),
+        GivenSegment(4.5, 6.5, None),
+    )
+    assert table.for_recording("other call.mp3") == (GivenSegment(0.1, 0.3, "zoé"),)
     with pytest.raises(
-        ConfigError, match=r"x\.wav: '.*turns\.rttm' has no segments of 'x'; it has those of 'talk'"
+        ConfigError, match=r"x\.wav: '.*turns\.rttm' has no segments of 'x'; it has segments of 'talk'"
     ):
-        table.of("x.wav")
+        table.for_recording("x.wav")
 
 
 def test_segments_are_read_from_csv(tmp_path: Path) -> None:
     path = tmp_path / "turns.csv"
     path.write_text("speaker,start_s,end_s,note\nanna,0.5,3.5,x\n,4,5,\n")
-    assert read_segments(path).of("any.wav") == (GivenSegment(0.5, 3.5, "anna"), GivenSegment(4.0, 5.0))
-    with pytest.raises(ConfigError, match="does not say which of 2 recordings"):
+    assert read_segments(path).for_recording("any.wav") == (
+        GivenSegment(0.5, 3.5, "anna"),
+        GivenSegment(4.0, 5.0),
+    )
+    with pytest.raises(
+        ConfigError, match="does not name the recording of each segment, and there are 2 recordings"
+    ):
         read_segments(path, num_recordings=2)
     for text in (
         "start_s;end_s;speaker\n0.5;3.5;anna\n4;5;\n",
         "start_s, end_s, speaker\n0.5, 3.5, anna\n4, 5,\n",
     ):
         path.write_text(text)
-        assert read_segments(path).of("any.wav") == (GivenSegment(0.5, 3.5, "anna"), GivenSegment(4.0, 5.0))
+        assert read_segments(path).for_recording("any.wav") == (
+            GivenSegment(0.5, 3.5, "anna"),
+            GivenSegment(4.0, 5.0),
+        )
     path.write_text("path,start_s,end_s\na/b.wav,1,2\nc.wav,3,4\n")
     table = read_segments(path, num_recordings=2)
-    assert (table.of("a/b.wav"), table.of("d/c.wav")) == (
+    assert (table.for_recording("a/b.wav"), table.for_recording("d/c.wav")) == (
         (GivenSegment(1.0, 2.0),),
         (GivenSegment(3.0, 4.0),),
     )

@@ -1,6 +1,6 @@
 """EmoDistill: speech emotion recognition from the waveform alone.
 
-A student that hears only the waveform is distilled from teachers that also know prosody and words.
+A student that uses only the waveform is distilled from teachers that also use prosody and words.
 `Recognizer` runs it, without torch. The public names are listed below, and loaded at their first use.
 """
 

@@ -185,8 +185,8 @@ def timeline(
     Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
     from emodistill.inference import batch
+    from emodistill.inference.given_segments import read_segments
     from emodistill.inference.recognizer import Recognizer
-    from emodistill.inference.timelines import read_segments
 
     files, num_empty = batch.find_audio_files(paths)
     outputs = batch.plan(files, paths, _choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)

@@ -1,10 +1,14 @@
-"""From waveforms to emotions, without torch: one `Recognizer` for files, long recordings, streams and servers.
+"""From waveforms to emotions, without torch: one `Recognizer` for files, streams and servers.
 
-The modules in the order of the data: `recognizer` classifies one utterance. `segmentation` cuts a stretch of speech
-into segments, `streaming` does so for audio that arrives in chunks, and `timelines` for whole recordings. `formats`
-and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many files, and `listen`
-shows a live stream.
-`model_card` describes a model, and `hub` shares it.
+The modules in the order of the data:
+
+- `recognizer` classifies one utterance, and offers everything below.
+- `segmentation` cuts a stretch of speech into segments, `streaming` does so for audio that arrives in chunks, and
+  `timelines` for whole recordings or for `given_segments`.
+- `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many files,
+  with `thread_map`.
+- `listen` shows a live stream.
+- `model_card` describes a model, and `hub` shares it.
 """
 
 from typing import TYPE_CHECKING
@@ -12,12 +16,13 @@ from typing import TYPE_CHECKING
 from emodistill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from emodistill.inference.given_segments import GivenSegment, read_segments
     from emodistill.inference.hub import push_to_hub
     from emodistill.inference.model_card import Card, read_card
     from emodistill.inference.recognizer import Prediction, Recognizer
     from emodistill.inference.segmentation import Segment, WindowUpdate
     from emodistill.inference.streaming import SpeechEnded, SpeechStarted, StreamingRecognizer
-    from emodistill.inference.timelines import GivenSegment, Timeline, read_segments, timeline
+    from emodistill.inference.timelines import Timeline, timeline
 
 __all__ = [
     "Card",
@@ -40,7 +45,7 @@ __getattr__, __dir__ = lazy_names(
     "emodistill.inference",
     {
         "Card": "emodistill.inference.model_card",
-        "GivenSegment": "emodistill.inference.timelines",
+        "GivenSegment": "emodistill.inference.given_segments",
         "Prediction": "emodistill.inference.recognizer",
         "Recognizer": "emodistill.inference.recognizer",
         "Segment": "emodistill.inference.segmentation",
@@ -51,7 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "WindowUpdate": "emodistill.inference.segmentation",
         "push_to_hub": "emodistill.inference.hub",
         "read_card": "emodistill.inference.model_card",
-        "read_segments": "emodistill.inference.timelines",
+        "read_segments": "emodistill.inference.given_segments",
         "timeline": "emodistill.inference.timelines",
     },
 )

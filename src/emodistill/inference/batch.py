@@ -14,11 +14,12 @@ from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.console import UNENCODABLE, results, say, warn
 from emodistill.errors import ConfigError, one_of
 from emodistill.inference.formats import FORMATS, UNSURE, write
+from emodistill.inference.given_segments import GivenSegments
 from emodistill.inference.model_card import file_sha256
 from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import ensure_same_settings
-from emodistill.inference.timelines import GivenSegments, Timeline, timelines
+from emodistill.inference.timelines import Timeline, timelines
 
 TABLE = "table"  # the format for reading, which is no file format of the registry
 FAILURES = "failures.csv"  # in an output folder: path, error

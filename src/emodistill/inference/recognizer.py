@@ -28,11 +28,12 @@ from emodistill.audio.waveform import (
     trim_silence,
 )
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
+from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.model_card import BUNDLED, METADATA, Card, known_ids, read_card
 from emodistill.inference.segmentation import HOP_S, WINDOW_S
 from emodistill.inference.streaming import Detector, StreamingRecognizer
 from emodistill.inference.thread_map import map_in_order
-from emodistill.inference.timelines import GivenSegment, Timeline, TimelineSource, timeline
+from emodistill.inference.timelines import Timeline, TimelineSource, timeline
 
 # Kept on both sides of the speech. In quiet recordings the rest is trimmed as in training; in noise it can't be, and
 # every tenth of a second of noise costs accuracy (benchmarks/invariance.py).

@@ -1,9 +1,11 @@
-"""From a stretch of speech to its segments, hop by hop: windows, cells, and the course of emotions through them.
+"""From one stretch of speech to its segments.
 
-    windows that end at every hop → log-probabilities → mean over the windows that cover a cell of one hop
-    → the course of emotions with the most evidence for its price → segments
+    windows, one ending at every hop → log-probabilities
+    → mean over the windows that cover a cell (one hop)
+    → the path of emotions with the highest score → segments
 
-All positions are samples at 16 kHz from the beginning of the audio.
+A stretch is continuous speech: pauses in it are shorter than `streaming.PAUSE_S`. All positions are samples
+at 16 kHz from the beginning of the audio.
 """
 
 from collections import deque
@@ -19,11 +21,13 @@ from emodistill.errors import ConfigError
 
 HOP_S = 0.5  # from one window to the next
 MIN_HOP_S = 0.1
-WINDOW_S = 2.0  # what the model sees at once
-CHANGE_COST = 1.5  # nats of evidence, summed over hops, that a change must bring (benchmarks/streaming.py)
-MIN_RUN_CELLS = 2  # hops that an emotion lasts at least where it gives way to another within one stretch
-MAX_UNDECIDED_CELLS = 16  # hops after which the better course is taken, undecided or not
-MIN_PROBABILITY = 1e-3  # of a probability, so that one window alone cannot rule an emotion out
+WINDOW_S = 2.0  # the input of the model
+CHANGE_COST = (
+    1.5  # nats of log-probability, summed over cells, that a change must gain (benchmarks/streaming.py)
+)
+MIN_RUN_CELLS = 2  # cells that an emotion lasts at least, if the stretch has another one
+MAX_UNDECIDED_CELLS = 16  # after this many cells, the best path so far decides the oldest one
+MIN_PROBABILITY = 1e-3  # lower ones are raised to this, so that no single window can exclude an emotion
 
 Values = npt.NDArray[np.float64]
 
@@ -45,10 +49,10 @@ class WindowClassifier(Protocol):
 
 @dataclass(frozen=True)
 class WindowUpdate:
-    """What a window sounds like, averaged with the one before it in the same stretch of speech.
+    """The emotions of the latest window of a stretch, averaged with those of the window before it.
 
-    During the first `window_s` of a stretch the windows are still growing; these updates are early
-    guesses, and segments do not count them.
+    Updates are early guesses. During the first `window_s` of a stretch the windows are shorter, and segments
+    do not use these short windows.
     """
 
     kind: ClassVar[str] = "update"
@@ -57,15 +61,15 @@ class WindowUpdate:
     probabilities: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON. `WindowUpdate(**update.as_dict())` equals the update."""
         return {**self.__dict__, "probabilities": dict(self.probabilities)}
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A closed segment. `emotion` is the most probable one, or None below the recogniser's `min_confidence`.
+    """A part of a recording with one emotion: the most probable one, or None below `min_confidence`.
 
-    A given segment that has no audio has neither emotion nor confidence nor probabilities.
+    A given segment without audio has no emotion, no confidence and no probabilities.
     """
 
     kind: ClassVar[str] = "segment"
@@ -74,10 +78,13 @@ class Segment:
     emotion: str | None
     confidence: float | None  # the highest probability, 0 to 1
     probabilities: dict[str, float]
-    speaker: str | None = None  # where segments were given with their speakers
+    speaker: str | None = None  # of a given segment
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, keys in a fixed order; `speaker` only where there is one."""
+        """Return plain data for JSON, keys in a fixed order; `speaker` is left out where it is None.
+
+        `Segment(**segment.as_dict())` equals the segment.
+        """
         data: dict[str, Any] = {**self.__dict__, "probabilities": dict(self.probabilities)}
         if self.speaker is None:
             del data["speaker"]
@@ -85,36 +92,40 @@ class Segment:
 
 
 class Windows:
-    """Where the windows of a stretch lie whose end is not known yet, as spans (begin, end) of samples.
+    """The windows of a stretch whose end is not known yet, as spans (begin, end) of samples.
 
-    One ends at every hop from the start on. A stretch shorter than a window has one that counts, all of it;
-    otherwise those of full length count, the last of which ends where the stretch does.
+    A window ends at every hop from the start on, and the last one ends with the stretch. The first windows
+    are shorter. Only windows of full length count for segments, unless the whole stretch is shorter than a
+    window.
     """
 
     def __init__(self, start: int, window: int, hop: int) -> None:
         self._start, self._window, self._hop = start, window, hop
         self._end = start  # of the last window
 
-    def reach(self, until: int) -> Iterator[tuple[int, int]]:
-        """Those that end by `until` and have not been given before; the first ones are still growing."""
-        while self._end + self._hop <= until:
+    def up_to(self, sample: int) -> Iterator[tuple[int, int]]:
+        """Yield the windows that end at this sample or before it, each only once."""
+        while self._end + self._hop <= sample:
             self._end += self._hop
             yield max(self._start, self._end - self._window), self._end
 
     def last(self, end: int) -> tuple[int, int] | None:
-        """The one that ends where the stretch does, unless a full one has."""
+        """Return the window that ends with the stretch; None if a window of full length already does."""
         if self._end == end and end - self._start >= self._window:
             return None
         return max(self._start, end - self._window), end
 
 
 class WindowScorer:
-    """The model over the recent past of one stream: log-probabilities of windows of it."""
+    """Keeps the recent audio of one stream, and runs the model on windows of it."""
 
     def __init__(
         self, recognizer: WindowClassifier, hop_s: float = HOP_S, window_s: float = WINDOW_S
     ) -> None:
-        """Raises `ConfigError` for a hop below 0.1 s or a window that is no whole number of hops."""
+        """Start without audio.
+
+        Raises `ConfigError` for a hop below `MIN_HOP_S`, or a window that is not a whole number of hops.
+        """
         if not MIN_HOP_S <= hop_s < np.inf:
             raise ConfigError(f"bad hop_s {hop_s}, expected at least {MIN_HOP_S} s")
         if not 0 < window_s < np.inf:
@@ -127,163 +138,176 @@ class WindowScorer:
                 f"bad window_s {window_s}, expected a whole number of hops of {hop_s} s, "
                 f"e.g. {max(1, round(window_s / hop_s)) * hop_s:g}"
             )
-        self.num_samples = 0  # so far
+        self.num_samples = 0  # received
         self._recognizer = recognizer
-        self._blocks: deque[tuple[int, Waveform]] = deque()  # where each begins
+        self._blocks: deque[tuple[int, Waveform]] = deque()  # first sample, samples
 
     def append(self, block: Waveform) -> None:
-        """Go on with a block (samples,)."""
+        """Add the next block (samples,)."""
         if len(block):
             self._blocks.append((self.num_samples, block))
             self.num_samples += len(block)
 
     def forget(self, before: int) -> None:
-        """No window begins before this sample any more."""
+        """Drop the blocks that end before this sample."""
         while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= before:
             self._blocks.popleft()
 
     def between(self, begin: int, end: int) -> Waveform:
-        """The waveform from one sample to another."""
+        """Return the waveform between two samples, (end - begin,)."""
         parts = [
-            block[max(0, begin - at) : end - at]
-            for at, block in self._blocks
-            if at < end and begin < at + len(block)
+            block[max(0, begin - first) : end - first]
+            for first, block in self._blocks
+            if first < end and begin < first + len(block)
         ]
         return np.concatenate(parts)
 
-    def __call__(self, begin: int, end: int) -> Values:
-        """Log-probabilities (emotions,) of the waveform from one sample to another."""
+    def log_probabilities(self, begin: int, end: int) -> Values:
+        """Return the log-probabilities (emotions,) of the waveform between two samples."""
         values = self._recognizer.probabilities(self.between(begin, end))
         return np.log(np.maximum(values, MIN_PROBABILITY))
 
     def probabilities(self, log_probabilities: Values) -> dict[str, float]:
-        """Of a mean of log-probabilities (emotions,): by name, summing to 1."""
+        """Return probabilities by emotion, summing to 1, for mean log-probabilities (emotions,)."""
         values = np.exp(log_probabilities - log_probabilities.max())
         values /= values.sum()
         return dict(zip(self._recognizer.emotions, map(float, values), strict=True))
 
     def segment(self, begin: int, end: int, log_probabilities: Values, speaker: str | None = None) -> Segment:
-        """A segment between two samples, abstaining where the recogniser would."""
-        named = self.probabilities(log_probabilities)
-        emotion = max(named, key=named.__getitem__)
-        sure = named[emotion] >= self._recognizer.min_confidence
+        """Return the segment between two samples; it has no emotion below `min_confidence`."""
+        probabilities = self.probabilities(log_probabilities)
+        emotion = max(probabilities, key=probabilities.__getitem__)
+        confidence = probabilities[emotion]
         return Segment(
-            begin / SAMPLE_RATE, end / SAMPLE_RATE, emotion if sure else None, named[emotion], named, speaker
+            begin / SAMPLE_RATE,
+            end / SAMPLE_RATE,
+            emotion if confidence >= self._recognizer.min_confidence else None,
+            confidence,
+            probabilities,
+            speaker,
         )
 
 
 class Stretch:
-    """The windows, cells and segments of one stretch of speech.
+    """One stretch of speech while it goes on: yields its window updates and its segments.
 
-    A cell is one hop. Its log-probabilities are the mean over the windows that cover it, so it is decided
-    when the window that begins with it has been judged.
+    A cell is one hop. Its log-probabilities are the mean over the windows that cover it. So a cell is known
+    once the window that begins with it has been classified.
     """
 
     def __init__(self, scorer: WindowScorer, start: int) -> None:
         self._scorer, self._start = scorer, start
         self._windows = Windows(start, scorer.window, scorer.hop)
-        self._per_window = scorer.window // scorer.hop  # cells
-        # Windows of full length by the cell that they begin with, as many as can cover one cell.
-        self._recent: deque[tuple[int, Values]] = deque(maxlen=self._per_window)
-        self._before: Values | None = None  # of the last window
+        self._cells_per_window = scorer.window // scorer.hop
+        # Windows of full length: the cell that they begin with, log-probabilities. Older ones cover no new
+        # cell.
+        self._recent: deque[tuple[int, Values]] = deque(maxlen=self._cells_per_window)
+        self._last_values: Values | None = None  # log-probabilities of the last window
         self._num_cells = 0
         self._path = _Path(CHANGE_COST)
-        self._undecided: deque[tuple[int, Values]] = deque()  # cells: where they end, log-probabilities
+        self._undecided: deque[tuple[int, Values]] = deque()  # cells: their end, log-probabilities
         self._run = _Run(start)
 
-    def reach(self, until: int) -> Iterator[WindowUpdate | Segment]:
-        """The speech goes on at least until this sample."""
-        for begin, end in self._windows.reach(until):
-            values = self._scorer(begin, end)
+    def extend(self, until: int) -> Iterator[WindowUpdate | Segment]:
+        """Yield what is new if the speech continues at least until this sample."""
+        for begin, end in self._windows.up_to(until):
+            values = self._scorer.log_probabilities(begin, end)
             yield self._update(begin, end, values)
             if end - begin == self._scorer.window:
                 self._recent.append((self._num_cells, values))
-                yield from self._cell(self._start + (self._num_cells + 1) * self._scorer.hop)
+                yield from self._add_cell(self._start + (self._num_cells + 1) * self._scorer.hop)
 
     def close(self, end: int) -> Iterator[WindowUpdate | Segment]:
-        """The speech ended at this sample."""
-        final: list[Values] = []
+        """Yield the rest, if the speech ended at this sample."""
+        last_window: list[Values] = []
         if (last := self._windows.last(end)) is not None:
-            final.append(self._scorer(*last))
-            yield self._update(*last, final[0])
+            last_window.append(self._scorer.log_probabilities(*last))
+            yield self._update(*last, last_window[0])
         while (begin := self._start + self._num_cells * self._scorer.hop) < end:
-            yield from self._cell(min(begin + self._scorer.hop, end), final)
-        yield from self._decide(self._path.finish())
-        yield self._run.close(self._scorer)
+            yield from self._add_cell(min(begin + self._scorer.hop, end), last_window)
+        yield from self._add_decided(self._path.finish())
+        yield self._run.segment(self._scorer)
+
+    def first_needed_sample(self, until: int) -> int:
+        """Return the first sample that a window may still need, if the speech continues after this sample."""
+        return max(self._start, until - self._scorer.window)
 
     def _update(self, begin: int, end: int, values: Values) -> WindowUpdate:
-        smoothed = values if self._before is None else (self._before + values) / 2
-        self._before = values
+        smoothed = values if self._last_values is None else (self._last_values + values) / 2
+        self._last_values = values
         probabilities = self._scorer.probabilities(smoothed)
         return WindowUpdate(begin / SAMPLE_RATE, end / SAMPLE_RATE, probabilities)
 
-    def _cell(self, end: int, final: Sequence[Values] = ()) -> Iterator[Segment]:
-        """The next cell, which ends here: all windows that cover it have been judged."""
-        covering = [values for cell, values in self._recent if cell > self._num_cells - self._per_window]
-        values = np.mean([*covering, *final], axis=0)
+    def _add_cell(self, end: int, last_window: Sequence[Values] = ()) -> Iterator[Segment]:
+        """Add the next cell, which ends at this sample. All windows that cover it are known."""
+        covering = [
+            values for cell, values in self._recent if cell > self._num_cells - self._cells_per_window
+        ]
+        values = np.mean([*covering, *last_window], axis=0)
         begin = self._start + self._num_cells * self._scorer.hop
         self._num_cells += 1
         self._undecided.append((end, values))
-        yield from self._decide(self._path.push(values * ((end - begin) / self._scorer.hop)))
+        yield from self._add_decided(self._path.push(values * ((end - begin) / self._scorer.hop)))
 
-    def _decide(self, emotions: Sequence[int]) -> Iterator[Segment]:
-        """The oldest cells are now known to be of these emotions."""
+    def _add_decided(self, emotions: Sequence[int]) -> Iterator[Segment]:
+        """Add the emotions of the oldest undecided cells. Yield a segment at each change of the emotion."""
         for emotion in emotions:
             end, values = self._undecided.popleft()
             if self._run.emotion not in (None, emotion):
-                yield self._run.close(self._scorer)
+                yield self._run.segment(self._scorer)
                 self._run = _Run(self._run.end)
             self._run.extend(emotion, end, values)
 
 
 class _Run:
-    """Cells of one emotion, one after another."""
+    """Consecutive cells of one emotion, which become one segment."""
 
     def __init__(self, begin: int) -> None:
         self.begin = self.end = begin  # samples
-        self.emotion: int | None = None
-        self._sum: Values = np.zeros(0)
+        self.emotion: int | None = None  # as an index
+        self._sum: Values = np.zeros(0)  # of log-probabilities, weighted by samples
 
     def extend(self, emotion: int, end: int, values: Values) -> None:
-        """Another cell, which ends at this sample."""
+        """Add the next cell, which ends at this sample."""
         self.emotion = emotion
         self._sum = values * (end - self.end) + (self._sum if self._sum.size else 0.0)
         self.end = end
 
-    def close(self, scorer: WindowScorer) -> Segment:
-        """The segment that these cells make."""
+    def segment(self, scorer: WindowScorer) -> Segment:
+        """Return the segment of these cells."""
         return scorer.segment(self.begin, self.end, self._sum / (self.end - self.begin))
 
 
 class _Path:
-    """The course of emotions through the cells of a stretch that has the most evidence for its price.
+    """The path of emotions through the cells of a stretch that has the highest score (Viterbi's algorithm).
 
-    It maximises Σ log p(emotion of the cell) − cost · changes over the courses in which every emotion lasts
-    at least `MIN_RUN_CELLS` cells (Viterbi's algorithm), and gives a cell's emotion as soon as no further
-    cell can alter it. So the emotion of a segment is the one with the highest mean log-probability in it:
-    any other would have made a better course.
+    The score of a path is Σ log p(emotion of the cell) − cost · (number of changes). Each emotion lasts at
+    least `MIN_RUN_CELLS` cells. A cell is decided once no later cell can change its emotion. The emotion of a
+    run has the highest mean log-probability in it, because any other emotion would have given a higher score.
+
+    A state is the pair (how many cells the emotion has lasted, at most `MIN_RUN_CELLS`; emotion), as one
+    index.
     """
 
     def __init__(self, cost: float) -> None:
         self._cost = cost
-        # State: (how many cells the emotion has lasted, at most MIN_RUN_CELLS; emotion), as one index.
-        self._scores: Values | None = None  # (states,) of the best course that ends in each
-        self._back: list[
-            npt.NDArray[np.intp]
-        ] = []  # of each undecided cell: state -> state of the cell before
+        self._scores: Values | None = None  # (states,): of the best path that ends in each state
+        # For each undecided cell: state -> state of the cell before, (states,).
+        self._back: list[npt.NDArray[np.intp]] = []
 
-    def push(self, gain: Values) -> list[int]:
-        """Take in a cell by its log-probabilities (emotions,); returns the emotions now decided, in order."""
-        num, last = len(gain), MIN_RUN_CELLS - 1
+    def push(self, log_probabilities: Values) -> list[int]:
+        """Add a cell with its log-probabilities (emotions,); return the emotions now decided, in order."""
+        num, last = len(log_probabilities), MIN_RUN_CELLS - 1
         if self._scores is None:
             scores = np.full((MIN_RUN_CELLS, num), -np.inf)
-            scores[0] = gain
+            scores[0] = log_probabilities
             back = np.zeros((MIN_RUN_CELLS, num), dtype=np.intp)  # never followed
         else:
             before = self._scores.reshape(MIN_RUN_CELLS, num)
             index = np.arange(MIN_RUN_CELLS * num).reshape(MIN_RUN_CELLS, num)
             scores, back = np.empty_like(before), np.empty_like(index)
-            # Another emotion begins after the best that has lasted long enough, itself excepted.
+            # A new emotion follows the best state that has lasted long enough. The best emotion itself
+            # follows the second best, because a change must lead to another emotion.
             best = int(before[last].argmax())
             others = np.where(np.arange(num) == best, -np.inf, before[last])
             back[0] = index[last, best]
@@ -294,45 +318,46 @@ class _Path:
             stays = before[last] >= scores[last]
             scores[last] = np.where(stays, before[last], scores[last])
             back[last] = np.where(stays, index[last], back[last])
-            scores += gain
+            scores += log_probabilities
         self._scores = scores.ravel()
         self._back.append(back.ravel())
         return self._decided(num)
 
     def finish(self) -> list[int]:
-        """The emotions of the cells that are left, in order."""
+        """Return the emotions of the remaining cells, in order."""
         if self._scores is None or not self._back:
             return []
         num = len(self._scores) // MIN_RUN_CELLS
-        whole = self._scores[-num:]  # an emotion may be shorter only where the whole stretch is
+        long_enough = self._scores[-num:]  # none of them is finite if the whole stretch is shorter
         best = (
-            len(self._scores) - num + int(whole.argmax())
-            if np.isfinite(whole).any()
+            len(self._scores) - num + int(long_enough.argmax())
+            if np.isfinite(long_enough).any()
             else int(self._scores.argmax())
         )
-        return self._traced(best, len(self._back) - 1, num)
+        return self._trace_back(best, len(self._back) - 1, num)
 
     def _decided(self, num: int) -> list[int]:
+        """Return the emotions of the cells that all possible paths share, in order."""
         assert self._scores is not None
         states = np.flatnonzero(np.isfinite(self._scores))
         for cell in range(len(self._back) - 1, 0, -1):
             if len(states) == 1:
-                return self._traced(int(states[0]), cell, num)
+                return self._trace_back(int(states[0]), cell, num)
             states = np.unique(self._back[cell][states])
         if len(states) == 1:
-            return self._traced(int(states[0]), 0, num)
+            return self._trace_back(int(states[0]), 0, num)
         if len(self._back) <= MAX_UNDECIDED_CELLS:
             return []
-        # Take the course that is best now, and give up those that began otherwise.
+        # Too many cells are undecided: keep the best path, and drop the paths that began otherwise.
         oldest = np.arange(len(self._scores))
         for back in self._back[:0:-1]:
             oldest = back[oldest]
         first = oldest[self._scores.argmax()]
         self._scores[oldest != first] = -np.inf
-        return self._traced(int(first), 0, num)
+        return self._trace_back(int(first), 0, num)
 
-    def _traced(self, state: int, cell: int, num: int) -> list[int]:
-        """The emotions up to a cell whose state is known; these cells are let go."""
+    def _trace_back(self, state: int, cell: int, num: int) -> list[int]:
+        """Return the emotions up to a cell whose state is known, in order, and remove these cells."""
         emotions = [state % num]
         for back in self._back[cell:0:-1]:
             state = int(back[state])

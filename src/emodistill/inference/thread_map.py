@@ -12,11 +12,12 @@ Result = TypeVar("Result")
 def map_in_order(
     function: Callable[[Input], Result], inputs: Iterable[Input], jobs: int = 1
 ) -> Iterator[Result]:
-    """Yield `function(input)` for each input, in order, with `jobs` threads; with one job, in the caller's thread.
+    """Yield `function(input)` for each input, in order, with `jobs` threads.
 
-    At most `2 * jobs` inputs are taken ahead of the result that is yielded, so `inputs` may be endless.
-    When the caller closes the iterator, work that has not begun is cancelled. An error of `function` is raised
-    in place of its result.
+    One job runs in the thread of the caller.
+    At most `2 * jobs` inputs are taken ahead of the result that is yielded, so `inputs` may be endless. When
+    the caller closes the iterator, work that has not begun is cancelled. An error of `function` is raised in
+    place of its result.
     """
     if jobs <= 1:
         yield from map(function, inputs)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emodistill.inference.formats.base import TimelineFormat, label
+from emodistill.inference.given_segments import rttm_id
 
 if TYPE_CHECKING:
     from emodistill.inference.timelines import Timeline
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
 def to_rttm(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
     """Lines whose speaker field is the emotion, or speaker/emotion; blanks in names become `_`."""
-    from emodistill.inference.timelines import rttm_id  # here, since that module loads NumPy
-
     lines = []
     for row in rows:
         for segment in row.segments:
