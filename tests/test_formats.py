@@ -409,7 +409,7 @@ def test_the_readme_lists_the_formats() -> None:
 def test_the_page_on_serving_lists_the_formats() -> None:
     rows = ["| format | `Accept` | suffix | one file holds |\n", "| --- | --- | --- | --- |\n"]
     for format in formats_without_source():
-        number = "recordings" if format.holds_several else "one recording"
+        number = "several recordings" if format.holds_several else "one recording"
         rows.append(f"| `{format.name}` | `{format.media_type}` | `{format.suffix}` | {number} |\n")
     table = "".join(rows)
     assert documented_block(ROOT / "docs" / "serving.md") == table, (

@@ -21,7 +21,8 @@ const csv = (row, emotions) => {
     const confidence = decimal(segment.confidence);
     return [field(row.path), ...times, '', segment.emotion ?? '', confidence, '', '', ...probabilities];
   });
-  if (row.reason) lines.push([field(row.path), '', '', '', '', '', row.reason, '', ...emotions.map(() => '')]);
+  const blanks = emotions.map(() => '');
+  if (row.reason) lines.push([field(row.path), '', '', '', '', '', row.reason, '', ...blanks]);
   return [header, ...lines].map((line) => `${line.join(',')}\n`).join('');
 };
 
@@ -62,8 +63,8 @@ const textgrid = (row) => {
     '    item [1]:', '        class = "IntervalTier"', '        name = "emotion"',
     '        xmin = 0', `        xmax = ${end}`, `        intervals: size = ${tier.length}`,
     ...tier.flatMap(([from, to, text], index) => [
-      `        intervals [${index + 1}]:`, `            xmin = ${decimal(from)}`, `            xmax = ${decimal(to)}`,
-      `            text = "${text}"`,
+      `        intervals [${index + 1}]:`,
+      `            xmin = ${decimal(from)}`, `            xmax = ${decimal(to)}`, `            text = "${text}"`,
     ]),
     '',
   ].join('\n');
