@@ -115,9 +115,9 @@ def parts(num_requests: int) -> None:
         marks = [time.thread_time()]
         waveform = load_bounded(io.BytesIO(files[number % NUM_FILES]), 600.0)
         marks.append(time.thread_time())
-        windows = list(recognizer._speech(Recording(waveform, SAMPLE_RATE)) or ())
+        windows = list(recognizer._speech_windows(Recording(waveform, SAMPLE_RATE)) or ())
         marks.append(time.thread_time())
-        recognizer._averaged(windows)
+        recognizer._mean_probabilities(windows)
         marks.append(time.thread_time())
         if number >= 50:  # the first requests are slow
             for name, seconds in zip(part_ms, np.diff(marks).tolist(), strict=True):

@@ -27,8 +27,8 @@ from emodistill.evaluation.calibration import (
 )
 from emodistill.evaluation.metrics import weighted_accuracy
 from emodistill.evaluation.predictions import Predictions, read_predictions
+from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.model_card import read_card
-from emodistill.inference.recognizer import apply_temperature
 from emodistill.labels import LabelSet
 
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))

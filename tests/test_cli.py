@@ -312,7 +312,7 @@ def test_an_existing_output_stays_until_the_new_one_is_complete(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("emodistill.inference.recognizer.Recognizer._one", killed)
+        patched.setattr("emodistill.inference.recognizer.Recognizer._predict_one", killed)
         assert emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out).code == 130
     assert out.read_text() == "kept"
     emodistill("predict", clips, "-m", exported, "-f", "csv", "-o", out)

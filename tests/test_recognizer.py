@@ -22,9 +22,10 @@ from emodistill.audio.recording import MAX_WINDOW_S, MIN_UTTERANCE_S
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, load, trim_silence
 from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError
+from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
-from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer, apply_temperature
+from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.streaming import StreamingRecognizer
 from emodistill.inference.timelines import timeline
@@ -477,7 +478,10 @@ def test_abstention_is_asked_for_in_one_way(copy: Path) -> None:
         ({"min_confidence": 0.5, "coverage": 0.5}, "give one of them"),
         ({"min_confidence": 1.5}, "bad min_confidence 1.5, expected a share from 0 to 1"),
         ({"coverage": -0.1}, "bad coverage -0.1, expected a share from 0 to 1"),
-        ({"coverage": 0.5, "emotions": ["sad"]}, "over all its emotions: give min_confidence"),
+        (
+            {"coverage": 0.5, "emotions": ["sad"]},
+            "over all its emotions: with fewer emotions, give min_confidence",
+        ),
         ({"emotions": []}, "no emotions: expected some of"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -15,8 +15,8 @@ from scipy.optimize import minimize_scalar
 from emodistill.errors import EmodistillError, MissingExtraError, ModelError
 from emodistill.evaluation.bootstrap import Floats, Indices
 from emodistill.evaluation.predictions import Predictions
+from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.model_card import CoveragePoint
-from emodistill.inference.recognizer import apply_temperature
 
 BINS = 15  # of the calibration error and of reliability, with equal numbers of utterances
 LEAST_PROBABILITY = 5e-8  # smaller ones are written as 0

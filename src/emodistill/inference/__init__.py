@@ -2,11 +2,11 @@
 
 The modules in the order of the data:
 
-- `recognizer` classifies one utterance, and offers everything below.
-- `segmentation` cuts a stretch of speech into segments, `streaming` does so for audio that arrives in chunks, and
-  `timelines` for whole recordings or for `given_segments`.
-- `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many files,
-  with `thread_map`.
+- `recognizer` classifies one utterance, and offers the functions of the modules below.
+- `segmentation` cuts a stretch of speech into segments. `streaming` does so for audio that arrives in chunks,
+  and `timelines` for whole recordings, also with `given_segments`.
+- `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many
+  files, with `thread_map`.
 - `listen` shows a live stream.
 - `model_card` describes a model, and `hub` shares it.
 """

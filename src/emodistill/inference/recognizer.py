@@ -1,7 +1,7 @@
-"""Emotions out of audio, without torch: one exported model, one path for every door.
+"""Recognise emotions in audio, without torch. Files, streams and the server all use this `Recognizer`.
 
-An exported model is a folder with `model.onnx` (waveform in, probabilities and embeddings out) and
-`card.json`, which says what it is.
+An exported model is a folder with `model.onnx` and `card.json`. The graph takes a waveform and returns
+probabilities and embeddings. The card describes the model (`model_card`).
 """
 
 import json
@@ -21,27 +21,23 @@ import onnxruntime
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.recording import AudioSource, Recording
 from emodistill.audio.speech_activity import NO_SPEECH, SpeechDetector, find_speech
-from emodistill.audio.waveform import (
-    MIN_INPUT_SAMPLES,
-    SAMPLE_RATE,
-    Waveform,
-    trim_silence,
-)
+from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, Waveform, trim_silence
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
+from emodistill.inference.confidence import Probabilities, apply_temperature, confidence_threshold
 from emodistill.inference.given_segments import GivenSegment
-from emodistill.inference.model_card import BUNDLED, METADATA, Card, known_ids, read_card
+from emodistill.inference.model_card import BUNDLED, METADATA, known_ids, read_card
 from emodistill.inference.segmentation import HOP_S, WINDOW_S
 from emodistill.inference.streaming import Detector, StreamingRecognizer
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.timelines import Timeline, TimelineSource, timeline
 
-# Kept on both sides of the speech. In quiet recordings the rest is trimmed as in training; in noise it can't be, and
-# every tenth of a second of noise costs accuracy (benchmarks/invariance.py).
+# Kept on both sides of the speech. In quiet recordings, `trim_silence` then cuts it as in training. In noise
+# it cannot, and every 0.1 s of noise costs accuracy (benchmarks/invariance.py).
 SPEECH_MARGIN_S = 0.05
 
 
 class _Option(Enum):
-    """The default of an option for which None already has a meaning."""
+    """The default of an option for which None has a meaning."""
 
     KEEP = "keep"
 
@@ -49,21 +45,22 @@ class _Option(Enum):
 KEEP = _Option.KEEP
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
-Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was recognised in one input; exactly one of `emotion`, `reason` and `error` explains it."""
+    """The result for one input. Exactly one of `emotion`, `reason` and `error` is set."""
 
-    path: str  # empty where the input had none
+    path: str  # empty if the input was not a path
     emotion: str | None = None
-    confidence: float | None = None  # probability of `emotion`, 0 to 1
-    probabilities: dict[str, float] = field(default_factory=dict)  # by emotion; empty without an emotion
+    confidence: float | None = None  # the highest probability, 0 to 1
+    probabilities: dict[str, float] = field(default_factory=dict)  # by emotion; empty if none were computed
     abstained: bool = False
-    reason: Reason | None = None  # why there is no emotion
+    reason: Reason | None = None  # why the recogniser abstained
     error: str | None = None  # why the input could not be read
-    teachers: dict[str, dict[str, float]] | None = None  # what each teacher would say, where the model knows
+    teachers: dict[str, dict[str, float]] | None = (
+        None  # the student's estimate of each teacher's probabilities
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, keys in a fixed order; `teachers` is left out where it is None.
@@ -77,7 +74,7 @@ class Prediction:
 
 
 class Recognizer:
-    """A loaded model. Thread-safe: `predict` keeps no state between calls."""
+    """A loaded model. Thread-safe, because no method changes it."""
 
     def __init__(
         self,
@@ -92,21 +89,21 @@ class Recognizer:
         """Load an exported model.
 
         Args:
-            model: "bundled", the model that comes with the package; a folder with `model.onnx` and `card.json`;
-                or the id of one on the Hugging Face Hub, "organisation/name", or "organisation/name@revision" for
-                a branch, tag or commit of it (needs [hub]).
-            emotions: consider only these; their probabilities are renormalised to sum to 1.
-            min_confidence: abstain with reason `low_confidence` below this.
-            coverage: the same, with the confidence that answered this share of the model's dev utterances.
-            threads: for one model run; None: as ONNX Runtime finds.
-            providers: of ONNX Runtime, in order of preference; None: the CPU.
+            model: "bundled", the model that comes with the package; a folder with `model.onnx` and
+                `card.json`; or an id on the Hugging Face Hub, "organisation/name".
+                "organisation/name@revision" selects a branch, a tag or a commit of it (needs [hub]).
+            emotions: recognise only these; their probabilities are scaled to sum to 1.
+            min_confidence: abstain with the reason `low_confidence` below this confidence.
+            coverage: abstain below the confidence that this share of the model's dev utterances reached.
+            threads: CPU threads for one run of the model; None: ONNX Runtime's default.
+            providers: ONNX Runtime's execution providers in order of preference; None: the CPU.
 
         Raises:
             ModelError: there is no such model, or one of its files is missing, changed or not a model.
-            ConfigError: an emotion that the model does not have, a provider that ONNX Runtime does not have, a value
-                out of range, or options that exclude each other.
+            ConfigError: an emotion that the model does not have, a provider that ONNX Runtime does not have,
+                a value out of range, or options that exclude each other.
         """
-        self.folder = _folder(model)
+        self.folder = _model_folder(model)
         self.card = read_card(self.folder)
         self._set_options(emotions, min_confidence, coverage)
         self._session = _open_student(self.folder / "model.onnx", threads, providers)
@@ -115,7 +112,7 @@ class Recognizer:
 
     @classmethod
     def load(cls, model: str | Path = "bundled", **options: Any) -> "Recognizer":
-        """Load a model by name, folder or hub id: another way to write `Recognizer(model, …)`."""
+        """Load a model; `Recognizer.load(model, …)` is the same as `Recognizer(model, …)`."""
         return cls(model, **options)
 
     def with_options(
@@ -128,19 +125,20 @@ class Recognizer:
         """Return a recogniser with other options that shares the loaded model; this one does not change.
 
         An option that you do not give stays as it is. None resets it to the model's own: all emotions, no
-        abstention. `min_confidence` and `coverage` set the same threshold, so giving one of them replaces both.
+        abstention. `min_confidence` and `coverage` set the same threshold, so giving one of them replaces
+        both.
 
         Raises `ConfigError` as the constructor does.
         """
         chosen = self.emotions if emotions is KEEP else emotions
         if min_confidence is KEEP and coverage is KEEP:
-            least, share = self._asked_threshold
+            confidence, share = self._threshold_options
         else:
-            least = None if min_confidence is KEEP else min_confidence
+            confidence = None if min_confidence is KEEP else min_confidence
             share = None if coverage is KEEP else coverage
         _ = self._detector  # Load it once, so that all copies share it.
         other = copy(self)
-        other._set_options(chosen, least, share)
+        other._set_options(chosen, confidence, share)
         return other
 
     def _set_options(
@@ -155,13 +153,13 @@ class Recognizer:
             if name not in self.card.emotions:
                 raise ConfigError(one_of("emotion", name, self.card.emotions))
         self.emotions = tuple(name for name in self.card.emotions if not emotions or name in emotions)
-        self.min_confidence = _least_confidence(self.card, self.emotions, min_confidence, coverage)
-        self._asked_threshold = (min_confidence, coverage)
+        self.min_confidence = confidence_threshold(self.card, self.emotions, min_confidence, coverage)
+        self._threshold_options = (min_confidence, coverage)
         self._columns = [self.card.emotions.index(name) for name in self.emotions]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides an answer besides the audio: the model by its hash, emotions, least confidence."""
+        """What determines a prediction besides the audio: the model's hash, the emotions, the threshold."""
         return {
             "model": self.card.sha256,
             "emotions": list(self.emotions),
@@ -177,51 +175,59 @@ class Recognizer:
     def predict(
         self, source: AudioSource | Iterable[AudioSource], rate_hz: int = SAMPLE_RATE
     ) -> Prediction | list[Prediction]:
-        """The emotion of one utterance; or of each of several, as a list, which is `predict_all` to its end.
+        """Return the emotion of one utterance, or a list with the emotion of each utterance of an iterable.
 
-        Speech is looked for first: what lies before and after it is cut off, and without any the reason is
-        `no_speech`. Over 20 s, windows with speech are judged alone and their probabilities averaged.
+        The recogniser finds the speech first, and cuts off what is before and after it. Without speech it
+        abstains with the reason `no_speech`. In over 20 s of audio, it averages the probabilities of the
+        windows with speech. A recording of over two minutes is decoded three times, so memory does not grow
+        with its length.
 
-        `source` is a path, the bytes of an audio file, an open binary file or pipe, or an array of samples
-        (n,) or (n, channels) at `rate_hz`, floats from -1 to 1 or integers of the full scale of their type; or an
-        iterable of these. A recording of over two minutes is decoded three times over instead of being held in
-        memory. Raises `AudioError` for audio that cannot be read; of several, what cannot be read has its `error`
-        instead.
+        Args:
+            source: a path, the bytes of an audio file, an open binary file or pipe, or an array of samples
+                (n,) or (n, channels): floats from -1 to 1, or integers that use the full scale of their type.
+                Or an iterable of these.
+            rate_hz: the rate of arrays; files state their own.
+
+        Raises:
+            AudioError: the audio cannot be read. In a list, such an input gives a prediction with its
+                `error`.
         """
-        several = _several(source)
-        return self._one(source, rate_hz) if several is None else list(self.predict_all(several, rate_hz))
+        sources = _as_list(source)
+        if sources is None:
+            return self._predict_one(source, rate_hz)
+        return list(self.predict_all(sources, rate_hz))
 
-    def _one(self, source: Any, rate_hz: int) -> Prediction:
+    def _predict_one(self, source: Any, rate_hz: int) -> Prediction:
         name = _name(source)
         recording = Recording(source, rate_hz)
         if (unusable := recording.level.unusable_reason()) is not None:
             return Prediction(name, abstained=True, reason=unusable)
-        windows = self._speech(recording)
+        windows = self._speech_windows(recording)
         if windows is None:
             return Prediction(name, abstained=True, reason="no_speech")
-        said = self._averaged(windows)
-        values = said.pop("student")
+        means = self._mean_probabilities(windows)
+        values = means.pop("student")
         best = int(values.argmax())
         confidence = float(values[best])
-        sure = confidence >= self.min_confidence
+        is_sure = confidence >= self.min_confidence
         return Prediction(
             name,
-            emotion=self.emotions[best] if sure else None,
+            emotion=self.emotions[best] if is_sure else None,
             confidence=confidence,
-            probabilities=self._named(values),
-            abstained=not sure,
-            reason=None if sure else "low_confidence",
-            teachers={teacher: self._named(value) for teacher, value in said.items()} or None,
+            probabilities=self._by_emotion(values),
+            abstained=not is_sure,
+            reason=None if is_sure else "low_confidence",
+            teachers={teacher: self._by_emotion(value) for teacher, value in means.items()} or None,
         )
 
     def predict_all(
         self, sources: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
     ) -> Iterator[Prediction]:
-        """One prediction per source, in order; one that cannot be read gives a prediction with its `error`.
+        """Yield one prediction for each source, in order, with `jobs` threads.
 
-        `jobs` sources are decoded and judged at a time, in threads; a few more are read ahead, never all. Several
-        jobs are fastest over a model that was loaded with `threads=1`. Raises `AudioError` for one source alone,
-        whose letters or samples would else be taken for many.
+        A source that cannot be read gives a prediction with its `error`. A few sources are read ahead, never
+        all of them. Several jobs are fastest with a model that was loaded with `threads=1`. Raises
+        `AudioError` for a single source, because its letters, bytes or samples are not sources.
         """
         if isinstance(sources, (str, Path, bytes, np.ndarray)):
             raise AudioError(
@@ -230,7 +236,7 @@ class Recognizer:
 
         def predict_one(source: AudioSource) -> Prediction:
             try:
-                return self._one(source, rate_hz)
+                return self._predict_one(source, rate_hz)
             except AudioError as error:
                 return Prediction(_name(source), error=str(error))
 
@@ -247,7 +253,10 @@ class Recognizer:
         traced: bool = False,
         max_s: float | None = None,
     ) -> Timeline:
-        """Return the emotions over time in one recording. The arguments and errors are those of `emodistill.timeline`."""
+        """Return the emotions over time in one recording.
+
+        The arguments and the errors are those of `emodistill.timeline`.
+        """
         return timeline(
             source, self, given=given, hop_s=hop_s, window_s=window_s,
             detector=detector or self._detector, traced=traced, max_s=max_s,
@@ -261,116 +270,108 @@ class Recognizer:
         window_s: float = WINDOW_S,
         detector: Detector | None = None,
     ) -> StreamingRecognizer:
-        """Open a stream that takes chunks of audio and returns events. The arguments are those of `StreamingRecognizer`."""
+        """Open a stream that takes chunks of audio and returns events.
+
+        The arguments and the errors are those of `StreamingRecognizer`.
+        """
         return StreamingRecognizer(
             self, rate_hz, hop_s=hop_s, window_s=window_s, detector=detector or self._detector
         )
 
     def probabilities(self, waveform: Waveform) -> Probabilities:
-        """Probabilities (emotions,) of a waveform (samples,); over 20 s, their mean over windows.
+        """Return the probabilities (emotions,) of a waveform (samples,).
 
-        Nothing is refused here, and speech is not looked for: silence has probabilities too.
+        Over 20 s, they are the mean over windows. The waveform is not checked for silence or speech: silence
+        gives probabilities too.
         """
         recording = Recording(waveform, SAMPLE_RATE)
-        return self._averaged(recording.windows((0, recording.num_samples)))["student"]
+        return self._mean_probabilities(recording.windows((0, recording.num_samples)))["student"]
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
-        """Every output of the model by name for a waveform (samples,), without the batch axis.
+        """Return every output of the graph by name for a waveform (samples,), without the batch axis.
 
-        This is the model as it was exported: without temperature, over all its emotions.
+        The probabilities are those of the exported model: of all its emotions, before the temperature.
         """
         padded = np.pad(waveform, (0, max(0, MIN_INPUT_SAMPLES - len(waveform))))[None]
         values = self._session.run(None, {"waveform": padded})
         return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
 
     @cached_property
-    def _described(self) -> dict[str, Any]:
-        """What the ONNX file says of itself; empty where it says nothing."""
-        described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        return dict(json.loads(described)) if described else {}
+    def _description(self) -> dict[str, Any]:
+        """What the ONNX file states about the student; empty if it states nothing."""
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
+        return dict(json.loads(text)) if text else {}
 
     def _check_emotions(self) -> None:
-        """Raise `ModelError` where the card names other emotions than the model was made for, or in another order."""
-        said, width = (
-            list(self.card.emotions),
-            self._session.get_outputs()[self._outputs.index("probabilities")].shape[-1],
-        )
-        made_for = self._described.get("emotions")
-        if made_for is not None and list(made_for) != said:
+        """Raise `ModelError` if the card and the graph have different emotions, or another order of them."""
+        path, emotions = self.folder / "card.json", list(self.card.emotions)
+        trained = self._description.get("emotions")
+        if trained is not None and list(trained) != emotions:
             raise ModelError(
-                f"'{self.folder / 'card.json'}' names the emotions {said}, but model.onnx was made for {list(made_for)}; "
-                "was the card edited? Export or download the model again"
+                f"'{path}' names the emotions {emotions}, but model.onnx was made for {list(trained)}; was "
+                "the card edited? Export or download the model again"
             )
-        if isinstance(width, int) and width != len(said):
+        num_outputs = self._session.get_outputs()[self._outputs.index("probabilities")].shape[-1]
+        if isinstance(num_outputs, int) and num_outputs != len(emotions):
             raise ModelError(
-                f"'{self.folder / 'card.json'}' names {len(said)} emotions, but model.onnx has {width} outputs"
+                f"'{path}' names {len(emotions)} emotions, but model.onnx has {num_outputs} outputs; "
+                "export or download the model again"
             )
 
     @cached_property
     def known_ids(self) -> frozenset[str]:
-        """Every utterance that the model learned from or was chosen by, as its file says; empty where it does not."""
-        return known_ids(self._described) if self._described else frozenset()
+        """The ids of the utterances in training or dev of the model; empty if its file does not list them."""
+        return known_ids(self._description) if self._description else frozenset()
 
     @cached_property
     def _detector(self) -> SpeechDetector:
         return SpeechDetector()
 
-    def _speech(self, recording: Recording) -> Iterator[Waveform] | None:
-        """The windows of a recording that hold speech, what surrounds it cut off; None without any."""
+    def _speech_windows(self, recording: Recording) -> Iterator[Waveform] | None:
+        """Return the windows of the part that holds speech; None if there is no speech."""
         stream = self._detector.stream()
-        # Here, where the whole recording is known, gain cannot matter.
-        heard = [stream.push(piece / np.float32(recording.peak)) for piece in recording.pieces()]
-        activity = np.concatenate([*heard, stream.finish()])
+        # The whole recording is known here, so it is scaled to its peak: the gain does not matter.
+        parts = [stream.push(piece / np.float32(recording.peak)) for piece in recording.pieces()]
+        activity = np.concatenate([*parts, stream.finish()])
         if activity.max() < NO_SPEECH:
             return None
-        found = find_speech(activity)
-        if not found:  # perhaps a word or a cry: too short to say where it ends
+        spans = find_speech(activity)
+        if not spans:  # A short word or a cry, for which the detector finds no start and end.
             return recording.windows((0, recording.num_samples))
         margin = round(SPEECH_MARGIN_S * SAMPLE_RATE)
-        start, end = max(0, found[0][0] - margin), min(found[-1][1] + margin, recording.num_samples)
-        return recording.windows((start, end), found)
+        start, end = max(0, spans[0][0] - margin), min(spans[-1][1] + margin, recording.num_samples)
+        return recording.windows((start, end), spans)
 
-    def _averaged(self, windows: Iterable[Waveform]) -> dict[str, Probabilities]:
-        """The student's and each teacher's probabilities (emotions,), averaged over windows."""
+    def _mean_probabilities(self, windows: Iterable[Waveform]) -> dict[str, Probabilities]:
+        """Return the probabilities (emotions,) of the student and of each teacher, averaged over windows."""
         trim_db = self.card.trim_db
         outputs = [
             self.run(window if trim_db is None else trim_silence(window, trim_db)) for window in windows
         ]
-        temperatures = {"probabilities": self.card.temperature}  # fitted to the student, not to teachers
-        return {
-            name.removeprefix("probabilities").removeprefix("_") or "student": self._restricted(
-                np.mean(
-                    [apply_temperature(output[name], temperatures.get(name, 1.0)) for output in outputs],
-                    axis=0,
-                )
-            )
-            for name in self._outputs
-            if name.startswith("probabilities")
-        }
+        means: dict[str, Probabilities] = {}
+        for output in self._outputs:
+            if not output.startswith("probabilities"):
+                continue
+            teacher = output.removeprefix("probabilities").removeprefix("_")
+            temperature = 1.0 if teacher else self.card.temperature  # It was fitted to the student alone.
+            rows = [apply_temperature(values[output], temperature) for values in outputs]
+            means[teacher or "student"] = self._restrict(np.mean(rows, axis=0))
+        return means
 
-    def _restricted(self, values: Probabilities) -> Probabilities:
+    def _restrict(self, values: Probabilities) -> Probabilities:
+        """Return the probabilities of the chosen emotions, scaled to sum to 1."""
         chosen = values[self._columns]
         return np.asarray(chosen / chosen.sum(), dtype=np.float64)
 
-    def _named(self, values: Probabilities) -> dict[str, float]:
+    def _by_emotion(self, values: Probabilities) -> dict[str, float]:
         return dict(zip(self.emotions, values.tolist(), strict=True))
 
 
-def apply_temperature(probabilities: npt.NDArray[Any], temperature: float) -> Probabilities:
-    """Probabilities (…, emotions) with their logits divided by a temperature: p^(1/τ), normalised.
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks". The most probable stays the most probable.
-    """
-    values = np.asarray(probabilities, dtype=np.float64)
-    scaled = (values / values.max(axis=-1, keepdims=True)) ** (1 / temperature)
-    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True), dtype=np.float64)
-
-
-def _folder(model: str | Path) -> Path:
-    """Where the files of a model are; one of the hub is fetched."""
+def _model_folder(model: str | Path) -> Path:
+    """Return the folder of a model; a model of the hub is downloaded. Raises `ModelError` without one."""
     if model == "bundled":
         if not BUNDLED.is_dir():
-            raise ModelError("this install has no bundled model; give the folder of an exported one")
+            raise ModelError("this install has no bundled model; give the folder of an exported model")
         return BUNDLED
     if isinstance(model, str) and not Path(model).exists():
         from emodistill.inference.hub import download_model, is_hub_id
@@ -378,41 +379,16 @@ def _folder(model: str | Path) -> Path:
         if is_hub_id(model):
             return download_model(model)
         raise ModelError(
-            f"no model '{model}': expected bundled, the folder of an exported model, or a hub id (organisation/name[@revision])"
+            f"no model '{model}': expected bundled, the folder of an exported model, or a hub id "
+            "(organisation/name[@revision])"
         )
     return Path(model)
-
-
-def _least_confidence(
-    card: Card, emotions: Sequence[str], min_confidence: float | None, coverage: float | None
-) -> float:
-    """The confidence below which to abstain."""
-    for name, value in (("min_confidence", min_confidence), ("coverage", coverage)):
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"bad {name} {value}, expected a share from 0 to 1")
-    if coverage is None:
-        return min_confidence or 0.0
-    if min_confidence is not None:
-        raise ConfigError("min_confidence and coverage both say when to abstain: give one of them")
-    if not card.coverage:
-        raise ConfigError(
-            f"the card of '{card.name}' has no coverage curve: give min_confidence, or export the model again"
-        )
-    if len(emotions) < len(card.emotions):
-        raise ConfigError(
-            "the coverage curve of the card is over all its emotions: give min_confidence instead of coverage "
-            "where emotions are restricted"
-        )
-    if coverage == 1:  # all, and not only what is as sure as the least sure of dev
-        return 0.0
-    curve = [(0.0, 1.0), *((point.coverage, point.min_confidence) for point in card.coverage[::-1])]
-    return float(np.interp(coverage, [share for share, _ in curve], [least for _, least in curve]))
 
 
 def _open_student(
     path: Path, threads: int | None, providers: Sequence[str] | None
 ) -> onnxruntime.InferenceSession:
-    """Return a session of an exported student. Raises `ModelError` for an ONNX file with other inputs or outputs."""
+    """Return a session of an exported student. Raises `ModelError` for an ONNX file of another kind."""
     session = open_session(path, threads, providers)
     inputs = [item.name for item in session.get_inputs()]
     outputs = [item.name for item in session.get_outputs()]
@@ -424,14 +400,11 @@ def _open_student(
     return session
 
 
-def _several(source: Any) -> list[Any] | None:
-    """The sources that an iterable holds; None for one source, and for numbers, which are none."""
-    one = isinstance(source, (str, bytes, bytearray, memoryview))
-    if (
-        one
-        or not isinstance(source, Iterable)
-        or any(hasattr(source, name) for name in ("read", "__array__"))
-    ):
+def _as_list(source: Any) -> list[Any] | None:
+    """Return the sources of an iterable as a list; None for a single source, and for a list of numbers."""
+    if isinstance(source, (str, bytes, bytearray, memoryview)) or not isinstance(source, Iterable):
+        return None
+    if hasattr(source, "read") or hasattr(source, "__array__"):
         return None
     sources = list(source)
     return None if any(isinstance(item, (int, float, np.number)) for item in sources[:1]) else sources
