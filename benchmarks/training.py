@@ -40,7 +40,7 @@ from emodistill.features.llds import extract_llds
 from emodistill.features.preparation import prepare_waveform
 from emodistill.models.backbones import load_backbone
 from emodistill.models.linguistic import LinguisticTeacher, word_tokenizer
-from emodistill.models.prosodic import ProsodicTeacher, planes
+from emodistill.models.prosodic import ProsodicTeacher, make_planes
 from emodistill.models.student import Student, Suffix
 from emodistill.training.data import Batch, Batches, UtteranceDataset, WaveformSource, collate
 from emodistill.training.stages import cache_states
@@ -117,7 +117,7 @@ def _steps(utterances: list[Utterance], backbone: str, rounds: int, folder: Path
     def run_teachers(batch: Batch) -> dict[str, Targets]:
         chosen = [utterances[index] for index in batch.indices.tolist()]
         llds = [
-            planes(extract_llds(prepare_waveform(u, AUDIO)), prosodic.mean.numpy(), prosodic.std.numpy())
+            make_planes(extract_llds(prepare_waveform(u, AUDIO)), prosodic.mean.numpy(), prosodic.std.numpy())
             for u in chosen
         ]
         tokens = [linguistic.tokenize(utterance.transcript or "") for utterance in chosen]

@@ -234,7 +234,9 @@ def test_a_probe_is_linear_discriminant_analysis(
     source = cache_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
     pooled = fit_standardisation(made, source)
     fit_probe(made, pooled, emotions, 0.3)
-    rows = [made.statistics(source.at_view(index, view).float()) for view in (0, 1) for index in range(15)]
+    rows = [
+        made.pooled_statistics(source.at_view(index, view).float()) for view in (0, 1) for index in range(15)
+    ]
     x = torch.stack(rows)
     z = ((x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)).double().numpy()
     torch.testing.assert_close(pooled.double(), torch.from_numpy(z))

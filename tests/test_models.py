@@ -27,8 +27,14 @@ from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.compact import Compact
 from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask
 from emodistill.models.linguistic import LinguisticTeacher
-from emodistill.models.mel import LogMel, bands_masked, warped
-from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher, augment_planes, planes, statistics
+from emodistill.models.mel import LogMel, mask_bands, warp_frequencies
+from emodistill.models.prosodic import (
+    NUM_PLANES,
+    ProsodicTeacher,
+    augment_planes,
+    lld_statistics,
+    make_planes,
+)
 from emodistill.models.student import Student, Suffix
 from emodistill.models.whisper import Whisper
 from emodistill.training.data import collate
@@ -369,11 +375,11 @@ def test_probe_is_the_students_first_answer(models: dict[str, Path]) -> None:
     dim = student.embed.in_features
     mean, std = torch.randn(dim, generator=generator), 1 + torch.rand(dim, generator=generator)
     weight, bias = torch.randn(4, dim, generator=generator), torch.randn(4, generator=generator)
-    student.set_statistics(mean, std)
+    student.set_standardisation(mean, std)
     student.set_probe(weight, bias)
     item = waveforms()[1][None]
     states, _ = student.prefix(item, None)
-    expected = weight @ ((student.statistics(states[0]) - mean) / std) + bias
+    expected = weight @ ((student.pooled_statistics(states[0]) - mean) / std) + bias
     torch.testing.assert_close(student(item, None).logits[0], expected, atol=1e-3, rtol=1e-4)
 
 
@@ -440,23 +446,23 @@ def llds(frames: int = 60, seed: int = 0) -> np.ndarray:
 
 def test_planes_are_normalised_on_the_statistics_of_training() -> None:
     corpus = [llds(80, seed) for seed in range(10)]
-    mean, std = statistics(corpus)
-    made = [planes(item, mean, std) for item in corpus]
+    mean, std = lld_statistics(corpus)
+    made = [make_planes(item, mean, std) for item in corpus]
     assert all(item.shape == (40, NUM_PLANES) and item.dtype == np.float32 for item in made)
     assert all(np.isfinite(item).all() for item in made)
     always = np.concatenate([item[:, :10] for item in made])  # columns that are valid on every frame
     assert np.abs(always.mean(axis=0)).max() < 0.05
-    assert planes(llds(61), mean, std).shape == (31, NUM_PLANES)
+    assert make_planes(llds(61), mean, std).shape == (31, NUM_PLANES)
 
 
 def test_unvoiced_speech_has_finite_planes() -> None:
     silent = np.zeros((11, 25), dtype=np.float32)
-    mean, std = statistics([silent, llds()])
-    assert np.isfinite(planes(silent, mean, std)).all()
+    mean, std = lld_statistics([silent, llds()])
+    assert np.isfinite(make_planes(silent, mean, std)).all()
 
 
 def test_augmented_planes_depend_on_the_generator_alone() -> None:
-    made = planes(llds(90), *statistics([llds(90)]))
+    made = make_planes(llds(90), *lld_statistics([llds(90)]))
     before = made.copy()
     one, two, other = (
         augment_planes(made, ProsodicConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
@@ -486,7 +492,7 @@ def answer(model: torch.nn.Module) -> Tensor:
     if isinstance(model, LinguisticTeacher):
         return model(model.tokenize("stop that now please")[None], None).logits
     if isinstance(model, ProsodicTeacher):
-        item = torch.from_numpy(planes(llds(), np.zeros(25, np.float32), np.ones(25, np.float32)))
+        item = torch.from_numpy(make_planes(llds(), np.zeros(25, np.float32), np.ones(25, np.float32)))
         return model(item[None], None).logits
     return model(waveforms()[2][None], None).logits
 
@@ -556,7 +562,7 @@ def test_a_warped_spectrogram_is_that_of_a_sound_at_other_frequencies(
 
     for draw, factor in ((1.0, 1.2), (0.5, 1.0), (0.0, 0.8)):  # content at f * factor comes to be at f
         monkeypatch.setattr(torch, "rand", lambda *size, draw=draw: torch.full(size, draw))
-        there = warped(tone(1800.0)[None, None], 0.2)[0, 0]
+        there = warp_frequencies(tone(1800.0)[None, None], 0.2)[0, 0]
         assert abs(int(there.argmax()) - int(tone(1800.0 / factor).argmax())) <= 1
 
 
@@ -564,19 +570,19 @@ def test_a_warped_spectrogram_is_that_of_a_sound_at_other_frequencies(
 def test_warping_stays_within_what_was_there_and_moves_no_frame(seed: int, most: float) -> None:
     torch.manual_seed(seed)
     mel = torch.randn(3, 7, 80)
-    out = warped(mel, most)
+    out = warp_frequencies(mel, most)
     assert out.shape == mel.shape
     assert (out <= mel.amax(dim=2, keepdim=True) + 1e-5).all()
     assert (out >= mel.amin(dim=2, keepdim=True) - 1e-5).all()
     level = torch.randn(3, 7, 1).expand(3, 7, 80)  # the same in all bands: nothing to move
-    torch.testing.assert_close(warped(level, most), level)
+    torch.testing.assert_close(warp_frequencies(level, most), level)
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 0.99))
 def test_masked_bands_are_the_same_in_all_frames_and_at_most_two_shares(seed: int, most: float) -> None:
     torch.manual_seed(seed)
     mel = torch.ones(4, 5, 80)
-    out = bands_masked(mel, most)
+    out = mask_bands(mel, most)
     assert ((out == 0) | (out == 1)).all()
     assert (out == out[:, :1]).all()
     assert (80 - out[:, 0].sum(dim=1) <= 2 * most * 80 + 2).all()

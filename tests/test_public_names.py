@@ -35,7 +35,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         emodistill.Recogniser  # noqa: B018
 
 
-@pytest.mark.parametrize("package", ["emodistill", "emodistill.audio", "emodistill.inference", "emodistill.models"])
+@pytest.mark.parametrize(
+    "package", ["emodistill", "emodistill.audio", "emodistill.inference", "emodistill.models"]
+)
 def test_importing_a_package_loads_no_numerical_library(package: str) -> None:
     code = (
         f"import sys, emodistill; from emodistill import AudioError, ConfigError; import {package} as package; "

@@ -2,9 +2,10 @@
 
     L = γ L_hard + Σ_t w_t (α L_logit + β L_embedding + hidden L_hidden + relational L_relational)
 
-The structure follows Shome & Etemad (2024), arXiv 2309.04849: two teachers, each at the level of logits and of
-embeddings. γ, α, β and the others are fields of `DistillationConfig`; w_t is the weight of teacher t. In the formulas
-below, s is the student, t a teacher, z logits, e an embedding, h the student's projection, and y the label.
+The structure follows Shome & Etemad (2024), arXiv 2309.04849: two teachers, each at the level of logits and
+of embeddings. γ, α, β and the others are fields of `DistillationConfig`, and w_t is the weight of teacher t.
+In the formulas below, s is the student and t a teacher. z are logits, e is an embedding, h the student's
+projection, and y the label.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,14 +56,15 @@ def hard_label_loss(
 ) -> Tensor:
     """Cross entropy between the student's probabilities and the labels.
 
-        L = Σ_i u_i CE_i / Σ_i u_i,   CE_i = −(1 − ε) log p_i(y_i) − ε mean_k log p_i(k),   p_i = softmax(z_s,i)
+        L = Σ_i u_i CE_i / Σ_i u_i
+        CE_i = −(1 − ε) log p_i(y_i) − ε mean_k log p_i(k),   p_i = softmax(z_s,i)
 
-    u_i is the weight of utterance i: `class_weights` at its label times `weights`. ε is `smoothing` (Szegedy et al.
-    2016, arXiv 1512.00567). Without `possible` and `weights`, PyTorch's cross entropy is used as it is: it weighs the
-    smoothed part by class k.
+    u_i is the weight of utterance i: `class_weights` at its label, times `weights`. ε is `smoothing` (Szegedy
+    et al. 2016, arXiv 1512.00567). Without `possible` and `weights`, PyTorch's cross entropy is called. It
+    weighs the smoothed part by class k instead of by label.
 
-    Where corpora are pooled, `possible` excludes the emotions that an utterance's corpus lacks: softmax and mean run
-    over the others, because the corpus does not tell whether the utterance could have been one of those.
+    `possible` is for pooled corpora: it excludes the emotions that an utterance's corpus lacks. Softmax and
+    mean run over the others, because nobody asked whether the utterance has one of those emotions.
 
     Args:
         logits: (batch, emotions), of the student.
@@ -90,7 +92,7 @@ def logit_loss(
     available: Tensor,
     possible: Tensor | None = None,
 ) -> Tensor:
-    """Divergence of the student's probabilities from a teacher's, both softened.
+    """Kullback-Leibler divergence of the student's softened probabilities from a teacher's.
 
         L = mean_i τ² KL(softmax(z_t,i / τ) ‖ softmax(z_s,i / τ))
 
@@ -116,8 +118,9 @@ def embedding_loss(projected: Tensor, teacher: Tensor, distance: str, available:
 
         L = mean_i d(h_i / |h_i|, e_i / |e_i|)
 
-    `distance` d(a, b) is cosine: 1 − a · b; mse: |a − b|², which is 2 (1 − a · b); l1: Σ_k |a_k − b_k|. The mean is
-    over the available utterances, and 0 if there are none (Shome & Etemad 2024, arXiv 2309.04849).
+    d(a, b) is 1 − a · b for the `distance` cosine, |a − b|² = 2 (1 − a · b) for mse, and Σ_k |a_k − b_k| for
+    l1. The mean is over the available utterances, and 0 if there are none (Shome & Etemad 2024, arXiv
+    2309.04849).
 
     Args:
         projected: (batch, dim), of the student's head for this teacher.
@@ -136,9 +139,9 @@ def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor
 
         L = mean_f (1 − cos(h_f, g_f))
 
-    h_f is the student's projection and g_f the teacher's state of frame f. The mean is over the frames of the batch
-    that are valid in both; padded frames of the teacher are zero. The faster of the two is first averaged down to
-    the frame rate of the other, by a whole ratio.
+    h_f is the student's projection and g_f the teacher's state of frame f. The mean is over the frames of the
+    batch that are valid in both; padded frames of the teacher are zero. The faster of the two is first
+    averaged down to the frame rate of the other, by a whole ratio.
 
     Args:
         student: (batch, frames, width).
@@ -163,11 +166,12 @@ def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor
 def relational_loss(student: Tensor, teacher: Tensor, available: Tensor) -> Tensor:
     """Difference between the distances that student and teacher have between utterances (distance-wise RKD).
 
-        L = mean_{i<j} huber(|s_i − s_j| / μ_s − |e_i − e_j| / μ_t),   huber(x) = x² / 2 if |x| < 1, else |x| − 1/2
+        L = mean_{i<j} huber(|s_i − s_j| / μ_s − |e_i − e_j| / μ_t)
+        huber(x) = x² / 2 if |x| < 1, else |x| − 1/2
 
-    s_i is the student's embedding and e_i the teacher's; μ_s and μ_t are the means of their distances over all pairs
-    i < j of available utterances, so that neither scale nor dimension counts (Park et al. 2019, arXiv 1904.05068,
-    equations 5 to 7). 0 with fewer than two available utterances.
+    s_i is the student's embedding of utterance i and e_i the teacher's. The mean is over all pairs of
+    available utterances, and 0 if there is no pair. μ_s and μ_t are the means of the distances over the same
+    pairs, so neither scale nor dimension has an effect (Park et al. 2019, arXiv 1904.05068).
 
     Args:
         student: (batch, dim).
@@ -252,12 +256,14 @@ TERMS = (
     ),
     LossTerm(
         "logit", "alpha", logit_loss,
-        lambda x: (x.output.logits, x.target.logits, x.config.temperature, x.target.available, x.hard.possible),
+        lambda x: (x.output.logits, x.target.logits, x.config.temperature, x.target.available,
+                   x.hard.possible),
         colour=2, cell_alone="logit-level-only",
     ),
     LossTerm(
         "embedding", "beta", embedding_loss,
-        lambda x: (x.output.projections[x.teacher], x.target.embedding, x.config.distance, x.target.available),
+        lambda x: (x.output.projections[x.teacher], x.target.embedding, x.config.distance,
+                   x.target.available),
         colour=3, head="embedding", cell_alone="embedding-level-only",
     ),
     LossTerm(
@@ -278,8 +284,8 @@ def distillation_loss(
 ) -> dict[str, Tensor]:
     """Return every weighted term of the loss by name, and their sum as `loss`; `targets` is by teacher.
 
-    A term of weight 0 is not computed, but for the hard label: the classifier must always have a gradient, because
-    several processes would wait for it.
+    A term of weight 0 is not computed, but for the hard label: the classifier must always have a gradient,
+    because several processes would wait for it.
     """
     terms: dict[str, Tensor] = {}
     for teacher in (NO_TEACHER, *targets):

@@ -39,7 +39,7 @@ from emodistill.export.quantize import CHECKED, check_half, check_integer, quant
 from emodistill.features.preparation import prepare_waveform
 from emodistill.inference.model_card import METADATA, Card, file_sha256, write_card
 from emodistill.labels import LabelSet
-from emodistill.models.checkpoint import TRANSPOSED, describe, load_checkpoint
+from emodistill.models.checkpoint import TRANSPOSED, describe_model, load_checkpoint
 from emodistill.models.layers import CosineClassifier
 from emodistill.models.student import FRAME_HEAD, Student
 
@@ -216,7 +216,7 @@ def export_checkpoint(
         write_onnx(
             exported,
             whole,
-            describe(found.model, found.labels, found.training_ids, found.info.get("dev_ids", ())),
+            describe_model(found.model, found.labels, found.training_ids, found.info.get("dev_ids", ())),
         )
         waveforms = gate_waveforms(corpus, {utterance.id for utterance in check}, audio.max_s)
         parity = check_parity(exported, whole, waveforms)
@@ -292,7 +292,7 @@ def _labelled(check: Corpus, labels: LabelSet, audio: AudioConfig) -> tuple[list
 def write_onnx(model: Exported, path: Path, description: Mapping[str, Any] | None = None) -> None:
     """Write the graph, weights inside, batch and length dynamic.
 
-    With a description (`models.checkpoint.describe`) the student can be read back and trained further.
+    With a description (`models.checkpoint.describe_model`) the student can be read back and trained further.
     """
     example = torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1)
     shape = {0: torch.export.Dim("batch", min=1, max=1024), 1: torch.export.Dim.AUTO}

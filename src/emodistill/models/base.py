@@ -1,7 +1,7 @@
 """The interface of a speech backbone, and what several families need.
 
-A backbone turns a waveform into frames: `embed` computes the input of the first layer, `layer` applies one layer.
-Padding must not change the result, so a family follows three rules:
+A backbone turns a waveform into frames: `embed` computes the input of the first layer, `layer` applies one
+layer. Padding must not change the result, so a family follows three rules:
 
 - statistics over time are computed over valid frames alone;
 - padded frames are zero before every convolution over time;
@@ -42,7 +42,7 @@ class Backbone(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: dict[str, Any], num_layers: int) -> Self:
-        """Build the first `num_layers` layers with random weights from a saved `config`; downloads nothing."""
+        """Build the first `num_layers` layers of a saved `config` with random weights; downloads nothing."""
 
     @abstractmethod
     def embed(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -59,7 +59,7 @@ class Backbone(nn.Module, ABC):
 
 
 class PretrainedBackbone(Backbone):
-    """A family whose weights come from transformers; `model_types` are the names that transformers gives it."""
+    """A family whose weights come from transformers; `model_types` are names of transformers."""
 
     def __init__(self, model: Any, num_layers: int | None) -> None:
         """Use the first `num_layers` layers of a transformers model; None uses all.
@@ -70,7 +70,8 @@ class PretrainedBackbone(Backbone):
         total: int = config.num_hidden_layers
         if num_layers is not None and num_layers > total:
             raise ModelError(
-                f"student.layers = {num_layers}, but the backbone has {total}: set student.layers to at most {total}"
+                f"student.layers = {num_layers}, but the backbone has {total}: "
+                f"set student.layers to at most {total}"
             )
         super().__init__(config.model_type, config.hidden_size, num_layers or total, config.to_dict())
         self.total_layers = total  # those of the pretrained model
@@ -86,7 +87,7 @@ class PretrainedBackbone(Backbone):
 
 
 def additive_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return mask (batch, frames) as (batch, 1, 1, frames), to be added to attention scores; None stays None."""
+    """Return mask (batch, frames) as (batch, 1, 1, frames) to add to attention scores; None stays None."""
     if mask is None:
         return None
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]

@@ -1,6 +1,7 @@
-"""One folder = weights (safetensors) + model.json: configuration, labels, versions, training ids.
+"""Checkpoints: a folder with weights (model.safetensors) and a description (model.json).
 
-Nothing is pickled, and loading is strict: a missing, foreign or renamed weight is an error.
+The description holds the configuration, labels, versions and training ids. Nothing is pickled. Loading is
+strict: a missing, unknown or misshapen weight is an error.
 """
 
 import json
@@ -28,30 +29,31 @@ from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import FRAME_HEAD, Student
 
 FORMAT = 1
-TRANSPOSED = ".T"  # ends the name of a weight that the ONNX file holds transposed
+TRANSPOSED = ".T"  # ends the name of a weight that is stored transposed in an ONNX file
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and what must be known of it."""
+    """A loaded model with its labels and description."""
 
     model: nn.Module
     labels: LabelSet
-    training_ids: tuple[str, ...]  # every utterance whose label the model has seen
-    info: dict[str, Any]
+    training_ids: tuple[str, ...]  # utterances whose labels the model was trained on
+    info: dict[str, Any]  # the content of model.json
 
     @property
     def known_ids(self) -> frozenset[str]:
-        """Every utterance that the model learned from, or was chosen by."""
+        """The ids of all utterances in training and dev of this model."""
         return known_ids(self.info)
 
 
 def save_checkpoint(
     folder: Path, model: nn.Module, labels: LabelSet, training_ids: Sequence[str], dev_ids: Sequence[str] = ()
 ) -> None:
-    """Write a teacher or a student; the folder appears complete or `model.json` is missing.
+    """Write a teacher or a student; a folder without `model.json` is incomplete.
 
-    `training_ids` are all that it has learned from, `dev_ids` those that its epoch or settings were chosen by.
+    `training_ids` are the utterances that it was trained on, `dev_ids` those that chose its epoch or
+    settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.json").unlink(missing_ok=True)
@@ -59,7 +61,7 @@ def save_checkpoint(
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors")
-    info = describe(model, labels, training_ids, dev_ids)
+    info = describe_model(model, labels, training_ids, dev_ids)
     if isinstance(model, LinguisticTeacher):
         model.tokenizer.save_pretrained(folder)
     with atomic_write(folder / "model.json") as partial:
@@ -67,13 +69,19 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read what `save_checkpoint` wrote, without any download; raises `ModelError` naming what is wrong."""
+    """Read a folder of `save_checkpoint` without any download; the model is in evaluation mode.
+
+    Raises `ModelError` if a file is missing or damaged, or if weights and description do not fit.
+    """
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise ModelError(f"'{folder}' is not a complete checkpoint: it has no {name}")
+            raise ModelError(f"'{folder}' is not a complete checkpoint: it has no {name}; train it again")
     info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if info.get("format") != FORMAT:
-        raise ModelError(f"'{folder}': checkpoint format {info.get('format')}, this version reads {FORMAT}")
+        raise ModelError(
+            f"'{folder}': checkpoint format {info.get('format')}, this version reads {FORMAT}; train it "
+            "again, or use the version of emodistill that wrote it"
+        )
     labels = LabelSet(tuple(info["emotions"]))
     model = _rebuild(info, labels, folder / "model.json")
     try:
@@ -85,10 +93,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(model.eval(), labels, tuple(info["training_ids"]), info)
 
 
-def describe(
+def describe_model(
     model: nn.Module, labels: LabelSet, training_ids: Sequence[str], dev_ids: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """All that must be known of a model but its weights, as plain data."""
+    """Return the content of model.json: everything about a model except its weights."""
     return {
         "format": FORMAT,
         "emotions": list(labels.names),
@@ -100,28 +108,31 @@ def describe(
 
 
 def load_initial(where: str) -> Checkpoint:
-    """A model to start from: "bundled", the folder of an exported model, or a checkpoint's."""
+    """Load a model to start training from: "bundled", or the folder of an exported model or a checkpoint.
+
+    Raises `ModelError`, see `read_exported` and `load_checkpoint`.
+    """
     folder = BUNDLED if where == "bundled" else Path(where)
     return read_exported(folder) if (folder / "model.onnx").is_file() else load_checkpoint(folder)
 
 
 def read_exported(folder: Path) -> Checkpoint:
-    """The student inside an exported model, its weights back in torch, to be trained further.
+    """Read the student of an exported model back into torch, to train it further.
 
-    Raises `ModelError` where the file does not say what it was made from, where its weights were quantised,
-    or where the exporter folded some of them into others, as it does with HuBERT and its like.
+    Raises `ModelError` if the file has no description of its student. Raises it too if a weight is missing:
+    quantised, or merged into another one by the exporter, as with HuBERT.
     """
     import onnx
     from onnx import numpy_helper
 
     path = folder / "model.onnx"
     exported = onnx.load(path)
-    found = {entry.key: entry.value for entry in exported.metadata_props}.get(METADATA)
-    if found is None:
+    description = {entry.key: entry.value for entry in exported.metadata_props}.get(METADATA)
+    if description is None:
         raise ModelError(
             f"'{path}' does not hold the student's description: export it again to train it further"
         )
-    info = json.loads(found)
+    info = json.loads(description)
     info["teachers"] = {  # heads over frames are not exported
         name: dim for name, dim in info["teachers"].items() if not name.endswith(FRAME_HEAD)
     }
@@ -133,7 +144,7 @@ def read_exported(folder: Path) -> Checkpoint:
         weight = stored.get(f"student.{name}", stored.get(f"student.{name}{TRANSPOSED}"))
         if weight is None or not onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).kind == "f":
             raise ModelError(
-                f"'{path}' holds no floating-point '{name}': start from the checkpoint that it was made from, "
+                f"'{path}' holds no floating-point '{name}': start from the checkpoint that was exported, "
                 "the folder student/ of its run"
             )
         array = numpy_helper.to_array(weight).astype(np.float32)
@@ -145,6 +156,7 @@ def read_exported(folder: Path) -> Checkpoint:
 
 
 def _architecture(model: nn.Module) -> dict[str, Any]:
+    """Return the part of model.json that `_build` reads."""
     if isinstance(model, ProsodicTeacher):
         return {"kind": "prosodic", "config": model.config.model_dump(mode="json")}
     if isinstance(model, LinguisticTeacher):
@@ -164,24 +176,25 @@ def _architecture(model: nn.Module) -> dict[str, Any]:
 
 
 def _rebuild(info: dict[str, Any], labels: LabelSet, described_in: Path) -> nn.Module:
-    """A model of the architecture that a file describes, without its weights."""
+    """Build the architecture that a file describes, with random weights."""
     try:
-        return _of_kind(info, labels, described_in.parent)
+        return _build(info, labels, described_in.parent)
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise ModelError(
-            f"'{described_in}' was written by another version: it does not fit in {fields}"
+            f"'{described_in}' was written by another version: this one does not accept {fields}; "
+            "use that version of emodistill, or train the model again"
         ) from error
 
 
-def _of_kind(info: dict[str, Any], labels: LabelSet, folder: Path) -> nn.Module:
+def _build(info: dict[str, Any], labels: LabelSet, folder: Path) -> nn.Module:
     if info["kind"] == "prosodic":
         return ProsodicTeacher(ProsodicConfig.model_validate(info["config"]), len(labels))
     if info["kind"] == "linguistic":
         config = LinguisticConfig.model_validate(info["config"])
         return LinguisticTeacher.rebuild(config, len(labels), info["encoder"], folder)
     if info["kind"] == "student":
-        made = info["backbone"]
-        backbone = rebuild_backbone(made["kind"], made["config"], made["layers"])
+        saved = info["backbone"]
+        backbone = rebuild_backbone(saved["kind"], saved["config"], saved["layers"])
         return Student(backbone, StudentConfig.model_validate(info["config"]), len(labels), info["teachers"])
     raise ModelError(f"'{folder}': " + one_of("kind", info["kind"], ["prosodic", "linguistic", "student"]))

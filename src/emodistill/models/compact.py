@@ -11,7 +11,9 @@ from emodistill.models.mel import LogMel
 
 
 class ConvNeXtBlock(nn.Module):
-    """ConvNeXt block over time (Liu et al. 2022, arXiv 2201.03545): depthwise, then a pointwise MLP."""
+    """A ConvNeXt block over time (Liu et al. 2022, arXiv 2201.03545): depthwise convolution, then an MLP per
+    frame.
+    """
 
     def __init__(self, width: int, kernel: int = 7) -> None:
         super().__init__()
@@ -21,10 +23,10 @@ class ConvNeXtBlock(nn.Module):
         self.contract = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x : (batch, frames, width); mask : (batch, frames) or None -> the same shape."""
+        """Return (batch, frames, width) for x of that shape and mask (batch, frames) or None."""
         mixed = self.depthwise(zero_padding(x, mask).transpose(1, 2)).transpose(1, 2)
-        added: Tensor = self.contract(F.gelu(self.expand(self.norm(mixed))))
-        return x + added
+        residual: Tensor = self.contract(F.gelu(self.expand(self.norm(mixed))))
+        return x + residual
 
 
 class Compact(Backbone):
@@ -46,7 +48,7 @@ class Compact(Backbone):
         return cls(**{**config, "num_layers": num_layers})
 
     def embed(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """waveform : (batch, samples) -> frames (batch, frames, width) and their lengths."""
+        """Log-mel, two strided convolutions, layer norm."""
         x, lengths = self.mel(normalise_peak(waveform, lengths), lengths)
         for conv in (self.conv1, self.conv2):
             x = F.gelu(conv(x.transpose(1, 2)).transpose(1, 2))
@@ -55,7 +57,7 @@ class Compact(Backbone):
         return self.norm(x), lengths
 
     def layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
-        """One ConvNeXt block."""
+        """Apply one ConvNeXt block."""
         block: nn.Module = self.blocks[index]
         out: Tensor = block(x, mask)
         return out

@@ -1,4 +1,4 @@
-"""Parts that all models share: masks, pooling, the scaled cosine classifier, and their common output."""
+"""What the models share: their output, masks, attentive pooling, and the classifier of the teachers."""
 
 from dataclasses import dataclass, field, replace
 
@@ -37,64 +37,69 @@ class Output:
 
 
 def frame_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
-    """Lengths (batch,) in frames -> mask (batch, frames), True = valid; None stays None."""
+    """Return lengths (batch,) in frames as a mask (batch, frames), True = valid; None stays None."""
     if lengths is None:
         return None
     return torch.arange(num_frames, device=lengths.device)[None, :] < lengths[:, None]
 
 
 def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Set padded frames of (batch, frames, width) to zero, as if the utterance ended there."""
+    """Set the padded frames of x (batch, frames, width) to zero; mask (batch, frames), or None for no
+    padding.
+    """
     return x if mask is None else x * mask[:, :, None].to(x.dtype)
 
 
 class AttentiveStatistics(nn.Module):
-    """Attentive statistics pooling (Okabe et al. 2018, arXiv 1803.10963), several heads.
+    """Attentive statistics pooling with several heads (Okabe et al. 2018, arXiv 1803.10963, equations 5 and
+    6).
 
-    Frames (batch, frames, width) and a mask -> (batch, 2 * width): for each of `num_heads` equal slices
-    of the width, the mean and the standard deviation over frames under softmax weights of its own.
-    The weights start uniform, so that an untrained pooling is plain mean and standard deviation.
+    The width is cut into `num_heads` equal slices. Each head gives one softmax weight to every frame, and
+    returns the weighted mean and standard deviation of its slice over time. The weights are uniform at first,
+    so an untrained pooling returns plain means and standard deviations. Raises `ConfigError` for a width that
+    the heads do not divide.
     """
 
     def __init__(self, width: int, num_heads: int = 4, hidden: int = 64) -> None:
         super().__init__()
         if width % num_heads:
             raise ConfigError(
-                f"attentive pooling over {num_heads} heads needs a width that they divide, got {width}"
+                f"bad pooled width {width}, expected a multiple of {num_heads}, the heads of the pooling; "
+                "change student.width or student.pool"
             )
         self.num_heads = num_heads
         last = nn.Linear(hidden, num_heads)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.score = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last)
-        self.slices: Tensor  # (heads, width), 1 where a dimension is of a head's slice
+        self.slices: Tensor  # (heads, width), 1 where a dimension belongs to a head's slice
         self.register_buffer(
             "slices", torch.eye(num_heads).repeat_interleave(width // num_heads, dim=1), persistent=False
         )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x : (batch, frames, width); mask : (batch, frames) or None -> (batch, 2 * width)."""
-        if torch.is_autocast_enabled(x.device.type):  # half precision would overflow in the squares
+        """Return (batch, 2 * width) for x (batch, frames, width) and mask (batch, frames) or None."""
+        if torch.is_autocast_enabled(x.device.type):  # squares overflow in half precision
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x.float(), mask)
         scores = self.score(x)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
         weights = scores.softmax(dim=1).transpose(1, 2)  # (batch, heads, frames)
-        # One pass over x for all heads: each weighs every dimension, and only its own slice is kept.
+        # One product for all heads is fastest: each head weighs every dimension, and `slices` keeps its own.
         mean = (weights @ x * self.slices).sum(dim=1)
-        # The derivative by the mean is zero: deviations from it, so weighted, sum to zero. They are squared in place,
-        # which costs a copy only where autograd must keep them.
+        # Detaching the mean is exact: the weighted deviations sum to zero, so the derivative by the mean is
+        # zero. Squaring in place saves a copy unless autograd needs one.
         squares = (x - mean.detach()[:, None]).square_()
         variance = (weights @ squares * self.slices).sum(dim=1)
         return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 
 
 class CosineClassifier(nn.Module):
-    """logits = s * cos(embedding, class vector), s learned.
+    """A linear classifier on directions: logit_k = s · cos(embedding, weight_k), with a learned scale s.
 
-    Since only the direction of an embedding counts, a student whose projected embedding has cosine 1
-    with a teacher's gets exactly that teacher's answer from the teacher's frozen classifier.
+    Only the direction of an embedding counts. So a student's projection that has cosine 1 with a teacher's
+    embedding gets the teacher's own logits from the teacher's classifier.
     """
 
     def __init__(self, dim: int, num_classes: int, scale: float = 10.0) -> None:
@@ -103,6 +108,6 @@ class CosineClassifier(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """embedding : (batch, dim) -> logits (batch, classes)."""
+        """Return logits (batch, classes) for embedding (batch, dim)."""
         cosine = F.normalize(embedding, dim=1) @ F.normalize(self.weight, dim=1).T
         return cosine * self.log_scale.exp()

@@ -1,4 +1,4 @@
-"""The linguistic teacher: any Hugging Face text encoder over the transcript, mean pooling, a head."""
+"""The linguistic teacher: a text encoder of transformers over the transcript, mean pooling, a classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ from emodistill.errors import ModelError
 from emodistill.models.base import no_progress_bar
 from emodistill.models.layers import CosineClassifier, Output, frame_mask
 
-SCRATCH = "scratch"  # a small encoder of our own, whose words are those of the training transcripts
+SCRATCH = "scratch"  # names a small untrained encoder whose vocabulary is the words of the training split
 
 
 class LinguisticTeacher(nn.Module):
-    """Token ids (batch, tokens) and their number -> `Output`."""
+    """Maps token ids (batch, tokens) and numbers of tokens to an `Output`."""
 
     def __init__(self, config: LinguisticConfig, num_classes: int, encoder: Any, tokenizer: Any) -> None:
         super().__init__()
@@ -33,22 +33,24 @@ class LinguisticTeacher(nn.Module):
             part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "LinguisticTeacher":
-        """Frozen layers are without dropout in training too."""
+        """Switch training mode; frozen layers stay in evaluation mode, without dropout."""
         super().train(mode)
         for part in self._frozen():
             part.eval()
         return self
 
     def _frozen(self) -> list[nn.Module]:
-        """The embeddings and lower layers that are not trained; raises `ModelError` where there are fewer."""
+        """Return the embeddings and lower layers that are not trained; raises `ModelError` if there are
+        fewer.
+        """
         if not self.config.frozen:
             return []
         stacks = [part for part in self.encoder.modules() if isinstance(part, nn.ModuleList)]
         layers = max(stacks, key=len, default=nn.ModuleList())
         if not hasattr(self.encoder, "embeddings") or self.config.frozen > len(layers):
             raise ModelError(
-                f"linguistic.frozen = {self.config.frozen}, but '{self.config.encoder}' has {len(layers)} layers "
-                "whose embeddings are known: lower it, or set it to 0"
+                f"linguistic.frozen = {self.config.frozen}, but '{self.config.encoder}' has {len(layers)} "
+                "layers above embeddings that can be frozen: lower linguistic.frozen, or set it to 0"
             )
         return [self.encoder.embeddings, *layers[: self.config.frozen]]
 
@@ -56,8 +58,11 @@ class LinguisticTeacher(nn.Module):
     def create(
         cls, config: LinguisticConfig, num_classes: int, transcripts: Sequence[str]
     ) -> "LinguisticTeacher":
-        """With pretrained weights by hub id or folder; `transcripts` are the training split's, which
-        alone decide the vocabulary of a scratch encoder. Raises `ModelError` where nothing loads."""
+        """Make a teacher whose encoder is loaded from a hub id or folder, or is untrained for "scratch".
+
+        `transcripts` are those of the training split; their words are the vocabulary of a "scratch" encoder.
+        Raises `ModelError` if nothing can be loaded.
+        """
         if config.encoder == SCRATCH:
             tokenizer = word_tokenizer(transcripts)
             shape = BertConfig(
@@ -80,29 +85,32 @@ class LinguisticTeacher(nn.Module):
     def rebuild(
         cls, config: LinguisticConfig, num_classes: int, encoder: dict[str, Any], folder: Path
     ) -> "LinguisticTeacher":
-        """The architecture without weights; the tokenizer comes from the checkpoint folder."""
-        made = AutoModel.from_config(AutoConfig.for_model(**encoder))
+        """Build the architecture with random weights; the tokenizer comes from the checkpoint `folder`."""
         if config.encoder == SCRATCH:
-            made = BertModel(BertConfig(**encoder), add_pooling_layer=False)
-        return cls(config, num_classes, made, AutoTokenizer.from_pretrained(folder))
+            model = BertModel(BertConfig(**encoder), add_pooling_layer=False)
+        else:
+            model = AutoModel.from_config(AutoConfig.for_model(**encoder))
+        return cls(config, num_classes, model, AutoTokenizer.from_pretrained(folder))
 
     def tokenize(self, transcript: str) -> Tensor:
-        """A transcript as token ids (tokens,)."""
+        """Return the token ids (tokens,) of a transcript, at most `max_tokens`."""
         ids = self.tokenizer(transcript, truncation=True, max_length=self.config.max_tokens)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
 
     def forward(self, tokens: Tensor, lengths: Tensor | None) -> Output:
-        """tokens : (batch, tokens); lengths : (batch,) or None."""
+        """tokens : (batch, tokens); lengths : (batch,) in tokens, or None."""
         mask = frame_mask(lengths, tokens.shape[1])
-        keep = torch.ones_like(tokens) if mask is None else mask.long()
-        states = self.encoder(input_ids=tokens, attention_mask=keep).last_hidden_state
-        pooled = (states * keep[:, :, None]).sum(dim=1) / keep.sum(dim=1, keepdim=True)
+        valid = torch.ones_like(tokens) if mask is None else mask.long()
+        states = self.encoder(input_ids=tokens, attention_mask=valid).last_hidden_state
+        pooled = (states * valid[:, :, None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)
         embedding = F.normalize(self.embed(self.dropout(pooled)), dim=1)
         return Output(self.classifier(embedding), embedding)
 
 
 def word_tokenizer(transcripts: Sequence[str]) -> Any:
-    """A tokenizer that knows the words of some transcripts, lower case; others are [UNK]."""
+    """Return a tokenizer whose vocabulary is the words of `transcripts`, in lower case; other words are
+    [UNK].
+    """
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

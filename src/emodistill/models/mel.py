@@ -1,4 +1,4 @@
-"""The log-mel spectrogram, and what disturbs it in training."""
+"""The log-mel spectrogram, and its augmentation in training."""
 
 import numpy as np
 import torch
@@ -13,17 +13,20 @@ FFT_SAMPLES = 400  # 25 ms
 
 
 class LogMel(nn.Module):
-    """Whisper's log-mel spectrogram at the true length (Radford et al. 2022, arXiv 2212.04356).
+    """Whisper's log-mel spectrogram at the true length of the utterance (Radford et al. 2022, arXiv
+    2212.04356).
 
-    waveform (batch, samples) -> (batch, samples // 160, num_mels). The DFT is a convolution with fixed
-    windowed kernels, since ONNX runs that several times faster than its STFT. The ends are padded with
-    zeros, and the maximum that the clamp refers to is the utterance's own. Always in full precision: 8 bits
-    of mantissa would put a floor under the spectrum some 50 dB below its peaks, in training alone.
+    Unlike Whisper, the ends are padded with zeros. The floor is 80 dB below the maximum of the utterance
+    itself. The DFT is a convolution with fixed windowed kernels, because ONNX Runtime computes that several
+    times faster than its STFT.
+
+    The computation is always in float32. In bfloat16, rounding would hide everything more than about 50 dB
+    below the peaks, and only in training.
     """
 
     def __init__(self, num_mels: int = 80) -> None:
         super().__init__()
-        self.warp, self.band_mask = 0.0, 0.0  # in training alone; a student sets them
+        self.warp, self.band_mask = 0.0, 0.0  # in training only; a student sets them
         time = np.arange(FFT_SAMPLES)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * time / FFT_SAMPLES)
         angle = 2 * np.pi * np.outer(np.arange(FFT_SAMPLES // 2 + 1), time) / FFT_SAMPLES
@@ -43,7 +46,10 @@ class LogMel(nn.Module):
         self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """waveform : (batch, samples) -> log-mel (batch, frames, mels) and lengths in frames."""
+        """Return log-mels (batch, samples // 160, mels) and their lengths in frames, or None.
+
+        waveform : (batch, samples); lengths : (batch,) in samples, or None.
+        """
         if torch.is_autocast_enabled(waveform.device.type):
             with torch.autocast(waveform.device.type, enabled=False):
                 return self.forward(waveform.float(), lengths)
@@ -58,35 +64,38 @@ class LogMel(nn.Module):
         log = torch.maximum(log, visible.amax(dim=(1, 2), keepdim=True) - 8.0)
         log = (log + 4.0) / 4.0
         if self.training and self.warp:
-            log = warped(log, self.warp)
+            log = warp_frequencies(log, self.warp)
         if self.training and self.band_mask:
-            log = bands_masked(log, self.band_mask)
+            log = mask_bands(log, self.band_mask)
         return zero_padding(log, mask), lengths
 
 
-def warped(mel: Tensor, most: float) -> Tensor:
-    """mel (batch, frames, mels) with the frequencies of each utterance multiplied by a factor in 1 ± `most`.
+def warp_frequencies(mel: Tensor, limit: float) -> Tensor:
+    """Multiply the frequencies of each utterance by a random factor in 1 ± `limit`; mel : (batch, frames,
+    mels).
 
-    Vocal tract length perturbation (Jaitly & Hinton 2013): formants and pitch move as with another speaker, and time
-    does not. Beyond the ends of the axis its last band is repeated. Drawn on the CPU.
+    This is vocal tract length perturbation (Jaitly & Hinton 2013): formants and pitch move as with another
+    speaker, and time does not change. Beyond the ends of the frequency axis, its outermost band is repeated.
+    Factors are drawn on the CPU, so that they do not depend on the device.
     """
     num_mels = mel.shape[2]
-    factors = 1 + most * (2 * torch.rand(len(mel)).numpy() - 1)
+    factors = 1 + limit * (2 * torch.rand(len(mel)).numpy() - 1)
     edges = np.linspace(0.0, hertz_to_mel(SAMPLE_RATE / 2, "slaney"), num_mels + 2)
-    centres = mel_to_hertz(edges[1:-1], "slaney")
-    asked = hertz_to_mel(factors[:, None] * centres, "slaney") / edges[1] - 1  # in bands, (batch, mels)
-    below = np.clip(np.floor(asked).astype(int), 0, num_mels - 2)
-    share = torch.from_numpy(np.clip(asked - below, 0.0, 1.0)).to(mel)[:, None]
-    index = torch.from_numpy(below).to(mel.device)[:, None].expand_as(mel)
+    centres_hz = mel_to_hertz(edges[1:-1], "slaney")
+    source = hertz_to_mel(factors[:, None] * centres_hz, "slaney") / edges[1] - 1  # in bands, (batch, mels)
+    lower = np.clip(np.floor(source).astype(int), 0, num_mels - 2)
+    share = torch.from_numpy(np.clip(source - lower, 0.0, 1.0)).to(mel)[:, None]
+    index = torch.from_numpy(lower).to(mel.device)[:, None].expand_as(mel)
     return mel.gather(2, index) * (1 - share) + mel.gather(2, index + 1) * share
 
 
-def bands_masked(mel: Tensor, most: float) -> Tensor:
-    """mel (batch, frames, mels) with two stretches of each utterance's bands set to zero (Park et al. 2019, arXiv 1904.08779).
+def mask_bands(mel: Tensor, limit: float) -> Tensor:
+    """Set two random ranges of bands to zero in each utterance of mel (batch, frames, mels).
 
-    Each is uniform between none and a share of `most` of the bands. Drawn on the CPU.
+    The size of a range is uniform between 0 and a share `limit` of the bands (Park et al. 2019, arXiv
+    1904.08779). Ranges are drawn on the CPU, so that they do not depend on the device.
     """
-    size = torch.rand(2, len(mel), 1) * most * mel.shape[2]
+    size = torch.rand(2, len(mel), 1) * limit * mel.shape[2]
     start = torch.rand(2, len(mel), 1) * (mel.shape[2] - size)
     middle = torch.arange(mel.shape[2]) + 0.5
     masked = ((middle >= start) & (middle < start + size)).any(dim=0).to(mel.device)

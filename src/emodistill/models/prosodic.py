@@ -1,7 +1,7 @@
-"""The prosodic teacher: a 2-D ResNet over the plane of LLD x time (eGeMAPSv02, 25 LLDs at 10 ms).
+"""The prosodic teacher: a 2-D ResNet over LLDs and time (eGeMAPSv02, 25 LLDs every 10 ms).
 
-Neighbouring rows of the plane are unrelated descriptors, so the first kernel spans all of them (25 x 5)
-and the residual blocks then go along time.
+Neighbouring LLDs are unrelated, so the first kernel spans all of them (25 x 5). The residual blocks then
+convolve along time.
 """
 
 from typing import Any
@@ -18,22 +18,22 @@ from emodistill.models.layers import CosineClassifier, Output, frame_mask
 
 Array = npt.NDArray[Any]
 
-# What the columns of eGeMAPSv02 are, as far as they need care; the rest is used as it is.
+# Columns of eGeMAPSv02 that are transformed; the others are used as they are.
 _LOG_OFFSETS = {0: 0.01, 5: 0.001, 11: 0.001, 12: 0.05}  # loudness, spectral flux, jitter, shimmer
-_BANDWIDTHS = (17, 20, 23)  # of formants, in Hz: logarithm
-_AMPLITUDES = (18, 21, 24)  # of formants, relative to F0: -201 where there is none
-_F0 = 10  # semitones; 0 where unvoiced
-_VOICED_ONLY = slice(10, NUM_LLDS)  # columns that mean something on voiced frames alone
+_BANDWIDTHS = (17, 20, 23)  # of formants, Hz
+_AMPLITUDES = (18, 21, 24)  # of formants, dB relative to F0; -201 in frames without F0
+_F0 = 10  # semitones; 0 in unvoiced frames
+_VOICED_ONLY = slice(10, NUM_LLDS)  # columns that are valid in voiced frames only
 _CLIP = 4.0  # standard deviations
 
-# Columns of `planes`: every frame carries z, u and voicing, and the utterance's own statistics.
+# Columns of the model's input, see `make_planes`.
 _Z, _U, _VOICING = slice(0, 25), slice(25, 50), slice(50, 51)
 _STATISTICS = slice(51, 101)
 NUM_PLANES = 101
 
 
-def transform(llds: Array) -> tuple[Array, Array]:
-    """Raw LLDs (frames, 25) with skewed ones as logarithms, and where each is valid (1 or 0)."""
+def transform_llds(llds: Array) -> tuple[Array, Array]:
+    """Take logarithms of skewed LLDs; returns LLDs and their validity, 1 = valid, both (frames, 25)."""
     out = llds.astype(np.float32).copy()
     voiced = out[:, _F0] > 0
     for column, offset in _LOG_OFFSETS.items():
@@ -47,9 +47,9 @@ def transform(llds: Array) -> tuple[Array, Array]:
     return out, valid
 
 
-def statistics(llds: list[Array]) -> tuple[Array, Array]:
-    """Mean and standard deviation (25,) over the valid frames of many utterances."""
-    pairs = [transform(item) for item in llds]
+def lld_statistics(llds: list[Array]) -> tuple[Array, Array]:
+    """Return mean and standard deviation, each (25,), over the valid frames of all utterances' raw LLDs."""
+    pairs = [transform_llds(item) for item in llds]
     values, valid = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
     count = np.maximum(valid.sum(axis=0), 1)
     mean = (values * valid).sum(axis=0, dtype=np.float64) / count
@@ -57,13 +57,14 @@ def statistics(llds: list[Array]) -> tuple[Array, Array]:
     return mean.astype(np.float32), np.sqrt(np.maximum(variance, 1e-8)).astype(np.float32)
 
 
-def planes(llds: Array, mean: Array, std: Array) -> Array:
-    """The model's input (frames of 20 ms, 101) of raw LLDs (frames of 10 ms, 25).
+def make_planes(llds: Array, mean: Array, std: Array) -> Array:
+    """Return the model's input (frames of 20 ms, 101) for raw LLDs (frames of 10 ms, 25).
 
-    Columns: z, normalised by the training split's statistics; u, z less the utterance's own mean; the
-    share of voiced frames; and, the same in every frame, the utterance's means and deviations of z.
+    Columns 0 to 24 are z, the LLDs normalised by `mean` and `std` of the training split. Columns 25 to 49 are
+    u, z minus the utterance's own mean. Column 50 is the share of voiced frames. The others are the means and
+    the deviations of z over the utterance, the same in every frame.
     """
-    values, valid = transform(llds)
+    values, valid = transform_llds(llds)
     z = np.clip((values - mean) / std, -_CLIP, _CLIP) * valid
     count = np.maximum(valid.sum(axis=0), 1)
     own_mean = z.sum(axis=0) / count
@@ -79,18 +80,22 @@ def planes(llds: Array, mean: Array, std: Array) -> Array:
 
 
 def augment_planes(planes: Array, config: ProsodicConfig, rng: np.random.Generator) -> Array:
-    """Stretch and crop in time, shift and blur the LLDs, mask frames and LLDs (SpecAugment, 1904.08779)."""
+    """Return planes (frames, 101) with random changes, as `config` says.
+
+    They are stretched and cropped in time, noise and offsets are added to the LLDs, and frames and LLDs are
+    masked (SpecAugment, Park et al. 2019, arXiv 1904.08779).
+    """
     low, high = 1 - config.stretch, 1 / (1 - config.stretch)
     rate = low * (high / low) ** rng.random()
     kept = len(planes) * (1 - config.crop * rng.random())
     start = rng.random() * (len(planes) - kept)
     frames = max(min(8, len(planes)), int(kept * rate))
     out = planes[np.minimum((start + np.arange(frames) / rate).astype(int), len(planes) - 1)].copy()
-    heard = out[:, _U] != 0
-    out[:, _Z] += config.noise * rng.standard_normal(heard.shape) * heard
+    valid = out[:, _U] != 0
+    out[:, _Z] += config.noise * rng.standard_normal(valid.shape) * valid
     offset = config.offset * rng.standard_normal(NUM_LLDS)
-    out[:, _Z] += offset * heard
-    out[:, 51:76] += offset
+    out[:, _Z] += offset * valid
+    out[:, 51:76] += offset  # the utterance's own means
     for _ in range(config.time_masks):
         width = int(0.15 * rng.random() * frames)
         begin = int(rng.random() * (frames - width))
@@ -117,18 +122,21 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x : (batch, channels, 1, frames); valid : (batch, 1, 1, frames after the stride), 1 = valid."""
+        """Return (batch, channels, 1, frames / stride).
+
+        x : (batch, channels, 1, frames); valid : (batch, 1, 1, frames / stride), 1 = valid.
+        """
         out = F.relu(self.norm1(self.conv1(x))) * valid
         out = self.norm2(self.conv2(out))
         return F.relu(out + (x if self.shortcut is None else self.shortcut(x))) * valid
 
 
 class ProsodicTeacher(nn.Module):
-    """`planes` (batch, frames, 101) and their number of frames -> `Output`.
+    """Maps the output of `make_planes`, (batch, frames, 101), and numbers of frames to an `Output`.
 
-    The mean and standard deviation that normalise the LLDs are the training split's and travel with
-    the weights. Attentive statistics pooling has one weight per frame and channel; the utterance's own
-    statistics of the LLDs join what it pools.
+    Mean and standard deviation of the training split's LLDs are saved with the weights. Attentive statistics
+    pooling has one weight for each frame and channel. The utterance's own statistics of the LLDs are added to
+    its result.
     """
 
     def __init__(self, config: ProsodicConfig, num_classes: int) -> None:
@@ -156,7 +164,7 @@ class ProsodicTeacher(nn.Module):
         self.classifier = CosineClassifier(config.embedding_dim, num_classes)
 
     def set_normalisation(self, mean: Array, std: Array) -> None:
-        """Take the training split's statistics, each (25,)."""
+        """Set the statistics of the training split, each (25,), see `lld_statistics`."""
         self.mean.copy_(torch.from_numpy(mean))
         self.std.copy_(torch.from_numpy(std))
 
@@ -164,11 +172,12 @@ class ProsodicTeacher(nn.Module):
         """x : (batch, frames, 101); lengths : (batch,) in frames, or None."""
         lengths = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
         own = x[:, 0, _STATISTICS]
-        # Voicing fills a level of its own, small enough that all its rows weigh like one row of the others.
+        # Voicing fills a whole channel, scaled so that its 25 equal rows weigh as much as one row of the
+        # others.
         voicing = x[..., _VOICING].expand(-1, -1, NUM_LLDS) / NUM_LLDS**0.5
-        levels = torch.stack([x[..., _Z], x[..., _U], voicing], dim=1)
+        channels = torch.stack([x[..., _Z], x[..., _U], voicing], dim=1)
         lengths = (lengths + 1) // 2
-        out = F.relu(self.stem_norm(self.stem(levels.transpose(2, 3))))
+        out = F.relu(self.stem_norm(self.stem(channels.transpose(2, 3))))
         out = out * _valid(lengths, out.shape[3])
         for block, stride in zip(self.blocks, self.strides, strict=True):
             lengths = (lengths - 1) // stride + 1
@@ -185,6 +194,7 @@ class ProsodicTeacher(nn.Module):
 
 
 def _valid(lengths: Tensor, frames: int) -> Tensor:
+    """Return lengths (batch,) as (batch, 1, 1, frames), 1 = valid."""
     mask = frame_mask(lengths, frames)
     assert mask is not None
     return mask[:, None, None, :].float()

@@ -1,4 +1,4 @@
-"""The student: a speech backbone, pooling, a classifier, and one projection head per teacher."""
+"""The student: a speech backbone, pooling, a classifier, and projection heads for its teachers."""
 
 from collections.abc import Mapping
 
@@ -12,16 +12,16 @@ from emodistill.models.base import Backbone
 from emodistill.models.layers import AttentiveStatistics, Output, frame_mask
 from emodistill.models.mel import LogMel
 
-FRAME_HEAD = "_hidden"  # ends the name of a head over frames, which no exported model has
+FRAME_HEAD = "_hidden"  # ends the name of a head over frames; exported models have no such head
 
 
 def frame_head(teacher: str) -> str:
-    """The name of a student's head for a teacher's frame-level states."""
+    """The name of the student's head for a teacher's frame-level states."""
     return teacher + FRAME_HEAD
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std, both fixed: set from training data before training starts."""
+    """(x - mean) / std, with constants that are set from the training split before training starts."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -36,42 +36,38 @@ class Standardise(nn.Module):
 
 
 class Student(nn.Module):
-    """Waveform (batch, samples) and lengths -> `Output`, in two parts.
+    """Maps waveforms (batch, samples) and lengths to an `Output`, in two parts.
 
-    `prefix` is the front-end and the frozen layers. Where there are any it never changes, so its hidden
-    states can be computed once and cached. `suffix` is the rest.
+    `prefix` is the front-end and the frozen layers. If layers are frozen it never changes, so its states can
+    be computed once and cached. `suffix` is the rest.
     """
 
     def __init__(
         self, backbone: Backbone, config: StudentConfig, num_classes: int, teachers: Mapping[str, int]
     ) -> None:
-        """`teachers` gives the embedding size of each teacher that the student has a head for; the
-        name `acoustic_hidden` stands for the width of the acoustic teacher's frame-level states, which are those that it pools."""
+        """Make a student with random weights around a backbone.
+
+        `teachers` maps the name of each projection head to its output size: a teacher's name for a head over
+        the embedding, `frame_head(teacher)` for a head over the pooled states. Raises `ConfigError` if
+        `config` does not fit the backbone.
+        """
         super().__init__()
         self.config = config
         self.backbone = backbone
         self.teacher_dims = dict(teachers)
         last = backbone.num_layers
-        if config.frozen > last:
-            raise ConfigError(f"student.frozen = {config.frozen}, but the backbone has {last} layers")
-        self.pooled = (last,) if isinstance(config.pool, str) else config.pool
-        if not all(0 <= layer <= last for layer in self.pooled):
-            raise ConfigError(f"student.pool = {list(self.pooled)}, but the backbone's layers are 0 … {last}")
-        if config.probe is not None and (max(self.pooled) > config.frozen or config.pool == "mix"):
-            raise ConfigError(
-                f"a probe reads frozen layers: student.pool must list layers up to {config.frozen}"
-            )
-        if config.probe is not None and config.embedding_dim < num_classes:
-            raise ConfigError(
-                f"a probe needs student.embedding_dim of at least {num_classes}, one an emotion"
-            )
-        wanted = range(last + 1) if config.pool == "mix" else self.pooled
-        # States that the prefix hands over: the last frozen one, and those below it that are pooled.
-        self.kept = tuple(sorted({layer for layer in wanted if layer < config.frozen} | {config.frozen}))
+        self.pool_layers = (last,) if isinstance(config.pool, str) else config.pool
+        self._check(num_classes)
+        wanted = range(last + 1) if config.pool == "mix" else self.pool_layers
+        # What the prefix returns: the output of the last frozen layer, and lower ones that are pooled.
+        self.prefix_layers = tuple(
+            sorted({layer for layer in wanted if layer < config.frozen} | {config.frozen})
+        )
         self.mix = nn.Parameter(torch.zeros(last + 1)) if config.pool == "mix" else None
-        width = backbone.width * len(self.pooled)
+        width = backbone.width * len(self.pool_layers)
         self.pool = AttentiveStatistics(width)
-        # Of a transformer's states a few dimensions are so large that a layer norm would leave little of the others.
+        # Some dimensions of a transformer's states are so large that a layer norm would almost erase the
+        # others.
         standardise = config.standardise
         if standardise is None:
             standardise = config.pool != "mix" and config.frozen > 0
@@ -88,26 +84,52 @@ class Student(nn.Module):
         mel = getattr(backbone, "mel", None)
         if isinstance(mel, LogMel):
             mel.warp, mel.band_mask = config.warp, config.band_mask
-        elif config.warp or config.band_mask:
-            raise ConfigError(
-                f"student.warp and band_mask disturb a log-mel spectrogram; '{config.backbone}' has none: set both to 0"
-            )
         if config.frozen:
             backbone.requires_grad_(False)
             for layer in list(backbone.blocks)[config.frozen :]:
                 layer.requires_grad_(True)
 
+    def _check(self, num_classes: int) -> None:
+        """Raise `ConfigError` if the configuration does not fit the backbone or the number of emotions."""
+        config, last = self.config, self.backbone.num_layers
+        if config.frozen > last:
+            raise ConfigError(
+                f"student.frozen = {config.frozen}, but the backbone has {last} layers: freeze at most {last}"
+            )
+        if not all(0 <= layer <= last for layer in self.pool_layers):
+            raise ConfigError(
+                f"student.pool = {list(self.pool_layers)}, but the backbone's layers are 0 … {last}: "
+                "pool some of those"
+            )
+        if config.probe is not None and (max(self.pool_layers) > config.frozen or config.pool == "mix"):
+            raise ConfigError(
+                f"a probe reads frozen layers: student.pool must list layers up to {config.frozen}"
+            )
+        if config.probe is not None and config.embedding_dim < num_classes:
+            raise ConfigError(
+                f"student.embedding_dim = {config.embedding_dim}, but a probe needs one dimension for each "
+                f"of the {num_classes} emotions: raise it to {num_classes} or more"
+            )
+        if (config.warp or config.band_mask) and not isinstance(getattr(self.backbone, "mel", None), LogMel):
+            raise ConfigError(
+                "student.warp and student.band_mask augment a log-mel spectrogram, which "
+                f"'{config.backbone}' does not have: set both to 0"
+            )
+
     def prefix(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """waveform : (batch, samples) -> states (batch, frames, kept, width), and lengths in frames."""
+        """Return states (batch, frames, len(prefix_layers), width) and their lengths in frames, or None.
+
+        waveform : (batch, samples); lengths : (batch,) in samples, or None.
+        """
         x, lengths = self.backbone.embed(waveform, lengths)
         mask = frame_mask(lengths, x.shape[1])
         states = [x]
         for index in range(self.config.frozen):
             states.append(self.backbone.layer(index, states[-1], mask))
-        return torch.stack([states[layer] for layer in self.kept], dim=2), lengths
+        return torch.stack([states[layer] for layer in self.prefix_layers], dim=2), lengths
 
     def suffix(self, states: Tensor, lengths: Tensor | None) -> Output:
-        """states : (batch, frames, kept, width), as `prefix` returns them."""
+        """Compute the outputs for the states (batch, frames, layers, width) that `prefix` returns."""
         mask = frame_mask(lengths, states.shape[1])
         hidden = self._pooled_states(states, mask)
         embedding = self.embed(self.dropout(self.norm(self.pool(hidden, mask))))
@@ -122,41 +144,44 @@ class Student(nn.Module):
         embedding = F.normalize(embedding, dim=1)
         return Output(logits, embedding, projections, hidden_projections, hidden, mask, classifier_input)
 
-    def statistics(self, states: Tensor) -> Tensor:
-        """What the norm is given for one utterance's states (frames, kept, width): (2 * width,)."""
+    def pooled_statistics(self, states: Tensor) -> Tensor:
+        """Return the input of the norm, (2 * width,), for one utterance's states (frames, layers, width)."""
         pooled: Tensor = self.pool(self._pooled_states(states[None], None), None)[0]
         return pooled
 
     def _pooled_states(self, states: Tensor, mask: Tensor | None) -> Tensor:
-        """The frames that are pooled, (batch, frames, width), out of what `prefix` returns."""
-        if self.mix is None and tuple(self.pooled) == self.kept:
-            return states.flatten(2)  # all are frozen, and lie side by side already
-        layers = dict(zip(self.kept, states.unbind(dim=2), strict=True))
+        """Return the states that are pooled, (batch, frames, width), from what `prefix` returns."""
+        if self.mix is None and tuple(self.pool_layers) == self.prefix_layers:
+            return states.flatten(2)  # all are frozen and in this order, so nothing has to be copied
+        layers = dict(zip(self.prefix_layers, states.unbind(dim=2), strict=True))
         for index in range(self.config.frozen, self.backbone.num_layers):
             layers[index + 1] = self.backbone.layer(index, layers[index], mask)
         if self.mix is None:
-            return torch.cat([layers[layer] for layer in self.pooled], dim=2)
+            return torch.cat([layers[layer] for layer in self.pool_layers], dim=2)
         weights = self.mix.softmax(dim=0)
         normed = [F.layer_norm(layers[layer], layers[layer].shape[-1:]) for layer in range(len(weights))]
         return (torch.stack(normed, dim=-1) * weights).sum(dim=-1)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Output:
-        """Both parts in a row."""
+        """Compute both parts; waveform : (batch, samples), lengths : (batch,) in samples, or None."""
         return self.suffix(*self.prefix(waveform, lengths))
 
     @torch.no_grad()
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Mean and standard deviation (2 * width,) of the pooled statistics over the training split."""
+    def set_standardisation(self, mean: Tensor, std: Tensor) -> None:
+        """Set mean and standard deviation, each (2 * width,), of the pooled statistics over the training
+        split.
+        """
         assert isinstance(self.norm, Standardise)
         self.norm.mean.copy_(mean)
         self.norm.std.copy_(std)
 
     @torch.no_grad()
     def set_probe(self, weight: Tensor, bias: Tensor) -> None:
-        """Start from a linear probe: logits = weight @ standardised statistics + bias, (classes, dim).
+        """Start from a linear probe: logits = weight @ standardised statistics + bias.
 
-        The probe's logits become the first directions of the embedding; the others stay random, for
-        the projection heads to use, and the classifier ignores them at first.
+        weight : (classes, 2 * width); bias : (classes,). The logits become the first dimensions of the
+        embedding. The others stay random: the projection heads use them, and the classifier ignores them at
+        first.
         """
         classes = len(weight)
         self.embed.weight[:classes] = weight
@@ -167,12 +192,12 @@ class Student(nn.Module):
 
 
 class Suffix(nn.Module):
-    """The trained part of a student as a module of its own, over cached states."""
+    """The trained part of a student as its own module, so that it can be trained on cached states."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.student = student
 
     def forward(self, states: Tensor, lengths: Tensor | None) -> Output:
-        """states : (batch, frames, kept, width)."""
+        """states : (batch, frames, layers, width), as `Student.prefix` returns them."""
         return self.student.suffix(states.float(), lengths)

@@ -10,10 +10,12 @@ from emodistill.models.layers import frame_mask, zero_padding
 
 
 class ConvolutionalBackbone(PretrainedBackbone):
-    """What wav2vec 2.0 and its relatives share; a family overrides `position_embedding` or `transformer_layer`.
+    """What wav2vec 2.0 and its relatives share; a family overrides `position_embedding` or
+    `transformer_layer`.
 
-    Encoders of two kinds differ in the place of their layer norm. Post-norm encoders (the base models) apply it to the
-    input of the first layer. Pre-norm encoders (the large ones, `do_stable_layer_norm`) apply it after their last layer.
+    Encoders of two kinds differ in the place of their layer norm. Post-norm encoders (the base models) apply
+    it to the input of the first layer. Pre-norm encoders (the large ones, `do_stable_layer_norm`) apply it
+    after their last layer.
     """
 
     def __init__(self, model: Any, num_layers: int | None) -> None:
@@ -25,7 +27,8 @@ class ConvolutionalBackbone(PretrainedBackbone):
         self.projection = model.feature_projection
         self.positions = model.encoder.pos_conv_embed
         self.norm = model.encoder.layer_norm
-        # The norm applies to the output of this many layers. With fewer layers in use, a pre-norm encoder has none.
+        # The norm applies to the output of this many layers. With fewer layers in use, a pre-norm encoder has
+        # none.
         self.norm_after = self.total_layers if getattr(config, "do_stable_layer_norm", False) else 0
         self.blocks = model.encoder.layers[: self.num_layers]
         self.conv_shape = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
@@ -77,7 +80,7 @@ class WavLM(ConvolutionalBackbone):
     model_types = ("wavlm",)
 
     def transformer_layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Apply one layer; each one gates the bias of the first, which depends on the number of frames alone."""
+        """Apply one layer; each gates the bias of the first, which depends on the number of frames alone."""
         batch, frames, _ = x.shape
         first: Any = self.blocks[0].attention
         bias = first.compute_bias(frames, frames)[None].expand(batch, -1, -1, -1)
@@ -88,7 +91,7 @@ class WavLM(ConvolutionalBackbone):
 
 
 def standardise_waveform(waveform: Tensor, lengths: Tensor | None) -> Tensor:
-    """Scale each row of (batch, samples) to mean 0 and variance 1 over its own length; padding becomes zero."""
+    """Scale each row of (batch, samples) to mean 0 and variance 1 over its length, with zero padding."""
     mask = frame_mask(lengths, waveform.shape[1])
     weight = torch.ones_like(waveform) if mask is None else mask.to(waveform.dtype)
     count = weight.sum(dim=1, keepdim=True)

@@ -19,7 +19,8 @@ FRAME_HZ = 50  # frames a second after the second convolution
 class Whisper(PretrainedBackbone):
     """Log-mel spectrogram, two convolutions, transformer layers; 50 frames a second, 30 s at most.
 
-    The forward pass of transformers takes exactly 30 s and ignores its mask, so the layers are called one by one here.
+    The forward pass of transformers takes exactly 30 s and ignores its mask, so the layers are called one by
+    one here.
     """
 
     model_types = ("whisper",)
@@ -53,8 +54,8 @@ class Whisper(PretrainedBackbone):
         x = F.gelu(self.conv2(x.transpose(1, 2))).transpose(1, 2)
         if x.shape[1] > len(self.positions):
             raise ModelError(
-                f"Whisper takes {len(self.positions) // FRAME_HZ} s at most, got {x.shape[1] / FRAME_HZ:.1f} s; "
-                "lower audio.max_s or cut the recording"
+                f"Whisper takes {len(self.positions) // FRAME_HZ} s at most, "
+                f"got {x.shape[1] / FRAME_HZ:.1f} s; lower audio.max_s or cut the recording"
             )
         lengths = None if lengths is None else (lengths - 1) // 2 + 1
         return x + self.positions[: x.shape[1]], lengths

@@ -129,7 +129,8 @@ def _value(text: str) -> Any:
 
 
 def _parts(full: Recipe, asked: Sequence[str]) -> list[tuple[str, Recipe]]:
-    """The cells without a part of the method: without teachers, with one teacher, with one level, without one term.
+    """The cells without a part of the method: without teachers, with one teacher, with one level, without one
+    term.
 
     The last two come from the registry of loss terms. A term that the full method does not use has no cells.
     """
@@ -155,7 +156,9 @@ def _alone(full: Recipe, term: LossTerm) -> Recipe:
 
 
 def _without(full: Recipe, term: LossTerm) -> Recipe:
-    """The recipe without a term; without the labels' term, nothing else of the student's training reads labels."""
+    """The recipe without a term; without the labels' term, nothing else of the student's training reads
+    labels.
+    """
     recipe = _with(full, "distillation", **{term.weight: 0.0})
     if NO_TEACHER not in term.teachers:
         return recipe

@@ -27,7 +27,7 @@ from emodistill.models.backbones import load_backbone
 from emodistill.models.base import Backbone
 from emodistill.models.checkpoint import load_initial
 from emodistill.models.linguistic import LinguisticTeacher
-from emodistill.models.prosodic import ProsodicTeacher, planes, statistics
+from emodistill.models.prosodic import ProsodicTeacher, lld_statistics, make_planes
 from emodistill.models.student import Standardise, Student, Suffix
 from emodistill.training.artifact_cache import to_dict
 from emodistill.training.data import (
@@ -128,13 +128,13 @@ class ProsodicStage(Stage):
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         model = ProsodicTeacher(self.recipe.prosodic, self.num_classes)
-        model.set_normalisation(*statistics(self._llds(train)))
+        model.set_normalisation(*lld_statistics(self._llds(train)))
         return model
 
     def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> InputSource:
         assert isinstance(model, ProsodicTeacher)
         mean, std = model.mean.numpy(), model.std.numpy()
-        inputs = [planes(llds, mean, std) for llds in self._llds(utterances)]
+        inputs = [make_planes(llds, mean, std) for llds in self._llds(utterances)]
         return LldSource(inputs, [utterance.id for utterance in utterances], self.recipe.prosodic, seed)
 
     def _llds(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
@@ -263,17 +263,17 @@ def fit_standardisation(student: Student, source: StateSource, device: torch.dev
     They are taken over all views where all pooled layers are frozen. Otherwise training changes them anyway,
     and the clean view is enough. Returns the standardised statistics (views * utterances, dim), view by view.
     """
-    views = range(len(source.keys[0]) if max(student.pooled) <= student.config.frozen else 1)
+    views = range(len(source.keys[0]) if max(student.pool_layers) <= student.config.frozen else 1)
     student.to(device).eval()
     statistics_of_each = [
-        student.statistics(source.at_view(index, view).float().to(device)).cpu()
+        student.pooled_statistics(source.at_view(index, view).float().to(device)).cpu()
         for view in views
         for index in range(len(source.ids))
     ]
     student.cpu()
     x = torch.stack(statistics_of_each)
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
-    student.set_statistics(mean, std)
+    student.set_standardisation(mean, std)
     return (x - mean) / std
 
 
@@ -357,7 +357,7 @@ def cache_states(
 
 def _prefix_hash(student: Student) -> str:
     """A hash of the frozen prefix by its weights, so that two backbones of one name never share a cache."""
-    digest = hashlib.sha256(f"{student.config.frozen}|{student.kept}".encode())
+    digest = hashlib.sha256(f"{student.config.frozen}|{student.prefix_layers}".encode())
     trained = {id(value) for value in student.parameters() if value.requires_grad}
     for name, value in sorted(student.backbone.state_dict(keep_vars=True).items()):
         if id(value) not in trained:
