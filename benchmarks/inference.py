@@ -138,7 +138,7 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
     )
     from transformers.utils import logging
 
-    from emodistill.export.quantize import quantise, store_half
+    from emodistill.export.quantize import quantise_to_int8, store_in_fp16
     from emodistill.models.backbones import load_backbone
     from emodistill.models.wav2vec2 import Wav2Vec2
 
@@ -151,7 +151,7 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
     backbone: Any = Wav2Vec2(HubertModel(HubertConfig()), None)
     _write(whole, backbone)
     hubert = {"fp32": whole}
-    for name, make in (("fp16", store_half), ("int8", quantise)):
+    for name, make in (("fp16", store_in_fp16), ("int8", quantise_to_int8)):
         hubert[name] = folder / name
         hubert[name].mkdir()
         make(whole / "model.onnx", hubert[name] / "model.onnx")
@@ -165,12 +165,12 @@ def _models(model: Path | None, folder: Path) -> tuple[Path, dict[str, Path], Pa
 
 def _write(folder: Path, backbone: Any) -> None:
     from emodistill.config import StudentConfig
-    from emodistill.export.onnx import Exported, write_onnx
+    from emodistill.export.onnx import OnnxStudent, write_onnx
     from emodistill.models.student import Student
 
     folder.mkdir()
     student = Student(backbone.eval(), StudentConfig(), 8, {}).eval()
-    write_onnx(Exported(student, {}).eval(), folder / "model.onnx")
+    write_onnx(OnnxStudent(student, {}).eval(), folder / "model.onnx")
     _write_card(folder)
 
 

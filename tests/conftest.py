@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
     """The student of that run's first fold, exported."""
-    from emodistill.export.onnx import export_run
+    from emodistill.export import export_run
 
     out = tmp_path_factory.mktemp("exported") / "model"
     export_run(run, out)

@@ -1,4 +1,4 @@
-"""Exported models say what torch says, at any length and batch; a model that does not is refused."""
+"""Exported models agree with torch at any length and batch size. One that does not is refused."""
 
 import json
 import re
@@ -20,19 +20,17 @@ from emodistill.config import StudentConfig
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.metrics import unweighted_accuracy
-from emodistill.export import onnx as export_module
+from emodistill.export import exporter
+from emodistill.export.exporter import export_checkpoint, export_run, read_card_texts
 from emodistill.export.onnx import (
     NUM_UTTERANCES,
     TOLERANCE,
-    Exported,
+    OnnxStudent,
     check_parity,
-    export_checkpoint,
-    export_run,
-    gate_waveforms,
-    read_card_texts,
+    parity_waveforms,
     write_onnx,
 )
-from emodistill.export.quantize import check_half, quantise, store_half
+from emodistill.export.quantize import check_fp16, quantise_to_int8, store_in_fp16
 from emodistill.inference.model_card import read_card
 from emodistill.inference.recognizer import Recognizer
 from emodistill.labels import LabelSet
@@ -56,7 +54,7 @@ def test_every_backbone_exports_to_the_same_numbers(
     pool: Any = {"whisper": (0, 1, 2), "hubert": "mix"}.get(name, "last")
     frozen = 1 if name == "whisper" else 0
     student = make.student(backbone, pool=pool, frozen=frozen)
-    exported = Exported(student, {"prosodic": CosineClassifier(8, 4)}).eval()
+    exported = OnnxStudent(student, {"prosodic": CosineClassifier(8, 4)}).eval()
     path = tmp_path / "model.onnx"
     write_onnx(exported, path)
     figures = check_parity(exported, path, GATE)
@@ -69,17 +67,17 @@ def test_every_backbone_exports_to_the_same_numbers(
     ]  # fmt: skip
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"], "weights lie inside"
     batch = np.stack([GATE[2], GATE[2][::-1], 0.1 * GATE[2]])
-    said = dict(zip(names, session.run(None, {"waveform": batch}), strict=True))
-    assert {key: value.shape for key, value in said.items()} == {
+    outputs = dict(zip(names, session.run(None, {"waveform": batch}), strict=True))
+    assert {key: value.shape for key, value in outputs.items()} == {
         "probabilities": (3, 4), "embedding": (3, 16), "embedding_prosodic": (3, 8),
         "embedding_linguistic": (3, 6), "probabilities_prosodic": (3, 4),
     }  # fmt: skip
-    np.testing.assert_allclose(said["probabilities"].sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(said["embedding_prosodic"], axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(outputs["embedding_prosodic"], axis=1), 1, atol=1e-5)
     for row in range(3):
         alone = session.run(None, {"waveform": batch[row : row + 1]})[0][0]
-        np.testing.assert_allclose(alone, said["probabilities"][row], atol=1e-4)
-    assert np.abs(said["probabilities"][0] - said["probabilities"][1]).max() > 1e-4
+        np.testing.assert_allclose(alone, outputs["probabilities"][row], atol=1e-4)
+    assert np.abs(outputs["probabilities"][0] - outputs["probabilities"][1]).max() > 1e-4
     with torch.no_grad():
         short = np.resize(GATE[0], 1600)[None]
         np.testing.assert_allclose(
@@ -88,25 +86,27 @@ def test_every_backbone_exports_to_the_same_numbers(
 
     exact = {name for name, _ in exported.named_buffers()}
     half, integer, plain = (tmp_path / f"{name}.onnx" for name in ("half", "integer", "plain"))
-    store_half(path, half, exact)
+    store_in_fp16(path, half, exact)
     assert half.stat().st_size < path.stat().st_size
-    assert check_half(path, half, GATE)["difference"] > 0
-    convolutions = quantise(path, integer, exact)
-    assert convolutions == {"compact": 2, "whisper": 2}.get(name, 6), "all but the one over the waveform"
-    assert quantise(path, plain, exact, convolutions=False) == 0
-    for made in (integer, plain):
-        operators = [node.op_type for node in onnx.load(made).graph.node]
+    assert check_fp16(path, half, GATE)["difference"] > 0
+    convolutions = quantise_to_int8(path, integer, exact)
+    assert convolutions == {"compact": 2, "whisper": 2}.get(name, 6), (
+        "all but the one that reads the waveform"
+    )
+    assert quantise_to_int8(path, plain, exact, convolutions=False) == 0
+    for quantised in (integer, plain):
+        operators = [node.op_type for node in onnx.load(quantised).graph.node]
         assert operators.count("MatMulInteger") > 2
         assert "Erf" not in operators
         for waveform in (*GATE, short[0]):
-            moved = session_of(made).run(None, {"waveform": waveform[None]})
-            whole = session.run(None, {"waveform": waveform[None]})
-            assert [value.shape for value in moved] == [value.shape for value in whole]
-            assert np.abs(moved[0] - whole[0]).max() < 0.05
-            assert (moved[1] * whole[1]).sum() > 0.97, "the embedding points the same way"
+            int8 = session_of(quantised).run(None, {"waveform": waveform[None]})
+            fp32 = session.run(None, {"waveform": waveform[None]})
+            assert [value.shape for value in int8] == [value.shape for value in fp32]
+            assert np.abs(int8[0] - fp32[0]).max() < 0.05
+            assert (int8[1] * fp32[1]).sum() > 0.97, "the embedding has the same direction"
 
 
-def test_the_card_says_what_the_model_is(exported: Path, run: Path) -> None:
+def test_the_card_describes_the_model(exported: Path, run: Path) -> None:
     card = read_card(exported)
     scores = json.loads((run / "scores.json").read_text())
     fold = scores["folds"][0]
@@ -117,40 +117,40 @@ def test_the_card_says_what_the_model_is(exported: Path, run: Path) -> None:
     assert card.num_parameters == sum(value.numel() for value in student.parameters())
     assert card.protocol == scores["protocol"]
     assert card.scores["test"]["ua"] == scores["models"]["student"]["test"]["by_fold"][fold]["ua"]
-    found = card.scores["test"]
-    assert found["ua_low"] <= found["ua"] <= found["ua_high"]
-    assert (found["utterances"], found["speakers"]) == (12, 2)
-    assert card.parity["utterances"] >= 36  # all different: a small corpus is not counted twice
+    scores_of_test = card.scores["test"]
+    assert scores_of_test["ua_low"] <= scores_of_test["ua"] <= scores_of_test["ua_high"]
+    assert (scores_of_test["utterances"], scores_of_test["speakers"]) == (12, 2)
+    assert card.parity["utterances"] >= 36  # different ones: the repeats of a small corpus do not count
     assert max(card.parity["alone"], card.parity["batched"]) <= card.parity["tolerance"] == 1e-4
     assert {entry.name for entry in exported.iterdir()} == {"README.md", "card.json", "model.onnx"}
 
 
-def test_the_export_is_the_refitted_student(exported: Path, run: Path) -> None:
+def test_the_exported_model_is_the_refitted_student(exported: Path, run: Path) -> None:
     fold = read_card(exported).fold
     student = load_checkpoint(run / f"fold-{fold}/refit/student").model
     names = [output.name for output in session_of(exported / "model.onnx").get_outputs()]
-    said = session_of(exported / "model.onnx").run(None, {"waveform": GATE[1][None]})
+    outputs = session_of(exported / "model.onnx").run(None, {"waveform": GATE[1][None]})
     output = student(torch.from_numpy(GATE[1])[None], None)
-    np.testing.assert_allclose(said[0], output.logits.softmax(dim=1).detach().numpy(), atol=1e-4)
+    np.testing.assert_allclose(outputs[0], output.logits.softmax(dim=1).detach().numpy(), atol=1e-4)
     teacher = load_checkpoint(run / f"fold-{fold}/refit/linguistic").model.classifier
     expected = teacher(output.projections["linguistic"]).softmax(dim=1).detach().numpy()
-    got = said[names.index("probabilities_linguistic")]
-    np.testing.assert_allclose(got, expected, atol=1e-4)
+    probabilities = outputs[names.index("probabilities_linguistic")]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
 
 
-def test_the_gate_hears_short_and_long_utterances(manifest: Path) -> None:
+def test_the_gate_has_short_and_long_utterances(manifest: Path) -> None:
     corpus = read_manifest(manifest)
     first = corpus.utterances[-1].id
-    made = gate_waveforms(corpus, {first}, max_s=20.0)
-    assert len(made) >= NUM_UTTERANCES
-    lengths_s = [len(waveform) / make.RATE for waveform in made]
+    waveforms = parity_waveforms(corpus, {first}, max_s=20.0)
+    assert len(waveforms) >= NUM_UTTERANCES
+    lengths_s = [len(waveform) / make.RATE for waveform in waveforms]
     assert (round(min(lengths_s), 3), round(max(lengths_s), 3)) == (0.3, 20.0)
-    assert all(waveform.dtype == np.float32 for waveform in made)
-    assert max(len(waveform) for waveform in gate_waveforms(corpus, set(), max_s=5.0)) == 5 * make.RATE
+    assert all(waveform.dtype == np.float32 for waveform in waveforms)
+    assert max(len(waveform) for waveform in parity_waveforms(corpus, set(), max_s=5.0)) == 5 * make.RATE
 
 
-class Wrong(nn.Module):
-    """A model whose torch twin says something else."""
+class Changed(nn.Module):
+    """Mean and standard deviation of a waveform, changed by a function."""
 
     def __init__(self, change: Any) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Wrong(nn.Module):
 
 
 def tiny_graph(path: Path) -> None:
-    """(batch, samples) -> mean and standard deviation, as ONNX."""
+    """Write an ONNX graph: (batch, samples) -> mean and standard deviation."""
     example = torch.rand(2, 16000)
     shape = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim.AUTO}
     import warnings
@@ -169,8 +169,9 @@ def tiny_graph(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Wrong(lambda x: x), (example,), str(path), input_names=["waveform"], output_names=["probabilities"],
-            dynamic_shapes=(shape,), dynamo=True, verbose=False, external_data=False,
+            Changed(lambda x: x), (example,), str(path), input_names=["waveform"],
+            output_names=["probabilities"], dynamic_shapes=(shape,), dynamo=True, verbose=False,
+            external_data=False,
         )  # fmt: skip
 
 
@@ -178,37 +179,36 @@ def tiny_graph(path: Path) -> None:
 def test_a_graph_that_differs_from_torch_is_refused(what: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     tiny_graph(path)
-    right = check_parity(Wrong(lambda x: x), path, GATE)
-    assert right["alone"] <= 1e-4
-    seen = 0
+    assert check_parity(Changed(lambda x: x), path, GATE)["alone"] <= 1e-4
+    calls = 0
 
     def nan_late(x: torch.Tensor) -> torch.Tensor:
-        nonlocal seen
-        seen += 1
-        return x * float("nan") if seen == len(GATE) - 1 else x
+        nonlocal calls
+        calls += 1
+        return x * float("nan") if calls == len(GATE) - 1 else x
 
     change = {
         "offset": lambda x: x + 2e-4,
         "nan-everywhere": lambda x: x * float("nan"),
         "nan-in-long-ones": nan_late,
     }
-    with pytest.raises(ModelError, match=r"the exported model differs from torch: .* over 5 utterances"):
-        check_parity(Wrong(change[what]), path, GATE)
-    assert not path.exists(), "nothing is left that could be used by mistake"
+    with pytest.raises(ModelError, match=r"the exported model differs from torch by .* over 5 utterances"):
+        check_parity(Changed(change[what]), path, GATE)
+    assert not path.exists(), "a refused model is not left behind"
 
 
 def test_a_refused_export_leaves_no_card(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = export_module.write_onnx
+    write = exporter.write_onnx
 
-    def broken(model: Exported, path: Path, description: Any = None) -> None:
+    def broken(model: OnnxStudent, path: Path, description: Any = None) -> None:
         bias = model.student.classifier.bias
         with torch.no_grad():
             before = bias.clone()
             bias += torch.tensor([0.5, 0.0])
-            right(model, path)
+            write(model, path)
             bias.copy_(before)
 
-    monkeypatch.setattr(export_module, "write_onnx", broken)
+    monkeypatch.setattr(exporter, "write_onnx", broken)
     out = tmp_path / "model"
     out.mkdir()
     (out / "card.json").write_text("{}")  # of an earlier export
@@ -226,7 +226,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make.write_rows(path, [*rows, {**rows[0], "id": "other", "emotion": "bored"}])
 
 
-def test_half_storage_is_smaller_and_says_the_same(run: Path, exported: Path, tmp_path: Path) -> None:
+def test_fp16_is_smaller_and_gives_the_same_emotions(run: Path, exported: Path, tmp_path: Path) -> None:
     card = export_run(run, tmp_path / "half", precision="fp16")
     assert read_card(tmp_path / "half") == card
     assert (card.precision, card.quantisation["agreement"]) == ("fp16", 1)
@@ -241,11 +241,11 @@ def test_half_storage_is_smaller_and_says_the_same(run: Path, exported: Path, tm
         assert one.confidence == pytest.approx(two.confidence, abs=1e-2)
 
 
-def test_int8_is_judged_by_a_manifest_and_runs(
+def test_int8_is_checked_on_a_manifest_and_runs(
     run: Path, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = export_run(run, tmp_path, precision="int8", check=read_manifest(many))
-    assert "without 1 utterances" in capsys.readouterr().err
+    assert "int8 is checked without 1 utterances" in capsys.readouterr().err
     figures = card.quantisation
     assert card.precision == "int8"
     assert (figures["utterances"], figures["convolutions"]) == (72, 2)
@@ -254,14 +254,14 @@ def test_int8_is_judged_by_a_manifest_and_runs(
     assert min(figures["fp32_ms_per_s"], figures["int8_ms_per_s"]) > 0
     labels = LabelSet(card.emotions)
     corpus = [utterance for utterance in read_manifest(many) if utterance.emotion in labels.names]
-    said = [Recognizer(tmp_path).probabilities(load(item.path)) for item in corpus if item.path]
-    right = unweighted_accuracy(
-        [labels.index(str(item.emotion)) for item in corpus], [int(row.argmax()) for row in said]
+    probabilities = [Recognizer(tmp_path).probabilities(load(item.path)) for item in corpus if item.path]
+    ua = unweighted_accuracy(
+        [labels.index(str(item.emotion)) for item in corpus], [int(row.argmax()) for row in probabilities]
     )
-    assert figures["ua_int8"] == pytest.approx(right), "the gate hears what the Recognizer hears"
+    assert figures["ua_int8"] == pytest.approx(ua), "gate and recogniser get the same waveforms"
 
 
-def test_int8_needs_enough_to_be_judged_by(run: Path, tmp_path: Path) -> None:
+def test_int8_needs_enough_utterances_to_check_it(run: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"at least 64 labelled, held-out utterances, got 12: name a manifest"
     ):
@@ -270,32 +270,34 @@ def test_int8_needs_enough_to_be_judged_by(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["convolutions", "everything"])
-def test_int8_that_says_something_else_is_refused(
+def test_int8_that_changes_emotions_is_refused(
     broken: str, run: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def spoilt(source: Path, out: Path, exact: Any, convolutions: bool = True) -> int:
-        made = quantise(source, out, exact, convolutions)
+        num_convolutions = quantise_to_int8(source, out, exact, convolutions)
         if convolutions or broken == "everything":
             model = onnx.load(out)
             weight = next(w for w in model.graph.initializer if w.name.endswith("student.classifier.weight"))
             weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
             onnx.save(model, out)
-        return made
+        return num_convolutions
 
-    monkeypatch.setattr(export_module, "quantise", spoilt)
+    monkeypatch.setattr(exporter, "quantise_to_int8", spoilt)
     check = read_manifest(many)
     if broken == "everything":
         with pytest.raises(
-            ModelError, match=r"int8 changes UA from \d.* of 72 utterances .*Nothing was exported"
+            ModelError, match=r"int8 changes UA from \d.* of 72 utterances keep .*Nothing was exported"
         ):
             export_run(run, tmp_path, precision="int8", check=check)
         assert list(tmp_path.iterdir()) == []
     else:
         card = export_run(run, tmp_path, precision="int8", check=check)
         assert card.quantisation["convolutions"] == 0
-        assert "trying again with 2 convolutions left in fp32: int8 changes UA" in capsys.readouterr().err
-        assert onnx.load(tmp_path / "model.onnx").graph.node, "the second try is what was kept"
+        assert (
+            "int8 again, with 2 convolutions left in fp32, because int8 changes UA" in capsys.readouterr().err
+        )
+        assert onnx.load(tmp_path / "model.onnx").graph.node, "the second attempt is kept"
         kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
         assert kinds.count("Conv") == 4, "DFT, two strided, one depthwise"
 
@@ -312,7 +314,9 @@ def test_a_checkpoint_is_exported_without_a_run(run: Path, many: Path, tmp_path:
         export_checkpoint(run / "fold-1/refit/prosodic", tmp_path / "x", read_manifest(many))
 
 
-def test_only_a_head_that_learned_a_direction_is_judged(run: Path, many: Path, tmp_path: Path) -> None:
+def test_a_teachers_classifier_is_exported_where_its_head_learned_a_direction(
+    run: Path, many: Path, tmp_path: Path
+) -> None:
     labels, backbone = LabelSet(make.EMOTIONS), load_backbone("compact", 2, width=16)
     config = StudentConfig(backbone="compact", width=16, embedding_dim=8)
     save_checkpoint(tmp_path / "student", Student(backbone, config, 2, {"acoustic": 8}), labels, ())
@@ -353,11 +357,11 @@ def test_a_card_takes_its_texts_from_a_file(tmp_path: Path) -> None:
     assert read_card_texts(path) == {"licence": "CC0", "limits": "of one voice"}
     for content, message in (
         ("license = 'CC0'", "bad text of a card 'license', expected one of .*did you mean 'licence'"),
-        ("limits = 3", "expected limits to be a text, got 3"),
+        ("limits = 3", "expected a text for limits, got 3"),
         ("limits", "is not TOML"),
     ):
         path.write_text(content)
         with pytest.raises(ConfigError, match=message):
             read_card_texts(path)
-    with pytest.raises(ConfigError, match=r"no texts '.*nowhere\.toml'"):
+    with pytest.raises(ConfigError, match=r"no file '.*nowhere\.toml'"):
         read_card_texts(tmp_path / "nowhere.toml")

@@ -15,7 +15,7 @@ from emodistill.config import Recipe, load_recipe, parse_recipe, recipe_toml
 from emodistill.corpora import Corpus, read_corpus, write_manifest
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
-from emodistill.export.onnx import export_run
+from emodistill.export import export_run
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.protocol.folds import read_protocol
 from emodistill.training.cross_validation import crossval
@@ -63,7 +63,7 @@ def test_a_text_corpus_is_trained_and_scored_and_its_leak_is_marked(
     dev = read_predictions(tmp_path / "predictions-dev.csv")
     assert dev.scores().weighted_f1 == pytest.approx(by_epoch[fitted.epochs - 1])
     assert dev.scores().ua == pytest.approx(fitted.dev_ua)
-    with pytest.raises(ModelError, match="there is no student to export"):
+    with pytest.raises(ModelError, match="has no student to export"):
         export_run(tmp_path, tmp_path / "exported")
 
 

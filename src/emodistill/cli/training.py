@@ -190,7 +190,7 @@ def export(
         raise ConfigError("expected RUN and --out DIR; or --web DIR alone, for a web page that runs --model")
     need_training()
     from emodistill.corpora import read_manifest
-    from emodistill.export.onnx import export_run, read_card_texts
+    from emodistill.export import export_run, read_card_texts
 
     check_corpus = None if check is None else read_manifest(check)
     card_texts = None if texts is None else read_card_texts(texts)

@@ -9,7 +9,7 @@ from rich.table import Table
 from emodistill.config import Recipe, load_recipe
 from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.evaluation.predictions import read_predictions
-from emodistill.export.onnx import export_run
+from emodistill.export import export_run
 from emodistill.inference.recognizer import Recognizer
 from emodistill.training.artifact_cache import ArtifactCache
 from emodistill.training.cross_validation import crossval

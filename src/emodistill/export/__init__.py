@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from emodistill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from emodistill.export.onnx import export_checkpoint, export_run
+    from emodistill.export.exporter import export_checkpoint, export_run, read_card_texts
 
-__all__ = ["export_checkpoint", "export_run"]
+__all__ = ["export_checkpoint", "export_run", "read_card_texts"]
 
 __getattr__, __dir__ = lazy_names(
     "emodistill.export",
     {
-        "export_checkpoint": "emodistill.export.onnx",
-        "export_run": "emodistill.export.onnx",
+        "export_checkpoint": "emodistill.export.exporter",
+        "export_run": "emodistill.export.exporter",
+        "read_card_texts": "emodistill.export.exporter",
     },
 )

@@ -1,0 +1,269 @@
+"""Writes an exported model: a folder with `model.onnx`, `card.json` and `README.md`."""
+
+import tempfile
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from emodistill.audio.waveform import Waveform
+from emodistill.config import TEACHERS, AudioConfig
+from emodistill.console import say, warn
+from emodistill.corpora import Corpus, Utterance
+from emodistill.corpora.load import open_corpus
+from emodistill.corpora.sources import data_sources
+from emodistill.distillation import heads_in_use
+from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.evaluation.bootstrap import bootstrap_interval
+from emodistill.evaluation.calibration import card_fields
+from emodistill.evaluation.metrics import ACCURACIES
+from emodistill.evaluation.predictions import Predictions, read_predictions
+from emodistill.evaluation.run import read_run
+from emodistill.export.onnx import OnnxStudent, check_parity, parity_waveforms, write_onnx
+from emodistill.export.quantize import (
+    MIN_CHECKED,
+    check_fp16,
+    check_int8,
+    quantise_to_int8,
+    store_in_fp16,
+)
+from emodistill.features.preparation import prepare_waveform
+from emodistill.inference.model_card import Card, file_sha256, write_card
+from emodistill.labels import LabelSet
+from emodistill.models.checkpoint import describe_model, load_checkpoint
+from emodistill.models.layers import CosineClassifier
+from emodistill.models.student import Student
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+CARD_TEXTS = ("name", "licence", "limits", "intended_use")  # the parts of a card that a person writes
+FILES = ("model.onnx", "card.json", "README.md")
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    fold: str | None = None,
+    precision: Precision = "fp32",
+    check: Corpus | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> Card:
+    """Export the student of a run's fold; returns its card.
+
+    Args:
+        fold: default: the run's first fold.
+        check: labelled utterances on which int8 is compared with fp32; default: the fold's test split.
+        texts: the parts of the card that a person writes: name, licence, limits, intended_use.
+
+    Raises `ModelError` where the run is incomplete, or where a gate refuses, with the figures.
+    """
+    source = read_run(run)
+    recipe = source.recipe
+    if recipe.student is None:
+        raise ModelError(
+            f"'{run}' has no student to export: its recipe has student = 'none' and trained the "
+            f"{recipe.main_model} teacher alone"
+        )
+    fold = fold or source.scores["folds"][0]
+    corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
+    by_id = {utterance.id: utterance for utterance in corpus}
+    splits = {split: [by_id[item] for item in ids.split(split)] for split in ("train", "dev", "test")}
+    dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
+    scores = _card_scores("test", test, splits["test"])
+    if (
+        not recipe.protocol.refit
+    ):  # a refitted model has learned from dev, and scores of dev are of other weights
+        scores |= _card_scores("dev", dev, splits["dev"])
+    return export_checkpoint(
+        source.checkpoint_folder(fold),
+        out,
+        corpus,
+        precision,
+        check or Corpus(corpus.name, tuple(splits["test"])),
+        recipe.audio,
+        teachers={
+            name: source.checkpoint_folder(fold, name)
+            for name in TEACHERS
+            if (source.checkpoint_folder(fold, name) / "model.json").is_file()
+            and "embedding" in heads_in_use(recipe.distillation, name)
+        },
+        card={
+            "name": recipe.name,
+            "backbone": _without_folders(recipe.student.backbone),
+            "corpus": recipe.corpus.name,
+            "data": data_sources(splits, recipe.corpus.name),
+            "protocol": source.protocol.stamp,
+            "fold": fold,
+            "scores": scores,
+            **card_fields(dev, test, recipe.protocol.refit),
+            **(texts or {}),
+        },
+    )
+
+
+def export_checkpoint(
+    folder: Path,
+    out: Path,
+    corpus: Corpus,
+    precision: Precision = "fp32",
+    check: Corpus | None = None,
+    audio: AudioConfig | None = None,
+    teachers: Mapping[str, Path] | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Card:
+    """Export any student from its checkpoint folder, without a run; returns its card.
+
+    Args:
+        folder: the student's checkpoint.
+        out: the folder to write to; an earlier export in it is replaced.
+        corpus: real utterances for the parity gate.
+        precision: fp32; fp16 (storage alone); or int8, which also multiplies in integers.
+        check: labelled, held-out utterances, at least 64, on which int8 is compared with fp32; default:
+            `corpus`.
+        audio: how the student's recordings were prepared; default: `AudioConfig()`.
+        teachers: checkpoint folders of teachers. The classifier of each predicts from the student's head for
+            it, as a further output. That of an acoustic teacher is left out: it depends on the length of an
+            embedding, and heads learn the direction alone.
+        card: fields of the card that the weights do not hold (name, corpus, protocol, fold, scores, …).
+
+    Raises `ModelError` where a gate refuses, with the figures. Then no file is left in `out`.
+    """
+    checkpoint = load_checkpoint(folder)
+    student = checkpoint.model
+    if not isinstance(student, Student):
+        raise ModelError(f"'{folder}' holds a {type(student).__name__}, expected a student")
+    audio, check = audio or AudioConfig(), check or corpus
+    heads = [name for name in TEACHERS if name in student.heads]
+    model = OnnxStudent(student, _teacher_classifiers(heads, teachers or {})).eval()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
+        fp32 = Path(partial) / "fp32.onnx"
+        dev_ids = checkpoint.info.get("dev_ids", ())
+        write_onnx(model, fp32, describe_model(student, checkpoint.labels, checkpoint.training_ids, dev_ids))
+        waveforms = parity_waveforms(corpus, {utterance.id for utterance in check}, audio.max_s)
+        parity = check_parity(model, fp32, waveforms)
+        front_end = {name for name, _ in model.named_buffers()}  # its filters are fixed, not learned
+        figures: dict[str, float] = {}
+        path = fp32
+        if precision == "fp16":
+            path = fp32.with_name("fp16.onnx")
+            store_in_fp16(fp32, path, front_end)
+            figures = check_fp16(fp32, path, waveforms)
+        elif precision == "int8":
+            path, figures = _to_int8(fp32, front_end, *_labelled_waveforms(check, checkpoint.labels, audio))
+        path.replace(out / "model.onnx")
+    fields = {
+        "name": folder.name,
+        "backbone": student.backbone.model_type,
+        "corpus": corpus.name,
+        "protocol": "",
+        "fold": "",
+        "scores": {},
+        **(card or {}),
+        "emotions": checkpoint.labels.names,
+        "trim_db": audio.trim_db,
+        "sha256": file_sha256(out / "model.onnx"),
+        "precision": precision,
+        "quantisation": figures,
+        "teachers": tuple(heads),
+        "num_parameters": sum(value.numel() for value in student.parameters()),
+        "parity": parity,
+        "versions": {
+            name: version(name) for name in ("emodistill", "torch", "transformers", "onnx", "onnxruntime")
+        },
+    }
+    exported = Card(**fields)
+    write_card(exported, out)
+    return exported
+
+
+def read_card_texts(path: Path) -> dict[str, str]:
+    """The texts of a card from a TOML file; raises `ConfigError` for an unknown key or a bad value."""
+    if not path.is_file():
+        raise ConfigError(f"no file '{path}': expected TOML with texts for {', '.join(CARD_TEXTS)}")
+    try:
+        texts = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' is not TOML: {error}") from error
+    for name, text in texts.items():
+        if name not in CARD_TEXTS:
+            raise ConfigError(f"'{path}': {one_of('text of a card', name, CARD_TEXTS)}")
+        if not isinstance(text, str):
+            raise ConfigError(f"'{path}': expected a text for {name}, got {text!r}")
+    return {name: " ".join(text.split()) for name, text in texts.items()}
+
+
+def _card_scores(
+    split: str, table: Predictions, utterances: Sequence[Utterance]
+) -> dict[str, dict[str, float]]:
+    """Scores with intervals of a split, and of each corpus in it where there are several."""
+    corpus_of = {utterance.id: utterance.corpus for utterance in utterances}
+    parts = {split: table}
+    if len(set(corpus_of.values())) > 1:
+        for corpus in sorted({name or "" for name in corpus_of.values()}):
+            parts[f"{corpus}/{split}"] = table.select(
+                [corpus_of[item] == corpus for item in table.utterances]
+            )
+    scores: dict[str, dict[str, float]] = {}
+    for name, part in parts.items():
+        scores[name] = {"utterances": float(len(part)), "speakers": float(len(set(part.speakers)))}
+        for measure, score in ACCURACIES.items():
+            low, high = bootstrap_interval(part, lambda rows, f=score: f(rows.truth, rows.predicted))  # type: ignore[misc]
+            value = score(part.truth, part.predicted)
+            scores[name] |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
+        scores[name]["macro_f1"] = part.scores().macro_f1
+    return scores
+
+
+def _without_folders(backbone: str) -> str:
+    """A backbone as a card names it: a hub id, or the last part of an absolute path."""
+    return Path(backbone).name if Path(backbone).is_absolute() else backbone
+
+
+def _teacher_classifiers(heads: Sequence[str], teachers: Mapping[str, Path]) -> dict[str, CosineClassifier]:
+    """The classifiers of teachers that the student has a head for, where they use the direction alone."""
+    checkpoints = {name: load_checkpoint(path) for name, path in teachers.items() if name in heads}
+    classifiers: dict[str, Any] = {name: item.model.classifier for name, item in checkpoints.items()}
+    return {name: item for name, item in classifiers.items() if isinstance(item, CosineClassifier)}
+
+
+def _to_int8(
+    fp32: Path, front_end: Collection[str], waveforms: Sequence[Waveform], labels: Sequence[int]
+) -> tuple[Path, dict[str, float]]:
+    """Quantise matrix products and convolutions; where the gate refuses that, matrix products alone."""
+    path = fp32.with_name("int8.onnx")
+    num_convolutions = quantise_to_int8(fp32, path, front_end)
+    try:
+        figures = check_int8(fp32, path, waveforms, labels)
+    except ModelError as error:
+        if not num_convolutions or len(waveforms) < MIN_CHECKED:
+            raise
+        reason = str(error).partition(";")[0]
+        say(f"int8 again, with {num_convolutions} convolutions left in fp32, because {reason}")
+        num_convolutions = 0
+        quantise_to_int8(fp32, path, front_end, convolutions=False)
+        figures = check_int8(fp32, path, waveforms, labels)
+    if figures["speed_ratio"] < 1:
+        warn(
+            f"int8 is slower than fp32 on this machine: {figures['int8_ms_per_s']:.2f} against "
+            f"{figures['fp32_ms_per_s']:.2f} ms for a second of audio on one thread"
+        )
+    return path, {**figures, "convolutions": float(num_convolutions)}
+
+
+def _labelled_waveforms(
+    check: Corpus, labels: LabelSet, audio: AudioConfig
+) -> tuple[list[Waveform], list[int]]:
+    """Prepared waveforms, and their labels, of the utterances that have audio and an emotion of the model."""
+    usable = [item for item in check if item.path is not None and item.emotion in labels.names]
+    if len(usable) < len(check):
+        warn(
+            f"int8 is checked without {len(check) - len(usable)} utterances, which have no audio or an "
+            "emotion that the model does not know"
+        )
+    return [prepare_waveform(item, audio) for item in usable], [
+        labels.index(str(item.emotion)) for item in usable
+    ]
