@@ -190,7 +190,7 @@ def test_a_model_is_published_fetched_and_found_again_offline(
 def test_what_the_hub_does_not_have_is_one_line(hub: Hub, exported: Path, tmp_path: Path) -> None:
     hub.repositories["voices/half"] = {"card.json": b"{}"}
     for model, offline, message in (
-        ("voices/none", False, "'voices/none' is no folder here, and could not be fetched from the hub ("),
+        ("voices/none", False, "'voices/none' is no folder here, and could not be downloaded from the hub ("),
         ("voices/none", True, "check the name and the network, or give the folder of an exported model"),
         ("voices/half", False, "is not an exported model: it has no model.onnx"),
     ):
@@ -240,7 +240,9 @@ def test_ids_are_told_from_paths() -> None:
 
 def test_without_the_extra_the_error_names_it(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtraError, match=r"'a/b' is no folder here, and to fetch.*emodistill\[hub\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"'a/b' is no folder here, and to download.*emodistill\[hub\]"
+    ):
         Recognizer("a/b")
     with pytest.raises(MissingExtraError, match=r"emodistill\[hub\]"):
         push_to_hub(exported, "a/b")
@@ -252,7 +254,7 @@ def test_only_a_whole_model_is_published(tmp_path: Path) -> None:
 
 
 def test_offline_nothing_is_fetched() -> None:
-    with pytest.raises(ModelError, match="could not be fetched from the hub"):
+    with pytest.raises(ModelError, match="could not be downloaded from the hub"):
         download_model("voices/never-seen")
 
 

@@ -93,7 +93,7 @@ def test_events_come_while_the_pipe_is_open_and_ctrl_c_ends_it(exported: Path) -
         out, err = program.stdout.read(), program.stderr.read()
         assert program.wait() == 0
     assert events + lines(out) == expected(exported, PCM), "what was under way is closed, nothing is lost"
-    assert err.decode().startswith("4.9 s heard, ")
+    assert err.decode().startswith("4.9 s of audio, ")
     assert "Traceback" not in err.decode()
 
 
@@ -123,7 +123,7 @@ def test_a_display_in_a_terminal(exported: Path) -> None:
     assert "█" in shown
     assert "0:00.5 – 0:03.1" in shown.replace("0:00.6", "0:00.5"), "the first segment is listed"
     assert "{" not in shown, "no JSON"
-    assert err.startswith("4.9 s heard, ")
+    assert err.startswith("4.9 s of audio, ")
 
 
 def _read_terminal(leader: int) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _read_terminal(leader: int) -> Iterator[str]:
         (["-"], b"OggS" + bytes(100), 2, "expected raw PCM or a WAV, got an Ogg file; decode it first"),
         (["-"], wav(CALL, 16_000, "PCM_24"), 2, "expected a WAV of 16-bit PCM or 32-bit float, got format"),
         (["-", "--emotions", "joy"], b"", 2, "bad emotion 'joy'"),
-        (["-"], b"", 0, "0.0 s heard, 0.0 s of speech"),
+        (["-"], b"", 0, "0.0 s of audio, 0.0 s of speech"),
     ],
 )
 def test_what_cannot_be_listened_to(
@@ -259,10 +259,10 @@ class FakeMicrophone(types.ModuleType):
 def test_a_microphone_is_heard_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = FakeMicrophone(make.speech(1.0, rate_hz=48_000), 48_000)
     monkeypatch.setitem(sys.modules, "sounddevice", desk)
-    monkeypatch.setattr(live, "DEAF_S", 0.05)
+    monkeypatch.setattr(live, "MICROPHONE_TIMEOUT_S", 0.05)
     with live.microphone("3") as sound:
         chunks = [next(sound.chunks) for _ in range(10)]
-        with pytest.raises(AudioError, match=r"nothing came from 'desk mic' for 0\.05 s: is it still there"):
+        with pytest.raises(AudioError, match=r"no sound from 'desk mic' for 0\.05 s: is it still connected"):
             next(sound.chunks)
     assert np.array_equal(np.concatenate(chunks)[:, 0], desk.samples)
     assert (sound.name, sound.rate_hz) == ("desk mic", 48_000)
@@ -324,7 +324,7 @@ def test_without_portaudio_the_library_is_named(monkeypatch: pytest.MonkeyPatch,
 def test_the_board_shows_what_was_heard() -> None:
     stream = StreamingRecognizer(make.ToneRecognizer(), detector=make.LoudnessDetector())
     samples = np.concatenate([make.tone("sad", 2.0), make.silence(0.5), make.tone("angry", 1.2)])
-    board = live.Board(tuple(make.TONES_HZ), "desk mic")
+    board = live.Display(tuple(make.TONES_HZ), "desk mic")
 
     def shown() -> str:
         console = Console(file=io.StringIO(), width=90)
@@ -338,7 +338,7 @@ def test_the_board_shows_what_was_heard() -> None:
         for words in ("desk mic", "0:03.7", "speech", "angry 0.7", "0:00.0 – 0:02.0", "-13 dB")
     )
     board.update(stream.finish(), stream.time_s)
-    assert board.summary() == "3.7 s heard, 3.2 s of speech: sad 2.0 s, angry 1.2 s"
+    assert board.summary() == "3.7 s of audio, 3.2 s of speech: sad 2.0 s, angry 1.2 s"
     assert "0:02.5 – 0:03.7" in shown()
 
 

@@ -53,7 +53,9 @@ def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_int8_that_is_slower_is_told_with_both_figures() -> None:
     figures = {"agreement": 0.99, "speed_ratio": 0.8, "int8_ms_per_s": 5.0, "fp32_ms_per_s": 4.0}
     slower = FULL.model_copy(update={"quantisation": figures})
-    warning = "int8 was slower than fp32 where it was made, 5.00 against 4.00 ms for a second of audio"
+    warning = (
+        "int8 was slower than fp32 on the machine of the export: 5.00 against 4.00 ms for one second of audio"
+    )
     assert warning in card_markdown(slower)
     assert "slower" not in card_markdown(FULL)
 

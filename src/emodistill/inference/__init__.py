@@ -2,7 +2,8 @@
 
 The modules in the order of the data:
 
-- `recognizer` classifies one utterance, and offers the functions of the modules below.
+- `recognizer` classifies one utterance, and offers the functions of the modules below. `confidence` decides
+  when it abstains.
 - `segmentation` cuts a stretch of speech into segments. `streaming` does so for audio that arrives in chunks,
   and `timelines` for whole recordings, also with `given_segments`.
 - `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many

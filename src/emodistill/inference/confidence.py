@@ -49,13 +49,11 @@ def confidence_threshold(
         )
     if len(emotions) < len(card.emotions):
         raise ConfigError(
-            "the coverage curve of the card is over all its emotions: with fewer emotions, give min_confidence "
-            "instead of coverage"
+            "the coverage curve of the card is over all its emotions: with fewer emotions, give "
+            "min_confidence instead of coverage"
         )
-    if (
-        coverage == 1
-    ):  # The curve would give the lowest confidence on dev, and other audio may have a lower one.
-        return 0.0
+    if coverage == 1:
+        return 0.0  # The curve's threshold is the lowest confidence on dev; that of other audio may be lower.
     curve = [(0.0, 1.0), *((point.coverage, point.min_confidence) for point in card.coverage[::-1])]
     shares, thresholds = zip(*curve, strict=True)
     return float(np.interp(coverage, shares, thresholds))
