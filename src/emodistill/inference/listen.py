@@ -118,8 +118,8 @@ def pipe(stream: BinaryIO, rate_hz: int, channels: int) -> Iterator[Sound]:
 
     `rate_hz` and `channels` describe raw PCM; a WAV states its own.
 
-    Raises `AudioError` for a number of channels that audio cannot have, a WAV header that is cut off, a WAV
-    with other samples, and a compressed file.
+    Raises `AudioError` for a number of channels that audio cannot have, and for a compressed file. It raises it
+    too for a WAV with other samples, or whose header is cut off.
     """
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"<pipe>: expected 1 to {MAX_CHANNELS} channels, got {channels}")
@@ -333,6 +333,6 @@ class Display:
 
 
 def _bar(value: float, width: int = 30) -> str:
-    """Return a bar of block characters for a value from 0 to 1, in steps of an eighth of a character."""
+    """Return a bar of block characters for a value from 0 to 1, in eighths of a character."""
     eighths = round(8 * width * min(1.0, max(0.0, value)))
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).ljust(width)[:width]

@@ -72,8 +72,8 @@ class Card(_Frozen):
     licence: str = "The licences of the training corpora apply: read their terms before any use."
     limits: str = (
         "Acted emotions of few speakers differ from emotions that people feel. Scores are lower on other "
-        "corpora, languages and microphones, and in noise. Two voices at once, singing, children and long mixed "
-        "recordings were not tested."
+        "corpora, languages and microphones, and in noise. Two voices at once, singing, children and long "
+        "mixed recordings were not tested."
     )
     intended_use: str = (
         "Research, and applications in which people know and agree that their emotion is estimated. Not for "
@@ -211,9 +211,9 @@ def _scores(card: Card) -> str:
     if not rows:
         return ""
     return (
-        "## Scores\n\nThe scores of these weights, in %. UA is the mean per-class recall, WA is the accuracy. "
-        "The interval is the 95 % interval of a bootstrap over speakers; with few speakers it is too narrow.\n\n"
-        + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)
+        "## Scores\n\nThe scores of these weights, in %. UA is the mean per-class recall, WA is the "
+        "accuracy. The interval is the 95 % interval of a bootstrap over speakers; with few speakers it is too "
+        "narrow.\n\n" + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)
     )
 
 
