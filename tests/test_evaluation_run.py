@@ -1,4 +1,4 @@
-"""Any model on any corpus: what labels mean, what was heard before, and every kind of model."""
+"""Any model on any corpus: the meaning of labels, seen speakers, and every kind of model."""
 
 import json
 import shutil
@@ -23,30 +23,30 @@ from emodistill.evaluation.scores import score_run
 from emodistill.inference.recognizer import Recognizer
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint
+from emodistill.training.evaluated_models import open_model
 from emodistill.training.evaluation_run import (
-    declared,
+    by_seen_speakers,
+    complete_mapping,
     evaluate,
-    heard_before,
-    open_labelled,
-    open_model,
+    open_labelled_corpus,
     read_mapping,
     scored_emotions,
 )
 
 
-class Parrot:
-    """A model without weights: it knows what it is told."""
+class FixedModel:
+    """A model without weights, with given probabilities for each utterance."""
 
-    kind = "parrot"
+    kind = "fixed"
 
     def __init__(
-        self, names: Sequence[str], answers: dict[str, Sequence[float]], heard: Sequence[str] = ()
+        self, names: Sequence[str], probabilities: dict[str, Sequence[float]], known_ids: Sequence[str] = ()
     ) -> None:
-        self.names, self.answers, self.known_ids = tuple(names), answers, frozenset(heard)
+        self.names, self.probabilities, self.known_ids = tuple(names), probabilities, frozenset(known_ids)
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], np.ndarray]:
-        rows = [row for row, item in enumerate(utterances) if item.id in self.answers]
-        return rows, np.array([self.answers[utterances[row].id] for row in rows])
+        rows = [row for row, item in enumerate(utterances) if item.id in self.probabilities]
+        return rows, np.array([self.probabilities[utterances[row].id] for row in rows])
 
 
 def corpus() -> Corpus:
@@ -55,31 +55,38 @@ def corpus() -> Corpus:
     return Corpus("c", tuple(items))
 
 
-ANSWERS = {
+PROBABILITIES = {
     "u0": [0.2, 0.4, 0.1, 0.3],
     "u1": [0.1, 0.1, 0.1, 0.7],
     "u2": [0, 0, 1, 0],
     "u3": [0.4, 0.4, 0.1, 0.1],
 }
 NAMES = ("ang", "fru", "hap", "sad")
-MEANT = {"ang": "angry", "fru": "angry", "hap": "happy"}
+MAPPING = {"ang": "angry", "fru": "angry", "hap": "happy"}
 
 
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def test_names_that_mean_one_emotion_add_up(tmp_path: Path) -> None:
-    assert evaluate(Parrot(NAMES, ANSWERS), corpus(), tmp_path, "parrot", MEANT) == 0
+def test_probabilities_of_names_with_one_emotion_add_up(tmp_path: Path) -> None:
+    assert evaluate(FixedModel(NAMES, PROBABILITIES), corpus(), tmp_path, "fixed", MAPPING) == 0
     table = read_predictions(tmp_path / "predictions.csv")
     assert table.labels.names == ("angry", "happy", "sad")
     assert table.probabilities[0] == pytest.approx([0.6, 0.1, 0.3])
     assert [table.labels.names[label] for label in table.predicted] == ["angry", "sad", "happy", "angry"]
-    told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert told["mapping"] == {**MEANT, "sad": "sad"}
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["mapping"] == {**MAPPING, "sad": "sad"}
 
 
-def test_what_is_not_scored_is_left_out_on_both_sides(tmp_path: Path) -> None:
-    evaluate(Parrot(NAMES, ANSWERS), corpus(), tmp_path, "parrot", {**MEANT, "fru": None}, ["angry", "sad"])
+def test_other_emotions_are_left_out_of_model_and_corpus(tmp_path: Path) -> None:
+    evaluate(
+        FixedModel(NAMES, PROBABILITIES),
+        corpus(),
+        tmp_path,
+        "fixed",
+        {**MAPPING, "fru": None},
+        ["angry", "sad"],
+    )
     table = read_predictions(tmp_path / "predictions.csv")
     assert table.utterances == ("u0", "u1", "u3")
     assert table.probabilities[0] == pytest.approx([0.2 / 0.5, 0.3 / 0.5])
@@ -88,21 +95,22 @@ def test_what_is_not_scored_is_left_out_on_both_sides(tmp_path: Path) -> None:
 
 def test_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"the model says \['ang', 'sad'\], and \['ang'\] are no emotions .*--map ang="
+        ConfigError,
+        match=r"the model has the names \['ang', 'sad'\], and \['ang'\] are no emotions .*--map ang=",
     ):
-        declared(("ang", "sad"), {})
-    with pytest.raises(ConfigError, match=r"bad name to map 'agn', .*did you mean 'ang'"):
-        declared(("ang",), {"agn": "angry"})
+        complete_mapping(("ang", "sad"), {})
+    with pytest.raises(ConfigError, match=r"--map agn=…: bad name of the model 'agn', .*did you mean 'ang'"):
+        complete_mapping(("ang",), {"agn": "angry"})
     with pytest.raises(ConfigError, match=r"--map ang=angri: bad emotion 'angri'"):
-        declared(("ang",), {"ang": "angri"})
-    meant = declared(("angry", "sad", "calm"), {})
-    with pytest.raises(ConfigError, match="declare what is scored, as in --emotions angry,sad"):
-        scored_emotions(meant, LabelSet(("angry", "sad", "bored")), None)
-    with pytest.raises(ConfigError, match=r"'bored', .* these the model says"):
-        scored_emotions(meant, LabelSet(("angry", "sad", "bored")), ["angry", "bored"])
-    with pytest.raises(ConfigError, match=r"'calm', .* these the corpus has"):
-        scored_emotions(meant, LabelSet(("angry", "sad", "bored")), ["calm"])
-    assert scored_emotions(meant, LabelSet(("angry", "sad", "bored")), ["sad", "angry"]).names == (
+        complete_mapping(("ang",), {"ang": "angri"})
+    mapping = complete_mapping(("angry", "sad", "calm"), {})
+    with pytest.raises(ConfigError, match="choose those to score, as in --emotions angry,sad"):
+        scored_emotions(mapping, LabelSet(("angry", "sad", "bored")), None)
+    with pytest.raises(ConfigError, match=r"--emotions: bad emotion of the model 'bored'"):
+        scored_emotions(mapping, LabelSet(("angry", "sad", "bored")), ["angry", "bored"])
+    with pytest.raises(ConfigError, match=r"--emotions: bad emotion of the corpus 'calm'"):
+        scored_emotions(mapping, LabelSet(("angry", "sad", "bored")), ["calm"])
+    assert scored_emotions(mapping, LabelSet(("angry", "sad", "bored")), ["sad", "angry"]).names == (
         "angry",
         "sad",
     )
@@ -113,75 +121,75 @@ def test_mappings_are_read_or_refused() -> None:
     assert read_mapping(None) == {}
     for text, message in (
         ("ang", "bad --map 'ang'"),
-        ("a=angry,a=sad", "says twice what 'a' means"),
+        ("a=angry,a=sad", "gives two emotions for 'a'"),
         ("=x", "bad --map"),
     ):
         with pytest.raises(ConfigError, match=message):
             read_mapping(text)
 
 
-# --- what was heard before ------------------------------------------------------------------------
+# --- seen speakers ---------------------------------------------------------------------------------
 
 
-def test_a_speaker_heard_in_training_is_found_by_one_utterance() -> None:
+def test_one_utterance_in_the_training_data_marks_its_speaker_as_seen() -> None:
     items = corpus().utterances
-    for seen in ("u1", "c/u1"):
-        assert heard_before(items, frozenset({seen}), "c").tolist() == [True, True, False, False]
+    for known_id in ("u1", "c/u1"):
+        assert by_seen_speakers(items, frozenset({known_id}), "c").tolist() == [True, True, False, False]
     pooled = [Utterance(f"c/{item.id}", item.speaker, item.emotion, corpus="c") for item in items]
-    assert heard_before(pooled, frozenset({"u3"}), "pool").tolist() == [False, False, True, True]
-    assert not heard_before(items, frozenset({"other/u1", "u9"}), "c").any()
+    assert by_seen_speakers(pooled, frozenset({"u3"}), "pool").tolist() == [False, False, True, True]
+    assert not by_seen_speakers(items, frozenset({"other/u1", "u9"}), "c").any()
 
 
-def test_a_leak_is_refused_left_out_or_stamped(tmp_path: Path) -> None:
-    leaky = Parrot(NAMES, ANSWERS, ["u1"])
+def test_seen_speakers_are_refused_left_out_or_marked(tmp_path: Path) -> None:
+    leaky = FixedModel(NAMES, PROBABILITIES, ["u1"])
     with pytest.raises(
-        LeakError, match=r"2 of 4 utterances are of 1 speakers .* first 'u0' \(speaker 's0'\)"
+        LeakError, match=r"2 of 4 utterances are by 1 such speakers, the first is 'u0' \(speaker 's0'\)"
     ):
-        evaluate(leaky, corpus(), tmp_path / "a", "parrot", MEANT)
+        evaluate(leaky, corpus(), tmp_path / "a", "fixed", MAPPING)
     assert not (tmp_path / "a").exists()
-    evaluate(leaky, corpus(), tmp_path / "b", "parrot", MEANT, heard="leave-out")
+    evaluate(leaky, corpus(), tmp_path / "b", "fixed", MAPPING, seen="leave-out")
     assert read_predictions(tmp_path / "b/predictions.csv").utterances == ("u2", "u3")
-    evaluate(leaky, corpus(), tmp_path / "c", "parrot", MEANT, heard="allow")
+    evaluate(leaky, corpus(), tmp_path / "c", "fixed", MAPPING, seen="allow")
     assert len(read_predictions(tmp_path / "c/predictions.csv")) == 4
     assert score_run(read_run(tmp_path / "c")).protocol.endswith("LEAKS training data BY DESIGN")
-    everything = Parrot(NAMES, ANSWERS, ["u1", "u2"])
-    with pytest.raises(ConfigError, match="nothing of 'c' is left to score"):
-        evaluate(everything, corpus(), tmp_path / "d", "parrot", MEANT, heard="leave-out")
+    everything = FixedModel(NAMES, PROBABILITIES, ["u1", "u2"])
+    with pytest.raises(ConfigError, match="no utterance of 'c' is left to score"):
+        evaluate(everything, corpus(), tmp_path / "d", "fixed", MAPPING, seen="leave-out")
 
 
-def test_what_cannot_be_judged_is_counted(tmp_path: Path) -> None:
-    some = Parrot(NAMES, {"u0": ANSWERS["u0"]})
-    assert evaluate(some, corpus(), tmp_path / "a", "parrot", MEANT) == 3
+def test_utterances_without_a_prediction_are_counted(tmp_path: Path) -> None:
+    some = FixedModel(NAMES, {"u0": PROBABILITIES["u0"]})
+    assert evaluate(some, corpus(), tmp_path / "a", "fixed", MAPPING) == 3
     assert score_run(read_run(tmp_path / "a")).models[0].num_utterances == 1
-    with pytest.raises(ModelError, match="could not judge any of 4 utterances"):
-        evaluate(Parrot(NAMES, {}), corpus(), tmp_path / "b", "parrot", MEANT)
+    with pytest.raises(ModelError, match="could classify none of 4 utterances"):
+        evaluate(FixedModel(NAMES, {}), corpus(), tmp_path / "b", "fixed", MAPPING)
 
 
-def test_a_training_is_not_overwritten(run: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a training"):
-        evaluate(Parrot(NAMES, ANSWERS), corpus(), run, "parrot", MEANT)
+def test_a_training_run_is_not_overwritten(run: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a training run"):
+        evaluate(FixedModel(NAMES, PROBABILITIES), corpus(), run, "fixed", MAPPING)
 
 
 def test_another_evaluation_is_not_overwritten(tmp_path: Path) -> None:
-    parrot = Parrot(NAMES, ANSWERS)
-    evaluate(parrot, corpus(), tmp_path, "parrot", MEANT)
+    fixed = FixedModel(NAMES, PROBABILITIES)
+    evaluate(fixed, corpus(), tmp_path, "fixed", MAPPING)
     before = (tmp_path / "predictions.csv").read_bytes()
-    evaluate(parrot, corpus(), tmp_path, "parrot", MEANT)  # the same again
+    evaluate(fixed, corpus(), tmp_path, "fixed", MAPPING)  # the same again
     for model, emotions, message in (
-        ("another", None, "model: 'parrot' there, 'another' asked"),
+        ("another", None, "model is 'fixed' there and 'another' here"),
         (
-            "parrot",
+            "fixed",
             ["angry", "sad"],
-            r"emotions: \['angry', 'happy', 'sad'\] there, \['angry', 'sad'\] asked",
+            r"emotions is \['angry', 'happy', 'sad'\] there and \['angry', 'sad'\] here",
         ),
     ):
-        with pytest.raises(ConfigError, match=f"holds another evaluation .{message}"):
-            evaluate(parrot, corpus(), tmp_path, model, MEANT, emotions)
+        with pytest.raises(ConfigError, match=f"holds another evaluation: {message}"):
+            evaluate(fixed, corpus(), tmp_path, model, MAPPING, emotions)
     assert (tmp_path / "predictions.csv").read_bytes() == before
 
 
-def test_an_edited_evaluation_is_refused_by_row(tmp_path: Path) -> None:
-    evaluate(Parrot(NAMES, ANSWERS), corpus(), tmp_path, "parrot", MEANT)
+def test_an_edited_evaluation_is_refused_with_the_row(tmp_path: Path) -> None:
+    evaluate(FixedModel(NAMES, PROBABILITIES), corpus(), tmp_path, "fixed", MAPPING)
     path = tmp_path / "predictions.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
@@ -190,9 +198,9 @@ def test_an_edited_evaluation_is_refused_by_row(tmp_path: Path) -> None:
 
 
 def test_evaluations_are_compared_like_runs(tmp_path: Path) -> None:
-    wrong = {name: [0.0, 0.0, 0.0, 1.0] for name in ANSWERS}
-    evaluate(Parrot(NAMES, ANSWERS), corpus(), tmp_path / "a", "right", MEANT)
-    evaluate(Parrot(NAMES, wrong), corpus(), tmp_path / "b", "wrong", MEANT)
+    wrong = {name: [0.0, 0.0, 0.0, 1.0] for name in PROBABILITIES}
+    evaluate(FixedModel(NAMES, PROBABILITIES), corpus(), tmp_path / "a", "right", MAPPING)
+    evaluate(FixedModel(NAMES, wrong), corpus(), tmp_path / "b", "wrong", MAPPING)
     assert compare_runs([tmp_path / "a", tmp_path / "b"])[0].differences["wa"].value == pytest.approx(-0.75)
     with pytest.raises(ModelError, match=r"holds an evaluation, not a training"):
         _ = read_run(tmp_path / "a").recipe
@@ -201,8 +209,8 @@ def test_evaluations_are_compared_like_runs(tmp_path: Path) -> None:
 # --- kinds of model -------------------------------------------------------------------------------
 
 
-def others(tmp_path: Path) -> Path:
-    """A corpus of the same sounds by speakers of other names."""
+def other_speakers(tmp_path: Path) -> Path:
+    """The manifest of a corpus with the same recordings and other names of speakers."""
     manifest = make.corpus_folder(tmp_path / "new", speakers=3)
     rows = make.read_rows(manifest)
     return make.write_rows(
@@ -210,52 +218,52 @@ def others(tmp_path: Path) -> Path:
     )
 
 
-def test_a_checkpoint_says_what_it_said_in_its_run(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_predicts_the_same_as_in_its_run(run: Path, tmp_path: Path) -> None:
     fold = read_run(run).scores["folds"][0]
     for name in ("student", "prosodic", "linguistic"):
-        judge, digest = open_model(str(run / f"fold-{fold}/refit/{name}"))
+        model, digest = open_model(str(run / f"fold-{fold}/refit/{name}"))
         assert digest is not None
         suffix = "" if name == "student" else f"-{name}"
         table = read_predictions(run / f"fold-{fold}/predictions{suffix}.csv")
-        known = read_run(run).utterances
-        assert known is not None
-        rows, said = judge([known[utterance] for utterance in table.utterances])
+        utterances = read_run(run).utterances
+        assert utterances is not None
+        rows, probabilities = model([utterances[item] for item in table.utterances])
         assert rows == list(range(len(table)))
-        np.testing.assert_allclose(said, table.probabilities, atol=1e-5)
-    lone, _ = open_model(str(run))
-    assert lone.known_ids == frozenset(
+        np.testing.assert_allclose(probabilities, table.probabilities, atol=1e-5)
+    student, _ = open_model(str(run))
+    assert student.known_ids == frozenset(
         read_run(run).protocol.fold(fold).train + read_run(run).protocol.fold(fold).dev
     )
 
 
-def test_dev_speakers_count_as_heard_by_what_was_chosen_by_them(run: Path) -> None:
+def test_dev_speakers_count_as_seen(run: Path) -> None:
     fold = read_run(run).protocol.folds[0]
-    found = load_checkpoint(run / f"fold-{fold.name}/select/student")
-    assert set(found.training_ids) == set(fold.train)
-    judge, _ = open_model(str(run / f"fold-{fold.name}/select/student"))
-    assert judge.known_ids == {*fold.train, *fold.dev}
+    checkpoint = load_checkpoint(run / f"fold-{fold.name}/select/student")
+    assert set(checkpoint.training_ids) == set(fold.train)
+    model, _ = open_model(str(run / f"fold-{fold.name}/select/student"))
+    assert model.known_ids == {*fold.train, *fold.dev}
 
 
-def test_a_checkpoint_hears_recordings_as_its_run_prepared_them(run: Path, tmp_path: Path) -> None:
-    there = tmp_path / "run"
-    shutil.copytree(run, there)
-    text = (there / "recipe.toml").read_text()
-    (there / "recipe.toml").write_text(text.replace("trim_db = 35.0", "trim_db = 20.0"))
-    judge, _ = open_model(str(there / "fold-1/refit/student"))
-    assert judge.audio == AudioConfig(trim_db=20.0)  # type: ignore[attr-defined]
+def test_recordings_are_prepared_as_in_the_checkpoints_run(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    text = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(text.replace("trim_db = 35.0", "trim_db = 20.0"))
+    model, _ = open_model(str(copy / "fold-1/refit/student"))
+    assert model.audio == AudioConfig(trim_db=20.0)  # type: ignore[attr-defined]
 
 
-def test_an_exported_model_is_asked_through_the_recogniser(exported: Path, tmp_path: Path) -> None:
-    manifest = others(tmp_path)
-    judge, _ = open_model(str(exported))
-    assert judge.known_ids, "the exported file lists what it learned from"
+def test_an_exported_model_runs_through_the_recogniser(exported: Path, tmp_path: Path) -> None:
+    manifest = other_speakers(tmp_path)
+    model, _ = open_model(str(exported))
+    assert model.known_ids, "the exported file lists its training data"
     items = read_manifest(manifest).utterances
-    rows, said = judge(items)
+    rows, probabilities = model(items)
     recognizer = Recognizer(exported)
-    for row, values in zip(rows, said, strict=True):
+    for row, values in zip(rows, probabilities, strict=True):
         sound, rate = soundfile.read(items[row].path, dtype="float32")
-        found = recognizer.predict(sound, rate).probabilities
-        expected = recognizer.probabilities(sound) if found is None else list(found.values())
+        predicted = recognizer.predict(sound, rate).probabilities
+        expected = list(predicted.values()) if predicted else recognizer.probabilities(sound)
         np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
@@ -275,14 +283,14 @@ def test_an_exported_model_is_refused_on_its_own_training_data(
     assert data["models"][0]["model"] == "model"
 
 
-def test_a_hugging_face_classifier_is_asked_with_declared_labels(tmp_path: Path) -> None:
+def test_a_hugging_face_classifier_needs_the_emotions_of_its_names(tmp_path: Path) -> None:
     from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
-    folder, manifest = make.classifier(tmp_path / "model"), others(tmp_path)
+    folder, manifest = make.classifier(tmp_path / "model"), other_speakers(tmp_path)
     arguments = ["evaluate", str(folder), str(manifest), "-o", str(tmp_path / "out"), "-f", "json"]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, ConfigError)
-    assert "declare what they mean with --map ang=…,oth=…" in str(refused.exception)
+    assert "give their emotions with --map ang=…,oth=…" in str(refused.exception)
     result = CliRunner().invoke(app, [*arguments, "--map", "ang=angry,oth=-"])
     assert result.exit_code == 0, result.output
     table = read_predictions(tmp_path / "out/predictions.csv")
@@ -291,11 +299,11 @@ def test_a_hugging_face_classifier_is_asked_with_declared_labels(tmp_path: Path)
         sound, rate = soundfile.read(item.path, dtype="float32")
         inputs = Wav2Vec2FeatureExtractor()(sound, sampling_rate=rate, return_tensors="pt")
         with torch.no_grad():
-            said = model(**inputs).logits[0, :2].double().softmax(dim=0)
-        np.testing.assert_allclose(table.probabilities[row], said, atol=1e-5)
+            expected = model(**inputs).logits[0, :2].double().softmax(dim=0)
+        np.testing.assert_allclose(table.probabilities[row], expected, atol=1e-5)
 
 
-def test_what_is_no_model_or_corpus_is_refused(tmp_path: Path) -> None:
+def test_folders_without_a_model_and_unknown_corpora_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         ModelError, match=r"is no model: expected bundled, a hub id, or a folder with card\.json"
@@ -306,15 +314,15 @@ def test_what_is_no_model_or_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is no audio classifier that transformers can load"):
         open_model(str(tmp_path / "bad"))
     with pytest.raises(ConfigError, match=r"bad corpus 'ravdes', .*did you mean 'ravdess'.*or a manifest"):
-        open_labelled("ravdes", None, None)
+        open_labelled_corpus("ravdes", None, None)
     with pytest.raises(
         ConfigError, match="'ravdess' is read from a folder: emodistill evaluate MODEL ravdess FOLDER"
     ):
-        open_labelled("ravdess", None, None)
+        open_labelled_corpus("ravdess", None, None)
 
 
-def test_unreadable_audio_is_told_by_the_exit_code(exported: Path, tmp_path: Path) -> None:
-    manifest = others(tmp_path)
+def test_unreadable_audio_gives_exit_code_1(exported: Path, tmp_path: Path) -> None:
+    manifest = other_speakers(tmp_path)
     (manifest.parent / make.read_rows(manifest)[0]["path"]).write_bytes(b"")
     result = CliRunner().invoke(
         app, ["evaluate", str(exported), str(manifest), "-o", str(tmp_path / "out"), "-f", "csv"]

@@ -86,11 +86,12 @@ def evaluate(  # long, with nine parameters: its signature is the verb's argumen
     from emodistill.evaluation.scores import score_run
     from emodistill.evaluation.tables import show_scores
     from emodistill.inference.hub import folder_name
+    from emodistill.training.evaluated_models import open_model
     from emodistill.training.evaluation_run import evaluate as evaluate_model
-    from emodistill.training.evaluation_run import open_labelled, open_model, read_mapping
+    from emodistill.training.evaluation_run import open_labelled_corpus, read_mapping
 
     mapping = read_mapping(map)
-    labelled, lacks_audio = open_labelled(corpus, folder, labels)
+    labelled, lacks_audio = open_labelled_corpus(corpus, folder, labels)
     evaluated, digest = open_model(model)
     run = out or Path("runs") / f"evaluate-{folder_name(model)}-{labelled.name}"
     num_failed = evaluate_model(

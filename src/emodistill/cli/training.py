@@ -135,6 +135,7 @@ def ablate(
     say(f"written: {folder}/ablation.md, ablation.csv, ablation.png; the runs are in {folder / 'cells'}")
 
 
+# Long: its signature holds the options and their help.
 @app.command()
 def export(
     run: Annotated[Path | None, typer.Argument(help="A run folder of train or crossval.")] = None,

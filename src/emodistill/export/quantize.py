@@ -118,8 +118,8 @@ def check_int8(
     """Compare an int8 graph with the float32 graph on labelled utterances; returns the figures for the card.
 
     The figures are agreement, UA of both, and milliseconds for a second of audio on one thread. Both graphs
-    take turns at each utterance. Raises `ModelError` where int8 costs more than a point of UA, where fewer
-    than 98 % of the utterances keep their emotion, or where there are fewer than 64 of them.
+    take turns at each utterance. Raises `ModelError` where int8 costs more than a point of UA, or where fewer
+    than 98 % of the utterances keep their emotion. It also does where there are fewer than 64 utterances.
     """
     if len(waveforms) < MIN_CHECKED:
         raise ModelError(

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from emodistill.training.artifact_cache import ArtifactCache
     from emodistill.training.checkpoint_inference import predict_checkpoint
     from emodistill.training.cross_validation import crossval
-    from emodistill.training.evaluation_run import evaluate, open_model
+    from emodistill.training.evaluated_models import open_model
+    from emodistill.training.evaluation_run import evaluate
 
 __all__ = ["ArtifactCache", "ablate", "crossval", "evaluate", "open_model", "predict_checkpoint"]
 
@@ -24,7 +25,7 @@ __getattr__, __dir__ = lazy_names(
         "ablate": "emodistill.training.ablation",
         "crossval": "emodistill.training.cross_validation",
         "evaluate": "emodistill.training.evaluation_run",
-        "open_model": "emodistill.training.evaluation_run",
+        "open_model": "emodistill.training.evaluated_models",
         "predict_checkpoint": "emodistill.training.checkpoint_inference",
     },
 )

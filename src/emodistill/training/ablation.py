@@ -1,8 +1,8 @@
 """An ablation: a recipe and variants of it that lack a part of the method, and one table that compares them.
 
 grid folder/
-  cells/<cell>/seed-<k>/   a run folder each, with the same predictions as `crossval` of the cell's recipe
-  artifacts/               teachers, their targets and predictions, which the runs share
+  cells/<cell>/seed-<k>/   run folders, with the same predictions as `crossval` of the cell's recipe
+  artifacts/               teachers, targets and predictions that the runs share
   ablation.md  ablation.csv  ablation.png
 """
 

@@ -1,7 +1,7 @@
 """The cells of an ablation: variants of one recipe, the full method.
 
-Each cell lacks one part of the method, as in the paper's ablation, or sets one field of the recipe to one of
-several values (a sweep). Cells with equal recipes share a run.
+A cell lacks one part of the method, as in the paper's ablation, or it belongs to a sweep. A sweep sets one
+field of the recipe to several values, one in each cell. Cells with equal recipes share a run.
 """
 
 import re
@@ -71,28 +71,30 @@ def make_grid(
         raise ConfigError(
             "an ablation compares students, but this recipe has student = 'none': choose a recipe with one"
         )
-    asked = recipe.distillation.teachers
-    teachers = tuple(name for name in asked if has_transcripts or name != "linguistic")
-    full = _with(recipe, "distillation", teachers=teachers)
-    proposed = [(FULL, "parts", full)]
+    requested = recipe.distillation.teachers
+    teachers = tuple(name for name in requested if has_transcripts or name != "linguistic")
+    full = _with_values(recipe, "distillation", teachers=teachers)
+    variants = [(FULL, "parts", full)]
     if parts:
-        proposed += [(name, "parts", part) for name, part in _parts(full, asked)]
+        variants += [(name, "parts", part) for name, part in _parts(full, requested)]
     for sweep in sweeps:
         field, values = parse_sweep(sweep)
-        proposed += [(f"{field}={_value_name(value)}", field, _set(full, field, value)) for value in values]
-    if parts and not asked and not sweeps:
+        variants += [
+            (f"{field}={_value_name(value)}", field, _with_field(full, field, value)) for value in values
+        ]
+    if parts and not requested and not sweeps:
         raise ConfigError(
             "nothing to ablate: the recipe has no teachers; give it some "
             "(--set 'distillation.teachers=[\"prosodic\"]'), or give a --sweep"
         )
     cells: list[Cell] = []
     folders: dict[str, str] = {}
-    for name, group, variant in proposed:
+    for name, group, variant in variants:
         folder = folders.setdefault(variant.model_dump_json(), _folder_name(name, set(folders.values())))
         cells.append(Cell(name, group, variant, folder))
     left_out = {}
-    if not has_transcripts and "linguistic" in asked:
-        left_out = dict.fromkeys(_linguistic_cells(asked), "no training utterance has a transcript")
+    if not has_transcripts and "linguistic" in requested:
+        left_out = dict.fromkeys(_linguistic_cells(requested), "no training utterance has a transcript")
         cells = [cell for cell in cells if cell.name not in left_out]
     if only is not None:
         for name in only:
@@ -117,30 +119,31 @@ def parse_sweep(sweep: str) -> tuple[str, list[Any]]:
     try:
         values = tomllib.loads(f"values = [{text}]")["values"]
     except tomllib.TOMLDecodeError:
-        values = [_value(item.strip()) for item in text.split(",")]
+        values = [_parse_value(item.strip()) for item in text.split(",")]
     return field, list(values)
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _parts(full: Recipe, asked: Sequence[str]) -> list[tuple[str, Recipe]]:
-    """The cells without a part of the method: without teachers, with one teacher, with one level, without one
-    term.
+def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
+    """The cells that lack a part of the method.
 
-    The last two come from the registry of loss terms. A term that the full method does not use has no cells.
+    They lack all teachers, all teachers but one, one teacher of more than two, all loss terms but one, or one
+    term. The cells of terms come from the registry of loss terms. A term that the full method does not use
+    has none.
     """
     teachers = full.distillation.teachers
-    cells = [(PLAIN, _with(full, "distillation", teachers=()))]
-    cells += [(f"{name}-only", _with(full, "distillation", teachers=(name,))) for name in asked]
+    cells = [(PLAIN, _with_values(full, "distillation", teachers=()))]
+    cells += [(f"{name}-only", _with_values(full, "distillation", teachers=(name,))) for name in requested]
     if len(teachers) > 2:
         for name in teachers:
             rest = tuple(item for item in teachers if item != name)
-            cells.append((f"no-{name}", _with(full, "distillation", teachers=rest)))
+            cells.append((f"no-{name}", _with_values(full, "distillation", teachers=rest)))
     if not teachers:
         return cells
     terms = [term for term in TERMS if term.is_on(full.distillation)]
@@ -152,33 +155,31 @@ def _parts(full: Recipe, asked: Sequence[str]) -> list[tuple[str, Recipe]]:
 def _alone(full: Recipe, term: LossTerm) -> Recipe:
     """The recipe in which this is the only term that reads teachers."""
     others = [other for other in TERMS if other is not term and NO_TEACHER not in other.teachers]
-    return _with(full, "distillation", **{other.weight: 0.0 for other in others})
+    return _with_values(full, "distillation", **{other.weight: 0.0 for other in others})
 
 
 def _without(full: Recipe, term: LossTerm) -> Recipe:
-    """The recipe without a term; without the labels' term, nothing else of the student's training reads
-    labels.
-    """
-    recipe = _with(full, "distillation", **{term.weight: 0.0})
+    """The recipe without a term. Without that of the labels, probe and refit use no labels either."""
+    recipe = _with_values(full, "distillation", **{term.weight: 0.0})
     if NO_TEACHER not in term.teachers:
         return recipe
     if recipe.student is not None and recipe.student.probe is not None:
-        recipe = _with(recipe, "student", probe=None)
-    return _with(recipe, "protocol", refit=False) if recipe.protocol.refit == "classifier" else recipe
+        recipe = _with_values(recipe, "student", probe=None)
+    return _with_values(recipe, "protocol", refit=False) if recipe.protocol.refit == "classifier" else recipe
 
 
-def _linguistic_cells(asked: Sequence[str]) -> list[str]:
+def _linguistic_cells(requested: Sequence[str]) -> list[str]:
     """The names of the cells that are about the linguistic teacher alone."""
-    return ["linguistic-only", *(["no-linguistic"] if len(asked) > 2 else [])]
+    return ["linguistic-only", *(["no-linguistic"] if len(requested) > 2 else [])]
 
 
-def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:
+def _with_values(recipe: Recipe, section: str, **values: Any) -> Recipe:
     data = recipe.model_dump()
     data[section] = {**data[section], **values}
     return parse_recipe(data)
 
 
-def _set(recipe: Recipe, field: str, value: Any) -> Recipe:
+def _with_field(recipe: Recipe, field: str, value: Any) -> Recipe:
     data = recipe.model_dump()
     *parents, last = field.split(".")
     table: Any = data
