@@ -140,7 +140,7 @@ def _read_terminal(leader: int) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("args", "data", "code", "message"),
     [
-        (["call.wav"], b"", 2, "bad source 'call.wav', expected - for a pipe, or nothing for the microphone"),
+        (["call.wav"], b"", 2, "for a file: emodistill timeline call.wav"),
         (["-"], b"RIFF\0\0\0\0AVI ", 2, "expected a WAV, got another RIFF file"),
         (["-"], b"OggS" + bytes(100), 2, "expected raw PCM or a WAV, got an Ogg file; decode it first"),
         (["-"], wav(CALL, 16_000, "PCM_24"), 2, "expected a WAV of 16-bit PCM or 32-bit float, got format"),

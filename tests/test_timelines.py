@@ -243,7 +243,7 @@ def test_segments_are_read_from_csv(tmp_path: Path) -> None:
         ("a.rttm", "SPEAKER talk 1 0.5 long", r"line 1: expected SPEAKER file channel start duration"),
         ("a.rttm", "SPEAKER talk 1 0.5 0 <NA> <NA> anna", r"line 1: bad segment from 0\.5 s to 0\.5 s"),
         ("a.rttm", "LEXEME talk", "holds no segments"),
-        ("none.csv", None, "no such file"),
+        ("none.csv", None, "no file"),
         ("a.csv", "start_s,end_s\n1,2,é".encode("latin-1"), "neither RTTM nor CSV: it is not UTF-8"),
     ],
 )  # fmt: skip
@@ -509,7 +509,7 @@ def test_timeline_recognises_given_segments(emodistill: Call, calls: Path, tmp_p
         (("--plot", "a.png"), "'a.png' is one picture, but there are 4 recordings: name a folder"),
         (("--plot", "a.jpg"), "cannot draw to 'a.jpg': expected .png, .svg or .pdf"),
         (("-o", "folder"), "a table can't go to the folder 'folder': add --format, e.g. json"),
-        (("--segments", "none.csv"), "no segments 'none.csv': no such file"),
+        (("--segments", "none.csv"), "no file 'none.csv': expected the segments as RTTM or CSV"),
         (("--emotions", "angri"), "bad emotion 'angri'"),
     ],
 )

@@ -74,8 +74,8 @@ TimelineOutputOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Write to this file, or to this folder with one file for each recording. A folder is continued: "
-        "recordings that have a file are skipped. Default: standard output.",
+        help="Write to this file. A path without a suffix is a folder, which gets one file for each recording. "
+        "A folder is continued: recordings that have a file are skipped. Default: standard output.",
     ),
 ]
 SegmentsOption = Annotated[
@@ -89,8 +89,8 @@ SegmentsOption = Annotated[
 PlotOption = Annotated[
     Path | None,
     typer.Option(
-        help="Also draw a picture: a .png, .svg or .pdf file, or a folder with one picture for each "
-        "recording. Default: no picture."
+        help="Also draw a picture, a .png, .svg or .pdf file. A path without a suffix is a folder, which gets "
+        "one picture for each recording. Default: no picture."
     ),
 ]
 
@@ -246,9 +246,15 @@ def listen(
     from emodistill.inference.recognizer import Recognizer
 
     if source not in (None, "-"):
-        raise ConfigError(f"bad source '{source}', expected - for a pipe, or nothing for the microphone")
+        raise ConfigError(
+            f"bad source '{source}', expected - for a pipe, or nothing for the microphone; for a file: "
+            f"emodistill timeline {source}"
+        )
     if source and sys.stdin.isatty():
-        raise ConfigError("nothing is piped in: put a command and | before it, or leave the - away")
+        raise ConfigError(
+            "- reads standard input, which is a terminal: pipe audio into it, or leave the - out to use the "
+            "microphone"
+        )
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )

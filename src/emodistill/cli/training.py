@@ -46,7 +46,7 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Start the student from a model: bundled, the folder of an exported model, or a checkpoint.",
+            help="Start the student from a model: bundled, or the folder of an exported model or a checkpoint.",
         ),
     ] = None,
     out: Out = None,
@@ -102,7 +102,10 @@ def ablate(
         ),
     ] = None,
     parts: Annotated[
-        bool, typer.Option(help="Whether there are cells that lack a part of the method, beside the sweeps.")
+        bool,
+        typer.Option(
+            help="Run the cells that lack a part of the method, or only the full method and the sweeps."
+        ),
     ] = True,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the grid. Default: runs/RECIPE-ablation.")
@@ -147,7 +150,7 @@ def export(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also write a static web page that runs the model in the browser. Without RUN: --model.",
+            help="Also write a static web page that recognises in the browser. Without RUN, its model is --model.",
         ),
     ] = None,
     model: Model = "bundled",
@@ -188,7 +191,7 @@ def export(
         _export_web(model, web)
         return
     if run is None or out is None:
-        raise ConfigError("expected RUN and --out DIR; or --web DIR alone, for a web page that runs --model")
+        raise ConfigError("expected RUN and --out DIR, or --web DIR alone for a web page that runs --model")
     need_training()
     from emodistill.corpora import read_manifest
     from emodistill.export import export_run, read_card_texts
@@ -210,9 +213,9 @@ def demo(
 ) -> None:
     """Show the whole method on a small synthetic corpus, offline, in about two minutes.
 
-    It trains a prosodic teacher, a linguistic teacher, and four students: of both teachers, of each teacher
-    alone, and of none. Then it compares them, exports the student of both teachers, and recognises emotions
-    with it.
+    It trains a prosodic teacher, a linguistic teacher, and four students, which learn from both teachers, from
+    one of them, or from none. Then it compares them, exports the student of both teachers, and recognises
+    emotions with it.
     """
     need_training()
     from emodistill.demo.walkthrough import run_walkthrough

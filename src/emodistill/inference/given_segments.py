@@ -56,7 +56,7 @@ def read_segments(path: Path, num_recordings: int = 1) -> GivenSegments:
     after its start. With several recordings, each segment must name its recording.
     """
     if not path.is_file():
-        raise ConfigError(f"no segments '{path}': no such file")
+        raise ConfigError(f"no file '{path}': expected the segments as RTTM or CSV")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
