@@ -1,4 +1,4 @@
-# make demo    trains teachers and students on the embedded corpus, and shows what each teacher gives
+# make demo    trains teachers and students on the embedded corpus, and shows the score with each teacher
 # make test    runs the tests
 # make lint    checks format, types, imports and texts
 # make lowest  installs the lowest versions that pyproject.toml declares, and tries each install

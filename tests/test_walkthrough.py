@@ -10,7 +10,7 @@ from emodistill.demo.walkthrough import STUDENTS, run_walkthrough
 from emodistill.inference.recognizer import Recognizer
 
 
-def test_the_story_is_told_to_the_end(tmp_path: Path) -> None:
+def test_the_walkthrough_trains_exports_and_predicts(tmp_path: Path) -> None:
     short = [f"{part}.optim.epochs=1" for part in ("prosodic", "linguistic", "student")]
     small = ["student.width=16", "student.layers=1", "prosodic.width=8", "augment.views=1",
              "augment.speed=0.0", "augment.noise_snr_db=none", "runtime.workers=2"]  # fmt: skip
@@ -20,7 +20,7 @@ def test_the_story_is_told_to_the_end(tmp_path: Path) -> None:
     assert set(uas) == rows
     assert all(0 <= ua <= 1 for ua in uas.values())
     assert all(row in out.getvalue() for row in rows)
-    # A teacher is trained once and taken over by the other students' runs.
+    # A teacher is trained once. The runs of the other students take it from the artifact cache.
     weights = [
         (tmp_path / run / "fold-1/select/prosodic/model.safetensors").read_bytes()
         for run in ("both-teachers", "prosodic-teacher")

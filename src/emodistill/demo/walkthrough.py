@@ -1,4 +1,4 @@
-"""`emodistill demo`: the whole method on the embedded corpus, and one table of what each teacher gave."""
+"""`emodistill demo`: the whole method on the embedded corpus, and a table of the scores with each teacher."""
 
 import time
 from pathlib import Path
@@ -14,9 +14,10 @@ from emodistill.inference.recognizer import Recognizer
 from emodistill.training.artifact_cache import ArtifactCache
 from emodistill.training.cross_validation import crossval
 
-HEARS = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript", "student": "the waveform"}
+INPUTS = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript", "student": "the waveform"}
 
-# Name of the student -> the teachers it listens to. The first trains both teachers; the others find them in the artifact cache.
+# Student -> its teachers. The run of the first student trains both teachers. The other runs take them from the
+# artifact cache.
 STUDENTS: dict[str, tuple[str, ...]] = {
     "both teachers": ("prosodic", "linguistic"),
     "prosodic teacher": ("prosodic",),
@@ -26,12 +27,15 @@ STUDENTS: dict[str, tuple[str, ...]] = {
 
 
 def run_walkthrough(out: Path, console: Console, recipe: Recipe | None = None) -> dict[str, float]:
-    """Train, compare, export and predict, into a folder; returns the test UA by row of the table."""
+    """Train, compare, export and predict; returns the UA on test of each model of the table.
+
+    `out` is the folder of the runs and of the exported model, and `console` gets the tables.
+    """
     recipe = recipe or load_recipe("demo")
     started = time.monotonic()
     console.print(
-        "A synthetic corpus: ten voices, four emotions. Words and prosody each tell something of the emotion "
-        "and err apart, so each teacher knows what the other does not. The student hears only the waveform."
+        "The corpus is synthetic: ten voices, four emotions. Words and prosody both depend on the emotion, and "
+        "their errors are independent, so each teacher adds to the other. The student gets only the waveform."
     )
     rows: dict[str, tuple[str, float, float]] = {}
     first, artifacts = out / "both-teachers", ArtifactCache(out / "artifacts")
@@ -42,10 +46,10 @@ def run_walkthrough(out: Path, console: Console, recipe: Recipe | None = None) -
             recipe.model_copy(update={"distillation": distillation}), run, max_folds=1, artifacts=artifacts
         )
         for model in scores["models"]:
-            found = scores["models"][model]["test"]["pooled"]
-            error = (found["ua"] * (1 - found["ua"]) / found["num_utterances"]) ** 0.5
-            shown = f"student, {name}" if model == "student" else f"{model} teacher"
-            rows[shown] = (HEARS[model], found["ua"], error)
+            pooled = scores["models"][model]["test"]["pooled"]
+            error = (pooled["ua"] * (1 - pooled["ua"]) / pooled["num_utterances"]) ** 0.5
+            title = f"student, {name}" if model == "student" else f"{model} teacher"
+            rows[title] = (INPUTS[model], pooled["ua"], error)
     _print(rows, console)
     with console.status("exporting, and comparing with torch"):
         card = export_run(first, out / "exported")
@@ -57,26 +61,28 @@ def run_walkthrough(out: Path, console: Console, recipe: Recipe | None = None) -
 
 
 def _print(rows: dict[str, tuple[str, float, float]], console: Console) -> None:
-    table = Table(title="What each teacher gave: UA (%) on voices never heard, ± one standard error")
-    for column in ("model", "hears", "UA"):
+    table = Table(title="UA (%) on voices that were not in training, ± one standard error")
+    for column in ("model", "input", "UA"):
         table.add_column(column, justify="right" if column == "UA" else "left")
     order = ["prosodic teacher", "linguistic teacher", "student, no teacher", "student, prosodic teacher",
              "student, linguistic teacher", "student, both teachers"]  # fmt: skip
     for name in order:
-        hears, ua, error = rows[name]
-        table.add_row(name, hears, f"{100 * ua:.1f} ± {100 * error:.1f}")
+        input_name, ua, error = rows[name]
+        table.add_row(name, input_name, f"{100 * ua:.1f} ± {100 * error:.1f}")
     console.print(table)
 
 
 def _predict(model: Path, run: Path, fold: str, console: Console) -> None:
     recognizer = Recognizer(model)
     held_out = read_predictions(run / f"fold-{fold}" / "predictions.csv")
-    table = Table(title="The exported student, without torch, on voices that it has never heard")
+    table = Table(title="The exported student, without torch, on voices that were not in training")
     for column in ("file", "truth", "predicted", "confidence"):
         table.add_column(column)
     for index in range(0, len(held_out), max(1, len(held_out) // 8)):
         name = held_out.utterances[index]
         path = next(CORPUS.glob(f"audio/*/{name}.*"))
-        said = recognizer.predict(path)
-        table.add_row(path.name, held_out.emotions[index], said.emotion or "–", f"{said.confidence:.2f}")
+        prediction = recognizer.predict(path)
+        table.add_row(
+            path.name, held_out.emotions[index], prediction.emotion or "–", f"{prediction.confidence:.2f}"
+        )
     console.print(table)
