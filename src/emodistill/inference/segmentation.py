@@ -297,19 +297,19 @@ class _Path:
 
     def push(self, log_probabilities: Values) -> list[int]:
         """Add a cell with its log-probabilities (emotions,); return the emotions now decided, in order."""
-        num, last = len(log_probabilities), MIN_RUN_CELLS - 1
+        num_emotions, last = len(log_probabilities), MIN_RUN_CELLS - 1
         if self._scores is None:
-            scores = np.full((MIN_RUN_CELLS, num), -np.inf)
+            scores = np.full((MIN_RUN_CELLS, num_emotions), -np.inf)
             scores[0] = log_probabilities
-            back = np.zeros((MIN_RUN_CELLS, num), dtype=np.intp)  # never followed
+            back = np.zeros((MIN_RUN_CELLS, num_emotions), dtype=np.intp)  # never followed
         else:
-            before = self._scores.reshape(MIN_RUN_CELLS, num)
-            index = np.arange(MIN_RUN_CELLS * num).reshape(MIN_RUN_CELLS, num)
+            before = self._scores.reshape(MIN_RUN_CELLS, num_emotions)
+            index = np.arange(MIN_RUN_CELLS * num_emotions).reshape(MIN_RUN_CELLS, num_emotions)
             scores, back = np.empty_like(before), np.empty_like(index)
             # A new emotion follows the best state that has lasted long enough. The best emotion itself
             # follows the second best, because a change must lead to another emotion.
             best = int(before[last].argmax())
-            others = np.where(np.arange(num) == best, -np.inf, before[last])
+            others = np.where(np.arange(num_emotions) == best, -np.inf, before[last])
             back[0] = index[last, best]
             back[0, best] = index[last, others.argmax()]
             scores[0] = before[last, best] - self._cost
@@ -321,31 +321,31 @@ class _Path:
             scores += log_probabilities
         self._scores = scores.ravel()
         self._back.append(back.ravel())
-        return self._decided(num)
+        return self._decided(num_emotions)
 
     def finish(self) -> list[int]:
         """Return the emotions of the remaining cells, in order."""
         if self._scores is None or not self._back:
             return []
-        num = len(self._scores) // MIN_RUN_CELLS
-        long_enough = self._scores[-num:]  # none of them is finite if the whole stretch is shorter
+        num_emotions = len(self._scores) // MIN_RUN_CELLS
+        long_enough = self._scores[-num_emotions:]  # none of them is finite if the whole stretch is shorter
         best = (
-            len(self._scores) - num + int(long_enough.argmax())
+            len(self._scores) - num_emotions + int(long_enough.argmax())
             if np.isfinite(long_enough).any()
             else int(self._scores.argmax())
         )
-        return self._trace_back(best, len(self._back) - 1, num)
+        return self._trace_back(best, len(self._back) - 1, num_emotions)
 
-    def _decided(self, num: int) -> list[int]:
+    def _decided(self, num_emotions: int) -> list[int]:
         """Return the emotions of the cells that all possible paths share, in order."""
         assert self._scores is not None
         states = np.flatnonzero(np.isfinite(self._scores))
         for cell in range(len(self._back) - 1, 0, -1):
             if len(states) == 1:
-                return self._trace_back(int(states[0]), cell, num)
+                return self._trace_back(int(states[0]), cell, num_emotions)
             states = np.unique(self._back[cell][states])
         if len(states) == 1:
-            return self._trace_back(int(states[0]), 0, num)
+            return self._trace_back(int(states[0]), 0, num_emotions)
         if len(self._back) <= MAX_UNDECIDED_CELLS:
             return []
         # Too many cells are undecided: keep the best path, and drop the paths that began otherwise.
@@ -354,13 +354,13 @@ class _Path:
             oldest = back[oldest]
         first = oldest[self._scores.argmax()]
         self._scores[oldest != first] = -np.inf
-        return self._trace_back(int(first), 0, num)
+        return self._trace_back(int(first), 0, num_emotions)
 
-    def _trace_back(self, state: int, cell: int, num: int) -> list[int]:
+    def _trace_back(self, state: int, cell: int, num_emotions: int) -> list[int]:
         """Return the emotions up to a cell whose state is known, in order, and remove these cells."""
-        emotions = [state % num]
+        emotions = [state % num_emotions]
         for back in self._back[cell:0:-1]:
             state = int(back[state])
-            emotions.append(state % num)
+            emotions.append(state % num_emotions)
         del self._back[: cell + 1]
         return emotions[::-1]
