@@ -1,5 +1,6 @@
 """A recording as the recogniser reads it: without its DC offset, and as often as needed."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from io import TextIOBase
 from itertools import pairwise
@@ -79,42 +80,53 @@ class Recording:
         for piece in self._decoded_pieces():
             yield np.asarray(piece - self.level.offset, dtype=np.float32)
 
-    def windows(self, span: Span, speech: Sequence[Span] | None = None) -> Iterator[Waveform]:
-        """Yield equal windows of at most `MAX_WINDOW_S` of a span of the waveform.
+    def windows(self, spans: Sequence[Span] | None = None) -> Iterator[Waveform]:
+        """Yield equal windows of at most `MAX_WINDOW_S`, cut from the joined spans of the waveform.
 
-        Silent windows are left out, and with `speech` (spans of samples) windows without speech too. If all
-        are left out, the first one is yielded.
+        `spans` are spans of samples in ascending order that do not overlap; None is the whole waveform. Silent
+        windows are left out. If all are silent, the first one is yielded.
         """
-        num_windows = max(1, -(-(span[1] - span[0]) // round(MAX_WINDOW_S * SAMPLE_RATE)))
-        edges = np.linspace(*span, num_windows + 1).round().astype(int).tolist()
+        spans = [(0, self.num_samples)] if spans is None else spans
+        num_samples = sum(end - start for start, end in spans)
+        num_windows = max(1, -(-num_samples // round(MAX_WINDOW_S * SAMPLE_RATE)))
+        edges = np.linspace(0, num_samples, num_windows + 1).round().astype(int).tolist()
         first: Waveform | None = None
         any_yielded = False
-        for window, (start, end) in zip(self._cut(edges), pairwise(edges), strict=True):
+        for window in self._cut(spans, edges):
             first = window if first is None else first
-            has_speech = speech is None or any(begin < end and until > start for begin, until in speech)
-            if has_speech and np.abs(window).max(initial=0.0) >= SILENCE_PEAK:
+            if np.abs(window).max(initial=0.0) >= SILENCE_PEAK:
                 any_yielded = True
                 yield window
         if not any_yielded and first is not None:
             yield first
 
-    def _cut(self, edges: Sequence[int]) -> Iterator[Waveform]:
-        """Yield the waveform between neighbouring edges, which are samples in ascending order."""
+    def _cut(self, spans: Sequence[Span], edges: Sequence[int]) -> Iterator[Waveform]:
+        """Yield the joined spans between neighbouring edges, which are ascending samples of the joined spans."""
         bounds = iter(pairwise(edges))
         start, end = next(bounds)
         buffer: Waveform = np.zeros(0, dtype=np.float32)
-        buffer_start = 0  # the sample at which the buffer begins
-        for piece in self.pieces():
+        for piece in self._inside(spans):
             buffer = np.concatenate([buffer, piece])
-            while buffer_start + len(buffer) >= end:
-                yield buffer[start - buffer_start : end - buffer_start]
+            while len(buffer) >= end - start:
+                yield buffer[: end - start]
+                buffer = buffer[end - start :]
                 if (following := next(bounds, None)) is None:
                     return
                 start, end = following
-            if buffer_start + len(buffer) > start:
-                buffer, buffer_start = buffer[max(0, start - buffer_start) :], max(start, buffer_start)
-            else:
-                buffer, buffer_start = buffer[len(buffer) :], buffer_start + len(buffer)
+
+    def _inside(self, spans: Sequence[Span]) -> Iterator[Waveform]:
+        """Yield the parts of the pieces that lie inside the spans."""
+        waiting = deque(spans)
+        piece_start = 0
+        for piece in self.pieces():
+            piece_end = piece_start + len(piece)
+            while waiting and waiting[0][0] < piece_end:
+                start, end = waiting[0]
+                yield piece[max(0, start - piece_start) : end - piece_start]
+                if end > piece_end:
+                    break  # the rest of this span is in the next piece
+                waiting.popleft()
+            piece_start = piece_end
 
     def _decoded_pieces(self) -> Iterable[Waveform]:
         if self._waveform is not None:

@@ -34,6 +34,9 @@ from emodistill.inference.timelines import Timeline, TimelineSource, timeline
 # Kept on both sides of the speech. In quiet recordings, `trim_silence` then cuts it as in training. In noise
 # it cannot, and every 0.1 s of noise costs accuracy (benchmarks/invariance.py).
 SPEECH_MARGIN_S = 0.05
+# A longer pause between two stretches of speech is shortened to this. Otherwise the silence in a recording with long
+# pauses decides the answer (benchmarks/pauses.py).
+MAX_PAUSE_S = 0.3
 
 
 class _Option(Enum):
@@ -285,7 +288,7 @@ class Recognizer:
         gives probabilities too.
         """
         recording = Recording(waveform, SAMPLE_RATE)
-        return self._mean_probabilities(recording.windows((0, recording.num_samples)))["student"]
+        return self._mean_probabilities(recording.windows())["student"]
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Return every output of the graph by name for a waveform (samples,), without the batch axis.
@@ -328,7 +331,7 @@ class Recognizer:
         return SpeechDetector()
 
     def _speech_windows(self, recording: Recording) -> Iterator[Waveform] | None:
-        """Return the windows of the part that holds speech; None if there is no speech."""
+        """Return the windows of the speech, with pauses of at most `MAX_PAUSE_S`; None if there is no speech."""
         stream = self._detector.stream()
         # The whole recording is known here, so it is scaled to its peak: the gain does not matter.
         parts = [stream.push(piece / np.float32(recording.peak)) for piece in recording.pieces()]
@@ -336,11 +339,8 @@ class Recognizer:
         if activity.max() < NO_SPEECH:
             return None
         spans = find_speech(activity)
-        if not spans:  # A short word or a cry, for which the detector finds no start and end.
-            return recording.windows((0, recording.num_samples))
-        margin = round(SPEECH_MARGIN_S * SAMPLE_RATE)
-        start, end = max(0, spans[0][0] - margin), min(spans[-1][1] + margin, recording.num_samples)
-        return recording.windows((start, end), spans)
+        # No span: a short word or a cry, for which the detector finds no start and end.
+        return recording.windows(_without_long_pauses(spans, recording.num_samples) if spans else None)
 
     def _mean_probabilities(self, windows: Iterable[Waveform]) -> dict[str, Probabilities]:
         """Return the probabilities (emotions,) of the student and of each teacher, averaged over windows."""
@@ -365,6 +365,24 @@ class Recognizer:
 
     def _by_emotion(self, values: Probabilities) -> dict[str, float]:
         return dict(zip(self.emotions, values.tolist(), strict=True))
+
+
+def _without_long_pauses(spans: Sequence[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
+    """Return the spans of samples to use: the speech, and of each pause between at most `MAX_PAUSE_S`.
+
+    A longer pause keeps half of `MAX_PAUSE_S` on either side. `SPEECH_MARGIN_S` is kept before the first span and
+    after the last.
+    """
+    margin, half_pause = round(SPEECH_MARGIN_S * SAMPLE_RATE), round(MAX_PAUSE_S / 2 * SAMPLE_RATE)
+    kept = [(max(0, spans[0][0] - margin), spans[0][1])]
+    for start, end in spans[1:]:
+        if start - kept[-1][1] <= 2 * half_pause:
+            kept[-1] = (kept[-1][0], end)
+        else:
+            kept[-1] = (kept[-1][0], kept[-1][1] + half_pause)
+            kept.append((start - half_pause, end))
+    kept[-1] = (kept[-1][0], min(kept[-1][1] + margin, num_samples))
+    return kept
 
 
 def _model_folder(model: str | Path) -> Path:

@@ -4,11 +4,11 @@
 
 import { Network } from './network.js';
 import settings from './settings.js';
-import { findSpeech, SpeechStream } from './speech_activity.js';
+import { concatenate, findSpeech, SpeechStream } from './speech_activity.js';
 
 const { SAMPLE_RATE, MIN_INPUT_SAMPLES, FRAME_SAMPLES } = settings.waveform;
 const { MIN_UTTERANCE_S, SILENCE_PEAK, MAX_WINDOW_S } = settings.recording;
-const { SPEECH_MARGIN_S } = settings.recognizer;
+const { SPEECH_MARGIN_S, MAX_PAUSE_S } = settings.recognizer;
 const { NO_SPEECH } = settings.speech_activity;
 
 const peakOf = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
@@ -61,20 +61,31 @@ const trimSilence = (samples, topDb) => {
   return samples.slice(first * FRAME_SAMPLES, (last + 1) * FRAME_SAMPLES);
 };
 
-// Equal windows of at most MAX_WINDOW_S, without silent ones and ones without speech. At least one
-// window.
-const windows = (samples, speechSpans = null) => {
+// Equal windows of at most MAX_WINDOW_S, without silent ones. At least one window.
+const windows = (samples) => {
   const number = Math.max(1, Math.ceil(samples.length / (MAX_WINDOW_S * SAMPLE_RATE)));
   const edges = Array.from({ length: number + 1 }, (_, at) => round((samples.length * at) / number));
-  const kept = [];
-  for (let at = 0; at < number; at++) {
-    const [start, end] = [edges[at], edges[at + 1]];
-    const window = samples.subarray(start, end);
-    const overlaps = ([first, last]) => first < end && last > start;
-    const hasSpeech = speechSpans === null || speechSpans.some(overlaps);
-    if (hasSpeech && peakOf(window) >= SILENCE_PEAK) kept.push(window);
+  const all = edges.slice(1).map((end, at) => samples.subarray(edges[at], end));
+  const loud = all.filter((window) => peakOf(window) >= SILENCE_PEAK);
+  return loud.length ? loud : [all[0]];
+};
+
+// The spans to use: the speech, and of each pause between at most MAX_PAUSE_S.
+const withoutLongPauses = (spans, numSamples) => {
+  const margin = round(SPEECH_MARGIN_S * SAMPLE_RATE);
+  const halfPause = round((MAX_PAUSE_S / 2) * SAMPLE_RATE);
+  const kept = [[Math.max(0, spans[0][0] - margin), spans[0][1]]];
+  for (const [start, end] of spans.slice(1)) {
+    const last = kept.at(-1);
+    if (start - last[1] <= 2 * halfPause) {
+      last[1] = end;
+    } else {
+      last[1] += halfPause;
+      kept.push([start - halfPause, end]);
+    }
   }
-  return kept.length ? kept : [samples.subarray(0, edges[1])];
+  kept.at(-1)[1] = Math.min(kept.at(-1)[1] + margin, numSamples);
+  return kept;
 };
 
 const applyTemperature = (probabilities, temperature) => {
@@ -129,16 +140,14 @@ export class Recognizer {
     return (await this.meanProbabilities(windows(removeOffset(waveform)))).student;
   }
 
-  // Windows of the part that holds speech. No window if there is no speech.
+  // Windows of the speech, with pauses of at most MAX_PAUSE_S. No window if there is no speech.
   async speechWindows(samples, onProgress) {
     const activity = await this.speechActivity(peakNormalise(samples), onProgress);
     if (activity.every((value) => value < NO_SPEECH)) return [];
     const found = findSpeech(activity);
     if (found.length === 0) return windows(samples);
-    const margin = Math.round(SPEECH_MARGIN_S * SAMPLE_RATE);
-    const start = Math.max(0, found[0][0] - margin);
-    const end = found.at(-1)[1] + margin;
-    return windows(samples.subarray(start, end), found.map(([first, last]) => [first - start, last - start]));
+    const kept = withoutLongPauses(found, samples.length);
+    return windows(concatenate(...kept.map(([start, end]) => samples.subarray(start, end))));
   }
 
   async speechActivity(samples, onProgress) {
