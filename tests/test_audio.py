@@ -1,4 +1,4 @@
-"""Decoding to one form, whatever the rate, the channels or the coding; refusing what is no audio."""
+"""Decoding to 16 kHz mono from any rate, channels and format, and errors for data that is not audio."""
 
 import io
 import os
@@ -50,7 +50,7 @@ def test_every_rate_becomes_16_khz(rate_hz: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
-def test_formats(suffix: str, tmp_path: Path) -> None:
+def test_files_of_every_format_are_decoded(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, tone(SAMPLE_RATE), SAMPLE_RATE)
     waveform = load(path)
@@ -58,7 +58,7 @@ def test_formats(suffix: str, tmp_path: Path) -> None:
     assert loudest_hz(waveform) == pytest.approx(440, abs=3)
 
 
-def test_opus(tmp_path: Path) -> None:
+def test_an_opus_file_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.opus"
     soundfile.write(path, tone(48_000), 48_000, format="OGG", subtype="OPUS")
     assert loudest_hz(load(path)) == pytest.approx(440, abs=3)
@@ -93,7 +93,7 @@ def test_beyond_full_scale_nothing_is_clipped() -> None:
 
 
 @pytest.mark.parametrize("samples", [32767 * tone(SAMPLE_RATE), np.full(1600, 1e30)])
-def test_floats_that_are_no_waveform_are_refused(samples: np.ndarray) -> None:
+def test_floats_far_beyond_full_scale_are_refused(samples: np.ndarray) -> None:
     message = r"expected float samples from -1 to 1, got some of .*; are these values of 16 bits\? Cast them"
     with pytest.raises(AudioError, match=message):
         from_samples(samples, SAMPLE_RATE)
@@ -107,7 +107,7 @@ def test_integers_of_unknown_full_scale_are_refused() -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [0, -1, 16, 1999, float("nan"), float("inf"), None, "16000"])
-def test_rates_that_cannot_be(rate_hz: Any) -> None:
+def test_a_rate_below_2_khz_or_not_a_number_is_refused(rate_hz: Any) -> None:
     with pytest.raises(AudioError, match=rf"expected a rate in Hz, at least 2000, got {rate_hz!r}"):
         from_samples(tone(SAMPLE_RATE), rate_hz)
     with pytest.raises(AudioError, match=rf"at least 2000, got {rate_hz!r}"):
@@ -121,7 +121,7 @@ def test_telephone_recordings_of_gsm_are_read(tmp_path: Path) -> None:
     assert len(np.concatenate(list(load_blocks(path)))) == pytest.approx(SAMPLE_RATE, rel=0.05)
 
 
-def test_sources_are_equal(tmp_path: Path) -> None:
+def test_path_bytes_and_open_file_give_the_same_waveform(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, make.speech(0.4), SAMPLE_RATE)
     expected = load(path)
@@ -149,7 +149,7 @@ def test_segments_are_cut_before_resampling(tmp_path: Path) -> None:
             load(path, start_s, end_s)
 
 
-def test_what_is_no_audio_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_source_that_is_not_audio_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"no\.wav: no such file"):
         load(tmp_path / "no.wav")
     with pytest.raises(AudioError, match="is a folder, expected a file"):
@@ -203,7 +203,7 @@ def wav_bytes(samples: np.ndarray, subtype: str = "PCM_16", container: str = "WA
 def test_a_wav_that_was_never_finished_is_read_to_its_end(
     container: str, subtype: str, channels: int, tmp_path: Path
 ) -> None:
-    """A recorder that was cut off never came to write how much there is."""
+    """A recorder that was cut off leaves the size of the samples unset."""
     samples = np.stack([make.speech(1.0, 120, seed=seed) for seed in range(channels)], axis=1)
     finished = wav_bytes(samples, subtype, container)
     expected = load(bytes(finished))
@@ -225,7 +225,7 @@ def test_a_wav_that_was_never_finished_is_read_to_its_end(
         assert audio_duration_s(utterance) == 1.0
 
 
-def test_what_follows_a_finished_wav_without_samples_is_not_heard() -> None:
+def test_chunks_after_a_finished_wav_without_samples_are_not_audio() -> None:
     data = wav_bytes(np.zeros(0, np.float32))
     notes = b"LIST" + (400).to_bytes(4, "little") + b"INFO" + bytes(range(198)) * 2
     data[4:8] = (len(data) + len(notes) - 8).to_bytes(4, "little")
@@ -234,7 +234,7 @@ def test_what_follows_a_finished_wav_without_samples_is_not_heard() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6, 9, 16, 64])
-def test_channels_by_pyav_are_those_that_were_recorded(channels: int, tmp_path: Path) -> None:
+def test_pyav_decodes_the_channels_that_were_recorded(channels: int, tmp_path: Path) -> None:
     samples = np.stack([0.1 * (1 + index) * tone(16_000, 0.3) / channels for index in range(channels)], 1)
     path = tmp_path / "many.wav"
     soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
@@ -243,7 +243,7 @@ def test_channels_by_pyav_are_those_that_were_recorded(channels: int, tmp_path: 
     np.testing.assert_array_equal(np.concatenate([part for _, part in decoded]), samples.astype(np.float32))
 
 
-def test_more_channels_than_are_taken_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+def test_too_many_channels_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "many.wav"
     soundfile.write(path, np.zeros((10, 129), np.float32), SAMPLE_RATE)
     with pytest.raises(AudioError, match="at most 128 channels, got 129"):
@@ -267,7 +267,7 @@ def test_trimming_cuts_the_same_samples_at_any_gain(before: int, after: int, gai
     assert np.abs(trimmed).max() == np.abs(sound).max()
 
 
-def test_trimming_keeps_pauses_inside_and_silence_whole() -> None:
+def test_trimming_keeps_inner_pauses_and_does_not_cut_silence() -> None:
     speech, pause = make.speech(0.3), np.zeros(SAMPLE_RATE, np.float32)
     whole = np.concatenate([pause, speech, pause, speech, pause])
     assert len(trim_silence(whole, 35.0)) == pytest.approx(len(speech) * 2 + len(pause), abs=400)
@@ -282,7 +282,7 @@ def test_peaks_are_normalised_and_silence_stays() -> None:
     np.testing.assert_array_equal(peak_normalise(silence), silence)
 
 
-def test_a_recording_is_known_by_its_bytes_and_segment(tmp_path: Path) -> None:
+def test_a_content_hash_depends_on_bytes_and_segment_alone(tmp_path: Path) -> None:
     one, two = tmp_path / "a.wav", tmp_path / "elsewhere.wav"
     soundfile.write(one, make.speech(0.2), SAMPLE_RATE)
     two.write_bytes(one.read_bytes())
@@ -292,7 +292,7 @@ def test_a_recording_is_known_by_its_bytes_and_segment(tmp_path: Path) -> None:
     assert content_hash(one) != content_hash(two)
 
 
-def test_a_recording_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_hashed_again_only_if_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"one")
     first = content_hash(path)
@@ -306,8 +306,8 @@ def test_a_recording_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".m4a", "aac"), (".mp4", "aac"), (".webm", "libopus")])
-@pytest.mark.parametrize("door", ["path", "bytes", "file"])
-def test_media_containers_are_read(tmp_path: Path, suffix: str, codec: str, door: str) -> None:
+@pytest.mark.parametrize("kind", ["path", "bytes", "file"])
+def test_media_containers_are_read(tmp_path: Path, suffix: str, codec: str, kind: str) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / f"tone{suffix}"
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48000) / 48000).astype(np.float32)
@@ -319,11 +319,11 @@ def test_media_containers_are_read(tmp_path: Path, suffix: str, codec: str, door
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(part))
         container.mux(stream.encode(None))
-    if door == "file":
+    if kind == "file":
         with path.open("rb") as file:
             waveform = load(file)
     else:
-        waveform = load(path if door == "path" else path.read_bytes())
+        waveform = load(path if kind == "path" else path.read_bytes())
     assert abs(len(waveform) - SAMPLE_RATE) < 0.1 * SAMPLE_RATE
     middle = waveform[4000:12000]
     peak_hz = np.abs(np.fft.rfft(middle)).argmax() * SAMPLE_RATE / len(middle)
@@ -332,7 +332,7 @@ def test_media_containers_are_read(tmp_path: Path, suffix: str, codec: str, door
     assert abs(len(half) - SAMPLE_RATE // 2) < 0.06 * SAMPLE_RATE
 
 
-def test_a_flac_that_does_not_say_how_long_it_is_is_read_whole(tmp_path: Path) -> None:
+def test_a_flac_without_its_length_is_read_to_its_end(tmp_path: Path) -> None:
     pytest.importorskip("av")
     path = tmp_path / "pipe.flac"
     soundfile.write(path, tone(SAMPLE_RATE), SAMPLE_RATE)
@@ -346,7 +346,7 @@ def test_a_flac_that_does_not_say_how_long_it_is_is_read_whole(tmp_path: Path) -
     np.testing.assert_allclose(np.concatenate(list(load_blocks(bytes(coded)))), whole, atol=1e-6)
 
 
-def test_raw_samples_are_an_error(tmp_path: Path) -> None:
+def test_a_raw_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "samples.raw"
     path.write_bytes(bytes(32_000))
     for read in (load, lambda source: list(load_blocks(source))):
@@ -354,7 +354,7 @@ def test_raw_samples_are_an_error(tmp_path: Path) -> None:
             read(path)
 
 
-def test_a_file_that_nothing_decodes_is_an_error_with_and_without_media(tmp_path: Path) -> None:
+def test_a_file_that_is_not_audio_is_an_error_of_every_decoder(tmp_path: Path) -> None:
     path = tmp_path / "note.m4a"
     path.write_text("not audio")
     with pytest.raises(AudioError, match="cannot be decoded as audio"):

@@ -1,7 +1,7 @@
-"""Whatever audio comes, there is one row for it, the same in Python and on the command line.
+"""Every input gives one row, the same in Python and on the command line.
 
-Speech is the demo corpus, spoken by a synthesiser. Each input below says what must become of it: an emotion
-close to that of the clean recording, a reason to abstain, or an error that says what is wrong.
+The speech is from the demo corpus. Each input below has its expected result: the probabilities of the clean
+recording, a reason to abstain, or an error.
 """
 
 import json
@@ -96,8 +96,8 @@ def with_sample(value: float) -> np.ndarray:
 Write = Callable[[Path], Any]
 PEAK = float(np.abs(SPEECH).max())
 
-# name -> how it is made, and how far its probabilities may be from those of the clean recording
-HEARD: dict[str, tuple[Write, float]] = {
+# name -> a function that writes it, and the largest difference from the probabilities of the clean recording
+READABLE: dict[str, tuple[Write, float]] = {
     "float.wav": (lambda p: wav(p, SPEECH, subtype="FLOAT"), 1e-6),
     "quiet.wav": (lambda p: wav(p, 0.01 * SPEECH, subtype="FLOAT"), 1e-2),
     "loud.wav": (lambda p: wav(p, 30 * SPEECH, subtype="FLOAT"), 1e-3),
@@ -151,17 +151,17 @@ REFUSED: dict[str, tuple[Write, str]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of them, and the clean recording."""
+    """A folder with all of these inputs, and the clean recording."""
     folder = tmp_path_factory.mktemp("inputs")
     wav(folder / "clean.wav", SPEECH)
-    for name, (write, _) in {**HEARD, **ABSTAINED, **REFUSED}.items():
+    for name, (write, _) in {**READABLE, **ABSTAINED, **REFUSED}.items():
         write(folder / name)
     return folder
 
 
 @pytest.fixture(scope="module")
 def model(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model without its temperature, which levels what so small a one says."""
+    """The model without its temperature, so that its small differences count."""
     folder = tmp_path_factory.mktemp("plain") / "model"
     shutil.copytree(exported, folder)
     write_card(read_card(folder).model_copy(update={"temperature": 1.0}), folder)
@@ -177,7 +177,7 @@ def recognizer(model: Path) -> Recognizer:
 def rows(
     model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, dict[str, Any]]:
-    """What the command line says of the folder, by file name."""
+    """The predictions of the command line for the folder, by file name."""
     command = ["predict", str(folder), "-m", str(model), "-f", "json", "--threads", "1", "--teachers"]
     monkeypatch.setattr(sys, "argv", ["emodistill", *command])
     with pytest.raises(SystemExit) as stop:
@@ -186,35 +186,37 @@ def rows(
     return {Path(row["path"]).name: row for row in json.loads(capsys.readouterr().out)}
 
 
-def test_the_command_line_and_python_say_the_same(
+def test_the_command_line_and_python_give_the_same_predictions(
     recognizer: Recognizer, folder: Path, rows: dict[str, dict[str, Any]]
 ) -> None:
-    assert set(rows) == {"clean.wav", *HEARD, *ABSTAINED, *REFUSED}
-    for said in recognizer.predict_all(sorted(folder.iterdir())):
-        row = rows[Path(said.path).name]
-        assert row == said.as_dict()
+    assert set(rows) == {"clean.wav", *READABLE, *ABSTAINED, *REFUSED}
+    for prediction in recognizer.predict_all(sorted(folder.iterdir())):
+        row = rows[Path(prediction.path).name]
+        assert row == prediction.as_dict()
         explained = [row["emotion"] is not None, row["reason"] is not None, row["error"] is not None]
         assert sum(explained) == 1
         assert row["abstained"] == (row["reason"] is not None)
 
 
-@pytest.mark.parametrize("name", HEARD)
-def test_what_can_be_heard_is_judged_as_the_clean_recording_is(
+@pytest.mark.parametrize("name", READABLE)
+def test_a_changed_recording_has_the_probabilities_of_the_clean_one(
     recognizer: Recognizer, folder: Path, name: str
 ) -> None:
-    clean, said = recognizer.predict(folder / "clean.wav"), recognizer.predict(folder / name)
-    assert said.emotion is not None
-    assert said.probabilities == pytest.approx(clean.probabilities, abs=max(HEARD[name][1], 1e-3))
+    clean, prediction = recognizer.predict(folder / "clean.wav"), recognizer.predict(folder / name)
+    assert prediction.emotion is not None
+    assert prediction.probabilities == pytest.approx(clean.probabilities, abs=max(READABLE[name][1], 1e-3))
 
 
 @pytest.mark.parametrize("name", ABSTAINED)
-def test_what_holds_no_speech_is_not_judged(recognizer: Recognizer, folder: Path, name: str) -> None:
+def test_a_recording_without_speech_has_a_reason(recognizer: Recognizer, folder: Path, name: str) -> None:
     expected = Prediction(str(folder / name), abstained=True, reason=ABSTAINED[name][1])  # type: ignore[arg-type]
     assert recognizer.predict(folder / name) == expected
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_is_refused_by_name(recognizer: Recognizer, folder: Path, name: str) -> None:
+def test_an_unreadable_file_is_an_error_that_begins_with_its_name(
+    recognizer: Recognizer, folder: Path, name: str
+) -> None:
     with pytest.raises(AudioError, match=REFUSED[name][1]) as caught:
         recognizer.predict(folder / name)
     message = str(caught.value)
@@ -224,12 +226,14 @@ def test_what_cannot_be_read_is_refused_by_name(recognizer: Recognizer, folder: 
     assert row == Prediction(str(folder / name), error=message)
 
 
-@pytest.mark.parametrize("name", [*HEARD, *ABSTAINED, *REFUSED])
-def test_over_time_it_is_told_as_of_the_whole(recognizer: Recognizer, folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [*READABLE, *ABSTAINED, *REFUSED])
+def test_a_timeline_has_the_error_or_the_reason_of_the_prediction(
+    recognizer: Recognizer, folder: Path, name: str
+) -> None:
     (row,) = timelines([folder / name], recognizer)
     assert (row.error is not None) == (name in REFUSED)
     if row.error is not None:
-        # Heard piece by piece, a file that breaks off says where.
+        # The error of a file that is decoded in pieces also states where it breaks off.
         broke_off = r"|cannot be decoded after \d\.\d s" if name == "cut-off.flac" else ""
         assert re.search(REFUSED[name][1] + broke_off, row.error)
         assert (row.segments, row.duration_s, row.reason) == ((), None, None)
@@ -238,8 +242,8 @@ def test_over_time_it_is_told_as_of_the_whole(recognizer: Recognizer, folder: Pa
         assert bool(row.segments) == (row.reason is None)
 
 
-@pytest.mark.parametrize("name", [*HEARD, *ABSTAINED])
-def test_a_stream_finds_what_the_file_has(recognizer: Recognizer, folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [*READABLE, *ABSTAINED])
+def test_a_stream_gives_the_segments_of_the_file(recognizer: Recognizer, folder: Path, name: str) -> None:
     samples, rate = (
         soundfile.read(folder / name) if not name.endswith("mp4") else (load(folder / name), make.RATE)
     )
@@ -254,35 +258,37 @@ def test_a_stream_finds_what_the_file_has(recognizer: Recognizer, folder: Path, 
         (each.emotion, pytest.approx(each.start_s, abs=0.05), pytest.approx(each.end_s, abs=0.05))
         for each in of_file
     ]
-    assert bool(found) == (name in HEARD)
+    assert bool(found) == (name in READABLE)
 
 
 @pytest.mark.parametrize("name", ["nan.wav", "inf.wav", "16-bit-floats.wav"])
-def test_a_stream_refuses_what_a_file_may_not_hold(recognizer: Recognizer, folder: Path, name: str) -> None:
+def test_a_stream_refuses_samples_that_a_file_may_not_hold(
+    recognizer: Recognizer, folder: Path, name: str
+) -> None:
     samples, rate = soundfile.read(folder / name, dtype="float32")
     stream = StreamingRecognizer(recognizer, rate_hz=rate)
     with pytest.raises(AudioError, match=REFUSED[name][1].split(";")[0]):
         stream.push(samples)
 
 
-def test_an_offset_changes_neither_silence_nor_answer(recognizer: Recognizer) -> None:
+def test_an_offset_changes_neither_silence_nor_prediction(recognizer: Recognizer) -> None:
     clean = recognizer.predict(SPEECH).probabilities
     for offset in (-0.3, -0.01, 0.001, 0.1, 0.4):
-        said = recognizer.predict(SPEECH + np.float32(offset)).probabilities
-        assert said == pytest.approx(clean, abs=1e-2)
+        found = recognizer.predict(SPEECH + np.float32(offset)).probabilities
+        assert found == pytest.approx(clean, abs=1e-2)
         assert recognizer.predict(np.full(make.RATE, offset, np.float32)).reason == "silence"
         raw = recognizer.probabilities(SPEECH + np.float32(offset))
         np.testing.assert_allclose(raw, recognizer.probabilities(SPEECH), atol=1e-2)
 
 
-def test_what_was_cut_off_is_judged_as_far_as_it_goes(recognizer: Recognizer, folder: Path) -> None:
+def test_a_file_that_was_cut_off_is_read_to_its_end(recognizer: Recognizer, folder: Path) -> None:
     kept = (len((folder / "cut-off.wav").read_bytes()) - 44) // 2
     assert 0.6 * len(SPEECH) < kept < 0.8 * len(SPEECH)
-    said = recognizer.predict(folder / "cut-off.wav").probabilities
-    assert said == pytest.approx(recognizer.predict(SPEECH[:kept]).probabilities, abs=1e-3)
+    found = recognizer.predict(folder / "cut-off.wav").probabilities
+    assert found == pytest.approx(recognizer.predict(SPEECH[:kept]).probabilities, abs=1e-3)
 
 
-def test_what_is_no_audio_source_is_named(recognizer: Recognizer, folder: Path) -> None:
+def test_the_error_of_a_wrong_source_names_its_type(recognizer: Recognizer, folder: Path) -> None:
     with (folder / "clean.wav").open("rb") as closed:
         pass
     with (folder / "text.wav").open(encoding="utf-8") as text:

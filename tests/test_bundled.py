@@ -1,4 +1,4 @@
-"""The model that comes with the package: whole, small, honest about itself, and as good as its card says."""
+"""The bundled model: complete, small, with a complete card and the score that the card states."""
 
 import sys
 from collections.abc import Callable
@@ -45,10 +45,10 @@ def test_gain_and_silence_around_speech_change_nothing(bundled: Recognizer) -> N
     around = np.concatenate([np.zeros(16_000), sound, np.zeros(8_000)]).astype(np.float32)
     first = bundled.predict(sound)
     for other in (0.1 * sound, around):
-        said = bundled.predict(other)
-        assert said.emotion == first.emotion
+        prediction = bundled.predict(other)
+        assert prediction.emotion == first.emotion
         for name in SEVEN:
-            assert said.probabilities[name] == pytest.approx(first.probabilities[name], abs=0.05)
+            assert prediction.probabilities[name] == pytest.approx(first.probabilities[name], abs=0.05)
 
 
 def test_it_can_be_trained_further() -> None:
@@ -59,21 +59,21 @@ def test_it_can_be_trained_further() -> None:
 
 
 @pytest.mark.skipif(not (make.DATA / "corpora/ravdess").is_dir(), reason="no RAVDESS")
-def test_it_recognises_as_many_as_its_card_says(bundled: Recognizer) -> None:
+def test_its_score_is_that_of_its_card(bundled: Recognizer) -> None:
     test = {name.partition("/")[2] for name in FIXED_SPLITS["bundled"]["test"] if name.startswith("ravdess/")}
     corpus = [u for u in read_corpus("ravdess", make.DATA / "corpora/ravdess", "seven") if u.speaker in test]
     assert len(corpus) == 480
-    said = list(bundled.predict_all([u.path for u in corpus if u.path is not None], jobs=2))
-    assert all(item.emotion is not None for item in said), "every recording of the corpus is speech"
+    predictions = list(bundled.predict_all([u.path for u in corpus if u.path is not None], jobs=2))
+    assert all(item.emotion is not None for item in predictions), "every recording of the corpus is speech"
     truth = [SEVEN.index(u.emotion or "") for u in corpus]
-    heard = [SEVEN.index(item.emotion or "") for item in said]
-    # The card's score is of the waveforms as in training; here they come through the speech detector.
-    assert unweighted_accuracy(truth, heard) == pytest.approx(
+    predicted = [SEVEN.index(item.emotion or "") for item in predictions]
+    # The score of the card is without the speech detector, as in training.
+    assert unweighted_accuracy(truth, predicted) == pytest.approx(
         bundled.card.scores["ravdess/test"]["ua"], abs=0.02
     )
 
 
-def test_its_recipe_trains_on_anybodys_recordings(tmp_path: Path, command: Callable[..., None]) -> None:
+def test_its_recipe_trains_on_other_recordings(tmp_path: Path, command: Callable[..., None]) -> None:
     manifest = make.corpus_folder(tmp_path / "corpus", 3, emotions=("happy", "neutral", "sad"), each=1)
     make.PRETRAINED["whisper"](tmp_path / "whisper")
     small = {
@@ -88,11 +88,11 @@ def test_its_recipe_trains_on_anybodys_recordings(tmp_path: Path, command: Calla
     command("export", tmp_path / "run", "-o", tmp_path / "model")
     found = Recognizer(tmp_path / "model", threads=1)
     assert found.emotions == ("happy", "sad", "neutral")
-    said = found.predict(make.speech(1.5))
-    assert set(said.teachers or {}) == set(Recognizer().predict(make.speech(1.5)).teachers or {})
+    prediction = found.predict(make.speech(1.5))
+    assert set(prediction.teachers or {}) == set(Recognizer().predict(make.speech(1.5)).teachers or {})
 
 
-def test_it_is_tuned_to_other_labels(tmp_path: Path, command: Callable[..., None]) -> None:
+def test_it_can_be_trained_on_other_emotions(tmp_path: Path, command: Callable[..., None]) -> None:
     manifest = make.corpus_folder(tmp_path / "corpus", 3, emotions=("happy", "neutral", "sad"), each=1)
     once = {"backbone": "compact", "optim": {**make.OPTIM, "epochs": 1}}
     recipe = make.recipe(manifest, student=once, distillation={"teachers": []}, protocol={"refit": False})
@@ -108,7 +108,7 @@ def test_it_is_tuned_to_other_labels(tmp_path: Path, command: Callable[..., None
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a command line of ours, which must succeed."""
+    """Run `emodistill` with these words, which must succeed."""
 
     def call(*words: object) -> None:
         monkeypatch.setattr(sys, "argv", ["emodistill", *map(str, words)])

@@ -1,7 +1,7 @@
-"""Models of the hub, against a small stand-in for its HTTP interface on this machine; nothing leaves it.
+"""Models on the hub, tested against a small replacement of its HTTP interface on this machine.
 
-What is tested is what huggingface_hub really sends and reads: listing, resolving, downloading, creating a
-repository and committing files. Large-file storage, rights and rate limits of the real hub are not.
+The requests of huggingface_hub are real: list, resolve and download files, create a repository, commit files.
+Large-file storage, rights and rate limits of the real hub are not tested.
 """
 
 import base64
@@ -28,7 +28,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def commit_of(revision: str) -> str:
-    """What a branch or tag points to; a commit is itself."""
+    """Return the commit of a branch or a tag; a commit is its own."""
     if len(revision) == len(COMMIT):
         return revision
     return COMMIT if revision == "main" else hashlib.sha1(revision.encode()).hexdigest()
@@ -41,7 +41,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.created: list[dict[str, Any]] = []
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_GET(self) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         parts = self.path.split("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             files = self.server.repositories.get("/".join(parts[2:4]))
@@ -78,12 +78,12 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         if self.path == "/api/repos/create":
-            asked = json.loads(body)
-            self.server.created.append(asked)
-            name = f"{asked['organization']}/{asked['name']}"
+            repository = json.loads(body)
+            self.server.created.append(repository)
+            name = f"{repository['organization']}/{repository['name']}"
             self.server.repositories.setdefault(name, {})
             return self._send(json.dumps({"url": f"{self.server.url}/{name}"}).encode())
         if self.path == "/api/validate-yaml":
@@ -129,7 +129,7 @@ def hub() -> Iterator[Hub]:
 
 
 def python(code: str, home: Path, endpoint: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run code in a process whose hub is the stand-in."""
+    """Run code in a process whose hub is the replacement."""
     settings = {
         "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_stand_in", "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_OFFLINE": "1" if offline else "0", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
@@ -146,16 +146,17 @@ def python(code: str, home: Path, endpoint: str, offline: bool = False) -> subpr
 
 def test_a_folder_is_named_by_model_and_revision() -> None:
     for model, name in (
-        ("voices/tiny", "tiny"), ("voices/tiny@refs/pr/2", "tiny@refs-pr-2"), ("/models/own/", "own"), ("bundled", "bundled"),
+        ("voices/tiny", "tiny"), ("voices/tiny@refs/pr/2", "tiny@refs-pr-2"), ("/models/own/", "own"),
+        ("bundled", "bundled"),
     ):  # fmt: skip
         assert folder_name(model) == name
 
 
-def test_a_model_is_published_fetched_and_found_again_offline(
+def test_a_model_is_published_downloaded_and_used_offline(
     hub: Hub, exported: Path, manifest: Path, tmp_path: Path
 ) -> None:
     published = python(
-        f"from emodistill.inference.hub import push_to_hub; print(push_to_hub({str(exported)!r}, 'voices/tiny'))",
+        f"from emodistill import push_to_hub; print(push_to_hub({str(exported)!r}, 'voices/tiny'))",
         tmp_path / "a", hub.url,
     )  # fmt: skip
     assert published.returncode == 0, published.stderr
@@ -168,26 +169,28 @@ def test_a_model_is_published_fetched_and_found_again_offline(
     assert there["model.onnx"] == (exported / "model.onnx").read_bytes()
     assert there["README.md"].decode() == card_markdown(read_card(exported))
 
-    there["weights.bin"] = b"nothing that we asked for"
+    there["weights.bin"] = b"a file that the recogniser does not need"
     wav = manifest.parent / make.read_rows(manifest)[0]["path"]
     code = (
         "from emodistill import Recognizer\n"
-        f"said = Recognizer('voices/tiny', threads=1).predict({str(wav)!r})\nprint(said.as_dict())"
+        f"print(Recognizer('voices/tiny', threads=1).predict({str(wav)!r}).as_dict())"
     )
     expected = str(Recognizer(exported, threads=1).predict(wav).as_dict())
     fetched = python(code, tmp_path / "b", hub.url)
     assert (fetched.stdout.strip(), fetched.returncode) == (expected, 0), fetched.stderr
-    assert not any("weights.bin" in line for line in hub.asked)
-    num_asked = len(hub.asked)
+    assert not any("weights.bin" in line for line in hub.requests)
+    num_requests = len(hub.requests)
     offline = python(code, tmp_path / "b", hub.url, offline=True)
-    assert (offline.stdout.strip(), len(hub.asked)) == (expected, num_asked), offline.stderr
+    assert (offline.stdout.strip(), len(hub.requests)) == (expected, num_requests), offline.stderr
 
     revised = python(code.replace("voices/tiny", "voices/tiny@v2"), tmp_path / "b", hub.url)
     assert revised.stdout.strip() == expected, revised.stderr
-    assert any("/api/models/voices/tiny/revision/v2" in line for line in hub.asked[num_asked:])
+    assert any("/api/models/voices/tiny/revision/v2" in line for line in hub.requests[num_requests:])
 
 
-def test_what_the_hub_does_not_have_is_one_line(hub: Hub, exported: Path, tmp_path: Path) -> None:
+def test_a_model_that_the_hub_does_not_have_is_an_error_of_one_line(
+    hub: Hub, exported: Path, tmp_path: Path
+) -> None:
     hub.repositories["voices/half"] = {"card.json": b"{}"}
     for model, offline, message in (
         ("voices/none", False, "'voices/none' is no folder here, and could not be downloaded from the hub ("),
@@ -205,7 +208,7 @@ def test_what_the_hub_does_not_have_is_one_line(hub: Hub, exported: Path, tmp_pa
         assert "Traceback" not in done.stderr
 
 
-def test_a_folder_of_that_name_comes_first(
+def test_a_local_folder_is_preferred_to_a_hub_id(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "voices").mkdir()
@@ -214,7 +217,7 @@ def test_a_folder_of_that_name_comes_first(
     assert Recognizer("voices/tiny").card == read_card(exported)
 
 
-def test_ids_are_told_from_paths() -> None:
+def test_hub_ids_differ_from_paths() -> None:
     for hub_id in ("voices/tiny-1.0_x", "voices/tiny@v1.0+cpu", "voices/tiny@refs/pr/2"):
         assert is_hub_id(hub_id)
     for path in (
@@ -238,7 +241,7 @@ def test_ids_are_told_from_paths() -> None:
         Recognizer("./nowhere")
 
 
-def test_without_the_extra_the_error_names_it(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_extra(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
         MissingExtraError, match=r"'a/b' is no folder here, and to download.*emodistill\[hub\]"
@@ -248,12 +251,12 @@ def test_without_the_extra_the_error_names_it(exported: Path, monkeypatch: pytes
         push_to_hub(exported, "a/b")
 
 
-def test_only_a_whole_model_is_published(tmp_path: Path) -> None:
+def test_an_incomplete_model_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is not an exported model: it has no card\.json"):
         push_to_hub(tmp_path, "a/b")
 
 
-def test_offline_nothing_is_fetched() -> None:
+def test_a_model_that_was_never_downloaded_is_an_error_offline() -> None:
     with pytest.raises(ModelError, match="could not be downloaded from the hub"):
         download_model("voices/never-seen")
 
@@ -271,7 +274,7 @@ def test_another_librarys_classifier_is_evaluated_at_a_revision(
         assert done.returncode == 0, done.stderr
         tables.append((out / "predictions.csv").read_bytes())
     assert tables[0] == tables[1]
-    fetched = {line.split("/resolve/")[1] for line in hub.asked if "/listener/resolve/" in line}
+    fetched = {line.split("/resolve/")[1] for line in hub.requests if "/listener/resolve/" in line}
     commit = commit_of("v2")
     assert f"{commit}/model.safetensors" in fetched
     assert {line.split("/")[0] for line in fetched} == {commit}

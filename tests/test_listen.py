@@ -1,4 +1,4 @@
-"""Listening: from a pipe, into a pipe and into a terminal; Ctrl-C; microphones that are not there."""
+"""`listen`: a pipe or a microphone in, JSON lines or a terminal out, Ctrl-C, and errors."""
 
 import io
 import json
@@ -22,7 +22,7 @@ import soundfile
 from rich.console import Console
 
 from emodistill.errors import AudioError, ConfigError, MissingExtraError
-from emodistill.inference import listen as live
+from emodistill.inference import listen
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.streaming import StreamingRecognizer
 
@@ -78,13 +78,13 @@ def test_events_come_while_the_pipe_is_open_and_ctrl_c_ends_it(exported: Path) -
         assert program.stdin is not None
         assert program.stdout is not None
         assert program.stderr is not None
-        said = PCM[: round(3.8 * make.RATE)]  # the first stretch of speech, and 0.7 s after it
-        program.stdin.write(said.tobytes())
+        spoken = PCM[: round(3.8 * make.RATE)]  # the first stretch of speech, and 0.7 s after it
+        program.stdin.write(spoken.tobytes())
         program.stdin.flush()
         events = []
         while not events or events[-1]["event"] != "speech_ended":
             events += lines(program.stdout.readline())
-        program.stdin.write(PCM[len(said) :].tobytes())
+        program.stdin.write(PCM[len(spoken) :].tobytes())
         program.stdin.flush()
         while events[-1]["event"] != "speech_started" or events[-1]["time_s"] < 3:
             events += lines(program.stdout.readline())
@@ -92,7 +92,7 @@ def test_events_come_while_the_pipe_is_open_and_ctrl_c_ends_it(exported: Path) -
         program.send_signal(signal.SIGINT)
         out, err = program.stdout.read(), program.stderr.read()
         assert program.wait() == 0
-    assert events + lines(out) == expected(exported, PCM), "what was under way is closed, nothing is lost"
+    assert events + lines(out) == expected(exported, PCM), "the open stretch is closed, and no event is lost"
     assert err.decode().startswith("4.9 s of audio, ")
     assert "Traceback" not in err.decode()
 
@@ -148,7 +148,7 @@ def _read_terminal(leader: int) -> Iterator[str]:
         (["-"], b"", 0, "0.0 s of audio, 0.0 s of speech"),
     ],
 )
-def test_what_cannot_be_listened_to(
+def test_sources_that_listen_refuses(
     exported: Path, args: list[str], data: bytes, code: int, message: str
 ) -> None:
     done = subprocess.run(command(exported, *args), input=data, capture_output=True, check=False)
@@ -156,7 +156,7 @@ def test_what_cannot_be_listened_to(
     assert message in done.stderr.decode()
 
 
-def test_a_closed_reader_is_no_crash(exported: Path) -> None:
+def test_a_closed_output_ends_listen_without_a_traceback(exported: Path) -> None:
     read, written = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -180,8 +180,8 @@ class Trickle(io.RawIOBase):
         return part
 
 
-def heard(stream: BinaryIO, rate_hz: int = 16_000, channels: int = 1) -> tuple[int, np.ndarray]:
-    with live.pipe(stream, rate_hz, channels) as sound:
+def read_pipe(stream: BinaryIO, rate_hz: int = 16_000, channels: int = 1) -> tuple[int, np.ndarray]:
+    with listen.pipe(stream, rate_hz, channels) as sound:
         chunks = list(sound.chunks)
         assert all(len(chunk) for chunk in chunks)
         return sound.rate_hz, np.concatenate(chunks) if chunks else np.zeros((0, channels))
@@ -189,52 +189,52 @@ def heard(stream: BinaryIO, rate_hz: int = 16_000, channels: int = 1) -> tuple[i
 
 @pytest.mark.parametrize("size", [1, 3, 1000, 10**6])
 @pytest.mark.parametrize(("subtype", "format"), [("PCM_16", "WAV"), ("FLOAT", "WAV"), ("PCM_16", "WAVEX")])
-def test_a_wav_in_a_pipe_says_what_it_is(size: int, subtype: str, format: str) -> None:
+def test_a_wav_in_a_pipe_is_read_by_its_header(size: int, subtype: str, format: str) -> None:
     both = np.stack([CALL, -CALL], axis=1)[:3000]
-    rate_hz, samples = heard(Trickle(wav(both, 22_050, subtype, format) + b"more", size))  # type: ignore[arg-type]
+    rate_hz, samples = read_pipe(Trickle(wav(both, 22_050, subtype, format) + b"more", size))  # type: ignore[arg-type]
     assert (rate_hz, samples.shape) == (22_050, (3000, 2))
     scale = 32768 if subtype == "PCM_16" else 1
     assert np.allclose(samples / scale, both, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFFFFF])
-def test_a_wav_of_unknown_length_goes_to_the_end(size: int) -> None:
+def test_a_wav_of_unknown_length_is_read_to_the_end(size: int) -> None:
     data = bytearray(wav(CALL, 16_000))
     at = data.index(b"data") + 4
     data[at : at + 4] = struct.pack("<I", size)
-    assert len(heard(io.BytesIO(bytes(data)))[1]) == len(CALL)
+    assert len(read_pipe(io.BytesIO(bytes(data)))[1]) == len(CALL)
 
 
-@pytest.mark.parametrize("begins", live.COMPRESSED)
+@pytest.mark.parametrize("begins", listen.COMPRESSED)
 @pytest.mark.parametrize("size", [1, 1000])
-def test_a_compressed_file_is_not_taken_for_samples(begins: bytes, size: int) -> None:
-    message = f"expected raw PCM or a WAV, got {live.COMPRESSED[begins]}; decode it first"
+def test_a_compressed_file_is_refused(begins: bytes, size: int) -> None:
+    message = f"expected raw PCM or a WAV, got {listen.COMPRESSED[begins]}; decode it first"
     with pytest.raises(AudioError, match=message):
-        heard(Trickle(begins + bytes(1000), size))  # type: ignore[arg-type]
+        read_pipe(Trickle(begins + bytes(1000), size))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("end", [6, 10, 15, 30, 42])
-def test_a_wav_header_that_is_cut_off(end: int) -> None:
+def test_a_wav_header_that_is_cut_off_is_refused(end: int) -> None:
     with pytest.raises(AudioError, match=r"the WAV header is cut off|another RIFF file"):
-        heard(io.BytesIO(wav(CALL, 16_000)[:end]))
+        read_pipe(io.BytesIO(wav(CALL, 16_000)[:end]))
 
 
 @pytest.mark.parametrize(("data", "num"), [(b"", 0), (b"\1", 0), (b"\1\0\2", 1), (b"RIF", 1)])
-def test_very_little_in_a_pipe(data: bytes, num: int) -> None:
-    assert len(heard(io.BytesIO(data))[1]) == num
+def test_a_pipe_with_very_few_bytes(data: bytes, num: int) -> None:
+    assert len(read_pipe(io.BytesIO(data))[1]) == num
 
 
 @pytest.mark.parametrize("channels", [0, -1, 129])
-def test_a_number_of_channels_that_no_recording_has(channels: int) -> None:
+def test_a_number_of_channels_that_audio_cannot_have_is_refused(channels: int) -> None:
     with pytest.raises(AudioError, match=f"expected 1 to 128 channels, got {channels}"):
-        heard(io.BytesIO(PCM.tobytes()), channels=channels)
+        read_pipe(io.BytesIO(PCM.tobytes()), channels=channels)
 
 
 # --- microphones ---------------------------------------------------------------------------------
 
 
 class FakeMicrophone(types.ModuleType):
-    """Stands in for sounddevice: plays a recording to whoever opens a stream."""
+    """Replaces sounddevice: plays a recording to the program that opens a stream."""
 
     class PortAudioError(Exception):
         pass
@@ -256,11 +256,11 @@ class FakeMicrophone(types.ModuleType):
         return io.BytesIO()  # anything with a context
 
 
-def test_a_microphone_is_heard_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_microphone_is_opened_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = FakeMicrophone(make.speech(1.0, rate_hz=48_000), 48_000)
     monkeypatch.setitem(sys.modules, "sounddevice", desk)
-    monkeypatch.setattr(live, "MICROPHONE_TIMEOUT_S", 0.05)
-    with live.microphone("3") as sound:
+    monkeypatch.setattr(listen, "MICROPHONE_TIMEOUT_S", 0.05)
+    with listen.microphone("3") as sound:
         chunks = [next(sound.chunks) for _ in range(10)]
         with pytest.raises(AudioError, match=r"no sound from 'desk mic' for 0\.05 s: is it still connected"):
             next(sound.chunks)
@@ -269,31 +269,31 @@ def test_a_microphone_is_heard_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) 
     assert desk.opened == {"rate_hz": 48_000, "device": 3, "channels": 1, "dtype": "float32"}
 
 
-def test_what_was_said_before_a_microphone_was_pulled_out_is_told(exported: Path) -> None:
+def test_events_before_a_microphone_was_disconnected_are_reported(exported: Path) -> None:
     samples = make.speech(1.5)
 
-    def pulled_out() -> Iterator[np.ndarray]:
+    def disconnected() -> Iterator[np.ndarray]:
         yield samples[:, None]
         raise AudioError("it has gone")
 
     out = io.StringIO()
     with pytest.raises(AudioError, match="it has gone"):
-        live.listen(
+        listen.listen(
             Recognizer(exported, threads=1),
-            live.Sound("mic", make.RATE, pulled_out()),
+            listen.Sound("mic", make.RATE, disconnected()),
             out,
             Console(file=io.StringIO()),
         )
     assert lines(out.getvalue().encode()) == expected(exported, samples)
 
 
-def test_a_microphone_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_microphone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", FakeMicrophone(CALL, make.RATE))
     with (
         pytest.raises(
             ConfigError, match="cannot listen to 'attic': No input device matching 'attic'; python -m"
         ),
-        live.microphone("attic"),
+        listen.microphone("attic"),
     ):
         pass
 
@@ -302,7 +302,7 @@ def test_without_sounddevice_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with (
         pytest.raises(MissingExtraError, match=r"'sounddevice'.*pip install 'emodistill\[listen\]'"),
-        live.microphone(),
+        listen.microphone(),
     ):
         pass
 
@@ -313,7 +313,7 @@ def test_without_portaudio_the_library_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.syspath_prepend(tmp_path)
     with (
         pytest.raises(MissingExtraError, match=r"PortAudio.*libportaudio2.*emodistill\[listen\]"),
-        live.microphone(),
+        listen.microphone(),
     ):
         pass
 
@@ -321,10 +321,10 @@ def test_without_portaudio_the_library_is_named(monkeypatch: pytest.MonkeyPatch,
 # --- the display ---------------------------------------------------------------------------------
 
 
-def test_the_board_shows_what_was_heard() -> None:
+def test_the_display_shows_level_emotion_and_segments() -> None:
     stream = StreamingRecognizer(make.ToneRecognizer(), detector=make.LoudnessDetector())
     samples = np.concatenate([make.tone("sad", 2.0), make.silence(0.5), make.tone("angry", 1.2)])
-    board = live.Display(tuple(make.TONES_HZ), "desk mic")
+    board = listen.Display(tuple(make.TONES_HZ), "desk mic")
 
     def shown() -> str:
         console = Console(file=io.StringIO(), width=90)
@@ -345,5 +345,5 @@ def test_the_board_shows_what_was_heard() -> None:
 @pytest.mark.parametrize(
     ("value", "bar"), [(0, "    "), (1, "████"), (2, "████"), (0.5, "██  "), (0.53125, "██▏ "), (-1, "    ")]
 )
-def test_bars(value: float, bar: str) -> None:
-    assert live._bar(value, 4) == bar
+def test_a_bar_has_eighths_of_a_character(value: float, bar: str) -> None:
+    assert listen._bar(value, 4) == bar

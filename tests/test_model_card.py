@@ -1,4 +1,4 @@
-"""The card: what is refused, what old cards still mean, and the page for people."""
+"""The card of a model: defaults, fields that are refused, and the page for people."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,17 @@ from pydantic import ValidationError
 
 from emodistill.inference.model_card import Card, DataSource, card_markdown, read_card, write_card
 
-OLD: dict[str, Any] = {  # as version 0.1 wrote it before cards had calibration
+PLAIN: dict[str, Any] = {  # the fields without a default, and a few more
     "format": 1, "name": "old", "emotions": ["angry", "sad"], "sample_rate_hz": 16000, "trim_db": 35.0,
     "sha256": "0" * 64, "teachers": ["prosodic"], "backbone": "compact", "num_parameters": 450632,
-    "corpus": "ravdess", "protocol": "058465cfd161", "fold": "1", "scores": {"test": {"ua": 0.645, "wa": 0.65}},
+    "corpus": "ravdess", "protocol": "058465cfd161", "fold": "1",
+    "scores": {"test": {"ua": 0.645, "wa": 0.65}},
     "parity": {"alone": 6.8e-7, "batched": 9.5e-7, "utterances": 64.0, "tolerance": 1e-4},
     "versions": {"emodistill": "0.1.0"},
 }  # fmt: skip
 FULL = Card.model_validate(
     {
-        **OLD, "name": "full", "precision": "int8", "quantisation": {"agreement": 0.99, "speed_ratio": 2.1},
+        **PLAIN, "name": "full", "precision": "int8", "quantisation": {"agreement": 0.99, "speed_ratio": 2.1},
         "temperature": 1.7, "calibration": {"ece_before": 0.12, "ece_after": 0.03, "utterances": 240.0},
         "calibration_note": "Fitted on the 240 dev utterances of 4 speakers.",
         "coverage": [{"min_confidence": 0.0, "coverage": 1.0, "accuracy": 0.65},
@@ -27,7 +28,10 @@ FULL = Card.model_validate(
         "data": [{"name": "ravdess", "licence": "CC BY-NC-SA 4.0", "language": "en",
                   "utterances": {"train": 960, "dev": 240}, "url": "https://doi.org/10.5281/zenodo.1188976"},
                  {"name": "norsk", "language": "no", "utterances": {"test": 7}}],
-        "scores": {"ravdess/test": {"utterances": 240, "speakers": 4, "ua": 0.645, "ua_low": 0.61, "ua_high": 0.68, "macro_f1": 0.6}},
+        "scores": {
+            "ravdess/test": {"utterances": 240, "speakers": 4, "ua": 0.645, "ua_low": 0.61, "ua_high": 0.68,
+                             "macro_f1": 0.6}
+        },
         "licence": "CC-BY-NC-SA-4.0", "limits": "Only acted speech.",
     }
 )  # fmt: skip
@@ -38,19 +42,19 @@ def front_matter(text: str) -> dict[str, Any]:
     return dict(yaml.safe_load(front))
 
 
-def test_cards_from_before_calibration_are_read_and_mean_none() -> None:
-    card = Card.model_validate(OLD)
+def test_a_card_without_calibration_means_temperature_1() -> None:
+    card = Card.model_validate(PLAIN)
     assert (card.temperature, card.coverage, card.calibration, card.precision) == (1.0, (), {}, "fp32")
     assert card.limits
 
 
-def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_card_is_equal_after_writing_and_reading(tmp_path: Path) -> None:
     write_card(FULL, tmp_path)
     assert Card.model_validate(json.loads((tmp_path / "card.json").read_text())) == FULL
     assert (tmp_path / "README.md").read_text() == card_markdown(FULL)
 
 
-def test_int8_that_is_slower_is_told_with_both_figures() -> None:
+def test_a_slower_int8_gives_a_warning_with_both_times() -> None:
     figures = {"agreement": 0.99, "speed_ratio": 0.8, "int8_ms_per_s": 5.0, "fp32_ms_per_s": 4.0}
     slower = FULL.model_copy(update={"quantisation": figures})
     warning = (
@@ -67,17 +71,19 @@ def test_int8_that_is_slower_is_told_with_both_figures() -> None:
 )  # fmt: skip
 def test_a_bad_field_is_refused(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
-        Card.model_validate({**OLD, field: value})
+        Card.model_validate({**PLAIN, field: value})
 
 
-def test_the_page_says_everything() -> None:
+def test_the_page_has_every_part_of_the_card() -> None:
     text = card_markdown(FULL)
     for part in (
-        "# full", "distilled from a prosodic teacher", "0.45 M parameters, backbone `compact`, stored in int8",
+        "# full", "distilled from a prosodic teacher",
+        "0.45 M parameters, backbone `compact`, stored in int8",
         "Emotions: angry and sad.", "silence 35 dB below", FULL.intended_use, "Only acted speech.",
         "| [ravdess](https://doi.org/10.5281/zenodo.1188976) | en | 960 | 240 | 0 | CC BY-NC-SA 4.0 |",
         "| norsk | no | 0 | 0 | 7 | not stated |", "| ravdess/test | 240 | 4 | UA | 64.5 | 61.0 … 68.0 |",
-        "| ravdess/test | 240 | 4 | MACRO-F1 | 60.0 |  |", "a temperature of 1.700. Fitted on the 240 dev utterances",
+        "| ravdess/test | 240 | 4 | MACRO-F1 | 60.0 |  |",
+        "a temperature of 1.700. Fitted on the 240 dev utterances",
         "| ece_before | 0.12 |", "| 0.620 | 50 | 83.0 |", "at most 9.5e-07 over 64 utterances",
         "- agreement: 0.99", "emodistill 0.1.0", "0" * 64,
     ):  # fmt: skip
@@ -96,20 +102,20 @@ def test_a_hub_reads_the_front_matter() -> None:
     assert front["language"] == ["en", "no"], "Norwegian is not false"
     assert front["pipeline_tag"] == "audio-classification"
     assert "speech-emotion-recognition" in front["tags"]
-    plain = front_matter(card_markdown(Card.model_validate(OLD)))
+    plain = front_matter(card_markdown(Card.model_validate(PLAIN)))
     assert (plain["license"], plain["license_name"]) == ("other", "see-below")
     assert "language" not in plain
 
 
-def test_a_page_of_a_plain_model_leaves_out_what_it_has_not() -> None:
-    text = card_markdown(Card.model_validate({**OLD, "teachers": [], "scores": {}, "trim_db": None}))
+def test_the_page_leaves_out_empty_parts() -> None:
+    text = card_markdown(Card.model_validate({**PLAIN, "teachers": [], "scores": {}, "trim_db": None}))
     assert "trained without a teacher" in text
     assert "## Data\n\nravdess." in text
     for part in ("## Scores", "## Calibration", "silence"):
         assert part not in text
 
 
-def test_an_export_counts_its_data(exported: Path) -> None:
+def test_an_exported_card_counts_the_utterances_of_each_split(exported: Path) -> None:
     card = read_card(exported)
     (source,) = card.data
     assert source == DataSource(name="fake", utterances={"train": 12, "dev": 12, "test": 12})

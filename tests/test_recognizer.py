@@ -1,4 +1,4 @@
-"""The recogniser: one answer for one sound, whatever the door; refusals; and no torch anywhere."""
+"""The recogniser: the same prediction for every kind of source, abstention, errors, and no torch."""
 
 import io
 import json
@@ -55,12 +55,12 @@ def python(code: str) -> str:
 HEAVY = ("torch", "transformers", "lightning", "opensmile", "sklearn", "scipy", "safetensors", "onnx")
 
 
-def test_importing_pulls_in_nothing_heavy() -> None:
+def test_importing_loads_no_training_library() -> None:
     code = "import sys, emodistill, emodistill.inference.recognizer, emodistill.cli\n"
     assert python(f"{code}print([m for m in {HEAVY} if m in sys.modules])").strip() == "[]"
 
 
-def test_prediction_works_where_the_heavy_parts_are_missing(exported: Path, manifest: Path) -> None:
+def test_prediction_works_without_the_training_libraries(exported: Path, manifest: Path) -> None:
     wav = manifest.parent / make.read_rows(manifest)[0]["path"]
     code = f"""
 import sys
@@ -78,7 +78,7 @@ print(Recognizer({str(exported)!r}, threads=1).predict({str(wav)!r}).emotion)
 # --- answers -------------------------------------------------------------------------------------
 
 
-def test_path_bytes_file_and_array_are_the_same_sound(recognizer: Recognizer, tmp_path: Path) -> None:
+def test_path_bytes_file_and_array_give_the_same_prediction(recognizer: Recognizer, tmp_path: Path) -> None:
     sound = make.speech(0.8, 170, seed=3)
     path = tmp_path / "a.wav"
     soundfile.write(path, sound, make.RATE, subtype="FLOAT")
@@ -94,14 +94,14 @@ def test_path_bytes_file_and_array_are_the_same_sound(recognizer: Recognizer, tm
     assert others[2].path == ""
 
 
-def test_a_prediction_is_whole(recognizer: Recognizer) -> None:
-    said = recognizer.predict(make.speech(1.0))
-    assert list(said.probabilities) == list(make.EMOTIONS)
-    assert sum(said.probabilities.values()) == pytest.approx(1)
-    assert said.confidence == max(said.probabilities.values())
-    assert said.probabilities[said.emotion] == said.confidence
-    assert (said.abstained, said.reason, said.error) == (False, None, None)
-    json.dumps(said.as_dict())
+def test_a_prediction_has_probabilities_that_sum_to_1(recognizer: Recognizer) -> None:
+    prediction = recognizer.predict(make.speech(1.0))
+    assert list(prediction.probabilities) == list(make.EMOTIONS)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert prediction.confidence == max(prediction.probabilities.values())
+    assert prediction.probabilities[prediction.emotion] == prediction.confidence
+    assert (prediction.abstained, prediction.reason, prediction.error) == (False, None, None)
+    json.dumps(prediction.as_dict())
 
 
 def test_a_prediction_is_equal_after_a_round_trip_through_json(exported: Path) -> None:
@@ -122,8 +122,8 @@ def test_gain_and_silence_around_do_not_matter(recognizer: Recognizer) -> None:
     quiet = recognizer.predict(0.02 * sound)
     frame = np.zeros(160 * 30, np.float32)
     padded = recognizer.predict(np.concatenate([frame, sound, frame]))
-    for said in (quiet, padded):
-        assert said.confidence == pytest.approx(expected.confidence, abs=1e-3)
+    for prediction in (quiet, padded):
+        assert prediction.confidence == pytest.approx(expected.confidence, abs=1e-3)
 
 
 def test_silence_and_snippets_abstain(recognizer: Recognizer) -> None:
@@ -135,20 +135,20 @@ def test_silence_and_snippets_abstain(recognizer: Recognizer) -> None:
     assert recognizer.predict(make.speech(MIN_UTTERANCE_S, 120, seed=1)).reason != "too_short"
 
 
-def test_a_click_at_the_very_end_is_no_accident(recognizer: Recognizer) -> None:
+def test_a_click_at_the_very_end_is_not_speech(recognizer: Recognizer) -> None:
     sound = 1e-4 * make.speech(1.0)
     sound = np.concatenate([sound, np.zeros(50, np.float32)])
     sound[-10] = 0.5
     assert np.isfinite(recognizer.probabilities(sound)).all()
-    assert recognizer.predict(sound).reason == "no_speech", "all that can be heard is the click"
+    assert recognizer.predict(sound).reason == "no_speech", "the only sound is the click"
 
 
 # --- speech --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def spoken() -> list[np.ndarray]:
-    """Utterances of the demo corpus, spoken by a synthesiser."""
+def utterances() -> list[np.ndarray]:
+    """Utterances of the demo corpus, which a speech synthesiser made."""
     return [load(path) for path in sorted(CORPUS.glob("audio/*/*"))[::60]]
 
 
@@ -157,16 +157,18 @@ def noise(length_s: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
     return (level * rng.standard_normal(round(length_s * make.RATE))).astype(np.float32)
 
 
-def test_speech_is_judged_and_noise_is_not(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
-    assert len(spoken) >= 5
-    assert all(recognizer.predict(sound).emotion is not None for sound in spoken)
-    said = recognizer.predict(noise(3.0))
-    assert (said.emotion, said.abstained, said.reason) == (None, True, "no_speech")
-    assert (said.confidence, said.probabilities, said.teachers) == (None, {}, None)
+def test_speech_has_an_emotion_and_noise_has_none(
+    recognizer: Recognizer, utterances: list[np.ndarray]
+) -> None:
+    assert len(utterances) >= 5
+    assert all(recognizer.predict(sound).emotion is not None for sound in utterances)
+    prediction = recognizer.predict(noise(3.0))
+    assert (prediction.emotion, prediction.abstained, prediction.reason) == (None, True, "no_speech")
+    assert (prediction.confidence, prediction.probabilities, prediction.teachers) == (None, {}, None)
 
 
-def test_noise_around_speech_is_cut_off(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
-    for sound in spoken:
+def test_noise_around_speech_is_cut_off(recognizer: Recognizer, utterances: list[np.ndarray]) -> None:
+    for sound in utterances:
         peak = np.abs(sound).max()
         alone = np.concatenate([noise(0.2, 0.01 * peak, 1), sound, noise(0.2, 0.01 * peak, 2)])
         around = np.concatenate([noise(4.0, 0.01 * peak, 1), sound, noise(4.0, 0.01 * peak, 2)])
@@ -175,28 +177,30 @@ def test_noise_around_speech_is_cut_off(recognizer: Recognizer, spoken: list[np.
         assert found == pytest.approx(expected, abs=0.05)
 
 
-def test_in_noise_little_more_than_the_speech_is_judged(
-    recognizer: Recognizer, spoken: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+def test_in_noise_the_model_runs_on_little_more_than_the_speech(
+    recognizer: Recognizer, utterances: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
     run = recognizer.run
     monkeypatch.setattr(recognizer, "run", lambda waveform: (lengths.append(len(waveform)), run(waveform))[1])
-    for sound in spoken:
+    for sound in utterances:
         with_noise = np.concatenate([np.zeros(2 * make.RATE), sound, np.zeros(2 * make.RATE)])
         recognizer.predict(with_noise + noise(len(with_noise) / make.RATE, 0.03 * np.abs(sound).max()))
         assert lengths.pop() <= len(sound) + 0.2 * make.RATE
 
 
-def test_windows_without_speech_do_not_count(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
-    talk = np.resize(np.concatenate(spoken), 20 * make.RATE)
+def test_windows_without_speech_do_not_count(recognizer: Recognizer, utterances: list[np.ndarray]) -> None:
+    talk = np.resize(np.concatenate(utterances), 20 * make.RATE)
     gap = noise(20.0, 0.01)
-    said = recognizer.predict(np.concatenate([talk, gap, talk])).probabilities
+    found = recognizer.predict(np.concatenate([talk, gap, talk])).probabilities
     expected = recognizer.predict(talk).probabilities
-    assert said == pytest.approx(expected, abs=0.03)
+    assert found == pytest.approx(expected, abs=0.03)
 
 
-def test_the_recogniser_has_timelines_and_streams(recognizer: Recognizer, spoken: list[np.ndarray]) -> None:
-    samples = np.concatenate([spoken[0], np.zeros(make.RATE, np.float32), spoken[1]])
+def test_the_recogniser_has_timelines_and_streams(
+    recognizer: Recognizer, utterances: list[np.ndarray]
+) -> None:
+    samples = np.concatenate([utterances[0], np.zeros(make.RATE, np.float32), utterances[1]])
     file = io.BytesIO()
     soundfile.write(file, samples, make.RATE, format="WAV", subtype="FLOAT")
     turns = [GivenSegment(0.0, 1.0, "anna")]
@@ -216,12 +220,12 @@ def test_the_recogniser_has_timelines_and_streams(recognizer: Recognizer, spoken
     assert stream.time_s == pytest.approx(2.0, abs=0.1)
 
 
-def test_doubt_abstains(exported: Path) -> None:
+def test_the_recogniser_abstains_below_min_confidence(exported: Path) -> None:
     sound = make.speech(1.0)
     sure = Recognizer(exported, threads=1).predict(sound)
-    said = Recognizer(exported, min_confidence=sure.confidence + 1e-6, threads=1).predict(sound)
-    assert (said.emotion, said.abstained, said.reason) == (None, True, "low_confidence")
-    assert said.confidence == sure.confidence
+    prediction = Recognizer(exported, min_confidence=sure.confidence + 1e-6, threads=1).predict(sound)
+    assert (prediction.emotion, prediction.abstained, prediction.reason) == (None, True, "low_confidence")
+    assert prediction.confidence == sure.confidence
     same = Recognizer(exported, min_confidence=sure.confidence - 1e-6, threads=1).predict(sound)
     assert same == sure
 
@@ -237,7 +241,7 @@ def test_emotions_are_restricted_and_renormalised(exported: Path) -> None:
         Recognizer(exported, emotions=["happy"])
 
 
-def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
+def test_probabilities_of_long_audio_are_the_mean_over_windows(recognizer: Recognizer) -> None:
     long = np.concatenate([make.speech(2.1, 100 + 15 * i, seed=i) for i in range(20)])  # 42 s: 3 windows
     long -= long.mean()
     assert 2 * MAX_WINDOW_S < len(long) / make.RATE < 3 * MAX_WINDOW_S
@@ -250,35 +254,35 @@ def test_long_audio_is_the_mean_over_windows(recognizer: Recognizer) -> None:
     np.testing.assert_allclose(recognizer.probabilities(long), expected, atol=1e-6)
 
 
-def test_a_recording_that_is_too_long_to_be_held_gets_the_same_answer(
-    recognizer: Recognizer, spoken: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_recording_that_is_decoded_again_gets_the_same_prediction(
+    recognizer: Recognizer, utterances: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    talk = np.resize(np.concatenate(spoken), 30 * make.RATE)
+    talk = np.resize(np.concatenate(utterances), 30 * make.RATE)
     parts = [noise(15.0, 0.01), talk, noise(45.0, 0.01), talk + 0.1, np.zeros(30 * make.RATE), talk]
     path = tmp_path / "long.wav"
     soundfile.write(path, np.concatenate(parts).astype(np.float32), make.RATE, subtype="FLOAT")
     with path.open("rb") as file:
         found = [recognizer.predict(source) for source in (path, path.read_bytes(), file)]
     monkeypatch.setattr("emodistill.audio.recording.MAX_IN_MEMORY_S", 1e9)
-    held = recognizer.predict(path)
-    assert held.emotion is not None
-    for said in found:
-        assert said.probabilities == pytest.approx(held.probabilities, abs=1e-5)
+    in_memory = recognizer.predict(path)
+    assert in_memory.emotion is not None
+    for prediction in found:
+        assert prediction.probabilities == pytest.approx(in_memory.probabilities, abs=1e-5)
     assert is_longer_than(path, 150)
     assert not is_longer_than(path, 200)
 
 
-def test_a_long_recording_is_never_held(recognizer: Recognizer, tmp_path: Path) -> None:
+def test_a_long_recording_is_never_held_in_memory(recognizer: Recognizer, tmp_path: Path) -> None:
     path = tmp_path / "hour.flac"
     with soundfile.SoundFile(path, "w", 8000, 1) as file:
         for _ in range(60):
             file.write(np.zeros(60 * 8000, dtype=np.float32))
         file.write(make.speech(2.0)[::2])
     tracemalloc.start()
-    said = recognizer.predict(path)
+    prediction = recognizer.predict(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert said.error is None
+    assert prediction.error is None
     assert peak < 20e6, "an hour's samples take 230 MB"
 
 
@@ -289,13 +293,13 @@ def test_silent_windows_of_long_audio_do_not_count(recognizer: Recognizer) -> No
     np.testing.assert_allclose(recognizer.probabilities(three), recognizer.probabilities(speech), atol=2e-2)
 
 
-def test_answers_do_not_depend_on_what_was_asked_before(exported: Path) -> None:
+def test_predictions_do_not_depend_on_earlier_ones(exported: Path) -> None:
     one = Recognizer(exported, threads=1)
     sounds = [make.speech(0.3 + 0.2 * i, 100 + 20 * i, seed=i) for i in range(5)]
     forward = [one.predict(sound) for sound in sounds]
     backward = [one.predict(sound) for sound in reversed(sounds)]
     assert forward == backward[::-1]
-    assert len({said.confidence for said in forward}) == 5
+    assert len({prediction.confidence for prediction in forward}) == 5
 
 
 @pytest.fixture
@@ -310,9 +314,9 @@ def mixed(tmp_path: Path) -> list[Any]:
     ]  # fmt: skip
 
 
-def test_predict_all_goes_on_after_what_cannot_be_read(recognizer: Recognizer, mixed: list[Any]) -> None:
-    said = list(recognizer.predict_all(mixed))
-    assert [row.error is None for row in said] == [
+def test_predict_all_continues_after_an_unreadable_source(recognizer: Recognizer, mixed: list[Any]) -> None:
+    predictions = list(recognizer.predict_all(mixed))
+    assert [row.error is None for row in predictions] == [
         True,
         False,
         False,
@@ -324,13 +328,13 @@ def test_predict_all_goes_on_after_what_cannot_be_read(recognizer: Recognizer, m
         False,
         True,
     ]
-    assert said[0] == said[3]
-    assert said[4] == said[6] == replace(said[0], path="")
-    assert "cannot be decoded" in said[1].error
-    assert "no such file" in said[2].error
-    assert "holds NaN or Inf" in said[7].error
-    assert (said[1].emotion, said[1].probabilities) == (None, {})
-    assert said[9].reason == "too_short"
+    assert predictions[0] == predictions[3]
+    assert predictions[4] == predictions[6] == replace(predictions[0], path="")
+    assert "cannot be decoded" in predictions[1].error
+    assert "no such file" in predictions[2].error
+    assert "holds NaN or Inf" in predictions[7].error
+    assert (predictions[1].emotion, predictions[1].probabilities) == (None, {})
+    assert predictions[9].reason == "too_short"
     with pytest.raises(AudioError, match="no such file"):
         recognizer.predict(mixed[2])
 
@@ -340,12 +344,12 @@ def test_an_iterable_gives_a_list(recognizer: Recognizer, mixed: list[Any]) -> N
     expected = list(recognizer.predict_all(sources))
     assert recognizer.predict(sources) == recognizer.predict(iter(sources)) == expected
     assert recognizer.predict([]) == []
-    for one in (mixed[3], mixed[4], mixed[5]):  # whose letters, bytes and samples are no sources
+    for one in (mixed[3], mixed[4], mixed[5]):  # their letters, bytes and samples are not sources
         with pytest.raises(AudioError, match="expected several sources"):
             next(recognizer.predict_all(one))
 
 
-def test_what_can_be_an_array_is_one(recognizer: Recognizer) -> None:
+def test_an_object_that_converts_to_an_array_is_an_array(recognizer: Recognizer) -> None:
     class Tensor:
         def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
             return make.speech(0.7)
@@ -353,25 +357,27 @@ def test_what_can_be_an_array_is_one(recognizer: Recognizer) -> None:
     assert recognizer.predict(Tensor()) == recognizer.predict(make.speech(0.7))  # type: ignore[call-overload]
 
 
-def test_emotions_are_a_list(exported: Path) -> None:
+def test_emotions_as_one_text_are_refused(exported: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"bad emotions 'angry,sad', expected a list, e\.g\. \['angry', 'sad'\]"
     ):
         Recognizer(exported, emotions="angry,sad")
 
 
-def test_a_model_that_is_nowhere_is_told_what_it_could_be() -> None:
+def test_an_unknown_model_is_an_error_that_lists_what_is_expected() -> None:
     with pytest.raises(ModelError, match="no model 'bundle': expected bundled, the folder of"):
         Recognizer("bundle")
 
 
-def test_load_is_another_way_to_make_one(exported: Path) -> None:
+def test_load_equals_the_constructor(exported: Path) -> None:
     loaded = Recognizer.load(exported, threads=1, min_confidence=0.4)
     assert loaded.settings == Recognizer(exported, threads=1, min_confidence=0.4).settings
 
 
 @pytest.mark.parametrize("jobs", [2, 5])
-def test_jobs_change_neither_order_nor_answers(recognizer: Recognizer, mixed: list[Any], jobs: int) -> None:
+def test_jobs_change_neither_order_nor_predictions(
+    recognizer: Recognizer, mixed: list[Any], jobs: int
+) -> None:
     sources = [source for source in mixed * 4 if not isinstance(source, io.BytesIO)]
     assert list(recognizer.predict_all(sources, jobs=jobs)) == list(recognizer.predict_all(sources))
     rate_8k = [make.speech(0.5, rate_hz=8000)] * 3
@@ -406,9 +412,9 @@ def with_card(folder: Path, **fields: Any) -> Path:
 
 def test_a_card_of_other_emotions_than_the_model_is_refused(copy: Path) -> None:
     names = read_card(copy).emotions
-    for said in (names[::-1], (*names, "calm"), names[:1]):
+    for emotions in (names[::-1], (*names, "calm"), names[:1]):
         with pytest.raises(ModelError, match=r"names the emotions \[.*\], but model\.onnx was made for"):
-            Recognizer(with_card(copy, emotions=said), threads=1)
+            Recognizer(with_card(copy, emotions=emotions), threads=1)
     with_card(copy, emotions=names)
     assert Recognizer(copy, emotions=(name for name in names[:1]), threads=1).emotions == names[:1]
 
@@ -421,25 +427,25 @@ def test_the_temperature_of_the_card_is_applied_before_emotions_are_restricted(c
         [*before.probabilities.values()], raw.run(sound - sound.mean())["probabilities"], atol=1e-3
     )
     for temperature in (0.5, 3.0):
-        said = Recognizer(with_card(copy, temperature=temperature), threads=1).predict(sound)
-        assert said.emotion == before.emotion
+        prediction = Recognizer(with_card(copy, temperature=temperature), threads=1).predict(sound)
+        assert prediction.emotion == before.emotion
         np.testing.assert_allclose(
-            [*said.probabilities.values()],
+            [*prediction.probabilities.values()],
             apply_temperature([*before.probabilities.values()], temperature),
             atol=1e-9,
         )
-        assert said.teachers == before.teachers, "it was fitted to the student alone"
+        assert prediction.teachers == before.teachers, "it was fitted to the student alone"
 
 
-def test_teachers_say_what_they_would(exported: Path) -> None:
+def test_a_prediction_has_the_probabilities_of_each_teacher(exported: Path) -> None:
     sound = make.speech(1.0)
-    said = Recognizer(exported, threads=1).predict(sound)
-    assert list(said.teachers) == ["prosodic", "linguistic"]
-    for values in said.teachers.values():
+    prediction = Recognizer(exported, threads=1).predict(sound)
+    assert list(prediction.teachers) == ["prosodic", "linguistic"]
+    for values in prediction.teachers.values():
         assert list(values) == list(make.EMOTIONS)
         assert sum(values.values()) == pytest.approx(1)
-    assert said.as_dict()["teachers"] == said.teachers
-    assert "teachers" not in replace(said, teachers=None).as_dict()
+    assert prediction.as_dict()["teachers"] == prediction.teachers
+    assert "teachers" not in replace(prediction, teachers=None).as_dict()
     restricted = Recognizer(exported, emotions=["sad"], threads=1).predict(sound)
     assert restricted.teachers == {"prosodic": {"sad": 1.0}, "linguistic": {"sad": 1.0}}
 
@@ -459,7 +465,7 @@ def test_coverage_is_the_confidence_of_the_curve(copy: Path, coverage: float, le
     assert recognizer.min_confidence == pytest.approx(least)
 
 
-def test_coverage_answers_about_the_share_that_was_asked(copy: Path) -> None:
+def test_coverage_answers_about_that_share_of_the_utterances(copy: Path) -> None:
     sounds = sorted(CORPUS.glob("audio/*/*"))[::8]
     confidences = np.array([row.confidence for row in Recognizer(copy, threads=1).predict_all(sounds)])
     points = tuple(
@@ -468,11 +474,11 @@ def test_coverage_answers_about_the_share_that_was_asked(copy: Path) -> None:
     )
     with_card(copy, coverage=points)
     for coverage in (0.3, 0.55, 0.8):
-        said = Recognizer(copy, coverage=coverage, threads=1).predict_all(sounds)
-        assert np.mean([row.emotion is not None for row in said]) == pytest.approx(coverage, abs=0.05)
+        predictions = Recognizer(copy, coverage=coverage, threads=1).predict_all(sounds)
+        assert np.mean([row.emotion is not None for row in predictions]) == pytest.approx(coverage, abs=0.05)
 
 
-def test_abstention_is_asked_for_in_one_way(copy: Path) -> None:
+def test_options_of_abstention_that_are_refused(copy: Path) -> None:
     with_card(copy, coverage=CURVE)
     for options, message in (
         ({"min_confidence": 0.5, "coverage": 0.5}, "give one of them"),
@@ -504,8 +510,8 @@ def test_with_options_keeps_what_is_not_given_and_none_resets(copy: Path) -> Non
     assert sad.with_options(min_confidence=None).settings == {**sad.settings, "min_confidence": 0.0}
     assert sad.with_options(emotions=None, min_confidence=None, coverage=None).settings == plain.settings
     sound = make.speech(1.0)
-    made = Recognizer(copy, emotions=["sad"], min_confidence=0.4, threads=1)
-    assert sad.predict(sound) == made.predict(sound)
+    constructed = Recognizer(copy, emotions=["sad"], min_confidence=0.4, threads=1)
+    assert sad.predict(sound) == constructed.predict(sound)
 
 
 def test_with_options_replaces_the_threshold_by_coverage_or_min_confidence(copy: Path) -> None:
@@ -537,7 +543,7 @@ def test_the_bundled_model_is_the_default() -> None:
     assert recognizer.predict(make.speech(1.0)).error is None
 
 
-def test_providers_are_passed_on_and_an_unknown_one_is_named(exported: Path) -> None:
+def test_a_provider_is_used_and_an_unknown_one_is_refused(exported: Path) -> None:
     sound = make.speech(0.5)
     cpu = Recognizer(exported, providers=["CPUExecutionProvider"], threads=1)
     assert cpu.predict(sound) == Recognizer(exported, threads=1).predict(sound)
@@ -600,7 +606,7 @@ def test_a_bad_card_is_one_line_that_names_the_field(copy: Path) -> None:
         assert "http" not in message
 
 
-def test_a_file_that_is_no_onnx_is_refused_although_its_hash_fits(copy: Path) -> None:
+def test_a_file_that_is_not_onnx_is_refused_although_its_hash_fits(copy: Path) -> None:
     (copy / "model.onnx").write_text("this is no model")
     card = json.loads((copy / "card.json").read_text())
     card["sha256"] = file_sha256(copy / "model.onnx")
@@ -609,7 +615,7 @@ def test_a_file_that_is_no_onnx_is_refused_although_its_hash_fits(copy: Path) ->
         Recognizer(copy)
 
 
-def test_any_waveform_can_be_run(recognizer: Recognizer) -> None:
+def test_a_short_waveform_is_padded_before_the_model_runs(recognizer: Recognizer) -> None:
     short = make.speech(0.02)
     padded = np.pad(short, (0, MIN_INPUT_SAMPLES - len(short)))
     np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""The packaged speech detector: any chunking says the same, speech is speech, noise is not."""
+"""The packaged speech detector: any chunking gives the same, and it tells speech from noise."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def detector() -> SpeechDetector:
 
 @pytest.fixture(scope="module")
 def talk() -> np.ndarray:
-    """Six seconds of sounds like speech with pauses between them, and a last frame that is not whole."""
+    """Six seconds of sounds like speech with pauses, and a last frame that is not complete."""
     parts = [make.speech(0.9, 130 + 20 * i, seed=i) for i in range(4)]
     pause = np.zeros(9000, dtype=np.float32)
     return np.concatenate([part for speech in parts for part in (pause, speech)])[:-123]
@@ -53,19 +53,19 @@ def frames(samples: int) -> int:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_any_chunking_gives_the_numbers_of_the_file(
+def test_any_chunking_gives_the_probabilities_of_the_file(
     detector: SpeechDetector, talk: np.ndarray, data: st.DataObject
 ) -> None:
     waveform = talk[: data.draw(st.integers(0, len(talk)), label="samples")]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(waveform)), max_size=12), label="cuts"))
     stream = detector.stream()
-    said = [stream.push(chunk) for chunk in np.split(waveform, cuts)]
-    said.append(stream.finish())
-    np.testing.assert_array_equal(np.concatenate(said), detector.probabilities(waveform))
+    parts = [stream.push(chunk) for chunk in np.split(waveform, cuts)]
+    parts.append(stream.finish())
+    np.testing.assert_array_equal(np.concatenate(parts), detector.probabilities(waveform))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 319, 320, 321, 3840, 3841, 3840 * 3, 12345])
-def test_one_probability_for_every_frame_begun(
+def test_every_frame_has_a_probability_also_the_last_partial_one(
     detector: SpeechDetector, talk: np.ndarray, samples: int
 ) -> None:
     found = detector.probabilities(talk[:samples])
@@ -76,36 +76,36 @@ def test_one_probability_for_every_frame_begun(
 
 @settings(max_examples=20, deadline=None)
 @given(changed=st.integers(0, 60_000))
-def test_a_probability_depends_on_no_more_future_than_promised(
+def test_a_probability_depends_on_no_audio_after_the_look_ahead(
     detector: SpeechDetector, talk: np.ndarray, changed: int
 ) -> None:
     other = talk.copy()
     other[changed:] = make.speech(len(talk) / make.RATE, 300, seed=9)[changed : len(talk)]
-    # Frames that end LOOKAHEAD samples or more before the change cannot know of it.
+    # Frames that end LOOKAHEAD samples or more before the change cannot depend on it.
     same = max(0, (changed - LOOKAHEAD) // SPEECH_FRAME_SAMPLES)
     ours, theirs = detector.probabilities(talk), detector.probabilities(other)
     np.testing.assert_array_equal(ours[:same], theirs[:same])
     assert not np.array_equal(ours[same:], theirs[same:])
 
 
-def test_frames_come_as_soon_as_their_block_and_look_ahead_are_heard(
+def test_frames_come_as_soon_as_their_block_and_look_ahead_are_complete(
     detector: SpeechDetector, talk: np.ndarray
 ) -> None:
     stream, decided = detector.stream(), 0
-    for heard in range(1600, len(talk), 1600):
-        decided += len(stream.push(talk[heard - 1600 : heard]))
-        assert decided * SPEECH_FRAME_SAMPLES >= heard - LOOKAHEAD - vad.BLOCK_SAMPLES
-        assert decided * SPEECH_FRAME_SAMPLES <= heard
+    for received in range(1600, len(talk), 1600):
+        decided += len(stream.push(talk[received - 1600 : received]))
+        assert decided * SPEECH_FRAME_SAMPLES >= received - LOOKAHEAD - vad.BLOCK_SAMPLES
+        assert decided * SPEECH_FRAME_SAMPLES <= received
 
 
-def test_streams_of_one_detector_do_not_hear_each_other(detector: SpeechDetector, talk: np.ndarray) -> None:
+def test_streams_of_one_detector_do_not_mix(detector: SpeechDetector, talk: np.ndarray) -> None:
     one, two = detector.stream(), detector.stream()
-    said = []
+    parts = []
     for start in range(0, len(talk), 5000):
-        said.append(one.push(talk[start : start + 5000]))
+        parts.append(one.push(talk[start : start + 5000]))
         two.push(-0.5 * talk[::-1][start : start + 5000])
-    said.append(one.finish())
-    np.testing.assert_array_equal(np.concatenate(said), detector.probabilities(talk))
+    parts.append(one.finish())
+    np.testing.assert_array_equal(np.concatenate(parts), detector.probabilities(talk))
 
 
 def test_memory_does_not_grow(detector: SpeechDetector, talk: np.ndarray) -> None:
@@ -116,7 +116,9 @@ def test_memory_does_not_grow(detector: SpeechDetector, talk: np.ndarray) -> Non
         assert kept < 4 * (vad.CONTEXT_SAMPLES + vad.BLOCK_SAMPLES + vad.STATE_SIZE + 1)
 
 
-def test_threads_change_no_answer(detector: SpeechDetector, talk: np.ndarray) -> None:
+def test_the_number_of_threads_does_not_change_probabilities(
+    detector: SpeechDetector, talk: np.ndarray
+) -> None:
     np.testing.assert_allclose(
         SpeechDetector(threads=2).probabilities(talk), detector.probabilities(talk), atol=1e-6
     )
@@ -127,7 +129,7 @@ def test_threads_change_no_answer(detector: SpeechDetector, talk: np.ndarray) ->
 
 @pytest.mark.parametrize("gain_db", [0, -30])
 @pytest.mark.parametrize("kind", ["digital silence", "white", "brown", "hum", "chord", "clicks"])
-def test_sounds_that_nobody_makes_are_no_speech(detector: SpeechDetector, kind: str, gain_db: float) -> None:
+def test_noise_hum_and_clicks_are_no_speech(detector: SpeechDetector, kind: str, gain_db: float) -> None:
     rng = np.random.default_rng(4)
     time_s = np.arange(8 * make.RATE) / make.RATE
     tones = {"hum": (50, 100, 150, 250), "chord": (220, 277, 330)}
@@ -151,7 +153,7 @@ def test_every_clip_of_the_packaged_demo_corpus_is_speech(detector: SpeechDetect
 
 @pytest.mark.skipif(not (make.DATA / "corpora").is_dir(), reason="needs the real corpora")
 @pytest.mark.parametrize(("corpus", "split"), [("ravdess", "test"), ("nemo", "test"), ("ased", "test")])
-def test_real_clips_of_unheard_speakers_are_speech_and_their_edges_silence(
+def test_real_clips_of_test_speakers_are_speech_and_their_edges_silence(
     detector: SpeechDetector, corpus: str, split: str
 ) -> None:
     if not (make.DATA / "corpora" / corpus).is_dir():
@@ -177,7 +179,7 @@ def test_real_clips_of_unheard_speakers_are_speech_and_their_edges_silence(
 # --- spans ---------------------------------------------------------------------------------------
 
 
-def test_spans_by_example() -> None:
+def test_find_speech_by_example() -> None:
     silent, loud, between = [0.0] * 20, [0.9] * 20, [(SPEECH_ON + SPEECH_OFF) / 2] * 5
     pause, blip = [0.0] * 5, [0.9] * 2
     values = silent + between + loud + between + loud + pause + loud + silent + blip + silent + loud
@@ -198,7 +200,7 @@ def test_spans_by_example() -> None:
     min_speech_s=st.floats(0, 0.5),
     min_silence_s=st.floats(0, 0.5),
 )
-def test_spans_are_ordered_apart_long_enough_and_hold_what_is_certain(
+def test_speech_spans_are_ordered_separate_and_long_enough(
     values: list[float], min_speech_s: float, min_silence_s: float
 ) -> None:
     found = find_speech(values, min_speech_s=min_speech_s, min_silence_s=min_silence_s)
@@ -217,23 +219,23 @@ def test_spans_are_ordered_apart_long_enough_and_hold_what_is_certain(
         assert {frame for frame, value in enumerate(values) if value >= SPEECH_ON} <= inside
 
 
-# --- what goes wrong -----------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------
 
 
-def test_bad_samples_are_refused_and_what_came_before_is_kept(
+def test_bad_samples_are_refused_and_the_audio_before_them_is_kept(
     detector: SpeechDetector, talk: np.ndarray
 ) -> None:
     stream = detector.stream()
-    said = [stream.push(talk[:7000])]
+    parts = [stream.push(talk[:7000])]
     with pytest.raises(AudioError, match=r"expected a waveform \(samples,\), got shape \(2, 100\)"):
         stream.push(np.zeros((2, 100), dtype=np.float32))
     with pytest.raises(AudioError, match="expected finite samples, got NaN or Inf"):
         stream.push(np.array([0, np.nan], dtype=np.float32))
-    said += [stream.push(talk[7000:]), stream.finish()]
-    np.testing.assert_array_equal(np.concatenate(said), detector.probabilities(talk))
+    parts += [stream.push(talk[7000:]), stream.finish()]
+    np.testing.assert_array_equal(np.concatenate(parts), detector.probabilities(talk))
 
 
-def test_a_finished_stream_says_so(detector: SpeechDetector) -> None:
+def test_a_finished_stream_is_an_error(detector: SpeechDetector) -> None:
     stream = detector.stream()
     assert stream.finish().shape == (0,)
     with pytest.raises(AudioError, match=r"finished; open another one with SpeechDetector.stream\(\)"):
@@ -260,7 +262,7 @@ def test_missing_or_changed_files_are_named(tmp_path: Path, monkeypatch: pytest.
         SpeechDetector()
 
 
-def test_the_asset_is_small_and_says_what_it_is() -> None:
+def test_the_asset_is_small_and_has_a_complete_card() -> None:
     card = json.loads((vad.ASSETS / "vad.json").read_text(encoding="utf-8"))
     assert (Path(str(files("emodistill"))) / "assets/vad.onnx").stat().st_size <= 200_000
     assert card["num_parameters"] <= 50_000

@@ -1,4 +1,4 @@
-"""Streams: any chunking gives the file's events; segments that make sense; bounded memory; refusals that lose nothing."""
+"""Streams: any chunking gives the events of the file, bounded memory, and errors that lose no audio."""
 
 import io
 import json
@@ -33,11 +33,11 @@ Part = tuple[str, float]  # an emotion's tone, or "silence", and its length in s
 
 
 def programme(parts: Sequence[Part], rate_hz: int = SAMPLE_RATE) -> np.ndarray:
-    made = [
+    sounds = [
         make.silence(length, rate_hz) if kind == "silence" else make.tone(kind, length, rate_hz)
         for kind, length in parts
     ]
-    return np.concatenate(made)
+    return np.concatenate(sounds)
 
 
 def stream(rate_hz: int = SAMPLE_RATE, **options: Any) -> StreamingRecognizer:
@@ -96,13 +96,15 @@ def test_any_chunking_gives_the_events_of_the_file(
 
 
 @pytest.mark.parametrize("size", [1, 7, 160, 1601])
-def test_small_chunks_too(size: int) -> None:
+def test_very_small_chunks_give_the_events_of_the_file(size: int) -> None:
     samples = programme([("silence", 0.1), ("sad", 0.9), ("silence", 0.5)])
     assert events_of(samples, range(size, len(samples), size)) == events_of(samples, [])
 
 
 @pytest.mark.parametrize("rate_hz", [16000, 44100])
-def test_a_real_model_hears_the_same_live_and_in_a_file(exported: Path, tmp_path: Path, rate_hz: int) -> None:
+def test_a_real_model_gives_the_same_segments_live_and_for_a_file(
+    exported: Path, tmp_path: Path, rate_hz: int
+) -> None:
     recognizer = Recognizer(exported, threads=1)
     parts = [make.speech(1.7, 120, 1, rate_hz), make.silence(0.6, rate_hz), make.speech(3.4, 220, 2, rate_hz)]
     samples = np.concatenate(parts)
@@ -141,9 +143,12 @@ def test_a_mono_stream_is_the_same_for_every_chunking(
 
 @pytest.mark.parametrize(
     ("name", "rate_hz"),
-    [("a.wav", 8000), ("a.flac", 44100), ("a.ogg", 16000), ("a.mp3", 48000), ("a.m4a", 44100), ("a.webm", 48000)],
+    [
+        ("a.wav", 8000), ("a.flac", 44100), ("a.ogg", 16000),
+        ("a.mp3", 48000), ("a.m4a", 44100), ("a.webm", 48000),
+    ],
 )  # fmt: skip
-def test_blocks_are_the_file(tmp_path: Path, name: str, rate_hz: int) -> None:
+def test_the_blocks_of_a_file_are_its_waveform(tmp_path: Path, name: str, rate_hz: int) -> None:
     path = tmp_path / name
     samples = np.stack([make.speech(3.3, seed=1, rate_hz=rate_hz), make.speech(3.3, 90, 2, rate_hz)], axis=1)
     if name.endswith(("m4a", "webm")):
@@ -168,7 +173,7 @@ def _encode(path: Path, samples: np.ndarray, rate_hz: int) -> None:
             container.mux(packet)
 
 
-def test_bad_recordings_are_refused_in_blocks_too(tmp_path: Path) -> None:
+def test_bad_recordings_are_refused_block_by_block_too(tmp_path: Path) -> None:
     late = np.zeros(50_000, dtype=np.float32)
     late[40_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", late, SAMPLE_RATE, subtype="FLOAT")
@@ -220,7 +225,7 @@ def test_segments_tile_the_speech(parts: list[Part]) -> None:
         assert segment.probabilities[segment.emotion] == segment.confidence
 
 
-def test_a_conversation() -> None:
+def test_the_segments_of_a_conversation() -> None:
     parts = [
         ("silence", 0.5), ("angry", 3.2), ("sad", 4.1), ("silence", 0.2), ("sad", 1.0), ("silence", 0.7),
         ("happy", 0.9), ("silence", 1.0), ("neutral", 0.1), ("silence", 1.0),
@@ -257,7 +262,7 @@ def test_silence_and_clicks_make_no_event(parts: list[Part]) -> None:
     assert events_of(programme(parts), [4000]) == []
 
 
-def test_a_short_window_is_whole_wherever_its_stretch_begins() -> None:
+def test_a_short_window_has_its_full_length_wherever_its_stretch_begins() -> None:
     class Listener(make.ToneRecognizer):
         def probabilities(self, waveform: np.ndarray) -> np.ndarray:
             lengths.append(len(waveform))
@@ -271,73 +276,80 @@ def test_a_short_window_is_whole_wherever_its_stretch_begins() -> None:
         assert set(lengths) == {1600}
 
 
-def test_nothing_at_all_makes_no_event() -> None:
+def test_no_samples_make_no_event() -> None:
     live = stream()
     assert live.push(np.zeros(0)) == live.push(np.zeros((0, 1))) == live.finish() == live.finish() == []
 
 
 @pytest.mark.parametrize("length_s", [0.3, 1.3, 2.0, 2.9, 6.25])
 @pytest.mark.parametrize("rate_hz", [16000, 48000])
-def test_a_segment_is_told_soon_after_its_speech_ended(length_s: float, rate_hz: int) -> None:
+def test_a_segment_comes_soon_after_its_speech_ended(length_s: float, rate_hz: int) -> None:
     samples = programme([("silence", 0.33), ("happy", length_s), ("silence", 2.0)], rate_hz)
     live = stream(rate_hz)
     size = rate_hz // 50
-    told = [
+    delays_s = [
         (start + size) / rate_hz - (0.33 + length_s)
         for start in range(0, len(samples), size)
         for event in live.push(samples[start : start + size])
         if isinstance(event, Segment)
     ]
-    assert len(told) == 1
-    assert PAUSE_S <= told[0] <= 0.7
+    assert len(delays_s) == 1
+    assert PAUSE_S <= delays_s[0] <= 0.7
 
 
-# --- the course of emotions -----------------------------------------------------------------------
+# --- the path of emotions -------------------------------------------------------------------------
 
 
-def best_course(gains: np.ndarray) -> float:
-    """By trying all of them: the most evidence for its price, runs of two at least."""
+def best_score(gains: np.ndarray) -> float:
+    """The highest score of all paths whose runs have at least two cells, found by trying all of them."""
     best = -np.inf
-    for course in product(range(gains.shape[1]), repeat=len(gains)):
-        starts = [0, *(at for at in range(1, len(course)) if course[at] != course[at - 1]), len(course)]
-        if len(course) > 1 and min(np.diff(starts)) < 2:
+    for emotions in product(range(gains.shape[1]), repeat=len(gains)):
+        starts = [
+            0,
+            *(at for at in range(1, len(emotions)) if emotions[at] != emotions[at - 1]),
+            len(emotions),
+        ]
+        if len(emotions) > 1 and min(np.diff(starts)) < 2:
             continue
-        best = max(best, _worth(gains, course))
+        best = max(best, _score(gains, emotions))
     return best
 
 
-def _worth(gains: np.ndarray, course: Sequence[int]) -> float:
-    changes = sum(one != two for one, two in pairwise(course))
+def _score(gains: np.ndarray, emotions: Sequence[int]) -> float:
+    changes = sum(one != two for one, two in pairwise(emotions))
     return (
-        float(sum(gain[emotion] for gain, emotion in zip(gains, course, strict=True))) - CHANGE_COST * changes
+        float(sum(gain[emotion] for gain, emotion in zip(gains, emotions, strict=True)))
+        - CHANGE_COST * changes
     )
 
 
-def course_of(gains: np.ndarray) -> list[int]:
+def path_of(gains: np.ndarray) -> list[int]:
     path = _Path(CHANGE_COST)
-    course = [emotion for gain in gains for emotion in path.push(gain)]
-    return course + path.finish()
+    emotions = [emotion for gain in gains for emotion in path.push(gain)]
+    return emotions + path.finish()
 
 
 @given(st.integers(1, 8), st.integers(1, 3), st.integers(0, 10_000), st.floats(0.5, 6))
 @settings(max_examples=80, deadline=None)
-def test_the_course_is_the_best_of_all(cells: int, emotions: int, seed: int, spread: float) -> None:
+def test_the_path_has_the_highest_score_of_all_paths(
+    cells: int, emotions: int, seed: int, spread: float
+) -> None:
     gains = spread * np.random.default_rng(seed).standard_normal((cells, emotions))
-    course = course_of(gains)
-    assert len(course) == cells
-    assert _worth(gains, course) == pytest.approx(best_course(gains))
+    emotions = path_of(gains)
+    assert len(emotions) == cells
+    assert _score(gains, emotions) == pytest.approx(best_score(gains))
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 2.0))
 @settings(max_examples=30, deadline=None)
-def test_no_cell_is_in_doubt_for_long(seed: int, spread: float) -> None:
+def test_no_cell_stays_undecided_for_long(seed: int, spread: float) -> None:
     gains = spread * np.random.default_rng(seed).standard_normal((80, 4))
     path = _Path(CHANGE_COST)
-    told = 0
+    num_decided = 0
     for number, gain in enumerate(gains, start=1):
-        told += len(path.push(gain))
-        assert number - told <= MAX_UNDECIDED_CELLS
-    assert told + len(path.finish()) == len(gains)
+        num_decided += len(path.push(gain))
+        assert number - num_decided <= MAX_UNDECIDED_CELLS
+    assert num_decided + len(path.finish()) == len(gains)
 
 
 # --- endless, and bad input -----------------------------------------------------------------------
@@ -352,11 +364,11 @@ def endless(parts: Sequence[Part], times: int) -> Iterator[np.ndarray]:
 @pytest.mark.parametrize("parts", [[("sad", 4.0)], [("silence", 4.0)], [("sad", 0.1), ("silence", 0.2)]])
 def test_memory_does_not_grow_with_the_stream(parts: list[Part]) -> None:
     live = stream()
-    held = []
+    lengths = []
     for chunk in endless(parts, 50):
         live.push(chunk)
-        held.append(live._scorer.num_samples - live._scorer._blocks[0][0] if live._scorer._blocks else 0)
-    assert max(held) <= 3.5 * SAMPLE_RATE
+        lengths.append(live._scorer.num_samples - live._scorer._blocks[0][0] if live._scorer._blocks else 0)
+    assert max(lengths) <= 3.5 * SAMPLE_RATE
     recognizer = live._scorer._recognizer
     assert isinstance(recognizer, make.ToneRecognizer)
     assert recognizer.longest <= 2 * SAMPLE_RATE
@@ -374,7 +386,7 @@ def test_memory_does_not_grow_with_the_stream(parts: list[Part]) -> None:
         (np.array(["a"]), "expected integer or float samples"),
     ],
 )
-def test_a_bad_chunk_is_refused_and_nothing_else_is_lost(bad: np.ndarray, message: str) -> None:
+def test_a_bad_chunk_is_refused_and_the_other_audio_is_kept(bad: np.ndarray, message: str) -> None:
     samples = programme([("sad", 1.5), ("silence", 0.5), ("happy", 1.0)])
     live = stream()
     events = live.push(samples[:12_345])
@@ -404,17 +416,17 @@ def test_after_finish_a_chunk_is_refused() -> None:
         ({"window_s": 0.0}, r"bad window_s 0\.0, expected a whole number of hops of 0\.5 s, e\.g\. 0\.5"),
     ],
 )
-def test_windows_that_do_not_fit(options: dict[str, float], message: str) -> None:
+def test_hops_and_windows_that_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         stream(**options)
 
 
-def test_a_rate_of_zero() -> None:
+def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(AudioError, match="expected a rate in Hz, at least 2000, got 0"):
         stream(0)
 
 
-def test_streams_and_timelines_need_nothing_heavy() -> None:
+def test_streams_and_timelines_load_no_optional_library() -> None:
     heavy = (
         "torch",
         "transformers",

@@ -39,9 +39,11 @@ EMOTIONS = tuple(make.TONES_HZ)
 
 def recording(*parts: tuple[str, float]) -> bytes:
     """A WAV of tones."""
-    made = [make.silence(length) if kind == "silence" else make.tone(kind, length) for kind, length in parts]
+    sounds = [
+        make.silence(length) if kind == "silence" else make.tone(kind, length) for kind, length in parts
+    ]
     file = io.BytesIO()
-    soundfile.write(file, np.concatenate(made), make.RATE, format="WAV", subtype="FLOAT")
+    soundfile.write(file, np.concatenate(sounds), make.RATE, format="WAV", subtype="FLOAT")
     return file.getvalue()
 
 
@@ -91,7 +93,7 @@ def test_timelines_are_equal_after_a_round_trip_through_json(tmp_path: Path) -> 
         ([("silence", 1.0), ("sad", 0.15), ("silence", 0.5)], "no_speech"),  # a click
     ],
 )
-def test_a_timeline_without_segments_says_why(parts: list[tuple[str, float]], reason: str) -> None:
+def test_a_timeline_without_segments_has_a_reason(parts: list[tuple[str, float]], reason: str) -> None:
     found = timeline(recording(*parts), make.ToneRecognizer(), detector=LOUD)
     assert (found.segments, found.reason, sum(found.summary.values())) == ((), reason, 0)
     assert found.duration_s == pytest.approx(sum(length_s for _, length_s in parts))
@@ -100,7 +102,7 @@ def test_a_timeline_without_segments_says_why(parts: list[tuple[str, float]], re
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_many_recordings_in_order_and_nothing_lost(tmp_path: Path, jobs: int) -> None:
+def test_timelines_come_in_order_with_an_error_for_unreadable_recordings(tmp_path: Path, jobs: int) -> None:
     paths = []
     for number, emotion in enumerate(["sad", "angry", "happy", "neutral"] * 3):
         paths.append(tmp_path / f"{number}.wav")
@@ -120,13 +122,13 @@ def test_many_recordings_in_order_and_nothing_lost(tmp_path: Path, jobs: int) ->
 # --- given segments ------------------------------------------------------------------------------
 
 
-def judged(audio: bytes, *segments: GivenSegment) -> tuple[Segment, ...]:
+def segments_of(audio: bytes, *segments: GivenSegment) -> tuple[Segment, ...]:
     return timeline(audio, make.ToneRecognizer(), given=segments).segments
 
 
 @given(start=st.integers(0, 60_000), length=st.integers(1600, 32_000))
 @settings(max_examples=30, deadline=None)
-def test_a_given_segment_of_one_window_is_judged_as_it_is(start: int, length: int) -> None:
+def test_a_given_segment_of_one_window_has_the_probabilities_of_that_window(start: int, length: int) -> None:
     recognizer = make.ToneRecognizer()
     (found,) = timeline(
         TALK, recognizer, given=[GivenSegment(start / SAMPLE_RATE, (start + length) / SAMPLE_RATE, "anna")]
@@ -146,11 +148,11 @@ def test_a_long_given_segment_is_the_mean_over_its_windows() -> None:
     spans = [(8000, 40_000), (16_000, 48_000), (24_000, 56_000), (25_600, 57_600)]
     rows = [np.log(recognizer.probabilities(waveform[begin:end])) for begin, end in spans]
     expected = np.exp(np.mean(rows, axis=0))
-    (found,) = judged(TALK, GivenSegment(0.5, 3.6))
+    (found,) = segments_of(TALK, GivenSegment(0.5, 3.6))
     assert list(found.probabilities.values()) == pytest.approx(expected / expected.sum(), abs=1e-9)
 
 
-def test_given_segments_overlap_reach_over_the_end_and_come_in_order() -> None:
+def test_given_segments_may_overlap_and_end_after_the_audio() -> None:
     turns = [
         GivenSegment(4.0, 9.0, "bob"),
         GivenSegment(0.2, 3.0, "anna"),
@@ -158,29 +160,29 @@ def test_given_segments_overlap_reach_over_the_end_and_come_in_order() -> None:
         GivenSegment(3.6, 4.4),
         GivenSegment(1.0, 1.05),
     ]
-    found = judged(TALK, *turns)
+    found = segments_of(TALK, *turns)
     assert [(turn.start_s, turn.end_s, turn.emotion, turn.speaker) for turn in found] == [
         (0.2, 3.0, "angry", "anna"),
-        (1.0, 1.05, None, None),  # too short to be judged
+        (1.0, 1.05, None, None),  # too short for an emotion
         (2.0, 6.5, found[2].emotion, None),
         (3.6, 4.4, None, None),  # silent
         (4.0, 7.0, "sad", "bob"),
     ]
     assert found[4].as_dict()["speaker"] == "bob"
-    assert found == judged(TALK, *reversed(turns))
+    assert found == segments_of(TALK, *reversed(turns))
 
 
-def test_given_segments_that_cannot_be() -> None:
+def test_given_segments_that_are_refused() -> None:
     with pytest.raises(
         AudioError, match=r"begins at 8\.0 s, the audio ends at 7\.0 s; were the segments made"
     ):
-        judged(TALK, GivenSegment(8, 9))
+        segments_of(TALK, GivenSegment(8, 9))
     for start_s, end_s in ((2, 1), (1, 1), (-1, 2), (0, np.inf), (np.nan, 1)):
         with pytest.raises(ConfigError, match=r"bad segment from .* expected 0 ≤ start < end"):
-            judged(TALK, GivenSegment(start_s, end_s))
+            segments_of(TALK, GivenSegment(start_s, end_s))
 
 
-RTTM = """;; made by hand
+RTTM = """;; written by hand
 SPKR-INFO talk 1 <NA> <NA> <NA> unknown anna <NA> <NA>
 SPEAKER talk 1 0.5 3.0 <NA> <NA> anna <NA> <NA>
 
@@ -237,8 +239,10 @@ def test_segments_are_read_from_csv(tmp_path: Path) -> None:
         ("a.csv", "start,end\n1,2\n", r"expected RTTM \(\*\.rttm\) or a CSV with the columns start_s,end_s"),
         ("a.csv", "", r"got the columns \[\]"),
         ("a.csv", "start_s,end_s\n", "holds no segments"),
-        ("a.csv", "start_s,end_s\n1,2\n3,three\n", r"line 3: expected a start and an end in seconds, got '3' and 'three'"),
-        ("a.csv", "start_s,end_s\n2,1\n", r"line 2: bad segment from 2\.0 s to 1\.0 s, expected 0 ≤ start < end"),
+        ("a.csv", "start_s,end_s\n1,2\n3,three\n",
+         r"line 3: expected a start and an end in seconds, got '3' and 'three'"),
+        ("a.csv", "start_s,end_s\n2,1\n",
+         r"line 2: bad segment from 2\.0 s to 1\.0 s, expected 0 ≤ start < end"),
         ("a.csv", "start_s,end_s\n1\n", r"line 2: expected a start and an end"),
         ("a.rttm", "SPEAKER talk 1 0.5 long", r"line 1: expected SPEAKER file channel start duration"),
         ("a.rttm", "SPEAKER talk 1 0.5 0 <NA> <NA> anna", r"line 1: bad segment from 0\.5 s to 0\.5 s"),
@@ -247,7 +251,9 @@ def test_segments_are_read_from_csv(tmp_path: Path) -> None:
         ("a.csv", "start_s,end_s\n1,2,é".encode("latin-1"), "neither RTTM nor CSV: it is not UTF-8"),
     ],
 )  # fmt: skip
-def test_bad_segment_files(tmp_path: Path, name: str, text: str | bytes | None, message: str) -> None:
+def test_segment_files_that_are_refused(
+    tmp_path: Path, name: str, text: str | bytes | None, message: str
+) -> None:
     if text is not None:
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=message):
@@ -453,7 +459,7 @@ def test_the_table_ends_with_the_seconds_of_each_emotion(emodistill: Call, calls
     assert re.search(rf"in all .*{most} 0:0[0-9]\.[0-9]", emodistill(calls / "a.wav")[1])
 
 
-def test_a_timeline_takes_what_predict_takes_and_refuses_the_rest() -> None:
+def test_a_timeline_accepts_the_files_of_predict_and_no_other_source() -> None:
     data = TALK
     recognizer = make.ToneRecognizer()
     expected = timeline(data, recognizer, detector=LOUD).segments

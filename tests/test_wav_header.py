@@ -65,7 +65,7 @@ def test_a_file_with_chunks_after_no_samples_is_finished() -> None:
 
 
 @pytest.mark.parametrize("end", [6, 11])
-def test_a_file_that_ends_before_its_kind_is_refused(end: int) -> None:
+def test_a_file_that_ends_before_the_word_wave_is_refused(end: int) -> None:
     with pytest.raises(AudioError, match=r"a\.wav: expected a WAV, got another RIFF file"):
         header_of(wav()[:end])
 
