@@ -68,7 +68,10 @@ def main() -> None:
     given = parser.parse_args()
     recognizer = Recognizer(given.model, threads=1)
     triples = choose_triples(given.corpora, given.triples)
-    sounds = [[peak_normalise(remove_offset(load(item.path))) for item in triple] for triple in triples]
+    sounds = [
+        [peak_normalise(remove_offset(load(item.path))) for item in triple if item.path is not None]
+        for triple in triples
+    ]
     print("| pauses | s | same emotion, % | true emotion, % |\n| --- | ---: | ---: | ---: |")
     for name, rms in (("digital silence", 0.0), ("a quiet room", ROOM_RMS)):
         reference: list[str | None] = []

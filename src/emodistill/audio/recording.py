@@ -83,8 +83,8 @@ class Recording:
     def windows(self, spans: Sequence[Span] | None = None) -> Iterator[Waveform]:
         """Yield equal windows of at most `MAX_WINDOW_S`, cut from the joined spans of the waveform.
 
-        `spans` are spans of samples in ascending order that do not overlap; None is the whole waveform. Silent
-        windows are left out. If all are silent, the first one is yielded.
+        `spans` are spans of samples in ascending order that do not overlap; None is the whole waveform.
+        Silent windows are left out. If all are silent, the first one is yielded.
         """
         spans = [(0, self.num_samples)] if spans is None else spans
         num_samples = sum(end - start for start, end in spans)
@@ -101,7 +101,7 @@ class Recording:
             yield first
 
     def _cut(self, spans: Sequence[Span], edges: Sequence[int]) -> Iterator[Waveform]:
-        """Yield the joined spans between neighbouring edges, which are ascending samples of the joined spans."""
+        """Yield the joined spans between neighbouring edges, which are samples of the joined spans."""
         bounds = iter(pairwise(edges))
         start, end = next(bounds)
         buffer: Waveform = np.zeros(0, dtype=np.float32)

@@ -118,8 +118,8 @@ def pipe(stream: BinaryIO, rate_hz: int, channels: int) -> Iterator[Sound]:
 
     `rate_hz` and `channels` describe raw PCM; a WAV states its own.
 
-    Raises `AudioError` for a number of channels that audio cannot have, and for a compressed file. It raises it
-    too for a WAV with other samples, or whose header is cut off.
+    Raises `AudioError` for a number of channels that audio cannot have, and for a compressed file. A WAV with
+    other samples, or with a header that is cut off, raises it too.
     """
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"<pipe>: expected 1 to {MAX_CHANNELS} channels, got {channels}")
@@ -304,8 +304,8 @@ class Display:
         state = Text("speech " if self._speaking else "silence", "bold" if self._speaking else "dim")
         level = Text(_bar(1 - self._level_db / MIN_LEVEL_DB, 20), "green" if self._level_db < -3 else "red")
         return Text.assemble(
-            (f"{self._name}  ", "dim"), clock(self._time_s), "  ", level, f" {self._level_db:4.0f} dB  ", state,
-            "  ", emotion,
+            (f"{self._name}  ", "dim"), clock(self._time_s), "  ", level, f" {self._level_db:4.0f} dB  ",
+            state, "  ", emotion,
         )  # fmt: skip
 
     def _bars(self, best: str | None) -> Table:

@@ -212,8 +212,8 @@ def _scores(card: Card) -> str:
         return ""
     return (
         "## Scores\n\nThe scores of these weights, in %. UA is the mean per-class recall, WA is the "
-        "accuracy. The interval is the 95 % interval of a bootstrap over speakers; with few speakers it is too "
-        "narrow.\n\n" + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)
+        "accuracy. The interval is the 95 % interval of a bootstrap over speakers; with few speakers it is "
+        "too narrow.\n\n" + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)
     )
 
 

@@ -34,8 +34,8 @@ from emodistill.inference.timelines import Timeline, TimelineSource, timeline
 # Kept on both sides of the speech. In quiet recordings, `trim_silence` then cuts it as in training. In noise
 # it cannot, and every 0.1 s of noise costs accuracy (benchmarks/invariance.py).
 SPEECH_MARGIN_S = 0.05
-# A longer pause between two stretches of speech is shortened to this. Otherwise the silence in a recording with long
-# pauses decides the answer (benchmarks/pauses.py).
+# A longer pause between two stretches of speech is shortened to this. Otherwise the silence in a recording
+# with long pauses decides the answer (benchmarks/pauses.py).
 MAX_PAUSE_S = 0.3
 
 
@@ -331,9 +331,9 @@ class Recognizer:
         return SpeechDetector()
 
     def _speech_windows(self, recording: Recording) -> Iterator[Waveform] | None:
-        """Return the windows of the speech, with pauses of at most `MAX_PAUSE_S`; None if there is no speech."""
+        """Return the windows of the speech, with pauses of at most `MAX_PAUSE_S`; None without speech."""
         stream = self._detector.stream()
-        # The whole recording is known here, so it is scaled to its peak: the gain does not matter.
+        # The whole recording is known here, so it is scaled to its peak, and the gain does not matter.
         parts = [stream.push(piece / np.float32(recording.peak)) for piece in recording.pieces()]
         activity = np.concatenate([*parts, stream.finish()])
         if activity.max() < NO_SPEECH:
@@ -370,8 +370,8 @@ class Recognizer:
 def _without_long_pauses(spans: Sequence[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
     """Return the spans of samples to use: the speech, and of each pause between at most `MAX_PAUSE_S`.
 
-    A longer pause keeps half of `MAX_PAUSE_S` on either side. `SPEECH_MARGIN_S` is kept before the first span and
-    after the last.
+    A longer pause keeps half of `MAX_PAUSE_S` on either side. `SPEECH_MARGIN_S` is kept before the first span
+    and after the last.
     """
     margin, half_pause = round(SPEECH_MARGIN_S * SAMPLE_RATE), round(MAX_PAUSE_S / 2 * SAMPLE_RATE)
     kept = [(max(0, spans[0][0] - margin), spans[0][1])]
