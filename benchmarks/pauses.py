@@ -2,11 +2,11 @@
 
     python benchmarks/pauses.py CORPORA [--triples 300] [--max-pause 0.3]
 
-CORPORA holds the folders ravdess, nemo and ased. A triple is three utterances of one dev speaker of the protocol
-`bundled`, with one emotion, joined by pauses. The recogniser gets each triple with pauses of 0.2 s and of 0.5 to
-6 s, of digital silence and of the noise of a quiet room (60 dB below the peak). For each pause the table has the
-share of triples with the same emotion as at 0.2 s, and the share with the true emotion. --max-pause is what the
-recogniser keeps of a pause, in seconds.
+CORPORA holds the folders ravdess, nemo and ased. A triple is three utterances of one dev speaker of the
+protocol `bundled`, with one emotion, joined by pauses. The recogniser gets each triple with pauses of 0.2 s
+and of 0.5 to 6 s, of digital silence and of the noise of a quiet room (60 dB below the peak). For each
+pause the table has the share of triples with the same emotion as at 0.2 s, and the share with the true
+emotion. --max-pause is what the recogniser keeps of a pause, in seconds.
 
 The bundled model's classifier was fitted on dev speakers too, so compare rows with each other only.
 """
