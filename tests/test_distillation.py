@@ -325,6 +325,8 @@ def test_the_classifier_has_a_gradient_without_the_hard_label() -> None:
 
 # --- the registry --------------------------------------------------------------------------------
 
+POSITIVE_FOR_A_PERFECT_STUDENT = {"hard"}  # terms that are not 0 where the student equals its teacher
+
 
 def alone(term: LossTerm, weight: float = 1.0) -> DistillationConfig:
     """The options in which no other term counts, for all teachers."""
@@ -389,10 +391,14 @@ def test_every_term_is_positive_and_teaches_the_student(term: LossTerm) -> None:
         assert trained == [output.hidden_projections["acoustic"]]
 
 
-@pytest.mark.parametrize("term", [term for term in TERMS if term.name != "hard"], ids=lambda term: term.name)
-def test_every_teachers_term_is_zero_for_a_perfect_student(term: LossTerm) -> None:
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+def test_every_term_is_zero_for_a_perfect_student(term: LossTerm) -> None:
     inputs = inputs_of(term, perfect=True)
-    assert term.loss(*term.arguments(inputs)).item() == pytest.approx(0.0, abs=1e-6)
+    value = term.loss(*term.arguments(inputs)).item()
+    if term.name in POSITIVE_FOR_A_PERFECT_STUDENT:
+        assert value > 0
+    else:
+        assert value == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
