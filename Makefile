@@ -21,6 +21,8 @@ lint: $(READY)
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python scripts/house.py
+	$(VENV)/bin/python scripts/sentences.py
 	$(VENV)/bin/python scripts/recipes.py
 	$(VENV)/bin/hadolint deploy/Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

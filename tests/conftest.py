@@ -1,4 +1,4 @@
-"""Settings of the test session (no network, one thread, a cache of its own), and fixtures that are slow to make."""
+"""Settings of the test session (no network, one thread, a cache of its own), and slow fixtures."""
 
 import importlib.util
 import os

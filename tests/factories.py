@@ -265,7 +265,7 @@ def silence(length_s: float, rate_hz: int = RATE) -> np.ndarray:
 
 
 class ToneRecognizer:
-    """A recogniser without a model: an emotion's probability is its tone's share of a waveform, plus a little."""
+    """A recogniser without a model: the probability of an emotion grows with its tone in the waveform."""
 
     def __init__(self, min_confidence: float = 0.0) -> None:
         self.emotions = tuple(TONES_HZ)
@@ -286,7 +286,7 @@ class ToneRecognizer:
 
 
 class LoudnessDetector:
-    """A speech detector without a model: a frame is speech where its RMS, or that of the two after it, is high."""
+    """A speech detector without a model: a frame is speech if it, or one of the next two, has a high RMS."""
 
     def stream(self) -> "LoudnessStream":
         """A stream at its beginning."""
@@ -329,7 +329,8 @@ def classifier(folder: Path, names: Sequence[str] = ("ang", "sad", "oth")) -> Pa
     config = Wav2Vec2Config(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, conv_dim=(16,) * 7,
         num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, classifier_proj_size=8,
-        num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
+        num_labels=len(names), id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
     )  # fmt: skip
     lively(Wav2Vec2ForSequenceClassification(config)).save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)

@@ -166,7 +166,7 @@ def test_a_sweep_of_the_folds_is_refused(manifest: Path, tmp_path: Path) -> None
 
 
 def test_every_cell_predicts_what_its_recipe_does_alone(tmp_path: Path) -> None:
-    """On some of the demo corpus, teachers from the artifact cache or not: byte for byte, after a refit as well."""
+    """Byte for byte, on a part of the demo corpus, with and without the artifact cache, and after a refit."""
     rows = [{**row, "path": DEMO / row["path"]} for row in make.read_rows(DEMO / "utterances.csv")[::10]]
     recipe = make.recipe(make.write_rows(tmp_path / "utterances.csv", rows))
     only = ["no-distillation", "linguistic-only"]
@@ -221,7 +221,8 @@ def test_the_table_is_that_of_the_predictions(grid: tuple[Path, AblationTable, l
     rows = {row["cell"]: row for row in make.read_rows(out / "ablation.csv")}
     assert list(rows) == [row.cell for row in found.rows]
     assert list(rows)[len(PARTS) :] == [
-        "distillation.temperature=1", "distillation.temperature=2", "prosodic teacher", "linguistic teacher", ENSEMBLE,
+        "distillation.temperature=1", "distillation.temperature=2", "prosodic teacher", "linguistic teacher",
+        ENSEMBLE,
     ]  # fmt: skip
     scores = [
         json.loads((out / f"cells/no-distillation/seed-{seed}/scores.json").read_text()) for seed in (0, 1)

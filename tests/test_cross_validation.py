@@ -263,9 +263,8 @@ def one_fold(manifest: Path, out: Path, **sections: Any) -> tuple[Path, dict[str
 def test_out_of_fold_targets_are_of_teachers_that_did_not_hear_the_speaker(
     manifest: Path, tmp_path: Path
 ) -> None:
-    folder, _ = one_fold(
-        manifest, tmp_path, distillation={"teachers": ["prosodic"], "targets": "out-of-fold", "inner_folds": 2}
-    )  # fmt: skip
+    options = {"teachers": ["prosodic"], "targets": "out-of-fold", "inner_folds": 2}
+    folder, _ = one_fold(manifest, tmp_path, distillation=options)
     fold = read_protocol(tmp_path / "protocol.json").folds[0]
     speaker = {utterance.id: utterance.speaker for utterance in read_manifest(manifest)}
     inner = [load_checkpoint(folder / f"select/prosodic/inner-{k}/prosodic") for k in (1, 2)]
@@ -543,8 +542,9 @@ def iemocap_tree(root: Path) -> Path:
 def test_the_paper_recipe_from_end_to_end(models: dict[str, Path], tmp_path: Path) -> None:
     corpus = iemocap_tree(tmp_path / "IEMOCAP_full_release")
     overrides = [
-        f"corpus.root={corpus}", f"student.backbone={models['hubert']}", f"linguistic.encoder={models['bert']}",
-        "prosodic.width=8", "student.layers=none", "student.frozen=0", "runtime.threads=1", "runtime.accelerator=cpu",
+        f"corpus.root={corpus}", f"student.backbone={models['hubert']}",
+        f"linguistic.encoder={models['bert']}", "prosodic.width=8", "student.layers=none", "student.frozen=0",
+        "runtime.threads=1", "runtime.accelerator=cpu",
         *(f"{part}.optim.{key}={value}" for part in ("prosodic", "linguistic", "student")
           for key, value in (("epochs", 1), ("batch_size", 16))),
     ]  # fmt: skip

@@ -336,7 +336,7 @@ def alone(term: LossTerm, weight: float = 1.0) -> DistillationConfig:
 
 
 def inputs_of(term: LossTerm, perfect: bool = False) -> TermInputs:
-    """A term's inputs for the acoustic teacher, or for labels; `perfect`: the student's outputs are the targets."""
+    """Inputs of a term. With `perfect`, the outputs of the student are the targets."""
     output, hard, targets = example_batch()
     if perfect:
         target = targets["acoustic"]

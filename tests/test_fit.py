@@ -237,9 +237,12 @@ def test_learning_rates_by_part(tmp_path: Path) -> None:
     data = TrainingData(UtteranceDataset(sounds, sounds.labels), None, CLASSES)
     made = Learner(TwoParts(), data, optim, None, tmp_path, 0).configure_optimizers()
     groups = {
-        tuple(sorted(tuple(value.shape) for value in group["params"])): (group["initial_lr"], group["weight_decay"])
+        tuple(sorted(tuple(value.shape) for value in group["params"])): (
+            group["initial_lr"],
+            group["weight_decay"],
+        )
         for group in made["optimizer"].param_groups
-    }  # fmt: skip
+    }
     assert sorted(groups.values()) == [(1e-4, 0.0), (1e-4, 0.1), (1e-2, 0.0), (1e-2, 0.1)]
     factor = made["lr_scheduler"]["scheduler"].lr_lambdas[0]
     assert factor(0) == 1.0
@@ -575,7 +578,7 @@ def test_two_processes_neither_repeat_nor_drop_an_utterance(tmp_path: Path) -> N
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    """Two trainings in a row, each over two CPU processes: as many updates, and the same answers up to rounding."""
+    """Two trainings in a row over two CPU processes make equally many updates and equal outputs."""
     for number in range(2):
         models = []
         for devices in (1, 2):

@@ -1,4 +1,4 @@
-"""The wheel, installed without extras into a fresh environment: predict, timeline and export --web work there."""
+"""The wheel works in a fresh environment without extras: predict, timeline and export --web."""
 
 import subprocess
 import sys

@@ -194,7 +194,7 @@ def test_padding_never_changes_what_a_real_model_says_of_real_speech() -> None:
 
 
 def test_every_family_has_a_tiny_model_for_the_tests(models: dict[str, Path]) -> None:
-    """The other tests go over `make.SPEECH_MODELS`, so every model type of the registry must be among them."""
+    """The other tests use `make.SPEECH_MODELS`, so it must have every model type of the registry."""
     tested = {"compact", *(load_backbone(str(models[name]), 1).model_type for name in make.SPEECH_MODELS)}
     registered = [model_type for family in FAMILIES for model_type in family.model_types]
     assert len(set(registered)) == len(registered), "a model type belongs to one family"

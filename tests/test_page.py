@@ -352,7 +352,7 @@ def test_any_chunks_give_the_same_events_in_the_browser(browser: Any, static: st
 
 
 def test_the_path_of_emotions_in_the_browser_equals_pythons(browser: Any, static: str) -> None:
-    """For clear and for contradictory evidence, and for cells that stay undecided until MAX_UNDECIDED_CELLS."""
+    """For clear and contradictory evidence, and for cells that stay undecided until MAX_UNDECIDED_CELLS."""
     rng = np.random.default_rng(0)
     stretches = [
         (scale * rng.standard_normal((length, 7))).tolist()

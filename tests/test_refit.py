@@ -1,4 +1,4 @@
-"""A classifier that is fitted again: a minimum, held to what it was, and honest about speakers it has heard."""
+"""Fitting the classifier again: it finds the minimum, stays near the old one, and holds out speakers."""
 
 import json
 import shutil

@@ -46,7 +46,8 @@ def models(
         list[Path] | None,
         typer.Argument(
             metavar="FOLDER",
-            help=f"Look in and below these folders. Default: below ./{RUNS}, and one level below the current folder.",
+            help="Look in and below these folders. "
+            f"Default: below ./{RUNS}, and one level below the current folder.",
         ),
     ] = None,
     format: Annotated[
@@ -57,8 +58,8 @@ def models(
 
     The first column is what --model takes.
 
-    Exit code 0: all models are usable; 1: a model is broken (its row says why) or a given folder has no model;
-    2: a given folder does not exist.
+    Exit code 0: all models are usable. 1: a model is broken (its row says why), or a given folder has no
+    model. 2: a given folder does not exist.
 
     Example: emodistill models runs/ --format json
     """
@@ -83,8 +84,9 @@ def models(
 def find_models(folders: Sequence[Path] | None) -> Iterator[tuple[Path | None, list[Path]]]:
     """Yield each given folder with the folders in and below it that hold a card.json, sorted.
 
-    Without given folders, yield None with the models below ./runs and one level below the current folder: a search
-    of everything below the current folder could take long. Raises `ConfigError` for what is not a folder.
+    Without given folders, yield None with the models below ./runs and one level below the current folder. A
+    search of everything below the current folder could take long. Raises `ConfigError` for a path that is
+    not a folder.
     """
     if not folders:
         cards = {*Path().glob("*/card.json"), *Path(RUNS).rglob("card.json")}

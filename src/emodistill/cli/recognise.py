@@ -74,8 +74,9 @@ TimelineOutputOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Write to this file. A path without a suffix is a folder, which gets one file for each recording. "
-        "A folder is continued: recordings that have a file are skipped. Default: standard output.",
+        help="Write to this file. A path without a suffix is a folder, which gets one file for each "
+        "recording. A folder is continued: recordings that have a file are skipped. "
+        "Default: standard output.",
     ),
 ]
 SegmentsOption = Annotated[
@@ -89,8 +90,8 @@ SegmentsOption = Annotated[
 PlotOption = Annotated[
     Path | None,
     typer.Option(
-        help="Also draw a picture, a .png, .svg or .pdf file. A path without a suffix is a folder, which gets "
-        "one picture for each recording. Default: no picture."
+        help="Also draw a picture, a .png, .svg or .pdf file. A path without a suffix is a folder, which "
+        "gets one picture for each recording. Default: no picture."
     ),
 ]
 
@@ -107,7 +108,7 @@ def _number_of_jobs(jobs: int | None, num_files: int) -> int:
     return min(jobs or cpu_count() or 1, max(1, num_files))
 
 
-# Typer makes an option of each parameter, so the commands have more parameters than other functions.
+# Long: Typer makes an option of each parameter.
 @app.command()
 def predict(
     paths: Paths,
@@ -162,6 +163,7 @@ def predict(
     raise typer.Exit(1 if num_failed or num_empty else 0)
 
 
+# Long: Typer makes an option of each parameter.
 @app.command()
 def timeline(
     paths: Paths,
@@ -264,7 +266,7 @@ def listen(
     say(summary)
 
 
-# Long, since typer makes an option of each parameter, and each option has its help text beside it.
+# Long: Typer makes an option of each parameter, and each option has its help text beside it.
 @app.command()
 def serve(
     model: Annotated[

@@ -29,8 +29,9 @@ class SeenRule(StrEnum):
 Format = Annotated[Tabular, typer.Option("--format", "-f", help="Output format.")]
 
 
+# Long: Typer makes an option of each parameter, and each option has its help text beside it.
 @app.command()
-def evaluate(  # long, with nine parameters: its signature is the verb's arguments, options and help texts
+def evaluate(
     model: Annotated[
         str,
         typer.Argument(

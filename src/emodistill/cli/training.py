@@ -46,7 +46,8 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Start the student from a model: bundled, or the folder of an exported model or a checkpoint.",
+            help="Start the student from a model: bundled, or the folder of an exported model or of a "
+            "checkpoint.",
         ),
     ] = None,
     out: Out = None,
@@ -150,7 +151,8 @@ def export(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also write a static web page that recognises in the browser. Without RUN, its model is --model.",
+            help="Also write a static web page that recognises in the browser. "
+            "Without RUN, its model is --model.",
         ),
     ] = None,
     model: Model = "bundled",
@@ -213,9 +215,9 @@ def demo(
 ) -> None:
     """Show the whole method on a small synthetic corpus, offline, in about two minutes.
 
-    It trains a prosodic teacher, a linguistic teacher, and four students, which learn from both teachers, from
-    one of them, or from none. Then it compares them, exports the student of both teachers, and recognises
-    emotions with it.
+    It trains a prosodic teacher, a linguistic teacher, and four students, which learn from both teachers,
+    from one of them, or from none. Then it compares them, exports the student of both teachers, and
+    recognises emotions with it.
     """
     need_training()
     from emodistill.demo.walkthrough import run_walkthrough

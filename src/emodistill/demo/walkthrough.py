@@ -16,8 +16,8 @@ from emodistill.training.cross_validation import crossval
 
 INPUTS = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript", "student": "the waveform"}
 
-# Student -> its teachers. The run of the first student trains both teachers. The other runs take them from the
-# artifact cache.
+# Student -> its teachers. The run of the first student trains both teachers. The other runs take them from
+# the artifact cache.
 STUDENTS: dict[str, tuple[str, ...]] = {
     "both teachers": ("prosodic", "linguistic"),
     "prosodic teacher": ("prosodic",),
@@ -34,8 +34,9 @@ def run_walkthrough(out: Path, console: Console, recipe: Recipe | None = None) -
     recipe = recipe or load_recipe("demo")
     started = time.monotonic()
     console.print(
-        "The corpus is synthetic: ten voices, four emotions. Words and prosody both depend on the emotion, and "
-        "their errors are independent, so each teacher adds to the other. The student gets only the waveform."
+        "The corpus is synthetic: ten voices, four emotions. Words and prosody both depend on the emotion, "
+        "and their errors are independent, so each teacher adds to the other. "
+        "The student gets only the waveform."
     )
     rows: dict[str, tuple[str, float, float]] = {}
     first, artifacts = out / "both-teachers", ArtifactCache(out / "artifacts")

@@ -154,7 +154,7 @@ def _loss_chart(
 
 
 def _line_classes(name: str) -> str:
-    """The CSS classes of a loss term's line, by its name in fit.json: a colour for the term, dashes for the teacher."""
+    """The CSS classes of a loss term's line, by its name in fit.json: term -> colour, teacher -> dashes."""
     teacher, _, term = name.rpartition("/")
     colours = {item.name: f"series-{item.colour}" for item in TERMS}
     colour = colours.get(term, "series-1")  # a model without teachers has one line, its loss

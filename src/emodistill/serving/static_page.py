@@ -78,7 +78,8 @@ def formats_script(formats: Iterable[TimelineFormat]) -> str:
         }
         for format in formats
     ]
-    return f"// Written from the registry of timeline formats.\n\nexport default {json.dumps(entries, indent=1)};\n"
+    text = json.dumps(entries, indent=1)
+    return f"// Written from the registry of timeline formats.\n\nexport default {text};\n"
 
 
 def _constants(module: ModuleType) -> Mapping[str, float]:
