@@ -1,23 +1,18 @@
 """The command line: one function for each verb. Heavy imports happen inside the verb that needs them."""
 
 import sys
+from importlib import import_module
 from io import TextIOWrapper
 
-from emodistill.cli import recognise  # --help shows the verbs in the order in which they are imported
-
-# isort: split
-from emodistill.cli import models
-
-# isort: split
-from emodistill.cli import corpora, training
-
-# isort: split
-from emodistill.cli import scoring
 from emodistill.cli.options import app
 from emodistill.console import UNENCODABLE, console
 from emodistill.errors import EmodistillError
 
-__all__ = ["app", "console", "corpora", "main", "models", "recognise", "scoring", "training"]
+__all__ = ["app", "main"]
+
+# Each module adds its verbs to `app`. `--help` shows the verbs in this order.
+for _module in ("recognise", "models", "corpora", "training", "scoring"):
+    import_module(f"emodistill.cli.{_module}")
 
 
 def main() -> None:
