@@ -67,7 +67,7 @@ def record_stages(trained: list[str]) -> Any:
 # --- the cells -----------------------------------------------------------------------------------
 
 
-def test_the_papers_parts_are_taken_away_one_at_a_time(manifest: Path) -> None:
+def test_each_cell_lacks_one_part_of_the_method(manifest: Path) -> None:
     cells = {cell.name: cell.recipe.distillation for cell in make_grid(make.recipe(manifest)).cells}
     assert list(cells) == PARTS
     assert cells["no-distillation"].teachers == ()
@@ -78,7 +78,7 @@ def test_the_papers_parts_are_taken_away_one_at_a_time(manifest: Path) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_without_the_hard_label_a_student_sees_none(name: str) -> None:
+def test_the_cell_without_hard_labels_uses_no_labels(name: str) -> None:
     recipe = load_recipe(name)
     if recipe.student is None or not recipe.distillation.teachers:
         with pytest.raises(ConfigError, match=r"this recipe has student = 'none'|the recipe has no teachers"):
@@ -91,7 +91,7 @@ def test_without_the_hard_label_a_student_sees_none(name: str) -> None:
     assert cell.protocol.refit != "classifier"
 
 
-def test_a_sweep_sets_any_field_and_shares_a_cell_of_the_same_recipe(manifest: Path) -> None:
+def test_sweep_values_of_equal_recipes_share_a_folder(manifest: Path) -> None:
     made = make_grid(
         make.recipe(manifest),
         ["distillation.temperature=1,2,4", "student.layers=1,2", "distillation.weights.prosodic=0.5,1"],
@@ -106,7 +106,7 @@ def test_a_sweep_sets_any_field_and_shares_a_cell_of_the_same_recipe(manifest: P
     assert len({cell.folder for cell in made.distinct_cells}) == len(made.distinct_cells)
 
 
-def test_backbones_layers_and_weights_are_swept(tmp_path: Path) -> None:
+def test_sweeps_of_backbone_layers_and_weights_change_the_predictions(tmp_path: Path) -> None:
     manifest = make.corpus_folder(tmp_path / "corpus", 4, each=1)
     whisper = make.PRETRAINED["whisper"](tmp_path / "whisper")
     once = {"backbone": str(whisper), "layers": 2, "optim": {**make.OPTIM, "epochs": 1}}
@@ -127,7 +127,7 @@ def test_backbones_layers_and_weights_are_swept(tmp_path: Path) -> None:
         assert f"{row} |" in table
 
 
-def test_sweeps_are_toml_or_text() -> None:
+def test_sweep_values_are_toml_or_text() -> None:
     assert parse_sweep("distillation.temperature=1,2.5") == ("distillation.temperature", [1, 2.5])
     assert parse_sweep("student.pool=[2,3],[2]") == ("student.pool", [[2, 3], [2]])
     assert parse_sweep("student.backbone=compact,/models/w") == ("student.backbone", ["compact", "/models/w"])
@@ -150,14 +150,14 @@ def test_bad_grids_are_refused(manifest: Path, options: dict[str, Any], message:
         make_grid(make.recipe(manifest), **options)
 
 
-def test_cells_without_their_input_are_left_out(manifest: Path) -> None:
+def test_cells_that_need_transcripts_are_left_out_without_them(manifest: Path) -> None:
     made = make_grid(make.recipe(manifest), has_transcripts=False)
     assert made.left_out == {"linguistic-only": "no training utterance has a transcript"}
     assert "linguistic-only" not in [cell.name for cell in made.cells]
     assert made.cells[0].recipe.distillation.teachers == ("prosodic",)
 
 
-def test_a_sweep_of_the_folds_is_refused(manifest: Path, tmp_path: Path) -> None:
+def test_a_sweep_that_changes_the_folds_is_refused(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'protocol.folds=4' changes the data or the folds"):
         ablate(make.recipe(manifest), tmp_path, sweeps=["protocol.folds=3,4"], parts=False)
 

@@ -59,7 +59,7 @@ def test_hard_label_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_emotions_that_a_corpus_lacks_are_not_in_the_losses(smoothing: float) -> None:
+def test_emotions_that_a_corpus_lacks_do_not_count(smoothing: float) -> None:
     possible = torch.tensor([[True, False, True], [True, False, True]])
     logits, teacher = randn(2, 3).requires_grad_(), randn(2, 3, seed=1)
     hard = hard_label_loss(logits, torch.tensor([0, 2]), None, smoothing, possible)
@@ -74,21 +74,21 @@ def test_emotions_that_a_corpus_lacks_are_not_in_the_losses(smoothing: float) ->
     assert (logits.grad[:, [0, 2]] != 0).all()
 
 
-def test_losses_where_every_emotion_is_possible_are_the_plain_ones() -> None:
+def test_with_all_emotions_possible_the_loss_is_cross_entropy() -> None:
     logits, labels, weights = randn(4, 3), torch.tensor([0, 2, 1, 1]), torch.tensor([1.0, 2.0, 0.5])
-    everything = torch.ones(4, 3, dtype=torch.bool)
+    all_possible = torch.ones(4, 3, dtype=torch.bool)
     plain = hard_label_loss(logits, labels, weights, 0.0)
-    torch.testing.assert_close(hard_label_loss(logits, labels, weights, 0.0, everything), plain)
+    torch.testing.assert_close(hard_label_loss(logits, labels, weights, 0.0, all_possible), plain)
     smooth = hard_label_loss(logits, labels, None, 0.2)
-    torch.testing.assert_close(hard_label_loss(logits, labels, None, 0.2, everything), smooth)
+    torch.testing.assert_close(hard_label_loss(logits, labels, None, 0.2, all_possible), smooth)
 
 
-def test_utterances_weigh_what_they_are_given() -> None:
+def test_utterances_are_weighted() -> None:
     logits, labels = randn(4, 3), torch.tensor([0, 2, 1, 1])
     each = [hard_label_loss(logits[i : i + 1], labels[i : i + 1], None, 0.1).item() for i in range(4)]
     weights = torch.tensor([1.0, 2.0, 0.5, 0.0])
-    found = hard_label_loss(logits, labels, None, 0.1, weights=weights).item()
-    assert found == pytest.approx((each[0] + 2 * each[1] + 0.5 * each[2]) / 3.5)
+    loss = hard_label_loss(logits, labels, None, 0.1, weights=weights).item()
+    assert loss == pytest.approx((each[0] + 2 * each[1] + 0.5 * each[2]) / 3.5)
     both = hard_label_loss(logits, labels, torch.tensor([1.0, 3.0, 1.0]), 0.1, weights=weights).item()
     assert both == pytest.approx((each[0] + 2 * each[1] + 1.5 * each[2]) / 4.5)
 
@@ -110,7 +110,7 @@ def test_logit_loss_against_numpy(temperature: float) -> None:
     assert got == pytest.approx(rows[[0, 2, 3]].mean(), abs=1e-5)
 
 
-def test_logit_loss_is_zero_between_equals_and_positive_else() -> None:
+def test_logit_loss_is_zero_for_equal_probabilities_only() -> None:
     logits = randn(2, 4)
     assert logit_loss(logits, logits + 3.0, 2.0, ALL).item() == pytest.approx(0.0, abs=1e-6)
     assert logit_loss(logits, 2 * logits, 2.0, ALL).item() > 1e-3
@@ -143,18 +143,18 @@ def test_mse_is_twice_the_cosine_distance_at_any_scale(seed: int, dim: int, scal
     assert embedding_loss(student, teacher, "mse", valid).item() == pytest.approx(2 * cosine, abs=1e-5)
 
 
-def test_nothing_available_is_zero_with_a_gradient_of_zero() -> None:
+def test_without_available_utterances_loss_and_gradient_are_zero() -> None:
     student = randn(2, 3).requires_grad_()
-    nobody = torch.tensor([False, False])
-    loss = logit_loss(student, randn(2, 3, seed=1), 2.0, nobody) + embedding_loss(
-        student, randn(2, 3, seed=2), "cosine", nobody
+    none = torch.tensor([False, False])
+    loss = logit_loss(student, randn(2, 3, seed=1), 2.0, none) + embedding_loss(
+        student, randn(2, 3, seed=2), "cosine", none
     )
     loss.backward()
     assert loss.item() == 0.0
     assert torch.equal(student.grad, torch.zeros(2, 3))
 
 
-def test_masked_utterances_get_no_gradient() -> None:
+def test_unavailable_utterances_get_no_gradient() -> None:
     student = randn(2, 3).requires_grad_()
     logit_loss(student, randn(2, 3, seed=1), 2.0, torch.tensor([True, False])).backward()
     assert student.grad[0].abs().sum() > 0
@@ -204,12 +204,12 @@ def test_relational_loss_is_linear_beyond_a_difference_of_one() -> None:
     far = torch.zeros(4, 3)
     far[3, 0] = 1
     simplex = torch.eye(4)
-    everyone = torch.ones(4, dtype=torch.bool)
-    assert relational_loss(far, simplex, everyone).item() == pytest.approx(0.5, abs=1e-4)
+    every = torch.ones(4, dtype=torch.bool)
+    assert relational_loss(far, simplex, every).item() == pytest.approx(0.5, abs=1e-4)
     # Two pairs of equal points: distances 0 twice and 1 four times, so relative 0 and 1.5.
     # The teacher pairs them otherwise: four differences of 1.5 cost 1 each, and two are 0.
     student, teacher = torch.tensor([[0.0], [0.0], [1.0], [1.0]]), torch.tensor([[0.0], [9.0], [0.0], [9.0]])
-    assert relational_loss(student, teacher, everyone).item() == pytest.approx(4 / 6, abs=1e-4)
+    assert relational_loss(student, teacher, every).item() == pytest.approx(4 / 6, abs=1e-4)
 
 
 def test_relational_loss_reads_available_utterances_alone() -> None:
@@ -240,11 +240,11 @@ def test_relational_loss_of_fewer_than_two_is_zero_with_a_gradient(num_available
 def test_relational_loss_ignores_scale_place_and_rotation(seed: int, batch: int, scale: float) -> None:
     student, teacher = randn(batch, 5, seed=seed), randn(batch, 5, seed=seed + 1)
     rotation, _ = torch.linalg.qr(randn(5, 5, seed=seed + 2))
-    everyone = torch.ones(batch, dtype=torch.bool)
-    expected = relational_loss(student, teacher, everyone).item()
+    every = torch.ones(batch, dtype=torch.bool)
+    expected = relational_loss(student, teacher, every).item()
     moved = scale * student @ rotation + 3.0
-    assert relational_loss(moved, teacher, everyone).item() == pytest.approx(expected, abs=1e-3)
-    assert relational_loss(moved, student, everyone).item() == pytest.approx(0.0, abs=1e-4)
+    assert relational_loss(moved, teacher, every).item() == pytest.approx(expected, abs=1e-3)
+    assert relational_loss(moved, student, every).item() == pytest.approx(0.0, abs=1e-4)
 
 
 def test_equal_embeddings_give_a_finite_gradient() -> None:
@@ -282,7 +282,7 @@ def example_batch() -> tuple[Output, HardLabels, dict[str, Targets]]:
     return output, HardLabels(torch.tensor([0, 2, 1, 1])), targets
 
 
-def test_the_sum_is_the_formula() -> None:
+def test_the_loss_is_the_sum_of_the_weighted_terms() -> None:
     output, hard, targets = example_batch()
     config = DistillationConfig(
         teachers=("prosodic", "acoustic"), alpha=0.5, beta=2.0, gamma=0.7, hidden=0.3, relational=0.9,
@@ -290,18 +290,18 @@ def test_the_sum_is_the_formula() -> None:
     )  # fmt: skip
     terms = distillation_loss(output, hard, targets, config)
     prosodic, acoustic = targets["prosodic"], targets["acoustic"]
-    there, everyone = prosodic.available, acoustic.available
+    available, every = prosodic.available, acoustic.available
     expected = {
         "hard": 0.7 * hard_label_loss(output.logits, hard.labels),
-        "prosodic/logit": 0.4 * 0.5 * logit_loss(output.logits, prosodic.logits, 3.0, there),
+        "prosodic/logit": 0.4 * 0.5 * logit_loss(output.logits, prosodic.logits, 3.0, available),
         "prosodic/embedding": 0.4 * 2.0
-        * embedding_loss(output.projections["prosodic"], prosodic.embedding, "l1", there),
-        "prosodic/relational": 0.4 * 0.9 * relational_loss(output.embedding, prosodic.embedding, there),
-        "acoustic/logit": 0.5 * logit_loss(output.logits, acoustic.logits, 3.0, everyone),
+        * embedding_loss(output.projections["prosodic"], prosodic.embedding, "l1", available),
+        "prosodic/relational": 0.4 * 0.9 * relational_loss(output.embedding, prosodic.embedding, available),
+        "acoustic/logit": 0.5 * logit_loss(output.logits, acoustic.logits, 3.0, every),
         "acoustic/embedding": 2.0
-        * embedding_loss(output.projections["acoustic"], acoustic.embedding, "l1", everyone),
+        * embedding_loss(output.projections["acoustic"], acoustic.embedding, "l1", every),
         "acoustic/hidden": 0.3 * hidden_loss(output.hidden_projections["acoustic"], acoustic.hidden, None),
-        "acoustic/relational": 0.9 * relational_loss(output.embedding, acoustic.embedding, everyone),
+        "acoustic/relational": 0.9 * relational_loss(output.embedding, acoustic.embedding, every),
     }  # fmt: skip
     assert list(terms) == [*expected, "loss"]
     for name, value in expected.items():
@@ -336,7 +336,7 @@ def alone(term: LossTerm, weight: float = 1.0) -> DistillationConfig:
 
 
 def inputs_of(term: LossTerm, perfect: bool = False) -> TermInputs:
-    """Inputs of a term. With `perfect`, the outputs of the student are the targets."""
+    """The inputs of a term. With `perfect`, the student's outputs equal those of the acoustic teacher."""
     output, hard, targets = example_batch()
     if perfect:
         target = targets["acoustic"]

@@ -1,4 +1,4 @@
-"""A student that starts from another model: exported, or a checkpoint, with other emotions to learn."""
+"""Students that start from another model: an exported one, or a checkpoint."""
 
 import json
 import shutil
@@ -26,20 +26,18 @@ from emodistill.training.cross_validation import crossval
 from emodistill.training.stages import SpeechStage
 
 
-def test_an_exported_student_is_read_back_whole(exported: Path, run: Path) -> None:
-    found = read_exported(exported)
+def test_an_exported_student_has_the_weights_of_its_checkpoint(exported: Path, run: Path) -> None:
+    checkpoint = read_exported(exported)
     original = load_checkpoint(next(run.glob("fold-*")) / "refit/student")
-    assert found.labels == original.labels
-    assert found.training_ids == original.training_ids
-    state = found.model.state_dict()
+    assert checkpoint.labels == original.labels
+    assert checkpoint.training_ids == original.training_ids
+    state = checkpoint.model.state_dict()
     assert state.keys() == original.model.state_dict().keys()
     for name, value in original.model.state_dict().items():
         torch.testing.assert_close(state[name], value, atol=0, rtol=0)
 
 
-def test_a_student_starts_from_an_exported_one_and_learns_other_emotions(
-    exported: Path, tmp_path: Path
-) -> None:
+def test_a_student_of_other_emotions_starts_from_an_exported_one(exported: Path, tmp_path: Path) -> None:
     same = make.corpus_folder(tmp_path / "corpus", emotions=("happy", "neutral", "sad"), each=2)
     still = {**make.OPTIM, "epochs": 1, "lr": 1e-9}
     with pytest.raises(LeakError, match="the initial student teacher was trained on held-out utterances"):
@@ -52,18 +50,23 @@ def test_a_student_starts_from_an_exported_one_and_learns_other_emotions(
         student={"init": str(exported), "width": 64, "layers": 3, "optim": still},
     )  # fmt: skip
     crossval(recipe, tmp_path / "run", max_folds=1)
-    made = load_checkpoint(next((tmp_path / "run").glob("fold-*")) / "select/student")
-    assert isinstance(made.model, Student)
-    assert made.labels.names == ("happy", "sad", "neutral")
-    assert made.model.classifier.out_features == 3
+    student = load_checkpoint(next((tmp_path / "run").glob("fold-*")) / "select/student")
+    assert isinstance(student.model, Student)
+    assert student.labels.names == ("happy", "sad", "neutral")
+    assert student.model.classifier.out_features == 3
     before = read_exported(exported)
-    assert set(before.training_ids) < set(made.training_ids), "what it once learned from stays on record"
-    for name, value in before.model.state_dict().items():  # its own shape, not the recipe's; barely moved
+    assert set(before.training_ids) < set(student.training_ids), "the ids of the first training are kept"
+    for (
+        name,
+        value,
+    ) in (
+        before.model.state_dict().items()
+    ):  # the shape of the initial model, not of the recipe; training barely moved it
         if name.startswith("backbone."):
-            torch.testing.assert_close(made.model.state_dict()[name], value, atol=1e-4, rtol=0)
+            torch.testing.assert_close(student.model.state_dict()[name], value, atol=1e-4, rtol=0)
 
 
-def test_what_cannot_be_started_from_is_named(exported: Path, manifest: Path, tmp_path: Path) -> None:
+def test_a_bad_initial_model_is_refused(exported: Path, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is not a complete checkpoint: it has no model\.json"):
         load_initial(str(tmp_path))
     model = onnx.load(exported / "model.onnx")
@@ -83,19 +86,21 @@ def test_what_cannot_be_started_from_is_named(exported: Path, manifest: Path, tm
         make.recipe(manifest, student={"backbone": "x", "frozen": 1, "probe": 0.5, "init": "bundled"})
 
 
-def test_the_description_is_in_the_file(exported: Path) -> None:
+def test_the_exported_file_describes_its_student(exported: Path) -> None:
     (entry,) = (item for item in onnx.load(exported / "model.onnx").metadata_props if item.key == METADATA)
     info = json.loads(entry.value)
     assert info["kind"] == "student"
     assert info["emotions"] == ["angry", "sad"]
     assert info["training_ids"]
     code = str(Path(emodistill.__file__).parent).encode()
-    assert code not in (exported / "model.onnx").read_bytes(), "where it was made is nobody's business"
+    assert code not in (exported / "model.onnx").read_bytes(), (
+        "the file holds no path of the machine that wrote it"
+    )
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0), (1, 2), (2, 1)])
 @torch.no_grad()
-def test_a_student_answers_as_the_one_that_it_starts_from_whatever_is_frozen(
+def test_a_student_starts_with_the_logits_of_its_initial_model(
     before: int, after: int, manifest: Path, models: dict[str, Path], own_cache: Path, tmp_path: Path
 ) -> None:
     corpus = read_manifest(manifest)
@@ -124,7 +129,7 @@ def test_a_student_answers_as_the_one_that_it_starts_from_whatever_is_frozen(
     torch.testing.assert_close(again(waveform).logits, first(waveform).logits)
 
 
-def test_an_exported_model_of_another_version_is_named(exported: Path, tmp_path: Path) -> None:
+def test_an_exported_model_of_another_version_is_refused(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported / "model.onnx")
     (entry,) = (item for item in model.metadata_props if item.key == METADATA)
     info = json.loads(entry.value)
@@ -137,7 +142,7 @@ def test_an_exported_model_of_another_version_is_named(exported: Path, tmp_path:
         load_initial(str(tmp_path))
 
 
-def test_a_checkpoint_of_another_version_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_version_is_refused(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(next(run.glob("fold-*")) / "refit/student", tmp_path / "student")
     info = json.loads((folder / "model.json").read_text())
     info["config"]["optim"]["no_such"] = 0.2

@@ -45,7 +45,7 @@ SHORTEST_SAMPLES = 400  # what the convolutions of wav2vec 2.0 need for one fram
 LENGTHS_S = (0.1, 0.31, 0.5, 0.777, 1.3)
 
 
-def backbone_of(name: str, models: dict[str, Path], layers: int | None = None) -> Backbone:
+def small_backbone(name: str, models: dict[str, Path], layers: int | None = None) -> Backbone:
     return make.lively(load_backbone(str(models.get(name, name)), layers or 2, width=16))
 
 
@@ -78,8 +78,10 @@ def assert_same(one: Output, row: int, other: Output, tolerance: float = 1e-4) -
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 2, 0, 3, 1), (1, 0)])
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
-def test_padding_never_changes_an_answer(name: str, order: tuple[int, ...], models: dict[str, Path]) -> None:
-    student = make.student(backbone_of(name, models))
+def test_padding_does_not_change_the_output(
+    name: str, order: tuple[int, ...], models: dict[str, Path]
+) -> None:
+    student = make.student(small_backbone(name, models))
     items = waveforms()
     alone = [student(item[None], None) for item in items]
     batched = student(*padded([items[index] for index in order]))
@@ -89,16 +91,16 @@ def test_padding_never_changes_an_answer(name: str, order: tuple[int, ...], mode
         assert frames == alone[index].hidden.shape[1]
         torch.testing.assert_close(batched.hidden[row, :frames], alone[index].hidden[0], atol=1e-4, rtol=0)
     spread = torch.cat([output.logits for output in alone]).std(dim=0).max()
-    assert spread > 1e-2, "the utterances must differ for this test to say anything"
+    assert spread > 1e-2, "the outputs must differ between utterances"
 
 
 @pytest.mark.parametrize("pool", [(1, 2), "mix"])
 @pytest.mark.parametrize("name", make.SPEECH_MODELS)
 @torch.no_grad()
-def test_padding_of_cached_states_never_changes_an_answer(
+def test_padding_of_cached_states_does_not_change_the_output(
     name: str, pool: Any, models: dict[str, Path]
 ) -> None:
-    student = make.student(backbone_of(name, models), frozen=1, pool=pool)
+    student = make.student(small_backbone(name, models), frozen=1, pool=pool)
     items = waveforms()
     states = [student.prefix(item[None], None)[0][0] for item in items]
     suffix = Suffix(student).eval()
@@ -109,8 +111,8 @@ def test_padding_of_cached_states_never_changes_an_answer(
 
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
-def test_what_lies_behind_the_end_is_not_heard(name: str, models: dict[str, Path]) -> None:
-    student = make.student(backbone_of(name, models))
+def test_samples_beyond_the_length_have_no_effect(name: str, models: dict[str, Path]) -> None:
+    student = make.student(small_backbone(name, models))
     inputs, lengths = padded(waveforms())
     noisy = inputs.clone()
     for row, length in enumerate(lengths.tolist()):
@@ -122,7 +124,7 @@ def test_what_lies_behind_the_end_is_not_heard(name: str, models: dict[str, Path
 
 
 @torch.no_grad()
-def test_padding_never_changes_the_prosodic_teacher() -> None:
+def test_padding_does_not_change_the_prosodic_teacher() -> None:
     teacher = make.lively(ProsodicTeacher(ProsodicConfig(width=16, embedding_dim=16), 4))
     rng = np.random.default_rng(0)
     for norm in [module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
@@ -142,7 +144,7 @@ def test_padding_never_changes_the_prosodic_teacher() -> None:
 
 @pytest.mark.parametrize("encoder", ["bert", "scratch"])
 @torch.no_grad()
-def test_padding_never_changes_the_linguistic_teacher(encoder: str, models: dict[str, Path]) -> None:
+def test_padding_does_not_change_the_linguistic_teacher(encoder: str, models: dict[str, Path]) -> None:
     texts = ["no", "stop that now", "what a lovely day it is today she said", "unheard words"]
     config = LinguisticConfig(encoder=str(models.get(encoder, encoder)), embedding_dim=16)
     teacher = make.lively(LinguisticTeacher.create(config, 4, texts[:3]))
@@ -157,8 +159,8 @@ def test_padding_never_changes_the_linguistic_teacher(encoder: str, models: dict
 
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
-def test_gain_never_changes_an_answer(name: str, models: dict[str, Path]) -> None:
-    student = make.student(backbone_of(name, models))
+def test_gain_does_not_change_the_output(name: str, models: dict[str, Path]) -> None:
+    student = make.student(small_backbone(name, models))
     for item in waveforms()[1:3]:
         loud = student(item[None], None)
         for gain in (0.05, 1.9):
@@ -167,8 +169,8 @@ def test_gain_never_changes_an_answer(name: str, models: dict[str, Path]) -> Non
 
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
-def test_the_shortest_waveform_is_enough(name: str, models: dict[str, Path]) -> None:
-    student = make.student(backbone_of(name, models))
+def test_the_shortest_waveform_gives_finite_logits(name: str, models: dict[str, Path]) -> None:
+    student = make.student(small_backbone(name, models))
     waveform = torch.from_numpy(make.speech(SHORTEST_SAMPLES / make.RATE))
     assert len(waveform) == SHORTEST_SAMPLES
     assert student(waveform[None], None).logits.isfinite().all()
@@ -176,7 +178,7 @@ def test_the_shortest_waveform_is_enough(name: str, models: dict[str, Path]) -> 
 
 
 @torch.no_grad()
-def test_padding_never_changes_what_a_real_model_says_of_real_speech() -> None:
+def test_padding_does_not_change_a_real_model_on_real_speech() -> None:
     folder, clips = (
         make.DATA / "models/whisper-tiny",
         sorted((make.DATA / "corpora/ravdess").rglob("03-01-*.*"))[::200][:5],
@@ -194,7 +196,7 @@ def test_padding_never_changes_what_a_real_model_says_of_real_speech() -> None:
 
 
 def test_every_family_has_a_tiny_model_for_the_tests(models: dict[str, Path]) -> None:
-    """The other tests use `make.SPEECH_MODELS`, so it must have every model type of the registry."""
+    """The other tests go over `make.SPEECH_MODELS`, so these must have all model types of the registry."""
     tested = {"compact", *(load_backbone(str(models[name]), 1).model_type for name in make.SPEECH_MODELS)}
     registered = [model_type for family in FAMILIES for model_type in family.model_types]
     assert len(set(registered)) == len(registered), "a model type belongs to one family"
@@ -204,7 +206,7 @@ def test_every_family_has_a_tiny_model_for_the_tests(models: dict[str, Path]) ->
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
 def test_every_backbone_is_rebuilt_from_its_saved_config(name: str, models: dict[str, Path]) -> None:
-    backbone = backbone_of(name, models, layers=1)
+    backbone = small_backbone(name, models, layers=1)
     saved = json.loads(json.dumps(backbone.config))  # as model.json holds it
     rebuilt = rebuild_backbone(backbone.model_type, saved, backbone.num_layers).eval()
     assert type(rebuilt) is type(backbone)
@@ -214,7 +216,7 @@ def test_every_backbone_is_rebuilt_from_its_saved_config(name: str, models: dict
     torch.testing.assert_close(rebuilt.embed(waveform, None)[0], backbone.embed(waveform, None)[0])
 
 
-def test_the_layer_norm_of_the_encoder_has_one_place(models: dict[str, Path]) -> None:
+def test_the_layer_norm_of_the_encoder_is_applied_once(models: dict[str, Path]) -> None:
     for name, place in (("hubert", 0), ("hubert-layer", 2)):
         backbone: Any = load_backbone(str(models[name]), None)
         calls = 0
@@ -293,7 +295,7 @@ def test_layers_over_convolutions_equal_hugging_face(name: str) -> None:
 
 
 @torch.no_grad()
-def test_first_layers_alone_are_the_first_layers(models: dict[str, Path]) -> None:
+def test_a_backbone_of_fewer_layers_is_the_first_layers(models: dict[str, Path]) -> None:
     for name in make.SPEECH_MODELS:
         whole = load_backbone(str(models[name]), None).eval()
         first = load_backbone(str(models[name]), 1).eval()
@@ -303,7 +305,7 @@ def test_first_layers_alone_are_the_first_layers(models: dict[str, Path]) -> Non
         torch.testing.assert_close(whole.layer(0, one, None), first.layer(0, two, None), msg=name)
 
 
-def test_backbone_errors(models: dict[str, Path], tmp_path: Path) -> None:
+def test_bad_backbones_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"student\.layers = 3, but the backbone has 2"):
         load_backbone(str(models["whisper"]), 3)
     with pytest.raises(ModelError, match=r"backbone '.*nothing' cannot be loaded.*student\.backbone=DIR"):
@@ -320,8 +322,8 @@ def test_backbone_errors(models: dict[str, Path], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("frozen", "pool"), [(0, "last"), (1, (0, 2)), (2, (1, 2)), (2, "mix")])
 @torch.no_grad()
-def test_prefix_and_suffix_are_forward(frozen: int, pool: Any, models: dict[str, Path]) -> None:
-    student = make.student(backbone_of("whisper", models), frozen=frozen, pool=pool)
+def test_prefix_then_suffix_equals_forward(frozen: int, pool: Any, models: dict[str, Path]) -> None:
+    student = make.student(small_backbone("whisper", models), frozen=frozen, pool=pool)
     inputs, lengths = padded(waveforms())
     whole = student(inputs, lengths)
     parts = student.suffix(*student.prefix(inputs, lengths))
@@ -333,10 +335,10 @@ def test_prefix_and_suffix_are_forward(frozen: int, pool: Any, models: dict[str,
 
 @pytest.mark.parametrize(("frozen", "pool"), [(2, (1, 2)), (2, (2, 1)), (2, (0, 2)), (2, (1,)), (1, (1, 2))])
 @torch.no_grad()
-def test_pooled_states_lie_as_they_were_asked_for(
+def test_pooled_states_are_in_the_order_of_the_recipe(
     frozen: int, pool: tuple[int, ...], models: dict[str, Path]
 ) -> None:
-    student = make.student(backbone_of("whisper", models), frozen=frozen, pool=pool)
+    student = make.student(small_backbone("whisper", models), frozen=frozen, pool=pool)
     x, mask = student.backbone.embed(waveforms()[0][None], None)[0], None
     layers = [x]
     for index in range(2):
@@ -346,7 +348,7 @@ def test_pooled_states_lie_as_they_were_asked_for(
 
 
 def test_frozen_layers_get_no_gradient(models: dict[str, Path]) -> None:
-    student = make.student(backbone_of("hubert", models), frozen=1).train()
+    student = make.student(small_backbone("hubert", models), frozen=1).train()
     student(*padded(waveforms())).logits.square().sum().backward()
     trained = {name for name, value in student.named_parameters() if value.grad is not None}
     assert any(name.startswith("backbone.blocks.1.") for name in trained)
@@ -355,12 +357,12 @@ def test_frozen_layers_get_no_gradient(models: dict[str, Path]) -> None:
     )
 
 
-def test_pool_outside_the_layers_is_refused() -> None:
+def test_a_pooled_layer_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"student\.pool = \[3\], but the backbone's layers are 0 … 2"):
         Student(Compact(16, 2), StudentConfig(pool=(3,)), 4, {})
 
 
-def test_compact_student_is_small() -> None:
+def test_a_compact_student_has_at_most_3_million_parameters() -> None:
     student = Student(
         load_backbone("compact", None), StudentConfig(backbone="compact"), 8,
         {"prosodic": 128, "linguistic": 128, "acoustic": 256, "acoustic_hidden": 512},
@@ -369,8 +371,8 @@ def test_compact_student_is_small() -> None:
 
 
 @torch.no_grad()
-def test_probe_is_the_students_first_answer(models: dict[str, Path]) -> None:
-    student = make.student(backbone_of("whisper", models), frozen=2, probe=0.5)
+def test_a_student_starts_with_the_logits_of_its_probe(models: dict[str, Path]) -> None:
+    student = make.student(small_backbone("whisper", models), frozen=2, probe=0.5)
     generator = torch.Generator().manual_seed(0)
     dim = student.embed.in_features
     mean, std = torch.randn(dim, generator=generator), 1 + torch.rand(dim, generator=generator)
@@ -387,7 +389,7 @@ def test_probe_is_the_students_first_answer(models: dict[str, Path]) -> None:
 
 
 @torch.no_grad()
-def test_untrained_attentive_statistics_are_mean_and_deviation() -> None:
+def test_untrained_pooling_gives_mean_and_deviation() -> None:
     x = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([9, 5])
     pooled = AttentiveStatistics(8)(x, frame_mask(lengths, 9))
@@ -398,7 +400,7 @@ def test_untrained_attentive_statistics_are_mean_and_deviation() -> None:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_trained_attentive_statistics_are_those_of_the_paper_head_by_head(masked: bool) -> None:
+def test_trained_pooling_equals_the_formula_of_the_paper(masked: bool) -> None:
     """Values and gradients, against the formula written out: Okabe et al. 2018, equations 5 and 6."""
     torch.manual_seed(0)
     pool = AttentiveStatistics(12, num_heads=3, hidden=5).double()
@@ -427,7 +429,7 @@ def test_trained_attentive_statistics_are_those_of_the_paper_head_by_head(masked
 
 
 @torch.no_grad()
-def test_cosine_classifier_hears_direction_alone() -> None:
+def test_the_cosine_classifier_ignores_length() -> None:
     classifier = CosineClassifier(3, 2, scale=10.0)
     classifier.weight.copy_(torch.tensor([[2.0, 0, 0], [0, 1, 0]]))
     logits = classifier(torch.tensor([[5.0, 0, 0], [3.0, 4.0, 0]]))
@@ -444,13 +446,13 @@ def llds(frames: int = 60, seed: int = 0) -> np.ndarray:
     return out
 
 
-def test_planes_are_normalised_on_the_statistics_of_training() -> None:
+def test_planes_are_normalised_by_the_training_split() -> None:
     corpus = [llds(80, seed) for seed in range(10)]
     mean, std = lld_statistics(corpus)
-    made = [make_planes(item, mean, std) for item in corpus]
-    assert all(item.shape == (40, NUM_PLANES) and item.dtype == np.float32 for item in made)
-    assert all(np.isfinite(item).all() for item in made)
-    always = np.concatenate([item[:, :10] for item in made])  # columns that are valid on every frame
+    inputs = [make_planes(item, mean, std) for item in corpus]
+    assert all(item.shape == (40, NUM_PLANES) and item.dtype == np.float32 for item in inputs)
+    assert all(np.isfinite(item).all() for item in inputs)
+    always = np.concatenate([item[:, :10] for item in inputs])  # columns that are valid on every frame
     assert np.abs(always.mean(axis=0)).max() < 0.05
     assert make_planes(llds(61), mean, std).shape == (31, NUM_PLANES)
 
@@ -461,16 +463,16 @@ def test_unvoiced_speech_has_finite_planes() -> None:
     assert np.isfinite(make_planes(silent, mean, std)).all()
 
 
-def test_augmented_planes_depend_on_the_generator_alone() -> None:
-    made = make_planes(llds(90), *lld_statistics([llds(90)]))
-    before = made.copy()
+def test_augmented_planes_depend_only_on_the_generator() -> None:
+    clean = make_planes(llds(90), *lld_statistics([llds(90)]))
+    before = clean.copy()
     one, two, other = (
-        augment_planes(made, ProsodicConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
+        augment_planes(clean, ProsodicConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
     assert np.array_equal(one, two)
     assert one.shape != other.shape or not np.array_equal(one, other)
-    assert np.array_equal(made, before), "the clean planes must stay as they are"
-    assert np.isfinite(augment_planes(made[:1], ProsodicConfig(), np.random.default_rng(3))).all()
+    assert np.array_equal(clean, before), "the clean planes must stay as they are"
+    assert np.isfinite(augment_planes(clean[:1], ProsodicConfig(), np.random.default_rng(3))).all()
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
@@ -483,11 +485,11 @@ def every_kind(models: dict[str, Path]) -> dict[str, torch.nn.Module]:
         "prosodic": ProsodicTeacher(ProsodicConfig(width=8, embedding_dim=8), 4),
         "bert": LinguisticTeacher.create(bert, 4, []),
         "scratch": LinguisticTeacher.create(scratch, 4, ["stop that now"]),
-        **{name: make.student(backbone_of(name, models), frozen=name == "whisper") for name in BACKBONES},
+        **{name: make.student(small_backbone(name, models), frozen=name == "whisper") for name in BACKBONES},
     }
 
 
-def answer(model: torch.nn.Module) -> Tensor:
+def logits_of(model: torch.nn.Module) -> Tensor:
     model.eval()
     if isinstance(model, LinguisticTeacher):
         return model(model.tokenize("stop that now please")[None], None).logits
@@ -498,19 +500,19 @@ def answer(model: torch.nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def test_checkpoints_give_the_same_answers(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_loaded_checkpoint_gives_the_same_logits(models: dict[str, Path], tmp_path: Path) -> None:
     for name, model in every_kind(models).items():
         folder = tmp_path / name
         save_checkpoint(folder, model, LABELS, ("a", "b"))
-        found = load_checkpoint(folder)
-        assert not found.model.training
-        assert (found.labels, found.training_ids) == (LABELS, ("a", "b"))
-        assert torch.equal(answer(found.model), answer(model)), name
-        assert {field.name for field in fields(found)} == {"model", "labels", "training_ids", "info"}
+        checkpoint = load_checkpoint(folder)
+        assert not checkpoint.model.training
+        assert (checkpoint.labels, checkpoint.training_ids) == (LABELS, ("a", "b"))
+        assert torch.equal(logits_of(checkpoint.model), logits_of(model)), name
+        assert {field.name for field in fields(checkpoint)} == {"model", "labels", "training_ids", "info"}
         assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".bin", ".pkl")]
 
 
-def test_incomplete_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+def test_incomplete_or_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     model = ProsodicTeacher(ProsodicConfig(width=8, embedding_dim=8), 4)
     folder = tmp_path / "teacher"
 
@@ -551,7 +553,7 @@ def test_incomplete_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
             load_checkpoint(folder)
 
 
-def test_a_warped_spectrogram_is_that_of_a_sound_at_other_frequencies(
+def test_warping_multiplies_the_frequencies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     time = torch.arange(16000) / 16000
@@ -562,12 +564,12 @@ def test_a_warped_spectrogram_is_that_of_a_sound_at_other_frequencies(
 
     for draw, factor in ((1.0, 1.2), (0.5, 1.0), (0.0, 0.8)):  # content at f * factor comes to be at f
         monkeypatch.setattr(torch, "rand", lambda *size, draw=draw: torch.full(size, draw))
-        there = warp_frequencies(tone(1800.0)[None, None], 0.2)[0, 0]
-        assert abs(int(there.argmax()) - int(tone(1800.0 / factor).argmax())) <= 1
+        warped = warp_frequencies(tone(1800.0)[None, None], 0.2)[0, 0]
+        assert abs(int(warped.argmax()) - int(tone(1800.0 / factor).argmax())) <= 1
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 0.49))
-def test_warping_stays_within_what_was_there_and_moves_no_frame(seed: int, most: float) -> None:
+def test_warping_adds_no_new_extremes_and_moves_no_frame(seed: int, most: float) -> None:
     torch.manual_seed(seed)
     mel = torch.randn(3, 7, 80)
     out = warp_frequencies(mel, most)
@@ -579,7 +581,7 @@ def test_warping_stays_within_what_was_there_and_moves_no_frame(seed: int, most:
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 0.99))
-def test_masked_bands_are_the_same_in_all_frames_and_at_most_two_shares(seed: int, most: float) -> None:
+def test_masked_bands_are_equal_in_all_frames_and_limited(seed: int, most: float) -> None:
     torch.manual_seed(seed)
     mel = torch.ones(4, 5, 80)
     out = mask_bands(mel, most)
@@ -588,7 +590,7 @@ def test_masked_bands_are_the_same_in_all_frames_and_at_most_two_shares(seed: in
     assert (80 - out[:, 0].sum(dim=1) <= 2 * most * 80 + 2).all()
 
 
-def test_a_student_disturbs_its_spectrogram_in_training_alone() -> None:
+def test_the_spectrogram_is_augmented_in_training_only() -> None:
     config = StudentConfig(backbone="compact", width=16, layers=1, warp=0.2, band_mask=0.3, dropout=0.0)
     torch.manual_seed(0)
     student = Student(load_backbone("compact", 1, 16), config, 4, {})
@@ -599,15 +601,15 @@ def test_a_student_disturbs_its_spectrogram_in_training_alone() -> None:
     assert not torch.allclose(student(sound).logits, student(sound).logits)
 
 
-def test_what_disturbs_a_spectrogram_is_refused_where_none_is_computed() -> None:
+def test_spectrogram_augmentation_is_refused_for_frozen_layers() -> None:
     with pytest.raises(ValueError, match="states of frozen layers are computed without it"):
         StudentConfig(frozen=2, layers=2, warp=0.1)
 
 
-def test_the_log_mel_is_in_full_precision_whatever_the_rest_is_in() -> None:
+def test_the_log_mel_is_in_float32_under_autocast() -> None:
     mel, sound = LogMel(), torch.from_numpy(make.speech(0.5))[None]
     expected, _ = mel(sound, None)
     with torch.autocast("cpu", torch.bfloat16):
-        found, _ = mel(sound, None)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        actual, _ = mel(sound, None)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)

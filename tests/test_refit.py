@@ -1,4 +1,4 @@
-"""Fitting the classifier again: it finds the minimum, stays near the old one, and holds out speakers."""
+"""The refitted classifier: it minimises its loss, stays near the old one, and holds out dev speakers."""
 
 import json
 import shutil
@@ -37,23 +37,23 @@ def classifier(dim: int = 5, classes: int = 3) -> nn.Linear:
 
 
 @pytest.mark.parametrize("pull", [1e-3, 1e-1])
-def test_what_is_found_is_the_minimum(pull: float) -> None:
+def test_the_refitted_classifier_is_the_minimum(pull: float) -> None:
     rows, before = classifier_inputs(), classifier()
     kept = before.weight.detach().clone()
-    made = fit_classifier(before, rows, pull)
-    loss = hard_label_loss(made(rows.inputs), rows.labels, possible=rows.possible, weights=rows.weights)
-    (loss + pull * ((made.weight - before.weight.detach()) ** 2).sum()).backward()
-    assert made.weight.grad is not None
-    assert made.bias.grad is not None
-    assert made.weight.grad.abs().max() < 1e-3
-    assert made.bias.grad.abs().max() < 1e-3
+    fitted = fit_classifier(before, rows, pull)
+    loss = hard_label_loss(fitted(rows.inputs), rows.labels, possible=rows.possible, weights=rows.weights)
+    (loss + pull * ((fitted.weight - before.weight.detach()) ** 2).sum()).backward()
+    assert fitted.weight.grad is not None
+    assert fitted.bias.grad is not None
+    assert fitted.weight.grad.abs().max() < 1e-3
+    assert fitted.bias.grad.abs().max() < 1e-3
     torch.testing.assert_close(before.weight.detach(), kept)
 
 
 def test_a_strong_pull_keeps_the_weights() -> None:
     before = classifier()
-    made = fit_classifier(before, classifier_inputs(), 1e6)
-    torch.testing.assert_close(made.weight, before.weight, atol=1e-4, rtol=0)
+    fitted = fit_classifier(before, classifier_inputs(), 1e6)
+    torch.testing.assert_close(fitted.weight, before.weight, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("num_speakers", [3, MAX_GROUPS + 5])
@@ -69,7 +69,7 @@ def test_held_out_logits_do_not_depend_on_the_speakers_own_labels(num_speakers: 
     assert (one[~of_speaker[30:]] - two[~of_speaker[30:]]).abs().max() > 1e-3
 
 
-def test_a_fold_whose_classifier_is_fitted_again(manifest: Path, tmp_path: Path) -> None:
+def test_a_fold_with_a_refitted_classifier(manifest: Path, tmp_path: Path) -> None:
     recipe = make.recipe(manifest, protocol={"kind": "k-fold", "folds": 3, "refit": "classifier"})
     crossval(recipe, tmp_path / "run", max_folds=1)
     run = read_run(tmp_path / "run")
@@ -93,9 +93,9 @@ def test_a_fold_whose_classifier_is_fitted_again(manifest: Path, tmp_path: Path)
     crossval(recipe, tmp_path / "run", max_folds=1)
     assert {path.name: path.read_bytes() for path in folder.glob("predictions*.csv")} == written
 
-    about = folder / "select/student/model.json"  # a student that began from another model has heard more
-    info = json.loads(about.read_text())
-    about.write_text(json.dumps({**info, "training_ids": [*info["training_ids"], "elsewhere/1"]}))
+    description = folder / "select/student/model.json"  # as if the student had started from another model
+    info = json.loads(description.read_text())
+    description.write_text(json.dumps({**info, "training_ids": [*info["training_ids"], "elsewhere/1"]}))
     shutil.rmtree(folder / "refit")
     (folder / "predictions.csv").unlink()
     crossval(recipe, tmp_path / "run", max_folds=1)
