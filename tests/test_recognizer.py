@@ -413,7 +413,7 @@ def with_card(folder: Path, **fields: Any) -> Path:
 def test_a_card_of_other_emotions_than_the_model_is_refused(copy: Path) -> None:
     names = read_card(copy).emotions
     for emotions in (names[::-1], (*names, "calm"), names[:1]):
-        with pytest.raises(ModelError, match=r"names the emotions \[.*\], but model\.onnx was made for"):
+        with pytest.raises(ModelError, match=r"names the emotions \[.*\], but model\.onnx was trained on"):
             Recognizer(with_card(copy, emotions=emotions), threads=1)
     with_card(copy, emotions=names)
     assert Recognizer(copy, emotions=(name for name in names[:1]), threads=1).emotions == names[:1]

@@ -311,7 +311,7 @@ class Recognizer:
         trained = self._description.get("emotions")
         if trained is not None and list(trained) != emotions:
             raise ModelError(
-                f"'{path}' names the emotions {emotions}, but model.onnx was made for {list(trained)}; was "
+                f"'{path}' names the emotions {emotions}, but model.onnx was trained on {list(trained)}; was "
                 "the card edited? Export or download the model again"
             )
         num_outputs = self._session.get_outputs()[self._outputs.index("probabilities")].shape[-1]

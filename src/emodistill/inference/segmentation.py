@@ -4,7 +4,7 @@
     → mean over the windows that cover a cell (one hop)
     → the path of emotions with the highest score → segments
 
-A stretch is continuous speech: pauses in it are shorter than `streaming.PAUSE_S`. All positions are samples
+A stretch is continuous speech: the pauses in it are shorter than `streaming.PAUSE_S`. All positions are samples
 at 16 kHz from the beginning of the audio.
 """
 
@@ -189,7 +189,7 @@ class WindowScorer:
 
 
 class Stretch:
-    """One stretch of speech while it goes on: yields its window updates and its segments.
+    """One stretch of speech that is not over yet: yields its window updates and its segments.
 
     A cell is one hop. Its log-probabilities are the mean over the windows that cover it. So a cell is known
     once the window that begins with it has been classified.
