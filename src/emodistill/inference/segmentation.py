@@ -4,8 +4,8 @@
     → mean over the windows that cover a cell (one hop)
     → the path of emotions with the highest score → segments
 
-A stretch is continuous speech: the pauses in it are shorter than `streaming.PAUSE_S`. All positions are samples
-at 16 kHz from the beginning of the audio.
+A stretch is continuous speech: the pauses in it are shorter than `streaming.PAUSE_S`. All positions are
+samples at 16 kHz from the beginning of the audio.
 """
 
 from collections import deque
