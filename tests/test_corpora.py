@@ -88,16 +88,18 @@ def test_a_reader_states_all_facts(name: str) -> None:
         return re.sub(r"\W|_", "", text).lower()
 
     module = reader.read.__module__.rpartition(".")[2]
-    assert letters(reader.description).startswith(letters(module)), "the docstring begins with another name"
-    assert "\n\nLayout: " in reader.description
-    assert "\n\nQuirks: " in reader.description
+    begins = letters(reader.description).startswith(letters(module))
+    assert begins, f"the docstring of {module}.py does not begin with '{module}'"
+    for heading in ("Layout", "Quirks"):
+        missing = f"the docstring of {module}.py has no paragraph '{heading}: '"
+        assert f"\n\n{heading}: " in reader.description, missing
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_is_in_the_documentation(name: str) -> None:
     page = (ROOT / "docs/corpora.md").read_text(encoding="utf-8")
-    assert f"\n| `{name}` | " in page
-    assert re.search(rf"^## .*\b{name}\b", page, flags=re.M)
+    listed = f"\n| `{name}` | " in page and re.search(rf"^## .*\b{name}\b", page, flags=re.M)
+    assert listed, f"docs/corpora.md lacks '{name}': run python scripts/docs_tables.py"
 
 
 def test_generated_parts_of_the_documentation_are_up_to_date() -> None:
@@ -141,6 +143,7 @@ def test_reader_reads_its_layout(
     assert rows(corpus) == fake.EXPECTED[name]
     assert corpus.dropped == {}
     for utterance in corpus:
+        assert utterance.corpus == ("cafe" if name == "emobox" else name)  # EmoBox: the name of its data set
         assert utterance.language in READERS[name].languages
         assert utterance.transcript_source == ("gold" if utterance.transcript else None)
         if name in fake.TEXT_ALONE:
@@ -222,6 +225,11 @@ BAD_LABELS = [
     ("emobox", "cafe.jsonl", '{"key": "k"}\n', r"line 1: no 'dataset' \(it has \['key'\]\)"),
     ("emobox", "cafe.jsonl", "[\n", r"line 1: not JSON"),
 ]  # fmt: skip
+
+
+def test_every_reader_has_a_case_of_an_unknown_label() -> None:
+    others = {"crema-d-perceived", "demo"}  # the tables of crema-d, and a manifest
+    assert {case[0] for case in BAD_LABELS} == READERS.keys() - others, "add the corpus to BAD_LABELS"
 
 
 @pytest.mark.parametrize(("name", "file", "content", "message"), BAD_LABELS)

@@ -164,14 +164,18 @@ def check_root(root: Path, name: str, expected: str, *patterns: str) -> Path:
 def audio_files(root: Path, pattern: str = "**/*") -> dict[str, Path]:
     """Return the audio files below `root` that match a glob, by stem, sorted; all known suffixes count.
 
-    Raises `CorpusError` where two files have the same stem, because readers make ids from stems.
+    Raises `CorpusError` where two files have the same stem, because readers make ids from stems. Where stems
+    repeat by design, call this for each folder.
     """
     paths: dict[str, Path] = {}
     for path in sorted(root.glob(pattern)):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in paths:
-            raise CorpusError(f"two audio files named '{path.stem}': '{paths[path.stem]}' and '{path}'")
+            raise CorpusError(
+                f"two audio files named '{path.stem}': '{paths[path.stem]}' and '{path}'; expected one, so "
+                "remove the copy"
+            )
         paths[path.stem] = path
     return paths
 
