@@ -362,7 +362,9 @@ def test_the_names_in_the_registry_are_unique() -> None:
 def test_every_term_has_a_weight_a_formula_and_a_colour(term: LossTerm) -> None:
     assert term.weight in DistillationConfig.model_fields
     formula = inspect.getdoc(term.loss) or ""
-    assert re.search(r"^ +L = ", formula, re.MULTILINE), "a docstring with the formula, `L = …`"
+    assert re.search(r"^ +L = ", formula, re.MULTILINE), (
+        "the docstring lacks an indented line `L = …` with the formula"
+    )
     style = (files("emodistill.report") / "page.css").read_text(encoding="utf-8")
     assert f".series-{term.colour} {{" in style
     assert f"--c{term.colour}:" in style

@@ -231,7 +231,7 @@ class LossTerm:
     weight: str  # the field of `DistillationConfig` that weighs it; 0 there: it is not computed
     loss: Callable[..., Tensor]  # its docstring gives the formula, the symbols and the paper
     arguments: Callable[[TermInputs], tuple[Any, ...]]  # what `loss` is called with
-    colour: int  # of its line in the report: `--c1` … `--c6` in report/page.css
+    colour: int  # of its line in the report: N of `--cN` in report/page.css
     teachers: tuple[str, ...] = (
         TEACHERS  # those that have targets for it; (NO_TEACHER,): it reads labels alone
     )
