@@ -312,6 +312,8 @@ def test_bad_backbones_are_refused(models: dict[str, Path], tmp_path: Path) -> N
         load_backbone(str(tmp_path / "nothing"), None)
     with pytest.raises(ModelError, match=r"bad model type 'bert', expected one of \['whisper'"):
         load_backbone(str(models["bert"]), None)
+    with pytest.raises(ModelError, match=r"bad model type 'hubrt', expected .* \(did you mean 'hubert'\?\)"):
+        rebuild_backbone("hubrt", {}, 1)
     whisper = load_backbone(str(models["whisper"]), None)
     with pytest.raises(ModelError, match=r"Whisper takes 30 s at most, got 30\.5 s; lower audio\.max_s"):
         whisper.embed(torch.ones(1, 16000 * 61 // 2), None)

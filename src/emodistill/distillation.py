@@ -171,7 +171,8 @@ def relational_loss(student: Tensor, teacher: Tensor, available: Tensor) -> Tens
 
     s_i is the student's embedding of utterance i and e_i the teacher's. The mean is over all pairs of
     available utterances, and 0 if there is no pair. μ_s and μ_t are the means of the distances over the same
-    pairs, so neither scale nor dimension has an effect (Park et al. 2019, arXiv 1904.05068).
+    pairs, so neither scale nor dimension has an effect (Park et al. 2019, arXiv 1904.05068). With several
+    devices, the pairs are those of each device's own share of the batch.
 
     Args:
         student: (batch, dim).
