@@ -143,7 +143,8 @@ def try_serve(there: Install) -> None:
             "    (prediction,) = client.predict(sys.argv[1])\n"
             "    assert prediction.error is None and prediction.emotion, prediction\n"
             "    samples, rate = soundfile.read(sys.argv[1], dtype='int16')\n"
-            "    assert list(client.stream([samples], rate_hz=rate))\n",
+            "    chunks = [samples[first : first + rate] for first in range(0, len(samples), rate)]\n"
+            "    assert list(client.stream(chunks, rate_hz=rate))\n",
             str(CLIP),
         )
     finally:
