@@ -1,4 +1,4 @@
-"""Small things to test with: speech-like sounds, a fake corpus, tiny pretrained models, a short recipe."""
+"""Small objects for tests: speech-like sounds, a fake corpus, tiny pretrained models, a short recipe."""
 
 import csv
 import os
@@ -10,7 +10,8 @@ import numpy as np
 import soundfile
 
 RATE = 16_000  # Hz
-# Real corpora and models, where there are any: EMODISTILL_DATA, else a folder `shared` beside the checkout.
+# The folder of real corpora and models, which may not exist: EMODISTILL_DATA, or `shared` beside the
+# checkout.
 DATA = Path(os.environ.get("EMODISTILL_DATA", Path(__file__).parents[2] / "shared"))
 EMOTIONS = ("angry", "sad")
 WORDS = {
@@ -23,7 +24,7 @@ _F0_HZ = {"angry": 220.0, "sad": 110.0, "happy": 180.0, "neutral": 140.0}
 
 
 def speech(length_s: float = 0.5, f0_hz: float = 150.0, seed: int = 0, rate_hz: int = RATE) -> np.ndarray:
-    """Harmonics of a gliding F0 under syllable-like loudness, and a little noise: float32, peak 0.5."""
+    """Return a speech-like sound: harmonics of a gliding F0 with syllables and noise, peak 0.5."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(length_s * rate_hz)) / rate_hz
     glide = 1 + 0.15 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time + rng.uniform(0, 6))
@@ -42,7 +43,10 @@ def corpus_folder(
     silent_words: int = 5,
     seed: int = 0,
 ) -> Path:
-    """Wav files and their `utterances.csv`; every `silent_words`-th utterance has no transcript."""
+    """Write WAV files and their manifest; returns its path.
+
+    Every `silent_words`-th utterance has no transcript.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for speaker in range(speakers):
@@ -62,7 +66,7 @@ def corpus_folder(
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Rows as CSV."""
+    """Write rows as CSV; returns the path."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -71,7 +75,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV."""
+    """Return the rows of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -82,7 +86,7 @@ OPTIM = {"epochs": 2, "batch_size": 8, "lr": 3e-3}
 
 
 def recipe_data(manifest: Path, **sections: Any) -> dict[str, Any]:
-    """A short recipe over a manifest as data; `sections` are merged into it, two levels deep."""
+    """Return a short recipe over a manifest as plain data, updated with `sections` (two levels deep)."""
     data: dict[str, Any] = {
         "name": "tiny",
         "corpus": {"name": "fake", "manifest": str(manifest)},
@@ -102,7 +106,7 @@ def recipe_data(manifest: Path, **sections: Any) -> dict[str, Any]:
 
 
 def recipe(manifest: Path, **sections: Any) -> Any:
-    """The same, validated."""
+    """Return the same as a `Recipe`."""
     from emodistill.config import parse_recipe
 
     return parse_recipe(recipe_data(manifest, **sections))
@@ -120,8 +124,11 @@ _SPEECH = {
 }  # fmt: skip
 
 
-def lively(model: Any, seed: int = 0) -> Any:
-    """Random weights large enough that an answer depends on the input; the initial ones barely do."""
+def with_random_weights(model: Any, seed: int = 0) -> Any:
+    """Set random weights in place, large enough that outputs depend on the input; returns the model.
+
+    With their initial weights, outputs hardly depend on it.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -136,12 +143,12 @@ def lively(model: Any, seed: int = 0) -> Any:
 
 
 def _save(model: Any, folder: Path) -> Path:
-    lively(model).save_pretrained(folder)
+    with_random_weights(model).save_pretrained(folder)
     return folder
 
 
 def whisper_encoder() -> Any:
-    """A Whisper encoder of two layers and width 32, for 30 s."""
+    """Return a Whisper encoder of two layers and width 32, for 30 s."""
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -155,7 +162,7 @@ def whisper_encoder() -> Any:
 
 
 def hubert(norm: str = "group") -> Any:
-    """HuBERT base (`group`) or large (`layer`) in small."""
+    """Return a tiny HuBERT, with the norms of base (`group`) or large (`layer`)."""
     from transformers import HubertConfig, HubertModel
 
     stable = norm == "layer"
@@ -165,14 +172,14 @@ def hubert(norm: str = "group") -> Any:
 
 
 def wav2vec2() -> Any:
-    """wav2vec 2.0 base in small."""
+    """Return a tiny wav2vec 2.0, with the norms of base."""
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     return Wav2Vec2Model(Wav2Vec2Config(**_SPEECH, feat_extract_norm="group"))
 
 
 def wavlm(norm: str = "group") -> Any:
-    """WavLM base in small."""
+    """Return a tiny WavLM, with the norms of base (`group`) or large (`layer`)."""
     from transformers import WavLMConfig, WavLMModel
 
     stable = norm == "layer"
@@ -185,7 +192,7 @@ def wavlm(norm: str = "group") -> Any:
 
 
 def data2vec() -> Any:
-    """data2vec audio base in small."""
+    """Return a tiny data2vec audio model."""
     from transformers import Data2VecAudioConfig, Data2VecAudioModel
 
     shape = {name: value for name, value in _SPEECH.items() if name != "num_conv_pos_embeddings"}
@@ -193,7 +200,7 @@ def data2vec() -> Any:
 
 
 def _bert(folder: Path) -> Path:
-    """A BERT of two layers with a word-level tokenizer over the words of the fake corpus."""
+    """Save a BERT of two layers with a word-level tokenizer over the words of the fake corpus."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordLevel
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -229,23 +236,23 @@ SPEECH_MODELS = ("whisper", "hubert", "hubert-layer", "wav2vec2", "wavlm", "data
 
 
 def student(backbone: Any, **config: Any) -> Any:
-    """A lively student over a backbone: four emotions, heads for two teachers."""
+    """Return a student with random weights over a backbone: four emotions, heads for two teachers."""
     import torch
 
     from emodistill.config import StudentConfig
     from emodistill.models.student import Student
 
-    with torch.random.fork_rng(devices=[]):  # the same weights whatever ran before
+    with torch.random.fork_rng(devices=[]):  # the weights do not depend on earlier tests
         torch.manual_seed(0)
-        made = Student(
+        model = Student(
             backbone, StudentConfig(**{"backbone": "x", "embedding_dim": 16, **config}), 4,
             {"prosodic": 8, "linguistic": 6},
         )  # fmt: skip
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # pooling starts uniform; give it something to attend to
-        last = made.pool.score[-1]
+    with torch.no_grad():  # initial pooling weights all frames alike
+        last = model.pool.score[-1]
         last.weight.copy_(torch.randn(last.weight.shape, generator=generator))
-    return made.eval()
+    return model.eval()
 
 
 # --- emotion over time ----------------------------------------------------------------------------
@@ -254,13 +261,13 @@ TONES_HZ = {"angry": 1500.0, "happy": 900.0, "sad": 300.0, "neutral": 600.0}
 
 
 def tone(emotion: str, length_s: float, rate_hz: int = RATE) -> np.ndarray:
-    """The tone that `ToneRecognizer` takes for an emotion: float32."""
+    """Return the tone (samples,) that `ToneRecognizer` recognises as an emotion."""
     time = np.arange(round(length_s * rate_hz)) / rate_hz
     return (0.3 * np.sin(2 * np.pi * TONES_HZ[emotion] * time)).astype(np.float32)
 
 
 def silence(length_s: float, rate_hz: int = RATE) -> np.ndarray:
-    """Nothing: float32."""
+    """Return silence (samples,)."""
     return np.zeros(round(length_s * rate_hz), dtype=np.float32)
 
 
@@ -270,11 +277,11 @@ class ToneRecognizer:
     def __init__(self, min_confidence: float = 0.0) -> None:
         self.emotions = tuple(TONES_HZ)
         self.min_confidence = min_confidence
-        self.longest = 0  # samples of one call
+        self.longest = 0  # the longest waveform of a call, in samples
         self.calls = 0
 
     def probabilities(self, waveform: np.ndarray) -> np.ndarray:
-        """(emotions,) of a waveform (samples,)."""
+        """Return the probabilities (emotions,) of a waveform (samples,)."""
         assert waveform.dtype == np.float32
         self.longest, self.calls = max(self.longest, len(waveform)), self.calls + 1
         time = np.arange(len(waveform)) / RATE
@@ -289,18 +296,18 @@ class LoudnessDetector:
     """A speech detector without a model: a frame is speech if it, or one of the next two, has a high RMS."""
 
     def stream(self) -> "LoudnessStream":
-        """A stream at its beginning."""
+        """Return a new stream."""
         return LoudnessStream()
 
 
 class LoudnessStream:
-    """Frames of 320 samples, each decided when the two after it have been heard."""
+    """Speech in frames of 320 samples. A frame is decided when the two frames after it are there."""
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, dtype=np.float32)
 
     def push(self, waveform: np.ndarray) -> np.ndarray:
-        """Frames (frames,) now decided."""
+        """Return the values (frames,) of the frames that are now decided."""
         self._rest = np.concatenate([self._rest, waveform])
         num = max(0, len(self._rest) // 320 - 2)
         values = self._frames(self._rest[: (num + 2) * 320])[:num] if num else np.zeros(0, dtype=np.float32)
@@ -308,7 +315,7 @@ class LoudnessStream:
         return values
 
     def finish(self) -> np.ndarray:
-        """The rest."""
+        """Return the values of the remaining frames."""
         num = -(-len(self._rest) // 320)
         padded = np.pad(self._rest, (0, (num + 2) * 320 - len(self._rest)))
         return self._frames(padded)[:num]
@@ -321,7 +328,7 @@ class LoudnessStream:
 
 
 def classifier(folder: Path, names: Sequence[str] = ("ang", "sad", "oth")) -> Path:
-    """A tiny audio classifier of transformers, in a folder as the hub would have it."""
+    """Save a tiny audio classifier of transformers in a folder, with the files that the hub has."""
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
 
@@ -332,6 +339,6 @@ def classifier(folder: Path, names: Sequence[str] = ("ang", "sad", "oth")) -> Pa
         num_labels=len(names), id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
     )  # fmt: skip
-    lively(Wav2Vec2ForSequenceClassification(config)).save_pretrained(folder)
+    with_random_weights(Wav2Vec2ForSequenceClassification(config)).save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""The grid of an ablation: its cells, what they share, and that each is the run that it would be alone."""
+"""The grid of an ablation: its cells, the files that they share, and equality with runs outside of a grid."""
 
 import csv
 import json
@@ -39,22 +39,23 @@ PARTS = [
 
 
 def quick(manifest: Path, **sections: Any) -> Any:
-    """A recipe that is trained in seconds, fold by fold."""
+    """A recipe whose folds train in seconds."""
     return make.recipe(manifest, **{"protocol": {"kind": "k-fold", "folds": 3, "refit": False}, **sections})
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> tuple[Path, AblationTable, list[str]]:
-    """A finished grid over two seeds, and every stage that was trained for it."""
+    """A finished grid over two seeds, its table, and every stage that was trained for it."""
     out = tmp_path_factory.mktemp("ablation") / "grid"
     trained: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fold_module.FoldRun, "_train_new", record_stages(trained))
-        found = ablate(quick(manifest), out, [0, 1], ["distillation.temperature=1,2"])
-    return out, found, trained
+        table = ablate(quick(manifest), out, [0, 1], ["distillation.temperature=1,2"])
+    return out, table, trained
 
 
 def record_stages(trained: list[str]) -> Any:
+    """A replacement for `FoldRun._train_new` that appends each stage to a list."""
     train = fold_module.FoldRun._train_new
 
     def wrapped(self: Any, stage: Any, phase: Any, folder: Path, targets: Any) -> None:
@@ -91,19 +92,19 @@ def test_the_cell_without_hard_labels_uses_no_labels(name: str) -> None:
     assert cell.protocol.refit != "classifier"
 
 
-def test_sweep_values_of_equal_recipes_share_a_folder(manifest: Path) -> None:
-    made = make_grid(
+def test_a_sweep_sets_any_field_and_shares_a_cell_of_the_same_recipe(manifest: Path) -> None:
+    grid = make_grid(
         make.recipe(manifest),
         ["distillation.temperature=1,2,4", "student.layers=1,2", "distillation.weights.prosodic=0.5,1"],
         parts=False,
     )
-    by_name = {cell.name: cell for cell in made.cells}
+    by_name = {cell.name: cell for cell in grid.cells}
     assert by_name["distillation.temperature=4"].recipe.distillation.temperature == 4
     assert by_name["distillation.temperature=2"].folder == by_name["student.layers=1"].folder == "full"
     assert by_name["student.layers=2"].recipe.student.layers == 2
     assert by_name["distillation.weights.prosodic=0.5"].recipe.distillation.weights == {"prosodic": 0.5}
-    assert len(made.distinct_cells) == len(made.cells) - 2
-    assert len({cell.folder for cell in made.distinct_cells}) == len(made.distinct_cells)
+    assert len(grid.distinct_cells) == len(grid.cells) - 2
+    assert len({cell.folder for cell in grid.distinct_cells}) == len(grid.distinct_cells)
 
 
 def test_sweeps_of_backbone_layers_and_weights_change_the_predictions(tmp_path: Path) -> None:
@@ -115,12 +116,12 @@ def test_sweeps_of_backbone_layers_and_weights_change_the_predictions(tmp_path: 
         f"student.backbone=compact,{whisper}", "student.layers=1,2", "distillation.weights.prosodic=0.2,5",
     ]  # fmt: skip
     ablate(recipe, tmp_path / "grid", sweeps=sweeps, parts=False)
-    said = {
+    probabilities = {
         cell.name: read_predictions(cell / "seed-0" / "predictions.csv").probabilities
         for cell in sorted((tmp_path / "grid" / "cells").iterdir())
     }
-    assert len(said) == 5, "the full method, and what differs from it"
-    for first, second in combinations(said.values(), 2):
+    assert len(probabilities) == 5, "the full method, and four variants of it"
+    for first, second in combinations(probabilities.values(), 2):
         assert np.abs(first - second).max() > 1e-6
     table = (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8")
     for row in ("backbone=compact", "backbone=whisper", "layers=1", "layers=2", "prosodic=0.2", "prosodic=5"):
@@ -150,11 +151,11 @@ def test_bad_grids_are_refused(manifest: Path, options: dict[str, Any], message:
         make_grid(make.recipe(manifest), **options)
 
 
-def test_cells_that_need_transcripts_are_left_out_without_them(manifest: Path) -> None:
-    made = make_grid(make.recipe(manifest), has_transcripts=False)
-    assert made.left_out == {"linguistic-only": "no training utterance has a transcript"}
-    assert "linguistic-only" not in [cell.name for cell in made.cells]
-    assert made.cells[0].recipe.distillation.teachers == ("prosodic",)
+def test_cells_without_their_input_are_left_out(manifest: Path) -> None:
+    grid = make_grid(make.recipe(manifest), has_transcripts=False)
+    assert grid.left_out == {"linguistic-only": "no training utterance has a transcript"}
+    assert "linguistic-only" not in [cell.name for cell in grid.cells]
+    assert grid.cells[0].recipe.distillation.teachers == ("prosodic",)
 
 
 def test_a_sweep_that_changes_the_folds_is_refused(manifest: Path, tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_a_sweep_that_changes_the_folds_is_refused(manifest: Path, tmp_path: Pat
         ablate(make.recipe(manifest), tmp_path, sweeps=["protocol.folds=3,4"], parts=False)
 
 
-# --- what is shared, and what comes out --------------------------------------------------------------
+# --- shared files, and the table -----------------------------------------------------------------------
 
 
 def test_every_cell_predicts_what_its_recipe_does_alone(tmp_path: Path) -> None:
@@ -192,31 +193,31 @@ def test_shared_work_is_done_once(grid: tuple[Path, AblationTable, list[str]]) -
     assert len(students) == 2 * 3 * (len(PARTS) + 1)  # temperature 2 is the full method's
 
 
-def test_a_table_edited_in_one_run_is_no_other_runs(tmp_path: Path) -> None:
+def test_an_edited_table_of_one_run_does_not_change_others(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     for name in ("predictions-prosodic.csv", "model.safetensors"):
-        (tmp_path / "one" / name).write_text("as it was")
+        (tmp_path / "one" / name).write_text("original")
     artifacts = ArtifactCache(tmp_path / "artifacts")
     artifacts.store("key", sorted((tmp_path / "one").iterdir()))
     (tmp_path / "one/predictions-prosodic.csv").write_text("edited")
     assert artifacts.fetch("key", tmp_path / "two")
-    assert (tmp_path / "two/predictions-prosodic.csv").read_text() == "as it was"
+    assert (tmp_path / "two/predictions-prosodic.csv").read_text() == "original"
     (tmp_path / "two/predictions-prosodic.csv").write_text("edited")
-    assert (tmp_path / "artifacts/key/predictions-prosodic.csv").read_text() == "as it was"
+    assert (tmp_path / "artifacts/key/predictions-prosodic.csv").read_text() == "original"
     assert (tmp_path / "two/model.safetensors").samefile(tmp_path / "artifacts/key/model.safetensors")
 
 
-def test_a_cell_is_a_run_folder_whole_by_itself(grid: tuple[Path, AblationTable, list[str]]) -> None:
+def test_a_cell_is_a_complete_run_folder(grid: tuple[Path, AblationTable, list[str]]) -> None:
     out, _, _ = grid
     shared = [out / f"cells/{cell}/seed-1/fold-1/select/prosodic" for cell in ("full", "prosodic-only")]
     for name in ("model.safetensors", "model.json", "fit.json", "targets-in-sample.safetensors"):
         one, two = (folder / name for folder in shared)
         assert one.read_bytes() == two.read_bytes()
-        assert one.stat().st_ino == two.stat().st_ino, "no disk is spent twice"
+        assert one.stat().st_ino == two.stat().st_ino, "both names are one file on disk"
     assert not (out / "cells/no-distillation/seed-0/fold-1/select/prosodic").exists()
 
 
-def test_the_table_is_that_of_the_predictions(grid: tuple[Path, AblationTable, list[str]]) -> None:
+def test_the_table_agrees_with_the_predictions(grid: tuple[Path, AblationTable, list[str]]) -> None:
     out, found, _ = grid
     rows = {row["cell"]: row for row in make.read_rows(out / "ablation.csv")}
     assert list(rows) == [row.cell for row in found.rows]
@@ -242,7 +243,7 @@ def test_the_table_is_that_of_the_predictions(grid: tuple[Path, AblationTable, l
     assert (out / "ablation.png").stat().st_size > 10_000
 
 
-def test_a_killed_grid_goes_on_where_it_was(
+def test_a_killed_grid_continues_where_it_was(
     grid: tuple[Path, AblationTable, list[str]],
     manifest: Path,
     tmp_path: Path,
@@ -273,43 +274,44 @@ def test_a_killed_grid_goes_on_where_it_was(
         name = f"cells/{cell}/seed-0/predictions.csv"
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
-    monkeypatch.setattr(fold_module.FoldRun, "_train_new", None)  # nothing is left to be trained
+    monkeypatch.setattr(fold_module.FoldRun, "_train_new", None)  # a call would fail
     ablate(recipe, tmp_path, only=only)
     with pytest.raises(ConfigError, match="holds a run of another recipe"):
         ablate(quick(manifest, distillation={"temperature": 3.0}), tmp_path)
 
 
-def test_seeds_that_were_run_before_stay_in_the_table(
+def test_earlier_seeds_stay_in_the_table(
     grid: tuple[Path, AblationTable, list[str]],
     manifest: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    there = tmp_path / "grid"
-    shutil.copytree(grid[0], there)
-    before = (there / "ablation.csv").read_bytes()
-    ablate(quick(manifest), there, [0], ["distillation.temperature=1,2"])
-    assert (there / "ablation.csv").read_bytes() == before, "over seeds 0 and 1, as they were run"
-    shutil.rmtree(there / "cells/full/seed-1/fold-1")  # then 1 is not whole
+    copy = tmp_path / "grid"
+    shutil.copytree(grid[0], copy)
+    before = (copy / "ablation.csv").read_bytes()
+    ablate(quick(manifest), copy, [0], ["distillation.temperature=1,2"])
+    assert (copy / "ablation.csv").read_bytes() == before, "the table still covers seeds 0 and 1"
+    shutil.rmtree(copy / "cells/full/seed-1/fold-1")  # then seed 1 is incomplete
     capsys.readouterr()
-    found = ablate(quick(manifest), there, [0], only=["no-distillation"])
-    assert "cells that this table leaves out" in (told := " ".join(capsys.readouterr().err.split()))
-    assert "distillation.temperature=1" in told
-    assert (there / "ablation.csv").read_bytes() != before
+    found = ablate(quick(manifest), copy, [0], only=["no-distillation"])
+    message = " ".join(capsys.readouterr().err.split())
+    assert "cells that this table leaves out" in message
+    assert "distillation.temperature=1" in message
+    assert (copy / "ablation.csv").read_bytes() != before
     assert found.num_seeds == 1
 
 
-def test_what_is_left_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_the_finished_folds_and_the_remaining_time(capsys: pytest.CaptureFixture[str]) -> None:
     progress = ablation_module.GridProgress(total=4, done=1)
     progress.show("2 cells × 2 seeds × 1 folds")
     progress.count("full, seed 0, fold 1 done")
-    said = capsys.readouterr().err
-    assert "1/4" in said
-    assert "2/4" in said
-    assert "left" in said.splitlines()[-1]
+    shown = capsys.readouterr().err
+    assert "1/4" in shown
+    assert "2/4" in shown
+    assert "left" in shown.splitlines()[-1]
 
 
-def test_the_verb_writes_a_table(manifest: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_table(manifest: Path, tmp_path: Path) -> None:
     file = tmp_path / "tiny.toml"
     recipe = quick(manifest, distillation={"teachers": ["prosodic"]})
     file.write_text(recipe_toml(recipe))
@@ -341,21 +343,21 @@ LABELS = LabelSet(("angry", "sad"))
 
 
 def table(right: np.ndarray, speakers: int = 20) -> Predictions:
-    """Predictions over two emotions, each right or wrong."""
+    """A table of predictions over two emotions, each right or wrong."""
     truth = np.arange(len(right)) % 2
-    said = np.where(right, truth, 1 - truth)
+    predicted = np.where(right, truth, 1 - truth)
     return Predictions(
         LABELS, tuple(f"u{i}" for i in range(len(right))), ("1",) * len(right),
         tuple(f"s{i // 2 % speakers}" for i in range(len(right))), tuple(LABELS.names[i] for i in truth),
-        np.eye(2)[said] * 0.8 + 0.1,
+        np.eye(2)[predicted] * 0.8 + 0.1,
     )  # fmt: skip
 
 
-def test_a_difference_that_is_there_is_found_and_none_where_there_is_none() -> None:
+def test_real_differences_are_significant_and_others_are_not() -> None:
     rng = np.random.default_rng(0)
     base = [rng.random(400) < 0.7 for _ in range(3)]
     better = [values | (rng.random(400) < 0.4) for values in base]
-    twin = [np.roll(values, 14) for values in base]  # as good, and right elsewhere
+    twin = [np.roll(values, 14) for values in base]  # as good, but right on other utterances
     found = make_ablation_table(
         [
             System("full", "parts", "full", [table(values) for values in better]),
@@ -370,7 +372,9 @@ def test_a_difference_that_is_there_is_found_and_none_where_there_is_none() -> N
     assert plain.high is not None
     assert plain.high < 0
     assert plain.p_value == pytest.approx(2 / 2001)
-    assert plain.p_holm == pytest.approx(4 / 2001), "corrected for two, not for the full method itself"
+    assert plain.p_holm == pytest.approx(4 / 2001), (
+        "corrected for two comparisons, without the full method itself"
+    )
     assert full.difference is None
     assert again.p_holm is None
     same = make_ablation_table(
@@ -383,17 +387,17 @@ def test_a_difference_that_is_there_is_found_and_none_where_there_is_none() -> N
     assert same.p_value > 0.05
 
 
-def test_an_ensemble_multiplies_and_a_missing_judge_is_not_asked() -> None:
+def test_an_ensemble_multiplies_the_probabilities_that_there_are() -> None:
     one = table(np.ones(4, dtype=bool))
     two = one.take([0, 2])
-    sure = np.array([[0.5, 0.5], [0.01, 0.99]])
-    together = ensemble_predictions(one, [one, Predictions(**{**two.__dict__, "probabilities": sure})])
+    certain = np.array([[0.5, 0.5], [0.01, 0.99]])
+    together = ensemble_predictions(one, [one, Predictions(**{**two.__dict__, "probabilities": certain})])
     np.testing.assert_allclose(together.probabilities[[0, 1, 3]], one.probabilities[[0, 1, 3]])
-    expected = one.probabilities[2] * sure[1]
+    expected = one.probabilities[2] * certain[1]
     np.testing.assert_allclose(together.probabilities[2], expected / expected.sum())
 
 
-def test_the_way_to_the_ensemble() -> None:
+def test_the_gap_to_the_ensemble_that_distillation_closes() -> None:
     rights = {"plain": 0.5, "full": 0.75, ENSEMBLE: 0.9}
     found = [
         System(name, "parts", name, [table(np.arange(400) // 2 % 20 < 20 * share, speakers=400)])
@@ -406,7 +410,7 @@ def test_the_way_to_the_ensemble() -> None:
     assert make_ablation_table(found[:2], "full", "plain").closed_gap is None
 
 
-def test_the_predictions_of_a_grid_are_read_like_any(grid: tuple[Path, AblationTable, list[str]]) -> None:
+def test_the_predictions_of_a_grid_have_all_utterances(grid: tuple[Path, AblationTable, list[str]]) -> None:
     out, found, _ = grid
     full = [read_predictions(out / f"cells/full/seed-{seed}/predictions.csv") for seed in (0, 1)]
     assert len(full[0]) == len(full[1]) == 36

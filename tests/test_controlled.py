@@ -157,7 +157,7 @@ def test_the_corpus_follows_the_plan_and_can_be_made_again(
     assert all(row["emotion"] == row["word_emotion"] for row in truth)
     shuffled = make.read_rows(tmp_path / "none/truth.csv")
     assert any(row["emotion"] != row["word_emotion"] for row in shuffled)
-    for row, other in zip(truth, shuffled, strict=True):  # words alone differ
+    for row, other in zip(truth, shuffled, strict=True):  # only the words differ
         assert {k: v for k, v in row.items() if k != "word_emotion"} == {
             k: v for k, v in other.items() if k != "word_emotion"
         }
@@ -184,6 +184,6 @@ def test_drawn_prosody_changes_the_samples(settings: dict[str, Any]) -> None:
         return float(np.log(np.std(waveform[half:]) / np.std(waveform[:half])))
 
     assert rise(spoken(slope_db=2)) > rise(plain) > rise(spoken(slope_db=-2))
-    steady, lively = spoken(range_percent=-2), spoken(range_percent=2)
-    assert len(steady) == pytest.approx(len(lively), rel=0.1)
-    assert not np.array_equal(steady[:4000], lively[:4000])
+    narrow, wide = spoken(range_percent=-2), spoken(range_percent=2)
+    assert len(narrow) == pytest.approx(len(wide), rel=0.1)
+    assert not np.array_equal(narrow[:4000], wide[:4000])

@@ -1,4 +1,4 @@
-"""A recipe from corpus to scores, tiny: folds, teachers, targets, student; kills, refusals, masks."""
+"""A tiny recipe from corpus to scores: folds, teachers, targets and student; kills, refusals and masks."""
 
 import json
 import re
@@ -34,12 +34,13 @@ from emodistill.training.targets import TeacherTargets
 
 
 class Killed(Exception):
-    """What stands for the end of the process."""
+    """Raised where a test ends a run, as if the process were killed."""
 
 
 def files(folder: Path, pattern: str) -> dict[str, bytes]:
-    found = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    """The content of all files with names of a pattern, by relative path."""
+    paths = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 # --- one finished run ----------------------------------------------------------------------------
@@ -59,7 +60,7 @@ def test_every_utterance_is_predicted_once_in_its_own_fold(run: Path, manifest: 
     np.testing.assert_allclose(table.probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-def test_teachers_predict_what_they_can_judge(run: Path, manifest: Path) -> None:
+def test_teachers_predict_the_utterances_that_have_their_input(run: Path, manifest: Path) -> None:
     corpus = read_manifest(manifest)
     prosodic = read_predictions(run / "predictions-prosodic.csv")
     linguistic = read_predictions(run / "predictions-linguistic.csv")
@@ -70,16 +71,16 @@ def test_teachers_predict_what_they_can_judge(run: Path, manifest: Path) -> None
         assert len(read_predictions(run / f"predictions{name}-dev.csv")) > 0
 
 
-def test_scores_are_those_of_the_tables(run: Path) -> None:
+def test_scores_agree_with_the_prediction_tables(run: Path) -> None:
     scores = json.loads((run / "scores.json").read_text())
     assert scores["protocol"] == read_protocol(run / "protocol.json").stamp
     assert set(scores["models"]) == {"student", "prosodic", "linguistic"}
     table = read_predictions(run / "predictions.csv")
-    said = scores["models"]["student"]["test"]
-    assert said["pooled"] == table.scores().as_dict()
+    test_scores = scores["models"]["student"]["test"]
+    assert test_scores["pooled"] == table.scores().as_dict()
     by_fold = [part.scores().ua for part in table.by_fold().values()]
-    assert said["mean_over_folds"]["ua"]["mean"] == pytest.approx(np.mean(by_fold))
-    assert said["mean_over_folds"]["ua"]["sd"] == pytest.approx(np.std(by_fold, ddof=1))
+    assert test_scores["mean_over_folds"]["ua"]["mean"] == pytest.approx(np.mean(by_fold))
+    assert test_scores["mean_over_folds"]["ua"]["sd"] == pytest.approx(np.std(by_fold, ddof=1))
     dev = scores["models"]["student"]["dev"]["by_fold"]
     for fold in scores["folds"]:
         fitted = FitResult.read(run / f"fold-{fold}/select/student/fit.json")
@@ -111,7 +112,7 @@ def test_utterances_without_transcript_are_masked(run: Path, manifest: Path) -> 
     assert words == {name for name in fold.train if spoken[name]}
 
 
-def test_in_sample_targets_are_the_teachers_answers(run: Path) -> None:
+def test_in_sample_targets_are_the_outputs_of_the_teacher(run: Path) -> None:
     fold = read_protocol(run / "protocol.json").folds[0]
     folder = run / f"fold-{fold.name}/select/prosodic"
     targets = TeacherTargets.read(folder / "targets-in-sample.safetensors", fold.train)
@@ -136,6 +137,7 @@ def test_a_second_run_is_equal_byte_for_byte(
 
 
 def dies_after(function: Callable[..., Any], calls: int) -> Callable[..., Any]:
+    """The function, which raises `Killed` after a number of calls."""
     count = 0
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -159,10 +161,10 @@ KILLS = {
 }
 
 
-def test_a_killed_run_goes_on_to_the_same_predictions(
+def test_a_killed_run_continues_to_the_same_predictions(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One folder, killed again and again, each time somewhat later.
+    # The same run is killed several times, each time somewhat later.
     recipe = load_recipe(run / "recipe.toml")
     first = read_protocol(run / "protocol.json").folds[0].name
     for name, (function, calls) in KILLS.items():
@@ -172,8 +174,8 @@ def test_a_killed_run_goes_on_to_the_same_predictions(
                 for phase in ("select", "refit")
                 for stage in ("prosodic", "linguistic", "student")
             )
-            left = calls - done if function in ("fit", "save_checkpoint") else calls
-            patch.setattr(fold_module, function, dies_after(getattr(fold_module, function), left))
+            calls_left = calls - done if function in ("fit", "save_checkpoint") else calls
+            patch.setattr(fold_module, function, dies_after(getattr(fold_module, function), calls_left))
             with pytest.raises(Killed):
                 crossval(recipe, tmp_path / "run", [first])
         assert not (tmp_path / f"run/fold-{first}/predictions.csv").is_file(), name
@@ -182,7 +184,7 @@ def test_a_killed_run_goes_on_to_the_same_predictions(
     assert files(tmp_path / f"run/fold-{first}", "predictions*.csv") == expected
 
 
-def test_a_finished_run_is_only_read(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_changed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     before = files(copy, "*")
@@ -201,7 +203,7 @@ def test_a_folder_of_another_run_is_refused(run: Path, manifest: Path, tmp_path:
         ConfigError, match=r"another recipe: student\.optim\.lr is 0\.003 there and 0\.5 here"
     ):
         prepare_run(other, copy)
-    # Where it runs is no part of what it is.
+    # Settings of the machine may differ.
     assert prepare_run(load_recipe(run / "recipe.toml", ["runtime.workers=2"]), copy)
 
     rows = make.read_rows(manifest)
@@ -225,10 +227,10 @@ def test_a_leaking_corpus_stops_the_run(manifest: Path, tmp_path: Path) -> None:
     soundfile.write(folder / other["path"], 0.3 * sound, rate)
     with pytest.raises(LeakError, match=r"identical recordings in two splits: 's0_angry_0' \("):
         crossval(make.recipe(folder / "utterances.csv", protocol={"folds": 6}), tmp_path / "run")
-    assert not (tmp_path / "run").exists(), "nothing is written before the audit"
+    assert not (tmp_path / "run").exists(), "no file is written before the audit"
 
 
-def test_a_teacher_that_heard_the_test_fold_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_was_trained_on_the_test_fold_is_refused(run: Path, tmp_path: Path) -> None:
     protocol = read_protocol(run / "protocol.json")
     one, two = (fold.name for fold in protocol.folds[:2])
     foreign = run / f"fold-{two}/select/prosodic"
@@ -245,7 +247,7 @@ def test_a_teacher_that_heard_the_test_fold_is_refused(run: Path, tmp_path: Path
     assert (tmp_path / "own/scores.json").is_file()
 
 
-def test_open_corpus_needs_data() -> None:
+def test_a_recipe_without_a_folder_of_its_corpus_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"names no data for 'ravdess': --set corpus\.root=DIR"):
         crossval(load_recipe("ravdess-whisper"), Path("never"))
 
@@ -260,7 +262,7 @@ def one_fold(manifest: Path, out: Path, **sections: Any) -> tuple[Path, dict[str
     return out / f"fold-{scores['folds'][0]}", scores
 
 
-def test_out_of_fold_targets_are_of_teachers_that_did_not_hear_the_speaker(
+def test_out_of_fold_targets_come_from_teachers_trained_without_the_speaker(
     manifest: Path, tmp_path: Path
 ) -> None:
     options = {"teachers": ["prosodic"], "targets": "out-of-fold", "inner_folds": 2}
@@ -268,9 +270,9 @@ def test_out_of_fold_targets_are_of_teachers_that_did_not_hear_the_speaker(
     fold = read_protocol(tmp_path / "protocol.json").folds[0]
     speaker = {utterance.id: utterance.speaker for utterance in read_manifest(manifest)}
     inner = [load_checkpoint(folder / f"select/prosodic/inner-{k}/prosodic") for k in (1, 2)]
-    heard = [{speaker[name] for name in found.training_ids} for found in inner]
-    assert len(heard[0] | heard[1]) == 2
-    assert not heard[0] & heard[1]
+    trained_on = [{speaker[name] for name in checkpoint.training_ids} for checkpoint in inner]
+    assert len(trained_on[0] | trained_on[1]) == 2
+    assert not trained_on[0] & trained_on[1]
     path = folder / "select/prosodic/targets-out-of-fold.safetensors"
     targets = TeacherTargets.read(path, fold.train)
     assert targets.available.all()
@@ -278,16 +280,18 @@ def test_out_of_fold_targets_are_of_teachers_that_did_not_hear_the_speaker(
     stage = ProsodicStage("prosodic", make.recipe(manifest), read_manifest(manifest).labels)
     by_id = {utterance.id: utterance for utterance in read_manifest(manifest)}
     for row, name in enumerate(fold.train):
-        judge = next(
-            found for found, ears in zip(inner, heard, strict=True) if speaker[name] not in ears
-        ).model
+        inner_model = next(
+            checkpoint.model
+            for checkpoint, speakers in zip(inner, trained_on, strict=True)
+            if speaker[name] not in speakers
+        )
         for model, value, expected in (
-            (judge, "logits", targets.logits),
+            (inner_model, "logits", targets.logits),
             (main, "embedding", targets.embedding),
         ):
             inputs = stage.source(model, [by_id[name]], CLEAN_ONLY)(0, CLEAN)
-            said = getattr(model(inputs[None], None), value)[0]
-            torch.testing.assert_close(said, expected[row], atol=1e-4, rtol=1e-4)
+            output = getattr(model(inputs[None], None), value)[0]
+            torch.testing.assert_close(output, expected[row], atol=1e-4, rtol=1e-4)
 
 
 def test_an_acoustic_teacher_gives_its_hidden_states(
@@ -317,7 +321,7 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     history = FitResult.read(folder / "select/student/fit.json").history
     assert all(row["acoustic/hidden"] > 0 for row in history)
 
-    # The finished run teaches another one, fold by fold, without being trained again.
+    # A finished run gives the teachers of another run, fold by fold, without training.
     again, _ = one_fold(
         manifest, tmp_path / "again", acoustic={"run": str(tmp_path), "student": teacher},
         distillation={"teachers": ["acoustic"]},
@@ -325,7 +329,7 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     assert load_checkpoint(again / "select/student").model.teacher_dims == {"acoustic": 16}
     assert not (again / "select/acoustic/model.json").exists()
 
-    # One that is not there is named before anything is trained.
+    # A missing run is refused before any training.
     with pytest.raises(ConfigError, match=r"acoustic\.run = '.*nowhere': fold .* has no trained student in"):
         one_fold(
             manifest, tmp_path / "late", acoustic={"run": str(tmp_path / "nowhere"), "student": teacher},
@@ -334,7 +338,7 @@ def test_an_acoustic_teacher_gives_its_hidden_states(
     assert not list((tmp_path / "late").rglob("fit.json"))
 
 
-def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_loss(
+def test_pooled_corpora_leave_the_emotions_that_they_lack_out_of_the_loss(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
     parts = [
@@ -365,7 +369,7 @@ def test_corpora_are_pooled_and_an_emotion_that_one_lacks_is_left_out_of_its_los
     assert all(0 < row["hard"] < 3 and row["acoustic/hidden"] > 0 for row in history)
 
 
-def test_each_corpus_is_scored_by_a_student_that_never_heard_it(tmp_path: Path) -> None:
+def test_each_corpus_is_scored_by_a_student_trained_without_it(tmp_path: Path) -> None:
     parts = [
         read_manifest(make.corpus_folder(tmp_path / name, each=1, seed=seed), name=name)
         for name, seed in (("one", 0), ("two", 100))
@@ -378,18 +382,18 @@ def test_each_corpus_is_scored_by_a_student_that_never_heard_it(tmp_path: Path) 
     )  # fmt: skip
     scores = crossval(recipe, tmp_path / "run")
     assert scores["folds"] == ["one", "two"]
-    known = {item.id: item.corpus for item in read_manifest(listed)}
+    corpus_of = {item.id: item.corpus for item in read_manifest(listed)}
     tables = read_predictions(tmp_path / "run/predictions.csv").by_fold()
     for left_out, table in tables.items():
         assert sorted(table.utterances) == sorted(
-            name for name, corpus in known.items() if corpus == left_out
+            name for name, corpus in corpus_of.items() if corpus == left_out
         )
         for model in ("student", "prosodic"):
-            heard = load_checkpoint(tmp_path / f"run/fold-{left_out}/select/{model}").training_ids
-            assert {known[name] for name in heard} == set(known.values()) - {left_out}
+            training_ids = load_checkpoint(tmp_path / f"run/fold-{left_out}/select/{model}").training_ids
+            assert {corpus_of[name] for name in training_ids} == set(corpus_of.values()) - {left_out}
 
 
-def test_corpora_can_weigh_alike_in_the_loss(tmp_path: Path) -> None:
+def test_corpora_can_have_equal_weight_in_the_loss(tmp_path: Path) -> None:
     corpus = read_manifest(make.corpus_folder(tmp_path / "one", each=2))
     train = [replace(u, corpus="large" if i % 4 else "small") for i, u in enumerate(corpus)]
     sizes = Counter(u.corpus for u in train)
@@ -406,7 +410,7 @@ def test_corpora_can_weigh_alike_in_the_loss(tmp_path: Path) -> None:
         assert total["large"] / total["small"] == pytest.approx(ratio, rel=1e-5)
 
 
-def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_a_frozen_student_starts_from_a_probe(tmp_path: Path, models: dict[str, Path]) -> None:
     for emotions in (("angry", "sad"), ("angry", "happy", "sad")):
         where = tmp_path / str(len(emotions))
         listed = make.corpus_folder(where / "corpus", emotions=emotions, each=2)
@@ -421,12 +425,12 @@ def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[s
             listed, where / "run", distillation={"teachers": ["prosodic"]},
             student={**student, "optim": {**make.OPTIM, "epochs": 1, "lr": 1e-12}},
         )  # fmt: skip
-        made = load_checkpoint(folder / "select/student").model
-        assert made.classifier.weight.shape == (len(emotions), 8)
+        student_model = load_checkpoint(folder / "select/student").model
+        assert student_model.classifier.weight.shape == (len(emotions), 8)
         expected = torch.zeros(len(emotions), 8)
         expected[:, : len(emotions)] = torch.eye(len(emotions))
-        torch.testing.assert_close(made.classifier.weight.detach(), expected, atol=1e-4, rtol=0)
-        assert made.norm.std.min() > 0
+        torch.testing.assert_close(student_model.classifier.weight.detach(), expected, atol=1e-4, rtol=0)
+        assert student_model.norm.std.min() > 0
 
     stage = SpeechStage(
         "student",
@@ -436,12 +440,12 @@ def test_a_probe_is_where_a_frozen_student_starts(tmp_path: Path, models: dict[s
         AugmentConfig(),
         {},
     )
-    after = stage.create([], made)
+    after = stage.create([], student_model)
     assert isinstance(after, Student)
     assert (after.config.probe, after.config.frozen, after.config.embedding_dim) == (None, 1, 8)
 
 
-def test_an_emotion_that_no_corpus_has_in_training_stays_in_the_loss(tmp_path: Path) -> None:
+def test_an_emotion_that_training_lacks_stays_in_the_loss(tmp_path: Path) -> None:
     listed = make.corpus_folder(tmp_path / "one", emotions=("angry", "happy", "sad"), each=2)
     (fold,) = prepare_run(make.recipe(listed), tmp_path / "run")[:1]
     assert possible_emotions([u for u in fold.train if u.emotion != "happy"], fold.labels) is None
@@ -462,7 +466,7 @@ def test_without_any_transcript_the_linguistic_teacher_is_left_out(manifest: Pat
 
 
 @pytest.mark.parametrize("teachers", [["prosodic", "linguistic"], ["linguistic", "acoustic"]])
-def test_utterances_of_text_alone_teach_the_linguistic_teacher_alone(
+def test_utterances_without_audio_train_the_linguistic_teacher_alone(
     manifest: Path, tmp_path: Path, teachers: list[str]
 ) -> None:
     rows = [{**row, "path": manifest.parent / row["path"]} for row in make.read_rows(manifest)]
@@ -479,12 +483,12 @@ def test_utterances_of_text_alone_teach_the_linguistic_teacher_alone(
     train, test = set(fold.train), set(fold.test)
     assert train & text_only
     assert test & text_only
-    heard = {
+    training_ids = {
         name: set(load_checkpoint(folder / f"select/{name}").training_ids) for name in (*teachers, "student")
     }
-    assert train & text_only <= heard["linguistic"]
-    for name in {"prosodic", "acoustic", "student"} & set(heard):
-        assert heard[name] == train - text_only
+    assert train & text_only <= training_ids["linguistic"]
+    for name in {"prosodic", "acoustic", "student"} & set(training_ids):
+        assert training_ids[name] == train - text_only
     assert set(read_predictions(folder / "predictions.csv").utterances) == test - text_only
     assert set(read_predictions(folder / "predictions-linguistic.csv").utterances) >= test & text_only
 
@@ -498,33 +502,33 @@ def test_hidden_states_need_a_fixed_number_of_views(manifest: Path, tmp_path: Pa
         )  # fmt: skip
 
 
-def test_transcripts_of_a_recogniser_are_brought_by_a_file(manifest: Path, tmp_path: Path) -> None:
+def test_a_file_adds_transcripts(manifest: Path, tmp_path: Path) -> None:
     from emodistill.config import CorpusConfig
     from emodistill.corpora.load import open_corpus
 
-    def opened(rows: list[dict[str, str]]) -> Any:
+    def read_with_transcripts(rows: list[dict[str, str]]) -> Any:
         path = make.write_rows(tmp_path / "asr.csv", rows)
         config = CorpusConfig(name="fake", manifest=str(manifest), transcripts=str(path))
         return {u.id: (u.transcript, u.transcript_source) for u in open_corpus(config, lambda _: None)}
 
-    found = opened(
+    transcripts = read_with_transcripts(
         [{"id": "s0_angry_0", "transcript": "go away", "source": "tiny-asr"},
          {"id": "s0_angry_1", "transcript": "  ", "source": "tiny-asr"}]
     )  # fmt: skip
-    assert found["s0_angry_0"] == ("go away", "tiny-asr")
-    assert found["s0_angry_1"][0] is None, "no words are no transcript"
-    assert found["s0_angry_2"] == (make.WORDS["angry"][2], "gold")
+    assert transcripts["s0_angry_0"] == ("go away", "tiny-asr")
+    assert transcripts["s0_angry_1"][0] is None, "spaces are no transcript"
+    assert transcripts["s0_angry_2"] == (make.WORDS["angry"][2], "gold")
     with pytest.raises(Exception, match=r"has 1 ids that 'fake' lacks, such as 'nobody'"):
-        opened([{"id": "nobody", "transcript": "x", "source": "y"}])
+        read_with_transcripts([{"id": "nobody", "transcript": "x", "source": "y"}])
     with pytest.raises(Exception, match=r"has no column 'source'"):
-        opened([{"id": "s0_angry_0", "transcript": "x"}])
+        read_with_transcripts([{"id": "s0_angry_0", "transcript": "x"}])
 
 
 # --- the paper's recipe --------------------------------------------------------------------------
 
 
 def iemocap_tree(root: Path) -> Path:
-    """Five sessions of two speakers in the layout of the release, with audible wavs."""
+    """Write five sessions of two speakers in the layout of the release, with sounds; returns the folder."""
     raw = ("ang", "hap", "exc", "sad", "neu", "fru")
     turns = {
         f"Ses0{session}F_impro0{1 + number % 2}_{gender}{number:03d}": emotion
@@ -573,15 +577,13 @@ def test_unfinished_runs_have_no_scores(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
-def test_a_student_taught_over_two_processes_becomes_what_it_becomes_over_one(
-    manifest: Path, tmp_path: Path
-) -> None:
-    """By logits alone, so that no projection head waits for a gradient that never comes."""
-    still = {"dropout": 0.0, "optim": {**make.OPTIM, "select": "last"}}
+def test_a_student_learns_the_same_over_two_processes(manifest: Path, tmp_path: Path) -> None:
+    """The student learns from logits alone: a projection head would wait for a gradient without end."""
+    no_dropout = {"dropout": 0.0, "optim": {**make.OPTIM, "select": "last"}}
     sections: dict[str, Any] = {
         "protocol": {"kind": "k-fold", "folds": 3, "refit": False},
         "augment": {"views": 1, "noise_snr_db": None},
-        "student": still,
+        "student": no_dropout,
         "distillation": {"teachers": ["prosodic"], "beta": 0.0},
     }
     one, two = tmp_path / "one", tmp_path / "two"
@@ -592,7 +594,7 @@ def test_a_student_taught_over_two_processes_becomes_what_it_becomes_over_one(
     crossval(recipe.model_copy(update={"runtime": both}), two, max_folds=1)
     students = [load_checkpoint(run / "fold-1/select/student").model for run in (one, two)]
     assert isinstance(students[0], Student)
-    assert students[0].teacher_dims == {}, "no loss would train a head at the level of embeddings"
+    assert students[0].teacher_dims == {}, "no loss would train a projection head"
     for name, value in students[0].state_dict().items():
         torch.testing.assert_close(students[1].state_dict()[name], value, atol=1e-3, rtol=1e-2)
     tables = [read_predictions(run / "predictions.csv") for run in (one, two)]

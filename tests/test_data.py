@@ -1,4 +1,4 @@
-"""Batches, views, padding, cached states and targets: what a model sees, and when."""
+"""Batches, views, padding, cached states and targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ AUGMENT = AugmentConfig(views=3, noise_snr_db=(5.0, 20.0), noise_probability=1.0
 
 
 class Sizes:
-    """Inputs of given sizes, filled with their index."""
+    """Inputs of given sizes. Each is filled with its index."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = sizes
@@ -62,23 +62,25 @@ def test_every_utterance_is_in_exactly_one_batch(
     batches = list(Batches(dataset(count), size, seed, epoch, bucket))
     seen = [index for batch in batches for _, index in batch]
     assert sorted(seen) == list(range(count))
-    assert {said for batch in batches for said, _ in batch} == {epoch}
+    assert {number for batch in batches for number, _ in batch} == {epoch}
     lengths = [len(batch) for batch in batches]
     assert max(lengths) <= size
-    assert max(lengths) - min(lengths) <= 1, "no batch is a mere remainder"
+    assert max(lengths) - min(lengths) <= 1, "no batch is a small remainder"
 
 
 def test_batches_depend_on_seed_and_epoch_alone() -> None:
-    made = {(seed, epoch): list(Batches(dataset(50), 8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
-    assert list(Batches(dataset(50), 8, 0, 1)) == made[0, 1]
-    orders = [[index for batch in batches for _, index in batch] for batches in made.values()]
+    by_seed = {
+        (seed, epoch): list(Batches(dataset(50), 8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)
+    }
+    assert list(Batches(dataset(50), 8, 0, 1)) == by_seed[0, 1]
+    orders = [[index for batch in batches for _, index in batch] for batches in by_seed.values()]
     assert len({tuple(order) for order in orders}) == 4
     assert list(Batches(dataset(50), 8, 0, CLEAN)) == list(Batches(dataset(50), 8, 7, CLEAN))
 
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_the_shares_of_all_processes_make_up_the_whole(world: int, epoch: int) -> None:
+def test_the_processes_divide_each_batch_among_them(world: int, epoch: int) -> None:
     whole = list(Batches(dataset(50), 8, 0, epoch))
     shares = [list(Batches(dataset(50), 8, 0, epoch, rank=rank, world_size=world)) for rank in range(world)]
     for number, batch in enumerate(whole):
@@ -87,19 +89,19 @@ def test_the_shares_of_all_processes_make_up_the_whole(world: int, epoch: int) -
 
 
 def test_buckets_hold_utterances_of_similar_size() -> None:
-    made = dataset(400)
+    data = dataset(400)
 
-    def waste(bucket: int) -> float:
-        batches = Batches(made, 8, 0, 0, bucket)
-        sizes = [[made.source.size(index) for _, index in batch] for batch in batches]
+    def padding(bucket: int) -> float:
+        batches = Batches(data, 8, 0, 0, bucket)
+        sizes = [[data.source.size(index) for _, index in batch] for batch in batches]
         return float(np.mean([1 - np.mean(item) / max(item) for item in sizes]))
 
-    assert waste(8) < 0.15 < waste(1)
+    assert padding(8) < 0.15 < padding(1)
 
 
-def test_collate_pads_behind_to_a_multiple_of_16() -> None:
-    made = UtteranceDataset(Sizes([3, 17, 5]), [2, 0, 1])
-    batch = collate([made[(0, index)] for index in (2, 0, 1)])
+def test_collate_pads_the_end_to_a_multiple_of_16() -> None:
+    data = UtteranceDataset(Sizes([3, 17, 5]), [2, 0, 1])
+    batch = collate([data[(0, index)] for index in (2, 0, 1)])
     assert batch.inputs.shape == (3, 32, 2)
     assert batch.lengths.tolist() == [5, 3, 17]
     assert (batch.labels.tolist(), batch.indices.tolist()) == ([1, 2, 0], [2, 0, 1])
@@ -109,10 +111,10 @@ def test_collate_pads_behind_to_a_multiple_of_16() -> None:
 
 
 def test_loader_gives_the_batches_in_order() -> None:
-    made = dataset(20)
-    batches = Batches(made, 6, 0, 2)
-    got = [batch.indices.tolist() for batch in make_loader(made, batches)]
-    assert got == [[index for _, index in batch] for batch in batches]
+    data = dataset(20)
+    batches = Batches(data, 6, 0, 2)
+    loaded = [batch.indices.tolist() for batch in make_loader(data, batches)]
+    assert loaded == [[index for _, index in batch] for batch in batches]
 
 
 def test_a_view_is_a_function_of_seed_epoch_and_utterance() -> None:
@@ -126,7 +128,7 @@ def test_a_view_is_a_function_of_seed_epoch_and_utterance() -> None:
     assert [view_of(fresh, 0, epoch, "a") for epoch in (CLEAN, 0, 1, 2)] == [0, 1, 2, 3]
 
 
-def test_waveforms_are_clean_in_evaluation_and_repeat_in_training(manifest: Path) -> None:
+def test_waveforms_are_clean_in_evaluation_and_reproducible_in_training(manifest: Path) -> None:
     utterances = read_manifest(manifest).utterances[:4]
     source = WaveformSource(utterances, AudioConfig(), AUGMENT, seed=0)
     clean = source(0, CLEAN)
@@ -138,7 +140,7 @@ def test_waveforms_are_clean_in_evaluation_and_repeat_in_training(manifest: Path
     assert torch.equal(source.at_view(0, 0), clean)
 
 
-def test_planes_are_augmented_in_training_alone() -> None:
+def test_planes_are_augmented_only_in_training() -> None:
     planes = [np.random.default_rng(0).standard_normal((40, 101)).astype(np.float32)]
     source = LldSource(planes, ["a"], ProsodicConfig(), seed=3)
     assert torch.equal(source(0, CLEAN), torch.from_numpy(planes[0]))
@@ -201,7 +203,7 @@ def test_states_are_computed_once_and_never_shared_between_backbones(
     states_of(other, manifest)
     assert len(files()) == 20
 
-    # What is trained above the frozen layer does not change what lies below it.
+    # Training above the frozen layers does not change their states.
     with torch.no_grad():
         for value in other.backbone.blocks[1].parameters():
             value.add_(0.1)
@@ -209,7 +211,7 @@ def test_states_are_computed_once_and_never_shared_between_backbones(
     assert len(files()) == 20
 
 
-def test_states_of_the_clean_view_alone_where_channels_are_fresh(
+def test_fresh_channels_share_the_cached_states_of_the_clean_view(
     manifest: Path, models: dict[str, Path], own_cache: Path
 ) -> None:
     utterances = read_manifest(manifest).utterances[:2]
@@ -228,40 +230,42 @@ def test_a_probe_is_linear_discriminant_analysis(
     utterances = read_manifest(manifest).utterances[:15]
     emotions = [("sad", "angry", "happy")[index % classes] for index in range(len(utterances))]
     backbone = load_backbone(str(models["whisper"]), None)
-    made = Student(
+    student = Student(
         backbone, StudentConfig(backbone="x", frozen=2, probe=0.3, embedding_dim=8), classes, {}
     ).eval()
-    source = cache_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
-    pooled = fit_standardisation(made, source)
-    fit_probe(made, pooled, emotions, 0.3)
+    source = cache_states(student, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    pooled = fit_standardisation(student, source)
+    fit_probe(student, pooled, emotions, 0.3)
     rows = [
-        made.pooled_statistics(source.at_view(index, view).float()) for view in (0, 1) for index in range(15)
+        student.pooled_statistics(source.at_view(index, view).float())
+        for view in (0, 1)
+        for index in range(15)
     ]
     x = torch.stack(rows)
     z = ((x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)).double().numpy()
     torch.testing.assert_close(pooled.double(), torch.from_numpy(z))
-    torch.testing.assert_close(made.norm(x), pooled)
+    torch.testing.assert_close(student.norm(x), pooled)
     probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(z, emotions * 2)
-    said = [made.suffix(source.at_view(index, 0).float()[None], None).logits[0] for index in range(15)]
+    logits = [student.suffix(source.at_view(index, 0).float()[None], None).logits[0] for index in range(15)]
     names = LabelSet.from_emotions(emotions).names
-    assert [names[int(logits.argmax())] for logits in said] == probe.predict(z[:15]).tolist()
+    assert [names[int(row.argmax())] for row in logits] == probe.predict(z[:15]).tolist()
 
 
 @torch.no_grad()
-def test_what_is_trained_above_frozen_layers_is_standardised_as_it_starts(
+def test_layers_that_will_be_trained_are_standardised_on_the_clean_view(
     manifest: Path, models: dict[str, Path], own_cache: Path
 ) -> None:
     utterances = read_manifest(manifest).utterances[:6]
     config = StudentConfig(backbone="x", frozen=1, pool=(1, 2), embedding_dim=8)
-    made = Student(load_backbone(str(models["whisper"]), None), config, 3, {}).eval()
-    source = cache_states(made, utterances, AudioConfig(), AUGMENT, 2, seed=0)
-    pooled = fit_standardisation(made, source)
+    student = Student(load_backbone(str(models["whisper"]), None), config, 3, {}).eval()
+    source = cache_states(student, utterances, AudioConfig(), AUGMENT, 2, seed=0)
+    pooled = fit_standardisation(student, source)
     assert len(pooled) == 6, "the clean view alone"
     torch.testing.assert_close(pooled.mean(dim=0), torch.zeros(pooled.shape[1]), atol=1e-4, rtol=0)
     for index in range(6):
-        hidden = made.suffix(source.at_view(index, 0).float()[None], None).hidden  # the clean view
+        hidden = student.suffix(source.at_view(index, 0).float()[None], None).hidden  # the clean view
         assert hidden is not None
-        torch.testing.assert_close(made.norm(made.pool(hidden, None))[0], pooled[index])
+        torch.testing.assert_close(student.norm(student.pool(hidden, None))[0], pooled[index])
 
 
 # --- targets -------------------------------------------------------------------------------------
@@ -277,7 +281,7 @@ def test_hidden_states_are_averaged_down_to_25_a_second() -> None:
 
 def test_packed_hidden_states_are_standardised_over_all_frames() -> None:
     generator = torch.Generator().manual_seed(0)
-    scale = torch.tensor([1.0, 500.0])  # as transformers have them
+    scale = torch.tensor([1.0, 500.0])  # as in the states of transformers
     states = [[100 + scale * torch.randn(n, 2, generator=generator) for n in (40, 60)] for _ in range(3)]
     packed, offsets = pack_hidden(states)
     assert packed.dtype == torch.float16
@@ -301,11 +305,11 @@ def some_targets(hidden: bool = False) -> TeacherTargets:
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_targets_round_trip(hidden: bool, tmp_path: Path) -> None:
-    made, path = some_targets(hidden), tmp_path / "targets.safetensors"
-    made.write(path, "prosodic", "in-sample")
-    found = TeacherTargets.read(path, ["a", "b"])
+    targets, path = some_targets(hidden), tmp_path / "targets.safetensors"
+    targets.write(path, "prosodic", "in-sample")
+    read = TeacherTargets.read(path, ["a", "b"])
     for name in ("logits", "embedding", "available", "hidden", "offsets"):
-        one, two = getattr(made, name), getattr(found, name)
+        one, two = getattr(targets, name), getattr(read, name)
         assert (one is None and two is None) or torch.equal(one, two), name
     assert [entry.name for entry in tmp_path.iterdir()] == ["targets.safetensors"]
     with pytest.raises(ModelError, match=r"holds the targets of 2 other utterances, expected 2 of this fold"):
@@ -314,16 +318,16 @@ def test_targets_round_trip(hidden: bool, tmp_path: Path) -> None:
 
 def test_hidden_targets_follow_the_view() -> None:
     targets = some_targets(hidden=True)
-    rows = TeacherTargetSource(targets, [0, 1], AUGMENT, seed=0)
+    source = TeacherTargetSource(targets, [0, 1], AUGMENT, seed=0)
     for index, frames in enumerate((3, 5)):
         for epoch in range(8):
             view = view_of(AUGMENT, 0, epoch, targets.ids[index])
-            assert rows(index, epoch)["hidden"].shape == (frames + view, 4)
-        assert rows(index, CLEAN)["hidden"].shape == (frames, 4)
-    assert not rows(1, 0)["available"]
+            assert source(index, epoch)["hidden"].shape == (frames + view, 4)
+        assert source(index, CLEAN)["hidden"].shape == (frames, 4)
+    assert not source(1, 0)["available"]
     second = TeacherTargetSource(
         targets, [1], AUGMENT, seed=0
-    )  # a student that does not hear the first utterance
+    )  # a student that cannot use the first utterance
     for epoch in range(4):
         for name, value in second(0, epoch).items():
-            assert torch.equal(value, rows(1, epoch)[name]), name
+            assert torch.equal(value, source(1, epoch)[name]), name

@@ -50,7 +50,7 @@ def session_of(path: Path) -> Any:
 def test_every_backbone_exports_to_the_same_numbers(
     name: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    backbone = make.lively(load_backbone(str(models.get(name, name)), 2, width=16))
+    backbone = make.with_random_weights(load_backbone(str(models.get(name, name)), 2, width=16))
     pool: Any = {"whisper": (0, 1, 2), "hubert": "mix"}.get(name, "last")
     frozen = 1 if name == "whisper" else 0
     student = make.student(backbone, pool=pool, frozen=frozen)

@@ -1,4 +1,4 @@
-"""The training loop: it learns, it repeats itself byte for byte, and no kill changes the result."""
+"""The training loop learns, gives equal bytes again, and gives them after a kill too."""
 
 import json
 import os
@@ -24,15 +24,15 @@ CLASSES = 3
 
 
 class Killed(Exception):
-    """What stands for the end of the process."""
+    """Raised where a test ends the training, as if the process were killed."""
 
 
-def nothing(epoch: int) -> None:
-    """Before an epoch, unless a test has other plans."""
+def do_nothing(epoch: int) -> None:
+    """The default of `Sequences.before`."""
 
 
-class Sounds:
-    """Sequences whose mean says the class; noise is a function of the epoch, as augmentation is."""
+class Sequences:
+    """Inputs whose mean shows the class. Their noise is a function of the epoch, as augmentation is."""
 
     def __init__(self, count: int, spread: float = 0.7, dim: int = 6) -> None:
         rng = np.random.default_rng(count)
@@ -42,7 +42,7 @@ class Sounds:
             item = spread * rng.standard_normal((rng.integers(4, 12), dim))
             item[:, label] += 1
             self.items.append(torch.from_numpy(item).float())
-        self.before: Callable[[int], None] = nothing
+        self.before: Callable[[int], None] = do_nothing
 
     def __call__(self, index: int, epoch: int) -> Tensor:
         self.before(epoch)
@@ -55,20 +55,20 @@ class Sounds:
         return len(self.items[index])
 
     def kill_at(self, epoch: int, call: int = 1) -> None:
-        """Die when an input of this epoch is asked for, at the given time of asking."""
+        """Raise `Killed` at the given read of an input of this epoch."""
         count = 0
 
-        def before(asked: int) -> None:
+        def before(current_epoch: int) -> None:
             nonlocal count
-            count += asked == epoch
-            if asked == epoch and count == call:
+            count += current_epoch == epoch
+            if current_epoch == epoch and count == call:
                 raise Killed
 
         self.before = before
 
 
 class TinyModel(nn.Module):
-    """Masked mean, dropout, one hidden layer with running statistics, and a frozen one."""
+    """Masked mean, a hidden layer with batch norm and dropout, and a frozen layer."""
 
     def __init__(self, dim: int = 6) -> None:
         super().__init__()
@@ -92,15 +92,16 @@ def make_model(seed: int = 0) -> TinyModel:
 
 
 def train(
-    folder: Path, *, train: Sounds | None = None, dev: Sounds | None = None, model: nn.Module | None = None,
-    stop_after: int | None = None, no_dev: bool = False, seed: int = 0, runtime: RuntimeConfig = RUNTIME,
+    folder: Path, *, train: Sequences | None = None, dev: Sequences | None = None,
+    model: nn.Module | None = None, stop_after: int | None = None, no_dev: bool = False, seed: int = 0,
+    runtime: RuntimeConfig = RUNTIME,
     **optim: object,
 ) -> tuple[nn.Module, FitResult]:  # fmt: skip
-    sounds, held = train or Sounds(30), dev or Sounds(21)
+    sequences, held = train or Sequences(30), dev or Sequences(21)
     model = model or make_model()
     dev_data = None if no_dev else UtteranceDataset(held, held.labels)
     result = fit(
-        model, TrainingData(UtteranceDataset(sounds, sounds.labels), dev_data, CLASSES),
+        model, TrainingData(UtteranceDataset(sequences, sequences.labels), dev_data, CLASSES),
         OptimConfig(**{"epochs": 4, "batch_size": 8, "lr": 1e-2, **optim}), folder, runtime,
         seed=seed, stop_after=stop_after,
     )  # fmt: skip
@@ -111,36 +112,36 @@ def weights(model: nn.Module) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
-def said(model: nn.Module) -> bytes:
-    held = Sounds(21)
+def logits_bytes(model: nn.Module) -> bytes:
+    held = Sequences(21)
     return infer(model, UtteranceDataset(held, held.labels), 8)["logits"].numpy().tobytes()
 
 
 # --- learning ------------------------------------------------------------------------------------
 
 
-def test_a_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:
-    sounds = Sounds(12, spread=0.3)
-    model, result = train(tmp_path, train=sounds, dev=Sounds(12, spread=0.3), epochs=40, lr=2e-2)
-    logits = infer(model, UtteranceDataset(sounds, sounds.labels), 8)["logits"]
-    assert logits.argmax(dim=1).tolist() == sounds.labels
+def test_a_tiny_set_is_memorised(tmp_path: Path) -> None:
+    sequences = Sequences(12, spread=0.3)
+    model, result = train(tmp_path, train=sequences, dev=Sequences(12, spread=0.3), epochs=40, lr=2e-2)
+    logits = infer(model, UtteranceDataset(sequences, sequences.labels), 8)["logits"]
+    assert logits.argmax(dim=1).tolist() == sequences.labels
     assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
     assert not model.training
 
 
-def test_infer_answers_in_the_order_of_the_dataset() -> None:
-    model, held = make_model().eval(), Sounds(21)
+def test_infer_returns_the_order_of_the_dataset() -> None:
+    model, held = make_model().eval(), Sequences(21)
     data = UtteranceDataset(held, held.labels)
-    got = infer(model, data, 4)["logits"]
+    logits = infer(model, data, 4)["logits"]
     for index in range(21):
         alone = model(held(index, CLEAN)[None], None).logits[0]
-        torch.testing.assert_close(got[index], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits[index], alone, atol=1e-5, rtol=0)
 
 
 def test_dev_ua_is_that_of_the_weights_that_are_kept(tmp_path: Path) -> None:
     for select in ("best", "last"):
         model, result = train(tmp_path / select, select=select, epochs=5, lr=0.05)
-        held = Sounds(21)
+        held = Sequences(21)
         logits = infer(model, UtteranceDataset(held, held.labels), 8)["logits"]
         recall = [
             np.mean(logits.argmax(dim=1).numpy()[np.array(held.labels) == label] == label)
@@ -151,7 +152,7 @@ def test_dev_ua_is_that_of_the_weights_that_are_kept(tmp_path: Path) -> None:
         assert len(history) == 5
         if select == "best":
             assert result.dev_ua == max(history)
-            assert result.epochs == history.index(max(history)) + 1, "the first of equals"
+            assert result.epochs == history.index(max(history)) + 1, "the first of equal ones"
         else:
             assert (result.epochs, result.dev_ua) == (5, history[-1])
 
@@ -173,7 +174,7 @@ def test_without_dev_the_last_epoch_is_kept(tmp_path: Path) -> None:
 
 
 def test_stop_after_follows_the_same_schedule(tmp_path: Path) -> None:
-    # The first two epochs of four, not a run of two epochs with a decay of its own.
+    # The first two epochs of four, and not a run whose learning rate decays over two epochs.
     _, whole = train(tmp_path / "whole", select="last")
     two, result = train(tmp_path / "two", select="last", stop_after=2)
     short, _ = train(tmp_path / "short", select="last", epochs=2)
@@ -183,27 +184,27 @@ def test_stop_after_follows_the_same_schedule(tmp_path: Path) -> None:
 
 
 def test_patience_ends_the_run(tmp_path: Path) -> None:
-    # A learning rate of nearly nothing: the dev UA never gets better than after the first epoch.
+    # With almost no learning rate, dev UA is never better than after the first epoch.
     _, result = train(tmp_path, epochs=9, lr=1e-9, patience=2)
     assert (len(result.history), result.epochs) == (3, 1)
 
 
-def test_averaged_weights_are_the_model(tmp_path: Path) -> None:
+def test_with_ema_the_model_has_the_averaged_weights(tmp_path: Path) -> None:
     plain, _ = train(tmp_path / "plain", select="last")
     averaged, result = train(tmp_path / "ema", select="last", ema=0.9)
     assert weights(plain) != weights(averaged)
-    held = Sounds(21)
+    held = Sequences(21)
     logits = infer(averaged, UtteranceDataset(held, held.labels), 8)["logits"]
     truth = np.array(held.labels)
     recall = [np.mean(logits.argmax(1).numpy()[truth == label] == label) for label in range(CLASSES)]
     assert result.dev_ua == pytest.approx(np.mean(recall))
 
 
-def test_the_prosodic_teacher_can_be_averaged(tmp_path: Path) -> None:
+def test_ema_works_for_the_prosodic_teacher(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    sounds = Sounds(12, dim=NUM_PLANES)
+    sequences = Sequences(12, dim=NUM_PLANES)
     teacher = ProsodicTeacher(ProsodicConfig(width=8, embedding_dim=8), CLASSES)
-    _, result = train(tmp_path, train=sounds, dev=sounds, model=teacher, epochs=2, ema=0.9)
+    _, result = train(tmp_path, train=sequences, dev=sequences, model=teacher, epochs=2, ema=0.9)
     assert result.epochs in (1, 2)
     assert int(teacher.stem_norm.num_batches_tracked) > 0
 
@@ -215,9 +216,9 @@ def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
 
 
 def test_class_weights_are_inverse_frequencies(tmp_path: Path) -> None:
-    sounds = Sounds(6)
+    sequences = Sequences(6)
     data = TrainingData(
-        UtteranceDataset(sounds, [0, 0, 0, 0, 1, 1]), None, 3
+        UtteranceDataset(sequences, [0, 0, 0, 0, 1, 1]), None, 3
     )  # the third class does not occur
     learner = Learner(make_model(), data, OptimConfig(), None, tmp_path, 0)
     assert learner.class_weights.tolist() == [0.75, 1.5, 0.0]
@@ -232,19 +233,19 @@ def test_learning_rates_by_part(tmp_path: Path) -> None:
             self.backbone = nn.Linear(2, 2)
             self.head = nn.Linear(2, 3)
 
-    sounds = Sounds(6)
+    sequences = Sequences(6)
     optim = OptimConfig(lr=1e-2, backbone_lr=1e-4, weight_decay=0.1, warmup=0)
-    data = TrainingData(UtteranceDataset(sounds, sounds.labels), None, CLASSES)
-    made = Learner(TwoParts(), data, optim, None, tmp_path, 0).configure_optimizers()
+    data = TrainingData(UtteranceDataset(sequences, sequences.labels), None, CLASSES)
+    optimizer = Learner(TwoParts(), data, optim, None, tmp_path, 0).configure_optimizers()
     groups = {
         tuple(sorted(tuple(value.shape) for value in group["params"])): (
             group["initial_lr"],
             group["weight_decay"],
         )
-        for group in made["optimizer"].param_groups
+        for group in optimizer["optimizer"].param_groups
     }
     assert sorted(groups.values()) == [(1e-4, 0.0), (1e-4, 0.1), (1e-2, 0.0), (1e-2, 0.1)]
-    factor = made["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    factor = optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0]
     assert factor(0) == 1.0
     assert factor(10**6) == pytest.approx(0.0, abs=1e-9)
 
@@ -252,28 +253,28 @@ def test_learning_rates_by_part(tmp_path: Path) -> None:
 def test_muon_moves_the_matrices_of_linear_layers_and_adamw_the_rest() -> None:
     model = nn.Sequential(nn.Conv1d(3, 8, 5), nn.Linear(8, 16), nn.LayerNorm(16), nn.Embedding(5, 16))
     before = [value.detach().clone() for value in model.parameters()]
-    made = build_optimizer(model, OptimConfig(optimizer="muon", lr=1e-2, weight_decay=0.0))
-    assert isinstance(made, MuonAdamW)
-    assert [v.shape for group in made.muon.param_groups for v in group["params"]] == [(16, 8)]
+    optimizer = build_optimizer(model, OptimConfig(optimizer="muon", lr=1e-2, weight_decay=0.0))
+    assert isinstance(optimizer, MuonAdamW)
+    assert [v.shape for group in optimizer.muon.param_groups for v in group["params"]] == [(16, 8)]
     for value in model.parameters():
         value.grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel()))
-    made.step()
+    optimizer.step()
     moved = [after.detach() - was for was, after in zip(before, model.parameters(), strict=True)]
     assert all(
         torch.allclose(step.abs(), torch.tensor(1e-2), rtol=1e-3) for i, step in enumerate(moved) if i != 2
     )
-    step = moved[2]  # orthogonal: all singular values are nearly equal, and its RMS is of AdamW's size
+    step = moved[2]  # orthogonal: singular values are nearly equal, and the RMS has the size of AdamW's
     values = torch.linalg.svdvals(step)
     assert values.max() / values.min() < 2
     assert step.square().mean().sqrt() == pytest.approx(0.2e-2, rel=0.3)
 
 
 def test_muon_without_a_linear_layer_is_adamw() -> None:
-    made = build_optimizer(nn.Conv1d(3, 8, 5), OptimConfig(optimizer="muon"))
-    assert isinstance(made, torch.optim.AdamW)
+    optimizer = build_optimizer(nn.Conv1d(3, 8, 5), OptimConfig(optimizer="muon"))
+    assert isinstance(optimizer, torch.optim.AdamW)
 
 
-def test_time_masks_lie_within_what_is_heard_and_cover_all_of_it_in_turn() -> None:
+def test_time_masks_lie_within_the_input_and_reach_every_part_of_it() -> None:
     lengths = torch.tensor([100, 40, 7, 1])
     inputs = torch.arange(1.0, 101.0)[None, :, None, None].expand(4, 100, 2, 3)
     times = torch.zeros(4, 100)
@@ -282,7 +283,7 @@ def test_time_masks_lie_within_what_is_heard_and_cover_all_of_it_in_turn() -> No
         masked = mask_time(inputs, lengths, 0.2)
         gone = masked == 0
         assert torch.equal(masked[~gone], inputs[~gone])
-        assert torch.equal(gone.all(dim=(2, 3)), gone.any(dim=(2, 3))), "whole moments"
+        assert torch.equal(gone.all(dim=(2, 3)), gone.any(dim=(2, 3))), "all values of a time step"
         for row, length in enumerate(lengths.tolist()):
             moments = gone[row, :, 0, 0]
             assert moments.sum() <= 2 * (0.2 * length + 1)
@@ -292,10 +293,10 @@ def test_time_masks_lie_within_what_is_heard_and_cover_all_of_it_in_turn() -> No
     assert (times[1, :40] > 0).all()
     torch.testing.assert_close(times[0, :20].sum(), times[0, 80:].sum(), rtol=0.25, atol=0)
     share = times[0].sum() / 400 / 100
-    assert 0.15 < share < 0.2, "two stretches of 10 % on average, less what they share"
+    assert 0.15 < share < 0.2, "two stretches of 10 % on average, which may overlap"
 
 
-def test_mixing_keeps_more_of_each_input_than_it_takes() -> None:
+def test_mixup_keeps_at_least_half_of_each_input() -> None:
     shares = []
     for seed in range(300):
         torch.manual_seed(seed)
@@ -303,27 +304,31 @@ def test_mixing_keeps_more_of_each_input_than_it_takes() -> None:
         assert 0.5 <= share <= 1
         assert sorted(order.tolist()) == list(range(6))
         shares.append(share)
-    assert np.mean([share > 0.9 for share in shares]) > 0.4, "Beta(0.4, 0.4) is mostly near its ends"
+    assert np.mean([share > 0.9 for share in shares]) > 0.4, (
+        "Beta(0.4, 0.4) has most of its mass near 0 and 1"
+    )
     assert min(shares) < 0.6
 
 
-def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Rows:
+def test_a_mixed_input_has_the_targets_of_both_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FixedTargets:
         def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(index)
             logits, embedding = (torch.randn(size, generator=generator) for size in (CLASSES, 16))
             hidden = torch.randn(4 + index, 6, generator=generator)
-            said = {"logits": logits, "embedding": embedding, "available": torch.tensor(index != 1)}
-            return {**said, "hidden": hidden}
+            available = torch.tensor(index != 1)
+            return {"logits": logits, "embedding": embedding, "available": available, "hidden": hidden}
 
-    class Projecting(TinyModel):
+    class ModelWithHeads(TinyModel):
         def forward(self, x: Tensor, lengths: Tensor | None) -> Output:
             output = super().forward(x, lengths)
             mask = frame_mask(lengths, x.shape[1])
             heads, frame_heads = {"acoustic": output.embedding}, {"acoustic": x}
             return Output(output.logits, output.embedding, heads, frame_heads, x, mask)
 
-    class Lengths(Sounds):
+    class FourSequences(Sequences):
         def __init__(self) -> None:
             super().__init__(4)
             self.items = [
@@ -332,17 +337,17 @@ def test_a_mixed_input_answers_for_both_of_its_parts(tmp_path: Path, monkeypatch
 
     share, order = 0.7, [3, 0, 1, 2]
     monkeypatch.setattr(fit_module, "draw_mixup", lambda size, a: (share, torch.tensor(order)))
-    sounds = Lengths()
+    sequences = FourSequences()
     possible = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]]).bool()
     weights_of = torch.tensor([1.0, 2.0, 0.5, 1.0])
-    data = UtteranceDataset(sounds, sounds.labels, {"acoustic": Rows()}, possible, weights_of)
-    model = Projecting().eval()
+    data = UtteranceDataset(sequences, sequences.labels, {"acoustic": FixedTargets()}, possible, weights_of)
+    model = ModelWithHeads().eval()
     distillation = DistillationConfig(teachers=("acoustic",), hidden=1.0)
 
-    def losses(made: Batch, **optim: float) -> dict[str, Tensor]:
+    def losses(batch: Batch, **optim: float) -> dict[str, Tensor]:
         config = OptimConfig(**optim)
         training = TrainingData(data, None, CLASSES)
-        return Learner(model, training, config, distillation, tmp_path, 0).losses(made)
+        return Learner(model, training, config, distillation, tmp_path, 0).losses(batch)
 
     batch = collate([data[CLEAN, index] for index in range(4)])
     mixed = losses(batch, mixup=0.4)
@@ -365,7 +370,7 @@ def test_two_runs_are_equal_byte_for_byte(tmp_path: Path) -> None:
     one, first = train(tmp_path / "one")
     two, second = train(tmp_path / "two")
     assert weights(one) == weights(two)
-    assert said(one) == said(two)
+    assert logits_bytes(one) == logits_bytes(two)
     assert first == second
     assert (tmp_path / "one/fit.json").read_bytes() == (tmp_path / "two/fit.json").read_bytes()
     assert weights(train(tmp_path / "other", seed=1)[0]) != weights(one)
@@ -389,52 +394,52 @@ OPTIMS = {
 )
 def test_killed_in_training_and_started_again(tmp_path: Path, optim: str, epoch: int, call: int) -> None:
     expected, history = train(tmp_path / "unbroken", **OPTIMS[optim])
-    sounds = Sounds(30)
-    sounds.kill_at(epoch, call)
+    sequences = Sequences(30)
+    sequences.kill_at(epoch, call)
     with pytest.raises(Killed):
-        train(tmp_path / "killed", train=sounds, **OPTIMS[optim])
+        train(tmp_path / "killed", train=sequences, **OPTIMS[optim])
     assert not (tmp_path / "killed/fit.json").is_file()
     assert (tmp_path / "killed/last.ckpt").is_file() == (epoch > 0)
-    torch.manual_seed(1234)  # the state of the process that starts again is another one
-    got, resumed = train(tmp_path / "killed", **OPTIMS[optim])
-    assert weights(got) == weights(expected)
-    assert said(got) == said(expected)
+    torch.manual_seed(1234)  # a new process has another state of the generator
+    model, resumed = train(tmp_path / "killed", **OPTIMS[optim])
+    assert weights(model) == weights(expected)
+    assert logits_bytes(model) == logits_bytes(expected)
     assert resumed == history
 
 
-def test_a_model_that_comes_in_eval_mode_is_trained_all_the_same(tmp_path: Path) -> None:
-    # As transformers hands them over: dropout must not come and go with the first evaluation.
+def test_a_model_in_eval_mode_is_trained_in_train_mode(tmp_path: Path) -> None:
+    # transformers returns models in eval mode. Dropout must be on from the first epoch.
     expected, _ = train(tmp_path / "train")
-    got, _ = train(tmp_path / "eval", model=make_model().eval())
-    assert weights(got) == weights(expected)
-    sounds = Sounds(30)
-    sounds.kill_at(2)
+    model, _ = train(tmp_path / "eval", model=make_model().eval())
+    assert weights(model) == weights(expected)
+    sequences = Sequences(30)
+    sequences.kill_at(2)
     with pytest.raises(Killed):
-        train(tmp_path / "killed", train=sounds, model=make_model().eval())
+        train(tmp_path / "killed", train=sequences, model=make_model().eval())
     resumed, _ = train(tmp_path / "killed", model=make_model().eval())
     assert weights(resumed) == weights(expected)
 
 
 def test_killed_while_dev_is_scored(tmp_path: Path) -> None:
     expected, history = train(tmp_path / "unbroken", ema=0.9)
-    held = Sounds(21)
+    held = Sequences(21)
     held.kill_at(CLEAN, 21 + 5)
     with pytest.raises(Killed):
         train(tmp_path / "killed", dev=held, ema=0.9)
-    got, resumed = train(tmp_path / "killed", ema=0.9)
-    assert weights(got) == weights(expected)
+    model, resumed = train(tmp_path / "killed", ema=0.9)
+    assert weights(model) == weights(expected)
     assert resumed == history
 
 
 def test_killed_more_than_once(tmp_path: Path) -> None:
     expected, history = train(tmp_path / "unbroken")
     for epoch, call in ((1, 3), (1, 20), (3, 2)):
-        sounds = Sounds(30)
-        sounds.kill_at(epoch, call)
+        sequences = Sequences(30)
+        sequences.kill_at(epoch, call)
         with pytest.raises(Killed):
-            train(tmp_path / "killed", train=sounds)
-    got, resumed = train(tmp_path / "killed")
-    assert (weights(got), resumed) == (weights(expected), history)
+            train(tmp_path / "killed", train=sequences)
+    model, resumed = train(tmp_path / "killed")
+    assert (weights(model), resumed) == (weights(expected), history)
 
 
 def test_killed_after_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,18 +449,18 @@ def test_killed_after_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "asdict", die)  # where `fit.json` would be written
+        patch.setattr(fit_module, "asdict", die)  # called where `fit.json` is written
         with pytest.raises(Killed):
             train(tmp_path / "killed")
-    got, resumed = train(tmp_path / "killed")
-    assert (weights(got), resumed) == (weights(expected), history)
+    model, resumed = train(tmp_path / "killed")
+    assert (weights(model), resumed) == (weights(expected), history)
 
 
 @pytest.mark.parametrize("where", ["after-the-checkpoint", "before-fit-json"])
 def test_killed_when_patience_had_run_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    # dev UA rises late: a run that forgot that it was to stop would find it better and keep it.
+    # dev UA rises late, so a resumed run that does not stop would find and keep better weights.
     optim = {"epochs": 60, "lr": 5e-4, "patience": 1, "ema": 0.0}
     expected, history = train(tmp_path / "unbroken", **optim)
     assert len(history.history) < 60
@@ -477,18 +482,18 @@ def test_killed_when_patience_had_run_out(
             patch.setattr(fit_module.SaveEveryEpoch, "on_train_epoch_end", save_and_die)
         with pytest.raises(Killed):
             train(tmp_path / "killed", **optim)
-    got, resumed = train(tmp_path / "killed", **optim)
+    model, resumed = train(tmp_path / "killed", **optim)
     assert resumed == history
-    assert weights(got) == weights(expected)
+    assert weights(model) == weights(expected)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     expected, result = train(tmp_path)
-    sounds = Sounds(30)
-    sounds.kill_at(0)
-    got, again = train(tmp_path, train=sounds, model=make_model(seed=9))
+    sequences = Sequences(30)
+    sequences.kill_at(0)
+    model, again = train(tmp_path, train=sequences, model=make_model(seed=9))
     assert again == result
-    kept = weights(got)
+    kept = weights(model)
     assert {n: v for n, v in kept.items() if "frozen" not in n} == {
         n: v for n, v in weights(expected).items() if "frozen" not in n
     }
@@ -500,24 +505,25 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_the_state_to_resume_from_holds_no_frozen_weights(tmp_path: Path) -> None:
-    sounds = Sounds(30)
-    sounds.kill_at(2)
+    sequences = Sequences(30)
+    sequences.kill_at(2)
     with pytest.raises(Killed):
-        train(tmp_path, train=sounds)
+        train(tmp_path, train=sequences)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert any(name.startswith("model.hidden") for name in state)
     assert not any("frozen" in name for name in state)
 
 
 def test_every_term_of_a_distilled_loss_is_recorded(tmp_path: Path) -> None:
-    class Rows:
+    class FixedTargets:
         def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
             logits = 3 * torch.eye(CLASSES)[index % CLASSES]
             return {"logits": logits, "embedding": torch.ones(4), "available": torch.tensor(index != 0)}
 
-    sounds, model = Sounds(30), make_model()
+    sequences, model = Sequences(30), make_model()
+    data = UtteranceDataset(sequences, sequences.labels, {"prosodic": FixedTargets()})
     result = fit(
-        model, TrainingData(UtteranceDataset(sounds, sounds.labels, {"prosodic": Rows()}), None, CLASSES),
+        model, TrainingData(data, None, CLASSES),
         OptimConfig(epochs=2, batch_size=8), tmp_path, RUNTIME, seed=0,
         distillation=DistillationConfig(teachers=("prosodic",), beta=0),
     )  # fmt: skip
@@ -526,8 +532,8 @@ def test_every_term_of_a_distilled_loss_is_recorded(tmp_path: Path) -> None:
         assert row["loss"] == pytest.approx(row["hard"] + row["prosodic/logit"], rel=1e-5)
 
 
-class Counting(TinyModel):
-    """The same from the same seed, and it counts its updates."""
+class CountingModel(TinyModel):
+    """A model with fixed initial weights that counts its updates."""
 
     updates: Tensor
 
@@ -542,8 +548,8 @@ class Counting(TinyModel):
         return super().forward(x, lengths)
 
 
-class Recorded(Sounds):
-    """Writes down which process asked for which utterance, and when."""
+class RecordedSequences(Sequences):
+    """Writes a line for each read: process, epoch, index."""
 
     def __init__(self, count: int, file: Path) -> None:
         super().__init__(count)
@@ -554,24 +560,26 @@ class Recorded(Sounds):
             file.write(f"{os.getpid()} {epoch} {index}\n")
         return super().__call__(index, epoch)
 
-    def asked(self) -> list[tuple[int, int, int]]:
+    def reads(self) -> list[tuple[int, int, int]]:
         return [tuple(map(int, line.split())) for line in self.file.read_text().splitlines()]
 
 
 def test_two_processes_neither_repeat_nor_drop_an_utterance(tmp_path: Path) -> None:
-    """31 utterances to train on, 21 to score: neither can be shared out evenly."""
-    heard, held = Recorded(31, tmp_path / "heard"), Recorded(21, tmp_path / "held")
+    """Two processes cannot divide 31 training and 21 dev utterances evenly."""
+    train_data, dev_data = (RecordedSequences(count, tmp_path / str(count)) for count in (31, 21))
     runtime = RUNTIME.model_copy(update={"devices": 2})
-    _, result = train(tmp_path / "run", train=heard, dev=held, runtime=runtime, model=Counting())
-    asked = heard.asked()
-    processes = {process for process, _, _ in asked}
+    _, result = train(
+        tmp_path / "run", train=train_data, dev=dev_data, runtime=runtime, model=CountingModel()
+    )
+    reads = train_data.reads()
+    processes = {process for process, _, _ in reads}
     assert len(processes) == 2
     for epoch in range(4):
-        indices = {p: [i for q, e, i in asked if (q, e) == (p, epoch)] for p in processes}
+        indices = {p: [i for q, e, i in reads if (q, e) == (p, epoch)] for p in processes}
         assert sorted(i for part in indices.values() for i in part) == list(range(31))
-        assert all(len(part) in (15, 16) for part in indices.values()), "half the work each"
-    scored = held.asked()
-    for process in processes:  # each scores all of dev itself
+        assert all(len(part) in (15, 16) for part in indices.values()), "each process reads half"
+    scored = dev_data.reads()
+    for process in processes:  # each process scores all of dev
         assert sorted(i for p, _, i in scored if p == process) == sorted(
             list(range(21)) * len(result.history)
         )
@@ -582,18 +590,18 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     for number in range(2):
         models = []
         for devices in (1, 2):
-            model = Counting()
-            model.dropout.p = 0.0  # every process draws its own
-            model.norm = nn.Identity()  # and normalises its own share
+            model = CountingModel()
+            model.dropout.p = 0.0  # each process has random numbers of its own
+            model.norm = nn.Identity()  # each process would normalise its own utterances
             runtime = RUNTIME.model_copy(update={"devices": devices})
             folder = tmp_path / f"{number}-{devices}"
             model, result = train(
-                folder, train=Sounds(32), model=model, runtime=runtime, class_weights=False, select="last"
+                folder, train=Sequences(32), model=model, runtime=runtime, class_weights=False, select="last"
             )
             assert result.epochs == len(result.history) == 4
             assert model.updates == 4 * 4
             models.append(model)
-        held = UtteranceDataset(Sounds(21), Sounds(21).labels)
+        held = UtteranceDataset(Sequences(21), Sequences(21).labels)
         one, two = (infer(model, held, 8)["logits"].softmax(dim=1) for model in models)
         torch.testing.assert_close(two, one, atol=1e-4, rtol=0)
         for name, value in models[0].state_dict().items():

@@ -46,7 +46,7 @@ LENGTHS_S = (0.1, 0.31, 0.5, 0.777, 1.3)
 
 
 def small_backbone(name: str, models: dict[str, Path], layers: int | None = None) -> Backbone:
-    return make.lively(load_backbone(str(models.get(name, name)), layers or 2, width=16))
+    return make.with_random_weights(load_backbone(str(models.get(name, name)), layers or 2, width=16))
 
 
 def waveforms() -> list[Tensor]:
@@ -125,7 +125,7 @@ def test_samples_beyond_the_length_have_no_effect(name: str, models: dict[str, P
 
 @torch.no_grad()
 def test_padding_does_not_change_the_prosodic_teacher() -> None:
-    teacher = make.lively(ProsodicTeacher(ProsodicConfig(width=16, embedding_dim=16), 4))
+    teacher = make.with_random_weights(ProsodicTeacher(ProsodicConfig(width=16, embedding_dim=16), 4))
     rng = np.random.default_rng(0)
     for norm in [module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
         norm.running_mean.normal_(generator=torch.Generator().manual_seed(2))
@@ -147,7 +147,7 @@ def test_padding_does_not_change_the_prosodic_teacher() -> None:
 def test_padding_does_not_change_the_linguistic_teacher(encoder: str, models: dict[str, Path]) -> None:
     texts = ["no", "stop that now", "what a lovely day it is today she said", "unheard words"]
     config = LinguisticConfig(encoder=str(models.get(encoder, encoder)), embedding_dim=16)
-    teacher = make.lively(LinguisticTeacher.create(config, 4, texts[:3]))
+    teacher = make.with_random_weights(LinguisticTeacher.create(config, 4, texts[:3]))
     items = [teacher.tokenize(text) for text in texts]
     alone = [teacher(item[None], None) for item in items]
     for order in ([0, 1, 2, 3], [3, 2, 0]):
@@ -239,7 +239,7 @@ def test_the_layer_norm_of_the_encoder_is_applied_once(models: dict[str, Path]) 
 
 @torch.no_grad()
 def test_whisper_layers_equal_hugging_face_on_30_s() -> None:
-    reference = make.lively(make.whisper_encoder())
+    reference = make.with_random_weights(make.whisper_encoder())
     features = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))
     expected = reference(features, output_hidden_states=True)
     backbone = Whisper(reference, None).eval()
@@ -279,7 +279,7 @@ HF_MODELS = {
 @pytest.mark.parametrize("name", HF_MODELS)
 @torch.no_grad()
 def test_layers_over_convolutions_equal_hugging_face(name: str) -> None:
-    reference = make.lively(HF_MODELS[name]())
+    reference = make.with_random_weights(HF_MODELS[name]())
     waveform = torch.stack([torch.from_numpy(make.speech(0.6, 120 + 60 * i, seed=i)) for i in range(2)])
     standard = (waveform - waveform.mean(dim=1, keepdim=True)) / waveform.std(
         dim=1, keepdim=True, unbiased=False

@@ -36,13 +36,13 @@ def classifier(dim: int = 5, classes: int = 3) -> nn.Linear:
     return nn.Linear(dim, classes)
 
 
-@pytest.mark.parametrize("pull", [1e-3, 1e-1])
-def test_the_refitted_classifier_is_the_minimum(pull: float) -> None:
+@pytest.mark.parametrize("prior", [1e-3, 1e-1])
+def test_the_refitted_classifier_is_the_minimum(prior: float) -> None:
     rows, before = classifier_inputs(), classifier()
     kept = before.weight.detach().clone()
-    fitted = fit_classifier(before, rows, pull)
+    fitted = fit_classifier(before, rows, prior)
     loss = hard_label_loss(fitted(rows.inputs), rows.labels, possible=rows.possible, weights=rows.weights)
-    (loss + pull * ((fitted.weight - before.weight.detach()) ** 2).sum()).backward()
+    (loss + prior * ((fitted.weight - before.weight.detach()) ** 2).sum()).backward()
     assert fitted.weight.grad is not None
     assert fitted.bias.grad is not None
     assert fitted.weight.grad.abs().max() < 1e-3
@@ -50,7 +50,7 @@ def test_the_refitted_classifier_is_the_minimum(pull: float) -> None:
     torch.testing.assert_close(before.weight.detach(), kept)
 
 
-def test_a_strong_pull_keeps_the_weights() -> None:
+def test_a_strong_prior_keeps_the_weights() -> None:
     before = classifier()
     fitted = fit_classifier(before, classifier_inputs(), 1e6)
     torch.testing.assert_close(fitted.weight, before.weight, atol=1e-4, rtol=0)

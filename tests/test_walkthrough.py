@@ -1,4 +1,4 @@
-"""`emodistill demo`, in small: every teacher and student for an epoch, then export and predictions."""
+"""`emodistill demo` in small: every teacher and student for one epoch, then export and predictions."""
 
 import io
 from pathlib import Path

@@ -55,9 +55,9 @@ def train(
 ) -> None:
     """Train one fold of a recipe: first the teachers, then the student that learns from them.
 
-    A fold is one division of the corpus into train, dev and test. The models learn from train, dev chooses
-    the epoch, and the scores are of test. Use `train` for one model, and `crossval` for scores over all
-    folds.
+    A recipe is a TOML file that names the corpus, the models and their settings. A fold is one division of
+    the corpus into train, dev and test. The models learn from train, dev chooses the epoch, and the scores
+    are of test. Use `train` for one model, and `crossval` for scores over all folds.
 
     The run folder holds checkpoints, predictions and scores. If you stop the command, run it again: it
     continues.
@@ -72,7 +72,7 @@ def train(
 def crossval(recipe: RecipeName, out: Out = None, set: Set = None) -> None:
     """Train and test every fold of a recipe, and print the scores over all folds.
 
-    In each fold the teachers are trained anew, so no teacher has seen the test speakers of its fold.
+    Each fold trains its own teachers, so no teacher has seen the test speakers of its fold.
 
     The run folder holds checkpoints, predictions and scores. If you stop the command, run it again: it
     continues.
@@ -183,7 +183,8 @@ def export(
 
     * fp32: an output differs from torch by more than 1e-4;
     * fp16: a probability differs from fp32 by more than 1e-2, or any emotion changes;
-    * int8: UA falls by more than one point, or more than 2 % of the emotions change.
+    * int8: UA (mean recall of the emotions) falls by more than one point, or more than 2 % of the emotions
+      change.
 
     Example: emodistill export runs/ravdess-whisper-seed0 -o exported --precision int8
 

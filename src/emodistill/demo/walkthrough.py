@@ -1,89 +1,112 @@
-"""`emodistill demo`: the whole method on the embedded corpus, and a table of the scores with each teacher."""
+"""`emodistill demo`: the whole method on the demo corpus, with and without each teacher."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from emodistill.config import Recipe, load_recipe
-from emodistill.corpora import DEMO_CORPUS as CORPUS
+from emodistill.console import say
+from emodistill.corpora import DEMO_CORPUS
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.export import export_run
 from emodistill.inference.recognizer import Recognizer
 from emodistill.training.artifact_cache import ArtifactCache
-from emodistill.training.cross_validation import crossval
+from emodistill.training.cross_validation import crossval, read_data
 
 INPUTS = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript", "student": "the waveform"}
 
-# Student -> its teachers. The run of the first student trains both teachers. The other runs take them from
-# the artifact cache.
+# Student -> its teachers. The first run trains both teachers, and the others get them from the artifact
+# cache.
 STUDENTS: dict[str, tuple[str, ...]] = {
     "both teachers": ("prosodic", "linguistic"),
     "prosodic teacher": ("prosodic",),
     "linguistic teacher": ("linguistic",),
     "no teacher": (),
 }
+ROWS = (
+    "prosodic teacher",
+    "linguistic teacher",
+    "student, no teacher",
+    "student, prosodic teacher",
+    "student, linguistic teacher",
+    "student, both teachers",
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The test score of one model."""
+
+    model_input: str
+    ua: float
+    num_utterances: int
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of UA, as of a share."""
+        return (self.ua * (1 - self.ua) / self.num_utterances) ** 0.5
 
 
 def run_walkthrough(out: Path, console: Console, recipe: Recipe | None = None) -> dict[str, float]:
-    """Train, compare, export and predict; returns the UA on test of each model of the table.
-
-    `out` is the folder of the runs and of the exported model, and `console` gets the tables.
-    """
+    """Train, compare, export and recognise, into a folder; returns the test UA of each model."""
     recipe = recipe or load_recipe("demo")
     started = time.monotonic()
     console.print(
-        "The corpus is synthetic: ten voices, four emotions. Words and prosody both depend on the emotion, "
-        "and their errors are independent, so each teacher adds to the other. "
-        "The student gets only the waveform."
+        "The demo corpus is synthetic: ten voices, four emotions. Words and prosody each show a part of the "
+        "emotion and err independently, so each teacher knows what the other does not. The student gets the "
+        "waveform alone."
     )
-    rows: dict[str, tuple[str, float, float]] = {}
-    first, artifacts = out / "both-teachers", ArtifactCache(out / "artifacts")
+    scores: dict[str, Score] = {}
+    data, artifacts = read_data(recipe), ArtifactCache(out / "artifacts")
     for name, teachers in STUDENTS.items():
-        run = out / name.replace(" ", "-")
+        say(f"student, {name}:")
         distillation = recipe.distillation.model_copy(update={"teachers": teachers})
-        scores = crossval(
-            recipe.model_copy(update={"distillation": distillation}), run, max_folds=1, artifacts=artifacts
-        )
-        for model in scores["models"]:
-            pooled = scores["models"][model]["test"]["pooled"]
-            error = (pooled["ua"] * (1 - pooled["ua"]) / pooled["num_utterances"]) ** 0.5
-            title = f"student, {name}" if model == "student" else f"{model} teacher"
-            rows[title] = (INPUTS[model], pooled["ua"], error)
-    _print(rows, console)
+        variant = recipe.model_copy(update={"distillation": distillation})
+        run = crossval(variant, _run_folder(out, name), max_folds=1, artifacts=artifacts, data=data)
+        for model, entry in run["models"].items():
+            pooled = entry["test"]["pooled"]
+            row = f"student, {name}" if model == "student" else f"{model} teacher"
+            scores[row] = Score(INPUTS[model], pooled["ua"], pooled["num_utterances"])
+    _print_scores(scores, console)
     with console.status("exporting, and comparing with torch"):
-        card = export_run(first, out / "exported")
-    _predict(out / "exported", first, card.fold, console)
+        card = export_run(_run_folder(out, "both teachers"), out / "exported")
+    _recognise(out / "exported", _run_folder(out, "both teachers") / f"fold-{card.fold}", console)
     console.print(
-        f"{time.monotonic() - started:.0f} s. Next: emodistill predict YOUR.wav --model {out / 'exported'}"
+        f"{time.monotonic() - started:.0f} s. Your own recordings: emodistill predict YOUR.wav --model "
+        f"{out / 'exported'}"
     )
-    return {name: ua for name, (_, ua, _) in rows.items()}
+    return {name: score.ua for name, score in scores.items()}
 
 
-def _print(rows: dict[str, tuple[str, float, float]], console: Console) -> None:
-    table = Table(title="UA (%) on voices that were not in training, ± one standard error")
+def _run_folder(out: Path, student: str) -> Path:
+    return out / student.replace(" ", "-")
+
+
+def _print_scores(scores: dict[str, Score], console: Console) -> None:
+    table = Table(title="UA (%) on two test voices")
     for column in ("model", "input", "UA"):
         table.add_column(column, justify="right" if column == "UA" else "left")
-    order = ["prosodic teacher", "linguistic teacher", "student, no teacher", "student, prosodic teacher",
-             "student, linguistic teacher", "student, both teachers"]  # fmt: skip
-    for name in order:
-        input_name, ua, error = rows[name]
-        table.add_row(name, input_name, f"{100 * ua:.1f} ± {100 * error:.1f}")
+    for name in ROWS:
+        score = scores[name]
+        table.add_row(name, score.model_input, f"{100 * score.ua:.1f} ± {100 * score.standard_error:.1f}")
+    table.caption = "± is one standard error: most of these differences may be chance"
     console.print(table)
 
 
-def _predict(model: Path, run: Path, fold: str, console: Console) -> None:
+def _recognise(model: Path, fold: Path, console: Console) -> None:
+    """Print the emotions that the exported model recognises in some test utterances of a fold."""
     recognizer = Recognizer(model)
-    held_out = read_predictions(run / f"fold-{fold}" / "predictions.csv")
-    table = Table(title="The exported student, without torch, on voices that were not in training")
-    for column in ("file", "truth", "predicted", "confidence"):
-        table.add_column(column)
-    for index in range(0, len(held_out), max(1, len(held_out) // 8)):
-        name = held_out.utterances[index]
-        path = next(CORPUS.glob(f"audio/*/{name}.*"))
+    test = read_predictions(fold / "predictions.csv")
+    table = Table(title="The exported student, without torch, on some test files")
+    for column in ("file", "true emotion", "predicted", "confidence"):
+        table.add_column(column, justify="right" if column == "confidence" else "left")
+    for row in range(0, len(test), max(1, len(test) // 8)):
+        path = next(DEMO_CORPUS.glob(f"audio/*/{test.utterances[row]}.*"))
         prediction = recognizer.predict(path)
         table.add_row(
-            path.name, held_out.emotions[index], prediction.emotion or "–", f"{prediction.confidence:.2f}"
+            path.name, test.emotions[row], prediction.emotion or "–", f"{prediction.confidence:.2f}"
         )
     console.print(table)

@@ -53,15 +53,17 @@ def crossval(
     folds: Sequence[str] | None = None,
     max_folds: int | None = None,
     artifacts: ArtifactCache | None = None,
+    data: AuditedData | None = None,
 ) -> dict[str, Any]:
     """Train and test a recipe fold by fold, and return the scores of all finished folds, as in `scores.json`.
 
     A run that was stopped continues where it was. `folds` names the folds to run (default: all), and no more
-    than `max_folds` of them are run. `artifacts` holds the files that several runs share. Raises
-    `ConfigError` where `out` holds a run of another recipe, and `LeakError` where the protocol leaks.
+    than `max_folds` of them are run. Several runs can share `artifacts` and `data`, the result of
+    `read_data`. Raises `ConfigError` where `out` holds a run of another recipe, and `LeakError` where the
+    protocol leaks.
     """
     recipe = with_absolute_paths(recipe)
-    for fold_run in prepare_run(recipe, out, folds, artifacts=artifacts)[:max_folds]:
+    for fold_run in prepare_run(recipe, out, folds, data, artifacts)[:max_folds]:
         fold_run.run()
     return collect_scores(recipe, out)
 
@@ -90,8 +92,7 @@ def prepare_run(
 ) -> list[FoldRun]:
     """Check data and protocol, write `recipe.toml` and `protocol.json`, and return the folds to run.
 
-    `data`, where it is given, is not read again: runs of one grid share it. `folds` and `artifacts` as in
-    `crossval`.
+    The arguments are those of `crossval`.
     """
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)

@@ -193,7 +193,9 @@ class FoldRun:
         self._audit(checkpoint.training_ids, phase, stage.name)
         result = FitResult.read(folder / "fit.json")
         dev_ua = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f} %"
-        say(f"fold {self.fold.name} · {phase.name} · {stage.name}: {result.epochs} epochs{dev_ua}")
+        say(
+            f"fold {self.fold.name}, phase {phase.name}: trained {stage.name}, {result.epochs} epochs{dev_ua}"
+        )
         return checkpoint.model, result.epochs
 
     def _train_new(
@@ -352,7 +354,7 @@ class FoldRun:
             training_ids = tuple(sorted({*seen_before, *(utterance.id for utterance in usable)}))
             save_checkpoint(folder, student, self.labels, training_ids)
         shutil.copyfile(dev_table, self.folder / "predictions-dev.csv")
-        say(f"fold {self.fold.name} · refit · student: classifier fitted on train and dev")
+        say(f"fold {self.fold.name}, phase refit: fitted the student's classifier on train and dev")
         return load_checkpoint(folder).model
 
     # --- predictions -----------------------------------------------------------------------------
