@@ -36,10 +36,10 @@ def main() -> None:
             processes.append(one / several)
             cached.append(one / again)
             print(f"1 process {one:.2f} s · {given.workers} processes {several:.2f} s · cached {again:.3f} s")
-    print(
-        f"median of {given.rounds} rounds: {given.workers} processes are {statistics.median(processes):.2f} ×"
-    )
-    print(f"as fast as 1; the cache is {statistics.median(cached):.0f} × as fast as computing")
+    ratio, cached_ratio = statistics.median(processes), statistics.median(cached)
+    print(f"median of {given.rounds} rounds:")
+    print(f"{given.workers} processes are {ratio:.2f} × as fast as 1")
+    print(f"reading the cache is {cached_ratio:.0f} × as fast as computing")
 
 
 def _timed(utterances: list[Utterance], workers: int, cache: ArrayCache) -> float:
