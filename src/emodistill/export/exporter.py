@@ -71,9 +71,8 @@ def export_run(
     splits = {split: [by_id[item] for item in ids.split(split)] for split in ("train", "dev", "test")}
     dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
     scores = _card_scores("test", test, splits["test"])
-    if (
-        not recipe.protocol.refit
-    ):  # a refitted model has learned from dev, and scores of dev are of other weights
+    # A refitted model has learned from dev, and the scores of dev are those of other weights.
+    if not recipe.protocol.refit:
         scores |= _card_scores("dev", dev, splits["dev"])
     return export_checkpoint(
         source.checkpoint_folder(fold),

@@ -38,7 +38,7 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 class FitResult:
     """How a training went, kept as `fit.json` beside the weights."""
 
-    epochs: int  # epochs after which the weights that are kept were reached
+    epochs: int  # number of epochs that gave the weights that are kept
     dev_ua: float | None  # of the weights that are kept; None without a dev split
     history: list[dict[str, float]]  # one row an epoch: epoch, dev scores, and the mean of every loss term
 

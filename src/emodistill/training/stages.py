@@ -50,7 +50,7 @@ class Stage(ABC):
         self.name, self.recipe, self.labels = name, recipe, labels
         self.num_classes = len(labels)
 
-    required_input = "audio"  # that an utterance must have
+    required_input = "audio"  # of an utterance
 
     @property
     @abstractmethod
@@ -208,9 +208,8 @@ class SpeechStage(Stage):
         }
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
-        if isinstance(
-            initial, Student
-        ):  # the shape is that of `initial`, the settings of training the recipe's
+        if isinstance(initial, Student):
+            # The shape comes from `initial`, and the settings of training from the recipe.
             own_settings = {
                 name: getattr(self.config, name)
                 for name in ("dropout", "warp", "band_mask", "frozen", "optim", "init")
