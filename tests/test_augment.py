@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.config import AugmentConfig
+from emodistill.errors import ConfigError
 from emodistill.features.augment import (
     _CODECS,
+    add_babble,
+    add_music,
     add_noise,
     apply_channel,
     augment_view,
@@ -19,21 +22,25 @@ from emodistill.features.augment import (
     reverberate,
     transcode,
 )
+from emodistill.features.music import compose_music
 
 EVERYTHING = AugmentConfig(
     views=4, speed=0.2, gain_db=12, noise_snr_db=(0, 20), noise_probability=1, reverb_probability=1,
-    band_limit_probability=1, codec_probability=1, equalise_db=6,
+    band_limit_probability=1, codec_probability=1, equalise_db=6, music_snr_db=(0, 20), music_probability=1,
 )  # fmt: skip
 KINDS = {
     "speed": {"speed": 0.2},
     "gain": {"gain_db": 6.0},
     "noise": {"noise_snr_db": (5, 10), "noise_probability": 1.0},
+    "music": {"music_snr_db": (5, 10), "music_probability": 1.0},
     "reverb": {"reverb_probability": 1.0},
     "band": {"band_limit_probability": 1.0},
     "codec": {"codec_probability": 1.0},
     "equaliser": {"equalise_db": 6.0},
 }
 SOUND = make.speech(0.5)
+VOICES = [make.speech(length_s, seed=number) for number, length_s in enumerate((0.2, 0.5, 0.8, 1.1), start=1)]
+BABBLE = AugmentConfig(fresh=True, babble_snr_db=(0, 20), babble_probability=1)
 
 
 def test_view_0_is_the_recording() -> None:
@@ -79,11 +86,89 @@ def test_any_input_gives_finite_samples_within_full_scale(length: int, view: int
     assert np.abs(out).max(initial=0) <= 1
 
 
+ADDED = {
+    "noise": lambda snr_db, rng: add_noise(SOUND, snr_db, rng),
+    "music": lambda snr_db, rng: add_music(SOUND, snr_db, rng),
+    "babble": lambda snr_db, rng: add_babble(SOUND, VOICES, snr_db, rng),
+}
+
+
+@pytest.mark.parametrize("kind", ADDED)
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 30.0])
-def test_noise_has_the_given_signal_to_noise_ratio(snr_db: float) -> None:
-    noise = add_noise(SOUND, snr_db, np.random.default_rng(0)) - SOUND
-    measured = 10 * np.log10(np.mean(SOUND.astype(float) ** 2) / np.mean(noise.astype(float) ** 2))
-    assert measured == pytest.approx(snr_db, abs=0.1)
+def test_added_sound_has_the_given_signal_to_noise_ratio(kind: str, snr_db: float) -> None:
+    for seed in range(5):
+        noise = ADDED[kind](snr_db, np.random.default_rng(seed)) - SOUND
+        measured = 10 * np.log10(np.mean(SOUND.astype(float) ** 2) / np.mean(noise.astype(float) ** 2))
+        assert measured == pytest.approx(snr_db, abs=0.1)
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 100, 1600, 16_001, 80_000])
+def test_music_has_the_given_length_and_a_root_mean_square_of_1(num_samples: int) -> None:
+    for seed in range(10):
+        music = compose_music(num_samples, np.random.default_rng(seed))
+        assert (music.shape, music.dtype) == ((num_samples,), np.float32)
+        assert np.isfinite(music).all()
+        rms = np.sqrt(np.mean(music.astype(float) ** 2)) if num_samples else 0.0
+        assert rms == pytest.approx(1, abs=1e-3) or not music.any()
+        assert music.any() or num_samples < 16_001
+
+
+def test_music_depends_on_the_generator_alone() -> None:
+    songs = [compose_music(SAMPLE_RATE, np.random.default_rng(seed)) for seed in (0, 0, 1, 2)]
+    np.testing.assert_array_equal(songs[0], songs[1])
+    assert np.abs(np.corrcoef(songs[1:]) - np.eye(3)).max() < 0.5
+
+
+def test_music_is_tonal_and_noise_is_not() -> None:
+    def flatness(sound: np.ndarray) -> float:  # geometric over arithmetic mean of the spectrum
+        power = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))[20:] ** 2 + 1e-9
+        return float(np.exp(np.log(power).mean()) / power.mean())
+
+    music = [flatness(compose_music(SAMPLE_RATE, np.random.default_rng(seed))) for seed in range(20)]
+    assert np.median(music) < 0.1
+    assert flatness(np.random.default_rng(0).standard_normal(SAMPLE_RATE)) > 0.4
+
+
+def test_babble_depends_only_on_draw_and_utterance() -> None:
+    one = apply_channel(SOUND, BABBLE, 1, "a", VOICES)
+    np.testing.assert_array_equal(apply_channel(SOUND, BABBLE, 1, "a", VOICES), one)
+    assert (one.dtype, one.shape) == (np.float32, SOUND.shape)
+    for draw, name in ((2, "a"), (1, "b")):
+        assert not np.array_equal(apply_channel(SOUND, BABBLE, draw, name, VOICES), one)
+
+
+@pytest.mark.parametrize("voices", [[np.zeros(1600, np.float32)], [np.zeros(0, np.float32)], VOICES[:1]])
+def test_babble_of_silent_or_few_voices_is_finite(voices: list[np.ndarray]) -> None:
+    for sound in (SOUND, np.zeros(800, np.float32), np.ones(1, np.float32)):
+        out = apply_channel(sound, BABBLE, 1, "a", voices)
+        assert np.isfinite(out).all()
+        assert (out.dtype, out.shape) == (np.float32, sound.shape)
+
+
+def test_babble_without_other_voices_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"augment\.babble_snr_db = \(0\.0, 20\.0\) needs other utterances"):
+        apply_channel(SOUND, BABBLE, 1, "a")
+
+
+def test_kinds_that_are_off_change_nothing() -> None:
+    config = EVERYTHING.model_copy(update={"music_snr_db": None, "codec_probability": 0.0})
+    off = config.model_copy(update={"music_probability": 0.7, "babble_probability": 0.7})
+    np.testing.assert_array_equal(augment_view(SOUND, off, 1, "a"), augment_view(SOUND, config, 1, "a"))
+    # Golden values: these settings must always give the same views, because recipes depend on them.
+    sums = [np.abs(augment_view(SOUND, config, view, "a")).sum(dtype=float) for view in (1, 2)]
+    assert sums == pytest.approx([441.3466968509465, 313.0124422624176], rel=1e-4)
+
+
+def test_a_reverberation_can_last_longer_and_be_louder() -> None:
+    click = np.zeros(16_000, np.float32)
+    click[0] = 1
+    rng = np.random.default_rng(0)
+    tails = [reverberate(click, rng, rt60_s, level)[1:] for rt60_s, level in (
+        ((0.2, 0.2), (0.1, 0.1)), ((0.8, 0.8), (0.1, 0.1)), ((0.8, 0.8), (1.0, 1.0)),
+    )]  # fmt: skip
+    assert [float(np.sqrt(np.sum(tail**2))) for tail in tails] == pytest.approx([0.1, 0.1, 1.0], rel=0.1)
+    late = [np.sum(tail[3200:] ** 2) / np.sum(tail**2) for tail in tails]
+    assert late[0] < 1e-6 < 1e-3 < late[1]
 
 
 def test_speed_changes_tempo_and_pitch_together() -> None:

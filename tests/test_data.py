@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import factories as make
 import numpy as np
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, StudentConfig
+from emodistill.audio.waveform import content_hash
+from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, StudentConfig, stable_seed
 from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import ModelError
+from emodistill.features.preparation import PREPARATION, prepare_waveform
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
 from emodistill.models.student import Student
@@ -30,7 +33,7 @@ from emodistill.training.data import (
     make_loader,
     view_of,
 )
-from emodistill.training.stages import cache_states, fit_probe, fit_standardisation
+from emodistill.training.stages import _prefix_hash, cache_states, fit_probe, fit_standardisation
 from emodistill.training.targets import TeacherTargets, TeacherTargetSource, downsample, pack_hidden
 
 AUGMENT = AugmentConfig(views=3, noise_snr_db=(5.0, 20.0), noise_probability=1.0)
@@ -140,6 +143,47 @@ def test_waveforms_are_clean_in_evaluation_and_reproducible_in_training(manifest
     assert torch.equal(source.at_view(0, 0), clean)
 
 
+BABBLE = AugmentConfig(fresh=True, babble_snr_db=(0.0, 10.0), babble_probability=1.0)
+
+
+@pytest.mark.parametrize("num_train", [8, 3])
+def test_babble_is_made_of_other_training_utterances_and_if_possible_of_other_speakers(
+    num_train: int, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed: list[np.ndarray] = []
+
+    def add_babble(waveform: np.ndarray, voices: list[np.ndarray], *others: Any) -> np.ndarray:
+        mixed.extend(voices)
+        return waveform
+
+    monkeypatch.setattr("emodistill.features.augment.add_babble", add_babble)
+    utterances = read_manifest(manifest).utterances[:12]  # six of each of two speakers
+    source = WaveformSource(utterances, AudioConfig(), BABBLE, seed=0, num_babble=num_train)
+    waveforms = {item.id: prepare_waveform(item, AudioConfig()) for item in utterances}
+    for index, own in enumerate(utterances):
+        mixed.clear()
+        source(index, 3)
+        others = [item for item in utterances[:num_train] if item.id != own.id]
+        expected = [item for item in others if item.speaker != own.speaker] or others
+        used = {
+            name for name, waveform in waveforms.items() if any(np.array_equal(waveform, x) for x in mixed)
+        }
+        assert used == {item.id for item in expected}
+        assert len(mixed) == len(expected)
+
+
+def test_babble_is_a_function_of_seed_epoch_and_utterance_and_absent_in_evaluation(manifest: Path) -> None:
+    utterances = read_manifest(manifest).utterances[:6]
+    sources = [WaveformSource(utterances, AudioConfig(), BABBLE, seed=seed) for seed in (0, 0, 1)]
+    first = sources[0](0, 2)
+    assert torch.equal(sources[0](0, 2), first)
+    sources[1](3, 0)  # a run that is resumed reads the utterances in another order
+    assert torch.equal(sources[1](0, 2), first)
+    assert not torch.equal(sources[0](0, 3), first)
+    assert not torch.equal(sources[2](0, 2), first)
+    assert torch.equal(sources[0](0, CLEAN), torch.from_numpy(prepare_waveform(utterances[0], AudioConfig())))
+
+
 def test_planes_are_augmented_only_in_training() -> None:
     planes = [np.random.default_rng(0).standard_normal((40, 101)).astype(np.float32)]
     source = LldSource(planes, ["a"], ProsodicConfig(), seed=3)
@@ -220,6 +264,27 @@ def test_fresh_channels_share_the_cached_states_of_the_clean_view(
     alone = cache_states(student, utterances, AudioConfig(), fresh, 1, seed=0)
     several = cache_states(student, utterances, AudioConfig(), AUGMENT, 2, seed=0)
     assert [key for (key,) in alone.keys] == [clean for clean, _ in several.keys]
+
+
+def test_kinds_of_augmentation_that_are_off_do_not_change_the_keys_of_cached_views(
+    manifest: Path, models: dict[str, Path], own_cache: Path
+) -> None:
+    student = make.student(load_backbone(str(models["whisper"]), None), frozen=1)
+    source, utterances = states_of(student, manifest)
+    # This text is fixed: another one would discard the cached views of every recipe.
+    settings = (
+        "views=3 seed=0 speed=0.0 fresh=False gain_db=0.0 equalise_db=0.0 noise_snr_db=(5.0, 20.0) "
+        "noise_probability=1.0 reverb_probability=0.0 band_limit_probability=0.0 codec_probability=0.0"
+    )
+    clean = f"{_prefix_hash(student)}|{PREPARATION}|{AudioConfig()}"
+    item = utterances[0]
+    assert item.path is not None
+    recording = content_hash(item.path, item.start_s, item.end_s)
+    assert source.keys[0][1] == f"{recording}-{stable_seed(f'{clean}|{settings}|1|{item.id}'):016x}"
+    music = AUGMENT.model_copy(update={"music_snr_db": (5.0, 20.0)})
+    with_music = cache_states(student, utterances, AudioConfig(), music, 2, seed=0)
+    assert with_music.keys[0][0] == source.keys[0][0]
+    assert with_music.keys[0][1] != source.keys[0][1]
 
 
 @pytest.mark.parametrize("classes", [2, 3])

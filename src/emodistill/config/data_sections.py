@@ -6,7 +6,7 @@ file or by `--set`, for example `augment.views=3`. `none` stands for None.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 
 class Section(BaseModel):
@@ -88,6 +88,12 @@ class AudioConfig(Section):
     max_s: float = Field(20.0, gt=0)
 
 
+_LEFT_OUT_OF_KEYS = {
+    "reverb_rt60_s", "reverb_level", "music_snr_db", "music_probability", "babble_snr_db",
+    "babble_probability",
+}  # fmt: skip
+
+
 class AugmentConfig(Section):
     """Augmentation of waveforms. A view is one version of an utterance; view 0 is the clean recording."""
 
@@ -109,19 +115,51 @@ class AugmentConfig(Section):
     noise_snr_db: tuple[float, float] | None = None
     # Probability that a view has noise; it also needs `noise_snr_db`.
     noise_probability: float = Field(0.5, ge=0, le=1)
-    # Probability that a view has the reverberation of a room, 0.15 to 0.6 s long.
+    # Probability that a view has the reverberation of a room.
     reverb_probability: float = Field(0.0, ge=0, le=1)
+    # Range of the time in which the reverberation decays by 60 dB (RT60), in seconds.
+    reverb_rt60_s: tuple[PositiveFloat, PositiveFloat] = (0.15, 0.6)
+    # Range of the reverberation's amplitude; the direct sound has 1. With 1 both have the same energy.
+    reverb_level: tuple[NonNegativeFloat, NonNegativeFloat] = (0.1, 0.5)
     # Probability that a view has the band of a telephone line, from 150 … 400 Hz to 3 … 4 kHz.
     band_limit_probability: float = Field(0.0, ge=0, le=1)
     # Probability that a view was encoded and decoded: with mu-law, GSM, MP3, Vorbis or Opus.
     codec_probability: float = Field(0.0, ge=0, le=1)
+    # Range of the signal-to-noise ratio of added music, in dB. The music is synthesised: chords, bass, melody
+    # and drums. None: do not add music.
+    music_snr_db: tuple[float, float] | None = None
+    # Probability that a view has music; it also needs `music_snr_db`.
+    music_probability: float = Field(0.3, ge=0, le=1)
+    # Range of the signal-to-noise ratio of added babble, in dB. Babble is the sum of 3 to 6 other training
+    # utterances, of other speakers where there are any. It needs `fresh`. None: do not add babble.
+    babble_snr_db: tuple[float, float] | None = None
+    # Probability that a view has babble; it also needs `babble_snr_db`.
+    babble_probability: float = Field(0.3, ge=0, le=1)
+
+    def key_settings(self) -> dict[str, Any]:
+        """Return the settings as plain data for the keys of caches.
+
+        Fields in `_LEFT_OUT_OF_KEYS` appear only where they differ from their default. So a new kind of
+        augmentation that is off does not change the key of what is in a cache.
+        """
+        return {
+            name: value
+            for name, value in self.model_dump().items()
+            if name not in _LEFT_OUT_OF_KEYS or value != type(self).model_fields[name].default
+        }
 
     @model_validator(mode="after")
     def _check(self) -> "AugmentConfig":
         kinds = (
             self.speed, self.gain_db, self.noise_snr_db, self.reverb_probability,
-            self.band_limit_probability, self.codec_probability, self.equalise_db,
+            self.band_limit_probability, self.codec_probability, self.equalise_db, self.music_snr_db,
+            self.babble_snr_db,
         )  # fmt: skip
+        if self.babble_snr_db is not None and not self.fresh:
+            raise ValueError(
+                "babble depends on the other training utterances, so it cannot be part of a cached view: set "
+                "augment.fresh = true, or augment.babble_snr_db = 'none'"
+            )
         if self.fresh and not self.views:
             raise ValueError("fresh needs a fixed number of views: set augment.views to 1 or more")
         if self.fresh and not self.speed and self.views > 1:

@@ -7,6 +7,7 @@ sees the same data as one that was not.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,6 +58,7 @@ def size_of(utterance: Utterance) -> float:
     return utterance.path.stat().st_size if is_whole_file else audio_duration_s(utterance) * SAMPLE_RATE * 2
 
 
+BABBLE_POOL = 256  # utterances whose waveforms serve as babble: about 50 MB if they last 3 s
 WAVEFORM_CACHE_BYTES = 2 * 2**30  # the most memory that the waveforms of one source may fill
 
 
@@ -74,13 +76,17 @@ class WaveformCache(dict[tuple[int, int], Tensor]):
 
 @dataclass(frozen=True)
 class WaveformSource:
-    """Prepared, augmented waveforms (samples,). Views that are used again stay in memory if possible."""
+    """Prepared, augmented waveforms (samples,). Views that are used again stay in memory if possible.
+
+    Babble is mixed from a random `BABBLE_POOL` of the first `num_babble` utterances, by default of all.
+    """
 
     utterances: Sequence[Utterance]
     audio: AudioConfig
     augment: AugmentConfig
     seed: int
     cache: WaveformCache = field(default_factory=WaveformCache)
+    num_babble: int | None = None
 
     def __call__(self, index: int, epoch: int) -> Tensor:
         utterance_id = self.utterances[index].id
@@ -88,7 +94,23 @@ class WaveformSource:
         if not self.augment.fresh or epoch == CLEAN:
             return waveform
         channel = stable_seed(self.seed, epoch)
-        return torch.from_numpy(apply_channel(waveform.numpy(), self.augment, channel, utterance_id))
+        voices = [] if self.augment.babble_snr_db is None else self.other_voices(index)
+        return torch.from_numpy(apply_channel(waveform.numpy(), self.augment, channel, utterance_id, voices))
+
+    def other_voices(self, index: int) -> list[np.ndarray]:
+        """The waveforms for an utterance's babble: of other speakers, or else of its speaker's others."""
+        own = self.utterances[index]
+        others = [(speaker, voice) for name, speaker, voice in self._babble_pool if name != own.id]
+        of_other_speakers = [voice for speaker, voice in others if speaker != own.speaker]
+        return of_other_speakers or [voice for _, voice in others]
+
+    @cached_property
+    def _babble_pool(self) -> list[tuple[str, str, np.ndarray]]:
+        """Id, speaker and clean waveform of utterances, the same in all epochs. They stay in memory."""
+        num = len(self.utterances) if self.num_babble is None else self.num_babble
+        order = np.random.default_rng(stable_seed("babble", self.seed)).permutation(num)[:BABBLE_POOL]
+        chosen = [self.utterances[place] for place in order]
+        return [(item.id, item.speaker, prepare_waveform(item, self.audio)) for item in chosen]
 
     def at_view(self, index: int, view: int) -> Tensor:
         """The waveform of an utterance in one view."""

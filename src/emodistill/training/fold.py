@@ -285,7 +285,7 @@ class FoldRun:
             method=method,
             folds=settings.inner_folds,
             epochs=epochs,
-            hidden=to_dict(self.recipe.augment) if needs_hidden else None,
+            hidden=self.recipe.augment.key_settings() if needs_hidden else None,
         )
         if not path.is_file() and not self._fetch(key, path.parent):
             if method != "in-sample" and stage.name == "acoustic" and self.recipe.acoustic.run is not None:
@@ -342,7 +342,7 @@ class FoldRun:
             usable = [utterance for utterance in self.train + self.dev if stage.can_use(utterance)]
             num_train = sum(stage.can_use(utterance) for utterance in self.train)
             seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
-            inputs = collect_classifier_inputs(stage, student, usable, seed)
+            inputs = collect_classifier_inputs(stage, student, usable, seed, num_train)
             prior = student.config.pull
             dev_rows = torch.arange(num_train, len(usable))  # the clean view comes first
             logits = held_out_logits(student.classifier, inputs, dev_rows, prior)

@@ -7,7 +7,7 @@ there is no number of epochs to choose.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from emodistill.distillation import hard_label_loss
 from emodistill.training.data import (
     CLEAN,
     UtteranceDataset,
+    WaveformSource,
     corpus_weights,
     label_indices,
     possible_emotions,
@@ -51,11 +52,17 @@ class ClassifierInputs:
 
 
 def collect_classifier_inputs(
-    stage: Stage, student: nn.Module, utterances: Sequence[Utterance], seed: int
+    stage: Stage, student: nn.Module, utterances: Sequence[Utterance], seed: int, num_train: int
 ) -> ClassifierInputs:
-    """The input of the student's classifier for each utterance: of the clean view, then of augmented ones."""
+    """The input of the student's classifier for each utterance: of the clean view, then of augmented ones.
+
+    The first `num_train` utterances are those of the training split. Babble is made of their voices alone.
+    """
     labels = label_indices(utterances, stage.labels)
-    dataset = UtteranceDataset(stage.source(student, utterances, seed), labels)
+    source = stage.source(student, utterances, seed)
+    if isinstance(source, WaveformSource):
+        source = replace(source, num_babble=num_train)
+    dataset = UtteranceDataset(source, labels)
     device = device_of(stage.recipe.runtime)
     model = stage.trained_part(student.to(device))
     epochs = [CLEAN, *range(AUGMENTED_VIEWS)]

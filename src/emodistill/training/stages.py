@@ -202,7 +202,7 @@ class SpeechStage(Stage):
         run = self.recipe.acoustic.run if self.name == "acoustic" else None
         return {
             "config": to_dict(self.config),
-            "augment": to_dict(self.augment),
+            "augment": self.augment.key_settings(),
             "run": run,
             "heads": dict(self.heads),
         }
@@ -321,13 +321,14 @@ def cache_states(
     augment = views
     if views.fresh and views.speed:  # a cached view then differs by its speed alone
         augment = AugmentConfig(views=2, seed=views.seed, speed=views.speed, fresh=True)
+    changes = " ".join(f"{name}={value!r}" for name, value in augment.key_settings().items())
     keys = []
     jobs: dict[str, tuple[Utterance, int, str]] = {}
     for utterance in utterances:
         if utterance.path is None:
             raise CorpusError(f"utterance '{utterance.id}' has no audio, which the student needs")
         recording = content_hash(utterance.path, utterance.start_s, utterance.end_s)
-        settings = [clean, *(f"{clean}|{augment}|{view}|{utterance.id}" for view in range(1, num_views))]
+        settings = [clean, *(f"{clean}|{changes}|{view}|{utterance.id}" for view in range(1, num_views))]
         row = [f"{recording}-{stable_seed(item):016x}" for item in settings]
         keys.append(row)
         jobs |= {key: (utterance, view, key) for view, key in enumerate(row) if key not in cache}
