@@ -4,18 +4,23 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import factories as make
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from emodistill.config import AugmentConfig
 from emodistill.distillation import hard_label_loss
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
+from emodistill.features.augment import apply_channel
+from emodistill.features.preparation import prepare_waveform
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
-from emodistill.training.cross_validation import crossval
+from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.refit import MAX_GROUPS, ClassifierInputs, fit_classifier, held_out_logits
 
 
@@ -100,3 +105,27 @@ def test_a_fold_with_a_refitted_classifier(manifest: Path, tmp_path: Path) -> No
     (folder / "predictions.csv").unlink()
     crossval(recipe, tmp_path / "run", max_folds=1)
     assert "elsewhere/1" in load_checkpoint(folder / "refit/student").training_ids
+
+
+def test_babble_in_a_fold_is_made_of_its_training_split_alone(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: set[bytes] = set()
+
+    def record(waveform: np.ndarray, config: AugmentConfig, draw: int, name: str, voices: Any) -> np.ndarray:
+        used.update(voice.tobytes() for voice in voices)
+        return apply_channel(waveform, config, draw, name, voices)
+
+    monkeypatch.setattr("emodistill.training.data.apply_channel", record)
+    recipe = make.recipe(
+        manifest, protocol={"kind": "k-fold", "folds": 3, "refit": "classifier"},
+        augment={"views": 1, "fresh": True, "babble_snr_db": [0.0, 20.0]}, distillation={"teachers": []},
+    )  # fmt: skip
+    (fold,) = prepare_run(recipe, tmp_path / "run")[:1]
+    fold.run()
+    train, dev, test = (
+        {prepare_waveform(item, recipe.audio).tobytes() for item in split}
+        for split in (fold.train, fold.dev, fold.test)
+    )
+    assert used == train
+    assert not used & (dev | test)

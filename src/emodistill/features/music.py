@@ -109,7 +109,7 @@ class _Instrument:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "_Instrument":
         partials = np.arange(1, 33)
-        strengths = partials ** -rng.uniform(0.6, 2.5) * np.exp(0.6 * rng.standard_normal(32))
+        strengths = partials ** -rng.uniform(0.9, 2.6) * np.exp(0.6 * rng.standard_normal(32))
         if rng.random() < 0.2:  # odd partials alone, as of a clarinet
             strengths[1::2] *= 0.05
         is_plucked = rng.random() < 0.55
