@@ -36,7 +36,8 @@ from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.config import load_recipe
 from emodistill.corpora import Utterance
 from emodistill.corpora.load import open_corpus
-from emodistill.inference.recognizer import Prediction, Recognizer
+from emodistill.inference.prediction import Prediction
+from emodistill.inference.recognizer import Recognizer
 from emodistill.protocol.folds import build_protocol
 from emodistill.serving.static_page import export_web
 

@@ -33,7 +33,7 @@ from emodistill.config import load_recipe
 from emodistill.corpora.base import Utterance
 from emodistill.corpora.load import open_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
-from emodistill.inference import recognizer
+from emodistill.inference import speech_windows
 from emodistill.protocol import FIXED_SPLITS
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
@@ -107,7 +107,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=100, help="number of clips")
     parser.add_argument("--model", default="bundled", help="bundled, or the folder of an exported model")
     parser.add_argument(
-        "--margins", default=str(recognizer.SPEECH_MARGIN_S), help="seconds kept around speech, e.g. 0.05,0.2"
+        "--margins",
+        default=str(speech_windows.SPEECH_MARGIN_S),
+        help="seconds kept around speech, e.g. 0.05,0.2",
     )
     parser.add_argument("--only", default="", help="part of the names of the conditions")
     given = parser.parse_args()
@@ -117,7 +119,7 @@ def main() -> None:
     print("| margin | condition | same emotion, % | change, median | 95 % | UA | −log p |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for margin in given.margins.split(","):
-        recognizer.SPEECH_MARGIN_S = float(margin)
+        speech_windows.SPEECH_MARGIN_S = float(margin)
         clean = probabilities(loaded, clips, encode_as("WAV", "FLOAT"))
         print_row(margin, "clean", clean, clean, truth)
         for name, change in CONDITIONS.items():

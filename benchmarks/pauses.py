@@ -22,8 +22,7 @@ from emodistill import Recognizer
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, peak_normalise, remove_offset
 from emodistill.config import load_recipe
 from emodistill.corpora import Utterance, open_corpus
-from emodistill.inference import recognizer as recognizer_module
-from emodistill.inference.recognizer import MAX_PAUSE_S
+from emodistill.inference import speech_windows
 from emodistill.protocol import FIXED_SPLITS
 
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 6.0)  # the first is what the others are compared with
@@ -68,9 +67,11 @@ def main() -> None:
     parser.add_argument("corpora", type=Path, help="folder with ravdess, nemo and ased")
     parser.add_argument("--triples", type=int, default=300, help="number of triples")
     parser.add_argument("--model", default="bundled", help="bundled, or the folder of an exported model")
-    parser.add_argument("--max-pause", type=float, default=MAX_PAUSE_S, help="seconds kept of a pause")
+    parser.add_argument(
+        "--max-pause", type=float, default=speech_windows.MAX_PAUSE_S, help="seconds kept of a pause"
+    )
     given = parser.parse_args()
-    recognizer_module.MAX_PAUSE_S = given.max_pause
+    speech_windows.MAX_PAUSE_S = given.max_pause
     recognizer = Recognizer(given.model, threads=1)
     triples = choose_triples(given.corpora, given.triples)
     sounds = [

@@ -25,7 +25,8 @@ from emodistill.audio.waveform import load
 from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError
 from emodistill.inference.model_card import read_card, write_card
-from emodistill.inference.recognizer import Prediction, Recognizer
+from emodistill.inference.prediction import Prediction
+from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.streaming import StreamingRecognizer
 from emodistill.inference.timelines import timeline, timelines

@@ -13,7 +13,7 @@ from emodistill import Recognizer
 from emodistill.audio.recording import Recording
 from emodistill.audio.waveform import SAMPLE_RATE, load, peak_normalise, remove_offset
 from emodistill.corpora import Utterance, read_corpus
-from emodistill.inference.recognizer import MAX_PAUSE_S, SPEECH_MARGIN_S, _without_long_pauses
+from emodistill.inference.speech_windows import MAX_PAUSE_S, SPEECH_MARGIN_S, without_long_pauses
 from emodistill.protocol import FIXED_SPLITS
 
 MARGIN, MAX_PAUSE = round(SPEECH_MARGIN_S * SAMPLE_RATE), round(MAX_PAUSE_S * SAMPLE_RATE)
@@ -33,7 +33,7 @@ def test_all_speech_is_kept_and_no_pause_is_longer_than_the_maximum(
     found: tuple[list[tuple[int, int]], int],
 ) -> None:
     spans, num_samples = found
-    kept = _without_long_pauses(spans, num_samples)
+    kept = without_long_pauses(spans, num_samples)
     inside = np.zeros(num_samples, dtype=bool)
     for start, end in kept:
         assert 0 <= start < end <= num_samples

@@ -24,8 +24,9 @@ from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.given_segments import GivenSegment
-from emodistill.inference.model_card import Card, CoveragePoint, file_sha256, read_card, write_card
-from emodistill.inference.recognizer import BUNDLED, Prediction, Recognizer
+from emodistill.inference.model_card import BUNDLED, Card, CoveragePoint, file_sha256, read_card, write_card
+from emodistill.inference.prediction import Prediction
+from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.streaming import StreamingRecognizer
 from emodistill.inference.timelines import timeline
@@ -182,7 +183,9 @@ def test_in_noise_the_model_runs_on_little_more_than_the_speech(
 ) -> None:
     lengths: list[int] = []
     run = recognizer.run
-    monkeypatch.setattr(recognizer, "run", lambda waveform: (lengths.append(len(waveform)), run(waveform))[1])
+    monkeypatch.setattr(
+        recognizer, "run", lambda waveform, _: (lengths.append(len(waveform)), run(waveform))[1]
+    )
     for sound in utterances:
         with_noise = np.concatenate([np.zeros(2 * make.RATE), sound, np.zeros(2 * make.RATE)])
         recognizer.predict(with_noise + noise(len(with_noise) / make.RATE, 0.03 * np.abs(sound).max()))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.cli import app
 from emodistill.errors import ConfigError
-from emodistill.inference import recognizer, segmentation, streaming
+from emodistill.inference import segmentation, speech_windows, streaming
 from emodistill.inference.model_card import BUNDLED
 from emodistill.labels import COLOURS
 from emodistill.serving.page_router import PAGE_FOLDER
@@ -44,7 +44,7 @@ def test_the_page_has_the_constants_of_the_python_modules(tmp_path: Path) -> Non
     modules = {
         "waveform": waveform,
         "recording": recording,
-        "recognizer": recognizer,
+        "speech_windows": speech_windows,
         "speech_activity": speech_activity,
         "segmentation": segmentation,
         "streaming": streaming,

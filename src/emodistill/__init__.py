@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from emodistill.config import load_recipe
     from emodistill.inference.hub import push_to_hub
     from emodistill.inference.model_card import Card
-    from emodistill.inference.recognizer import Prediction, Recognizer
+    from emodistill.inference.prediction import Prediction
+    from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.segmentation import Segment, WindowUpdate
     from emodistill.inference.streaming import SpeechEnded, SpeechStarted, StreamingRecognizer
     from emodistill.inference.timelines import Timeline, timeline
+    from emodistill.inference.voices import Voice
     from emodistill.serving.client import Client
     from emodistill.training.cross_validation import crossval
 
@@ -51,6 +53,7 @@ __all__ = [
     "SpeechStarted",
     "StreamingRecognizer",
     "Timeline",
+    "Voice",
     "WindowUpdate",
     "__version__",
     "crossval",
@@ -64,13 +67,14 @@ __getattr__, __dir__ = lazy_names(
     {
         "Card": "emodistill.inference.model_card",
         "Client": "emodistill.serving.client",
-        "Prediction": "emodistill.inference.recognizer",
+        "Prediction": "emodistill.inference.prediction",
         "Recognizer": "emodistill.inference.recognizer",
         "Segment": "emodistill.inference.segmentation",
         "SpeechEnded": "emodistill.inference.streaming",
         "SpeechStarted": "emodistill.inference.streaming",
         "StreamingRecognizer": "emodistill.inference.streaming",
         "Timeline": "emodistill.inference.timelines",
+        "Voice": "emodistill.inference.voices",
         "WindowUpdate": "emodistill.inference.segmentation",
         "crossval": "emodistill.training.cross_validation",
         "load_recipe": "emodistill.config",

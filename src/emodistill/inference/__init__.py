@@ -2,8 +2,9 @@
 
 The modules in the order of the data:
 
-- `recognizer` classifies one utterance, and offers the functions of the modules below. `confidence` decides
-  when it abstains.
+- `recognizer` classifies one utterance (a `prediction`), and offers the functions of the modules below. It
+  takes `sources`, finds their speech (`speech_windows`) and runs the `exported_student`. `confidence` decides
+  when it abstains. `voices` hold what is known of a speaker.
 - `segmentation` cuts a stretch of speech into segments. `streaming` does so for audio that arrives in chunks,
   and `timelines` for whole recordings, also with `given_segments`.
 - `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from emodistill.inference.given_segments import GivenSegment, read_segments
     from emodistill.inference.hub import push_to_hub
     from emodistill.inference.model_card import Card, read_card
-    from emodistill.inference.recognizer import Prediction, Recognizer
+    from emodistill.inference.prediction import Prediction
+    from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.segmentation import Segment, WindowUpdate
     from emodistill.inference.streaming import SpeechEnded, SpeechStarted, StreamingRecognizer
     from emodistill.inference.timelines import Timeline, timeline
+    from emodistill.inference.voices import SpeechStatistics, Voice
 
 __all__ = [
     "Card",
@@ -33,8 +36,10 @@ __all__ = [
     "Segment",
     "SpeechEnded",
     "SpeechStarted",
+    "SpeechStatistics",
     "StreamingRecognizer",
     "Timeline",
+    "Voice",
     "WindowUpdate",
     "push_to_hub",
     "read_card",
@@ -47,13 +52,15 @@ __getattr__, __dir__ = lazy_names(
     {
         "Card": "emodistill.inference.model_card",
         "GivenSegment": "emodistill.inference.given_segments",
-        "Prediction": "emodistill.inference.recognizer",
+        "Prediction": "emodistill.inference.prediction",
         "Recognizer": "emodistill.inference.recognizer",
         "Segment": "emodistill.inference.segmentation",
         "SpeechEnded": "emodistill.inference.streaming",
         "SpeechStarted": "emodistill.inference.streaming",
+        "SpeechStatistics": "emodistill.inference.voices",
         "StreamingRecognizer": "emodistill.inference.streaming",
         "Timeline": "emodistill.inference.timelines",
+        "Voice": "emodistill.inference.voices",
         "WindowUpdate": "emodistill.inference.segmentation",
         "push_to_hub": "emodistill.inference.hub",
         "read_card": "emodistill.inference.model_card",

@@ -54,6 +54,9 @@ class Card(_Frozen):
     sha256: str  # of model.onnx
     precision: Literal["fp32", "fp16", "int8"] = "fp32"  # of the stored weights
     quantisation: dict[str, float] = {}  # the effects of the precision: agreement, ua_loss, speed_ratio…
+    voice_dim: int | None = None  # the size of a voice; None: the model has no voices
+    head_sha256: str | None = None  # of head.onnx, which a model with voices has
+    temperature_voice: float | None = Field(None, gt=0)  # with a voice; None: as without one
     teachers: tuple[str, ...]  # whose embeddings, and perhaps probabilities, the graph also returns
     backbone: str
     num_parameters: int
@@ -111,13 +114,19 @@ def read_card(folder: Path) -> Card:
         raise ModelError(f"{problem}: {'; '.join(fields)}") from error
     except ValueError as error:  # neither JSON nor UTF-8
         raise ModelError(f"{problem}: {error}") from error
-    digest = file_sha256(folder / "model.onnx")
-    if digest != card.sha256:
-        raise ModelError(
-            f"'{folder / 'model.onnx'}' was changed: its SHA-256 is {digest[:12]}…, the card states "
-            f"{card.sha256[:12]}…; export or download the model again"
-        )
+    check_sha256(folder / "model.onnx", card.sha256)
     return card
+
+
+def check_sha256(path: Path, expected: str | None) -> None:
+    """Raise `ModelError` if a file of a model does not have the SHA-256 that the card states."""
+    digest = file_sha256(path)
+    if digest != expected:
+        stated = "none" if expected is None else f"{expected[:12]}…"
+        raise ModelError(
+            f"'{path}' was changed: its SHA-256 is {digest[:12]}…, the card states {stated}; "
+            "export or download the model again"
+        )
 
 
 def write_card(card: Card, folder: Path) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from emodistill.console import results
 
 if TYPE_CHECKING:
-    from emodistill.inference.recognizer import Prediction
+    from emodistill.inference.prediction import Prediction
 
 Writer = Callable[[Iterable["Prediction"], TextIO, Sequence[str]], None]
 

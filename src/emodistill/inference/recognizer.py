@@ -1,42 +1,42 @@
 """Recognise emotions in audio, without torch. Files, streams and the server all use this `Recognizer`.
 
 An exported model is a folder with `model.onnx` and `card.json`. The graph takes a waveform and returns
-probabilities and embeddings. The card describes the model (`model_card`).
+probabilities and embeddings (`exported_student`). The card describes the model (`model_card`). A model with
+voices also compares an input with a speaker's voice (`voices`).
 """
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
-from emodistill.audio.onnx_session import open_session
 from emodistill.audio.recording import AudioSource, Recording
-from emodistill.audio.speech_activity import NO_SPEECH, SpeechDetector, find_speech
-from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, Waveform, trim_silence
+from emodistill.audio.speech_activity import SpeechDetector
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, trim_silence
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 from emodistill.inference.confidence import Probabilities, apply_temperature, confidence_threshold
+from emodistill.inference.exported_student import ExportedStudent, Outputs
 from emodistill.inference.given_segments import GivenSegment
-from emodistill.inference.model_card import BUNDLED, METADATA, known_ids, read_card
+from emodistill.inference.prediction import Prediction
 from emodistill.inference.segmentation import HOP_S, WINDOW_S
+from emodistill.inference.sources import as_list, ensure_several, source_name
+from emodistill.inference.speech_windows import speech_windows
 from emodistill.inference.streaming import Detector, StreamingRecognizer
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.timelines import Timeline, TimelineSource, timeline
-
-# Kept on both sides of the speech. In quiet recordings, `trim_silence` then cuts it as in training. In noise
-# it cannot, and every 0.1 s of noise costs accuracy (benchmarks/invariance.py).
-SPEECH_MARGIN_S = 0.05
-# A longer pause between two stretches of speech is shortened to this. Otherwise the silence in a recording
-# with long pauses decides the answer (benchmarks/pauses.py).
-MAX_PAUSE_S = 0.3
+from emodistill.inference.voices import (
+    SpeechStatistics,
+    Voice,
+    check_voice,
+    enrol,
+    ensure_voices,
+    leave_one_out,
+)
 
 
 class _Option(Enum):
@@ -46,34 +46,6 @@ class _Option(Enum):
 
 
 KEEP = _Option.KEEP
-
-Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The result for one input. Exactly one of `emotion`, `reason` and `error` is set."""
-
-    path: str  # empty if the input was not a path
-    emotion: str | None = None
-    confidence: float | None = None  # the highest probability, 0 to 1
-    probabilities: dict[str, float] = field(default_factory=dict)  # by emotion; empty if none were computed
-    abstained: bool = False
-    reason: Reason | None = None  # why the recogniser abstained
-    error: str | None = None  # why the input could not be read
-    teachers: dict[str, dict[str, float]] | None = (
-        None  # the student's estimate of each teacher's probabilities
-    )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON, keys in a fixed order; `teachers` is left out where it is None.
-
-        `Prediction(**prediction.as_dict())` equals the prediction.
-        """
-        data = {**self.__dict__, "probabilities": dict(self.probabilities)}
-        if self.teachers is None:
-            del data["teachers"]
-        return data
 
 
 class Recognizer:
@@ -106,12 +78,9 @@ class Recognizer:
             ConfigError: an emotion that the model does not have, a provider that ONNX Runtime does not have,
                 a value out of range, or options that exclude each other.
         """
-        self.folder = _model_folder(model)
-        self.card = read_card(self.folder)
+        self._student = ExportedStudent(model, threads, providers)
+        self.folder, self.card = self._student.folder, self._student.card
         self._set_options(emotions, min_confidence, coverage)
-        self._session = _open_student(self.folder / "model.onnx", threads, providers)
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self._check_emotions()
 
     @classmethod
     def load(cls, model: str | Path = "bundled", **options: Any) -> "Recognizer":
@@ -169,14 +138,27 @@ class Recognizer:
             "min_confidence": self.min_confidence,
         }
 
-    @overload
-    def predict(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> Prediction: ...  # type: ignore[overload-overlap]
+    @property
+    def voice_dim(self) -> int | None:
+        """The size of the model's voices; None: the model has no voices."""
+        return self._student.voice_dim
 
     @overload
-    def predict(self, source: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE) -> list[Prediction]: ...
+    def predict(  # type: ignore[overload-overlap]
+        self, source: AudioSource, rate_hz: int = SAMPLE_RATE, *, voice: Voice | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, source: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, *, voice: Voice | None = None
+    ) -> list[Prediction]: ...
 
     def predict(
-        self, source: AudioSource | Iterable[AudioSource], rate_hz: int = SAMPLE_RATE
+        self,
+        source: AudioSource | Iterable[AudioSource],
+        rate_hz: int = SAMPLE_RATE,
+        *,
+        voice: Voice | None = None,
     ) -> Prediction | list[Prediction]:
         """Return the emotion of one utterance, or a list with the emotion of each utterance of an iterable.
 
@@ -190,25 +172,150 @@ class Recognizer:
                 (n,) or (n, channels): floats from -1 to 1, or integers that use the full scale of their type.
                 Or an iterable of these.
             rate_hz: the rate of arrays; files state their own.
+            voice: of the speaker, from `enrol`. The utterance is compared with this voice's usual.
 
         Raises:
             AudioError: the audio cannot be read. In a list, such an input gives a prediction with its
                 `error`.
+            ModelError: the model has no voices, or the voice is one of another model.
         """
-        sources = _as_list(source)
-        if sources is None:
-            return self._predict_one(source, rate_hz)
-        return list(self.predict_all(sources, rate_hz))
+        sources = as_list(source)
+        if sources is not None:
+            return list(self.predict_all(sources, rate_hz, voice=voice))
+        self._check(voice)
+        return self._predict_one(source, rate_hz, voice)
 
-    def _predict_one(self, source: Any, rate_hz: int) -> Prediction:
-        name = _name(source)
-        recording = Recording(source, rate_hz)
-        if (unusable := recording.level.unusable_reason()) is not None:
-            return Prediction(name, abstained=True, reason=unusable)
-        windows = self._speech_windows(recording)
-        if windows is None:
-            return Prediction(name, abstained=True, reason="no_speech")
-        means = self._mean_probabilities(windows)
+    def predict_all(
+        self,
+        sources: Iterable[AudioSource],
+        rate_hz: int = SAMPLE_RATE,
+        jobs: int = 1,
+        *,
+        voice: Voice | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield one prediction for each source, in order, with `jobs` threads.
+
+        A source that cannot be read gives a prediction with its `error`. A few sources are read ahead, never
+        all of them. Several jobs are fastest with a model that was loaded with `threads=1`. Raises
+        `AudioError` for a single source, because its letters, bytes or samples are not sources. `voice` and
+        its errors are those of `predict`.
+        """
+        ensure_several(sources, "predict")
+        self._check(voice)
+
+        def predict_one(source: AudioSource) -> Prediction:
+            try:
+                return self._predict_one(source, rate_hz, voice)
+            except AudioError as error:
+                return Prediction(source_name(source), error=str(error))
+
+        yield from map_in_order(predict_one, sources, jobs)
+
+    def predict_together(
+        self, sources: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
+    ) -> list[Prediction]:
+        """Return a prediction for each source, in order, each compared with the usual of all other sources.
+
+        The sources are utterances of one speaker with different emotions. Give each recording once: a second
+        copy counts as another utterance. Where no other source has speech, there is no voice.
+
+        The arguments and the errors are those of `predict_all`. Also raises `ModelError` if the model has no
+        voices.
+        """
+        statistics = list(self.statistics_all(sources, rate_hz, jobs))
+        voices = leave_one_out(statistics, self.card.sha256)
+        return [self.predict_statistics(item, voice) for item, voice in zip(statistics, voices, strict=True)]
+
+    def enrol(
+        self, sources: AudioSource | Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
+    ) -> Voice:
+        """Return the voice of a speaker, from recordings of the speaker alone, without labels.
+
+        Each recording counts as one utterance; one of over 20 s counts as one for each 3 s of speech. A
+        recording without speech, or that cannot be read, is left out with a warning on standard error.
+
+        Raises:
+            AudioError: no recording has speech. The message names each.
+            ModelError: the model has no voices.
+        """
+        from emodistill.console import warn  # Not above: importing rich takes 12 ms.
+
+        listed: Any = [sources] if (several := as_list(sources)) is None else several
+        voice, warnings = enrol(self.statistics_all(listed, rate_hz, jobs), self.card.sha256)
+        for warning in warnings:
+            warn(warning)
+        return voice
+
+    def statistics(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> SpeechStatistics:
+        """Return the statistics of one recording: all that voices and predictions with a voice need of it.
+
+        The model runs once for each window of at most 20 s, and no audio is kept. The arguments are those of
+        `predict`.
+
+        Raises:
+            AudioError: the audio cannot be read.
+            ModelError: the model has no voices.
+        """
+        ensure_voices(self.card)
+        name, windows = source_name(source), speech_windows(source, rate_hz, self._detector)
+        if isinstance(windows, str):
+            return SpeechStatistics(name, reason=windows)
+        rows, speech_s = [], []
+        for window in windows:
+            trimmed = self._trimmed(window)
+            rows.append(self.run(trimmed)["statistics"])
+            speech_s.append(len(trimmed) / SAMPLE_RATE)
+        return SpeechStatistics(name, np.stack(rows), np.array(speech_s))
+
+    def statistics_all(
+        self, sources: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
+    ) -> Iterator[SpeechStatistics]:
+        """Yield the statistics of each source, in order, with `jobs` threads.
+
+        A source that cannot be read gives statistics with its `error`. The arguments and the other errors are
+        those of `predict_all` and `statistics`.
+        """
+        ensure_voices(self.card)
+        ensure_several(sources, "statistics")
+
+        def statistics_of(source: AudioSource) -> SpeechStatistics:
+            try:
+                return self.statistics(source, rate_hz)
+            except AudioError as error:
+                return SpeechStatistics(source_name(source), error=str(error))
+
+        yield from map_in_order(statistics_of, sources, jobs)
+
+    def predict_statistics(self, statistics: SpeechStatistics, voice: Voice | None = None) -> Prediction:
+        """Return the prediction of a recording from its statistics, which is the one of `predict`.
+
+        Only the head of the model runs, so it costs little to compare a recording with several voices.
+
+        Raises `ModelError` if the model has no voices, and for a voice or statistics of another model.
+        """
+        ensure_voices(self.card)
+        self._check(voice)
+        if statistics.error is not None:
+            return Prediction(statistics.path, error=statistics.error)
+        if statistics.reason is not None:
+            return Prediction(statistics.path, abstained=True, reason=statistics.reason)
+        if statistics.windows.shape[-1] != self.voice_dim:
+            raise ModelError(
+                f"the statistics have {statistics.windows.shape[-1]} numbers, but the model "
+                f"'{self.card.name}' expects {self.voice_dim}: compute them with this model"
+            )
+        outputs = self._student.run_head(statistics.windows, None if voice is None else voice.shrunk())
+        return self._prediction(statistics.path, outputs, voice)
+
+    def _predict_one(self, source: Any, rate_hz: int, voice: Voice | None) -> Prediction:
+        name, windows = source_name(source), speech_windows(source, rate_hz, self._detector)
+        if isinstance(windows, str):
+            return Prediction(name, abstained=True, reason=windows)
+        return self._prediction(name, self._run_windows(windows, voice), voice)
+
+    def _prediction(self, name: str, outputs: Sequence[Outputs], voice: Voice | None) -> Prediction:
+        """Return the prediction of an input from the outputs of the model for each of its windows."""
+        means = self._mean_probabilities(outputs, voice)
         values = means.pop("student")
         best = int(values.argmax())
         confidence = float(values[best])
@@ -221,29 +328,8 @@ class Recognizer:
             abstained=not is_sure,
             reason=None if is_sure else "low_confidence",
             teachers={teacher: self._by_emotion(value) for teacher, value in means.items()} or None,
+            voice_utterances=None if voice is None else voice.utterances,
         )
-
-    def predict_all(
-        self, sources: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
-    ) -> Iterator[Prediction]:
-        """Yield one prediction for each source, in order, with `jobs` threads.
-
-        A source that cannot be read gives a prediction with its `error`. A few sources are read ahead, never
-        all of them. Several jobs are fastest with a model that was loaded with `threads=1`. Raises
-        `AudioError` for a single source, because its letters, bytes or samples are not sources.
-        """
-        if isinstance(sources, (str, Path, bytes, np.ndarray)):
-            raise AudioError(
-                f"expected several sources, e.g. a list, got one {type(sources).__name__}; predict takes one"
-            )
-
-        def predict_one(source: AudioSource) -> Prediction:
-            try:
-                return self._predict_one(source, rate_hz)
-            except AudioError as error:
-                return Prediction(_name(source), error=str(error))
-
-        yield from map_in_order(predict_one, sources, jobs)
 
     def timeline(
         self,
@@ -281,79 +367,58 @@ class Recognizer:
             self, rate_hz, hop_s=hop_s, window_s=window_s, detector=detector or self._detector
         )
 
-    def probabilities(self, waveform: Waveform) -> Probabilities:
+    def probabilities(self, waveform: Waveform, voice: Voice | None = None) -> Probabilities:
         """Return the probabilities (emotions,) of a waveform (samples,).
 
         Over 20 s, they are the mean over windows. The waveform is not checked for silence or speech: silence
-        gives probabilities too.
+        gives probabilities too. `voice` and its errors are those of `predict`.
         """
-        recording = Recording(waveform, SAMPLE_RATE)
-        return self._mean_probabilities(recording.windows())["student"]
+        self._check(voice)
+        windows = Recording(waveform, SAMPLE_RATE).windows()
+        return self._mean_probabilities(self._run_windows(windows, voice), voice)["student"]
 
-    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, waveform: Waveform, voice: npt.NDArray[np.float32] | None = None) -> Outputs:
         """Return every output of the graph by name for a waveform (samples,), without the batch axis.
 
         The probabilities are those of the exported model: of all its emotions, before the temperature.
+        `voice` (dim,) is what the model subtracts, `Voice.shrunk()`; None: nothing.
         """
-        padded = np.pad(waveform, (0, max(0, MIN_INPUT_SAMPLES - len(waveform))))[None]
-        values = self._session.run(None, {"waveform": padded})
-        return {name: value[0] for name, value in zip(self._outputs, values, strict=True)}
+        return self._student.run(waveform, voice)
 
-    @cached_property
-    def _description(self) -> dict[str, Any]:
-        """What the ONNX file states about the student; empty if it states nothing."""
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        return dict(json.loads(text)) if text else {}
-
-    def _check_emotions(self) -> None:
-        """Raise `ModelError` if the card and the graph have different emotions, or another order of them."""
-        path, emotions = self.folder / "card.json", list(self.card.emotions)
-        trained = self._description.get("emotions")
-        if trained is not None and list(trained) != emotions:
-            raise ModelError(
-                f"'{path}' names the emotions {emotions}, but model.onnx was trained on {list(trained)}; was "
-                "the card edited? Export or download the model again"
-            )
-        num_outputs = self._session.get_outputs()[self._outputs.index("probabilities")].shape[-1]
-        if isinstance(num_outputs, int) and num_outputs != len(emotions):
-            raise ModelError(
-                f"'{path}' names {len(emotions)} emotions, but model.onnx has {num_outputs} outputs; "
-                "export or download the model again"
-            )
-
-    @cached_property
+    @property
     def known_ids(self) -> frozenset[str]:
         """The ids of the utterances in training or dev of the model; empty if its file does not list them."""
-        return known_ids(self._description) if self._description else frozenset()
+        return self._student.known_ids
+
+    def _check(self, voice: Voice | None) -> None:
+        if voice is not None:
+            check_voice(voice, self.card)
 
     @cached_property
     def _detector(self) -> SpeechDetector:
         return SpeechDetector()
 
-    def _speech_windows(self, recording: Recording) -> Iterator[Waveform] | None:
-        """Return the windows of the speech, with pauses of at most `MAX_PAUSE_S`; None without speech."""
-        stream = self._detector.stream()
-        # The whole recording is known here, so it is scaled to its peak, and the gain does not matter.
-        parts = [stream.push(piece / np.float32(recording.peak)) for piece in recording.pieces()]
-        activity = np.concatenate([*parts, stream.finish()])
-        if activity.max() < NO_SPEECH:
-            return None
-        spans = find_speech(activity)
-        # No span: a short word or a cry, for which the detector finds no start and end.
-        return recording.windows(_without_long_pauses(spans, recording.num_samples) if spans else None)
+    def _run_windows(self, windows: Iterable[Waveform], voice: Voice | None = None) -> list[Outputs]:
+        """Return the outputs of the model for each window."""
+        shrunk = None if voice is None else voice.shrunk()
+        return [self.run(self._trimmed(window), shrunk) for window in windows]
 
-    def _mean_probabilities(self, windows: Iterable[Waveform]) -> dict[str, Probabilities]:
+    def _trimmed(self, window: Waveform) -> Waveform:
+        return window if self.card.trim_db is None else trim_silence(window, self.card.trim_db)
+
+    def _mean_probabilities(
+        self, outputs: Sequence[Outputs], voice: Voice | None = None
+    ) -> dict[str, Probabilities]:
         """Return the probabilities (emotions,) of the student and of each teacher, averaged over windows."""
-        trim_db = self.card.trim_db
-        outputs = [
-            self.run(window if trim_db is None else trim_silence(window, trim_db)) for window in windows
-        ]
+        student_temperature = self.card.temperature
+        if voice is not None and self.card.temperature_voice is not None:
+            student_temperature = self.card.temperature_voice
         means: dict[str, Probabilities] = {}
-        for output in self._outputs:
+        for output in self._student.outputs:
             if not output.startswith("probabilities"):
                 continue
             teacher = output.removeprefix("probabilities").removeprefix("_")
-            temperature = 1.0 if teacher else self.card.temperature  # It was fitted to the student alone.
+            temperature = 1.0 if teacher else student_temperature  # It was fitted to the student alone.
             rows = [apply_temperature(values[output], temperature) for values in outputs]
             means[teacher or "student"] = self._restrict(np.mean(rows, axis=0))
         return means
@@ -365,68 +430,3 @@ class Recognizer:
 
     def _by_emotion(self, values: Probabilities) -> dict[str, float]:
         return dict(zip(self.emotions, values.tolist(), strict=True))
-
-
-def _without_long_pauses(spans: Sequence[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
-    """Return the spans of samples to use: the speech, and of each pause between at most `MAX_PAUSE_S`.
-
-    A longer pause keeps half of `MAX_PAUSE_S` on either side. `SPEECH_MARGIN_S` is kept before the first span
-    and after the last.
-    """
-    margin, half_pause = round(SPEECH_MARGIN_S * SAMPLE_RATE), round(MAX_PAUSE_S / 2 * SAMPLE_RATE)
-    kept = [(max(0, spans[0][0] - margin), spans[0][1])]
-    for start, end in spans[1:]:
-        if start - kept[-1][1] <= 2 * half_pause:
-            kept[-1] = (kept[-1][0], end)
-        else:
-            kept[-1] = (kept[-1][0], kept[-1][1] + half_pause)
-            kept.append((start - half_pause, end))
-    kept[-1] = (kept[-1][0], min(kept[-1][1] + margin, num_samples))
-    return kept
-
-
-def _model_folder(model: str | Path) -> Path:
-    """Return the folder of a model; a model of the hub is downloaded. Raises `ModelError` without one."""
-    if model == "bundled":
-        if not BUNDLED.is_dir():
-            raise ModelError("this install has no bundled model; give the folder of an exported model")
-        return BUNDLED
-    if isinstance(model, str) and not Path(model).exists():
-        from emodistill.inference.hub import download_model, is_hub_id
-
-        if is_hub_id(model):
-            return download_model(model)
-        raise ModelError(
-            f"no model '{model}': expected bundled, the folder of an exported model, or a hub id "
-            "(organisation/name[@revision])"
-        )
-    return Path(model)
-
-
-def _open_student(
-    path: Path, threads: int | None, providers: Sequence[str] | None
-) -> onnxruntime.InferenceSession:
-    """Return a session of an exported student. Raises `ModelError` for an ONNX file of another kind."""
-    session = open_session(path, threads, providers)
-    inputs = [item.name for item in session.get_inputs()]
-    outputs = [item.name for item in session.get_outputs()]
-    if inputs != ["waveform"] or "probabilities" not in outputs:
-        raise ModelError(
-            f"'{path}' is not an exported student: expected the input waveform and the output probabilities, "
-            f"got the inputs {inputs} and the outputs {outputs}"
-        )
-    return session
-
-
-def _as_list(source: Any) -> list[Any] | None:
-    """Return the sources of an iterable as a list; None for a single source, and for a list of numbers."""
-    if isinstance(source, (str, bytes, bytearray, memoryview)) or not isinstance(source, Iterable):
-        return None
-    if hasattr(source, "read") or hasattr(source, "__array__"):
-        return None
-    sources = list(source)
-    return None if any(isinstance(item, (int, float, np.number)) for item in sources[:1]) else sources
-
-
-def _name(source: AudioSource) -> str:
-    return os.fspath(source) if isinstance(source, (str, Path)) else ""

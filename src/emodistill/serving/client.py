@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emodistill.errors import AudioError, MissingExtraError, ServerError
-from emodistill.inference.recognizer import Prediction
+from emodistill.inference.prediction import Prediction
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, SpeechEnded, SpeechStarted
 from emodistill.inference.timelines import Timeline

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from emodistill.inference.recognizer import Prediction
+from emodistill.inference.prediction import Prediction
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline
 from emodistill.serving.problems import Problem

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from emodistill.inference.formats import formats_without_source
+from emodistill.inference.prediction import Prediction
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS, PredictionFormat
-from emodistill.inference.recognizer import Prediction
 from emodistill.inference.timelines import Timeline
 from emodistill.serving.problems import RequestRefused
 

@@ -12,7 +12,8 @@ from anyio import CapacityLimiter, sleep, to_thread
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, load_bounded
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError, one_of
-from emodistill.inference.recognizer import Prediction, Recognizer
+from emodistill.inference.prediction import Prediction
+from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.serving.metrics import Metrics
 from emodistill.serving.settings import Settings

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError
-from emodistill.inference import recognizer, segmentation, streaming
+from emodistill.inference import recognizer, segmentation, speech_windows, streaming
 from emodistill.inference.formats import FORMATS, TimelineFormat
 from emodistill.inference.model_card import Card
 from emodistill.labels import COLOURS
@@ -25,7 +25,7 @@ _BROWSER_RECOGNIZER = _PACKAGE / "assets" / "web"
 # The modules whose constants the JavaScript reads, as `settings.NAME`.
 _CONSTANT_MODULES = {
     "waveform": waveform, "recording": recording, "speech_activity": speech_activity,
-    "recognizer": recognizer, "segmentation": segmentation, "streaming": streaming,
+    "speech_windows": speech_windows, "segmentation": segmentation, "streaming": streaming,
 }  # fmt: skip
 _SETTINGS_HEAD = """\
 // Written by `emodistill export --web`: constants of the Python modules that the scripts here translate.

@@ -1,6 +1,6 @@
-// The recogniser: `emodistill/inference/recognizer.py` and `emodistill/audio/recording.py` in the browser,
-// with their constants. For the same samples, the probabilities equal Python's within 1e-3
-// (`tests/test_page.py`).
+// The recogniser: `recognizer.py` and `speech_windows.py` of `emodistill/inference`, and
+// `emodistill/audio/recording.py`, in the browser, with their constants. For the same samples, the
+// probabilities equal Python's within 1e-3 (`tests/test_page.py`).
 
 import { Network } from './network.js';
 import settings from './settings.js';
@@ -8,7 +8,7 @@ import { concatenate, findSpeech, SpeechStream } from './speech_activity.js';
 
 const { SAMPLE_RATE, MIN_INPUT_SAMPLES, FRAME_SAMPLES } = settings.waveform;
 const { MIN_UTTERANCE_S, SILENCE_PEAK, MAX_WINDOW_S } = settings.recording;
-const { SPEECH_MARGIN_S, MAX_PAUSE_S } = settings.recognizer;
+const { SPEECH_MARGIN_S, MAX_PAUSE_S } = settings.speech_windows;
 const { NO_SPEECH } = settings.speech_activity;
 
 const peakOf = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);

@@ -1,0 +1,35 @@
+"""The result of recognition for one input."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The result for one input. Exactly one of `emotion`, `reason` and `error` is set."""
+
+    path: str  # empty if the input was not a path
+    emotion: str | None = None
+    confidence: float | None = None  # the highest probability, 0 to 1
+    probabilities: dict[str, float] = field(default_factory=dict)  # by emotion; empty if none were computed
+    abstained: bool = False
+    reason: Reason | None = None  # why the recogniser abstained
+    error: str | None = None  # why the input could not be read
+    teachers: dict[str, dict[str, float]] | None = (
+        None  # the student's estimate of each teacher's probabilities
+    )
+    voice_utterances: int | None = None  # of the voice that the input was compared with; None: no voice
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, keys in a fixed order; what is optional and None is left out.
+
+        Optional are `teachers` and `voice_utterances`. `Prediction(**prediction.as_dict())` equals the
+        prediction.
+        """
+        data = {**self.__dict__, "probabilities": dict(self.probabilities)}
+        for name in ("teachers", "voice_utterances"):
+            if data[name] is None:
+                del data[name]
+        return data
