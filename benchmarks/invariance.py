@@ -1,4 +1,4 @@
-"""Measures how much predictions change when codec, rate, gain, silence or noise of a recording change.
+"""Measures how much predictions change when codec, rate, gain, silence or background of a recording change.
 
     python benchmarks/invariance.py CORPORA [--clips 100] [--margins 0.05,0.2] [--only noise]
 
@@ -9,6 +9,9 @@ CORPORA holds the folders ravdess, nemo and ased. Clips are drawn from the dev s
 * the largest change of a probability in each clip, as median and 95th percentile;
 * UA;
 * the mean negative log-probability of the true emotion.
+
+Music and babble have an SNR of 10 dB. Training may use the same synthesiser of music; here it gets other
+seeds. The second music is of a synthesiser that no training uses. Babble is a mix of other dev clips.
 
 The bundled model's classifier was fitted on dev speakers too. So compare conditions with each other, and do
 not compare them with scores on test speakers.
@@ -26,19 +29,22 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+from sounds import tune
 
 from emodistill import Recognizer
-from emodistill.audio.waveform import trim_silence
-from emodistill.config import load_recipe
+from emodistill.audio.waveform import SAMPLE_RATE, load, trim_silence
+from emodistill.config import load_recipe, stable_seed
 from emodistill.corpora.base import Utterance
 from emodistill.corpora.load import open_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
+from emodistill.features.music import compose_music
 from emodistill.inference import speech_windows
 from emodistill.protocol import FIXED_SPLITS
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 Change = Callable[[Samples, int], bytes]  # samples and rate in Hz -> an audio file
 RNG = np.random.default_rng(0)
+NUM_VOICES = 12  # clips that are only babble
 
 
 def encode_as(format: str, subtype: str | None = None, new_rate_hz: int | None = None) -> Change:
@@ -80,6 +86,39 @@ def in_noise(snr_db: float, around_s: float = 1.0) -> Change:
     return as_wav(change)
 
 
+def with_background(compose: Callable[[int], Samples], snr_db: float = 10.0) -> Change:
+    """Return a change that adds a sound. `compose` returns it at 16 kHz for a number of samples.
+
+    The SNR counts the trimmed part of the clip alone.
+    """
+
+    def change(samples: Samples, rate_hz: int) -> Samples:
+        sound = compose(-(-len(samples) * SAMPLE_RATE // rate_hz))
+        sound = np.resize(soxr.resample(sound, SAMPLE_RATE, rate_hz), len(samples))
+        rms = np.sqrt(np.mean(trim_silence(samples, 35.0) ** 2)) * 10 ** (-snr_db / 20)
+        return (samples + rms / np.sqrt(np.mean(sound**2)) * sound).astype(np.float32)
+
+    return as_wav(change)
+
+
+def backgrounds(voices: list[Utterance]) -> dict[str, Change]:
+    """Return the conditions with music, and with babble of four of the given voices."""
+    rng = np.random.default_rng(stable_seed("invariance"))  # training derives its seeds from other texts
+    waveforms = [load(voice.path) for voice in voices if voice.path is not None]
+
+    def babble(num_samples: int) -> Samples:
+        chosen = [waveforms[place] for place in rng.choice(len(waveforms), 4, replace=False)]
+        return np.sum([np.resize(voice / np.std(voice), num_samples) for voice in chosen], axis=0)
+
+    return {
+        "music, SNR 10 dB": with_background(lambda num_samples: compose_music(num_samples, rng)),
+        "other music, SNR 10 dB": with_background(
+            lambda num_samples: tune(rng, np.arange(num_samples) / SAMPLE_RATE)
+        ),
+        "babble, SNR 10 dB": with_background(babble),
+    }
+
+
 CONDITIONS: dict[str, Change] = {
     "flac": encode_as("FLAC"),
     "ogg vorbis": encode_as("OGG", "VORBIS"),
@@ -114,7 +153,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of the conditions")
     given = parser.parse_args()
     loaded = Recognizer(given.model, threads=1)
-    clips = choose_clips(given.corpora, given.clips)
+    chosen = choose_clips(given.corpora, given.clips + NUM_VOICES)
+    clips, voices = chosen[:-NUM_VOICES], chosen[-NUM_VOICES:]
+    conditions = {**CONDITIONS, **backgrounds(voices)}
     truth = np.array([loaded.emotions.index(clip.emotion) for clip in clips])
     print("| margin | condition | same emotion, % | change, median | 95 % | UA | −log p |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
@@ -122,7 +163,7 @@ def main() -> None:
         speech_windows.SPEECH_MARGIN_S = float(margin)
         clean = probabilities(loaded, clips, encode_as("WAV", "FLOAT"))
         print_row(margin, "clean", clean, clean, truth)
-        for name, change in CONDITIONS.items():
+        for name, change in conditions.items():
             if given.only in name:
                 print_row(margin, name, probabilities(loaded, clips, change), clean, truth)
 

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 import silero_vad
 from silero_vad.sequence_vad import SileroVADSequence
+from sounds import tone, tune
 
 from emodistill.audio.speech_activity import (
     ASSETS,
@@ -116,11 +117,6 @@ def babble(clips: list[Waveform], rng: np.random.Generator, samples: int) -> np.
     return out
 
 
-def tone(hz: float, time_s: np.ndarray) -> np.ndarray:
-    """Return a sine at these times."""
-    return np.sin(2 * np.pi * hz * time_s)
-
-
 def no_speech(rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
     """Yield sounds that are not speech: their kind, and 12 s with a peak of 1."""
     time_s = np.arange(12 * SAMPLE_RATE) / SAMPLE_RATE
@@ -135,25 +131,6 @@ def no_speech(rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
     impulses[rng.integers(0, len(time_s), 40)] = rng.uniform(-1, 1, 40)
     yield "clicks", np.convolve(impulses, np.exp(-np.arange(400) / 60), "same")
     yield "music", tune(rng, time_s)
-
-
-def tune(rng: np.random.Generator, time_s: np.ndarray) -> np.ndarray:
-    """Return plucked triads and a melody over a beat of noise."""
-    out = np.zeros(len(time_s))
-    beat = round(rng.uniform(0.25, 0.6) * SAMPLE_RATE)
-    key_hz = rng.uniform(110, 220)
-    for number in range(len(time_s) // beat):
-        left = time_s[: len(time_s) - number * beat]
-        steps = [rng.choice([12, 14, 16, 17, 19, 21, 24])]
-        if number % 4 == 0:
-            steps += [0, 4, 7] if rng.random() < 0.5 else [5, 9, 12]
-        for step in steps:
-            hz = key_hz * 2 ** (step / 12)
-            plucked = sum(tone(k * hz, left) / k for k in range(1, 7)) * np.exp(-left / 0.5)
-            out[number * beat :] += plucked
-        hit = rng.standard_normal(len(left)) * np.exp(-left / 0.03)
-        out[number * beat :] += 0.5 * hit
-    return out
 
 
 # --- measures ------------------------------------------------------------------------------------
