@@ -6,6 +6,7 @@ allow only three different draws.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,17 @@ from emodistill.evaluation.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+
+FEW_SPEAKERS = 10  # with fewer, intervals are marked as too narrow
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval. `low` and `high` are None where there is only one speaker."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 def draw_speakers(speakers: Sequence[str], resamples: int, seed: int = 0) -> tuple[Indices, Indices]:

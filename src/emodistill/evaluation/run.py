@@ -14,6 +14,7 @@ from emodistill.config import Recipe, load_recipe
 from emodistill.corpora.base import Corpus, Utterance, audio_duration_s
 from emodistill.corpora.manifest import read_manifest, write_manifest
 from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.evaluation.known import KNOWN_CSV, KnownPredictions, read_known
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
@@ -106,6 +107,20 @@ class Run:
         if model == self.main_model:
             self._check_complete(table, path, split)
         return table
+
+    def known(self) -> KnownPredictions | None:
+        """The main model's test predictions with known utterances; None where the run has none.
+
+        Raises `ModelError` where the table is missing or was changed.
+        """
+        if KNOWN_CSV not in self.scores["sha256"]:
+            return None
+        path = self.folder / KNOWN_CSV
+        if not path.is_file():
+            raise ModelError(f"'{path}' is missing; {_RUN_AGAIN}")
+        if file_sha256(path) != self.scores["sha256"][KNOWN_CSV]:
+            raise ModelError(f"'{path}' was changed after the run was scored; {_RUN_AGAIN}")
+        return read_known(path, self.table().labels)
 
     def _check_rows(self, table: Predictions, path: Path, split: str) -> None:
         """Check that the protocol has every row's utterance in that split, with that speaker and emotion."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from emodistill.corpora.base import Utterance, natural_sort_key
 from emodistill.evaluation.bootstrap import (
+    Estimate,
     Floats,
     Indices,
     bootstrap_confusions,
@@ -34,6 +35,7 @@ from emodistill.evaluation.calibration import (
     squared_errors,
     with_temperature,
 )
+from emodistill.evaluation.known_scores import KnownScore, score_known
 from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
@@ -43,15 +45,6 @@ DURATION_EDGES_S = (1.0, 2.0, 3.0, 5.0, 10.0)  # between the bins of durations
 CURVE_POINTS = 101  # of the risk–coverage curve in the result
 
 # The field names of the classes below are the keys of `emodistill scores --format json`.
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval. `low` and `high` are None where there is only one speaker."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +126,7 @@ class RunScores:
     agreement: tuple[Agreement, ...]
     ceiling: ListenerScores | None  # None: the test utterances have no votes
     notes: tuple[str, ...]
+    known: tuple[KnownScore, ...] = ()  # the curve over known utterances; empty: none were known
 
     def as_dict(self) -> dict[str, Any]:
         """The scores as JSON has them."""
@@ -149,6 +143,7 @@ def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
             f"{len(run.scores['folds'])} of {len(run.protocol.folds)} folds are done, and all figures are of "
             f"these folds. Missing: {', '.join(run.missing_folds)}."
         )
+    known = run.known()
     scaled, temperatures = _scaled(run, student, notes)
     calibration = {"before": score_calibration(student)}
     if scaled is not None:
@@ -169,6 +164,7 @@ def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
         ),
         ceiling=score_listeners(student, run.utterances),
         notes=tuple(notes),
+        known=() if known is None else score_known(known, run.scores["protocol"]),
     )
 
 

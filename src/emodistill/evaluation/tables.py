@@ -3,20 +3,22 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from emodistill.evaluation.bootstrap import FEW_SPEAKERS, Estimate
 from emodistill.evaluation.compare import Comparison
+from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
-from emodistill.evaluation.scores import Estimate, RunScores
+from emodistill.evaluation.scores import RunScores
 
 Row = dict[str, Any]
 
 CALIBRATION_TITLES = {"ece": "ECE %", "nll": "NLL nats", "brier": "Brier", "aurc": "AURC %"}
-FEW_SPEAKERS = 10  # with fewer, intervals are marked as too narrow
 
 
 # --- cells -----------------------------------------------------------------------------------------
@@ -183,6 +185,7 @@ def show_scores(scores: RunScores, format: str, to: Console) -> None:
         "over folds: mean ± standard deviation"
     )
     to.print(table)
+    _show_known(scores, to)
     _show_recall(scores, to)
     _show_calibration(scores, to)
     _show_groups(scores, to)
@@ -191,6 +194,20 @@ def show_scores(scores: RunScores, format: str, to: Console) -> None:
     for note in scores.notes:
         to.print(f"note: {note}", markup=False)
     return None
+
+
+def _show_known(scores: RunScores, to: Console) -> None:
+    """Print the curve over known utterances, where there is one."""
+    if not scores.known:
+        return
+    table = Table(title="known utterances of the speaker")
+    for column in HEADER:
+        table.add_column(column, justify="left" if column in ("test data", "known") else "right")
+    for score, next_score in zip_longest(scores.known, scores.known[1:]):
+        ends_group = next_score is not None and next_score.group != score.group
+        table.add_row(*map(escape, known_cells(score)), end_section=ends_group)
+    table.caption = " ".join(known_notes(scores.known))
+    to.print(table)
 
 
 def _show_recall(scores: RunScores, to: Console) -> None:

@@ -78,8 +78,8 @@ class Recognizer:
             ConfigError: an emotion that the model does not have, a provider that ONNX Runtime does not have,
                 a value out of range, or options that exclude each other.
         """
-        self._student = ExportedStudent(model, threads, providers)
-        self.folder, self.card = self._student.folder, self._student.card
+        self.student = ExportedStudent(model, threads, providers)
+        self.folder, self.card = self.student.folder, self.student.card
         self._set_options(emotions, min_confidence, coverage)
 
     @classmethod
@@ -141,7 +141,7 @@ class Recognizer:
     @property
     def voice_dim(self) -> int | None:
         """The size of the model's voices; None: the model has no voices."""
-        return self._student.voice_dim
+        return self.student.voice_dim
 
     @overload
     def predict(  # type: ignore[overload-overlap]
@@ -304,7 +304,7 @@ class Recognizer:
                 f"the statistics have {statistics.windows.shape[-1]} numbers, but the model "
                 f"'{self.card.name}' expects {self.voice_dim}: compute them with this model"
             )
-        outputs = self._student.run_head(statistics.windows, None if voice is None else voice.shrunk())
+        outputs = self.student.run_head(statistics.windows, None if voice is None else voice.shrunk())
         return self._prediction(statistics.path, outputs, voice)
 
     def _predict_one(self, source: Any, rate_hz: int, voice: Voice | None) -> Prediction:
@@ -383,12 +383,12 @@ class Recognizer:
         The probabilities are those of the exported model: of all its emotions, before the temperature.
         `voice` (dim,) is what the model subtracts, `Voice.shrunk()`; None: nothing.
         """
-        return self._student.run(waveform, voice)
+        return self.student.run(waveform, voice)
 
     @property
     def known_ids(self) -> frozenset[str]:
         """The ids of the utterances in training or dev of the model; empty if its file does not list them."""
-        return self._student.known_ids
+        return self.student.known_ids
 
     def _check(self, voice: Voice | None) -> None:
         if voice is not None:
@@ -414,7 +414,7 @@ class Recognizer:
         if voice is not None and self.card.temperature_voice is not None:
             student_temperature = self.card.temperature_voice
         means: dict[str, Probabilities] = {}
-        for output in self._student.outputs:
+        for output in self.student.outputs:
             if not output.startswith("probabilities"):
                 continue
             teacher = output.removeprefix("probabilities").removeprefix("_")

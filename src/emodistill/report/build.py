@@ -18,15 +18,16 @@ from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.config import TEACHERS, recipe_toml
 from emodistill.corpora import Utterance
 from emodistill.errors import AudioError, ModelError
+from emodistill.evaluation.bootstrap import FEW_SPEAKERS
 from emodistill.evaluation.calibration import with_temperature
 from emodistill.evaluation.compare import compare_runs
+from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run, read_run
 from emodistill.evaluation.scores import RunScores, score_run
 from emodistill.evaluation.tables import (
     CALIBRATION_TITLES,
-    FEW_SPEAKERS,
     comparison_rows,
     format_estimate,
     format_p_value,
@@ -81,6 +82,9 @@ def write_report(
         few_speakers=FEW_SPEAKERS,
         scaling_titles=figures.SCALING_TITLES,
         scaling_classes=figures.SCALING_CLASSES,
+        known_header=HEADER,
+        known_cells=known_cells,
+        known_notes=known_notes,
         format_percent=format_percent,
         format_p_value=format_p_value,
         format_estimate=format_estimate,
@@ -102,6 +106,7 @@ def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | No
     section = Section(run, scores, anchor, list(scores.notes))
     is_evaluation = run.training_recipe is None
     section.charts = {
+        "known": figures.known(scores.known) if scores.known else None,
         "speakers": figures.speakers(
             scores.groups["speaker"], scores.models[0].scores["ua"].value, MAX_SPEAKERS
         ),

@@ -37,6 +37,7 @@ class Plot:
         labels: tuple[str, str] = ("", ""),
         square: bool = False,
         bare: bool = False,
+        x_names: Sequence[str] = (),
     ) -> None:
         """Start a chart.
 
@@ -45,10 +46,11 @@ class Plot:
             labels: the name of each axis.
             square: as high as wide.
             bare: without axes, where they have no unit.
+            x_names: the names of x = 0, 1, …, which stand below the axis in place of numbers.
         """
         self.x, self.y = _not_empty(x), _not_empty(y)
         self.height = WIDTH if square else HEIGHT
-        self.labels, self.bare = labels, bare
+        self.labels, self.bare, self.x_names = labels, bare, x_names
         self.elements: list[str] = []
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -96,10 +98,12 @@ class Plot:
     def _axes(self) -> list[str]:
         """Ticks, grid lines and names of both axes."""
         elements = []
-        for value in ticks(*self.x):
+        numbers = {value: f"{value:g}" for value in ticks(*self.x)}
+        names = {float(place): name for place, name in enumerate(self.x_names)} or numbers
+        for value, name in names.items():
             across, down = self.at(value, self.y[0])
             elements.append(
-                f'<text class="tick" x="{across}" y="{down + 14}" text-anchor="middle">{value:g}</text>'
+                f'<text class="tick" x="{across}" y="{down + 14}" text-anchor="middle">{escape(name)}</text>'
             )
         for value in ticks(*self.y):
             across, down = self.at(self.x[0], value)

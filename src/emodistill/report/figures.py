@@ -7,13 +7,16 @@ import numpy as np
 from markupsafe import Markup
 
 from emodistill.distillation import TERMS
+from emodistill.evaluation.known_scores import KnownScore, curves
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.scores import Agreement, Calibration, Group
+from emodistill.evaluation.tables import format_estimate
 from emodistill.labels import COLOURS
 from emodistill.report.charts import Plot, bars, stacked
 
 SCALING_TITLES = {"before": "unscaled", "after": "temperature-scaled"}
 SCALING_CLASSES = {"before": "series-2", "after": "series-1"}
+NUM_SERIES = 6  # colours of lines on the page
 LOSS_TITLES = {"hard": "label"}  # term of the loss -> its name in the legend, where it differs
 
 Histories = Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]  # model -> fold -> a row for each epoch
@@ -69,6 +72,48 @@ def risk(tables: Mapping[str, Calibration]) -> Markup:
         points = [(100 * x, 100 * y) for x, y in table.risk_coverage]
         plot.line(points, SCALING_CLASSES[name], SCALING_TITLES[name])
     return plot.svg("Risk over coverage")
+
+
+def known(scores: Sequence[KnownScore]) -> tuple[Markup, list[tuple[str, str]]]:
+    """UA over the number of known utterances, and (class, name) of each line for the legend.
+
+    Each corpus has a line, and so have folds and corpora together. Bands are 95 % intervals. The stress test
+    is left out.
+    """
+    lines = curves(scores)
+    names = list(dict.fromkeys(str(score.known) for score in scores))
+    bounds = [
+        100 * share
+        for points in lines.values()
+        for point in points
+        for share in (point.ua.value, point.ua.low, point.ua.high)
+        if share is not None
+    ]
+    plot = Plot(
+        (0, len(names) - 1),
+        (max(0, min(bounds) - 5), min(100, max(bounds) + 5)),
+        ("known utterances of the speaker", "UA (%)"),
+        x_names=names,
+    )
+    legend = []
+    for place, (group, points) in enumerate(lines.items()):
+        classes = f"series-{place % NUM_SERIES + 1}"
+        legend.append((classes, group))
+        x = [names.index(str(point.known)) for point in points]
+        band = [
+            (across, 100 * point.ua.low, 100 * point.ua.high)
+            for across, point in zip(x, points, strict=True)
+            if point.ua.low is not None and point.ua.high is not None
+        ]
+        if len(band) > 1:
+            plot.band(band, classes)
+        plot.line(
+            [(across, 100 * point.ua.value) for across, point in zip(x, points, strict=True)], classes, group
+        )
+        for across, point in zip(x, points, strict=True):
+            tip = f"{point.name}: UA {format_estimate(point.ua)} %, WA {format_estimate(point.wa)} %"
+            plot.dot(across, 100 * point.ua.value, classes, tip)
+    return plot.svg("UA over the number of known utterances of the speaker"), legend
 
 
 def agreement(item: Agreement) -> Markup:
