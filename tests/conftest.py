@@ -76,3 +76,23 @@ def exported(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
     out = tmp_path_factory.mktemp("exported") / "model"
     export_run(run, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def voice_run(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
+    """The run folder of a finished crossval of a compact student with voices."""
+    from emodistill.training.cross_validation import crossval
+
+    out = tmp_path_factory.mktemp("voice-run") / "run"
+    crossval(make.voice_recipe(manifest), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported_voice(tmp_path_factory: pytest.TempPathFactory, voice_run: Path) -> Path:
+    """The folder of an exported model with voices: the student of the first fold of `voice_run`."""
+    from emodistill.export import export_run
+
+    out = tmp_path_factory.mktemp("exported-voice") / "model"
+    export_run(voice_run, out)
+    return out

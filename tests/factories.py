@@ -112,6 +112,16 @@ def recipe(manifest: Path, **sections: Any) -> Any:
     return parse_recipe(recipe_data(manifest, **sections))
 
 
+def voice_recipe(manifest: Path, **sections: Any) -> Any:
+    """Return a short recipe of a compact student with voices and a prosodic teacher."""
+    voice = {
+        "protocol": {"refit": "classifier"},
+        "distillation": {"teachers": ["prosodic"]},
+        "voice": {"utterances_per_speaker": 4},
+    }
+    return recipe(manifest, **{**voice, **sections})
+
+
 # --- tiny pretrained models ----------------------------------------------------------------------
 
 _SMALL = {

@@ -10,6 +10,7 @@ from emodistill.config.model_sections import (
     ProsodicConfig,
     StudentConfig,
     Teacher,
+    VoiceConfig,
 )
 from emodistill.config.recipe import (
     Recipe,
@@ -37,6 +38,7 @@ __all__ = [
     "Section",
     "StudentConfig",
     "Teacher",
+    "VoiceConfig",
     "load_recipe",
     "parse_recipe",
     "recipe_toml",

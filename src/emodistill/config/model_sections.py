@@ -242,3 +242,30 @@ class DistillationConfig(Section):
     def weight(self, teacher: str) -> float:
         """Return w_t of a teacher."""
         return {str(name): value for name, value in self.weights.items()}.get(teacher, 1.0)
+
+
+class VoiceConfig(Section):
+    """How the student learns to use what is known about a speaker's voice. The section turns it on.
+
+    In training, an utterance gets a context: the mean of the statistics of other utterances of its speaker,
+    without their labels, or nothing. `emodistill.training.voices` has the details.
+    """
+
+    # Probability that an utterance has no context.
+    none_probability: float = Field(0.3, ge=0, le=1)
+    # Largest number of other utterances in a context, with frozen layers. With a trained trunk it is
+    # utterances_per_speaker - 1.
+    max_known: int = Field(20, ge=1)
+    # Utterances of one speaker in a batch, with a trained trunk.
+    utterances_per_speaker: int = Field(8, ge=2)
+    # Probability that an utterance is cropped, for itself and for contexts.
+    crop_probability: float = Field(0.3, ge=0, le=1)
+    # Range of the length of a crop, in seconds. A timeline has windows of 2 s.
+    crop_s: tuple[float, float] = (1.0, 3.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "VoiceConfig":
+        low, high = self.crop_s
+        if not 0 < low <= high:
+            raise ValueError(f"crop_s = {list(self.crop_s)}: expected a range of seconds, such as [1.0, 3.0]")
+        return self

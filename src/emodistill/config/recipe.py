@@ -17,6 +17,7 @@ from emodistill.config.model_sections import (
     LinguisticConfig,
     ProsodicConfig,
     StudentConfig,
+    VoiceConfig,
 )
 from emodistill.errors import ConfigError, one_of
 
@@ -63,6 +64,8 @@ class Recipe(Section):
     # None: one teacher is trained and scored alone.
     student: StudentConfig | None = StudentConfig()
     distillation: DistillationConfig = DistillationConfig()
+    # None: the student knows nothing about voices.
+    voice: VoiceConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
 
     @property
@@ -80,6 +83,7 @@ class Recipe(Section):
             )
         if self.student is None and self.protocol.refit == "classifier":
             raise ValueError("protocol.refit = 'classifier' needs a student: set it to true or false")
+        self._check_voice()
         acoustic_views = self.acoustic.augment or self.augment
         for name, student, views in (
             ("student", self.student, self.augment),
@@ -96,6 +100,18 @@ class Recipe(Section):
                 "augment.fresh = false"
             )
         return self
+
+    def _check_voice(self) -> None:
+        """Raise `ValueError` where [voice] does not fit the student."""
+        if self.voice is None:
+            return
+        if self.student is None:
+            raise ValueError("[voice] is for a student: set voice = 'none', or train a student")
+        if self.student.optim.batch_size % self.voice.utterances_per_speaker and not self.student.frozen:
+            raise ValueError(
+                f"student.optim.batch_size = {self.student.optim.batch_size} is not a multiple of "
+                f"voice.utterances_per_speaker = {self.voice.utterances_per_speaker}: change one of them"
+            )
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -1,4 +1,7 @@
-"""Writes an exported model: a folder with `model.onnx`, `card.json` and `README.md`."""
+"""Writes an exported model: a folder with `model.onnx`, `card.json` and `README.md`.
+
+A student with voices also has `head.onnx`.
+"""
 
 import tempfile
 import tomllib
@@ -20,7 +23,7 @@ from emodistill.evaluation.calibration import card_fields
 from emodistill.evaluation.metrics import ACCURACIES
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run
-from emodistill.export.onnx import OnnxStudent, check_parity, parity_waveforms, write_onnx
+from emodistill.export.onnx import OnnxStudent, check_parity, parity_waveforms, write_head, write_onnx
 from emodistill.export.quantize import (
     MIN_CHECKED,
     check_fp16,
@@ -38,7 +41,7 @@ from emodistill.models.student import Student
 Precision = Literal["fp32", "fp16", "int8"]
 
 CARD_TEXTS = ("name", "licence", "limits", "intended_use")  # the parts of a card that a person writes
-FILES = ("model.onnx", "card.json", "README.md")
+FILES = ("model.onnx", "head.onnx", "card.json", "README.md")
 
 
 def export_run(
@@ -143,8 +146,11 @@ def export_checkpoint(
         fp32 = Path(partial) / "fp32.onnx"
         dev_ids = checkpoint.info.get("dev_ids", ())
         write_onnx(model, fp32, describe_model(student, checkpoint.labels, checkpoint.training_ids, dev_ids))
+        head = fp32.with_name("head.onnx") if student.has_voices else None
+        if head is not None:
+            write_head(model, head)
         waveforms = parity_waveforms(corpus, {utterance.id for utterance in check}, audio.max_s)
-        parity = check_parity(model, fp32, waveforms)
+        parity = check_parity(model, fp32, waveforms, head)
         front_end = {name for name, _ in model.named_buffers()}  # its filters are fixed, not learned
         figures: dict[str, float] = {}
         path = fp32
@@ -152,9 +158,13 @@ def export_checkpoint(
             path = fp32.with_name("fp16.onnx")
             store_in_fp16(fp32, path, front_end)
             figures = check_fp16(fp32, path, waveforms)
+            if head is not None:  # in int8, the head of a graph stays as it is
+                store_in_fp16(head, head)
         elif precision == "int8":
             path, figures = _to_int8(fp32, front_end, *_labelled_waveforms(check, checkpoint.labels, audio))
         path.replace(out / "model.onnx")
+        if head is not None:
+            head.replace(out / "head.onnx")
     fields = {
         "name": folder.name,
         "backbone": student.backbone.model_type,
@@ -166,6 +176,8 @@ def export_checkpoint(
         "emotions": checkpoint.labels.names,
         "trim_db": audio.trim_db,
         "sha256": file_sha256(out / "model.onnx"),
+        "voice_dim": student.embed.in_features if student.has_voices else None,
+        "head_sha256": file_sha256(out / "head.onnx") if student.has_voices else None,
         "precision": precision,
         "quantisation": figures,
         "teachers": tuple(heads),

@@ -1,7 +1,9 @@
 """A student as an ONNX graph: waveform in, probabilities and embeddings out.
 
-The front-end is inside the graph. A parity gate runs the graph and the torch model on real utterances of 0.3
-to 20 s, alone and batched. It refuses a graph with an output that differs by more than 1e-4.
+The front-end is inside the graph. A student with voices has a second graph, of its head alone, so that the
+trunk runs once where a voice is learned from the recording itself. A parity gate runs the graphs and the
+torch model on real utterances of 0.3 to 20 s, alone and batched. It refuses a graph with an output that
+differs by more than 1e-4.
 """
 
 import json
@@ -25,6 +27,7 @@ from emodistill.errors import ModelError
 from emodistill.features.preparation import prepare_waveform
 from emodistill.inference.model_card import METADATA
 from emodistill.models.checkpoint import TRANSPOSED
+from emodistill.models.layers import Output
 from emodistill.models.student import FRAME_HEAD, Student
 
 TOLERANCE = 1e-4  # largest difference of an output
@@ -34,13 +37,19 @@ NUM_UTTERANCES = 64  # at least, in the gate
 class OnnxStudent(nn.Module):
     """The module that becomes the ONNX graph: a student, and classifiers of teachers on its heads.
 
-    Each row of its waveforms (batch, samples) is a whole utterance, so there is no mask.
+    Each row of its waveforms (batch, samples) is a whole utterance, so there is no mask. A student with
+    voices also takes `voice` (batch, dim), which is zero where nothing is known, and returns `statistics`.
     """
 
     def __init__(self, student: Student, classifiers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.student = student
         self.classifiers = nn.ModuleDict(dict(classifiers))
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in order."""
+        return ["waveform", "voice"] if self.student.has_voices else ["waveform"]
 
     @property
     def outputs(self) -> list[str]:
@@ -51,11 +60,16 @@ class OnnxStudent(nn.Module):
             "embedding",
             *(f"embedding_{name}" for name in teachers),
             *(f"probabilities_{name}" for name in self.classifiers),
+            *(["statistics"] if self.student.has_voices else []),
         ]
 
-    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, waveform: Tensor, voice: Tensor | None = None) -> tuple[Tensor, ...]:
         """Probabilities (batch, emotions) and embeddings (batch, dim), in the order of `outputs`."""
-        output = self.student(waveform, None)
+        output = self.student(waveform, None, voice)
+        results = self._results(output)
+        return (*results, output.statistics) if self.student.has_voices else results
+
+    def _results(self, output: Output) -> tuple[Tensor, ...]:
         return (
             output.logits.softmax(dim=1),
             output.embedding,
@@ -66,14 +80,62 @@ class OnnxStudent(nn.Module):
             ),
         )
 
+    def examples(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """The inputs for waveforms (batch, samples), in the order of `inputs`; a voice that is not zero."""
+        if not self.student.has_voices:
+            return (batch,)
+        dim = self.student.embed.in_features
+        return batch, torch.linspace(-0.5, 0.5, len(batch) * dim).view(len(batch), dim)
+
+
+class OnnxHead(nn.Module):
+    """The part of an `OnnxStudent` after the statistics, for a voice that is known later than they are."""
+
+    inputs = ("statistics", "voice")
+
+    def __init__(self, model: OnnxStudent) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in order."""
+        return self.model.outputs[:-1]
+
+    def forward(self, statistics: Tensor, voice: Tensor) -> tuple[Tensor, ...]:
+        """Results for statistics (batch, dim) and voices (batch, dim), in the order of `outputs`."""
+        return self.model._results(self.model.student.head(statistics - voice))
+
 
 def write_onnx(model: OnnxStudent, path: Path, description: Mapping[str, Any] | None = None) -> None:
     """Write the graph with its weights in one file. Batch size and length are dynamic.
 
     With a description (`models.checkpoint.describe_model`) the student can be read back and trained further.
     """
-    example = torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1)
-    shape = {0: torch.export.Dim("batch", min=1, max=1024), 1: torch.export.Dim.AUTO}
+    examples = model.examples(torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1))
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    shapes = ({0: batch, 1: torch.export.Dim.AUTO}, {0: batch})[: len(examples)]
+    _write_graph(model, path, examples, shapes, model.inputs, model.outputs, description)
+
+
+def write_head(model: OnnxStudent, path: Path) -> None:
+    """Write the graph of the head, an `OnnxHead`, of a student with voices. The batch size is dynamic."""
+    head = OnnxHead(model).eval()
+    dim = model.student.embed.in_features
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    examples = (torch.linspace(-1, 1, 2 * dim).view(2, dim), torch.linspace(1, -1, 2 * dim).view(2, dim))
+    _write_graph(head, path, examples, ({0: batch}, {0: batch}), head.inputs, head.outputs, None)
+
+
+def _write_graph(
+    model: nn.Module,
+    path: Path,
+    examples: tuple[Tensor, ...],
+    shapes: tuple[Any, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    description: Mapping[str, Any] | None,
+) -> None:
     # It warns that torchvision is not installed, which no student needs.
     exporter_log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = exporter_log.level
@@ -82,10 +144,10 @@ def write_onnx(model: OnnxStudent, path: Path, description: Mapping[str, Any] | 
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         program = torch.onnx.export(
             model,
-            (example,),
-            input_names=["waveform"],
-            output_names=model.outputs,
-            dynamic_shapes=(shape,),
+            examples,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=shapes,
             dynamo=True,
             verbose=False,
         )
@@ -100,7 +162,7 @@ def write_onnx(model: OnnxStudent, path: Path, description: Mapping[str, Any] | 
             value.metadata_props.clear()
     for node in program.model.graph:  # an inner value may have the name of an output (WavLM: `embedding`)
         for value in node.outputs:
-            if value.name in model.outputs and not value.is_graph_output():
+            if value.name in outputs and not value.is_graph_output():
                 value.name = f"inner_{value.name}"
     program.save(path, external_data=False)
 
@@ -147,17 +209,30 @@ def _batches(waveforms: Sequence[Waveform]) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def check_parity(model: nn.Module, path: Path, waveforms: Sequence[Waveform]) -> dict[str, float]:
+def check_parity(
+    model: OnnxStudent, path: Path, waveforms: Sequence[Waveform], head: Path | None = None
+) -> dict[str, float]:
     """Compare ONNX Runtime with torch; returns the figures for the card.
 
-    Raises `ModelError` where an output differs by more than `TOLERANCE` or is NaN. Then `path` is deleted.
+    A student with voices is run without a voice and with one, and so is its head on the statistics of the
+    graph. Raises `ModelError` where an output differs by more than `TOLERANCE` or is NaN. Then `path` and
+    `head` are deleted.
     """
     session = open_session(path)
+    head_session = None if head is None else open_session(head)
 
     def largest_difference(batch: np.ndarray) -> float:
-        outputs = session.run(None, {"waveform": batch})
-        expected = [value.numpy() for value in model(torch.from_numpy(batch))]
-        return float(np.max([np.abs(a - b).max() for a, b in zip(outputs, expected, strict=True)]))
+        differences = []
+        examples = [value.numpy() for value in model.examples(torch.from_numpy(batch))]
+        for scale in (0, 1)[2 - len(examples) :]:
+            inputs = [examples[0], *(np.float32(scale) * value for value in examples[1:])]
+            outputs = session.run(None, dict(zip(model.inputs, inputs, strict=True)))
+            expected = [value.numpy() for value in model(*map(torch.from_numpy, inputs))]
+            differences += [np.abs(a - b).max() for a, b in zip(outputs, expected, strict=True)]
+            if head_session is not None:
+                results = head_session.run(None, {"statistics": outputs[-1], "voice": inputs[1]})
+                differences += [np.abs(a - b).max() for a, b in zip(results, expected[:-1], strict=True)]
+        return float(np.max(differences))
 
     # np.max returns NaN where there is one; max() may not.
     alone = float(np.max([largest_difference(waveform[None]) for waveform in waveforms]))
@@ -169,7 +244,8 @@ def check_parity(model: nn.Module, path: Path, waveforms: Sequence[Waveform]) ->
         "tolerance": TOLERANCE,
     }
     if not (alone <= TOLERANCE and batched <= TOLERANCE):
-        path.unlink()
+        for file in filter(None, (path, head)):
+            file.unlink()
         raise ModelError(
             f"the exported model differs from torch by {alone:.1e} alone and {batched:.1e} batched, over "
             f"{len(waveforms)} utterances; at most {TOLERANCE:.0e} is allowed. Nothing was exported."

@@ -172,6 +172,7 @@ def _architecture(model: nn.Module) -> dict[str, Any]:
             "layers": model.backbone.num_layers,
         },
         "teachers": model.teacher_dims,
+        "voices": model.has_voices,
     }
 
 
@@ -196,5 +197,7 @@ def _build(info: dict[str, Any], labels: LabelSet, folder: Path) -> nn.Module:
     if info["kind"] == "student":
         saved = info["backbone"]
         backbone = rebuild_backbone(saved["kind"], saved["config"], saved["layers"])
-        return Student(backbone, StudentConfig.model_validate(info["config"]), len(labels), info["teachers"])
+        settings = StudentConfig.model_validate(info["config"])
+        # Older checkpoints, which have no voices, lack the entry.
+        return Student(backbone, settings, len(labels), info["teachers"], info.get("voices", False))
     raise ModelError(f"'{folder}': " + one_of("kind", info["kind"], ["prosodic", "linguistic", "student"]))

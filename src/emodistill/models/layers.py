@@ -23,6 +23,7 @@ class Output:
     hidden: Tensor | None = None  # (batch, frames, width), the states that are pooled
     mask: Tensor | None = None  # (batch, frames), True = valid; None: all are
     classifier_input: Tensor | None = None  # (batch, dim), the input of a student's classifier
+    statistics: Tensor | None = None  # (batch, dim), standardised and pooled, before a voice is subtracted
 
     def float32(self) -> "Output":
         """The same in single precision, in which losses are computed whatever the precision of the model."""

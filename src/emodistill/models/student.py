@@ -1,6 +1,7 @@
 """The student: a speech backbone, pooling, a classifier, and projection heads for its teachers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +36,55 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
 
+class RunningStandardise(Standardise):
+    """(x - mean) / std, by running values over the batches of training, for a trunk that is trained.
+
+    A layer norm compares the statistics of one utterance with each other, and a batch norm with those of the
+    batch. Neither leaves values that can be averaged over utterances. No gradient flows through the running
+    values.
+    """
+
+    MIN_STD = 1e-3
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.share = 1.0  # of the present batch in the running values; training lowers it, at last to 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x : (batch, dim)."""
+        if self.training and self.share:
+            self._update(x.detach().float())
+        return super().forward(x)
+
+    @torch.no_grad()
+    def _update(self, x: Tensor) -> None:
+        self.mean.lerp_(x.mean(dim=0), self.share)
+        variance = self.std.square().lerp((x - self.mean).square().mean(dim=0), self.share)
+        self.std.copy_(variance.sqrt().clamp(min=self.MIN_STD))
+
+
+# What is known about the voices of a batch: (batch, dim), or a function of the statistics (batch, dim) of the
+# batch that returns it. None: nothing is known.
+Voices = Tensor | Callable[[Tensor], Tensor] | None
+
+
 class Student(nn.Module):
     """Maps waveforms (batch, samples) and lengths to an `Output`, in two parts.
 
     `prefix` is the front-end and the frozen layers. If layers are frozen it never changes, so its states can
     be computed once and cached. `suffix` is the rest.
+
+    With `has_voices` the student classifies the statistics of an utterance minus what is usual for the
+    speaker's voice: the shrunk mean of the statistics of other utterances (`training.voices`).
     """
 
     def __init__(
-        self, backbone: Backbone, config: StudentConfig, num_classes: int, teachers: Mapping[str, int]
+        self,
+        backbone: Backbone,
+        config: StudentConfig,
+        num_classes: int,
+        teachers: Mapping[str, int],
+        has_voices: bool = False,
     ) -> None:
         """Make a student with random weights around a backbone.
 
@@ -52,7 +93,7 @@ class Student(nn.Module):
         `config` does not fit the backbone.
         """
         super().__init__()
-        self.config = config
+        self.config, self.has_voices = config, has_voices
         self.backbone = backbone
         self.teacher_dims = dict(teachers)
         last = backbone.num_layers
@@ -71,7 +112,12 @@ class Student(nn.Module):
         standardise = config.standardise
         if standardise is None:
             standardise = config.pool != "mix" and config.frozen > 0
-        self.norm = Standardise(2 * width) if standardise else nn.LayerNorm(2 * width)
+        self.has_fixed_norm = standardise
+        self.norm: nn.Module
+        if standardise:
+            self.norm = Standardise(2 * width)
+        else:  # a voice is a mean over utterances, which a layer norm makes meaningless
+            self.norm = RunningStandardise(2 * width) if has_voices else nn.LayerNorm(2 * width)
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(2 * width, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, num_classes)
@@ -128,21 +174,33 @@ class Student(nn.Module):
             states.append(self.backbone.layer(index, states[-1], mask))
         return torch.stack([states[layer] for layer in self.prefix_layers], dim=2), lengths
 
-    def suffix(self, states: Tensor, lengths: Tensor | None) -> Output:
+    def suffix(self, states: Tensor, lengths: Tensor | None, voice: Voices = None) -> Output:
         """Compute the outputs for the states (batch, frames, layers, width) that `prefix` returns."""
         mask = frame_mask(lengths, states.shape[1])
         hidden = self._pooled_states(states, mask)
-        embedding = self.embed(self.dropout(self.norm(self.pool(hidden, mask))))
-        projections, hidden_projections = {}, {}
-        for name, head in self.heads.items():
-            if name.endswith(FRAME_HEAD):
-                hidden_projections[name.removesuffix(FRAME_HEAD)] = head(hidden)
-            else:
-                projections[name] = head(embedding)
+        statistics: Tensor = self.norm(self.pool(hidden, mask))
+        if callable(voice) and not isinstance(voice, Tensor):
+            voice = voice(statistics)
+        output = self.head(statistics if voice is None else statistics - voice)
+        frame_projections = {
+            name.removesuffix(FRAME_HEAD): head(hidden)
+            for name, head in self.heads.items()
+            if name.endswith(FRAME_HEAD)
+        }
+        return replace(
+            output, hidden_projections=frame_projections, hidden=hidden, mask=mask, statistics=statistics
+        )
+
+    def head(self, x: Tensor) -> Output:
+        """Compute the outputs that need no frames, for the statistics (batch, dim) minus the voice."""
+        embedding = self.embed(self.dropout(x))
+        projections = {
+            name: head(embedding) for name, head in self.heads.items() if not name.endswith(FRAME_HEAD)
+        }
         classifier_input = self.dropout(F.gelu(embedding)) if self.config.nonlinear else embedding
         logits = self.classifier(classifier_input)
         embedding = F.normalize(embedding, dim=1)
-        return Output(logits, embedding, projections, hidden_projections, hidden, mask, classifier_input)
+        return Output(logits, embedding, projections, classifier_input=classifier_input)
 
     def pooled_statistics(self, states: Tensor) -> Tensor:
         """Return the input of the norm, (2 * width,), for one utterance's states (frames, layers, width)."""
@@ -162,9 +220,9 @@ class Student(nn.Module):
         normed = [F.layer_norm(layers[layer], layers[layer].shape[-1:]) for layer in range(len(weights))]
         return (torch.stack(normed, dim=-1) * weights).sum(dim=-1)
 
-    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Output:
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None, voice: Voices = None) -> Output:
         """Compute both parts; waveform : (batch, samples), lengths : (batch,) in samples, or None."""
-        return self.suffix(*self.prefix(waveform, lengths))
+        return self.suffix(*self.prefix(waveform, lengths), voice)
 
     @torch.no_grad()
     def set_standardisation(self, mean: Tensor, std: Tensor) -> None:
@@ -198,6 +256,6 @@ class Suffix(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, states: Tensor, lengths: Tensor | None) -> Output:
+    def forward(self, states: Tensor, lengths: Tensor | None, voice: Voices = None) -> Output:
         """states : (batch, frames, layers, width), as `Student.prefix` returns them."""
-        return self.student.suffix(states.float(), lengths)
+        return self.student.suffix(states.float(), lengths, voice)

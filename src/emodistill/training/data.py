@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE
-from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, stable_seed
+from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, VoiceConfig, stable_seed
 from emodistill.corpora.base import Utterance, audio_duration_s
 from emodistill.distillation import Targets
 from emodistill.errors import ConfigError
@@ -26,6 +26,7 @@ from emodistill.features.cache import ArrayCache
 from emodistill.features.preparation import prepare_waveform
 from emodistill.labels import LabelSet
 from emodistill.models.prosodic import augment_planes
+from emodistill.training.voices import crop, crop_span
 
 CLEAN = -1  # the epoch of evaluation: no augmentation
 
@@ -85,12 +86,16 @@ class WaveformSource:
     audio: AudioConfig
     augment: AugmentConfig
     seed: int
+    voice: VoiceConfig | None = None  # its crops
     cache: WaveformCache = field(default_factory=WaveformCache)
     num_babble: int | None = None
 
     def __call__(self, index: int, epoch: int) -> Tensor:
         utterance_id = self.utterances[index].id
         waveform = self.at_view(index, view_of(self.augment, self.seed, epoch, utterance_id))
+        if epoch != CLEAN:
+            length_s = len(waveform) / SAMPLE_RATE
+            waveform = crop(waveform, crop_span(self.voice, self.seed, epoch, utterance_id, length_s))
         if not self.augment.fresh or epoch == CLEAN:
             return waveform
         channel = stable_seed(self.seed, epoch)
@@ -138,9 +143,15 @@ class StateSource:
     augment: AugmentConfig
     seed: int
     cache: ArrayCache
+    frames_per_s: float
+    voice: VoiceConfig | None = None  # its crops
 
     def __call__(self, index: int, epoch: int) -> Tensor:
-        return self.at_view(index, view_of(self.augment, self.seed, epoch, self.ids[index]))
+        states = self.at_view(index, view_of(self.augment, self.seed, epoch, self.ids[index]))
+        if epoch == CLEAN:
+            return states
+        length_s = len(states) / self.frames_per_s
+        return crop(states, crop_span(self.voice, self.seed, epoch, self.ids[index], length_s))
 
     def at_view(self, index: int, view: int) -> Tensor:
         """The states of an utterance in one view."""
@@ -271,7 +282,8 @@ class Batch:
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Inputs, labels and targets by (epoch, index).
 
-    `possible` and `weights` are those of `possible_emotions` and `corpus_weights`.
+    `possible` and `weights` are those of `possible_emotions` and `corpus_weights`, `speakers` those of
+    `known_speakers`.
     """
 
     def __init__(
@@ -281,12 +293,14 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         targets: Mapping[str, TargetSource] | None = None,
         possible: Tensor | None = None,
         weights: Tensor | None = None,
+        speakers: Sequence[str | None] | None = None,
     ) -> None:
         self.source = source
         self.labels = list(labels)
         self.targets = dict(targets or {})
         self.possible = possible
         self.weights = weights
+        self.speakers = list(speakers or [None] * len(self.labels))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -334,13 +348,30 @@ def _collate_targets(rows: Sequence[dict[str, Tensor]]) -> Targets:
     return Targets(logits, embedding, available, hidden)
 
 
+def _groups_of_speakers(
+    speakers: Sequence[str | None], size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Indices in groups of up to `size` of one speaker, chosen at random; of size 1 in their own order."""
+    if size == 1:
+        return list(np.arange(len(speakers))[:, None])
+    members: dict[str | None, list[int]] = defaultdict(list)
+    for index, speaker in enumerate(speakers):
+        members[speaker].append(index)
+    return [
+        group
+        for indices in members.values()
+        for group in np.array_split(rng.permutation(indices), -(-len(indices) // size))
+    ]
+
+
 class Batches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index): a function of (seed, epoch), the same over any number of processes.
 
     Indices are shuffled, then sorted by size within groups of `bucket` batches, which reduces padding. In the
-    epoch `CLEAN` they are sorted by size alone. Each of `world_size` processes takes every world_size-th
-    utterance of a batch, starting at its `rank`. Raises `ConfigError` where a batch has fewer utterances than
-    there are processes.
+    epoch `CLEAN` they are sorted by size alone. With `per_speaker`, a batch consists of groups of up to so
+    many utterances of one speaker, and groups are sorted instead of utterances. Each of `world_size`
+    processes takes every world_size-th utterance of a batch, starting at its `rank`. Raises `ConfigError`
+    where a batch has fewer utterances than there are processes.
     """
 
     def __init__(
@@ -352,28 +383,46 @@ class Batches(Sampler[list[tuple[int, int]]]):
         bucket: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        per_speaker: int = 1,
     ) -> None:
         self.batch_size, self.epoch, self.rank, self.world_size = batch_size, epoch, rank, world_size
         sizes = np.array([dataset.source.size(index) for index in range(len(dataset))])
         if epoch != CLEAN:
             rng = np.random.default_rng(stable_seed("batches", seed, epoch))
-            shuffled = rng.permutation(len(dataset))
-            group = bucket * batch_size
-            parts = [shuffled[start : start + group] for start in range(0, len(shuffled), group)]
-            ordered = np.concatenate([part[np.argsort(sizes[part], kind="stable")] for part in parts])
-            batches = self._split(ordered)
-            self.batches = [batches[index] for index in rng.permutation(len(batches))]
+            groups = _groups_of_speakers(dataset.speakers, per_speaker, rng)
+            self.batches = self._shuffled(groups, sizes, max(1, batch_size // per_speaker), bucket, rng)
         else:
-            self.batches = self._split(np.argsort(sizes, kind="stable"))
+            self.batches = self._split(np.argsort(sizes, kind="stable"), batch_size)
         if min(len(batch) for batch in self.batches) < world_size:
             raise ConfigError(
                 f"batches of {batch_size} utterances cannot be divided among {world_size} processes: raise "
                 "optim.batch_size, or lower runtime.devices"
             )
 
-    def _split(self, order: np.ndarray) -> list[np.ndarray]:
+    def _shuffled(
+        self,
+        groups: list[np.ndarray],
+        sizes: np.ndarray,
+        per_batch: int,
+        bucket: int,
+        rng: np.random.Generator,
+    ) -> list[np.ndarray]:
+        """Batches of `per_batch` groups of indices, in random order."""
+        mean_sizes = np.array([sizes[group].mean() for group in groups])
+        shuffled = rng.permutation(len(groups))
+        window = bucket * per_batch
+        parts = [shuffled[start : start + window] for start in range(0, len(shuffled), window)]
+        ordered = np.concatenate([part[np.argsort(mean_sizes[part], kind="stable")] for part in parts])
+        batches = [
+            np.concatenate([groups[number] for number in numbers])
+            for numbers in self._split(ordered, per_batch)
+        ]
+        return [batches[index] for index in rng.permutation(len(batches))]
+
+    @staticmethod
+    def _split(order: np.ndarray, size: int) -> list[np.ndarray]:
         # Of nearly equal size, so that the last batch is not a small remainder.
-        return np.array_split(order, -(-len(order) // self.batch_size))
+        return np.array_split(order, -(-len(order) // size))
 
     def __len__(self) -> int:
         return len(self.batches)

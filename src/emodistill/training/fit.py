@@ -22,14 +22,21 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, stable_seed
+from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, VoiceConfig, stable_seed
 from emodistill.distillation import HardLabels, distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.files import atomic_write
 from emodistill.models.layers import Output, frame_mask
+from emodistill.models.student import RunningStandardise, Student, Suffix, Voices
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, make_loader
 from emodistill.training.optimizer import build_optimizer
+from emodistill.training.voices import VoiceContexts
+
+DEV_KNOWN = 10  # utterances of a voice that are known in the second dev score of a student with voices
+# The running values of a `RunningStandardise` follow the batches until this share of the epochs is over.
+RUNNING_UNTIL = 0.8
+RUNNING_SHARE = 0.02  # of a batch in the running values, after the first batches
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -55,6 +62,7 @@ class TrainingData:
     train: UtteranceDataset
     dev: UtteranceDataset | None
     num_classes: int
+    voice: VoiceConfig | None = None  # how a student learns to use voices; None: without voices
 
     def class_weights(self) -> Tensor:
         """Inverse frequencies (classes,), 1 on average over utterances; 0 for a class without any."""
@@ -91,21 +99,42 @@ class Learner(lightning.LightningModule):
         self.term_values: dict[str, list[float]] = {}  # of the present epoch, one a batch
         self.average: dict[str, Tensor] = {}  # exponential moving average of the weights
         self.averaged_step = 0  # step of the last update of the average
+        self.contexts: VoiceContexts | None = None
+        self.table: Tensor | None = None  # statistics (utterances, dim) of this epoch, with frozen layers
+        if data.voice is not None:
+            self.contexts = VoiceContexts(data.voice, data.train.speakers, seed)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss of a batch, and their sum as `loss`."""
         optim, inputs = self.optim, batch.inputs
         if optim.time_mask:
             inputs = mask_time(inputs, batch.lengths, optim.time_mask)
+        voices = self._voices(batch)
         if not optim.mixup:
-            return self._loss_terms(self.model(inputs, batch.lengths).float32(), batch)
+            return self._loss_terms(self._run(inputs, batch.lengths, voices), batch)
         share, order = draw_mixup(len(batch.labels), optim.mixup)
         order = order.to(inputs.device)
         mixed = zero_beyond_lengths(share * inputs + (1 - share) * inputs[order], batch.lengths)
-        output = self.model(mixed, batch.lengths).float32()
+        if isinstance(voices, Tensor):  # always, since mixup needs frozen layers
+            voices = share * voices + (1 - share) * voices[order]
+        output = self._run(mixed, batch.lengths, voices)
         own_terms = self._loss_terms(output, batch)
         other_terms = self._loss_terms(output, batch.with_targets_reordered(order))
         return {name: share * own_terms[name] + (1 - share) * other_terms[name] for name in own_terms}
+
+    def _run(self, inputs: Tensor, lengths: Tensor, voices: Voices) -> Output:
+        args = (inputs, lengths) if voices is None else (inputs, lengths, voices)  # a teacher takes no voices
+        output: Output = self.model(*args)
+        return output.float32()
+
+    def _voices(self, batch: Batch) -> Voices:
+        """The voice contexts of a batch; None without voices."""
+        if self.contexts is None:
+            return None
+        contexts, epoch, indices = self.contexts, self.current_epoch, batch.indices.tolist()
+        if self.table is not None:
+            return contexts.from_table(self.table, epoch, indices).to(batch.inputs.device)
+        return lambda statistics: contexts.from_batch(statistics, epoch, indices)
 
     def _loss_terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         hard = HardLabels(
@@ -123,6 +152,11 @@ class Learner(lightning.LightningModule):
                 self._log(logger, self.history)
 
     def on_train_epoch_start(self) -> None:
+        if self.contexts is not None and isinstance(self.model, Suffix):
+            outputs = infer(
+                self.model, self.data.train, self.optim.batch_size, self.device, self.current_epoch
+            )
+            self.table = outputs["statistics"]
         self.model.train()  # it may have been loaded in eval mode
 
     def on_fit_end(self) -> None:
@@ -136,11 +170,19 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of (seed, batch), so a resumed run draws the same as one that was not stopped.
         torch.manual_seed(stable_seed("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank))
+        self._set_running_share()
         terms = self.losses(batch)
         for name, value in terms.items():
             self.term_values.setdefault(name, []).append(float(value.detach()))
         self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.labels))
         return terms["loss"]
+
+    def _set_running_share(self) -> None:
+        is_over = self.current_epoch >= RUNNING_UNTIL * self.optim.epochs
+        share = 0.0 if is_over else max(RUNNING_SHARE, 1 / (1 + self.global_step))
+        for module in self.model.modules():
+            if isinstance(module, RunningStandardise):
+                module.share = share
 
     def on_train_batch_end(self, *_: Any) -> None:
         step = self.global_step
@@ -196,14 +238,32 @@ class Learner(lightning.LightningModule):
         if backup:
             self.model.load_state_dict(weights, strict=False)
         outputs = infer(self.model, dev, self.optim.batch_size, self.device)
+        logits = {"": outputs["logits"]}
+        if self.data.voice is not None:
+            known = VoiceContexts(self.data.voice, dev.speakers, 0).with_known(
+                outputs["statistics"], DEV_KNOWN
+            )
+            logits["_known"] = self._head_logits(outputs["statistics"] - known)
         if backup:
             self.model.load_state_dict(backup, strict=False)
         self.model.train()
-        truth, predicted = dev.labels, outputs["logits"].argmax(dim=1).numpy()
-        scores = {"dev_ua": unweighted_accuracy(truth, predicted)}
+        measures = {"ua": unweighted_accuracy}
         if self.optim.measure == "weighted_f1":
-            scores["dev_weighted_f1"] = weighted_f1(truth, predicted)
+            measures["weighted_f1"] = weighted_f1
+        scores = {}
+        for name, measure in measures.items():
+            values = [measure(dev.labels, item.argmax(dim=1).numpy()) for item in logits.values()]
+            scores[f"dev_{name}"] = float(np.mean(values))
+            if len(values) > 1:  # the score that chooses is the mean of both
+                scores |= {f"dev_{name}_alone": values[0], f"dev_{name}_known": values[1]}
         return scores
+
+    @torch.no_grad()
+    def _head_logits(self, statistics: Tensor) -> Tensor:
+        """The logits (utterances, emotions) of a student's head."""
+        student = self.model.student if isinstance(self.model, Suffix) else self.model
+        assert isinstance(student, Student)
+        return student.head(statistics.to(self.device)).logits.float().cpu()
 
     def _trained_weights(self) -> dict[str, Tensor]:
         frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
@@ -228,7 +288,12 @@ class Learner(lightning.LightningModule):
         trainer = self._trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         optim = self.optim
-        return Batches(self.data.train, optim.batch_size, self.seed, epoch, optim.bucket, rank, world_size)
+        per_speaker = 1
+        if self.data.voice is not None and not isinstance(self.model, Suffix):
+            per_speaker = self.data.voice.utterances_per_speaker
+        return Batches(
+            self.data.train, optim.batch_size, self.seed, epoch, optim.bucket, rank, world_size, per_speaker
+        )
 
     def train_dataloader(self) -> Any:
         return make_loader(self.data.train, self.train_batches(self.current_epoch), self.num_loaders)
@@ -342,7 +407,8 @@ def infer(
     """Outputs for every utterance, in the dataset's order, on the CPU.
 
     Inputs are those of the given epoch, by default clean. Returns `logits`, `embedding`, the projected
-    embedding of each teacher under its name, and for a student `classifier_input`; each is (utterances, …).
+    embedding of each teacher under its name, and for a student `classifier_input` and `statistics`; each is
+    (utterances, …).
     """
     model.eval()
     collected: dict[str, list[Tensor]] = {}
@@ -352,8 +418,9 @@ def infer(
         output = model(batch.inputs.to(device), batch.lengths.to(device))
         order += batch.indices.tolist()
         values = {**output.projections, "logits": output.logits, "embedding": output.embedding}
-        if output.classifier_input is not None:
-            values["classifier_input"] = output.classifier_input
+        for name in ("classifier_input", "statistics"):
+            if (value := getattr(output, name)) is not None:
+                values[name] = value
         for name, value in values.items():
             collected.setdefault(name, []).append(value.float().cpu())
     position = torch.argsort(torch.tensor(order))

@@ -48,6 +48,7 @@ from emodistill.training.targets import (
     align_to_ids,
     with_hidden_states,
 )
+from emodistill.training.voices import known_speakers, report_unknown_speakers
 
 # Fields of `runtime` that may change a trained model.
 RUNTIME_FIELDS = ("accelerator", "devices", "strategy", "precision", "threads")
@@ -207,10 +208,14 @@ class FoldRun:
         torch.manual_seed(seed)
         model, initial_ids = stage.initialise(train)
         self._audit(initial_ids, phase, f"initial {stage.name}")
+        voice = stage.voice if isinstance(stage, SpeechStage) else None
+        if voice is not None:
+            report_unknown_speakers(train)
         row_of = {utterance.id: row for row, utterance in enumerate(phase.train)}
         rows = [row_of[utterance.id] for utterance in train]
         target_sources = {
-            name: TeacherTargetSource(item, rows, self.recipe.augment, seed) for name, item in targets.items()
+            name: TeacherTargetSource(item, rows, self.recipe.augment, seed, voice)
+            for name, item in targets.items()
         }
         train_data = UtteranceDataset(
             stage.source(model, train, seed),
@@ -218,13 +223,18 @@ class FoldRun:
             target_sources,
             possible_emotions(train, self.labels),
             corpus_weights(train, stage.optim.corpus_weights),
+            known_speakers(train),
         )
         dev_data = None
         if dev:
-            dev_data = UtteranceDataset(stage.source(model, dev, CLEAN_ONLY), label_indices(dev, self.labels))
+            dev_data = UtteranceDataset(
+                stage.source(model, dev, CLEAN_ONLY),
+                label_indices(dev, self.labels),
+                speakers=known_speakers(dev),
+            )
         fit(
             stage.trained_part(model),
-            TrainingData(train_data, dev_data, len(self.labels)),
+            TrainingData(train_data, dev_data, len(self.labels), voice),
             stage.optim,
             folder,
             self.recipe.runtime,

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from emodistill.config import VoiceConfig
 from emodistill.corpora import Utterance
 from emodistill.distillation import hard_label_loss
+from emodistill.models.student import Student
 from emodistill.training.data import (
     CLEAN,
     UtteranceDataset,
@@ -23,7 +25,8 @@ from emodistill.training.data import (
     possible_emotions,
 )
 from emodistill.training.fit import device_of, infer
-from emodistill.training.stages import Stage
+from emodistill.training.stages import SpeechStage, Stage
+from emodistill.training.voices import VoiceContexts, known_speakers
 
 MAX_GROUPS = 10  # of held-out speakers
 MAX_STEPS = 100  # of L-BFGS
@@ -57,6 +60,8 @@ def collect_classifier_inputs(
     """The input of the student's classifier for each utterance: of the clean view, then of augmented ones.
 
     The first `num_train` utterances are those of the training split. Babble is made of their voices alone.
+    A student with voices then has all of these rows again, with up to `max_known` other utterances of the
+    speaker known.
     """
     labels = label_indices(utterances, stage.labels)
     source = stage.source(student, utterances, seed)
@@ -66,19 +71,40 @@ def collect_classifier_inputs(
     device = device_of(stage.recipe.runtime)
     model = stage.trained_part(student.to(device))
     epochs = [CLEAN, *range(AUGMENTED_VIEWS)]
-    inputs = [
-        infer(model, dataset, stage.optim.batch_size, device, epoch)["classifier_input"] for epoch in epochs
-    ]
+    outputs = [infer(model, dataset, stage.optim.batch_size, device, epoch) for epoch in epochs]
+    inputs = [output["classifier_input"] for output in outputs]
     student.cpu()
+    voice = stage.voice if isinstance(stage, SpeechStage) else None
+    if voice is not None:
+        inputs += _with_known_voices(student, [output["statistics"] for output in outputs], voice, utterances)
     possible = possible_emotions(utterances, stage.labels)
     weights = corpus_weights(utterances, stage.optim.corpus_weights)
     return ClassifierInputs(
         torch.cat(inputs),
-        torch.tensor(labels).repeat(len(epochs)),
-        tuple(utterance.speaker for utterance in utterances) * len(epochs),
-        None if possible is None else possible.repeat(len(epochs), 1),
-        None if weights is None else weights.repeat(len(epochs)),
+        torch.tensor(labels).repeat(len(inputs)),
+        tuple(utterance.speaker for utterance in utterances) * len(inputs),
+        None if possible is None else possible.repeat(len(inputs), 1),
+        None if weights is None else weights.repeat(len(inputs)),
     )
+
+
+@torch.no_grad()
+def _with_known_voices(
+    student: nn.Module, statistics: Sequence[Tensor], voice: VoiceConfig, utterances: Sequence[Utterance]
+) -> list[Tensor]:
+    """The classifier's inputs (utterances, dim) for each view, with other utterances of the speaker known.
+
+    How many are known differs from view to view: the context of the first view has up to `max_known`.
+    """
+    assert isinstance(student, Student)
+    contexts = VoiceContexts(voice, known_speakers(utterances), 0)
+    inputs = []
+    for number, values in enumerate(statistics):
+        known = contexts.with_known(statistics[0], max(1, voice.max_known // (1 + number)))
+        output = student.head(values - known)
+        assert output.classifier_input is not None
+        inputs.append(output.classifier_input)
+    return inputs
 
 
 def fit_classifier(classifier: nn.Linear, data: ClassifierInputs, prior: float) -> nn.Linear:

@@ -7,6 +7,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
-from emodistill.audio.waveform import MIN_INPUT_SAMPLES, content_hash
+from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, content_hash
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, CorpusError, ModelError
@@ -28,7 +29,7 @@ from emodistill.models.base import Backbone
 from emodistill.models.checkpoint import load_initial
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher, lld_statistics, make_planes
-from emodistill.models.student import Standardise, Student, Suffix
+from emodistill.models.student import Student, Suffix
 from emodistill.training.artifact_cache import to_dict
 from emodistill.training.data import (
     InputSource,
@@ -39,6 +40,7 @@ from emodistill.training.data import (
     size_of,
 )
 from emodistill.training.fit import device_of
+from emodistill.training.voices import VoiceContexts, known_speakers
 
 CLEAN_ONLY = -1  # the seed of a source that is read without augmentation alone
 
@@ -189,6 +191,7 @@ class SpeechStage(Stage):
     ) -> None:
         super().__init__(name, recipe, labels)
         self.config, self.augment, self.heads = config, augment, heads
+        self.voice = recipe.voice if name == "student" else None
 
     @property
     def optim(self) -> OptimConfig:
@@ -215,27 +218,28 @@ class SpeechStage(Stage):
                 for name in ("dropout", "warp", "band_mask", "frozen", "optim", "init")
             }
             # The weights come from `initial`, so no probe is fitted, and the norm must be of the same kind.
-            shape = {"probe": None, "standardise": isinstance(initial.norm, Standardise)}
+            shape = {"probe": None, "standardise": initial.has_fixed_norm}
             config = StudentConfig.model_validate({**initial.config.model_dump(), **own_settings, **shape})
             backbone: Backbone = deepcopy(initial.backbone)
-            return Student(backbone, config, self.num_classes, self.heads)
+            return Student(backbone, config, self.num_classes, self.heads, self.voice is not None)
         backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
-        return Student(backbone, self.config, self.num_classes, self.heads)
+        return Student(backbone, self.config, self.num_classes, self.heads, self.voice is not None)
 
     def source(
         self, model: nn.Module, utterances: Sequence[Utterance], seed: int
     ) -> WaveformSource | StateSource:
         assert isinstance(model, Student)
         if not model.config.frozen:
-            return WaveformSource(utterances, self.recipe.audio, self.augment, seed)
+            return WaveformSource(utterances, self.recipe.audio, self.augment, seed, self.voice)
         num_views = max(1, self.augment.views) if seed != CLEAN_ONLY else 1
         device = device_of(self.recipe.runtime)
-        return cache_states(model, utterances, self.recipe.audio, self.augment, num_views, seed, device)
+        source = cache_states(model, utterances, self.recipe.audio, self.augment, num_views, seed, device)
+        return replace(source, voice=self.voice)
 
     def initialise(self, train: Sequence[Utterance]) -> tuple[nn.Module, tuple[str, ...]]:
         model, ids = super().initialise(train)
         assert isinstance(model, Student)
-        if isinstance(model.norm, Standardise) and self.config.init is None:
+        if model.has_fixed_norm and self.config.init is None:
             source = self.source(model, train, 0)
             if not isinstance(source, StateSource):
                 raise ConfigError(
@@ -244,7 +248,12 @@ class SpeechStage(Stage):
                 )
             pooled = fit_standardisation(model, source, device_of(self.recipe.runtime))
             if self.config.probe is not None:
-                fit_probe(model, pooled, [utterance.emotion or "" for utterance in train], self.config.probe)
+                emotions = [utterance.emotion or "" for utterance in train]
+                if self.voice is not None:
+                    contexts = VoiceContexts(self.voice, known_speakers(train), self.recipe.seed)
+                    known = contexts.with_known(pooled[: len(train)], self.voice.max_known)
+                    pooled = torch.cat([pooled, pooled - known.repeat(len(pooled) // len(train), 1)])
+                fit_probe(model, pooled, emotions, self.config.probe)
         return model, ids
 
     def trained_part(self, model: nn.Module) -> nn.Module:
@@ -279,7 +288,8 @@ def fit_standardisation(student: Student, source: StateSource, device: torch.dev
 def fit_probe(student: Student, pooled: Tensor, emotions: Sequence[str], shrinkage: float) -> None:
     """Set the student's classifier to linear discriminant analysis of its standardised statistics.
 
-    `pooled` (views * utterances, dim) is view by view, `emotions` has one entry an utterance. The
+    `pooled` (rows, dim) has all utterances several times, such as view by view, and `emotions` one entry for
+    each utterance. The
     within-class covariance Σ is shrunk to (1 − s) Σ + s tr(Σ)/dim I (Ledoit & Wolf 2004). The logits are
     scaled to the standard deviation `PROBE_SPREAD`, because a probe is too confident on the data that it was
     fitted on. Raises `ConfigError` where an emotion is missing in training.
@@ -352,7 +362,11 @@ def cache_states(
         run_jobs(compute, list(jobs.values()), "frozen layers", workers=1)
         student.cpu()
     sizes = [size_of(utterance) for utterance in utterances]
-    return StateSource(keys, [utterance.id for utterance in utterances], sizes, views, seed, cache)
+    with torch.no_grad():
+        frames_per_s = student.prefix(torch.zeros(1, SAMPLE_RATE), None)[0].shape[1]
+    return StateSource(
+        keys, [utterance.id for utterance in utterances], sizes, views, seed, cache, float(frames_per_s)
+    )
 
 
 def _prefix_hash(student: Student) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.audio.waveform import SAMPLE_RATE
-from emodistill.config import AugmentConfig
+from emodistill.config import AugmentConfig, VoiceConfig
 from emodistill.console import progress
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, ModelError
@@ -26,6 +26,7 @@ from emodistill.features.preparation import prepare_waveform
 from emodistill.files import atomic_write
 from emodistill.training.data import view_of
 from emodistill.training.stages import SpeechStage
+from emodistill.training.voices import crop, crop_span
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,14 @@ class TeacherTargets:
 class TeacherTargetSource:
     """A teacher's targets as the student's dataset reads them.
 
-    Hidden states are those of the view that the student's input has in the same epoch.
+    Hidden states are those of the view, and of the crop, that the student's input has in the same epoch.
     """
 
     targets: TeacherTargets
     rows: Sequence[int]  # index in the student's dataset -> row of the targets
     augment: AugmentConfig
     seed: int
+    voice: VoiceConfig | None = None  # its crops
 
     def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
         targets, row = self.targets, self.rows[index]
@@ -85,7 +87,8 @@ class TeacherTargetSource:
         if targets.hidden is not None and targets.offsets is not None:
             view = view_of(self.augment, self.seed, epoch, targets.ids[row])
             start, end = targets.offsets[row, view].tolist()
-            values["hidden"] = targets.hidden[start:end].float()
+            span = crop_span(self.voice, self.seed, epoch, targets.ids[row], (end - start) / HIDDEN_HZ)
+            values["hidden"] = crop(targets.hidden[start:end], span).float()
         return values
 
 
