@@ -203,7 +203,7 @@ def test_an_exported_model_with_voices_has_a_head_that_agrees_with_it(exported_v
 
 def test_voices_need_a_student_and_batches_of_whole_groups(manifest: Path) -> None:
     with pytest.raises(ConfigError, match="is for a student"):
-        make.voice_recipe(manifest, student="none")
+        make.voice_recipe(manifest, student="none", protocol={"refit": False})
     with pytest.raises(ConfigError, match="not a multiple"):
         make.voice_recipe(manifest, voice={"utterances_per_speaker": 3})
     with pytest.raises(ConfigError, match="expected a range of seconds"):

@@ -80,13 +80,6 @@ class OnnxStudent(nn.Module):
             ),
         )
 
-    def examples(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """The inputs for waveforms (batch, samples), in the order of `inputs`; a voice that is not zero."""
-        if not self.student.has_voices:
-            return (batch,)
-        dim = self.student.embed.in_features
-        return batch, torch.linspace(-0.5, 0.5, len(batch) * dim).view(len(batch), dim)
-
 
 class OnnxHead(nn.Module):
     """The part of an `OnnxStudent` after the statistics, for a voice that is known later than they are."""
@@ -112,7 +105,10 @@ def write_onnx(model: OnnxStudent, path: Path, description: Mapping[str, Any] | 
 
     With a description (`models.checkpoint.describe_model`) the student can be read back and trained further.
     """
-    examples = model.examples(torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1))
+    dim = model.student.embed.in_features
+    examples: tuple[Tensor, ...] = (torch.linspace(-1, 1, SAMPLE_RATE)[None].repeat(2, 1),)
+    if model.student.has_voices:
+        examples += (torch.linspace(-0.5, 0.5, 2 * dim).view(2, dim),)
     batch = torch.export.Dim("batch", min=1, max=1024)
     shapes = ({0: batch, 1: torch.export.Dim.AUTO}, {0: batch})[: len(examples)]
     _write_graph(model, path, examples, shapes, model.inputs, model.outputs, description)
@@ -208,9 +204,15 @@ def _batches(waveforms: Sequence[Waveform]) -> Iterator[np.ndarray]:
             yield np.stack(long_enough[:16])
 
 
+def _some_voice(graph_input: Any, batch: int) -> np.ndarray:
+    """A voice (batch, dim) that is not zero, for the input `voice` of a graph."""
+    dim = graph_input.shape[1]
+    return np.linspace(-0.5, 0.5, batch * dim, dtype=np.float32).reshape(batch, dim)
+
+
 @torch.no_grad()
 def check_parity(
-    model: OnnxStudent, path: Path, waveforms: Sequence[Waveform], head: Path | None = None
+    model: nn.Module, path: Path, waveforms: Sequence[Waveform], head: Path | None = None
 ) -> dict[str, float]:
     """Compare ONNX Runtime with torch; returns the figures for the card.
 
@@ -219,14 +221,14 @@ def check_parity(
     `head` are deleted.
     """
     session = open_session(path)
+    names = [item.name for item in session.get_inputs()]
     head_session = None if head is None else open_session(head)
 
     def largest_difference(batch: np.ndarray) -> float:
         differences = []
-        examples = [value.numpy() for value in model.examples(torch.from_numpy(batch))]
-        for scale in (0, 1)[2 - len(examples) :]:
-            inputs = [examples[0], *(np.float32(scale) * value for value in examples[1:])]
-            outputs = session.run(None, dict(zip(model.inputs, inputs, strict=True)))
+        for scale in (0.0, 1.0) if "voice" in names else (1.0,):
+            inputs = [batch, *(scale * _some_voice(item, len(batch)) for item in session.get_inputs()[1:])]
+            outputs = session.run(None, dict(zip(names, inputs, strict=True)))
             expected = [value.numpy() for value in model(*map(torch.from_numpy, inputs))]
             differences += [np.abs(a - b).max() for a, b in zip(outputs, expected, strict=True)]
             if head_session is not None:
