@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import factories as make
 import pytest
 
-from emodistill import Recognizer
+from emodistill import Recognizer, cli
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,6 +29,26 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("EMODISTILL_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> make.CommandLine:
+    """A function that runs a command line as the entry point does."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run_command(*arguments: object) -> make.CommandResult:
+        monkeypatch.setattr(sys, "argv", ["emodistill", *map(str, arguments)])
+        capsys.readouterr()
+        monkeypatch.setattr(cli.console, "_width", 400)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return make.CommandResult(code, out, err)
+
+    return run_command
 
 
 @pytest.fixture(scope="session")

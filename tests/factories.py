@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -20,6 +20,17 @@ WORDS = {
     "happy": ("what a lovely day", "we won the game", "she said yes"),
     "neutral": ("the train is here", "put it on the table", "it is ten o'clock"),
 }
+
+
+class CommandResult(NamedTuple):
+    """What a command line gave: its exit code, its standard output and its standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+CommandLine = Callable[..., CommandResult]  # runs a command line
 _F0_HZ = {"angry": 220.0, "sad": 110.0, "happy": 180.0, "neutral": 140.0}
 
 

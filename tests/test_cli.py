@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import factories as make
@@ -22,33 +21,7 @@ from emodistill import __version__, cli
 from emodistill.corpora import read_manifest
 from emodistill.inference.model_card import BUNDLED
 
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command line as the entry point does."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["emodistill", *map(str, args)])
-        capsys.readouterr()
-        monkeypatch.setattr(cli.console, "_width", 400)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Result(code, out, err)
-
-    return call
+Call = make.CommandLine
 
 
 @pytest.fixture
@@ -113,8 +86,8 @@ def test_failures_are_listed_at_the_end(
 
 def test_verbs_are_complete() -> None:
     assert {" ".join(verb) for verb in VERBS} == {
-        "predict", "timeline", "listen", "serve", "models", "train", "crossval", "ablate", "export", "demo",
-        "evaluate", "scores", "compare", "report", "corpus prepare", "corpus audit", "corpus stats",
+        "predict", "timeline", "listen", "serve", "enrol", "models", "train", "crossval", "ablate", "export",
+        "demo", "evaluate", "scores", "compare", "report", "corpus prepare", "corpus audit", "corpus stats",
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The command line app, and the options that several verbs share."""
 
+from enum import StrEnum
+from os import cpu_count
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +62,31 @@ Jobs = Annotated[
 ]
 
 
+class Adaptation(StrEnum):
+    """The other files that `predict` compares a file with."""
+
+    none = "none"
+    together = "together"
+    folder = "folder"
+
+
+VoiceFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Compare each file with the usual of this voice, a file of `emodistill enrol`. "
+        "Default: no voice.",
+    ),
+]
+Adapt = Annotated[
+    Adaptation,
+    typer.Option(
+        help="Compare each file with the usual of the other files: of all others (`together`), or of the "
+        "others in its folder (`folder`). The files should be of one speaker, with different emotions."
+    ),
+]
+
+
 def _print_version(requested: bool) -> None:
     if requested:
         typer.echo(f"emodistill {__version__}")
@@ -88,3 +115,8 @@ def need_training() -> None:
 def names_in(listed: str | None) -> list[str] | None:
     """Return the names of a comma-separated list, or None for None."""
     return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def number_of_jobs(jobs: int | None, num_files: int) -> int:
+    """Return how many files to process at a time: `jobs` or the number of CPU cores, at most `num_files`."""
+    return min(jobs or cpu_count() or 1, max(1, num_files))

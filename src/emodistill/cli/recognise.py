@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emodistill.cli.options import (
+    Adapt,
+    Adaptation,
     Coverage,
     Emotions,
     Jobs,
@@ -18,8 +20,10 @@ from emodistill.cli.options import (
     Model,
     Paths,
     Threads,
+    VoiceFile,
     app,
     names_in,
+    number_of_jobs,
 )
 from emodistill.console import report_failures, results, say, with_progress
 from emodistill.errors import ConfigError, MissingExtraError
@@ -103,11 +107,6 @@ def _choose_format(format: str | None, output: Path | None, by_suffix: Mapping[s
     return TABLE if output is None else by_suffix.get(output.suffix.lower(), TABLE)
 
 
-def _number_of_jobs(jobs: int | None, num_files: int) -> int:
-    """How many files to process at a time: `jobs`, else the number of CPU cores; at most `num_files`."""
-    return min(jobs or cpu_count() or 1, max(1, num_files))
-
-
 # Long: Typer makes an option of each parameter.
 @app.command()
 def predict(
@@ -119,20 +118,29 @@ def predict(
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
     teachers: TeachersOption = False,
+    voice: VoiceFile = None,
+    adapt: Adapt = Adaptation.none,
     threads: Threads = None,
     jobs: Jobs = None,
 ) -> None:
     """Recognise one emotion for each audio file.
+
+    People differ in how they usually sound. With --voice or --adapt, the recogniser compares each file with
+    the usual of its speaker: what is left is how this file differs from the speaker's other utterances. No
+    labels are needed. Do not use it where the speaker has one emotion only, for example where all recordings
+    are angry: anger then is the usual, and is not found. A model without voices refuses both options.
 
     Exit code 0: all inputs were read. 1: an input could not be read (its row holds the error), or a folder
     holds no audio; the others are done. 2: nothing was started, since an option or the model is wrong.
 
     Example: emodistill predict call.wav clips/ --format json
     """
+    from emodistill.inference.adaptation import files_sha256, groups_of, predict_compared
     from emodistill.inference.batch import find_audio_files
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.resume import finished_paths, open_output
+    from emodistill.inference.voices import Voice, check_voice, ensure_voices
 
     format = _choose_format(format, output, {f".{name}": name for name in PREDICTION_FORMATS})
     if teachers and format not in _TEACHER_FORMATS:
@@ -140,24 +148,49 @@ def predict(
             f"the format {format} cannot hold the teachers' probabilities: "
             f"add --format {' or '.join(_TEACHER_FORMATS)}"
         )
+    adapted = adapt is not Adaptation.none
+    if voice is not None and adapted:
+        raise ConfigError(
+            f"--voice and --adapt {adapt} exclude each other: a file is compared with a voice or with the "
+            "other files; give one of them"
+        )
+    known = None if voice is None else Voice.load(voice)
     files, num_empty = find_audio_files(paths)
-    jobs = _number_of_jobs(jobs, len(files))
+    jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage,
         threads=threads or (1 if jobs > 1 else None),
     )  # fmt: skip
+    if known is not None:
+        check_voice(known, recognizer.card)
+    elif adapted:
+        ensure_voices(recognizer.card)
     finished: set[str] = set()
     resumed = output is not None and PREDICTION_FORMATS[format].can_resume
     if output is not None and resumed:
-        settings = {**recognizer.settings, "teachers": teachers}
-        finished = finished_paths(output, set(map(str, files)), recognizer.emotions, settings)
+        settings = {
+            **recognizer.settings,
+            "teachers": teachers,
+            "voice": None if known is None else known.sha256,
+            "adapt": str(adapt) if adapted else None,
+            "set of files": files_sha256(files) if adapted else None,
+        }
+        groups = [set(map(str, group)) for group in groups_of(files, adapt)] if adapted else []
+        finished = finished_paths(output, set(map(str, files)), recognizer.emotions, settings, groups)
     unfinished = [file for file in files if str(file) not in finished]
-    predictions = recognizer.predict_all(unfinished, jobs=jobs)
-    rows = report_failures(with_progress(predictions, "predict", len(unfinished)))
+    if adapted:
+        predictions = predict_compared(recognizer, unfinished, adapt, jobs)
+    else:
+        predictions = with_progress(
+            recognizer.predict_all(unfinished, jobs=jobs, voice=known), "predict", len(unfinished)
+        )
+    rows = report_failures(predictions)
     if not teachers:
         rows = (replace(row, teachers=None) for row in rows)
     with open_output(output, resumed) as stream:
-        num_failed = write_rows(rows, format, stream, recognizer.emotions)
+        num_failed = write_rows(
+            rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted
+        )
     if finished:
         say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
     raise typer.Exit(1 if num_failed or num_empty else 0)
@@ -198,7 +231,7 @@ def timeline(
     )
     outputs.ensure_same_settings(recognizer, given)
     unfinished = outputs.unfinished(files)
-    written = batch.run(recognizer, unfinished, outputs, given, _number_of_jobs(jobs, len(unfinished)))
+    written = batch.run(recognizer, unfinished, outputs, given, number_of_jobs(jobs, len(unfinished)))
     rows, num_failed = [], 0
     for row in report_failures(with_progress(written, "timeline", len(unfinished))):
         num_failed += row.error is not None

@@ -8,7 +8,7 @@ The modules in the order of the data:
 - `segmentation` cuts a stretch of speech into segments. `streaming` does so for audio that arrives in chunks,
   and `timelines` for whole recordings, also with `given_segments`.
 - `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many
-  files, with `thread_map`.
+  files, with `thread_map`. `adaptation` compares the files of a group with each other.
 - `listen` shows a live stream.
 - `model_card` describes a model, and `hub` shares it.
 """

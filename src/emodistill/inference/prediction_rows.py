@@ -5,9 +5,9 @@ This module imports nothing heavy: the command line reads the table before it kn
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from rich.markup import escape
 
@@ -16,7 +16,20 @@ from emodistill.console import results
 if TYPE_CHECKING:
     from emodistill.inference.prediction import Prediction
 
-Writer = Callable[[Iterable["Prediction"], TextIO, Sequence[str]], None]
+
+class Writer(Protocol):
+    """A function that writes predictions to a text stream; `emotions` are those of the model.
+
+    With `has_voices`, rows may have `voice_utterances`. A format with a header then has a column for it.
+    """
+
+    def __call__(
+        self,
+        rows: Iterable["Prediction"],
+        stream: TextIO,
+        emotions: Sequence[str],
+        has_voices: bool = False,
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class PredictionFormat:
 
     Attributes:
         name: the value of `--format`; with a dot before it, the suffix that chooses the format.
-        write: the writer. It gets predictions, a text stream, and the model's emotions.
+        write: the writer.
         media_type: the value of the HTTP headers Accept and Content-Type. None: the server does not offer it.
         holds_teachers: a row can hold the probabilities of the teachers (`--teachers`).
         can_resume: a file of it can be continued, since each row is complete as soon as its line ends.
@@ -38,8 +51,17 @@ class PredictionFormat:
     can_resume: bool = False
 
 
-def write_rows(rows: Iterable["Prediction"], format: str, stream: TextIO, emotions: Sequence[str]) -> int:
-    """Write predictions in a format of `PREDICTION_FORMATS`; returns how many of them have an error."""
+def write_rows(
+    rows: Iterable["Prediction"],
+    format: str,
+    stream: TextIO,
+    emotions: Sequence[str],
+    has_voices: bool = False,
+) -> int:
+    """Write predictions in a format of `PREDICTION_FORMATS`; returns how many of them have an error.
+
+    The other arguments are those of `Writer`.
+    """
     num_failed = 0
 
     def count_failures() -> Iterator["Prediction"]:
@@ -48,42 +70,53 @@ def write_rows(rows: Iterable["Prediction"], format: str, stream: TextIO, emotio
             num_failed += row.error is not None
             yield row
 
-    PREDICTION_FORMATS[format].write(count_failures(), stream, emotions)
+    PREDICTION_FORMATS[format].write(count_failures(), stream, emotions, has_voices)
     return num_failed
 
 
-def write_table(rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str]) -> None:
+def write_table(
+    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+) -> None:
     """A table for reading."""
     from rich.table import Table
 
-    table = Table("file", "emotion", "confidence", "note")
+    table = Table("file", "emotion", "confidence", *(["utterances known"] if has_voices else []), "note")
     for row in rows:
         confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
         note = escape(row.error or row.reason or "")
-        table.add_row(escape(row.path), row.emotion or "–", confidence, note)
+        known = [str(row.voice_utterances or "–")] if has_voices else []
+        table.add_row(escape(row.path), row.emotion or "–", confidence, *known, note)
     results(stream).print(table)
 
 
-def write_json(rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str]) -> None:
+def write_json(
+    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+) -> None:
     """One array, written when all rows are known."""
     objects = [row.as_dict() for row in rows]
     stream.write(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_jsonl(rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str]) -> None:
+def write_jsonl(
+    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+) -> None:
     """One object on each line, written as soon as it is known."""
     for row in rows:
         stream.write(json.dumps(row.as_dict(), ensure_ascii=False) + "\n")
         stream.flush()
 
 
-def write_csv(rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str]) -> None:
+def write_csv(
+    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+) -> None:
     """A header, then one line for each row; what a row does not have is an empty field."""
     writer = csv.writer(stream, lineterminator="\n")
-    columns = [f"p_{name}" for name in emotions]
-    writer.writerow(["path", "emotion", "confidence", "abstained", "reason", "error", *columns])
+    header = ["path", "emotion", "confidence", "abstained", "reason", "error"]
+    header += ["voice_utterances"] if has_voices else []
+    writer.writerow([*header, *(f"p_{name}" for name in emotions)])
     for row in rows:
         values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
+        values += [row.voice_utterances] if has_voices else []
         fields = ["" if value is None else value for value in values]
         probabilities: dict[str, Any] = row.probabilities or {}
         writer.writerow([row.path, *fields, *(probabilities.get(name, "") for name in emotions)])

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,12 +34,17 @@ def ensure_same_settings(note: Path, output: Path, settings: Mapping[str, Any]) 
 
 
 def finished_paths(
-    output: Path, requested: set[str], emotions: Sequence[str], settings: Mapping[str, Any]
+    output: Path,
+    requested: set[str],
+    emotions: Sequence[str],
+    settings: Mapping[str, Any],
+    groups: Iterable[set[str]] = (),
 ) -> set[str]:
     """The paths that need no new row in the jsonl file `output`, since they have one.
 
     Rows that have to be written again are removed from the file: an incomplete last row, and failed rows of
-    requested files. The settings are kept in a hidden file beside the output.
+    requested files. The files of one of `groups` were compared with each other. If one of them needs a new
+    row, all of them do. The settings are kept in a hidden file beside the output.
 
     Raises `ConfigError` for a line that is no prediction, a row with other emotions, or a file that was begun
     with other settings.
@@ -50,7 +55,7 @@ def finished_paths(
         ensure_same_settings(note, output, settings)
         return set()
     *lines, last = output.read_bytes().split(b"\n")
-    kept: list[bytes] = []
+    rows: list[tuple[str, bytes]] = []  # the rows to keep, with their paths
     finished: set[str] = set()
     for number, line in enumerate(lines, start=1):
         where = f"'{output}', line {number}"
@@ -72,9 +77,12 @@ def finished_paths(
             )
         if failed and path in requested:
             continue
-        kept.append(line)
+        rows.append((path, line))
         finished.add(path)
     ensure_same_settings(note, output, settings)
+    incomplete = {path for group in groups if not group <= finished for path in group}
+    finished -= incomplete
+    kept = [line for path, line in rows if path not in incomplete]
     if last or len(kept) < len(lines):
         with atomic_write(output) as partial:
             partial.write_bytes(b"".join(line + b"\n" for line in kept))

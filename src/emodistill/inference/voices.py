@@ -29,7 +29,7 @@ Vector = npt.NDArray[np.float32]
 
 
 def shrinkage(num_utterances: float) -> float:
-    """Return the factor n / (n + k) of a voice that is the mean of n utterances; k = 1 for n <= 5, else 3.
+    """Return the factor n / (n + k) of a voice of n utterances; k = 1 for n <= 5, else 3.
 
     Within one recording, n is its seconds of speech divided by `UTTERANCE_S`.
 
@@ -72,7 +72,8 @@ class Voice:
     """
 
     model: str  # the SHA-256 of the model, from its card
-    mean: npt.NDArray[np.float64]  # (dim,), weighted by the seconds of speech, not shrunk
+    # (dim,), weighted by the seconds of speech, not shrunk. It is not shown, because logs must not hold it.
+    mean: npt.NDArray[np.float64] = field(repr=False)
     utterances: int  # that the mean is made of
     speech_s: float  # of these utterances, in seconds
 

@@ -1,0 +1,60 @@
+"""emodistill enrol: learn a voice from recordings of one speaker."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emodistill.cli.options import Jobs, Model, Paths, Threads, app, number_of_jobs
+from emodistill.console import say, warn, with_progress
+
+
+@app.command("enrol")
+def enrol(
+    paths: Paths,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The voice file to write, e.g. anna.voice.json."),
+    ],
+    model: Model = "bundled",
+    threads: Threads = None,
+    jobs: Jobs = None,
+) -> None:
+    """Learn a voice from recordings of one speaker, without labels, and write it to a file.
+
+    People differ in how they usually sound. A voice is the mean of what the model measures in the recordings:
+    the usual of this speaker. `predict --voice FILE` compares a recording with it: what is left is how this
+    recording differs from the usual. Five or more utterances with different emotions are best.
+
+    Do not use a voice if the recordings have one emotion only, for example if all are angry: anger then is
+    the usual, and is not found.
+
+    The file holds no audio and no words, but it is personal data: it may serve to recognise the person. Ask
+    the speaker before you make it. To delete the voice, delete the file. It works with the model that made it
+    and with no other.
+
+    Exit code 0: all recordings were read. 1: a recording could not be read, or a folder holds no audio; the
+    voice is made of the others. 2: no recording has speech, or an option or the model is wrong.
+
+    Example: emodistill enrol clips/ -o anna.voice.json
+    """
+    from emodistill.inference import voices
+    from emodistill.inference.batch import find_audio_files
+    from emodistill.inference.recognizer import Recognizer
+
+    named, num_empty = find_audio_files(paths)
+    files = list({file.resolve(): file for file in named}.values())  # each counts once
+    jobs = number_of_jobs(jobs, len(files))
+    recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None))
+    read = with_progress(recognizer.statistics_all(files, jobs=jobs), "enrol", len(files))
+    statistics = list(read)
+    voice, warnings = voices.enrol(statistics, recognizer.card.sha256)
+    for warning in warnings:
+        warn(warning)
+    voice.save(output)
+    plural = "" if voice.utterances == 1 else "s"
+    say(
+        f"{output}: a voice of {voice.utterances} utterance{plural} and {voice.speech_s:.1f} s of speech. It "
+        "is personal data; delete the file to delete the voice."
+    )
+    raise typer.Exit(1 if num_empty or any(item.error for item in statistics) else 0)

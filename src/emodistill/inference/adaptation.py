@@ -1,0 +1,74 @@
+"""Many files, each compared with the usual of the other files of its group: `predict --adapt`."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from emodistill.console import warn, with_progress
+from emodistill.inference.prediction import Prediction
+from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.voices import SpeechStatistics, leave_one_out
+
+MAX_NAMES = 5  # of files in one warning
+
+
+def group_of(file: Path, adapt: str) -> Path:
+    """Return the group of a file: its folder if `adapt` is folder, or one group of all files (together)."""
+    return file.parent.resolve() if adapt == "folder" else Path()
+
+
+def groups_of(files: Sequence[Path], adapt: str) -> list[list[Path]]:
+    """Return the files of each group, in order."""
+    groups: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        groups[group_of(file, adapt)].append(file)
+    return list(groups.values())
+
+
+def files_sha256(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of a set of files by their paths, in hex; order and repetitions do not matter."""
+    names = sorted({str(file) for file in files})
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def predict_compared(
+    recognizer: Recognizer, files: Sequence[Path], adapt: str, jobs: int = 1
+) -> Iterator[Prediction]:
+    """Yield a prediction for each file, in order, compared with the other files of its group.
+
+    A group's rows come when all its files are read. A file that is named twice counts once in the group, and
+    has two rows. In the end a warning names the files that no other file could be compared with.
+
+    `Recognizer.predict_together` does the same for one group; the errors are the same.
+    """
+    keys = [(group_of(file, adapt), file.resolve()) for file in files]
+    unique: dict[tuple[Path, Path], Path] = {}
+    for key, file in zip(keys, files, strict=True):
+        unique.setdefault(key, file)
+    num_unread = Counter(group for group, _ in unique)
+    read: dict[Path, dict[tuple[Path, Path], SpeechStatistics]] = defaultdict(dict)
+    ready: dict[tuple[Path, Path], Prediction] = {}
+    alone: list[str] = []
+    num_yielded = 0
+    statistics = recognizer.statistics_all(unique.values(), jobs=jobs)
+    for key, item in zip(unique, with_progress(statistics, "predict", len(unique)), strict=True):
+        group = key[0]
+        read[group][key] = item
+        num_unread[group] -= 1
+        if num_unread[group]:
+            continue
+        members = read.pop(group)
+        voices = leave_one_out(list(members.values()), recognizer.card.sha256)
+        for (member, known), voice in zip(members.items(), voices, strict=True):
+            ready[member] = recognizer.predict_statistics(known, voice)
+            if voice is None and len(known.windows):
+                alone.append(known.path)
+        while num_yielded < len(files) and keys[num_yielded] in ready:
+            yield replace(ready[keys[num_yielded]], path=str(files[num_yielded]))
+            num_yielded += 1
+    if alone:
+        names = ", ".join(alone[:MAX_NAMES]) + (", …" if len(alone) > MAX_NAMES else "")
+        place = "in the same folder " if adapt == "folder" else ""
+        warn(f"recognised without a voice, because no other file {place}has speech: {names}")
