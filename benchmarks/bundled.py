@@ -18,6 +18,7 @@ import numpy as np
 from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.calibration import (
     calibration_error,
+    calibration_error_interval,
     fit_temperature,
     plot_reliability,
     with_temperature,
@@ -108,7 +109,7 @@ def _calibration(dev: Predictions, test: Predictions, plot: Path | None) -> None
     scaled = with_temperature(test, temperature)
     print(f"\nTemperature, from dev: {temperature:.3f}. Calibration error on all test speakers pooled:")
     for name, table in (("before", test), ("after", scaled)):
-        low, high = bootstrap_interval(table, calibration_error)
+        low, high = calibration_error_interval(table)
         print(f"  {name}: {calibration_error(table):.4f} ({low:.4f} … {high:.4f})")
     for corpus in _corpora(test):
         print(f"  after, {corpus}: {calibration_error(_of(scaled, corpus)):.4f}")
@@ -134,7 +135,7 @@ def _through(model: Path, data: Path, test: Predictions) -> None:
     table = replace(test, probabilities=np.array(rows))
     for name in _corpora(test):
         print(f"  {name}: UA {_with_interval(_of(table, name))}")
-    low, high = bootstrap_interval(table, calibration_error)
+    low, high = calibration_error_interval(table)
     print(f"  calibration error {calibration_error(table):.4f} ({low:.4f} … {high:.4f})")
 
 

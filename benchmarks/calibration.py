@@ -38,7 +38,8 @@ def main() -> None:
     print(f"{given.run}: {len(before)} test utterances, {len(test)} folds, temperatures {values}\n")
     print("| on test | as trained | with temperature |\n| --- | --- | --- |")
     for name, measure in CALIBRATION_MEASURES.items():
-        print(f"| {name.upper()} | {measure(before):.4f} | {measure(after):.4f} |")
+        title = "calibration error" if name == "ece" else name.upper()
+        print(f"| {title} | {measure(before):.4f} | {measure(after):.4f} |")
     answered = join_predictions(with_temperature(table, temperatures[fold]) for fold, table in dev.items())
     confidence, right = after.probabilities.max(axis=1), after.predicted == after.truth
     print("\n| coverage on dev | coverage on test | accuracy of the answers on test |\n| --- | --- | --- |")

@@ -1,6 +1,7 @@
 """Calibration: golden values and properties of the measures, the fitted temperature, the card's fields."""
 
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from emodistill.evaluation.calibration import (
     area_under_risk,
     brier_score,
     calibration_error,
+    calibration_error_interval,
     card_fields,
     coverage_curve,
+    error_if_calibrated,
     fit_temperature,
     negative_log_likelihood,
     plot_reliability,
@@ -126,10 +129,10 @@ def test_measures_by_hand() -> None:
         np.array([[0.6, 0.4, 0, 0], [0.7, 0.3, 0, 0], [0.2, 0.8, 0, 0], [0.1, 0.9, 0, 0]]),
         np.array([1, 0, 1, 1]),  # wrong at 0.6, right at 0.7, 0.8 and 0.9
     )
-    assert calibration_error(predictions, bins=2) == pytest.approx(
-        0.5 * abs(0.5 - 0.65) + 0.5 * abs(1 - 0.85)
-    )
-    assert calibration_error(predictions, bins=1) == pytest.approx(0)
+    # Residuals by rising confidence: -0.6, 0.3 | 0.2, 0.1. Each bin has one pair of speakers.
+    assert calibration_error(predictions, bins=2) == 0, "the mean of -0.18 and 0.02 is negative"
+    # All pairs: (sum² - sum of squares) / 12, where the sum is 0.
+    assert calibration_error(predictions, bins=1) == 0
     assert brier_score(predictions) == pytest.approx((2 * 0.36 + 2 * 0.09 + 2 * 0.04 + 2 * 0.01) / 4)
     coverage, risk = risk_coverage(predictions)
     np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
@@ -183,8 +186,6 @@ def test_every_utterance_is_in_one_bin(predictions: Predictions, bins: int) -> N
         assert 0 <= item.low <= item.high <= 1
     confidences = [item.confidence for item in found]
     assert confidences == sorted(confidences)
-    gap = sum(item.count * abs(item.accuracy - item.confidence) for item in found) / len(predictions)
-    assert calibration_error(predictions, bins) == pytest.approx(gap)
 
 
 def test_intervals_are_over_speakers() -> None:
@@ -207,10 +208,111 @@ def test_intervals_are_over_speakers() -> None:
 
 def test_an_empty_table_cannot_be_calibrated() -> None:
     empty = predictions_of(np.zeros((0, 4)), np.zeros(0, int))
-    for measure in (fit_temperature, negative_log_likelihood, brier_score, calibration_error, reliability,
+    for measure in (fit_temperature, negative_log_likelihood, brier_score, calibration_error,
+                    calibration_error_interval, error_if_calibrated, reliability,
                     risk_coverage, coverage_curve):  # fmt: skip
         with pytest.raises(EmodistillError, match="no utterances to calibrate on"):
             measure(empty)
+
+
+# --- calibration error ---------------------------------------------------------------------------
+
+
+def residuals_of(predictions: Predictions) -> np.ndarray:
+    return (predictions.predicted == predictions.truth) - predictions.probabilities.max(axis=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 60), st.integers(0, 10_000), st.integers(1, 20), st.integers(1, 70))
+def test_the_squared_calibration_error_is_a_mean_over_pairs_of_speakers(
+    count: int, seed: int, bins: int, speakers: int
+) -> None:
+    table = calibrated_predictions(count, seed, sharpness=3.0)
+    table = predictions_of(table.probabilities, table.truth, speakers)
+    residuals, numerator, used = residuals_of(table), 0.0, 0
+    order = np.argsort(table.probabilities.max(axis=1), kind="stable")
+    for rows in np.array_split(order, max(1, min(bins, count // 2))):
+        different = [(i, j) for i, j in permutations(rows, 2) if table.speakers[i] != table.speakers[j]]
+        pairs = different or list(permutations(rows, 2))
+        numerator += len(rows) * float(np.mean([residuals[i] * residuals[j] for i, j in pairs]))
+        used += len(rows)
+    expected = np.sqrt(max(0.0, numerator / used))
+    assert calibration_error(table, bins) == pytest.approx(expected, abs=1e-7)
+
+
+def test_with_a_speaker_for_each_utterance_it_is_the_estimator_of_kumar() -> None:
+    rng = np.random.default_rng(5)
+    confidence = np.repeat([0.4, 0.6, 0.8, 0.95], 25)  # equal within each of four bins
+    right = rng.random(100) < confidence - 0.2
+    probabilities = np.column_stack([confidence, *[(1 - confidence) / 3] * 3])
+    table = predictions_of(probabilities, np.where(right, 0, 1), speakers=100)
+    expected = 0.0
+    for value in np.unique(confidence):
+        accuracy = right[confidence == value].mean()
+        expected += 0.25 * ((accuracy - value) ** 2 - accuracy * (1 - accuracy) / (25 - 1))
+    assert calibration_error(table, bins=4) == pytest.approx(np.sqrt(expected))
+
+
+@settings(max_examples=40, deadline=None)
+@given(tables, st.integers(1, 12), st.integers(0, 50))
+def test_the_interval_always_holds_the_estimate(predictions: Predictions, speakers: int, seed: int) -> None:
+    table = predictions_of(predictions.probabilities, predictions.truth, speakers)
+    low, high = calibration_error_interval(table, resamples=50, seed=seed)
+    assert 0 <= low <= calibration_error(table) <= high <= 1
+
+
+def overconfident_predictions(
+    count: int, num_speakers: int, gap: float, rng: np.random.Generator
+) -> tuple[Predictions, float]:
+    """Predictions whose accuracy is a known function of confidence, and their true calibration error.
+
+    The accuracy is confidence − 2 · gap · (confidence − ¼), the same for all speakers.
+    """
+
+    def accuracy(confidence: np.ndarray) -> np.ndarray:
+        return confidence - 2 * gap * (confidence - 0.25)
+
+    def draw(size: int) -> np.ndarray:
+        return 0.26 + 0.74 * rng.beta(3, 1.5, size)
+
+    confidence, population = draw(count), draw(20_000)
+    right = rng.random(count) < accuracy(confidence)
+    probabilities = np.column_stack([confidence, *[(1 - confidence) / 3] * 3])
+    truth = float(np.sqrt(np.mean((accuracy(population) - population) ** 2)))
+    return predictions_of(probabilities, np.where(right, 0, 1), num_speakers), truth
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1, 0.2])
+@pytest.mark.parametrize(("count", "num_speakers"), [(240, 24), (1000, 24)])
+def test_the_interval_covers_the_truth_and_the_estimate_is_near_it(
+    count: int, num_speakers: int, gap: float
+) -> None:
+    rng = np.random.default_rng(1)
+    estimates, covered = [], []
+    for _ in range(200):
+        table, truth = overconfident_predictions(count, num_speakers, gap, rng)
+        low, high = calibration_error_interval(table, resamples=200)
+        estimates.append(calibration_error(table))
+        covered.append(low <= truth <= high)
+    # At 0 the interval starts at 0, so that it covers more. 200 draws have a standard error of 1.5 %.
+    assert 0.9 <= np.mean(covered) <= (1.0 if gap < 0.15 else 0.99)
+    assert np.median(estimates) == pytest.approx(truth, abs=0.02)
+
+
+def test_a_calibrated_model_exceeds_the_chance_level_in_one_of_twenty_draws() -> None:
+    rng = np.random.default_rng(2)
+    errors, levels = [], []
+    for _ in range(100):
+        table, _ = overconfident_predictions(240, 12, 0.0, rng)
+        errors.append(calibration_error(table))
+        levels.append(error_if_calibrated(table, draws=100))
+    assert 0.0 <= np.mean(np.array(errors) > np.array(levels)) <= 0.12
+    assert 0.03 < np.mean(levels) < 0.12
+
+
+def test_one_utterance_has_its_own_gap_as_calibration_error() -> None:
+    table = predictions_of(np.array([[0.7, 0.1, 0.1, 0.1]]), np.array([1]))
+    assert calibration_error(table) == pytest.approx(0.7)
 
 
 # --- the card, and the plot ----------------------------------------------------------------------
@@ -229,7 +331,7 @@ def test_the_temperature_comes_from_dev_alone() -> None:
     assert figures["test_ece_after"] == calibration_error(with_temperature(test, fields["temperature"]))
     assert (figures["utterances"], figures["test_utterances"]) == (500, 500)
     assert fields["coverage"] == coverage_curve(with_temperature(dev, fields["temperature"]))
-    assert fields["calibration_note"] == "Fitted on the 500 dev utterances of 5 speakers."
+    assert fields["calibration_note"].startswith("Fitted on the 500 dev utterances of 5 speakers.")
     assert "weights before the refit" in card_fields(dev, refit=True)["calibration_note"]
     assert (
         "by a classifier that was fitted, for each dev speaker"

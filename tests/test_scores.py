@@ -15,7 +15,7 @@ from emodistill.corpora import Corpus, Utterance, read_manifest
 from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.calibration import (
     CALIBRATION_MEASURES,
-    calibration_error,
+    calibration_error_interval,
     fit_temperature,
     with_temperature,
 )
@@ -67,9 +67,10 @@ def test_calibration_is_that_of_resampled_rows() -> None:
     found = score_calibration(table)
     for name, measure in CALIBRATION_MEASURES.items():
         assert found.figures[name].value == pytest.approx(measure(table))
-    low, high = bootstrap_interval(table, calibration_error)
+    low, high = calibration_error_interval(table)
     assert (found.figures["ece"].low, found.figures["ece"].high) == pytest.approx((low, high))
     assert found.risk_coverage[-1] == pytest.approx((1, 1 - table.scores().wa))
+    assert low <= found.figures["ece"].value <= high
     assert 0 < found.ece_if_perfect < 0.2
 
 
@@ -184,7 +185,7 @@ def test_the_listeners_scores_by_hand() -> None:
 def test_the_command_shows_all_scores(run: Path) -> None:
     shown = CliRunner().invoke(app, ["scores", str(run)], env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.output
-    for word in ("weighted F1", "ECE", "duration", "corpus", "only teacher right", "note:"):
+    for word in ("weighted F1", "calibration", "duration", "corpus", "only teacher right", "note:"):
         assert word in shown.stdout
     as_json = CliRunner().invoke(app, ["scores", str(run), "-f", "json"])
     data = json.loads(as_json.stdout)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from emodistill.errors import EmodistillError, MissingExtraError, ModelError
-from emodistill.evaluation.bootstrap import Floats, Indices
+from emodistill.evaluation.bootstrap import Floats, Indices, draw_speakers, percentile_interval
 from emodistill.evaluation.predictions import Predictions
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.model_card import CoveragePoint
@@ -82,26 +82,106 @@ def confidences(predictions: Predictions) -> tuple[Floats, Floats]:
 
 
 def calibration_error(predictions: Predictions, bins: int = BINS) -> float:
-    """ECE: the mean gap between confidence and accuracy over bins of equal numbers of utterances.
+    """The root mean square gap between confidence and accuracy, from 0 to 1, debiased.
 
-    Σ_b n_b / n · |accuracy_b − confidence_b| (Naeini et al. 2015). Bins of equal mass are less biased than
-    bins of equal width (Roelofs et al. 2022). Even a calibrated model has an ECE above 0, higher with fewer
-    utterances.
+    The utterances are sorted by confidence and put in bins of equal size. With a residual r = [correct] −
+    confidence, the squared error is
+
+        Σ_b n_b / n · mean of r_i · r_j over pairs i, j of different speakers in bin b
+
+    This is the debiased estimator of Kumar, Liang & Ma 2019, "Verified Uncertainty Calibration" (arXiv
+    1909.10155, section 5). Theirs takes all pairs i ≠ j, and the confidence is equal within a bin. It holds
+    for the L2 error alone. An L1 error, the usual ECE, has no unbiased estimator: near 0 it stays too high.
+
+    Pairs of one speaker are left out, because accuracy differs between speakers. A bin with one speaker has
+    no other pairs, so it uses them. Chance can make the mean negative, which gives 0. Raises
+    `EmodistillError` where there are no utterances.
     """
-    return calibration_gap(*confidences(predictions), bins)
+    return _PairSums.of(*confidences(predictions), _speaker_numbers(predictions), bins).error_of_all()
 
 
-def calibration_gap(confidence: Floats, correct: Floats, bins: int = BINS) -> float:
-    """ECE from confidences and whether each prediction is correct (1 or 0), each (utterances,)."""
-    gaps = [abs(float(np.sum(correct[rows] - confidence[rows]))) for rows in _bins(confidence, bins)]
-    return sum(gaps) / len(confidence)
+def calibration_error_interval(
+    predictions: Predictions, bins: int = BINS, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of `calibration_error`, by bootstrap over speakers; it always holds the estimate.
+
+    The bins stay those of all utterances. A speaker that is drawn several times is still one speaker, so that
+    its utterances form no pairs. Therefore the draws of the squared error have the estimate as their mean,
+    and the percentiles need no correction. In simulations the interval covers the truth in 89 to 100 % of
+    cases with 12 speakers or more, and in 81 to 99 % with 6.
+    """
+    sums = _PairSums.of(*confidences(predictions), _speaker_numbers(predictions), bins)
+    counts, _ = draw_speakers(predictions.speakers, resamples, seed)
+    low, high = percentile_interval(sums.error(counts.astype(np.float64)))
+    estimate = sums.error_of_all()
+    return min(low, estimate), max(high, estimate)
 
 
-def gap_if_calibrated(confidence: Floats, bins: int = BINS, draws: int = 200, seed: int = 0) -> float:
-    """The median ECE of a perfectly calibrated model with these confidences (utterances,), by simulation."""
+def error_if_calibrated(predictions: Predictions, draws: int = 400, seed: int = 0) -> float:
+    """The calibration error that a perfectly calibrated model exceeds by chance in 5 % of draws.
+
+    The simulated model has the confidences and speakers of `predictions`. In each draw, every prediction is
+    correct with the probability that its confidence states.
+    """
+    confidence, _ = confidences(predictions)
     rng = np.random.default_rng(seed)
     simulated = (rng.random((draws, len(confidence))) < confidence).astype(np.float64)
-    return float(np.median([calibration_gap(confidence, correct, bins) for correct in simulated]))
+    speakers = _speaker_numbers(predictions)
+    errors = [_PairSums.of(confidence, correct, speakers, BINS).error_of_all() for correct in simulated]
+    return float(np.quantile(errors, 0.95))
+
+
+@dataclass(frozen=True)
+class _PairSums:
+    """Sums of the residuals of each speaker in each bin, from which the mean over pairs follows.
+
+    Each is (speakers, bins).
+    """
+
+    residuals: Floats
+    squares: Floats  # of residuals
+    counts: Floats
+
+    @classmethod
+    def of(cls, confidence: Floats, correct: Floats, speakers: Indices, bins: int) -> "_PairSums":
+        """The sums from confidence, correctness (1 or 0) and speaker number of utterances; (utterances,)."""
+        num_bins = max(1, min(bins, len(confidence) // 2))  # a bin of one utterance has no pair
+        bin_of_row = np.zeros(len(confidence), dtype=np.int64)
+        for number, rows in enumerate(_bins(confidence, num_bins)):
+            bin_of_row[rows] = number
+        shape = (int(speakers.max()) + 1, num_bins)
+        cells = speakers * num_bins + bin_of_row
+
+        def sums(values: Floats) -> Floats:
+            totals = np.bincount(cells, weights=values, minlength=shape[0] * shape[1])
+            return totals.astype(np.float64).reshape(shape)
+
+        residual = correct - confidence
+        return cls(sums(residual), sums(residual**2), sums(np.ones_like(residual)))
+
+    def error_of_all(self) -> float:
+        """The calibration error of all utterances."""
+        return float(self.error(np.ones((1, len(self.counts))))[0])
+
+    def error(self, weights: Floats) -> Floats:
+        """The calibration error of each draw, (draws,).
+
+        `weights` (draws, speakers) is how often a draw takes each speaker. A bin without a pair is left out
+        of the draw, and a draw without any pair is NaN. A single utterance has its own gap as error.
+        """
+        if self.counts.sum() == 1:
+            return np.full(len(weights), np.abs(self.residuals).sum())
+        products = (weights @ self.residuals) ** 2 - weights**2 @ self.residuals**2
+        pairs = (weights @ self.counts) ** 2 - weights**2 @ self.counts**2
+        drawn = (weights > 0).astype(np.float64)
+        is_alone = drawn @ (self.counts > 0) == 1
+        products = np.where(is_alone, drawn @ (self.residuals**2 - self.squares), products)
+        pairs = np.where(is_alone, drawn @ (self.counts**2 - self.counts), pairs)
+        sizes = np.where(pairs > 0, weights @ self.counts, 0.0)
+        means = products / np.where(pairs > 0, pairs, 1.0)
+        with np.errstate(invalid="ignore"):
+            squared = (sizes * means).sum(axis=1) / sizes.sum(axis=1)
+        return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
 @dataclass(frozen=True)
@@ -181,6 +261,7 @@ def coverage_curve(predictions: Predictions, points: int = 20) -> tuple[Coverage
     )
 
 
+# The names are keys of `card.json` and of `emodistill scores --format json`.
 CALIBRATION_MEASURES: dict[str, Callable[[Predictions], float]] = {
     "ece": calibration_error,
     "nll": negative_log_likelihood,
@@ -216,7 +297,10 @@ def card_fields(
             figures[f"{prefix}{name}_after"] = measure(after)
     if test is not None:
         figures["test_utterances"] = float(len(test))
-    note = f"Fitted on the {len(dev)} dev utterances of {len(set(dev.speakers))} speakers."
+    note = (
+        f"Fitted on the {len(dev)} dev utterances of {len(set(dev.speakers))} speakers. The ece is "
+        "a debiased root mean square gap between confidence and accuracy."
+    )
     if refit:
         note += f" The refit then trained on dev too, so dev was predicted by {DEV_PREDICTOR[refit]}."
     return {
@@ -251,7 +335,7 @@ def plot_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = 
         left.errorbar(
             [item.confidence for item in reliability_bins], accuracy, interval, marker="o", markersize=4,
             linewidth=1.2, elinewidth=0.8, capsize=2,
-            label=f"{name} (ECE {100 * calibration_error(table, bins):.1f} %)",
+            label=f"{name} (calibration error {100 * calibration_error(table, bins):.1f} %)",
         )  # fmt: skip
         coverage, risk = risk_coverage(table)
         label = f"{name} (AURC {100 * area_under_risk(table):.1f} %)"
@@ -270,6 +354,11 @@ def _bins(confidence: Floats, bins: int) -> list[Indices]:
     """The indices of rows by rising confidence, in up to `bins` parts whose sizes differ by at most one."""
     order = np.argsort(confidence, kind="stable")
     return [part for part in np.array_split(order, bins) if part.size]
+
+
+def _speaker_numbers(predictions: Predictions) -> Indices:
+    """The speaker of each utterance as a number from 0, (utterances,)."""
+    return np.asarray(np.unique(np.asarray(predictions.speakers), return_inverse=True)[1], dtype=np.int64)
 
 
 def _positive(probabilities: Floats) -> Floats:

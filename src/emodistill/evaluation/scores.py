@@ -23,10 +23,10 @@ from emodistill.evaluation.calibration import (
     area_under_risk,
     brier_score,
     calibration_error,
-    calibration_gap,
+    calibration_error_interval,
     confidences,
+    error_if_calibrated,
     fit_temperature,
-    gap_if_calibrated,
     log_losses,
     negative_log_likelihood,
     reliability,
@@ -75,8 +75,8 @@ class ModelScores:
 class Calibration:
     """Calibration of a model's confidences, before or after temperature scaling."""
 
-    figures: dict[str, Estimate]  # ece, nll (nats), brier, aurc
-    ece_if_perfect: float  # median ECE of a perfectly calibrated model with these confidences
+    figures: dict[str, Estimate]  # ece (the calibration error, a root mean square), nll (nats), brier, aurc
+    ece_if_perfect: float  # the calibration error that chance gives a calibrated model in 5 % of draws
     reliability: tuple[ReliabilityBin, ...]
     risk_coverage: list[tuple[float, float]]  # coverage, risk; at most `CURVE_POINTS`
 
@@ -219,9 +219,6 @@ def score_calibration(table: Predictions) -> Calibration:
     """Calibration of the confidences in one table."""
     confidence, correct = confidences(table)
 
-    def ece(rows: Indices) -> float:
-        return calibration_gap(confidence[rows], correct[rows])
-
     def aurc(rows: Indices) -> float:
         return float(np.mean(risk_by_coverage(confidence[rows], correct[rows])[1]))
 
@@ -229,12 +226,15 @@ def score_calibration(table: Predictions) -> Calibration:
     kept = np.unique(np.linspace(0, len(risk) - 1, min(CURVE_POINTS, len(risk))).astype(int))
     return Calibration(
         figures={
-            "ece": Estimate(calibration_error(table), *_interval_of_rows(table, ece)),
+            "ece": Estimate(
+                calibration_error(table),
+                *(calibration_error_interval(table) if _has_several_speakers(table) else ()),
+            ),
             "nll": Estimate(negative_log_likelihood(table), *_interval_of_mean(table, log_losses(table))),
             "brier": Estimate(brier_score(table), *_interval_of_mean(table, squared_errors(table))),
             "aurc": Estimate(area_under_risk(table), *_interval_of_rows(table, aurc)),
         },
-        ece_if_perfect=gap_if_calibrated(confidence),
+        ece_if_perfect=error_if_calibrated(table),
         reliability=reliability(table),
         risk_coverage=[(float(coverage[index]), float(risk[index])) for index in kept],
     )

@@ -18,7 +18,7 @@ from emodistill.evaluation.scores import RunScores
 
 Row = dict[str, Any]
 
-CALIBRATION_TITLES = {"ece": "ECE %", "nll": "NLL nats", "brier": "Brier", "aurc": "AURC %"}
+CALIBRATION_TITLES = {"ece": "calibration error %", "nll": "NLL nats", "brier": "Brier", "aurc": "AURC %"}
 
 
 # --- cells -----------------------------------------------------------------------------------------
@@ -223,11 +223,15 @@ def _show_recall(scores: RunScores, to: Console) -> None:
 def _show_calibration(scores: RunScores, to: Console) -> None:
     temperatures = ", ".join(f"{value:.2f}" for value in scores.temperatures.values())
     table = Table("confidences", title=f"calibration; temperature of each fold: {temperatures or 'none'}")
-    for column in (*CALIBRATION_TITLES.values(), "ECE % if perfectly calibrated"):
+    for column in (*CALIBRATION_TITLES.values(), "% if calibrated, at most"):
         table.add_column(column, justify="right")
     for when, part in scores.calibration.items():
         cells = (format_calibration(name, part.figures[name]) for name in CALIBRATION_TITLES)
         table.add_row(f"{when} scaling", *cells, f"{100 * part.ece_if_perfect:.1f}")
+    table.caption = (
+        "Calibration error: root mean square gap between confidence and accuracy, in bins, without bias from "
+        "few utterances. A perfectly calibrated model stays below the last column in 95 of 100 draws."
+    )
     to.print(table)
 
 

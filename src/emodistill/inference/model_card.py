@@ -67,7 +67,9 @@ class Card(_Frozen):
     scores: dict[str, dict[str, float]]  # split, or corpus/split -> measure -> value, of these weights
     # The graph returns probabilities at temperature 1; the recogniser divides the logits by this.
     temperature: float = Field(1.0, gt=0)
-    calibration: dict[str, float] = {}  # ece_before, ece_after, nll_…, utterances; test_… for the test split
+    # ece_before, ece_after (calibration errors, see `evaluation.calibration`), nll_…, utterances; test_… for
+    # the test split.
+    calibration: dict[str, float] = {}
     calibration_note: str = ""  # the data that the temperature was fitted on
     coverage: tuple[CoveragePoint, ...] = ()  # on dev, by rising confidence
     parity: dict[str, float]  # the largest difference from torch, and the number of utterances
