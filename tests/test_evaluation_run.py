@@ -38,6 +38,7 @@ class FixedModel:
     """A model without weights, with given probabilities for each utterance."""
 
     kind = "fixed"
+    has_voices = False
 
     def __init__(
         self, names: Sequence[str], probabilities: dict[str, Sequence[float]], known_ids: Sequence[str] = ()

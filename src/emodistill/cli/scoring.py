@@ -65,6 +65,13 @@ def evaluate(
             "corpus, leave them out, or allow them and mark the scores."
         ),
     ] = SeenRule.refuse,
+    known: Annotated[
+        str | None,
+        typer.Option(
+            help="Also score with so many other utterances of the speaker known, e.g. 0,1,2,5,10,20,all. "
+            "Needs a model with voices."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/evaluate-MODEL-CORPUS.")
     ] = None,
@@ -77,26 +84,42 @@ def evaluate(
     Exported models run through the recogniser, as in predict. If a model lists its training data, and the
     corpus has utterances or speakers of it, the corpus is refused unless --seen says otherwise.
 
+    With --known, the model also gets what is usual for the speaker's voice, made of other utterances. These
+    are drawn 10 times without labels, from all emotions of the speaker. The scores are means over the draws,
+    in rows of their own: plain scores do not change. Rows with "mostly neutral" are a stress test, in which
+    labels decide which utterances are known.
+
     Exit code 0: the model classified all utterances. 1: some audio could not be read; the other utterances
     are scored. 2: nothing was scored.
 
     Example: emodistill evaluate bundled ravdess RAVDESS --labels seven --seen leave-out
     """
     need_training()
+    from emodistill.evaluation.known import read_counts
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import score_run
     from emodistill.evaluation.tables import show_scores
     from emodistill.inference.hub import folder_name
-    from emodistill.training.evaluated_models import open_model
+    from emodistill.training.evaluated_models import open_model, voice_model
+    from emodistill.training.evaluation_run import (
+        KnownUtterances,
+        open_labelled_corpus,
+        read_every_utterance,
+        read_mapping,
+    )
     from emodistill.training.evaluation_run import evaluate as evaluate_model
-    from emodistill.training.evaluation_run import open_labelled_corpus, read_mapping
 
     mapping = read_mapping(map)
+    counts = None if known is None else read_counts(known)
     labelled, lacks_audio = open_labelled_corpus(corpus, folder, labels)
     evaluated, digest = open_model(model)
+    known_utterances = None
+    if counts is not None:
+        voice_model(evaluated)  # raises where it has no voices
+        known_utterances = KnownUtterances(counts, read_every_utterance(corpus, folder))
     run = out or Path("runs") / f"evaluate-{folder_name(model)}-{labelled.name}"
     num_failed = evaluate_model(
-        evaluated, labelled, run, model, mapping, names_in(emotions), seen.value, digest
+        evaluated, labelled, run, model, mapping, names_in(emotions), seen.value, digest, known_utterances
     )
     show_scores(score_run(read_run(run)), format, results())
     say(f"folder: {run}")
@@ -112,7 +135,8 @@ def scores(
 
     UA, WA, macro and weighted F1, recall and confusion of the student and each teacher. Calibration before
     and after temperature scaling, fitted on each fold's dev speakers. Scores by speaker, gender, language,
-    duration and corpus. Agreement of student and teachers. The scores of a single listener, where a corpus
+    duration and corpus. Scores with known utterances of the speaker, where the model has voices. Agreement of
+    student and teachers. The scores of a single listener, where a corpus
     has listeners' votes.
 
     Example: emodistill scores runs/ravdess-whisper-seed0 --format json

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
 from emodistill.config import AudioConfig, AugmentConfig, Recipe, RuntimeConfig
 from emodistill.corpora import Utterance
+from emodistill.evaluation.known import SpeakerStatistics
 from emodistill.models.checkpoint import Checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher
@@ -51,3 +55,23 @@ def predict_checkpoint(
     outputs = infer(stage.trained_part(checkpoint.model.to(device)), dataset, batch_size, device)
     checkpoint.model.cpu()
     return rows, outputs
+
+
+def one_window_each(statistics: Tensor, durations_s: Sequence[float]) -> SpeakerStatistics:
+    """The statistics (utterances, dim) of utterances, each as one window of its duration."""
+    return SpeakerStatistics(
+        statistics.numpy(), np.arange(len(statistics)), np.array(durations_s, dtype=np.float64)
+    )
+
+
+@torch.no_grad()
+def classify_statistics(
+    student: nn.Module, statistics: npt.NDArray[np.float32], voice: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Probabilities (rows, emotions) of a student with voices, on the CPU.
+
+    statistics : (rows, dim), as `infer` returns them; voice : (rows, dim), shrunk.
+    """
+    assert isinstance(student, Student)
+    logits = student.eval().head(torch.from_numpy(statistics - voice)).logits
+    return np.asarray(logits.double().softmax(dim=1).numpy())

@@ -5,6 +5,8 @@ run folder/
   fold-<name>/            see `fold`
   predictions.csv         test predictions of every fold (predictions-<teacher>.csv: those of a teacher)
   predictions-dev.csv     dev predictions of every fold
+  known.csv               a student with voices: test predictions with known utterances of the speaker
+  known.md  known.tex  known.png   their scores as tables and as a plot
   scores.json
 """
 
@@ -24,6 +26,8 @@ from emodistill.console import say, warn
 from emodistill.corpora import Corpus
 from emodistill.corpora.load import open_corpus
 from emodistill.errors import ConfigError, ModelError
+from emodistill.evaluation.known import KNOWN_CSV, join_known, read_known, write_known
+from emodistill.evaluation.known_scores import score_known, write_known_tables
 from emodistill.evaluation.predictions import (
     Predictions,
     join_predictions,
@@ -189,22 +193,40 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
             parts = [out / f"fold-{fold}" / name for fold in done]
             if model != main and not all(part.is_file() for part in parts):
                 continue
-            for part in parts:
-                if not is_unchanged(part):
-                    raise ModelError(
-                        f"'{part}' was changed after its fold had finished: delete "
-                        f"'{part.with_name('predictions.csv')}' and run the same command again; it keeps the "
-                        "trained models and writes the tables again"
-                    )
+            _ensure_unchanged(parts)
             table = join_predictions(read_predictions(part) for part in parts)
             write_predictions(table, out / name)
             entry[split] = summarise_scores(table)
             scores["sha256"][name] = file_sha256(out / name)
         if entry:
             scores["models"][model] = entry
+    if recipe.voice is not None and done:
+        scores["sha256"][KNOWN_CSV] = _collect_known(done, protocol, out)
     with atomic_write(out / "scores.json") as partial:
         partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return scores
+
+
+def _ensure_unchanged(parts: Sequence[Path]) -> None:
+    """Raise `ModelError` where a fold's table was changed after that fold had finished."""
+    for part in parts:
+        if not part.is_file() or not is_unchanged(part):
+            raise ModelError(
+                f"'{part}' was changed after its fold had finished: delete "
+                f"'{part.with_name('predictions.csv')}' and run the same command again; it keeps the "
+                "trained models and writes the tables again"
+            )
+
+
+def _collect_known(folds: Sequence[str], protocol: Protocol, out: Path) -> str:
+    """Join `known.csv` of the finished folds, write its scores, and return its SHA-256."""
+    parts = [out / f"fold-{fold}" / KNOWN_CSV for fold in folds]
+    _ensure_unchanged(parts)
+    labels = read_predictions(out / "predictions.csv").labels
+    table = join_known([read_known(part, labels) for part in parts])
+    write_known(table, out / KNOWN_CSV)
+    write_known_tables(score_known(table, protocol.stamp), out)
+    return file_sha256(out / KNOWN_CSV)
 
 
 def summarise_scores(table: Predictions) -> dict[str, Any]:

@@ -1,22 +1,28 @@
 """Models that `evaluate` can score: exported models, checkpoints, and Hugging Face audio classifiers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.waveform import SAMPLE_RATE, load
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.config import AudioConfig, load_recipe
 from emodistill.console import say, warn, with_progress
 from emodistill.corpora import Utterance
+from emodistill.corpora.base import audio_duration_s
 from emodistill.errors import AudioError, MissingExtraError, ModelError
+from emodistill.evaluation.known import SpeakerStatistics
 from emodistill.evaluation.run import read_run
+from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.hub import download_model, is_hub_id, split_revision
 from emodistill.inference.model_card import BUNDLED, file_sha256
+from emodistill.inference.prediction import Prediction
+from emodistill.inference.voices import SpeechStatistics
 
 Floats = npt.NDArray[np.float64]
+Statistics = npt.NDArray[np.float32]
 
 
 class EvaluatedModel(Protocol):
@@ -25,9 +31,30 @@ class EvaluatedModel(Protocol):
     kind: str
     names: tuple[str, ...]  # its own names of the emotions
     known_ids: frozenset[str]  # utterances that it was trained or chosen on, as far as the model lists them
+    has_voices: bool  # whether it is a `VoiceModel`
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         """Positions of the utterances that it could classify, and their probabilities (rows, names)."""
+
+
+class VoiceModel(EvaluatedModel, Protocol):
+    """A model that also classifies with a voice: with what is known of the speaker."""
+
+    def with_statistics(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, SpeakerStatistics]:
+        """As `__call__`, with the statistics of these rows. Each utterance is read once."""
+
+    def head(self, statistics: Statistics, voice: Statistics) -> Floats:
+        """Probabilities (rows, names) for statistics (rows, dim) and shrunk voices (rows, dim)."""
+
+
+def voice_model(evaluated: EvaluatedModel) -> VoiceModel:
+    """The same model as one with voices. Raises `ModelError` where it has none."""
+    if not evaluated.has_voices:
+        raise ModelError(
+            f"the {evaluated.kind} has no voices, so no utterances can be known: leave --known out, or "
+            "choose a model whose recipe has the section [voice]"
+        )
+    return cast(VoiceModel, evaluated)
 
 
 def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
@@ -68,8 +95,31 @@ class ExportedModel:
         self.recognizer = Recognizer(folder, threads=1)
         self.names = self.recognizer.emotions
         self.known_ids = self.recognizer.known_ids
+        self.has_voices = self.recognizer.voice_dim is not None
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        return self._classify(utterances, self.recognizer.predict)
+
+    def with_statistics(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, SpeakerStatistics]:
+        parts: list[SpeechStatistics] = []
+
+        def predict(waveform: Waveform) -> Prediction:
+            parts.append(self.recognizer.statistics(waveform))
+            return self.recognizer.predict_statistics(parts[-1])
+
+        rows, probabilities = self._classify(utterances, predict)
+        return rows, probabilities, SpeakerStatistics.join([(part.windows, part.speech_s) for part in parts])
+
+    def head(self, statistics: Statistics, voice: Statistics) -> Floats:
+        card = self.recognizer.card
+        # The head subtracts one voice from all rows; here each row has its own.
+        rows = self.recognizer.student.run_head(statistics - voice)
+        probabilities = np.array([row["probabilities"] for row in rows])
+        return apply_temperature(probabilities, card.temperature_voice or card.temperature)
+
+    def _classify(
+        self, utterances: Sequence[Utterance], predict: Callable[[Waveform], Prediction]
+    ) -> tuple[list[int], Floats]:
         rows: list[int] = []
         probabilities: list[Floats] = []
         num_silent = 0
@@ -77,7 +127,7 @@ class ExportedModel:
             waveform = _load_or_report(utterance)
             if waveform is None:
                 continue
-            prediction = self.recognizer.predict(waveform)
+            prediction = predict(waveform)
             if prediction.probabilities:
                 probabilities.append(np.array(list(prediction.probabilities.values())))
             else:
@@ -103,24 +153,46 @@ class CheckpointModel:
         self.checkpoint = load_checkpoint(folder)
         self.names = self.checkpoint.labels.names
         self.known_ids = self.checkpoint.known_ids
+        self.has_voices = getattr(self.checkpoint.model, "has_voices", False)
         self.audio = AudioConfig()
         for parent in folder.resolve().parents[:3]:  # its run folder, of which it is fold-1/refit/student
             if (parent / "recipe.toml").is_file():
                 self.audio = load_recipe(parent / "recipe.toml").audio
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        rows, outputs = self._predict(utterances)
+        return rows, self._probabilities(outputs)
+
+    def with_statistics(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, SpeakerStatistics]:
+        from emodistill.training.checkpoint_inference import one_window_each
+
+        rows, outputs = self._predict(utterances)
+        if not rows:
+            raise ModelError(f"the checkpoint could classify none of {len(utterances)} utterances")
+        durations_s = [utterances[row].duration_s or audio_duration_s(utterances[row]) for row in rows]
+        return rows, self._probabilities(outputs), one_window_each(outputs["statistics"], durations_s)
+
+    def head(self, statistics: Statistics, voice: Statistics) -> Floats:
+        from emodistill.training.checkpoint_inference import classify_statistics
+
+        return classify_statistics(self.checkpoint.model, statistics, voice)
+
+    def _predict(self, utterances: Sequence[Utterance]) -> tuple[list[int], Mapping[str, Any]]:
         from emodistill.training.checkpoint_inference import predict_checkpoint
 
-        rows, outputs = predict_checkpoint(self.checkpoint, utterances, self.audio)
-        if not rows:
-            return [], np.zeros((0, len(self.names)))
-        return rows, np.asarray(outputs["logits"].double().softmax(dim=1).numpy())
+        return predict_checkpoint(self.checkpoint, utterances, self.audio)
+
+    def _probabilities(self, outputs: Mapping[str, Any]) -> Floats:
+        if not outputs:
+            return np.zeros((0, len(self.names)))
+        return np.asarray(outputs["logits"].double().softmax(dim=1).numpy())
 
 
 class TransformersModel:
     """An audio classifier of Hugging Face's transformers, run on one utterance at a time without padding."""
 
     kind = "Hugging Face model"
+    has_voices = False
     known_ids: frozenset[str] = frozenset()  # such models do not list their training data
 
     def __init__(self, name: str, revision: str | None = None) -> None:

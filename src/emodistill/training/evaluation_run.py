@@ -5,6 +5,8 @@
       protocol.json  utterances.csv      one fold, in which all utterances are test
       fold-all/predictions.csv           the model's predictions
       predictions.csv  scores.json       the same predictions and their scores, where a run has them
+      known.csv                          with --known: predictions with known utterances of the speaker
+      known.md  known.tex  known.png     their scores as tables and as a plot
 
 So `scores`, `compare` and `report` read it as they read a run.
 """
@@ -18,17 +20,27 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.console import say, warn
+from emodistill.console import say, warn, with_progress
 from emodistill.corpora import READERS, Corpus, Utterance, drop_bad_audio, read_corpus, read_manifest
 from emodistill.corpora.load import report_left_out
 from emodistill.errors import ConfigError, LeakError, ModelError, one_of
+from emodistill.evaluation.known import (
+    DRAWS,
+    KNOWN_CSV,
+    Count,
+    KnownPredictions,
+    KnownTask,
+    predict_known,
+    write_known,
+)
+from emodistill.evaluation.known_scores import score_known, write_known_tables
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_checksums, write_utterances
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, get_label_map
 from emodistill.protocol.folds import Fold, Protocol
-from emodistill.training.evaluated_models import EvaluatedModel, Floats
+from emodistill.training.evaluated_models import EvaluatedModel, Floats, VoiceModel, voice_model
 
 FOLD = "all"
 SeenRule = Literal["refuse", "leave-out", "allow"]
@@ -45,6 +57,7 @@ class Evaluation:
     mapping: dict[str, str | None]  # the model's name -> emotion; None: the name is left out
     emotions: tuple[str, ...]  # that are scored
     seen: SeenRule
+    known: tuple[Count, ...] | None = None  # numbers of known utterances; None: plain scores alone
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> number of utterances
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,10 +70,20 @@ class Evaluation:
             "mapping": dict(self.mapping),
             "emotions": list(self.emotions),
             "heard": self.seen,
+            "known": None if self.known is None else list(self.known),
             "left_out": dict(self.left_out),
         }
 
 
+@dataclass(frozen=True)
+class KnownUtterances:
+    """What `evaluate` needs to score with known utterances."""
+
+    counts: tuple[Count, ...]
+    corpus: Corpus  # the utterances that may be known: of all emotions, also those that are not scored
+
+
+# Long: the parameters are the options of the command.
 def evaluate(
     evaluated: EvaluatedModel,
     corpus: Corpus,
@@ -70,6 +93,7 @@ def evaluate(
     emotions: Sequence[str] | None = None,
     seen: SeenRule = "refuse",
     sha256: str | None = None,
+    known: KnownUtterances | None = None,
 ) -> int:
     """Score a model on a corpus and write the folder; returns the number of utterances without a prediction.
 
@@ -80,6 +104,7 @@ def evaluate(
         emotions: the emotions that are scored; needed where model and corpus have different ones. Utterances
             of other emotions are left out, and so are the model's probabilities of them.
         seen: what to do with utterances of speakers that the model was trained or chosen on.
+        known: also score with known utterances of the speaker; needs a model with voices.
 
     Raises `ConfigError` where emotions do not fit, and `ModelError` where the model can classify no
     utterance. Raises `LeakError` where the corpus has seen speakers and `seen` is "refuse".
@@ -88,21 +113,15 @@ def evaluate(
         raise ConfigError(f"'{out}' holds a training run: choose another folder with --out")
     mapping = complete_mapping(evaluated.names, mapping or {})
     scored = scored_emotions(mapping, corpus.labels, emotions)
-    evaluation = Evaluation(model, evaluated.kind, sha256, corpus.name, mapping, scored.names, seen)
+    counts = None if known is None else known.counts
+    evaluation = Evaluation(model, evaluated.kind, sha256, corpus.name, mapping, scored.names, seen, counts)
     _ensure_same_settings(out, evaluation)
-    left_out: dict[str, int] = {}
-    kept = [item for item in corpus if item.emotion in scored.names]
-    if len(kept) < len(corpus):
-        left_out["of other emotions"] = len(corpus) - len(kept)
-    is_seen = by_seen_speakers(kept, evaluated.known_ids, corpus.name)
-    if is_seen.any():
-        _refuse_or_report(is_seen, kept, evaluated, seen)
-        if seen == "leave-out":
-            left_out["of speakers that the model was trained or chosen on"] = int(is_seen.sum())
-            kept = [item for item, skip in zip(kept, is_seen, strict=True) if not skip]
-    if not kept:
-        raise ConfigError(f"no utterance of '{corpus.name}' is left to score: {left_out}")
-    rows, probabilities = evaluated(kept)
+    kept, left_out, is_marked = _scored_utterances(evaluated, corpus, scored, seen)
+    if known is None:
+        rows, probabilities = evaluated(kept)
+        table = None
+    else:
+        rows, probabilities, table = _predict_known(voice_model(evaluated), kept, known, mapping, scored)
     num_failed = len(kept) - len(rows)
     if num_failed:
         left_out["not classified"] = num_failed
@@ -115,10 +134,30 @@ def evaluate(
         replace(corpus, utterances=tuple(kept[row] for row in rows)),
         scored,
         _over_emotions(probabilities, mapping, scored),
-        ("training data",) if is_seen.any() and seen == "allow" else (),
+        ("training data",) if is_marked else (),
         out,
+        table,
     )
     return num_failed
+
+
+def _scored_utterances(
+    evaluated: EvaluatedModel, corpus: Corpus, scored: LabelSet, seen: SeenRule
+) -> tuple[list[Utterance], dict[str, int], bool]:
+    """The utterances to score, how many are left out by reason, and whether some speakers were seen."""
+    left_out: dict[str, int] = {}
+    kept = [item for item in corpus if item.emotion in scored.names]
+    if len(kept) < len(corpus):
+        left_out["of other emotions"] = len(corpus) - len(kept)
+    is_seen = by_seen_speakers(kept, evaluated.known_ids, corpus.name)
+    if is_seen.any():
+        _refuse_or_report(is_seen, kept, evaluated, seen)
+        if seen == "leave-out":
+            left_out["of speakers that the model was trained or chosen on"] = int(is_seen.sum())
+            kept = [item for item, skip in zip(kept, is_seen, strict=True) if not skip]
+    if not kept:
+        raise ConfigError(f"no utterance of '{corpus.name}' is left to score: {left_out}")
+    return kept, left_out, bool(is_seen.any()) and seen == "allow"
 
 
 def _ensure_same_settings(out: Path, evaluation: Evaluation) -> None:
@@ -199,12 +238,66 @@ def read_mapping(text: str | None) -> dict[str, str | None]:
 
 def _over_emotions(probabilities: Floats, mapping: Mapping[str, str | None], scored: LabelSet) -> Floats:
     """Probabilities of the scored emotions (rows, emotions), from those of the names (rows, names)."""
+    values = probabilities @ _emotion_of_name(mapping, scored) + 1e-12  # all others may have probability 1
+    return np.asarray(values / values.sum(axis=1, keepdims=True))
+
+
+def _emotion_of_name(mapping: Mapping[str, str | None], scored: LabelSet) -> Floats:
+    """1 where a name stands for a scored emotion, (names, emotions)."""
     belongs = np.zeros((len(mapping), len(scored)))
     for row, emotion in enumerate(mapping.values()):
         if emotion in scored.names:
             belongs[row, scored.index(emotion)] = 1
-    values = probabilities @ belongs + 1e-12  # all others may have probability 1
-    return np.asarray(values / values.sum(axis=1, keepdims=True))
+    return belongs
+
+
+# --- known utterances ----------------------------------------------------------------------------
+
+
+def _predict_known(
+    model: VoiceModel,
+    kept: Sequence[Utterance],
+    known: KnownUtterances,
+    mapping: Mapping[str, str | None],
+    scored: LabelSet,
+) -> tuple[list[int], Floats, KnownPredictions]:
+    """What `model(kept)` returns, and the predictions of these rows with known utterances.
+
+    The audio of each utterance is read once, also that of utterances which are known and not scored.
+    """
+
+    def speaker(item: Utterance) -> str:
+        return f"{item.corpus or known.corpus.name}/{item.speaker}"
+
+    speakers, ids = {speaker(item) for item in kept}, {item.id for item in kept}
+    others = [item for item in known.corpus if speaker(item) in speakers and item.id not in ids]
+    everyone = [*kept, *others]
+    if len(everyone) == len(speakers):
+        raise ConfigError(
+            f"--known: every speaker of '{known.corpus.name}' has one utterance, so no other can be known: "
+            "leave --known out, or check the column 'speaker' of the corpus"
+        )
+    rows, probabilities, statistics = model.with_statistics(everyone)
+    items = [everyone[row] for row in rows]
+    kept_rows = [row for row in rows if row < len(kept)]
+    probabilities = probabilities[: len(kept_rows)]
+    original = {item.id: item.emotion for item in known.corpus}
+    is_neutral = np.array(["neutral" in (item.emotion, original.get(item.id)) for item in items], dtype=bool)
+    task = KnownTask(
+        [item.id for item in items], [speaker(item) for item in items], np.arange(len(kept_rows)),
+        _over_emotions(probabilities, mapping, scored).argmax(axis=1), statistics,
+        _emotion_of_name(mapping, scored), is_neutral if is_neutral.any() else None,
+    )  # fmt: skip
+    draws = with_progress(range(DRAWS), "draw known utterances", DRAWS)
+    predicted, used = predict_known(task, model.head, known.counts, draws)
+    scored_items = items[: len(kept_rows)]
+    table = KnownPredictions(
+        scored, tuple(item.id for item in scored_items), (FOLD,) * len(scored_items),
+        tuple(item.corpus or known.corpus.name for item in scored_items),
+        tuple(item.speaker for item in scored_items), tuple(item.emotion or "" for item in scored_items),
+        predicted, used,
+    )  # fmt: skip
+    return kept_rows, probabilities, table
 
 
 # --- seen speakers -------------------------------------------------------------------------------
@@ -278,6 +371,15 @@ def open_labelled_corpus(corpus: str, folder: Path | None, labels: str | None) -
     return labelled, bool(problems)
 
 
+def read_every_utterance(corpus: str, folder: Path | None) -> Corpus:
+    """The corpus of `open_labelled_corpus` with all emotions, and with utterances that have none.
+
+    Utterances whose audio cannot be read are left out.
+    """
+    whole = read_manifest(Path(corpus)) if folder is None else read_corpus(corpus, folder, "all")
+    return drop_bad_audio(whole)[0]
+
+
 def _write_folder(
     evaluation: Evaluation,
     corpus: Corpus,
@@ -285,6 +387,7 @@ def _write_folder(
     probabilities: Floats,
     allowed_leaks: tuple[str, ...],
     out: Path,
+    known: KnownPredictions | None,
 ) -> None:
     from emodistill.training.cross_validation import summarise_scores  # it loads torch
 
@@ -305,7 +408,7 @@ def _write_folder(
     write_checksums(fold_path.parent, {fold_path.name: file_sha256(fold_path)})
     _write_json(out / EVALUATION, evaluation.to_dict())
     reasons = ", ".join(f"{count} × {reason}" for reason, count in evaluation.left_out.items())
-    scores = {
+    scores: dict[str, Any] = {
         "recipe": f"{evaluation.model} on {corpus.name}",
         "seed": None,
         "protocol": protocol.stamp,
@@ -314,6 +417,10 @@ def _write_folder(
         "models": {"student": {"test": summarise_scores(table)}},
         "sha256": {path.name: file_sha256(path)},
     }
+    if known is not None:
+        write_known(known, out / KNOWN_CSV)
+        scores["sha256"][KNOWN_CSV] = file_sha256(out / KNOWN_CSV)
+        write_known_tables(score_known(known, protocol.stamp), out)
     _write_json(out / "scores.json", scores)
     read_run(out).table()  # raises where the folder is not what later commands expect
 

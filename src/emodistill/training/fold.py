@@ -7,6 +7,7 @@
         prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets-*.safetensors
         student/                          checkpoint, fit.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
+      known.csv     a student with voices: test predictions with known utterances of the speaker
       tables.json   the checksums of these tables
 
 Each stage reads the files of the one before. A stage whose files are complete is not run again, so a run that
@@ -17,17 +18,21 @@ through the artifact cache.
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from emodistill.config import TEACHERS, Recipe, stable_seed
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
+from emodistill.corpora.base import audio_duration_s
 from emodistill.distillation import student_heads
 from emodistill.errors import ConfigError
+from emodistill.evaluation.known import KNOWN_CSV, KnownPredictions, KnownTask, predict_known, write_known
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import write_checksums
 from emodistill.features.preparation import PREPARATION
@@ -38,6 +43,7 @@ from emodistill.models.student import Student
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
+from emodistill.training.checkpoint_inference import classify_statistics, one_window_each
 from emodistill.training.data import UtteranceDataset, corpus_weights, label_indices, possible_emotions
 from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
 from emodistill.training.refit import collect_classifier_inputs, fit_classifier, held_out_logits
@@ -118,6 +124,8 @@ class FoldRun:
         elif self.recipe.protocol.refit:
             final = Phase("refit", self.train + self.dev, (), epochs, self.folder / "refit")
             models, _ = self._run_phase(final)
+        if self.recipe.voice is not None:
+            self._write_known(*models["student"])
         self._write_predictions(models, final, self.test, "")
 
     def _has_input(self, teacher: str) -> bool:
@@ -403,6 +411,32 @@ class FoldRun:
         # This table marks the fold as done, so it appears after the checksums of all tables are written.
         partial = path.with_suffix(".last")
         write_predictions(table, partial)
-        checksums = {file.name: file_sha256(file) for file in sorted(self.folder.glob("predictions*.csv"))}
+        tables = [*sorted(self.folder.glob("predictions*.csv")), *self.folder.glob(KNOWN_CSV)]
+        checksums = {file.name: file_sha256(file) for file in tables}
         write_checksums(self.folder, {**checksums, path.name: file_sha256(partial)})
         partial.replace(path)
+
+    def _write_known(self, stage: Stage, student: nn.Module) -> None:
+        """Write the test predictions of a student with voices, with known utterances of the speaker.
+
+        Any other test utterance of the speaker may be known. Corpora that are pooled have other speakers.
+        """
+        usable = [utterance for utterance in self.test if stage.can_use(utterance)]
+        outputs = self._infer(stage, student, usable)
+        durations_s = [item.duration_s or audio_duration_s(item) for item in usable]
+        emotions = tuple(item.emotion or "" for item in usable)
+        has_neutral = "neutral" in self.labels.names
+        task = KnownTask(
+            [item.id for item in usable], [item.speaker for item in usable], np.arange(len(usable)),
+            outputs["logits"].argmax(dim=1).numpy(), one_window_each(outputs["statistics"], durations_s),
+            np.eye(len(self.labels)),
+            np.array([name == "neutral" for name in emotions]) if has_neutral else None,
+            self.recipe.seed,
+        )  # fmt: skip
+        predicted, used = predict_known(task, partial(classify_statistics, student))
+        table = KnownPredictions(
+            self.labels, tuple(task.utterances), (self.fold.name,) * len(usable),
+            tuple(item.corpus or self.recipe.corpus.name for item in usable), tuple(task.speakers), emotions,
+            predicted, used,
+        )  # fmt: skip
+        write_known(table, self.folder / KNOWN_CSV)
