@@ -18,6 +18,7 @@ from typing import Any
 
 import factories as make
 import pytest
+from factories_voices import voice_model
 
 from emodistill.errors import MissingExtraError, ModelError
 from emodistill.inference.hub import download_model, folder_name, is_hub_id, push_to_hub
@@ -186,6 +187,21 @@ def test_a_model_is_published_downloaded_and_used_offline(
     revised = python(code.replace("voices/tiny", "voices/tiny@v2"), tmp_path / "b", hub.url)
     assert revised.stdout.strip() == expected, revised.stderr
     assert any("/api/models/voices/tiny/revision/v2" in line for line in hub.requests[num_requests:])
+
+
+def test_a_model_with_voices_is_published_and_downloaded_with_its_head(hub: Hub, tmp_path: Path) -> None:
+    folder = voice_model(tmp_path / "model")
+    code = f"from emodistill import push_to_hub; push_to_hub({str(folder)!r}, 'voices/tiny')"
+    published = python(code, tmp_path / "a", hub.url)
+    assert published.returncode == 0, published.stderr
+    assert hub.repositories["voices/tiny"].keys() == {"README.md", "card.json", "head.onnx", "model.onnx"}
+    code = (
+        "import numpy as np; from emodistill import Recognizer; recognizer = Recognizer('voices/tiny')\n"
+        "print(len(recognizer.student.run_head(np.zeros((2, 6), np.float32))))"
+    )
+    downloaded = python(code, tmp_path / "b", hub.url)
+    assert downloaded.returncode == 0, downloaded.stderr
+    assert downloaded.stdout.strip() == "2"
 
 
 def test_a_model_that_the_hub_does_not_have_is_an_error_of_one_line(

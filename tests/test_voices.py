@@ -288,6 +288,16 @@ def test_probabilities_of_a_waveform_take_a_voice(
     assert np.abs(changed).max() > 0.01
 
 
+def test_an_exported_student_has_voices(exported_voice: Path, sounds: list[np.ndarray]) -> None:
+    recognizer = Recognizer(exported_voice, threads=1)
+    voice = recognizer.enrol(sounds[1:])
+    assert voice.mean.shape == (recognizer.voice_dim,)
+    compared, plain = recognizer.predict(sounds[0], voice=voice), recognizer.predict(sounds[0])
+    assert compared.probabilities != plain.probabilities
+    assert_close(recognizer.predict_together(sounds)[0], compared)
+    assert_close(recognizer.predict_statistics(recognizer.statistics(sounds[0])), plain)
+
+
 # --- recordings that cannot be enrolled ------------------------------------------------------------
 
 

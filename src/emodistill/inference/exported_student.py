@@ -13,9 +13,8 @@ import onnxruntime
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, Waveform
 from emodistill.errors import ModelError
-from emodistill.inference.model_card import BUNDLED, METADATA, check_sha256, known_ids, read_card
+from emodistill.inference.model_card import BUNDLED, HEAD, METADATA, check_sha256, known_ids, read_card
 
-HEAD = "head.onnx"  # statistics and a voice in; probabilities and embeddings out
 Outputs = dict[str, npt.NDArray[np.float32]]  # an output's name -> its value
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from emodistill.errors import MissingExtraError, ModelError
 from emodistill.files import atomic_write
-from emodistill.inference.model_card import MODEL_FILES, card_markdown, read_card
+from emodistill.inference.model_card import HEAD, MODEL_FILES, card_markdown, read_card
+
+_FILES = [*MODEL_FILES, HEAD, "README.md"]  # of a model, those that are uploaded and downloaded
 
 
 def is_hub_id(text: str) -> bool:
@@ -40,7 +42,7 @@ def download_model(hub_id: str) -> Path:
         purpose = f"'{hub_id}' is no folder here, and to download it from the hub"
         raise MissingExtraError("huggingface_hub", "hub", purpose) from error
     try:
-        folder = snapshot_download(repo_id, revision=revision, allow_patterns=[*MODEL_FILES, "README.md"])
+        folder = snapshot_download(repo_id, revision=revision, allow_patterns=_FILES)
     except (OSError, ValueError) as error:  # All errors of huggingface_hub are one of these.
         raise ModelError(
             f"'{hub_id}' is no folder here, and could not be downloaded from the hub ({_first_line(error)}); "
@@ -79,7 +81,7 @@ def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, token: s
         api.upload_folder(
             repo_id=address.repo_id,
             folder_path=folder,
-            allow_patterns=[*MODEL_FILES, "README.md"],
+            allow_patterns=_FILES,
             commit_message=f"{card.name}, exported by EmoDistill {version}".rstrip(),
         )
     except (OSError, ValueError) as error:

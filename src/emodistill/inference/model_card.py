@@ -19,6 +19,7 @@ from emodistill.files import atomic_write
 BUNDLED = Path(str(files("emodistill"))) / "assets" / "bundled"  # the model that comes with the package
 METADATA = "emodistill"  # the metadata key of an ONNX file that holds the student's description
 MODEL_FILES = ("card.json", "model.onnx")  # without both, a folder is not an exported model
+HEAD = "head.onnx"  # a model with voices has it too: statistics and a voice in, the outputs of model.onnx out
 
 
 class _Frozen(BaseModel):
