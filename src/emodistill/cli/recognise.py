@@ -128,7 +128,8 @@ def predict(
     People differ in how they usually sound. With --voice or --adapt, the recogniser compares each file with
     the usual of its speaker: what is left is how this file differs from the speaker's other utterances. No
     labels are needed. Do not use it where the speaker has one emotion only, for example where all recordings
-    are angry: anger then is the usual, and is not found. A model without voices refuses both options.
+    are angry: anger is then the usual, and the model does not find it. A voice file is personal data (see
+    `emodistill enrol --help`). A model without voices refuses both options.
 
     Exit code 0: all inputs were read. 1: an input could not be read (its row holds the error), or a folder
     holds no audio; the others are done. 2: nothing was started, since an option or the model is wrong.

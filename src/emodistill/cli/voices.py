@@ -26,8 +26,8 @@ def enrol(
     the usual of this speaker. `predict --voice FILE` compares a recording with it: what is left is how this
     recording differs from the usual. Five or more utterances with different emotions are best.
 
-    Do not use a voice if the recordings have one emotion only, for example if all are angry: anger then is
-    the usual, and is not found.
+    Do not use a voice if the recordings have one emotion only, for example if all are angry: anger is then
+    the usual, and the model does not find it.
 
     The file holds no audio and no words, but it is personal data: it may serve to recognise the person. Ask
     the speaker before you make it. To delete the voice, delete the file. It works with the model that made it

@@ -229,7 +229,7 @@ def ensure_voices(card: Card) -> None:
     if card.voice_dim is None:
         raise ModelError(
             f"the model '{card.name}' has no voices: choose a model that was trained with them (the section "
-            "[voice] of its recipe), or leave the voice out"
+            "[voice] of its recipe), or recognise without a voice"
         )
 
 
