@@ -107,7 +107,10 @@ def test_plain_results_are_those_of_an_evaluation_without_known_utterances(tmp_p
     plain, known = (tmp_path / name / "predictions.csv" for name in ("plain", "known"))
     assert plain.read_bytes() == known.read_bytes()
     scores = score_run(read_run(tmp_path / "known"))
-    assert scores.known[0].ua.value == pytest.approx(scores.models[0].scores["ua"].value)
+    for measure, estimate in (("ua", scores.known[0].ua), ("wa", scores.known[0].wa)):
+        plain_estimate = scores.models[0].scores[measure]
+        for name in ("value", "low", "high"):
+            assert getattr(estimate, name) == pytest.approx(getattr(plain_estimate, name))
     assert scores.known[0].protocol == scores.protocol == score_run(read_run(tmp_path / "plain")).protocol
     assert scores.known[1].protocol == f"{scores.protocol}+known-5"
     assert score_run(read_run(tmp_path / "plain")).known == ()

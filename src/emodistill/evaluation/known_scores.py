@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from emodistill.config import stable_seed
 from emodistill.errors import MissingExtraError
 from emodistill.evaluation.bootstrap import (
     FEW_SPEAKERS,
@@ -60,8 +59,11 @@ def score_known(table: KnownPredictions, protocol: str, resamples: int = RESAMPL
 
     `protocol` is the stamp of the protocol. Every score has it, followed by what is known.
     """
-    corpora = {name: _Group(table, table.corpora, name, resamples) for name in dict.fromkeys(table.corpora)}
-    folds = [_Group(table, table.folds, name, 0) for name in dict.fromkeys(table.folds)]
+    corpora = {
+        name: _Group(table, table.corpora, name, resamples, seed)
+        for seed, name in enumerate(dict.fromkeys(table.corpora))
+    }
+    folds = [_Group(table, table.folds, name, 0, 0) for name in dict.fromkeys(table.folds)]
     groups = {name: [part] for name, part in corpora.items()}
     if len(corpora) > 1:
         groups |= {POOLED: list(corpora.values()), MEAN_OF_CORPORA: list(corpora.values())}
@@ -104,15 +106,17 @@ class _Group:
     """The utterances of a corpus or fold, with draws of its speakers."""
 
     def __init__(
-        self, table: KnownPredictions, group_of_row: Sequence[str], name: str, resamples: int
+        self, table: KnownPredictions, group_of_row: Sequence[str], name: str, resamples: int, seed: int
     ) -> None:
+        """Take the rows of a group.
+
+        Corpora need different seeds. With one seed, corpora of as many speakers would get the same draws. One
+        corpus alone has the seed 0, and so the interval of its plain scores.
+        """
         self.table = table.select(np.flatnonzero([group == name for group in group_of_row]))
         self.num_utterances = len(self.table)
         self.num_speakers = len(set(self.table.speakers))
-        # A seed for each corpus: with one seed, corpora of as many speakers would get the same draws.
-        self.counts, self.speaker_of_row = draw_speakers(
-            self.table.speakers, resamples, stable_seed("speakers", name)
-        )
+        self.counts, self.speaker_of_row = draw_speakers(self.table.speakers, resamples, seed)
 
     def by_speaker(self, setting: Setting) -> Floats:
         """The mean confusion matrix of each speaker over draws, (speakers, emotions, emotions).
@@ -176,7 +180,8 @@ def known_notes(scores: Sequence[KnownScore]) -> list[str]:
         )
     if any(score.known != "all" and score.used < score.known for score in scores):
         notes.append(
-            "Used is the mean number of known utterances. Some speakers have too few others to draw from."
+            "Used is the mean number of known utterances. Some speakers have too few others to draw from, or "
+            "too few neutral ones."
         )
     if any(score.is_stress_test for score in scores):
         notes.append(
@@ -237,16 +242,16 @@ def write_known_tables(scores: Sequence[KnownScore], folder: Path) -> None:
 
 
 def curves(scores: Sequence[KnownScore]) -> dict[str, list[KnownScore]]:
-    """The scores of each group, by rising number of known utterances, without the stress test."""
+    """The lines of a plot: the scores of each corpus, and the mean of corpora, without the stress test."""
     groups: dict[str, list[KnownScore]] = {}
     for score in scores:
-        if not score.is_stress_test:
+        if not score.is_stress_test and score.group not in (POOLED, MEAN_OF_FOLDS):
             groups.setdefault(score.group, []).append(score)
     return groups
 
 
 def plot_known(scores: Sequence[KnownScore], path: Path) -> None:
-    """Plot UA over the number of known utterances, a line and a band for each group.
+    """Plot UA over the number of known utterances, a line and a band for each corpus and their mean.
 
     `path` ends in .png, .svg or .pdf. The stress test is dotted. Raises `MissingExtraError` without
     matplotlib.

@@ -77,8 +77,8 @@ def risk(tables: Mapping[str, Calibration]) -> Markup:
 def known(scores: Sequence[KnownScore]) -> tuple[Markup, list[tuple[str, str]]]:
     """UA over the number of known utterances, and (class, name) of each line for the legend.
 
-    Each corpus has a line, and so have folds and corpora together. Bands are 95 % intervals. The stress test
-    is left out.
+    Each corpus has a line, and so has the mean of corpora. Bands are 95 % intervals. The stress test is left
+    out.
     """
     lines = curves(scores)
     names = list(dict.fromkeys(str(score.known) for score in scores))
