@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 from factories_voices import DIM, EMOTIONS, voice_model
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emodistill import Prediction, Recognizer, Voice
 from emodistill.errors import AudioError, ConfigError, ModelError
@@ -351,6 +353,23 @@ def test_a_voice_is_equal_after_a_round_trip_through_its_file(voice: Voice, tmp_
     assert list(data) == ["format", "model", "mean", "utterances", "speech_s", "sha256"]
     assert (data["format"], data["mean"]) == (1, voice.mean.tolist())
     assert [item.name for item in path.parent.iterdir()] == ["anna.voice.json"]
+
+
+any_voice = st.builds(
+    Voice,
+    st.just("0" * 64),
+    st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3).map(np.array),
+    st.integers(1, 10**6),
+    st.floats(0.01, 1e6),
+)
+
+
+@given(any_voice, any_voice, any_voice)
+def test_any_voices_survive_their_file_and_add_up_in_any_order(a: Voice, b: Voice, c: Voice) -> None:
+    assert Voice.from_json(a.to_json()) == a
+    for total in (a + (b + c), c + a + b):
+        assert total.utterances == (a + b + c).utterances == a.utterances + b.utterances + c.utterances
+        np.testing.assert_allclose(total.mean, (a + b + c).mean, rtol=1e-9, atol=1e-3)
 
 
 def test_a_voice_cannot_be_changed_and_its_text_does_not_show_its_numbers(voice: Voice) -> None:
