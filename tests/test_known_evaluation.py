@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import factories as make
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from emodistill.cli import app
 from emodistill.corpora import Corpus, Utterance, read_manifest
+from emodistill.corpora.load import pool_corpora
+from emodistill.corpora.manifest import write_manifest
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.known import COUNTS, DRAWN, MOSTLY_NEUTRAL, Setting, SpeakerStatistics
-from emodistill.evaluation.known_scores import MEAN_OF_FOLDS
+from emodistill.evaluation.known_scores import MEAN_OF_CORPORA, MEAN_OF_FOLDS, POOLED
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.scores import score_run
 from emodistill.inference.recognizer import Recognizer
 from emodistill.report.build import write_report
+from emodistill.training.cross_validation import crossval
 from emodistill.training.evaluated_models import open_model
 from emodistill.training.evaluation_run import KnownUtterances, evaluate
 
@@ -231,6 +235,31 @@ def test_crossval_with_voices_scores_known_utterances_of_each_fold(voice_run: Pa
     folds = [score for score in scores.known if score.group == MEAN_OF_FOLDS]
     assert folds[0].ua_sd == pytest.approx(scores.models[0].folds["ua"]["sd"])
     assert (voice_run / "known.png").is_file()
+
+
+def test_each_left_out_corpus_has_rows_of_its_own_and_a_rerun_writes_the_same(tmp_path: Path) -> None:
+    parts = [
+        read_manifest(make.corpus_folder(tmp_path / name, each=2, seed=seed), name=name)
+        for name, seed in (("one", 0), ("two", 100))
+    ]
+    listed, out = tmp_path / "both.csv", tmp_path / "run"
+    write_manifest(pool_corpora("both", parts), listed)
+    recipe = make.voice_recipe(
+        listed, protocol={"kind": "leave-one-corpus-out", "folds": 3, "refit": False},
+        distillation={"teachers": []},
+    )  # fmt: skip
+    crossval(recipe, out)
+    groups = list(dict.fromkeys(score.group for score in score_run(read_run(out)).known))
+    assert groups == ["one", "two", POOLED, MEAN_OF_CORPORA, MEAN_OF_FOLDS]
+    before = (out / "known.csv").read_bytes()
+    for name in ("predictions.csv", "known.csv"):
+        (out / "fold-one" / name).unlink()
+    crossval(recipe, out)
+    assert (out / "known.csv").read_bytes() == before
+    path = out / "fold-two" / "known.csv"
+    path.write_text(path.read_text().replace(",0,drawn", ",0,mostly neutral"))
+    with pytest.raises(ModelError, match=r"known\.csv' was changed after its fold had finished"):
+        crossval(recipe, out)
 
 
 def test_a_run_without_voices_has_no_known_utterances(run: Path) -> None:
