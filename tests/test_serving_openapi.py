@@ -1,26 +1,52 @@
 """The OpenAPI document against the server: the server answers what it allows, and refuses what it forbids."""
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
 import jsonschema_rs
 import pytest
 import schemathesis
 from factories_serving import PROBLEM
+from factories_voices import voice_model
 from hypothesis import HealthCheck, settings
-from schemathesis.checks import negative_data_rejection
+from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 
+from emodistill.inference.model_card import CoveragePoint
 from emodistill.serving.app import create_app
 from emodistill.serving.settings import Settings
 
 APP = create_app(Settings(threads=2, max_bytes=2_000_000))
+with tempfile.TemporaryDirectory() as folder:
+    point = CoveragePoint(min_confidence=0.1, coverage=1.0, accuracy=1.0)
+    model = str(voice_model(Path(folder), coverage=(point,)))
+    VOICE_APP = create_app(Settings(threads=2, models=(model,)))
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
+VOICE_SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", VOICE_APP)
 
 
 @SCHEMA.parametrize()
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_server_behaves_as_documented(case: schemathesis.Case) -> None:
-    case.call_and_validate(excluded_checks=[negative_data_rejection] if is_valid_once_encoded(case) else [])
+    check(case, APP)
 
 
-def is_valid_once_encoded(case: schemathesis.Case) -> bool:
+@VOICE_SCHEMA.include(path_regex="predict|timeline|voices").parametrize()
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_a_server_with_voices_behaves_as_documented(case: schemathesis.Case) -> None:
+    if isinstance(case.body, dict):  # a generated voice is never valid
+        case.body.pop("voice", None)
+    check(case, VOICE_APP)
+
+
+def check(case: schemathesis.Case, app: Any) -> None:
+    excluded: list[Any] = [negative_data_rejection] if is_valid_once_encoded(case, app) else []
+    if case.path == "/v1/voices":  # generated files hold no speech, so there is no voice
+        excluded.append(positive_data_acceptance)
+    case.call_and_validate(excluded_checks=excluded)
+
+
+def is_valid_once_encoded(case: schemathesis.Case, app: Any) -> bool:
     """Whether the errors of a body disappear when it is encoded as a form, because a form has no types.
 
     A number or an object in place of a file becomes a file with this text. An empty list becomes no field.
@@ -32,10 +58,10 @@ def is_valid_once_encoded(case: schemathesis.Case) -> bool:
         or not case.body.get("files")
     ):
         return False
-    document = APP.openapi()
+    document = app.openapi()
     content = document["paths"][case.path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     properties = document["components"]["schemas"][content["$ref"].rpartition("/")[2]]["properties"]
-    known = {name: schema for name, schema in properties.items() if name != "files"}
+    known = {name: schema for name, schema in properties.items() if name not in ("files", "voice")}
     others = {name: value for name, value in case.body.items() if name != "files" and value != []}
     return isinstance(case.body["files"], list) and jsonschema_rs.is_valid(
         {"properties": known, "additionalProperties": False}, others
@@ -52,6 +78,8 @@ def test_the_document_is_complete() -> None:
         "/readyz",
         "/metrics",
     }
+    assert "voice" not in str(document["paths"]["/v1/predict"]["post"]["requestBody"])
+    document = VOICE_APP.openapi()
     for operations in document["paths"].values():
         for operation in operations.values():
             assert operation["summary"]

@@ -78,7 +78,7 @@ class Voice:
     speech_s: float  # of these utterances, in seconds
 
     def __post_init__(self) -> None:
-        mean = np.array(self.mean, dtype=np.float64)
+        mean = np.array(self.mean, dtype=np.float64) + 0.0  # no -0.0, which JavaScript writes as 0
         if mean.ndim != 1 or not len(mean) or not np.isfinite(mean).all():
             raise ModelError(f"bad mean of a voice: expected finite numbers (dim,), got {mean.shape}")
         if self.utterances < 1 or not (0 < self.speech_s < math.inf):
@@ -118,9 +118,13 @@ class Voice:
         """The SHA-256 of the content, in hex. It stands in the voice file, so that an edit is noticed."""
         return _digest(self._content())
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: the content of a voice file."""
+        return {**self._content(), "sha256": self.sha256}
+
     def to_json(self) -> str:
         """Return the text of a voice file: one JSON object."""
-        return json.dumps({**self._content(), "sha256": self.sha256}) + "\n"
+        return json.dumps(self.as_dict()) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str = "the voice") -> "Voice":
@@ -141,12 +145,6 @@ class Voice:
             raise ModelError(
                 f"{name} is not a voice file: expected the fields {sorted(expected)}, got {sorted(data)}"
             )
-        digest = data.pop("sha256")
-        if digest != _digest(data):
-            raise ModelError(
-                f"{name} was edited: its content does not have the SHA-256 that it states; enrol the speaker "
-                "again"
-            )
         if not (
             isinstance(data["model"], str)
             and isinstance(data["mean"], list)
@@ -156,7 +154,14 @@ class Voice:
             and _is_number(data["speech_s"])
         ):
             raise ModelError(f"{name} has a field of another type than a voice file: enrol the speaker again")
-        return cls(data["model"], np.array(data["mean"]), data["utterances"], float(data["speech_s"]))
+        voice = cls(data["model"], np.array(data["mean"]), data["utterances"], float(data["speech_s"]))
+        # Not the hash of the text: other programs write the number 2.0 as 2.
+        if data["sha256"] != voice.sha256:
+            raise ModelError(
+                f"{name} was edited: its content does not have the SHA-256 that it states; enrol the speaker "
+                "again"
+            )
+        return voice
 
     def save(self, path: str | Path) -> None:
         """Write the voice file. Delete the file to delete the voice."""

@@ -19,10 +19,16 @@ This server recognises emotions in speech.
 
 * `/v1/predict` takes files and returns one emotion for each file.
 * `/v1/timeline` takes files and returns the emotion over time in each file.
+* `/v1/voices` takes files of one speaker and returns the speaker's voice.
 * `/v1/stream` is a WebSocket. It takes audio while somebody speaks, and returns events.
 
 **Formats.** The `Accept` header chooses the format of an answer: JSON, CSV, or another format that the
 endpoint lists.
+
+**Voices.** People differ in how they usually sound. With a `voice`, or with `adapt`, the model compares the
+speech with this voice's usual. Do not use them for recordings with one emotion only: that emotion then is the
+usual, and is not found. A voice is personal data, which may serve to recognise a person. The server keeps
+none.
 
 **Errors** are problem documents (RFC 9457), `application/problem+json`. A file that cannot be decoded does
 not make the whole request fail: the row of that file has an `error`.
@@ -33,11 +39,14 @@ answers `{"event": "started", …}`. Then send audio as binary messages, and `{"
 one. The server sends each event as JSON: `speech_started`, `update`, `segment`, `speech_ended`, and `summary`
 at the end. An `error` event has the members of a problem document.
 """
+_OPTIONS = {"files", "model", "emotions", "min_confidence", "coverage"}
 _FIELDS = {
-    "/v1/predict": {"files", "model", "emotions", "min_confidence", "coverage", "teachers"},
-    "/v1/timeline": {"files", "model", "emotions", "min_confidence", "coverage"},
+    "/v1/predict": {*_OPTIONS, "teachers", "voice", "adapt", "return_voice"},
+    "/v1/timeline": _OPTIONS,
+    "/v1/voices": {"files", "model"},
 }
-_EXCLUSIVE_FIELDS = (("min_confidence", "coverage"), ("emotions", "coverage"))
+_VOICE_FIELDS = ("voice", "adapt", "return_voice")  # a model without voices refuses them
+_EXCLUSIVE_FIELDS = (("min_confidence", "coverage"), ("emotions", "coverage"), ("voice", "adapt"))
 
 
 def form_fields(path: str) -> set[str]:
@@ -95,11 +104,19 @@ def _complete_document(document: dict[str, Any], service: Service) -> None:
     schemas["Problem"] = problem
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    has_voices = any(model.voice_dim is not None for model in service.models.values())
+    if not has_voices:
+        del document["paths"]["/v1/voices"]
     for path, fields in _FIELDS.items():
+        if path not in document["paths"]:
+            continue
         operation = document["paths"][path]["post"]
         reference = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["$ref"]
         form = schemas[reference.rpartition("/")[2]]
         assert set(form["properties"]) == fields
+        if not has_voices:
+            for name in _VOICE_FIELDS:
+                form["properties"].pop(name, None)
         _complete_form(form, service)
     if service.settings.token is not None:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -115,17 +132,28 @@ def _complete_form(form: dict[str, Any], service: Service) -> None:
         dict.fromkeys(name for model in service.models.values() for name in model.card.emotions)
     )
     form["additionalProperties"] = False
-    form["allOf"] = [{"not": {"required": list(pair)}} for pair in _EXCLUSIVE_FIELDS]
-    for field in form["properties"].values():
+    properties = form["properties"]
+    exclusive = [pair for pair in _EXCLUSIVE_FIELDS if properties.keys() >= set(pair)]
+    if exclusive:
+        form["allOf"] = [_not_together(*pair) for pair in exclusive]
+    for field in properties.values():
         if "anyOf" in field:  # a type or null; but a form cannot send null
             (type_schema,) = (option for option in field.pop("anyOf") if option != {"type": "null"})
             field |= type_schema
-    properties = form["properties"]
     properties["files"]["maxItems"] = service.settings.max_files
     properties["model"]["enum"] = list(service.models)
-    properties["emotions"] |= {
-        "pattern": f"^({emotions})(,({emotions}))*$",
-        "examples": ["angry,happy,sad,neutral"],
-    }
-    properties["min_confidence"]["examples"] = [0.5]
-    properties["coverage"]["examples"] = [0.8]
+    if "emotions" in properties:
+        properties["emotions"] |= {
+            "pattern": f"^({emotions})(,({emotions}))*$",
+            "examples": ["angry,happy,sad,neutral"],
+        }
+        properties["min_confidence"]["examples"] = [0.5]
+        properties["coverage"]["examples"] = [0.8]
+
+
+def _not_together(first: str, second: str) -> dict[str, Any]:
+    """The schema of a form that does not have both fields. An `adapt` of none counts as missing."""
+    both: dict[str, Any] = {"required": [first, second]}
+    if second == "adapt":
+        both["properties"] = {"adapt": {"not": {"const": "none"}}}
+    return {"not": both}

@@ -26,7 +26,8 @@ class ResponseFormat(Generic[Row]):
 def _prediction_writer(format: PredictionFormat) -> Callable[[Sequence[Prediction], Sequence[str]], str]:
     def write(rows: Sequence[Prediction], emotions: Sequence[str]) -> str:
         stream = io.StringIO()
-        format.write(rows, stream, emotions)
+        has_voices = any(row.voice_utterances is not None for row in rows)
+        format.write(rows, stream, emotions, has_voices)
         return stream.getvalue()
 
     return write

@@ -9,6 +9,25 @@ _PROBABILITIES = {
     "angry": 0.81, "happy": 0.06, "sad": 0.02, "neutral": 0.05, "fearful": 0.02, "disgusted": 0.03,
     "surprised": 0.01,
 }  # fmt: skip
+_RETURNED_VOICE = "With the option `return_voice`: the voice that was learned from this file."
+
+
+class VoiceContent(BaseModel):
+    """The content of a voice file. Send it as it is: an edited voice is refused. It is personal data."""
+
+    format: int
+    model: str = Field(description="The SHA-256 of the model, which alone can use the voice.")
+    mean: list[float]
+    utterances: int = Field(ge=1)
+    speech_s: float = Field(gt=0)
+    sha256: str
+
+
+class EnrolledVoice(BaseModel):
+    """A voice that was learned from files, and warnings: files that were left out, too little speech."""
+
+    voice: VoiceContent
+    warnings: list[str]
 
 
 class PredictionRow(BaseModel):
@@ -25,6 +44,10 @@ class PredictionRow(BaseModel):
         None, description="With the option `teachers`: the probabilities that each teacher would predict, "
         "as estimated by the model. Only of models that can.",
     )  # fmt: skip
+    voice_utterances: int | None = Field(
+        None, ge=1, description="How many utterances the voice is made of that the file was compared with."
+    )
+    voice: VoiceContent | None = Field(None, description=_RETURNED_VOICE)
 
 
 class SegmentRow(BaseModel):
@@ -66,6 +89,7 @@ class ModelInfo(BaseModel):
     teachers: list[str]
     precision: str
     num_parameters: int
+    voice_dim: int | None = Field(description="The size of the model's voices; null: it has no voices.")
     languages: list[str]
     licence: str
     intended_use: str

@@ -10,11 +10,12 @@ import numpy as np
 from anyio import CapacityLimiter, sleep, to_thread
 
 from emodistill.audio.speech_activity import SpeechDetector
-from emodistill.audio.waveform import SAMPLE_RATE, load_bounded
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_bounded
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError, one_of
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.timelines import Timeline, timeline
+from emodistill.inference.voices import SpeechStatistics, Voice
 from emodistill.serving.metrics import Metrics
 from emodistill.serving.settings import Settings
 
@@ -48,6 +49,8 @@ class Service:
                 raise ConfigError(f"two models are named '{model.card.name}', expected different names")
             # The first run of a graph is slow, so it happens before the first request.
             model.probabilities(np.zeros(SAMPLE_RATE, dtype=np.float32))
+            if model.voice_dim is not None:
+                model.student.run_head(np.zeros((1, model.voice_dim), dtype=np.float32))
             self.models[model.card.name] = model
         self.draining = False  # whether the server is stopping
         self.streams: set[OpenStream] = set()
@@ -73,7 +76,12 @@ class Service:
         return loaded.with_options(emotions=emotions, min_confidence=min_confidence, coverage=coverage)
 
     async def predict(
-        self, recognizer: Recognizer, name: str, file: BinaryIO, is_connected: IsConnected | None = None
+        self,
+        recognizer: Recognizer,
+        name: str,
+        file: BinaryIO,
+        is_connected: IsConnected | None = None,
+        voice: Voice | None = None,
     ) -> Prediction:
         """Predict the emotion of one file. A file that cannot be read gives a row with `error`.
 
@@ -81,9 +89,7 @@ class Service:
         """
 
         def predict_file() -> Prediction:
-            waveform = load_bounded(file, self.settings.max_predict_seconds)
-            self.metrics.audio_s.labels("predict").inc(len(waveform) / SAMPLE_RATE)
-            return recognizer.predict(waveform)
+            return recognizer.predict(self._load(file), voice=voice)
 
         try:
             row = replace(await self.run_in_thread(predict_file, is_connected), path=name)
@@ -91,9 +97,28 @@ class Service:
             raise
         except AudioError as error:
             row = Prediction(name, error=message_without_source(error))
-        outcome = (row.emotion and "emotion") or row.reason or "error"
-        self.metrics.files.labels("predict", outcome).inc()
+        self._count("predict", (row.emotion and "emotion") or row.reason or "error")
         return row
+
+    async def statistics(
+        self, recognizer: Recognizer, name: str, file: BinaryIO, is_connected: IsConnected | None = None
+    ) -> SpeechStatistics:
+        """Compute the statistics of one file. A file that cannot be read gives statistics with `error`.
+
+        Raises `ModelError` for a model without voices, `AudioTooLongError`, and `ClientDisconnectedError`.
+        """
+
+        def read_file() -> SpeechStatistics:
+            return recognizer.statistics(self._load(file))
+
+        try:
+            statistics = replace(await self.run_in_thread(read_file, is_connected), path=name)
+        except AudioTooLongError:
+            raise
+        except AudioError as error:
+            statistics = SpeechStatistics(name, error=message_without_source(error))
+        self._count("predict", "error" if statistics.error else statistics.reason or "statistics")
+        return statistics
 
     async def timeline(
         self, recognizer: Recognizer, name: str, file: BinaryIO, is_connected: IsConnected | None = None
@@ -110,9 +135,17 @@ class Service:
             raise
         except AudioError as error:
             row = Timeline(name, error=message_without_source(error))
-        outcome = "error" if row.error else row.reason or "segments"
-        self.metrics.files.labels("timeline", outcome).inc()
+        self._count("timeline", "error" if row.error else row.reason or "segments")
         return row
+
+    def _load(self, file: BinaryIO) -> Waveform:
+        """The waveform of a file for one prediction. Raises `AudioError`, and `AudioTooLongError`."""
+        waveform = load_bounded(file, self.settings.max_predict_seconds)
+        self.metrics.audio_s.labels("predict").inc(len(waveform) / SAMPLE_RATE)
+        return waveform
+
+    def _count(self, endpoint: str, outcome: str) -> None:
+        self.metrics.files.labels(endpoint, outcome).inc()
 
     async def drain(self) -> None:
         """Accept no more work, and wait until the work in progress is done.

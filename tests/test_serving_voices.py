@@ -1,0 +1,299 @@
+"""Voices in the server and the client: the recogniser's results, clear refusals, and nothing is kept."""
+
+import csv
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from factories_serving import SPEECH, in_thread, problem, upload, wav
+from factories_voices import voice_model
+from fastapi.testclient import TestClient
+
+from emodistill import Client, ConfigError, Recognizer, ServerError, Voice
+from emodistill.serving.app import create_app
+from emodistill.serving.logs import JsonFormatter
+from emodistill.serving.settings import Settings
+
+ENDPOINTS = ("/v1/predict",)  # that take a voice
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+    return Recognizer(voice_model(tmp_path_factory.mktemp("voices") / "model"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def client(recognizer: Recognizer) -> Iterator[TestClient]:
+    settings = Settings(threads=2, models=(str(recognizer.folder), "bundled"), max_files=4)
+    with TestClient(create_app(settings)) as test_client:
+        yield test_client
+
+
+@pytest.fixture(scope="module")
+def voice(recognizer: Recognizer) -> Voice:
+    return recognizer.enrol(SPEECH[2:])
+
+
+def voice_part(content: str | bytes) -> tuple[str, tuple[str, str | bytes]]:
+    """The part of a form that holds a voice file."""
+    return "voice", ("anna.voice.json", content)
+
+
+def silence() -> bytes:
+    """A sound file with half a second of silence."""
+    return wav(np.zeros(8_000))
+
+
+def reserialised(voice: Voice) -> str:
+    """The voice as JavaScript writes it: 2.0 becomes 2."""
+    data = voice.as_dict()
+    data["mean"] = [int(value) if value == int(value) else value for value in data["mean"]]
+    return json.dumps(data)
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+def test_predict_compares_files_with_a_voice(
+    client: TestClient, recognizer: Recognizer, voice: Voice
+) -> None:
+    sent = [*upload(*SPEECH[:2]), voice_part(voice.to_json())]
+    rows = client.post("/v1/predict", files=sent, data={"teachers": "true"}).json()
+    for row, path in zip(rows, SPEECH, strict=False):
+        assert row == {**recognizer.predict(path, voice=voice).as_dict(), "path": path.name}
+        assert row["voice_utterances"] == 2
+    assert len(rows) == 2
+
+
+def test_predict_compares_files_with_each_other(client: TestClient, recognizer: Recognizer) -> None:
+    silent = ("files", ("silent.wav", silence()))
+    sent = [*upload(*SPEECH[:3]), silent]
+    rows = client.post("/v1/predict", files=sent, data={"adapt": "together"}).json()
+    own = recognizer.predict_together(SPEECH[:3])
+    for row, prediction, path in zip(rows, own, SPEECH, strict=False):
+        assert row == replace(prediction, path=path.name, teachers=None).as_dict()
+        assert row["voice_utterances"] == 2
+    assert rows[3]["reason"] == "silence"
+
+
+def test_csv_has_a_column_for_the_utterances_of_the_voice(client: TestClient, voice: Voice) -> None:
+    sent = [*upload(SPEECH[0]), voice_part(voice.to_json())]
+    text = client.post("/v1/predict", files=sent, headers={"Accept": "text/csv"}).text
+    assert [row["voice_utterances"] for row in csv.DictReader(io.StringIO(text))] == ["2"]
+    text = client.post("/v1/predict", files=upload(SPEECH[0]), headers={"Accept": "text/csv"}).text
+    assert "voice_utterances" not in text
+
+
+def test_predict_returns_the_voice_of_each_file_only_if_asked(
+    client: TestClient, recognizer: Recognizer
+) -> None:
+    sent = [*upload(*SPEECH[:2]), ("files", ("broken.wav", b"no"))]
+    rows = client.post("/v1/predict", files=sent, data={"return_voice": "true"}).json()
+    for row, path in zip(rows[:2], SPEECH, strict=False):
+        assert Voice.from_json(json.dumps(row["voice"])) == recognizer.enrol(path)
+        assert row["probabilities"] == pytest.approx(recognizer.predict(path).probabilities, abs=1e-5)
+    assert rows[2]["voice"] is None
+    assert rows[2]["error"]
+    for data in ({}, {"adapt": "together"}, {"return_voice": "false"}):
+        rows = client.post("/v1/predict", files=sent, data=data).json()
+        assert all("voice" not in row for row in rows)
+
+
+def test_voices_returns_one_voice_of_all_files(client: TestClient, recognizer: Recognizer) -> None:
+    sent = [*upload(*SPEECH[:3]), ("files", ("broken.wav", b"no"))]
+    answer = client.post("/v1/voices", files=sent).json()
+    assert Voice.from_json(json.dumps(answer["voice"])) == recognizer.enrol(SPEECH[:3])
+    (warning,) = answer["warnings"]
+    assert "left out of the voice: 'broken.wav': cannot be decoded as audio" in warning
+
+
+def test_a_voice_that_another_program_wrote_again_is_accepted(client: TestClient, voice: Voice) -> None:
+    round_numbers = Voice(voice.model, [1.0, -2.0, 0.5, -0.0, 0.0, 3.0], 2, 4.0)  # type: ignore[arg-type]
+    text = reserialised(round_numbers).replace("4.0", "4").replace("-0.0", "0")
+    assert Voice.from_json(text) == round_numbers
+    response = client.post("/v1/predict", files=[*upload(SPEECH[0]), voice_part(text)])
+    assert response.json()[0]["voice_utterances"] == 2
+
+
+def test_models_says_which_models_have_voices(client: TestClient, recognizer: Recognizer) -> None:
+    models = client.get("/v1/models").json()["models"]
+    assert [model["voice_dim"] for model in models] == [recognizer.voice_dim, None]
+
+
+def test_a_voice_is_not_counted_as_a_file(client: TestClient, voice: Voice) -> None:
+    part = voice_part(voice.to_json())
+    assert client.post("/v1/predict", files=[*upload(*SPEECH), part]).status_code == 200
+    response = client.post("/v1/predict", files=[*upload(*SPEECH, SPEECH[0])])
+    assert problem(response, 422)["type"].endswith("too-many-files")
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "the voice is not a voice file: expected JSON"),
+        (b"RIFF\xff\xfe", "the voice is not a voice file: expected JSON"),
+        ("", "the voice is not a voice file: expected JSON"),
+        ("[" * 100_000, "the voice is not a voice file: expected JSON"),
+        ("{}", "the voice has the format None, expected 1"),
+        ("edited", "the voice was edited"),
+        ("other", "the voice was made with the model"),
+    ],
+)
+def test_a_bad_voice_is_refused_with_the_reason(
+    client: TestClient, voice: Voice, content: str | bytes, expected: str
+) -> None:
+    if content == "edited":
+        content = json.dumps({**voice.as_dict(), "utterances": 99})
+    if content == "other":
+        content = Voice("0" * 64, voice.mean, 1, 1.0).to_json()
+    for path in ENDPOINTS:
+        response = client.post(path, files=[*upload(SPEECH[0]), voice_part(content)])
+        assert expected in problem(response, 422)["detail"]
+
+
+def test_a_voice_that_is_too_large_is_refused(client: TestClient, voice: Voice) -> None:
+    text = voice.to_json() + " " * 256 * 1024
+    for path in ENDPOINTS:
+        response = client.post(path, files=[*upload(SPEECH[0]), voice_part(text)])
+        body = problem(response, 413)
+        assert (body["type"], "256 KiB" in body["detail"]) == ("urn:emodistill:too-large", True)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"adapt": "together"}, "got a voice and adapt=together, expected one of them"),
+        ({"adapt": "folder"}, "adapt"),
+        ({"model": "emodistill-bundled"}, "the model 'emodistill-bundled' has no voices"),
+        ({"return_voice": "yes"}, "return_voice"),
+    ],
+)
+def test_options_that_do_not_fit_a_voice_are_refused(
+    client: TestClient, voice: Voice, data: dict[str, str], expected: str
+) -> None:
+    sent = [*upload(SPEECH[0]), voice_part(voice.to_json())]
+    assert expected in problem(client.post("/v1/predict", files=sent, data=data), 422)["detail"]
+
+
+def test_a_voice_with_adapt_none_is_accepted(client: TestClient, voice: Voice) -> None:
+    sent = [*upload(SPEECH[0]), voice_part(voice.to_json())]
+    assert client.post("/v1/predict", files=sent, data={"adapt": "none"}).json()[0]["voice_utterances"] == 2
+
+
+def test_two_voices_and_a_voice_as_text_are_refused(client: TestClient, voice: Voice) -> None:
+    part = voice_part(voice.to_json())
+    response = client.post("/v1/predict", files=[*upload(SPEECH[0]), part, part])
+    assert "voice: came more than once" in problem(response, 422)["detail"]
+    response = client.post("/v1/predict", files=upload(SPEECH[0]), data={"voice": voice.to_json()})
+    assert problem(response, 422)["errors"][0]["field"] == "voice"
+
+
+def test_a_model_without_voices_refuses_adapt_and_enrolment(client: TestClient) -> None:
+    data = {"model": "emodistill-bundled"}
+    for path, more in (
+        ("/v1/predict", {"adapt": "together"}), ("/v1/predict", {"return_voice": "true"}), ("/v1/voices", {}),
+    ):  # fmt: skip
+        response = client.post(path, files=upload(SPEECH[0]), data={**data, **more})
+        assert "has no voices: choose a model" in problem(response, 422)["detail"]
+
+
+def test_files_without_speech_make_no_voice(client: TestClient) -> None:
+    response = client.post("/v1/voices", files=[("files", ("silent.wav", silence()))])
+    body = problem(response, 422)
+    assert body["type"] == "urn:emodistill:no-speech"
+    assert "'silent.wav': silence" in body["detail"]
+
+
+def test_a_format_without_a_place_for_voices_answers_406(client: TestClient) -> None:
+    response = client.post(
+        "/v1/predict", files=upload(SPEECH[0]), data={"return_voice": "true"}, headers={"Accept": "text/csv"}
+    )
+    assert "expected application/json" in problem(response, 406)["detail"]
+
+
+# --- the client ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def remote(recognizer: Recognizer) -> Iterator[Client]:
+    """The Python client of a server in this process."""
+    with (
+        in_thread(Settings(threads=1, models=(str(recognizer.folder),))) as port,
+        Client(f"http://127.0.0.1:{port}") as opened,
+    ):
+        yield opened
+
+
+def test_the_client_enrols_and_predicts_with_a_voice(
+    remote: Client, recognizer: Recognizer, voice: Voice
+) -> None:
+    assert remote.enrol(*SPEECH[2:]) == voice
+    (row,) = remote.predict(SPEECH[0], voice=voice, teachers=True)
+    assert row == replace(recognizer.predict(SPEECH[0], voice=voice), path=SPEECH[0].name)
+    rows = remote.predict(*SPEECH[:3], adapt="together", teachers=True)
+    own = recognizer.predict_together(SPEECH[:3])
+    assert rows == [replace(row, path=path.name) for row, path in zip(own, SPEECH, strict=False)]
+
+
+def test_the_client_warns_of_what_is_left_out_of_a_voice(
+    remote: Client, recognizer: Recognizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert remote.enrol(SPEECH[0], silence()) == recognizer.enrol(SPEECH[0])
+    assert "left out of the voice: 'bytes': silence" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_client_raises_the_errors_of_voices(remote: Client, voice: Voice, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="no recording to make a voice of"):
+        remote.enrol(silence())
+    with pytest.raises(ServerError, match="expected one of them"):
+        remote.predict(SPEECH[0], voice=voice, adapt="together")
+    with pytest.raises(ConfigError, match=r"expected a Voice, got str: load a voice file with Voice.load"):
+        remote.predict(SPEECH[0], voice="anna.voice.json")
+
+
+# --- privacy ---------------------------------------------------------------------------------------
+
+
+def test_neither_the_log_nor_temporary_files_hold_a_voice(
+    client: TestClient,
+    voice: Voice,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    written: list[bytes] = []
+    rollover = tempfile.SpooledTemporaryFile.rollover
+
+    def record(self: Any) -> None:
+        written.append(self._file.getvalue())
+        rollover(self)
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", record)
+    secrets = [voice.sha256, repr(float(voice.mean[0]))]
+    text = voice.to_json()
+    edited = json.dumps({**voice.as_dict(), "speech_s": 1e9})
+    with caplog.at_level(logging.DEBUG):
+        for path in ENDPOINTS:
+            for content in (text, edited, text[:-9], text + " " * 256 * 1024):
+                client.post(path, files=[*upload(SPEECH[0]), voice_part(content)])
+            client.post(path, files=upload(SPEECH[0]), data={"voice": text})
+        client.post("/v1/predict", files=upload(SPEECH[0]), data={"return_voice": "true"})
+        client.post("/v1/voices", files=upload(*SPEECH[2:]))
+    log = "\n".join(JsonFormatter().format(record) + str(record.args) for record in caplog.records)
+    assert log.count('"event": "request"') == 5 * len(ENDPOINTS) + 2
+    for secret in secrets:
+        assert secret in text
+        assert secret not in log
+        assert not any(secret.encode() in content for content in written)
+    assert list(tmp_path.rglob("*")) == []
