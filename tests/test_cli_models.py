@@ -8,10 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from emodistill import cli
+from emodistill.inference import fetch
 from emodistill.inference.model_card import BUNDLED, read_card
 
 KEYS = [
     "model", "name", "emotions", "languages", "num_parameters", "size_bytes", "precision", "licence", "error",
+    "fetched",
 ]  # fmt: skip
 
 
@@ -23,8 +25,9 @@ def call(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """An empty current folder, and no model that `fetch` completes (`test_fetch.py` has them)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fetch, "ASSETS", tmp_path / "assets")
     return tmp_path
 
 

@@ -14,9 +14,10 @@ from emodistill.config import AudioConfig
 from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import AudioError, CorpusError
 from emodistill.features import llds
-from emodistill.features.cache import ArrayCache, cache_folder
+from emodistill.features.cache import ArrayCache
 from emodistill.features.llds import NUM_LLDS, cache_llds, extract_llds, lld_key
 from emodistill.features.preparation import prepare_waveform
+from emodistill.files import cache_folder
 
 AUDIO = AudioConfig()
 

@@ -170,7 +170,7 @@ def test_a_model_is_published_downloaded_and_used_offline(
     assert there["model.onnx"] == (exported / "model.onnx").read_bytes()
     assert there["README.md"].decode() == card_markdown(read_card(exported))
 
-    there["weights.bin"] = b"a file that the recogniser does not need"
+    there["training.bin"] = b"a file that the recogniser does not need"
     wav = manifest.parent / make.read_rows(manifest)[0]["path"]
     code = (
         "from emodistill import Recognizer\n"
@@ -179,7 +179,7 @@ def test_a_model_is_published_downloaded_and_used_offline(
     expected = str(Recognizer(exported, threads=1).predict(wav).as_dict())
     fetched = python(code, tmp_path / "b", hub.url)
     assert (fetched.stdout.strip(), fetched.returncode) == (expected, 0), fetched.stderr
-    assert not any("weights.bin" in line for line in hub.requests)
+    assert not any("training.bin" in line for line in hub.requests)
     num_requests = len(hub.requests)
     offline = python(code, tmp_path / "b", hub.url, offline=True)
     assert (offline.stdout.strip(), len(hub.requests)) == (expected, num_requests), offline.stderr

@@ -1,6 +1,7 @@
-"""Write files so that they appear complete or not at all."""
+"""Files that appear complete or not at all, and the cache folder."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,3 +23,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Return the folder for computed and fetched files.
+
+    It is EMODISTILL_CACHE, else `emodistill` in the platform's cache folder: XDG_CACHE_HOME or ~/.cache,
+    ~/Library/Caches on macOS, LOCALAPPDATA on Windows.
+    """
+    if folder := os.environ.get("EMODISTILL_CACHE"):
+        return Path(folder)
+    platform_folder = {
+        "darwin": Path.home() / "Library" / "Caches",
+        "win32": Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")),
+    }.get(sys.platform, Path.home() / ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME", platform_folder)) / "emodistill"

@@ -1,8 +1,8 @@
-"""emodistill models: the exported models at hand."""
+"""Verbs about models: models lists them, fetch completes one with published weights."""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,15 +29,16 @@ class ModelsFormat(StrEnum):
 class ModelRow:
     """One model of the list. A model that cannot be used has only `model` and `error`."""
 
-    model: str  # what --model takes: bundled, or a folder
+    model: str  # what --model takes: bundled, a fetchable model, or a folder
     name: str | None = None
     emotions: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()  # of the training corpora, ISO 639-1; empty: the card does not know
     num_parameters: int | None = None
-    size_bytes: int | None = None  # of model.onnx
+    size_bytes: int | None = None  # of model.onnx and of its external weights
     precision: str | None = None  # of the stored weights
     licence: str | None = None
     error: str | None = None
+    fetched: bool | None = None  # None: it needs no `emodistill fetch`
 
 
 @app.command("models")
@@ -54,18 +55,19 @@ def models(
         ModelsFormat, typer.Option("--format", "-f", help="table or json.")
     ] = ModelsFormat.table,
 ) -> None:
-    """List the models at hand: the bundled one and exported ones, with emotions, languages, size and licence.
+    """List the models at hand: the bundled one, fetchable ones and exported ones.
 
-    The first column is what --model takes.
+    Each has its emotions, languages, size and licence. The first column is what --model takes.
 
     Exit code 0: all models are usable. 1: a model is broken (its row says why), or a given folder has no
     model. 2: a given folder does not exist.
 
     Example: emodistill models runs/ --format json
     """
+    from emodistill.inference.fetch import fetchable_models
     from emodistill.inference.model_card import BUNDLED
 
-    rows = [read_row("bundled", BUNDLED)]
+    rows = [read_row("bundled", BUNDLED), *map(fetchable_row, fetchable_models())]
     empty = False
     for folder, found in find_models(folders):
         rows += [read_row(str(path), path) for path in found]
@@ -79,6 +81,36 @@ def models(
     else:
         results().print(models_table(rows))
     raise typer.Exit(1 if empty or any(row.error for row in rows) else 0)
+
+
+@app.command("fetch")
+def fetch(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="large, or another model that `emodistill models` lists.")
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Read the backbone's model.safetensors in this folder. "
+            "Default: download it from the Hugging Face Hub, which needs [hub].",
+        ),
+    ] = None,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the download.")] = "main",
+) -> None:
+    """Complete a model of the package with the published weights of its backbone.
+
+    The package holds the graph and the trained head of the model. This command writes the weights of the
+    backbone into the cache, as float16 and as int8, and checks their SHA-256. Then --model takes the name of
+    the model, and it runs offline. The cache is EMODISTILL_CACHE, or the platform's cache folder.
+
+    Example: emodistill fetch large --weights whisper-base/ && emodistill predict call.wav --model large
+    """
+    from emodistill.inference.fetch import fetch_model
+    from emodistill.inference.model_card import model_bytes
+
+    for name, folder in fetch_model(model, weights, revision).items():
+        say(f"{name}: {model_bytes(folder) / 1e6:.1f} MB in {folder}; to use it: --model {name}")
 
 
 def find_models(folders: Sequence[Path] | None) -> Iterator[tuple[Path | None, list[Path]]]:
@@ -100,15 +132,32 @@ def find_models(folders: Sequence[Path] | None) -> Iterator[tuple[Path | None, l
 
 def read_row(model: str, folder: Path) -> ModelRow:
     """The row of an exported model, after checking that its folder is complete and unchanged."""
-    from emodistill.inference.model_card import read_card
+    from emodistill.inference.model_card import licence_text, model_bytes, read_card
 
     try:
         card = read_card(folder)
     except ModelError as error:
         return ModelRow(model, error=str(error))
     return ModelRow(
+        model, card.name, card.emotions, card.languages, card.num_parameters, model_bytes(folder),
+        card.precision, licence_text(card),
+    )  # fmt: skip
+
+
+def fetchable_row(model: str) -> ModelRow:
+    """The row of a model that `emodistill fetch` completes; its size is that of the complete model."""
+    from emodistill.inference.fetch import ASSETS, fetched_path, weight_list
+    from emodistill.inference.model_card import licence_text, model_bytes, read_unchecked_card
+
+    try:
+        if (folder := fetched_path(model)).is_dir():
+            return replace(read_row(model, folder), fetched=True)
+        card, size_bytes = read_unchecked_card(ASSETS / model), weight_list(model).size_bytes
+    except ModelError as error:
+        return ModelRow(model, error=str(error))
+    return ModelRow(
         model, card.name, card.emotions, card.languages, card.num_parameters,
-        (folder / "model.onnx").stat().st_size, card.precision, card.licence,
+        model_bytes(ASSETS / model) + size_bytes, card.precision, licence_text(card), fetched=False,
     )  # fmt: skip
 
 
@@ -121,9 +170,12 @@ def models_table(rows: Sequence[ModelRow]) -> Table:
         if row.num_parameters is None or row.size_bytes is None:
             table.add_row(escape(row.model), "", "", "", "", escape(f"unusable: {row.error}"))
             continue
+        size = f"{row.size_bytes / 1e6:.1f} MB\n{row.precision}"
+        if row.fetched is not None:
+            size += "\nfetched" if row.fetched else "\nnot fetched"
         table.add_row(
             escape(row.model), " ".join(row.emotions), " ".join(row.languages) or "not stated",
-            f"{row.num_parameters / 1e6:.2f} M", f"{row.size_bytes / 1e6:.1f} MB\n{row.precision}",
+            f"{row.num_parameters / 1e6:.2f} M", size,
             escape(row.licence or ""),
         )  # fmt: skip
     return table

@@ -43,7 +43,8 @@ Model = Annotated[
     str,
     typer.Option(
         "--model", "-m", envvar="EMODISTILL_MODEL",
-        help="bundled, the folder of an exported model, or a hub id (organisation/name[@revision]).",
+        help="bundled; large, after 'emodistill fetch large'; the folder of an exported model; or a hub id "
+        "(organisation/name[@revision]).",
     ),
 ]  # fmt: skip
 Emotions = Annotated[str | None, typer.Option(help="Allow only these emotions, e.g. angry,happy,sad.")]

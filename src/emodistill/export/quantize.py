@@ -26,6 +26,7 @@ from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, Waveform
 from emodistill.errors import ModelError
 from emodistill.evaluation.metrics import Labels, unweighted_accuracy
+from emodistill.inference.fetch import quantise_columns
 
 FP16_TOLERANCE = 1e-2  # largest difference of a probability
 MAX_UA_LOSS = 0.01  # of int8, as a share
@@ -279,12 +280,10 @@ class _IntegerGraph:
     def _quantise_weight(self, name: str, weight: npt.NDArray[np.float32]) -> tuple[str, str, str]:
         """The constants of a weight (in, out): int8 codes, and scales and zero points (out,)."""
         if name not in self._quantised_weights:
-            scale = np.abs(weight).max(axis=0) / 127
-            scale[scale == 0] = 1
-            codes = np.rint(weight / scale).astype(np.int8)
+            codes, scale = quantise_columns(weight)
             self._quantised_weights[name] = (
                 self._constant(f"{name}_codes", codes),
-                self._constant(f"{name}_scale", scale.astype(np.float32)),
+                self._constant(f"{name}_scale", scale),
                 self._constant(f"{name}_zero", np.zeros(len(scale), np.int8)),
             )
         return self._quantised_weights[name]

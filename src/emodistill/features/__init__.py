@@ -6,7 +6,7 @@ from emodistill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from emodistill.features.augment import apply_channel, augment_view
-    from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
+    from emodistill.features.cache import ArrayCache, run_jobs
     from emodistill.features.llds import NUM_LLDS, cache_llds, extract_llds, lld_key
     from emodistill.features.preparation import PREPARATION, prepare_waveform
 
@@ -16,7 +16,6 @@ __all__ = [
     "ArrayCache",
     "apply_channel",
     "augment_view",
-    "cache_folder",
     "cache_llds",
     "extract_llds",
     "lld_key",
@@ -32,7 +31,6 @@ __getattr__, __dir__ = lazy_names(
         "ArrayCache": "emodistill.features.cache",
         "apply_channel": "emodistill.features.augment",
         "augment_view": "emodistill.features.augment",
-        "cache_folder": "emodistill.features.cache",
         "cache_llds": "emodistill.features.llds",
         "extract_llds": "emodistill.features.llds",
         "lld_key": "emodistill.features.llds",

@@ -1,6 +1,5 @@
 """A cache of arrays on disk, whose file names are keys of their content, and the loop that fills it."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,6 @@ from emodistill.console import progress
 from emodistill.files import atomic_write
 
 Array = npt.NDArray[Any]
-
-
-def cache_folder() -> Path:
-    """Return the folder for computed arrays: EMODISTILL_CACHE, else `emodistill` in the user's cache
-    folder."""
-    if folder := os.environ.get("EMODISTILL_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emodistill"
 
 
 @dataclass(frozen=True)

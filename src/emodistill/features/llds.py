@@ -11,8 +11,9 @@ from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, content_ha
 from emodistill.config import AudioConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, MissingExtraError
-from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
+from emodistill.features.cache import ArrayCache, run_jobs
 from emodistill.features.preparation import PREPARATION, prepare_waveform
+from emodistill.files import cache_folder
 
 NUM_LLDS = 25  # per frame of 10 ms; F0 is in semitones from 27.5 Hz, 0 where unvoiced
 

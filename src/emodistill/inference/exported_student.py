@@ -1,6 +1,5 @@
 """The graphs of an exported model: `model.onnx`, and `head.onnx` where the model has voices."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,16 @@ import onnxruntime
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, Waveform
 from emodistill.errors import ModelError
-from emodistill.inference.model_card import BUNDLED, HEAD, METADATA, check_sha256, known_ids, read_card
+from emodistill.inference.fetch import fetchable_models, fetched_folder
+from emodistill.inference.model_card import (
+    BUNDLED,
+    HEAD,
+    METADATA,
+    check_sha256,
+    known_ids,
+    read_card,
+    read_description,
+)
 
 Outputs = dict[str, npt.NDArray[np.float32]]  # an output's name -> its value
 
@@ -87,7 +95,7 @@ class ExportedStudent:
                 f"'{self.folder}' has no {HEAD}, which a model with voices needs: export or download the "
                 "model again"
             )
-        check_sha256(path, self.card.head_sha256)
+        check_sha256([path], self.card.head_sha256)
         session = open_session(path, self._threads, self._providers)
         inputs = [item.name for item in session.get_inputs()]
         outputs = [item.name for item in session.get_outputs()]
@@ -102,7 +110,7 @@ class ExportedStudent:
     def _description(self) -> dict[str, Any]:
         """What the ONNX file states about the student; empty if it states nothing."""
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        return dict(json.loads(text)) if text else {}
+        return read_description(text) if text else {}
 
     def _check_inputs(self) -> None:
         """Raise `ModelError` for an ONNX file of another kind, or with other voices than the card."""
@@ -146,13 +154,16 @@ def model_folder(model: str | Path) -> Path:
         if not BUNDLED.is_dir():
             raise ModelError("this install has no bundled model; give the folder of an exported model")
         return BUNDLED
+    if model in fetchable_models():
+        return fetched_folder(str(model))
     if isinstance(model, str) and not Path(model).exists():
         from emodistill.inference.hub import download_model, is_hub_id
 
         if is_hub_id(model):
             return download_model(model)
+        names = ", ".join(["bundled", *fetchable_models()])
         raise ModelError(
-            f"no model '{model}': expected bundled, the folder of an exported model, or a hub id "
+            f"no model '{model}': expected {names}, the folder of an exported model, or a hub id "
             "(organisation/name[@revision])"
         )
     return Path(model)

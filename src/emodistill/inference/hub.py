@@ -5,9 +5,9 @@ from pathlib import Path
 
 from emodistill.errors import MissingExtraError, ModelError
 from emodistill.files import atomic_write
-from emodistill.inference.model_card import HEAD, MODEL_FILES, card_markdown, read_card
+from emodistill.inference.model_card import HEAD, MODEL_FILES, WEIGHTS, card_markdown, read_card
 
-_FILES = [*MODEL_FILES, HEAD, "README.md"]  # of a model, those that are uploaded and downloaded
+_FILES = [*MODEL_FILES, HEAD, WEIGHTS, "README.md"]  # of a model, those that are uploaded and downloaded
 
 
 def is_hub_id(text: str) -> bool:
@@ -49,6 +49,26 @@ def download_model(hub_id: str) -> Path:
             "check the name and the network, or give the folder of an exported model"
         ) from error
     return Path(folder)
+
+
+def download_file(repo_id: str, name: str, revision: str) -> Path:
+    """Return the path of one file of a repository on the hub, downloaded now or earlier.
+
+    Raises `ModelError` if the hub has no such file or revision, or cannot be reached, and
+    `MissingExtraError` without [hub].
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise MissingExtraError("huggingface_hub", "hub", f"the download of '{repo_id}'") from error
+    try:
+        return Path(hf_hub_download(repo_id, name, revision=revision))
+    except (OSError, ValueError) as error:  # All errors of huggingface_hub are one of these.
+        raise ModelError(
+            f"{name} of '{repo_id}', revision '{revision}', could not be downloaded from the hub "
+            f"({_first_line(error)}); check the revision and the network, or give a folder that holds it "
+            "(--weights FOLDER)"
+        ) from error
 
 
 def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, token: str | None = None) -> str:

@@ -4,9 +4,11 @@
 people, in the form that model hubs show.
 """
 
+import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from emodistill.files import atomic_write
 BUNDLED = Path(str(files("emodistill"))) / "assets" / "bundled"  # the model that comes with the package
 METADATA = "emodistill"  # the metadata key of an ONNX file that holds the student's description
 MODEL_FILES = ("card.json", "model.onnx")  # without both, a folder is not an exported model
+WEIGHTS = "weights.bin"  # beside model.onnx, where its weights are external
 HEAD = "head.onnx"  # a model with voices has it too: statistics and a voice in, the outputs of model.onnx out
 
 
@@ -44,6 +47,13 @@ class DataSource(_Frozen):
     url: str | None = None  # of the corpus, or of its publication
 
 
+class ExternalWeights(_Frozen):
+    """Published weights that model.onnx reads from `weights.bin`, which `emodistill fetch` makes."""
+
+    source: str  # the model on the Hugging Face Hub, e.g. "openai/whisper-base"
+    licence: str  # of these weights, with their owner
+
+
 class Card(_Frozen):
     """The content of `card.json`."""
 
@@ -52,7 +62,8 @@ class Card(_Frozen):
     emotions: tuple[str, ...]  # in the order of the probabilities
     sample_rate_hz: Literal[16000] = 16000
     trim_db: float | None  # silence at both ends that is cut before the model runs: this far below the peak
-    sha256: str  # of model.onnx
+    sha256: str  # of model.onnx; with external weights, of model.onnx and weights.bin joined in this order
+    external: ExternalWeights | None = None  # None: model.onnx holds all weights
     precision: Literal["fp32", "fp16", "int8"] = "fp32"  # of the stored weights
     quantisation: dict[str, float] = {}  # the effects of the precision: agreement, ua_loss, speed_ratio…
     voice_dim: int | None = None  # the size of a voice; None: the model has no voices
@@ -97,10 +108,38 @@ def known_ids(description: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(description.get("training_ids", ())) | frozenset(description.get("dev_ids", ()))
 
 
+def pack_description(description: Mapping[str, Any]) -> str:
+    """Return a student's description as short text: JSON, compressed by zlib, in base 85."""
+    text = json.dumps(description, ensure_ascii=False)
+    return base64.b85encode(zlib.compress(text.encode(), level=9)).decode()
+
+
+def read_description(text: str) -> dict[str, Any]:
+    """Return a student's description from the metadata of its ONNX file: JSON, or `pack_description`'s."""
+    if not text.startswith("{"):  # No base 85 text begins so, because zlib's first byte is fixed.
+        text = zlib.decompress(base64.b85decode(text)).decode()
+    return dict(json.loads(text))
+
+
 def read_card(folder: Path) -> Card:
     """Return the card of an exported model, and check that the folder is complete and unchanged.
 
     Raises `ModelError`, with the name of the file, and of the field if one is invalid.
+    """
+    card = read_unchecked_card(folder)
+    if card.external is not None and not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"'{folder}' has no {WEIGHTS}, the weights of {card.external.source}: run 'emodistill fetch'"
+        )
+    hashed = ("model.onnx",) if card.external is None else ("model.onnx", WEIGHTS)
+    check_sha256([folder / name for name in hashed], card.sha256)
+    return card
+
+
+def read_unchecked_card(folder: Path) -> Card:
+    """Return the card of an exported model without reading the model itself.
+
+    Raises `ModelError` if `MODEL_FILES` are missing or the card is invalid.
     """
     for name in MODEL_FILES:
         if not (folder / name).is_file():
@@ -109,7 +148,7 @@ def read_card(folder: Path) -> Card:
             )
     problem = f"'{folder / 'card.json'}' is not a model card of this version"
     try:
-        card = Card.model_validate(json.loads((folder / "card.json").read_text(encoding="utf-8")))
+        return Card.model_validate(json.loads((folder / "card.json").read_text(encoding="utf-8")))
     except ValidationError as error:
         fields = [
             ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"]))) for item in error.errors()
@@ -117,18 +156,17 @@ def read_card(folder: Path) -> Card:
         raise ModelError(f"{problem}: {'; '.join(fields)}") from error
     except ValueError as error:  # neither JSON nor UTF-8
         raise ModelError(f"{problem}: {error}") from error
-    check_sha256(folder / "model.onnx", card.sha256)
-    return card
 
 
-def check_sha256(path: Path, expected: str | None) -> None:
-    """Raise `ModelError` if a file of a model does not have the SHA-256 that the card states."""
-    digest = file_sha256(path)
+def check_sha256(paths: Sequence[Path], expected: str | None) -> None:
+    """Raise `ModelError` if files of a model, joined, do not have the SHA-256 that the card states."""
+    digest = file_sha256(*paths)
     if digest != expected:
         stated = "none" if expected is None else f"{expected[:12]}…"
+        names = " or ".join(f"'{path}'" for path in paths)
         raise ModelError(
-            f"'{path}' was changed: its SHA-256 is {digest[:12]}…, the card states {stated}; "
-            "export or download the model again"
+            f"{names} was changed: its SHA-256 is {digest[:12]}…, the card states {stated}; "
+            "export, download or fetch the model again"
         )
 
 
@@ -142,10 +180,14 @@ def write_card(card: Card, folder: Path) -> None:
             partial.write_text(text, encoding="utf-8")
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(*paths: Path) -> str:
+    """Return the SHA-256 of a file, or of several files joined, in hex."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def card_markdown(card: Card) -> str:
@@ -158,12 +200,14 @@ def card_markdown(card: Card) -> str:
     trimming = ""
     if card.trim_db:
         trimming = f", and cuts silence {card.trim_db:g} dB below the loudest part off both ends"
+    licence = f"## Licence\n\n{licence_text(card)}"
     sections = [
         _front_matter(card),
         f"# {card.name}\n\nSpeech emotion recognition from the waveform alone, {method} with "
         f"[EmoDistill](https://arxiv.org/abs/2309.04849). {size}, backbone `{card.backbone}`, stored in "
         f"{card.precision}.\n\n"
         f"Emotions: {_join(card.emotions)}.",
+        licence if card.external else "",  # Its weights have two owners, so it stands first.
         "## Use\n\n```python\nfrom emodistill import Recognizer\n\n"
         'recognizer = Recognizer("FOLDER")  # or the id of this repository\n'
         'print(recognizer.predict("speech.wav"))\n```\n\n'
@@ -174,9 +218,24 @@ def card_markdown(card: Card) -> str:
         _scores(card),
         _calibration(card),
         _origin(card),
-        f"## Licence\n\n{card.licence}",
+        "" if card.external else licence,
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def model_bytes(folder: Path) -> int:
+    """Return the size of `model.onnx` and of the external weights that the folder holds."""
+    return sum(
+        (folder / name).stat().st_size for name in ("model.onnx", WEIGHTS) if (folder / name).is_file()
+    )
+
+
+def licence_text(card: Card) -> str:
+    """Return the licence of a model's weights, and of its external weights where it has any."""
+    if card.external is None:
+        return card.licence
+    external = card.external
+    return f"{card.licence} The weights of the backbone are those of {external.source}: {external.licence}."
 
 
 def _front_matter(card: Card) -> str:
@@ -265,7 +324,7 @@ def _origin(card: Card) -> str:
         )
     lines += [
         f"- exported with: {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
-        f"- SHA-256 of model.onnx: `{card.sha256}`",
+        f"- SHA-256 of model.onnx{' and ' + WEIGHTS if card.external else ''}: `{card.sha256}`",
     ]
     return "## Origin\n\n" + "\n".join(lines)
 

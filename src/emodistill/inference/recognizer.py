@@ -64,9 +64,10 @@ class Recognizer:
         """Load an exported model.
 
         Args:
-            model: "bundled", the model that comes with the package; a folder with `model.onnx` and
-                `card.json`; or an id on the Hugging Face Hub, "organisation/name".
-                "organisation/name@revision" selects a branch, a tag or a commit of it (needs [hub]).
+            model: "bundled", the model that comes with the package; "large", after `emodistill fetch large`;
+                a folder with `model.onnx` and `card.json`; or an id on the Hugging Face Hub,
+                "organisation/name". "organisation/name@revision" selects a branch, a tag or a commit of it
+                (needs [hub]).
             emotions: recognise only these; their probabilities are scaled to sum to 1.
             min_confidence: abstain with the reason `low_confidence` below this confidence.
             coverage: abstain below the confidence that this share of the model's dev utterances reached.

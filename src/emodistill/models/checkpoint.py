@@ -21,7 +21,7 @@ from torch import nn
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
 from emodistill.files import atomic_write
-from emodistill.inference.model_card import BUNDLED, METADATA, known_ids
+from emodistill.inference.model_card import BUNDLED, METADATA, known_ids, read_description
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import rebuild_backbone
 from emodistill.models.linguistic import LinguisticTeacher
@@ -132,7 +132,7 @@ def read_exported(folder: Path) -> Checkpoint:
         raise ModelError(
             f"'{path}' does not hold the student's description: export it again to train it further"
         )
-    info = json.loads(description)
+    info = read_description(description)
     info["teachers"] = {  # heads over frames are not exported
         name: dim for name, dim in info["teachers"].items() if not name.endswith(FRAME_HEAD)
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from emodistill.audio import recording, speech_activity, waveform
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, ModelError
 from emodistill.inference import recognizer, segmentation, speech_windows, streaming
 from emodistill.inference.formats import FORMATS, TimelineFormat
 from emodistill.inference.model_card import Card
@@ -39,9 +39,15 @@ def export_web(model: str | Path, out: Path) -> int:
     `out` then holds `index.html`, the model and the speech detector, and in `page` the scripts and ONNX
     Runtime Web. Any file server can serve it.
 
-    Raises `ModelError` if `model` is not an exported model, and `ConfigError` if `out` holds other files.
+    Raises `ModelError` if `model` is not an exported model or has external weights, and `ConfigError` if
+    `out` holds other files.
     """
     loaded = recognizer.Recognizer(model)
+    if loaded.card.external is not None:
+        raise ModelError(
+            f"'{model}' reads weights from a second file, which the page cannot: choose a model that has all "
+            "weights in model.onnx, e.g. bundled"
+        )
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "model.json").is_file())):
         raise ConfigError(
             f"'{out}' holds other files, expected a new folder, an empty one, or a page of 'export --web'"

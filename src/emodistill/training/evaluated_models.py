@@ -73,7 +73,8 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
     if (folder / "recipe.toml").is_file():
         folder = read_run(folder).checkpoint_folder()
     if (folder / "card.json").is_file():
-        return ExportedModel(folder), file_sha256(folder / "model.onnx")
+        exported = ExportedModel(folder)
+        return exported, exported.recognizer.card.sha256
     if (folder / "model.json").is_file():
         return CheckpointModel(folder), file_sha256(folder / "model.safetensors")
     if (folder / "config.json").is_file():

@@ -20,9 +20,10 @@ from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, S
 from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, CorpusError, ModelError
 from emodistill.features.augment import augment_view
-from emodistill.features.cache import ArrayCache, cache_folder, run_jobs
+from emodistill.features.cache import ArrayCache, run_jobs
 from emodistill.features.llds import cache_llds
 from emodistill.features.preparation import PREPARATION, prepare_waveform
+from emodistill.files import cache_folder
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
 from emodistill.models.base import Backbone
