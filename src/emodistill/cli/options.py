@@ -3,12 +3,15 @@
 from enum import StrEnum
 from os import cpu_count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emodistill.errors import MissingExtraError
+from emodistill.errors import ConfigError, MissingExtraError
 from emodistill.version import __version__
+
+if TYPE_CHECKING:
+    from emodistill.inference.voices import Voice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,6 +91,44 @@ Adapt = Annotated[
 ]
 
 
+class TimelineAdaptation(StrEnum):
+    """The speech of a recording that `timeline` compares its windows with."""
+
+    none = "none"
+    recording = "recording"
+    running = "running"
+
+
+class StreamAdaptation(StrEnum):
+    """The speech of a stream that `listen` compares its windows with."""
+
+    none = "none"
+    running = "running"
+
+
+SpeakerVoice = Annotated[
+    Path | None,
+    typer.Option(
+        "--voice",
+        metavar="FILE",
+        help="Compare the speech with the usual of this voice, a file of `emodistill enrol`. "
+        "Default: no voice.",
+    ),
+]
+TimelineAdapt = Annotated[
+    TimelineAdaptation,
+    typer.Option(
+        "--adapt",
+        help="Compare the speech with the usual of its own recording: with all of its speech (`recording`), "
+        "or with the speech before it (`running`). With --segments, each speaker has a usual of their own.",
+    ),
+]
+StreamAdapt = Annotated[
+    StreamAdaptation,
+    typer.Option("--adapt", help="Compare the speech with the usual of the speech before it (`running`)."),
+]
+
+
 def _print_version(requested: bool) -> None:
     if requested:
         typer.echo(f"emodistill {__version__}")
@@ -121,3 +162,15 @@ def names_in(listed: str | None) -> list[str] | None:
 def number_of_jobs(jobs: int | None, num_files: int) -> int:
     """Return how many files to process at a time: `jobs` or the number of CPU cores, at most `num_files`."""
     return min(jobs or cpu_count() or 1, max(1, num_files))
+
+
+def speaker_voice(voice: Path | None, adapt: TimelineAdaptation | StreamAdaptation) -> "Voice | None":
+    """Return the voice of a file, or None for None. Raises `ConfigError` if --adapt is given too."""
+    from emodistill.inference.voices import Voice
+
+    if voice is not None and adapt.value != "none":
+        raise ConfigError(
+            f"--voice and --adapt {adapt.value} exclude each other: the speech is compared with a voice or "
+            "with its own recording; give one of them"
+        )
+    return None if voice is None else Voice.load(voice)

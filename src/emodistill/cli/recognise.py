@@ -1,6 +1,5 @@
-"""The commands that recognise emotions: predict, timeline, listen, serve."""
+"""The commands that recognise emotions in files: predict, timeline; and serve."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -19,13 +18,17 @@ from emodistill.cli.options import (
     MinConfidence,
     Model,
     Paths,
+    SpeakerVoice,
     Threads,
+    TimelineAdapt,
+    TimelineAdaptation,
     VoiceFile,
     app,
     names_in,
     number_of_jobs,
+    speaker_voice,
 )
-from emodistill.console import report_failures, results, say, with_progress
+from emodistill.console import report_failures, say, with_progress
 from emodistill.errors import ConfigError, MissingExtraError
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
@@ -209,11 +212,18 @@ def timeline(
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
+    voice: SpeakerVoice = None,
+    adapt: TimelineAdapt = TimelineAdaptation.none,
     jobs: Jobs = None,
 ) -> None:
     """Recognise emotions over time: segments with start, end, emotion and confidence.
 
     A segment below the confidence that you ask for has no emotion.
+
+    People differ in how they usually sound. With --voice or --adapt, the recogniser compares the speech with
+    the usual of its speaker: what is left is how a moment differs from the rest. No labels are needed. Do not
+    use it where the speaker has one emotion only, for example where a whole recording is angry: anger then is
+    the usual, and is not found. A model without voices refuses both options.
 
     Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others
     are done. 2: nothing was started, since an option or the model is wrong.
@@ -221,18 +231,22 @@ def timeline(
     Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
     from emodistill.inference import batch
+    from emodistill.inference.adapted_windows import check_adaptation
     from emodistill.inference.given_segments import read_segments
     from emodistill.inference.recognizer import Recognizer
 
+    known = speaker_voice(voice, adapt)
     files, num_empty = batch.find_audio_files(paths)
     outputs = batch.plan(files, paths, _choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
-    outputs.ensure_same_settings(recognizer, given)
+    check_adaptation(recognizer, known, adapt.value)
+    outputs.ensure_same_settings(recognizer, given, known, adapt.value)
     unfinished = outputs.unfinished(files)
-    written = batch.run(recognizer, unfinished, outputs, given, number_of_jobs(jobs, len(unfinished)))
+    jobs = number_of_jobs(jobs, len(unfinished))
+    written = batch.run(recognizer, unfinished, outputs, given, jobs, known, adapt.value)
     rows, num_failed = [], 0
     for row in report_failures(with_progress(written, "timeline", len(unfinished))):
         num_failed += row.error is not None
@@ -243,61 +257,6 @@ def timeline(
         num_skipped = len(files) - len(unfinished)
         say(f"{num_skipped} files were there already, {len(unfinished) - num_failed} added to {output}")
     raise typer.Exit(1 if num_failed or num_empty else 0)
-
-
-@app.command()
-def listen(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            help="`-` reads raw 16-bit PCM or WAV from standard input. Without it, the microphone is used."
-        ),
-    ] = None,
-    model: Model = "bundled",
-    rate: Annotated[
-        int, typer.Option(min=1, help="Sampling rate of raw PCM on standard input, in Hz.")
-    ] = 16_000,
-    channels: Annotated[
-        int, typer.Option(min=1, help="Number of channels of raw PCM on standard input.")
-    ] = 1,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="The microphone: a part of its name, or its number. Default: the one that the system uses."
-        ),
-    ] = None,
-    emotions: Emotions = None,
-    min_confidence: MinConfidence = None,
-    coverage: Coverage = None,
-) -> None:
-    """Recognise emotions while somebody speaks.
-
-    A terminal shows a live display. Otherwise each event is one line of JSON on standard output. Ctrl-C, or
-    the end of the input, prints a summary.
-
-    Example: ffmpeg -i call.mp4 -f s16le -ar 16000 -ac 1 - | emodistill listen - --rate 16000
-    """
-    from emodistill.inference.listen import listen as run_listen
-    from emodistill.inference.listen import microphone, pipe
-    from emodistill.inference.recognizer import Recognizer
-
-    if source not in (None, "-"):
-        raise ConfigError(
-            f"bad source '{source}', expected - for a pipe, or nothing for the microphone; for a file: "
-            f"emodistill timeline {source}"
-        )
-    if source and sys.stdin.isatty():
-        raise ConfigError(
-            "- reads standard input, which is a terminal: pipe audio into it, or leave the - out to use the "
-            "microphone"
-        )
-    recognizer = Recognizer(
-        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
-    )
-    opened = pipe(sys.stdin.buffer, rate, channels) if source else microphone(device)
-    with opened as audio:
-        summary = run_listen(recognizer, audio, sys.stdout, results())
-    say(summary)
 
 
 # Long: Typer makes an option of each parameter, and each option has its help text beside it.

@@ -13,6 +13,7 @@ from rich.table import Table
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.console import UNENCODABLE, results, say, warn
 from emodistill.errors import ConfigError, one_of
+from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.formats import FORMATS, UNSURE, write
 from emodistill.inference.given_segments import GivenSegments
 from emodistill.inference.model_card import file_sha256
@@ -20,10 +21,11 @@ from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import ensure_same_settings
 from emodistill.inference.timelines import Timeline, timelines
+from emodistill.inference.voices import Voice
 
 TABLE = "table"  # the format for reading, which is no file format of the registry
 FAILURES = "failures.csv"  # in an output folder: path, error
-MADE_WITH = ".made_with.json"  # in an output folder: model, emotions, min_confidence, segments
+MADE_WITH = ".made_with.json"  # in an output folder: the settings that a later run must equal
 
 
 def find_audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
@@ -72,14 +74,23 @@ class Outputs:
     names: dict[Path, Path] | None = None
     pictures: dict[Path, Path] | None = None
 
-    def ensure_same_settings(self, recognizer: Recognizer, given: GivenSegments | None) -> None:
+    def ensure_same_settings(
+        self,
+        recognizer: Recognizer,
+        given: GivenSegments | None,
+        voice: Voice | None = None,
+        adapt: Adapt = "none",
+    ) -> None:
         """Keep the settings in the output folder; raise `ConfigError` if the folder was begun with others."""
         if self.folder is None:
             return
-        segments = None if given is None else file_sha256(given.source)
-        ensure_same_settings(
-            self.folder / MADE_WITH, self.folder, {**recognizer.settings, "segments": segments}
-        )
+        settings = {
+            **recognizer.settings,
+            "segments": None if given is None else file_sha256(given.source),
+            "voice": None if voice is None else voice.sha256,
+            "adapt": None if adapt == "none" else adapt,
+        }
+        ensure_same_settings(self.folder / MADE_WITH, self.folder, settings)
 
     def unfinished(self, files: Sequence[Path]) -> list[Path]:
         """The recordings without a complete output; without a folder, all of them."""
@@ -154,15 +165,20 @@ def run(
     outputs: Outputs,
     given: GivenSegments | None = None,
     jobs: int = 1,
+    voice: Voice | None = None,
+    adapt: Adapt = "none",
 ) -> Iterator[Timeline]:
     """Yield the timeline of each recording, in order, after its picture and its file in a folder are written.
 
     A recording that failed gets no file, so that the next run tries it again. It has a row in `failures.csv`.
     """
     failed: list[Timeline] = []
-    traced = outputs.pictures is not None
+    rows = timelines(
+        files, recognizer, given=given, jobs=jobs, traced=outputs.pictures is not None, voice=voice,
+        adapt=adapt,
+    )  # fmt: skip
     try:
-        for row in timelines(files, recognizer, given=given, jobs=jobs, traced=traced):
+        for row in rows:
             path = Path(row.path)
             if row.error is not None:
                 failed.append(row)
@@ -207,26 +223,32 @@ def to_table(rows: Iterable[Timeline]) -> Table:
     """A table for reading: a line for each segment, and one for each recording with the sums by emotion."""
     rows = list(rows)
     speakers = any(segment.speaker for row in rows for segment in row.segments)
-    table = Table("file", "start", "end", *(["speaker"] if speakers else []), "emotion", "confidence", "note")
+    voices = any(segment.voice_utterances is not None for row in rows for segment in row.segments)
+    table = Table(
+        "file", "start", "end", *(["speaker"] if speakers else []), "emotion", "confidence",
+        *(["utterances known"] if voices else []), "note",
+    )  # fmt: skip
     for column in table.columns[1:3]:
         column.justify = "right"
-    no_speaker = [""] if speakers else []
+    no_speaker, no_voice = [""] if speakers else [], [""] if voices else []
     for row in rows:
         path = escape(row.path)
         if not row.segments:
             note = row.error or (row.reason or "no speech").replace("_", " ")
-            table.add_row(path, "", "", *no_speaker, "–", "", escape(note))
+            table.add_row(path, "", "", *no_speaker, "–", "", *no_voice, escape(note))
         for segment in row.segments:
             confidence = "" if segment.confidence is None else f"{segment.confidence:.2f}"
             speaker = [escape(segment.speaker or "")] if speakers else []
             times = [clock(segment.start_s), clock(segment.end_s)]
             note = "" if segment.emotion else "low confidence" if confidence else "too short or silent"
-            table.add_row(path, *times, *speaker, segment.emotion or UNSURE, confidence, note)
+            utterances = "" if segment.voice_utterances is None else str(segment.voice_utterances)
+            known = [utterances] if voices else []
+            table.add_row(path, *times, *speaker, segment.emotion or UNSURE, confidence, *known, note)
         if row.segments and row.duration_s is not None:
             longest_first = sorted(row.summary.items(), key=lambda item: -item[1])
             sums = ", ".join(f"{emotion} {clock(seconds)}" for emotion, seconds in longest_first if seconds)
             table.add_row(
-                path, "", clock(row.duration_s), *no_speaker, "in all", "", sums or UNSURE,
+                path, "", clock(row.duration_s), *no_speaker, "in all", "", *no_voice, sums or UNSURE,
                 style="dim", end_section=True,
             )  # fmt: skip
     return table

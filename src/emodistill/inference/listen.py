@@ -20,11 +20,13 @@ from rich.text import Text
 from emodistill.audio.decoding import MAX_CHANNELS
 from emodistill.audio.wav_header import FLOAT, PCM, WavHeader, read_wav_header
 from emodistill.errors import AudioError, ConfigError, EmodistillError, MissingExtraError
+from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.batch import clock
 from emodistill.inference.formats import UNSURE
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, SpeechEnded, SpeechStarted
+from emodistill.inference.voices import Voice
 from emodistill.labels import COLOURS
 
 CHUNK_S = 0.1  # of audio from a microphone at once
@@ -185,13 +187,21 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes:
     return data
 
 
-def listen(recognizer: Recognizer, sound: Sound, out: TextIO, terminal: Console) -> str:
+def listen(
+    recognizer: Recognizer,
+    sound: Sound,
+    out: TextIO,
+    terminal: Console,
+    voice: Voice | None = None,
+    adapt: Adapt = "none",
+) -> str:
     """Recognise sound as it arrives, until its end or Ctrl-C; return a summary in one line.
 
-    A terminal shows a display. Otherwise each event is written to `out` as one line of JSON. Raises
-    `AudioError` if a microphone is disconnected, after it has reported all events.
+    A terminal shows a display. Otherwise each event is written to `out` as one line of JSON. `voice` and
+    `adapt` are those of `Recognizer.stream`. Raises `AudioError` if a microphone is disconnected, after it
+    has reported all events.
     """
-    stream = recognizer.stream(sound.rate_hz)
+    stream = recognizer.stream(sound.rate_hz, voice=voice, adapt=adapt)
     display = Display(recognizer.emotions, sound.name)
     live = Live(display, console=terminal, auto_refresh=False) if terminal.is_terminal else None
 
@@ -254,6 +264,7 @@ class Display:
         self._level_db = MIN_LEVEL_DB
         self._speaking = False
         self._probabilities: dict[str, float] = {}  # of the latest window
+        self._voice_utterances: int | None = None  # of the latest window
         self._last_segments: deque[Segment] = deque(maxlen=NUM_SHOWN_SEGMENTS)
         self._seconds = dict.fromkeys(self._emotions, 0.0)
 
@@ -273,6 +284,7 @@ class Display:
                     self._speech_s += event.time_s - self._speech_started_s
                 case WindowUpdate():
                     self._probabilities = event.probabilities
+                    self._voice_utterances = event.voice_utterances
                 case Segment():
                     self._last_segments.appendleft(event)
                     if event.emotion is not None:
@@ -297,15 +309,16 @@ class Display:
         )
 
     def _head(self, best: str | None) -> Text:
-        """Build the first line: name, time, level, speech or silence, and the most probable emotion."""
+        """Build the first line: name, time, level, speech or silence, most probable emotion, voice."""
         emotion = Text("–")
         if best is not None and self._speaking:
             emotion = Text(f"{best} {self._probabilities[best]:.2f}", f"bold {COLOURS[best]}")
+        known = "" if self._voice_utterances is None else f"  {self._voice_utterances} utterances known"
         state = Text("speech " if self._speaking else "silence", "bold" if self._speaking else "dim")
         level = Text(_bar(1 - self._level_db / MIN_LEVEL_DB, 20), "green" if self._level_db < -3 else "red")
         return Text.assemble(
             (f"{self._name}  ", "dim"), clock(self._time_s), "  ", level, f" {self._level_db:4.0f} dB  ",
-            state, "  ", emotion,
+            state, "  ", emotion, (known, "dim"),
         )  # fmt: skip
 
     def _bars(self, best: str | None) -> Table:

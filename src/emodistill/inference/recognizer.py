@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from emodistill.audio.recording import AudioSource, Recording
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, trim_silence
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
+from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.confidence import Probabilities, apply_temperature, confidence_threshold
 from emodistill.inference.exported_student import ExportedStudent, Outputs
 from emodistill.inference.given_segments import GivenSegment
@@ -31,6 +31,7 @@ from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.timelines import Timeline, TimelineSource, timeline
 from emodistill.inference.voices import (
     SpeechStatistics,
+    Vector,
     Voice,
     check_voice,
     enrol,
@@ -312,11 +313,12 @@ class Recognizer:
         name, windows = source_name(source), speech_windows(source, rate_hz, self._detector)
         if isinstance(windows, str):
             return Prediction(name, abstained=True, reason=windows)
-        return self._prediction(name, self._run_windows(windows, voice), voice)
+        shrunk = None if voice is None else voice.shrunk()
+        return self._prediction(name, self._run_windows(windows, shrunk), voice)
 
     def _prediction(self, name: str, outputs: Sequence[Outputs], voice: Voice | None) -> Prediction:
         """Return the prediction of an input from the outputs of the model for each of its windows."""
-        means = self._mean_probabilities(outputs, voice)
+        means = self._mean_probabilities(outputs, voice is not None)
         values = means.pop("student")
         best = int(values.argmax())
         confidence = float(values[best])
@@ -332,6 +334,7 @@ class Recognizer:
             voice_utterances=None if voice is None else voice.utterances,
         )
 
+    # Long: the options of `emodistill.timeline`.
     def timeline(
         self,
         source: TimelineSource,
@@ -342,13 +345,12 @@ class Recognizer:
         detector: Detector | None = None,
         traced: bool = False,
         max_s: float | None = None,
+        voice: Voice | None = None,
+        adapt: Adapt = "none",
     ) -> Timeline:
-        """Return the emotions over time in one recording.
-
-        The arguments and the errors are those of `emodistill.timeline`.
-        """
+        """Return the emotions over time in one recording. Options and errors: `emodistill.timeline`."""
         return timeline(
-            source, self, given=given, hop_s=hop_s, window_s=window_s,
+            source, self, given=given, hop_s=hop_s, window_s=window_s, voice=voice, adapt=adapt,
             detector=detector or self._detector, traced=traced, max_s=max_s,
         )  # fmt: skip
 
@@ -359,14 +361,14 @@ class Recognizer:
         hop_s: float = HOP_S,
         window_s: float = WINDOW_S,
         detector: Detector | None = None,
+        voice: Voice | None = None,
+        adapt: Adapt = "none",
     ) -> StreamingRecognizer:
-        """Open a stream that takes chunks of audio and returns events.
-
-        The arguments and the errors are those of `StreamingRecognizer`.
-        """
+        """Open a stream of chunks of audio. Options and errors: `StreamingRecognizer`."""
         return StreamingRecognizer(
-            self, rate_hz, hop_s=hop_s, window_s=window_s, detector=detector or self._detector
-        )
+            self, rate_hz, hop_s=hop_s, window_s=window_s, voice=voice, adapt=adapt,
+            detector=detector or self._detector,
+        )  # fmt: skip
 
     def probabilities(self, waveform: Waveform, voice: Voice | None = None) -> Probabilities:
         """Return the probabilities (emotions,) of a waveform (samples,).
@@ -376,9 +378,26 @@ class Recognizer:
         """
         self._check(voice)
         windows = Recording(waveform, SAMPLE_RATE).windows()
-        return self._mean_probabilities(self._run_windows(windows, voice), voice)["student"]
+        outputs = self._run_windows(windows, None if voice is None else voice.shrunk())
+        return self._mean_probabilities(outputs, voice is not None)["student"]
 
-    def run(self, waveform: Waveform, voice: npt.NDArray[np.float32] | None = None) -> Outputs:
+    def probabilities_and_statistics(
+        self, waveform: Waveform, shrunk: Vector | None = None
+    ) -> tuple[Probabilities, Vector]:
+        """Return what `probabilities` returns, and the statistics (windows, dim) of a waveform (samples,).
+
+        `shrunk` (dim,) is what the model subtracts; None: nothing. The model must have voices.
+        """
+        outputs = self._run_windows(Recording(waveform, SAMPLE_RATE).windows(), shrunk)
+        values = self._mean_probabilities(outputs, shrunk is not None)["student"]
+        return values, np.stack([output["statistics"] for output in outputs])
+
+    def probabilities_of_statistics(self, statistics: Vector, shrunk: Vector | None = None) -> Probabilities:
+        """Return the probabilities (emotions,) of statistics (windows, dim), from the head alone."""
+        outputs = self.student.run_head(statistics, shrunk)
+        return self._mean_probabilities(outputs, shrunk is not None)["student"]
+
+    def run(self, waveform: Waveform, voice: Vector | None = None) -> Outputs:
         """Return every output of the graph by name for a waveform (samples,), without the batch axis.
 
         The probabilities are those of the exported model: of all its emotions, before the temperature.
@@ -399,20 +418,19 @@ class Recognizer:
     def _detector(self) -> SpeechDetector:
         return SpeechDetector()
 
-    def _run_windows(self, windows: Iterable[Waveform], voice: Voice | None = None) -> list[Outputs]:
+    def _run_windows(self, windows: Iterable[Waveform], shrunk: Vector | None = None) -> list[Outputs]:
         """Return the outputs of the model for each window."""
-        shrunk = None if voice is None else voice.shrunk()
         return [self.run(self._trimmed(window), shrunk) for window in windows]
 
     def _trimmed(self, window: Waveform) -> Waveform:
         return window if self.card.trim_db is None else trim_silence(window, self.card.trim_db)
 
     def _mean_probabilities(
-        self, outputs: Sequence[Outputs], voice: Voice | None = None
+        self, outputs: Sequence[Outputs], voiced: bool = False
     ) -> dict[str, Probabilities]:
         """Return the probabilities (emotions,) of the student and of each teacher, averaged over windows."""
         student_temperature = self.card.temperature
-        if voice is not None and self.card.temperature_voice is not None:
+        if voiced and self.card.temperature_voice is not None:
             student_temperature = self.card.temperature_voice
         means: dict[str, Probabilities] = {}
         for output in self.student.outputs:

@@ -11,7 +11,7 @@ samples at 16 kHz from the beginning of the audio.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -59,10 +59,14 @@ class WindowUpdate:
     start_s: float
     end_s: float
     probabilities: dict[str, float]
+    voice_utterances: int | None = None  # of the voice that the latest window was compared with
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON. `WindowUpdate(**update.as_dict())` equals the update."""
-        return {**self.__dict__, "probabilities": dict(self.probabilities)}
+        """Return plain data for JSON; `voice_utterances` is left out where it is None.
+
+        `WindowUpdate(**update.as_dict())` equals the update.
+        """
+        return _plain_data(self, ("voice_utterances",))
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,9 @@ class Segment:
     """A part of a recording with one emotion: the most probable one, or None below `min_confidence`.
 
     A given segment without audio has no emotion, no confidence and no probabilities.
+
+    `voice_utterances` is the size of the voice that the segment was compared with; None: no voice. A running
+    voice grows, and this is its size at the last window of the segment; 0: nothing was known yet.
     """
 
     kind: ClassVar[str] = "segment"
@@ -79,16 +86,27 @@ class Segment:
     confidence: float | None  # the highest probability, 0 to 1
     probabilities: dict[str, float]
     speaker: str | None = None  # of a given segment
+    voice_utterances: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON, keys in a fixed order; `speaker` is left out where it is None.
+        """Return plain data for JSON, keys in a fixed order; what is optional and None is left out.
 
-        `Segment(**segment.as_dict())` equals the segment.
+        Optional are `speaker` and `voice_utterances`. `Segment(**segment.as_dict())` equals the segment.
         """
-        data: dict[str, Any] = {**self.__dict__, "probabilities": dict(self.probabilities)}
-        if self.speaker is None:
-            del data["speaker"]
-        return data
+        return _plain_data(self, ("speaker", "voice_utterances"))
+
+
+def _plain_data(event: WindowUpdate | Segment, optional: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of an event for JSON, without the optional ones that are None."""
+    data = {**event.__dict__, "probabilities": dict(event.probabilities)}
+    return {name: value for name, value in data.items() if name not in optional or value is not None}
+
+
+class WindowScore(NamedTuple):
+    """The score of one window."""
+
+    log_probabilities: Values  # (emotions,)
+    voice_utterances: int | None = None  # of the voice that the window was compared with; None: no voice
 
 
 class Windows:
@@ -117,7 +135,10 @@ class Windows:
 
 
 class WindowScorer:
-    """Keeps the recent audio of one stream, and runs the model on windows of it."""
+    """Keeps the recent audio of one stream, and runs the model on windows of it, without a voice.
+
+    The subclasses in `adapted_windows` compare the windows with a voice.
+    """
 
     def __init__(
         self, recognizer: WindowClassifier, hop_s: float = HOP_S, window_s: float = WINDOW_S
@@ -162,10 +183,13 @@ class WindowScorer:
         ]
         return np.concatenate(parts)
 
-    def log_probabilities(self, begin: int, end: int) -> Values:
-        """Return the log-probabilities (emotions,) of the waveform between two samples."""
-        values = self._recognizer.probabilities(self.between(begin, end))
-        return np.log(np.maximum(values, MIN_PROBABILITY))
+    def score(self, begin: int, end: int, new_samples: int = 0) -> WindowScore:
+        """Return the score of the window between two samples.
+
+        `new_samples` is how much of the window no earlier window of its speech has contributed to a voice; 0:
+        this window contributes nothing.
+        """
+        return WindowScore(log_probabilities(self._recognizer.probabilities(self.between(begin, end))))
 
     def probabilities(self, log_probabilities: Values) -> dict[str, float]:
         """Return probabilities by emotion, summing to 1, for mean log-probabilities (emotions,)."""
@@ -173,9 +197,12 @@ class WindowScorer:
         values /= values.sum()
         return dict(zip(self._recognizer.emotions, map(float, values), strict=True))
 
-    def segment(self, begin: int, end: int, log_probabilities: Values, speaker: str | None = None) -> Segment:
-        """Return the segment between two samples; it has no emotion below `min_confidence`."""
-        probabilities = self.probabilities(log_probabilities)
+    def segment(self, begin: int, end: int, score: WindowScore, speaker: str | None = None) -> Segment:
+        """Return the segment between two samples with its mean score.
+
+        It has no emotion below `min_confidence`.
+        """
+        probabilities = self.probabilities(score.log_probabilities)
         emotion = max(probabilities, key=probabilities.__getitem__)
         confidence = probabilities[emotion]
         return Segment(
@@ -185,7 +212,13 @@ class WindowScorer:
             confidence,
             probabilities,
             speaker,
+            score.voice_utterances,
         )
+
+
+def log_probabilities(probabilities: Values) -> Values:
+    """Return log-probabilities (emotions,), none below that of `MIN_PROBABILITY`."""
+    return np.asarray(np.log(np.maximum(probabilities, MIN_PROBABILITY)))
 
 
 class Stretch:
@@ -199,29 +232,31 @@ class Stretch:
         self._scorer, self._start = scorer, start
         self._windows = Windows(start, scorer.window, scorer.hop)
         self._cells_per_window = scorer.window // scorer.hop
-        # Windows of full length: the cell that they begin with, log-probabilities. Older ones cover no new
-        # cell.
-        self._recent: deque[tuple[int, Values]] = deque(maxlen=self._cells_per_window)
+        # Windows of full length: the cell that they begin with, score. Older ones cover no new cell.
+        self._recent: deque[tuple[int, WindowScore]] = deque(maxlen=self._cells_per_window)
         self._last_values: Values | None = None  # log-probabilities of the last window
+        self._covered = start  # the end of the last window that counts for segments
         self._num_cells = 0
         self._path = _Path(CHANGE_COST)
-        self._undecided: deque[tuple[int, Values]] = deque()  # cells: their end, log-probabilities
+        self._undecided: deque[tuple[int, WindowScore]] = deque()  # cells: their end, score
         self._run = _Run(start)
 
     def extend(self, until: int) -> Iterator[WindowUpdate | Segment]:
         """Yield what is new if the speech continues at least until this sample."""
         for begin, end in self._windows.up_to(until):
-            values = self._scorer.log_probabilities(begin, end)
-            yield self._update(begin, end, values)
-            if end - begin == self._scorer.window:
-                self._recent.append((self._num_cells, values))
-                yield from self._add_cell(self._start + (self._num_cells + 1) * self._scorer.hop)
+            if end - begin < self._scorer.window:
+                yield self._update(begin, end, self._scorer.score(begin, end))
+                continue
+            score = self._score(begin, end)
+            yield self._update(begin, end, score)
+            self._recent.append((self._num_cells, score))
+            yield from self._add_cell(self._start + (self._num_cells + 1) * self._scorer.hop)
 
     def close(self, end: int) -> Iterator[WindowUpdate | Segment]:
         """Yield the rest, if the speech ended at this sample."""
-        last_window: list[Values] = []
+        last_window: list[WindowScore] = []
         if (last := self._windows.last(end)) is not None:
-            last_window.append(self._scorer.log_probabilities(*last))
+            last_window.append(self._score(*last))
             yield self._update(*last, last_window[0])
         while (begin := self._start + self._num_cells * self._scorer.hop) < end:
             yield from self._add_cell(min(begin + self._scorer.hop, end), last_window)
@@ -232,31 +267,42 @@ class Stretch:
         """Return the first sample that a window may still need, if the speech continues after this sample."""
         return max(self._start, until - self._scorer.window)
 
-    def _update(self, begin: int, end: int, values: Values) -> WindowUpdate:
+    def _score(self, begin: int, end: int) -> WindowScore:
+        """Return the score of a window that counts for segments."""
+        new_samples, self._covered = end - self._covered, end
+        return self._scorer.score(begin, end, new_samples)
+
+    def _update(self, begin: int, end: int, score: WindowScore) -> WindowUpdate:
+        values = score.log_probabilities
         smoothed = values if self._last_values is None else (self._last_values + values) / 2
         self._last_values = values
         probabilities = self._scorer.probabilities(smoothed)
-        return WindowUpdate(begin / SAMPLE_RATE, end / SAMPLE_RATE, probabilities)
+        return WindowUpdate(begin / SAMPLE_RATE, end / SAMPLE_RATE, probabilities, score.voice_utterances)
 
-    def _add_cell(self, end: int, last_window: Sequence[Values] = ()) -> Iterator[Segment]:
+    def _add_cell(self, end: int, last_window: Sequence[WindowScore] = ()) -> Iterator[Segment]:
         """Add the next cell, which ends at this sample. All windows that cover it are known."""
-        covering = [
-            values for cell, values in self._recent if cell > self._num_cells - self._cells_per_window
-        ]
-        values = np.mean([*covering, *last_window], axis=0)
+        covering = [score for cell, score in self._recent if cell > self._num_cells - self._cells_per_window]
+        score = mean_score([*covering, *last_window])
         begin = self._start + self._num_cells * self._scorer.hop
         self._num_cells += 1
-        self._undecided.append((end, values))
-        yield from self._add_decided(self._path.push(values * ((end - begin) / self._scorer.hop)))
+        self._undecided.append((end, score))
+        gains = score.log_probabilities * ((end - begin) / self._scorer.hop)
+        yield from self._add_decided(self._path.push(gains))
 
     def _add_decided(self, emotions: Sequence[int]) -> Iterator[Segment]:
         """Add the emotions of the oldest undecided cells. Yield a segment at each change of the emotion."""
         for emotion in emotions:
-            end, values = self._undecided.popleft()
+            end, score = self._undecided.popleft()
             if self._run.emotion not in (None, emotion):
                 yield self._run.segment(self._scorer)
                 self._run = _Run(self._run.end)
-            self._run.extend(emotion, end, values)
+            self._run.extend(emotion, end, score)
+
+
+def mean_score(scores: Sequence[WindowScore]) -> WindowScore:
+    """Return the mean score of several windows in order of time, with the voice of the last one."""
+    values = np.mean([score.log_probabilities for score in scores], axis=0)
+    return WindowScore(values, scores[-1].voice_utterances)
 
 
 class _Run:
@@ -266,16 +312,20 @@ class _Run:
         self.begin = self.end = begin  # samples
         self.emotion: int | None = None  # as an index
         self._sum: Values = np.zeros(0)  # of log-probabilities, weighted by samples
+        self._voice_utterances: int | None = None  # of the last cell
 
-    def extend(self, emotion: int, end: int, values: Values) -> None:
+    def extend(self, emotion: int, end: int, score: WindowScore) -> None:
         """Add the next cell, which ends at this sample."""
         self.emotion = emotion
-        self._sum = values * (end - self.end) + (self._sum if self._sum.size else 0.0)
+        weighted = score.log_probabilities * (end - self.end)
+        self._sum = weighted + (self._sum if self._sum.size else 0.0)
         self.end = end
+        self._voice_utterances = score.voice_utterances
 
     def segment(self, scorer: WindowScorer) -> Segment:
         """Return the segment of these cells."""
-        return scorer.segment(self.begin, self.end, self._sum / (self.end - self.begin))
+        mean = WindowScore(self._sum / (self.end - self.begin), self._voice_utterances)
+        return scorer.segment(self.begin, self.end, mean)
 
 
 class _Path:

@@ -22,6 +22,12 @@ from emodistill.audio.speech_activity import (
     SpeechDetector,
 )
 from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, Waveform
+from emodistill.inference.adapted_windows import (
+    STREAM_ADAPT,
+    Adapt,
+    check_adaptation,
+    window_scorer,
+)
 from emodistill.inference.segmentation import (
     HOP_S,
     WINDOW_S,
@@ -31,6 +37,7 @@ from emodistill.inference.segmentation import (
     WindowScorer,
     WindowUpdate,
 )
+from emodistill.inference.voices import Voice
 
 PAUSE_S = 0.22  # a longer pause ends a stretch; the event comes within 0.7 s, as the detector needs 0.4 s
 MIN_STRETCH_S = 0.2  # shorter sound is a click or a breath, and gives no event
@@ -80,37 +87,14 @@ class Detector(Protocol):
         """Open a stream."""
 
 
-class StreamingRecognizer:
-    """Recognises the emotions of a stream of any length, in bounded memory.
-
-    Any chunking of the same samples gives the same events, and `emodistill.timeline` gives the same segments
-    for a file of them. A stream is not thread-safe, but one recogniser can serve many streams.
-    """
+class ScorerStream:
+    """A stream of audio whose windows a scorer classifies: chunks in, events out, in bounded memory."""
 
     def __init__(
-        self,
-        recognizer: WindowClassifier,
-        rate_hz: int = SAMPLE_RATE,
-        *,
-        hop_s: float = HOP_S,
-        window_s: float = WINDOW_S,
-        detector: Detector | None = None,
+        self, scorer: WindowScorer, rate_hz: int = SAMPLE_RATE, detector: Detector | None = None
     ) -> None:
-        """Open a stream.
-
-        Args:
-            recognizer: classifies the windows; its `emotions` and `min_confidence` hold for the segments.
-            rate_hz: of the chunks, at least 2000.
-            hop_s: from one window to the next, at least 0.1.
-            window_s: the length of a window, a whole number of hops.
-            detector: finds the speech; None: the packaged one.
-
-        Raises:
-            AudioError: the rate is below 2000 Hz.
-            ConfigError: the hop is too short, or the window is not a whole number of hops.
-        """
-        self.recognizer = recognizer
-        self._scorer = WindowScorer(recognizer, hop_s, window_s)
+        """Open a stream. `rate_hz` and `detector` are those of `StreamingRecognizer`."""
+        self._scorer = scorer
         self._mono = MonoStream(rate_hz)
         self._detector = (detector or SpeechDetector()).stream()
         self._rest = np.zeros(0, dtype=np.float32)  # samples that are not yet a whole block
@@ -195,3 +179,44 @@ class StreamingRecognizer:
             # Speech that is not yet a stretch has had no window, so all of it may be needed.
             needed = self._start if self._stretch is None else self._stretch.first_needed_sample(self._until)
         self._scorer.forget(needed)
+
+
+class StreamingRecognizer(ScorerStream):
+    """Recognises the emotions of a stream of any length, in bounded memory.
+
+    Any chunking of the same samples gives the same events, and `emodistill.timeline` gives the same segments
+    for a file of them. A stream is not thread-safe, but one recogniser can serve many streams.
+    """
+
+    def __init__(
+        self,
+        recognizer: WindowClassifier,
+        rate_hz: int = SAMPLE_RATE,
+        *,
+        hop_s: float = HOP_S,
+        window_s: float = WINDOW_S,
+        detector: Detector | None = None,
+        voice: Voice | None = None,
+        adapt: Adapt = "none",
+    ) -> None:
+        """Open a stream.
+
+        Args:
+            recognizer: classifies the windows; its `emotions` and `min_confidence` hold for the segments.
+            rate_hz: of the chunks, at least 2000.
+            hop_s: from one window to the next, at least 0.1.
+            window_s: the length of a window, a whole number of hops.
+            detector: finds the speech; None: the packaged one.
+            voice: of the speaker, from `Recognizer.enrol`. All windows are compared with its usual.
+            adapt: "running": each window is compared with the speech before it. "none": without a voice, or
+                with `voice`.
+
+        Raises:
+            AudioError: the rate is below 2000 Hz.
+            ConfigError: the hop is too short, the window is not a whole number of hops, `adapt` has another
+                value, or there is a voice together with `adapt`.
+            ModelError: the model has no voices, or the voice is one of another model.
+        """
+        check_adaptation(recognizer, voice, adapt, STREAM_ADAPT)
+        super().__init__(window_scorer(recognizer, hop_s, window_s, voice, adapt), rate_hz, detector)
+        self.recognizer = recognizer

@@ -13,19 +13,29 @@ from emodistill.audio.recording import MIN_UTTERANCE_S, SILENCE_PEAK, LevelMeter
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_blocks
 from emodistill.errors import AudioError, ConfigError
+from emodistill.inference.adapted_windows import (
+    Adapt,
+    FirstPassScorer,
+    KnownSpeech,
+    check_adaptation,
+    window_scorer,
+)
 from emodistill.inference.given_segments import GivenSegment, GivenSegments
 from emodistill.inference.segmentation import (
     HOP_S,
     WINDOW_S,
     Segment,
-    Values,
+    Stretch,
     WindowClassifier,
     Windows,
+    WindowScore,
     WindowScorer,
     WindowUpdate,
+    mean_score,
 )
-from emodistill.inference.streaming import Detector, Event, StreamingRecognizer
+from emodistill.inference.streaming import Detector, Event, ScorerStream, SpeechEnded, SpeechStarted
 from emodistill.inference.thread_map import map_in_order
+from emodistill.inference.voices import Voice
 
 ENVELOPE_SAMPLES = SAMPLE_RATE // 20  # one peak of a trace's envelope: 50 ms
 
@@ -81,6 +91,7 @@ class Timeline:
         }
 
 
+# Long: each parameter is an option, and the docstring describes all of them.
 def timeline(
     source: TimelineSource,
     recognizer: WindowClassifier,
@@ -91,10 +102,19 @@ def timeline(
     detector: Detector | None = None,
     traced: bool = False,
     max_s: float | None = None,
+    voice: Voice | None = None,
+    adapt: Adapt = "none",
 ) -> Timeline:
     """Return the emotions over time in one recording.
 
-    The recording is decoded and classified block by block, so memory does not grow with its length.
+    The recording is decoded and classified block by block, so memory does not grow with its length. With
+    `adapt="recording"`, and with `adapt` for given segments, the statistics of all windows are kept too: a
+    few megabytes for an hour. The model still runs once for each window.
+
+    With `adapt`, the windows are compared with a voice that is learned from the recording itself, without
+    labels. Do not use it where a speaker has one emotion only: this emotion is then the usual. Among given
+    segments, each speaker has a voice of their own; segments without a speaker share one. A given segment is
+    never compared with itself. So a speaker's only segment has no voice, and `voice_utterances` is 0.
 
     Args:
         source: a path, the bytes of a file, or an open binary file or pipe.
@@ -105,12 +125,23 @@ def timeline(
         detector: finds the speech; None: the packaged one.
         traced: fill `trace`, which a picture needs.
         max_s: the longest recording that is accepted; longer ones are decoded no further.
+        voice: of the speaker, from `Recognizer.enrol`. All windows are compared with its usual.
+        adapt: "none": without a voice, or with `voice`. "recording": all windows are compared with the mean
+            over the speech of the recording; a given segment with the speaker's other segments, without those
+            that overlap it. "running": each window is compared with the speech before it, as in a stream; a
+            given segment with the speaker's segments that end before it starts.
 
     Raises:
         AudioError: the audio cannot be read, or a given segment begins after its end.
         AudioTooLongError: the audio is longer than `max_s`.
         ConfigError: the hop or the window is out of range, or a given segment does not end after its start.
+            `adapt` has another value, or there is a voice together with `adapt`.
+        ModelError: the model has no voices, or the voice is one of another model.
     """
+    check_adaptation(recognizer, voice, adapt)
+    # A given segment may be compared with segments that end while it is read, so there are two passes.
+    passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
+    scorer = window_scorer(recognizer, hop_s, window_s, voice, passes)
     source = decodable_source(source, "a path, the bytes of a file or a file opened in binary mode")
     name = str(source) if isinstance(source, (str, Path)) else ""
     envelope = _Envelope() if traced else None
@@ -119,28 +150,56 @@ def timeline(
         pieces = envelope.measure(pieces)
     segments: list[Segment] = []
     updates: list[WindowUpdate] = []
-
-    def collect(events: Iterable[Event]) -> None:
-        segments.extend(event for event in events if isinstance(event, Segment))
-        updates.extend(event for event in events if traced and isinstance(event, WindowUpdate))
-
-    reason: Literal["silence", "no_speech", "too_short"] | None = None
+    level = LevelMeter()
     if given is None:
-        level = LevelMeter()
-        stream = StreamingRecognizer(recognizer, hop_s=hop_s, window_s=window_s, detector=detector)
-        for piece in pieces:
-            level.add(piece)
-            collect(stream.push(piece))
-        collect(stream.finish())
-        duration_s = stream.time_s
-        reason = None if segments else level.unusable_reason() or "no_speech"
+        for event in _recognise_speech(pieces, scorer, detector, level):
+            if isinstance(event, Segment):
+                segments.append(event)
+            elif traced and isinstance(event, WindowUpdate):
+                updates.append(event)
     else:
-        scorer = WindowScorer(recognizer, hop_s, window_s)
-        segments = _score_given(pieces, scorer, given, name)
-        duration_s = scorer.num_samples / SAMPLE_RATE
+        segments = _score_given(pieces, scorer, given, name, adapt)
+    reason: Literal["silence", "no_speech", "too_short"] | None = None
+    if not segments and given is None:
+        reason = level.unusable_reason() or "no_speech"
     summary = seconds_by_emotion(segments, recognizer.emotions)
     trace = None if envelope is None else Trace(envelope.peaks(), tuple(updates))
-    return Timeline(name, duration_s, tuple(segments), summary, reason, trace=trace)
+    return Timeline(name, scorer.num_samples / SAMPLE_RATE, tuple(segments), summary, reason, trace=trace)
+
+
+def _recognise_speech(
+    pieces: Iterable[Waveform], scorer: WindowScorer, detector: Detector | None, level: LevelMeter
+) -> Iterator[Event]:
+    """Yield the events of the speech in a recording; `level` measures the recording."""
+
+    def first_pass() -> Iterator[Event]:
+        stream = ScorerStream(scorer, detector=detector)
+        for piece in pieces:
+            level.add(piece)
+            yield from stream.push(piece)
+        yield from stream.finish()
+
+    if isinstance(scorer, FirstPassScorer):
+        yield from _second_pass(first_pass(), scorer)
+    else:
+        yield from first_pass()
+
+
+def _second_pass(events: Iterable[Event], scorer: FirstPassScorer) -> Iterator[Event]:
+    """Yield the window updates and segments of a recording that is compared with all of its speech.
+
+    `events` are those of the first pass. The stretches of speech, and so the windows, stay as they are.
+    """
+    edges = [
+        round(event.time_s * SAMPLE_RATE)
+        for event in events
+        if isinstance(event, (SpeechStarted, SpeechEnded))
+    ]
+    compared = scorer.second_pass(scorer.known)
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        stretch = Stretch(compared, start)
+        yield from stretch.extend(end)
+        yield from stretch.close(end)
 
 
 def seconds_by_emotion(segments: Iterable[Segment], emotions: Sequence[str]) -> dict[str, float]:
@@ -160,17 +219,24 @@ def timelines(
     jobs: int = 1,
     detector: Detector | None = None,
     traced: bool = False,
+    voice: Voice | None = None,
+    adapt: Adapt = "none",
 ) -> Iterator[Timeline]:
     """Yield one timeline for each path, in order, with `jobs` threads.
 
-    A recording that cannot be read, or that has no given segments, gives a timeline with its `error`.
+    A recording that cannot be read, or that has no given segments, gives a timeline with its `error`. Raises
+    the errors of `timeline` for `voice` and `adapt`.
     """
+    check_adaptation(recognizer, voice, adapt)
     shared_detector = detector or (SpeechDetector() if given is None else None)
 
     def timeline_of(source: str | Path) -> Timeline:
         try:
             segments = None if given is None else given.for_recording(source)
-            return timeline(source, recognizer, given=segments, detector=shared_detector, traced=traced)
+            return timeline(
+                source, recognizer, given=segments, detector=shared_detector, traced=traced, voice=voice,
+                adapt=adapt,
+            )  # fmt: skip
         except (AudioError, ConfigError) as error:
             return Timeline(str(source), error=str(error))
 
@@ -178,14 +244,16 @@ def timelines(
 
 
 class _OpenSegment:
-    """A given segment whose audio is being read: the mean log-probabilities of its windows so far."""
+    """A given segment whose audio is being read: the scores of its windows so far."""
 
     def __init__(self, segment: GivenSegment, scorer: WindowScorer) -> None:
         self.start, self.end = round(segment.start_s * SAMPLE_RATE), round(segment.end_s * SAMPLE_RATE)
         self.speaker = segment.speaker
+        self.windows: list[tuple[int, int, int]] = []  # begin, end, samples that no earlier window covers
+        self.scores: list[WindowScore] = []  # of these windows
         self._scorer = scorer
         self._windows = Windows(self.start, scorer.window, scorer.hop)
-        self._values: list[Values] = []
+        self._covered = self.start  # the end of the last window
 
     @property
     def first_needed_sample(self) -> int:
@@ -198,26 +266,41 @@ class _OpenSegment:
             if end - begin == self._scorer.window:
                 self._add_window(begin, end)
 
-    def close(self) -> Segment:
-        """Return the segment, if its audio is complete or the recording has ended."""
+    def close(self) -> None:
+        """Classify the last window, if the segment's audio is complete or the recording has ended."""
         self.extend()
-        end = min(self.end, self._scorer.num_samples)
-        last = self._windows.last(end)
-        if last is not None and end - self.start >= MIN_UTTERANCE_S * SAMPLE_RATE:
+        self.end = min(self.end, self._scorer.num_samples)
+        last = self._windows.last(self.end)
+        if last is not None and self.end - self.start >= MIN_UTTERANCE_S * SAMPLE_RATE:
             self._add_window(*last)
-        if not self._values:
-            return Segment(self.start / SAMPLE_RATE, end / SAMPLE_RATE, None, None, {}, self.speaker)
-        return self._scorer.segment(self.start, end, np.mean(self._values, axis=0), self.speaker)
+
+    def segment(self, scores: Sequence[WindowScore]) -> Segment:
+        """Return the segment with the mean of these scores of its windows."""
+        if not scores:
+            return Segment(self.start / SAMPLE_RATE, self.end / SAMPLE_RATE, None, None, {}, self.speaker)
+        return self._scorer.segment(self.start, self.end, mean_score(scores), self.speaker)
 
     def _add_window(self, begin: int, end: int) -> None:
+        new_samples, self._covered = end - self._covered, end
         waveform = self._scorer.between(begin, end)
         if np.abs(waveform - waveform.mean()).max() >= SILENCE_PEAK:  # without the DC offset
-            self._values.append(self._scorer.log_probabilities(begin, end))
+            self.windows.append((begin, end, new_samples))
+            self.scores.append(self._scorer.score(begin, end, new_samples))
 
 
 def _score_given(
-    pieces: Iterable[Waveform], scorer: WindowScorer, given: Sequence[GivenSegment], name: str
+    pieces: Iterable[Waveform], scorer: WindowScorer, given: Sequence[GivenSegment], name: str, adapt: Adapt
 ) -> list[Segment]:
+    """Return the given segments in order of time."""
+    parts = _read_given(pieces, scorer, given, name)
+    if isinstance(scorer, FirstPassScorer):
+        return _compare_with_speakers(parts, scorer, adapt)
+    return [part.segment(part.scores) for part in parts]
+
+
+def _read_given(
+    pieces: Iterable[Waveform], scorer: WindowScorer, given: Sequence[GivenSegment], name: str
+) -> list[_OpenSegment]:
     """Return the given segments in order of time. Each is closed as soon as its audio has been read."""
     for segment in given:
         segment.check()
@@ -226,24 +309,52 @@ def _score_given(
     )
     coming = deque(ordered)
     opened: list[_OpenSegment] = []
-    closed: dict[_OpenSegment, Segment] = {}
     for piece in pieces:
         scorer.append(piece)
         while coming and coming[0].start < scorer.num_samples:
             opened.append(coming.popleft())
+        still_open: list[_OpenSegment] = []
         for part in opened:
-            part.extend()
             if part.end <= scorer.num_samples:
-                closed[part] = part.close()
-        opened = [part for part in opened if part not in closed]
+                part.close()
+            else:
+                part.extend()
+                still_open.append(part)
+        opened = still_open
         scorer.forget(min((part.first_needed_sample for part in opened), default=scorer.num_samples))
     if coming:
         raise AudioError(
             f"{name or '<bytes>'}: a given segment begins at {coming[0].start / SAMPLE_RATE} s, the audio "
             f"ends at {scorer.num_samples / SAMPLE_RATE} s; were the segments made for another recording?"
         )
-    closed |= {part: part.close() for part in opened}
-    return [closed[part] for part in ordered]
+    for part in opened:
+        part.close()
+    return ordered
+
+
+def _compare_with_speakers(
+    parts: Sequence[_OpenSegment], scorer: FirstPassScorer, adapt: Adapt
+) -> list[Segment]:
+    """Return the given segments, each compared with other segments of its speaker, as `timeline` describes.
+
+    `scorer` has scored all windows of the segments.
+    """
+    speech = [scorer.speech_of(part.windows) for part in parts]
+    weighted = np.array([known.weighted for known in speech])  # (segments, dim)
+    num_samples = np.array([known.num_samples for known in speech], dtype=np.int64)
+    starts, ends = np.array([part.start for part in parts]), np.array([part.end for part in parts])
+    speakers = list(dict.fromkeys(part.speaker for part in parts))
+    speaker_ids = np.array([speakers.index(part.speaker) for part in parts])
+    segments = []
+    for part, speaker_id in zip(parts, speaker_ids, strict=True):
+        others = ends <= part.start
+        if adapt == "recording":
+            others |= starts >= part.end
+        others &= speaker_ids == speaker_id
+        known = KnownSpeech(others @ weighted, int(num_samples[others].sum()))
+        compared = scorer.second_pass(known)
+        segments.append(part.segment([compared.score(begin, end) for begin, end, _ in part.windows]))
+    return segments
 
 
 class _Envelope:
