@@ -15,8 +15,9 @@ from emodistill.config import DistillationConfig, OptimConfig, ProsodicConfig, R
 from emodistill.models.layers import Output, frame_mask
 from emodistill.models.prosodic import NUM_PLANES, ProsodicTeacher
 from emodistill.training import fit as fit_module
+from emodistill.training.batch_augment import draw_mixup, mask_time
 from emodistill.training.data import CLEAN, Batch, UtteranceDataset, collate
-from emodistill.training.fit import FitResult, Learner, TrainingData, draw_mixup, fit, infer, mask_time
+from emodistill.training.fit import FitResult, Learner, TrainingData, fit, infer
 from emodistill.training.optimizer import MuonAdamW, build_optimizer
 
 RUNTIME = RuntimeConfig(accelerator="cpu", devices=1, threads=1)

@@ -41,14 +41,20 @@ class RunningStandardise(Standardise):
 
     A layer norm compares the statistics of one utterance with each other, and a batch norm with those of the
     batch. Neither leaves values that can be averaged over utterances. No gradient flows through the running
-    values.
+    values. They follow the batches until `UNTIL` of the epochs are over, and then they are fixed.
     """
 
     MIN_STD = 1e-3
+    UNTIL = 0.8
+    SHARE = 0.02  # of a batch in the running values, except in the first batches
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.share = 1.0  # of the present batch in the running values; training lowers it, at last to 0
+        self.share = 1.0  # of the present batch in the running values
+
+    def schedule(self, step: int, progress: float) -> None:
+        """Set the share of the next batch, by the number of steps and the share of epochs that are over."""
+        self.share = 0.0 if progress >= self.UNTIL else max(self.SHARE, 1 / (1 + step))
 
     def forward(self, x: Tensor) -> Tensor:
         """x : (batch, dim)."""

@@ -27,16 +27,14 @@ from emodistill.distillation import HardLabels, distillation_loss, hard_label_lo
 from emodistill.errors import ConfigError
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.files import atomic_write
-from emodistill.models.layers import Output, frame_mask
+from emodistill.models.layers import Output
 from emodistill.models.student import RunningStandardise, Student, Suffix, Voices
+from emodistill.training.batch_augment import draw_mixup, mask_time, zero_beyond_lengths
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, make_loader
 from emodistill.training.optimizer import build_optimizer
 from emodistill.training.voices import VoiceContexts
 
 DEV_KNOWN = 10  # utterances of a voice that are known in the second dev score of a student with voices
-# The running values of a `RunningStandardise` follow the batches until this share of the epochs is over.
-RUNNING_UNTIL = 0.8
-RUNNING_SHARE = 0.02  # of a batch in the running values, after the first batches
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -170,19 +168,14 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of (seed, batch), so a resumed run draws the same as one that was not stopped.
         torch.manual_seed(stable_seed("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank))
-        self._set_running_share()
+        for module in self.model.modules():
+            if isinstance(module, RunningStandardise):
+                module.schedule(self.global_step, self.current_epoch / self.optim.epochs)
         terms = self.losses(batch)
         for name, value in terms.items():
             self.term_values.setdefault(name, []).append(float(value.detach()))
         self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.labels))
         return terms["loss"]
-
-    def _set_running_share(self) -> None:
-        is_over = self.current_epoch >= RUNNING_UNTIL * self.optim.epochs
-        share = 0.0 if is_over else max(RUNNING_SHARE, 1 / (1 + self.global_step))
-        for module in self.model.modules():
-            if isinstance(module, RunningStandardise):
-                module.share = share
 
     def on_train_batch_end(self, *_: Any) -> None:
         step = self.global_step
@@ -308,37 +301,6 @@ class Learner(lightning.LightningModule):
         state = checkpoint["emodistill"]
         self.history, self.average = state["history"], state["average"]
         self.best = (state["best"][0], state["best"][1])
-
-
-def zero_beyond_lengths(inputs: Tensor, lengths: Tensor) -> Tensor:
-    """Set inputs (batch, time, …) to zero beyond their lengths (batch,)."""
-    inside = frame_mask(lengths, inputs.shape[1])
-    assert inside is not None
-    return inputs.masked_fill(~inside.reshape(*inside.shape, *[1] * (inputs.ndim - 2)), 0)
-
-
-def mask_time(inputs: Tensor, lengths: Tensor, most: float) -> Tensor:
-    """Set two stretches of each input (batch, time, …) to zero (Park et al. 2019, arXiv 1904.08779).
-
-    The time axis counts samples or states. Each stretch lies within the input. Its length is uniform between
-    0 and `most` of the input's. Random numbers are drawn on the CPU, so they do not depend on the device.
-    """
-    size = torch.rand(2, len(inputs)).to(inputs.device) * most * lengths
-    start = torch.rand(2, len(inputs)).to(inputs.device) * (lengths - size)
-    middle = torch.arange(inputs.shape[1], device=inputs.device) + 0.5
-    masked = ((middle >= start[..., None]) & (middle < (start + size)[..., None])).any(dim=0)
-    return inputs.masked_fill(masked.reshape(*masked.shape, *[1] * (inputs.ndim - 2)), 0)
-
-
-def draw_mixup(size: int, a: float) -> tuple[float, Tensor]:
-    """Draw λ ≥ ½ and a partner for each of `size` inputs, for mixup (Zhang et al. 2018, arXiv 1710.09412).
-
-    The mixed input is λ times its own plus 1 − λ times its partner's. λ is drawn from Beta(a, a) once a
-    batch. The larger of λ and 1 − λ is taken, because the mixed input keeps its own length.
-    """
-    concentration = torch.tensor(a, dtype=torch.float64)
-    share = float(torch.distributions.Beta(concentration, concentration).sample())
-    return max(share, 1 - share), torch.randperm(size)
 
 
 class SaveEveryEpoch(Checkpoint):
