@@ -5,6 +5,7 @@ probabilities and embeddings (`exported_student`). The card describes the model 
 voices also compares an input with a speaker's voice (`voices`).
 """
 
+# Long: one public class, and half of its lines are docstrings.
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from enum import Enum

@@ -1,0 +1,268 @@
+"""Measures what the voice of a recording is worth in conversations: timelines with adapt none, running and
+recording.
+
+    python benchmarks/conversations.py MODEL --run RUN [--fold NAME] [--split dev]
+    python benchmarks/conversations.py MODEL --manifest utterances.csv [--speakers 4,10]
+
+MODEL is the folder of an exported model with voices. The conversations are made of utterances of one split of
+RUN, a run folder (default: the dev split of its first fold), or of a manifest. There are four kinds: one
+speaker, or two who take turns; emotions drawn at random, or one emotion that fills over 80 % of the speech.
+This main emotion is another one in each conversation. A conversation has speakers of one corpus, pauses of
+0.4 to 1.2 s, and the noise of a quiet room. The same seed gives the same conversations.
+
+The answer for a turn is the emotion that the segments of the timeline have for most of it. A turn without an
+answer counts as wrong. Scores are UA over all turns of a kind. Intervals are 95 % intervals by bootstrap over
+conversations. The differences from `none` are paired. "given" means that the turns and their speakers are
+given, so each speaker has a voice of their own.
+"""
+
+import argparse
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from emodistill import Recognizer
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, remove_offset, trim_silence
+from emodistill.corpora import Utterance, read_manifest
+from emodistill.evaluation.bootstrap import draw_speakers, percentile_interval
+from emodistill.inference.adapted_windows import ADAPT
+from emodistill.inference.given_segments import GivenSegment
+from emodistill.inference.segmentation import Segment
+from emodistill.labels import get_label_map
+from emodistill.protocol import read_protocol
+
+MAIN_SHARE = 0.8  # the main emotion fills more of the speech than this
+NUM_OTHER_TURNS = 0.15  # share of the turns that begin with another emotion; some of them may be replaced
+PAUSE_S = (0.4, 1.2)
+ROOM_RMS = 10 ** (-60 / 20)
+TRIM_DB = 40.0
+RESAMPLES = 2000
+KINDS = {  # name -> speakers, whether one emotion fills most of the speech
+    "one speaker, mixed": (1, False),
+    "two speakers, mixed": (2, False),
+    "one speaker, one emotion over 80 %": (1, True),
+    "two speakers, one emotion over 80 %": (2, True),
+}
+
+Pool = dict[str, dict[str, list[Utterance]]]  # speaker -> emotion -> utterances
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A waveform (samples,) at 16 kHz, its turns, and their true emotions."""
+
+    waveform: Waveform
+    turns: tuple[GivenSegment, ...]
+    emotions: tuple[str, ...]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="folder of an exported model with voices")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, help="run folder; its utterances.csv names the audio")
+    source.add_argument("--manifest", type=Path, help="a manifest of `emodistill corpus prepare`")
+    parser.add_argument("--fold", help="with --run: the fold; default: the first")
+    parser.add_argument("--split", default="dev", choices=["train", "dev", "test"], help="with --run")
+    parser.add_argument("--speakers", help="with --manifest: speakers, e.g. 4,10; default: all")
+    parser.add_argument("--labels", default="four", help="label map, or a list such as angry,sad")
+    parser.add_argument("--conversations", type=int, default=40, help="number of each kind")
+    parser.add_argument("--turns", type=int, default=20, help="number of turns of a conversation")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    pools = group_by_corpus(choose_utterances(given), given.labels)
+    emotions = sorted({name for pool in pools.values() for parts in pool.values() for name in parts})
+    recognizer = Recognizer(given.model, emotions=emotions, threads=1)
+    print(f"{given.conversations} conversations of each kind with {given.turns} turns; {', '.join(emotions)}")
+    print("| conversations | turns | adapt | UA | difference from none |\n| --- | --- | --- | --- | --- |")
+    for kind, (num_speakers, has_main) in KINDS.items():
+        rng = np.random.default_rng(given.seed)
+        conversations = [
+            converse(pools, number, num_speakers, emotions if has_main else None, given.turns, rng)
+            for number in range(given.conversations)
+        ]
+        for is_given in (False, True):
+            compare(recognizer, conversations, kind, is_given, emotions)
+
+
+def choose_utterances(given: argparse.Namespace) -> list[Utterance]:
+    """Return the utterances of the split or the manifest that the options name."""
+    if given.manifest is not None:
+        speakers = given.speakers and given.speakers.split(",")
+        return [item for item in read_manifest(given.manifest) if not speakers or item.speaker in speakers]
+    protocol = read_protocol(given.run / "protocol.json")
+    fold = protocol.folds[0] if given.fold is None else protocol.fold(given.fold)
+    ids = set(fold.split(given.split))
+    return [item for item in read_manifest(given.run / "utterances.csv") if item.id in ids]
+
+
+def group_by_corpus(utterances: Sequence[Utterance], labels: str) -> dict[str, Pool]:
+    """Return the utterances with audio by corpus, speaker and emotion, with the emotions of a label map.
+
+    Speakers with fewer than two emotions are left out.
+    """
+    label_map = get_label_map(labels)
+    pools: dict[str, Pool] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for item in utterances:
+        emotion = label_map.apply(item.emotion)
+        if emotion is not None and item.path is not None:
+            pools[item.corpus or ""][item.speaker][emotion].append(item)
+    chosen = {
+        corpus: {speaker: dict(parts) for speaker, parts in pool.items() if len(parts) > 1}
+        for corpus, pool in pools.items()
+    }
+    return {corpus: pool for corpus, pool in sorted(chosen.items()) if len(pool) > 1}
+
+
+def converse(
+    pools: dict[str, Pool],
+    number: int,
+    num_speakers: int,
+    main_emotions: Sequence[str] | None,
+    num_turns: int,
+    rng: np.random.Generator,
+) -> Conversation:
+    """Return a conversation; corpora and main emotions are taken in turn by its number.
+
+    With `main_emotions`, one of them fills over `MAIN_SHARE` of the speech.
+    """
+    corpora = sorted(pools)
+    pool = pools[corpora[number % len(corpora)]]
+    main = None if main_emotions is None else main_emotions[number // len(corpora) % len(main_emotions)]
+    candidates = [name for name in sorted(pool) if main is None or main in pool[name]]
+    if len(candidates) < num_speakers:  # this corpus lacks the main emotion
+        return converse(pools, number + 1, num_speakers, main_emotions, num_turns, rng)
+    speakers = [candidates[place] for place in rng.permutation(len(candidates))[:num_speakers]]
+    deck = Deck(pool, rng)
+    turn_speakers = [speakers[place % num_speakers] for place in range(num_turns)]
+    if main is None:
+        emotions = [str(rng.choice(sorted(pool[speaker]))) for speaker in turn_speakers]
+    else:
+        emotions = [main] * num_turns
+        for place in rng.permutation(num_turns)[: round(NUM_OTHER_TURNS * num_turns)]:
+            others = [name for name in sorted(pool[turn_speakers[place]]) if name != main]
+            emotions[place] = str(rng.choice(others))
+    sounds = [deck.draw(speaker, name) for speaker, name in zip(turn_speakers, emotions, strict=True)]
+    while main is not None and main_share(sounds, emotions, main) <= MAIN_SHARE:
+        place = next(place for place, name in enumerate(emotions) if name != main)
+        emotions[place], sounds[place] = main, deck.draw(turn_speakers[place], main)
+    return join_turns(sounds, turn_speakers, emotions, rng)
+
+
+class Deck:
+    """Utterances of speakers in random order; each is drawn again only when all of its kind are used."""
+
+    def __init__(self, pool: Pool, rng: np.random.Generator) -> None:
+        self._pool, self._rng = pool, rng
+        self._left: dict[tuple[str, str], list[Utterance]] = {}
+
+    def draw(self, speaker: str, emotion: str) -> Waveform:
+        """Return an utterance (samples,) without the silence around it."""
+        left = self._left.setdefault((speaker, emotion), [])
+        if not left:
+            utterances = self._pool[speaker][emotion]
+            left += [utterances[place] for place in self._rng.permutation(len(utterances))]
+        item = left.pop()
+        assert item.path is not None
+        return trim_silence(remove_offset(load(item.path, item.start_s, item.end_s)), TRIM_DB)
+
+
+def main_share(sounds: Sequence[Waveform], emotions: Sequence[str], main: str) -> float:
+    """Return the share of the speech that has the main emotion."""
+    lengths = np.array([len(sound) for sound in sounds])
+    return float(lengths[[name == main for name in emotions]].sum() / lengths.sum())
+
+
+def join_turns(
+    sounds: Sequence[Waveform], speakers: Sequence[str], emotions: Sequence[str], rng: np.random.Generator
+) -> Conversation:
+    """Return the conversation of utterances (samples,) with pauses between them."""
+    parts: list[Waveform] = []
+    turns: list[GivenSegment] = []
+    num_samples = 0
+    for sound, speaker in zip(sounds, speakers, strict=True):
+        pause = np.zeros(round(rng.uniform(*PAUSE_S) * SAMPLE_RATE), dtype=np.float32)
+        start, num_samples = num_samples + len(pause), num_samples + len(pause) + len(sound)
+        parts += [pause, sound]
+        turns.append(GivenSegment(start / SAMPLE_RATE, num_samples / SAMPLE_RATE, speaker))
+    waveform = np.concatenate(parts)
+    waveform = 0.7 * waveform / np.abs(waveform).max() + ROOM_RMS * rng.standard_normal(num_samples)
+    return Conversation(waveform.astype(np.float32), tuple(turns), tuple(emotions))
+
+
+def compare(
+    recognizer: Recognizer,
+    conversations: Sequence[Conversation],
+    kind: str,
+    is_given: bool,
+    emotions: Sequence[str],
+) -> None:
+    """Print the rows of one kind of conversations, with turns that are found or given."""
+    none: npt.NDArray[np.float64] | None = None  # UA without adaptation: of all, then of each draw
+    for adapt in ADAPT:
+        right = np.zeros((len(conversations), len(emotions)), dtype=np.int64)
+        total = np.zeros_like(right)
+        for row, conversation in enumerate(conversations):
+            turns = conversation.turns if is_given else None
+            found = recognizer.timeline(wav_bytes(conversation.waveform), given=turns, adapt=adapt)
+            for turn, truth in zip(conversation.turns, conversation.emotions, strict=True):
+                column = emotions.index(truth)
+                total[row, column] += 1
+                right[row, column] += answer(found.segments, turn) == truth
+        values = accuracies(right, total)
+        none = values if none is None else none
+        cells = [kind, "given" if is_given else "found", adapt, with_interval(values)]
+        cells.append("" if none is values else with_interval(values - none))
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def wav_bytes(waveform: Waveform) -> bytes:
+    """Return a waveform (samples,) as the bytes of a WAV."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def answer(segments: Sequence[Segment], turn: GivenSegment) -> str | None:
+    """Return the emotion that segments have for most of a turn; None if none overlaps it.
+
+    A given segment with the turn's own span answers alone.
+    """
+    own = [s for s in segments if s.speaker == turn.speaker and s.start_s == turn.start_s]
+    overlaps: dict[str, float] = defaultdict(float)
+    for segment in own or segments:
+        overlap = min(segment.end_s, turn.end_s) - max(segment.start_s, turn.start_s)
+        if segment.emotion is not None and overlap > 0:
+            overlaps[segment.emotion] += overlap
+    return max(overlaps, key=overlaps.__getitem__, default=None)
+
+
+def accuracies(right: Counts, total: Counts) -> npt.NDArray[np.float64]:
+    """Return UA for counts (conversations, emotions): of all, then of each draw of conversations."""
+    names = [str(number) for number in range(len(right))]
+    draws, row_of = draw_speakers(names, RESAMPLES)
+    order = np.argsort(row_of)
+    all_draws = np.concatenate([np.ones((1, len(right)), dtype=np.int64), draws])
+    with np.errstate(invalid="ignore"):
+        recalls = (all_draws @ right[order]) / (all_draws @ total[order])
+    return np.asarray(np.nanmean(recalls, axis=1), dtype=np.float64)
+
+
+def with_interval(values: npt.NDArray[np.float64]) -> str:
+    """Return a value in percent with the interval of its draws."""
+    low, high = percentile_interval(values[1:])
+    return f"{100 * values[0]:.1f} ({100 * low:.1f} … {100 * high:.1f})"
+
+
+if __name__ == "__main__":
+    main()
