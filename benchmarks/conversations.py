@@ -121,7 +121,10 @@ def group_by_corpus(utterances: Sequence[Utterance], labels: str) -> dict[str, P
         corpus: {speaker: dict(parts) for speaker, parts in pool.items() if len(parts) > 1}
         for corpus, pool in pools.items()
     }
-    return {corpus: pool for corpus, pool in sorted(chosen.items()) if len(pool) > 1}
+    pools = {corpus: pool for corpus, pool in sorted(chosen.items()) if len(pool) > 1}
+    if not pools:
+        raise SystemExit("expected two speakers of one corpus with two emotions each, found none")
+    return pools
 
 
 def converse(

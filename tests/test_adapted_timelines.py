@@ -17,11 +17,13 @@ import soundfile
 from factories_voices import EMOTIONS, voice_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from emodistill import Recognizer, Voice, timeline
 from emodistill.audio.recording import Recording
 from emodistill.audio.waveform import SAMPLE_RATE, trim_silence
 from emodistill.errors import ConfigError, ModelError
+from emodistill.inference import listen
 from emodistill.inference.adapted_windows import ADAPT
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.given_segments import GivenSegment
@@ -498,6 +500,18 @@ def test_listen_is_adapted(model: Path, recognizer: Recognizer, voice: Voice, vo
             if isinstance(event, (Segment, WindowUpdate)):
                 fields = {name: value for name, value in line.items() if name != "event"}
                 assert type(event)(**fields) == event
+
+
+def test_the_live_display_shows_how_many_utterances_are_known(recognizer: Recognizer) -> None:
+    for adapt, text in (("none", None), ("running", "2 utterances known")):
+        stream = recognizer.stream(adapt=adapt, detector=LOUD)  # type: ignore[arg-type]
+        display = listen.Display(recognizer.emotions, "desk mic")
+        display.update(stream.push(CALL), stream.time_s)
+        console = Console(file=io.StringIO(), width=120)
+        console.print(display)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert ("utterances known" in shown) == (text is not None)
+        assert (text or "desk mic") in shown
 
 
 def test_the_emotions_are_those_of_the_model(recognizer: Recognizer) -> None:

@@ -6,7 +6,8 @@ The modules in the order of the data:
   takes `sources`, finds their speech (`speech_windows`) and runs the `exported_student`. `confidence` decides
   when it abstains. `voices` hold what is known of a speaker.
 - `segmentation` cuts a stretch of speech into segments. `streaming` does so for audio that arrives in chunks,
-  and `timelines` for whole recordings, also with `given_segments`.
+  and `timelines` for whole recordings, also with `given_segments`. `adapted_windows` compares windows with a
+  voice.
 - `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many
   files, with `thread_map`. `adaptation` compares the files of a group with each other.
 - `listen` shows a live stream.

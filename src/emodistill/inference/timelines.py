@@ -108,8 +108,8 @@ def timeline(
     """Return the emotions over time in one recording.
 
     The recording is decoded and classified block by block, so memory does not grow with its length. With
-    `adapt="recording"`, and with `adapt` for given segments, the statistics of all windows are kept too: a
-    few megabytes for an hour. The model still runs once for each window.
+    `adapt="recording"`, and with `adapt` for given segments, the statistics of all windows are kept too: for
+    an hour about 30 kB times `Recognizer.voice_dim`. The model still runs once for each window.
 
     With `adapt`, the windows are compared with a voice that is learned from the recording itself, without
     labels. Do not use it where a speaker has one emotion only: this emotion is then the usual. Among given
