@@ -3,11 +3,7 @@
 import base64
 import json
 import re
-import shutil
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,17 @@ import factories as make
 import numpy as np
 import pytest
 import soundfile
+from factories_page import (
+    CHROMIUM,
+    LOADED,
+    Watched,
+    as_base64,
+    open_browser,
+    serve_folder,
+    until,
+    wait_for_result,
+    write_conversation,
+)
 from factories_serving import SPEECH, Running, serving
 
 from emodistill import Recognizer
@@ -27,33 +34,21 @@ from emodistill.inference.timelines import Timeline, timeline
 from emodistill.labels import EMOTIONS
 from emodistill.serving.static_page import export_web
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-WAIT_MS = 90_000  # enough for a busy machine
 FRAME_S = SPEECH_FRAME_SAMPLES / make.RATE
 
 
 @pytest.fixture(scope="module")
 def conversation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two utterances with a pause between them."""
-    path = tmp_path_factory.mktemp("conversation") / "two voices.wav"
-    sound = np.concatenate([load(SPEECH[0]), make.silence(0.8), load(SPEECH[1]), make.silence(0.8)])
-    soundfile.write(path, sound, make.RATE)
-    return path
+    return write_conversation(tmp_path_factory.mktemp("conversation") / "two voices.wav", SPEECH[:2])
 
 
 @pytest.fixture(scope="module")
 def browser(conversation: Path) -> Iterator[Any]:
     """Chromium, whose microphone plays that file again and again."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    options = [
-        "--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={conversation}",
-    ]  # fmt: skip
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=options)
+    with open_browser(conversation) as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +62,8 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an exported page, behind a plain file server."""
     folder = tmp_path_factory.mktemp("web") / "page"
     assert export_web("bundled", folder) < 40e6
-    handler = partial(_Quiet, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as files:
-        threading.Thread(target=files.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{files.server_address[1]}"
-        files.shutdown()
+    with serve_folder(folder) as url:
+        yield url
 
 
 @pytest.fixture(params=["server", "static"])
@@ -79,54 +71,6 @@ def address(request: pytest.FixtureRequest) -> str:
     """The address of each page in turn, so that a test runs with both."""
     value = request.getfixturevalue(request.param)
     return value.url if isinstance(value, Running) else str(value)
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Write no log."""
-
-
-class Watched:
-    """A page. Its errors and its requests to other addresses fail the test."""
-
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
-        self.context = browser.new_context(accept_downloads=True, **options)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(WAIT_MS)
-        self.problems: list[str] = []
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on(
-            "console", lambda message: self.problems.append(message.text) if message.type == "error" else None
-        )
-        self.page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith((url, "blob:", "data:")) else self.problems.append(request.url)
-            ),
-        )
-        self.page.goto(f"{url}/")
-        until(self.page.locator("#model")).not_to_have_text("…")
-
-    def __enter__(self) -> Any:
-        return self.page
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.context.close()
-        if kind is None:
-            assert self.problems == []
-
-
-def until(locator: Any) -> Any:
-    """Wait for a locator. (The page's content policy forbids functions that Playwright polls in the page.)"""
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=WAIT_MS)
-    return expect(locator)
-
-
-def wait_for_result(page: Any) -> None:
-    page.wait_for_selector("#result:not([hidden])")
-    page.wait_for_selector("#play:not([disabled])")
 
 
 def test_dropping_a_file_shows_its_emotions(browser: Any, address: str, conversation: Path) -> None:
@@ -240,16 +184,6 @@ def test_the_page_fits_a_phone(browser: Any, address: str, conversation: Path, s
 
 
 # --- the static page ------------------------------------------------------------------------------------
-
-LOADED = """
-  globalThis.recognizer ??= await (await import('./page/recognizer.js')).Recognizer.load();
-  const samples = new Float32Array(Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
-"""
-
-
-def as_base64(sound: np.ndarray) -> str:
-    """Samples as float32 in Base64, to send them to the page."""
-    return base64.b64encode(sound.astype("<f4").tobytes()).decode()
 
 
 def test_predictions_in_the_browser_equal_pythons(browser: Any, static: str) -> None:

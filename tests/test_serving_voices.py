@@ -8,20 +8,22 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import soundfile
 from factories_serving import SPEECH, in_thread, problem, upload, wav
 from factories_voices import voice_model
 from fastapi.testclient import TestClient
 
 from emodistill import Client, ConfigError, Recognizer, ServerError, Voice
+from emodistill.audio.waveform import load
 from emodistill.serving.app import create_app
 from emodistill.serving.logs import JsonFormatter
 from emodistill.serving.settings import Settings
 
-ENDPOINTS = ("/v1/predict",)  # that take a voice
+ENDPOINTS = ("/v1/predict", "/v1/timeline")  # that take a voice
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,13 @@ def client(recognizer: Recognizer) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def voice(recognizer: Recognizer) -> Voice:
     return recognizer.enrol(SPEECH[2:])
+
+
+@pytest.fixture(scope="module")
+def conversation() -> bytes:
+    """A sound file with four utterances and pauses between them."""
+    parts = [part for path in SPEECH for part in (load(path), np.zeros(16_000, dtype=np.float32))]
+    return wav(np.concatenate(parts))
 
 
 def voice_part(content: str | bytes) -> tuple[str, tuple[str, str | bytes]]:
@@ -120,6 +129,41 @@ def test_a_voice_that_another_program_wrote_again_is_accepted(client: TestClient
     assert Voice.from_json(text) == round_numbers
     response = client.post("/v1/predict", files=[*upload(SPEECH[0]), voice_part(text)])
     assert response.json()[0]["voice_utterances"] == 2
+
+
+@pytest.mark.parametrize("adapt", ["recording", "running"])
+def test_timeline_compares_a_recording_with_itself(
+    client: TestClient, recognizer: Recognizer, conversation: bytes, adapt: Literal["recording", "running"]
+) -> None:
+    sent = [("files", ("talk.wav", conversation))]
+    (row,) = client.post("/v1/timeline", files=sent, data={"adapt": adapt}).json()
+    own = recognizer.timeline(conversation, adapt=adapt)
+    assert row == {**own.as_dict(), "path": "talk.wav"}
+    assert all(segment["voice_utterances"] >= 1 for segment in row["segments"][2:])
+    assert len(row["segments"]) >= 3
+
+
+def test_timeline_compares_a_recording_with_a_voice(
+    client: TestClient, recognizer: Recognizer, conversation: bytes, voice: Voice
+) -> None:
+    sent = [("files", ("talk.wav", conversation)), voice_part(voice.to_json())]
+    (row,) = client.post("/v1/timeline", files=sent).json()
+    assert row == {**recognizer.timeline(conversation, voice=voice).as_dict(), "path": "talk.wav"}
+    assert {segment["voice_utterances"] for segment in row["segments"]} == {2}
+
+
+def test_timeline_returns_the_voice_of_each_recording_only_if_asked(
+    client: TestClient, recognizer: Recognizer, conversation: bytes
+) -> None:
+    sent = [("files", ("talk.wav", conversation)), ("files", ("broken.wav", b"no"))]
+    data = {"return_voice": "true", "adapt": "recording"}
+    rows = client.post("/v1/timeline", files=sent, data=data).json()
+    assert Voice.from_json(json.dumps(rows[0]["voice"])) == recognizer.enrol(conversation)
+    assert rows[1]["voice"] is None
+    own = recognizer.timeline(conversation, adapt="recording").as_dict()
+    assert rows[0] == {**own, "path": "talk.wav", "voice": rows[0]["voice"]}
+    rows = client.post("/v1/timeline", files=sent, data={"adapt": "recording"}).json()
+    assert all("voice" not in row for row in rows)
 
 
 def test_models_says_which_models_have_voices(client: TestClient, recognizer: Recognizer) -> None:
@@ -221,6 +265,66 @@ def test_a_format_without_a_place_for_voices_answers_406(client: TestClient) -> 
     assert "expected application/json" in problem(response, 406)["detail"]
 
 
+# --- streams ---------------------------------------------------------------------------------------
+
+
+def run_stream(client: TestClient, sound: bytes, **options: Any) -> list[dict[str, Any]]:
+    """The events of a stream of a sound file, up to the summary or the error."""
+    samples, _ = soundfile.read(io.BytesIO(sound), dtype="int16")
+    with client.websocket_connect("/v1/stream") as socket:
+        socket.send_text(json.dumps({"rate": 16_000, **options}))
+        for chunk in np.array_split(samples, 10):
+            socket.send_bytes(chunk.tobytes())
+        socket.send_text('{"type": "end"}')
+        events = [json.loads(socket.receive_text())]
+        while events[-1]["event"] not in ("summary", "error"):
+            events.append(json.loads(socket.receive_text()))
+    return events
+
+
+def segments(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The segments among the events of a stream, without the name of the event."""
+    return [{**event, "event": 0} for event in events if event["event"] == "segment"]
+
+
+def test_a_stream_compares_with_a_voice_or_with_the_speech_so_far(
+    client: TestClient, recognizer: Recognizer, conversation: bytes, voice: Voice
+) -> None:
+    running = recognizer.timeline(conversation, adapt="running")
+    known = recognizer.timeline(conversation, voice=voice)
+    for options, own in (({"adapt": "running"}, running), ({"voice": voice.as_dict()}, known)):
+        events = run_stream(client, conversation, **options)
+        assert segments(events) == [{**segment.as_dict(), "event": 0} for segment in own.segments]
+        assert all("voice_utterances" in event for event in events if event["event"] == "update")
+        assert "voice" not in json.dumps(events[-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "expected"),
+    [
+        ({"adapt": "recording"}, 422, "adapt"),
+        ({"voice": "anna"}, 422, "voice"),
+        ({"voice": {}}, 422, "the voice has the format None"),
+        ({"voice": "edited"}, 422, "the voice was edited"),
+        ({"voice": "own", "adapt": "running"}, 422, "expected one of them"),
+        ({"voice": "own", "model": "emodistill-bundled"}, 422, "has no voices"),
+        ({"adapt": "running", "model": "emodistill-bundled"}, 422, "has no voices"),
+        ({"voice": {"mean": [0.123456789] * 25_000}}, 413, "more than 256 KiB"),
+    ],
+)
+def test_a_stream_refuses_a_bad_voice_with_the_reason(
+    client: TestClient, voice: Voice, options: dict[str, Any], status: int, expected: str
+) -> None:
+    if options.get("voice") in ("own", "edited"):
+        speech_s = voice.speech_s + (options["voice"] == "edited")
+        options = {**options, "voice": {**voice.as_dict(), "speech_s": speech_s}}
+    with client.websocket_connect("/v1/stream") as socket:
+        socket.send_text(json.dumps({"rate": 16_000, **options}))
+        event = json.loads(socket.receive_text())
+    assert (event["event"], event["status"]) == ("error", status)
+    assert expected in event["detail"]
+
+
 # --- the client ------------------------------------------------------------------------------------
 
 
@@ -243,6 +347,20 @@ def test_the_client_enrols_and_predicts_with_a_voice(
     rows = remote.predict(*SPEECH[:3], adapt="together", teachers=True)
     own = recognizer.predict_together(SPEECH[:3])
     assert rows == [replace(row, path=path.name) for row, path in zip(own, SPEECH, strict=False)]
+
+
+def test_the_client_compares_recordings_and_streams(
+    remote: Client, recognizer: Recognizer, conversation: bytes, voice: Voice
+) -> None:
+    (row,) = remote.timeline(conversation, adapt="recording")
+    assert row == replace(recognizer.timeline(conversation, adapt="recording"), path="bytes")
+    (row,) = remote.timeline(conversation, voice=voice)
+    assert row == replace(recognizer.timeline(conversation, voice=voice), path="bytes")
+    samples, rate_hz = soundfile.read(io.BytesIO(conversation), dtype="int16")
+    for options in ({"voice": voice}, {"adapt": "running"}, {"voice": None, "adapt": "none"}):
+        own = recognizer.stream(rate_hz, **options)  # type: ignore[arg-type]
+        events = [*own.push(samples), *own.finish()]
+        assert list(remote.stream(np.array_split(samples, 5), rate_hz, **options)) == events
 
 
 def test_the_client_warns_of_what_is_left_out_of_a_voice(
@@ -282,16 +400,21 @@ def test_neither_the_log_nor_temporary_files_hold_a_voice(
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", record)
     secrets = [voice.sha256, repr(float(voice.mean[0]))]
     text = voice.to_json()
-    edited = json.dumps({**voice.as_dict(), "speech_s": 1e9})
+    edited = {**voice.as_dict(), "speech_s": 1e9}
     with caplog.at_level(logging.DEBUG):
         for path in ENDPOINTS:
-            for content in (text, edited, text[:-9], text + " " * 256 * 1024):
+            for content in (text, json.dumps(edited), text[:-9], text + " " * 256 * 1024):
                 client.post(path, files=[*upload(SPEECH[0]), voice_part(content)])
             client.post(path, files=upload(SPEECH[0]), data={"voice": text})
-        client.post("/v1/predict", files=upload(SPEECH[0]), data={"return_voice": "true"})
+            client.post(path, files=upload(SPEECH[2]), data={"return_voice": "true"})
         client.post("/v1/voices", files=upload(*SPEECH[2:]))
+        run_stream(client, wav(load(SPEECH[0])), voice=voice.as_dict())
+        with client.websocket_connect("/v1/stream") as socket:
+            socket.send_text(json.dumps({"rate": 16_000, "voice": edited}))
+            assert json.loads(socket.receive_text())["event"] == "error"
     log = "\n".join(JsonFormatter().format(record) + str(record.args) for record in caplog.records)
-    assert log.count('"event": "request"') == 5 * len(ENDPOINTS) + 2
+    assert log.count('"event": "request"') >= 6 * len(ENDPOINTS) + 1
+    assert log.count('"event": "stream"') >= 2
     for secret in secrets:
         assert secret in text
         assert secret not in log

@@ -7,12 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from factories_voices import DIM, voice_model
 from typer.testing import CliRunner
 
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.cli import app
-from emodistill.errors import ConfigError
-from emodistill.inference import segmentation, speech_windows, streaming
+from emodistill.errors import ConfigError, ModelError
+from emodistill.inference import segmentation, speech_windows, streaming, voices
 from emodistill.inference.model_card import BUNDLED
 from emodistill.labels import COLOURS
 from emodistill.serving.page_router import PAGE_FOLDER
@@ -32,8 +33,10 @@ def test_a_page_is_complete_and_small(tmp_path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"""(?:from|src=|href=|URL\() ?['"]([^'"#]+\.[a-z]+)['"]""", text):
             assert not name.startswith(("http", "//")), f"{path.name} requests {name}"
-            assert (path.parent / name).is_file() or (folder / name).is_file(), f"{path.name} requests {name}"
             requested.add(name)
+            if name == "head.onnx" and model["voice_dim"] is None:
+                continue  # the page requests it only for a model with voices
+            assert (path.parent / name).is_file() or (folder / name).is_file(), f"{path.name} requests {name}"
     assert {"page/app.js", "page/style.css", "./settings.js", "./vendor/ort.mjs", "model.onnx"} <= requested
 
 
@@ -48,6 +51,7 @@ def test_the_page_has_the_constants_of_the_python_modules(tmp_path: Path) -> Non
         "speech_activity": speech_activity,
         "segmentation": segmentation,
         "streaming": streaming,
+        "voices": voices,
     }
     assert settings.keys() == modules.keys()
     for path in (tmp_path / "page" / "page").glob("*.js"):
@@ -79,6 +83,19 @@ def test_a_page_replaces_a_page_and_no_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine" / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds other files"):
         export_web("bundled", tmp_path / "mine")
+
+
+def test_a_page_of_a_model_with_voices_holds_its_head(tmp_path: Path) -> None:
+    model, page = voice_model(tmp_path / "model"), tmp_path / "page"
+    export_web(model, page)
+    assert (page / "head.onnx").read_bytes() == (model / "head.onnx").read_bytes()
+    info = json.loads((page / "model.json").read_text(encoding="utf-8"))
+    assert (info["voice_dim"], info["temperature_voice"]) == (DIM, None)
+    export_web("bundled", page)
+    assert not (page / "head.onnx").exists()
+    (model / "head.onnx").unlink()
+    with pytest.raises(ModelError, match=r"has no head\.onnx"):
+        export_web(model, page)
 
 
 def test_export_without_an_output_names_the_options() -> None:

@@ -64,7 +64,8 @@ class Client(AbstractContextManager["Client"]):
     def timeline(self, *sources: Source, **options: Any) -> list[Timeline]:
         """Return the emotion over time in each source. Takes the options of `predict`, without `teachers`.
 
-        Raises `ServerError`.
+        With `adapt="recording"`, each part of a source is compared with the usual of the whole source; with
+        `adapt="running"`, with that of the speech before it. Raises `ServerError`.
         """
         return self._post("/v1/timeline", sources, options, Timeline.from_dict)
 
@@ -93,9 +94,10 @@ class Client(AbstractContextManager["Client"]):
     def stream(self, chunks: Iterable[npt.NDArray[Any]], rate_hz: int, **options: Any) -> Iterator[Event]:
         """Send chunks of samples (n,) or (n, channels), int16 or float, and yield the server's events.
 
-        `options` are those of `predict` without `teachers`. With `updates=False` the server leaves out the
-        `WindowUpdate` events. After each chunk the client yields the events that have arrived, so `chunks`
-        may be a generator that waits for a microphone. Raises `ServerError`.
+        `options` are those of `predict` without `teachers`; `adapt` is "none" or "running": each window is
+        compared with the speech before it. With `updates=False` the server leaves out the `WindowUpdate`
+        events. After each chunk the client yields the events that have arrived, so `chunks` may be a
+        generator that waits for a microphone. Raises `ServerError`.
         """
         from websockets.exceptions import ConnectionClosed, WebSocketException
         from websockets.sync.client import connect
@@ -181,6 +183,8 @@ def _send_and_receive(
         "encoding": "pcm16" if integers else "float32", "rate": rate_hz,
         "channels": 1 if first.ndim == 1 else first.shape[1], **options,
     }  # fmt: skip
+    if start.get("voice") is not None:
+        start["voice"] = json.loads(_voice_text(start["voice"]))
     kind = "<i2" if integers else "<f4"
     try:
         socket.send(json.dumps(start))

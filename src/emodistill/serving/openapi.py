@@ -34,18 +34,19 @@ none.
 not make the whole request fail: the row of that file has an `error`.
 
 **`/v1/stream`.** First send JSON: `{"encoding": "pcm16" | "float32" | "webm", "rate": 48000, "channels": 1}`.
-Optional members are `model`, `emotions`, `min_confidence`, `coverage`, `updates` and `token`. The server
-answers `{"event": "started", …}`. Then send audio as binary messages, and `{"type": "end"}` after the last
-one. The server sends each event as JSON: `speech_started`, `update`, `segment`, `speech_ended`, and `summary`
-at the end. An `error` event has the members of a problem document.
+Optional members are `model`, `emotions`, `min_confidence`, `coverage`, `updates`, `token`, and one of `voice`
+(an object) and `adapt` (none or running). The server answers `{"event": "started", …}`. Then send audio as
+binary messages, and `{"type": "end"}` after the last one. The server sends each event as JSON:
+`speech_started`, `update`, `segment`, `speech_ended`, and `summary` at the end. An `error` event has the
+members of a problem document.
 """
+_VOICE_FIELDS = ("voice", "adapt", "return_voice")  # a model without voices refuses them
 _OPTIONS = {"files", "model", "emotions", "min_confidence", "coverage"}
 _FIELDS = {
-    "/v1/predict": {*_OPTIONS, "teachers", "voice", "adapt", "return_voice"},
-    "/v1/timeline": _OPTIONS,
+    "/v1/predict": {*_OPTIONS, *_VOICE_FIELDS, "teachers"},
+    "/v1/timeline": {*_OPTIONS, *_VOICE_FIELDS},
     "/v1/voices": {"files", "model"},
 }
-_VOICE_FIELDS = ("voice", "adapt", "return_voice")  # a model without voices refuses them
 _EXCLUSIVE_FIELDS = (("min_confidence", "coverage"), ("emotions", "coverage"), ("voice", "adapt"))
 
 

@@ -28,6 +28,7 @@ from emodistill.serving.voices import check_return_voice, learned_voice, read_vo
 
 MAX_FIELDS = 64  # of a form, without its files
 MAX_FIELD_BYTES = 8192
+Responses = dict[int | str, dict[str, Any]]  # of an operation in the OpenAPI document
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Files = Annotated[list[UploadFile], File(description="One or more audio or video files.", min_length=1)]
 Model = Annotated[
@@ -68,6 +69,13 @@ PredictAdapt = Annotated[
         "be utterances of one speaker with different emotions. Cannot be combined with voice."
     ),
 ]
+TimelineAdapt = Annotated[
+    Literal["none", "recording", "running"],
+    Form(
+        description="Compare each part of a recording with the usual of the whole recording (recording), or "
+        "of the speech before it (running). Cannot be combined with voice."
+    ),
+]
 _ERROR_STATUSES = (400, 401, 406, 408, 413, 422, 429, 500, 503, 507)
 
 
@@ -85,7 +93,13 @@ def create_rest_router(service: Service) -> APIRouter:
     """Routes for `/v1/predict`, `/v1/timeline` and `/v1/voices`."""
     router = APIRouter(tags=["files"], route_class=_form_route(service.settings.max_files))
     problems = documented_problems(*_ERROR_STATUSES)
+    _add_predict_route(router, service, problems)
+    _add_timeline_route(router, service, problems)
+    _add_voices_route(router, service, problems)
+    return router
 
+
+def _add_predict_route(router: APIRouter, service: Service, problems: Responses) -> None:
     @router.post(
         "/v1/predict", summary="Predict one emotion for each file", response_model=list[PredictionRow],
         responses=openapi.documented_rows(PREDICTION_RESPONSES, openapi.prediction_example()) | problems,
@@ -115,28 +129,36 @@ def create_rest_router(service: Service) -> APIRouter:
         text = write_response(rows, media_type, PREDICTION_RESPONSES, recognizer.emotions)
         return _text_response(text, media_type)
 
+
+def _add_timeline_route(router: APIRouter, service: Service, problems: Responses) -> None:
     @router.post(
         "/v1/timeline", summary="Find the emotions over time in each file", response_model=list[TimelineRow],
         responses=openapi.documented_rows(TIMELINE_RESPONSES, openapi.timeline_example()) | problems,
     )  # fmt: skip
     async def timeline(
-        request: Request, files: Files, options: Annotated[Options, Depends()]
+        request: Request, files: Files, options: Annotated[Options, Depends()], voice: VoiceFile = None,
+        adapt: TimelineAdapt = "none", return_voice: ReturnVoice = "false",
     ) -> Response:  # fmt: skip
         """The segments of speech in each file, with start, end, emotion, confidence and probabilities."""
         recognizer = await _select_recognizer(service, request, options)
+        known = await read_voice(voice, adapt, recognizer)
         media_type = choose_media_type(request.headers.get("accept"), TIMELINE_RESPONSES, len(files))
-        rows = [
-            await service.timeline(recognizer, name, file, _connection_check(request))
-            for name, file in _named_files(files)
-        ]
+        if return_voice == "true":
+            check_return_voice(media_type, recognizer)
+        rows, learned = [], []
+        for name, file in _named_files(files):
+            check = _connection_check(request)
+            rows.append(await service.timeline(recognizer, name, file, check, voice=known, adapt=adapt))
+            if return_voice == "true":
+                statistics = await service.statistics_of_timeline(recognizer, rows[-1], file, check)
+                learned.append(learned_voice(statistics, recognizer))
+        if return_voice == "true":
+            return _text_response(rows_with_voices(rows, learned), media_type)
         text = write_response(rows, media_type, TIMELINE_RESPONSES, recognizer.emotions)
         return _text_response(text, media_type)
 
-    _add_voices_route(router, service, problems)
-    return router
 
-
-def _add_voices_route(router: APIRouter, service: Service, problems: dict[int | str, dict[str, Any]]) -> None:
+def _add_voices_route(router: APIRouter, service: Service, problems: Responses) -> None:
     @router.post("/v1/voices", summary="Learn the voice of a speaker", responses=problems)
     async def voices(request: Request, files: Files, model: Model = None) -> EnrolledVoice:
         """One voice, learned from files of one speaker without labels. The server does not keep it.

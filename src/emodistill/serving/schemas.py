@@ -9,6 +9,7 @@ _PROBABILITIES = {
     "angry": 0.81, "happy": 0.06, "sad": 0.02, "neutral": 0.05, "fearful": 0.02, "disgusted": 0.03,
     "surprised": 0.01,
 }  # fmt: skip
+_VOICE_UTTERANCES = "How many utterances the voice is made of that this was compared with."
 _RETURNED_VOICE = "With the option `return_voice`: the voice that was learned from this file."
 
 
@@ -44,9 +45,7 @@ class PredictionRow(BaseModel):
         None, description="With the option `teachers`: the probabilities that each teacher would predict, "
         "as estimated by the model. Only of models that can.",
     )  # fmt: skip
-    voice_utterances: int | None = Field(
-        None, ge=1, description="How many utterances the voice is made of that the file was compared with."
-    )
+    voice_utterances: int | None = Field(None, ge=1, description=_VOICE_UTTERANCES)
     voice: VoiceContent | None = Field(None, description=_RETURNED_VOICE)
 
 
@@ -58,6 +57,7 @@ class SegmentRow(BaseModel):
     emotion: str | None
     confidence: float | None = Field(ge=0, le=1)
     probabilities: dict[str, float]
+    voice_utterances: int | None = Field(None, ge=0, description=_VOICE_UTTERANCES)
 
 
 class TimelineRow(BaseModel):
@@ -71,6 +71,7 @@ class TimelineRow(BaseModel):
         description="Why there is no segment."
     )
     error: str | None
+    voice: VoiceContent | None = Field(None, description=_RETURNED_VOICE)
 
 
 class Health(BaseModel):
@@ -119,6 +120,8 @@ class StreamStart(BaseModel):
     min_confidence: float | None = Field(None, ge=0, le=1)
     coverage: float | None = Field(None, ge=0, le=1)
     updates: bool = True  # whether to send `update` events too
+    voice: dict[str, Any] | None = None  # the content of a voice file
+    adapt: Literal["none", "running"] = "none"
     token: SecretStr | None = None  # for clients that cannot set the Authorization header, such as browsers
 
 

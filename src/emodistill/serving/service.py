@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, sleep, to_thread
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_bounded
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError, one_of
+from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.timelines import Timeline, timeline
@@ -121,13 +122,23 @@ class Service:
         return statistics
 
     async def timeline(
-        self, recognizer: Recognizer, name: str, file: BinaryIO, is_connected: IsConnected | None = None
+        self,
+        recognizer: Recognizer,
+        name: str,
+        file: BinaryIO,
+        is_connected: IsConnected | None = None,
+        *,
+        voice: Voice | None = None,
+        adapt: Adapt = "none",
     ) -> Timeline:
         """Compute the timeline of one file. A file that cannot be read gives a row with `error`.
 
         Raises `AudioTooLongError`, and `ClientDisconnectedError`.
         """
-        compute = partial(timeline, file, recognizer, detector=self.detector, max_s=self.settings.max_seconds)
+        compute = partial(
+            timeline, file, recognizer, detector=self.detector, max_s=self.settings.max_seconds, voice=voice,
+            adapt=adapt,
+        )  # fmt: skip
         try:
             row = replace(await self.run_in_thread(compute, is_connected), path=name)
             self.metrics.audio_s.labels("timeline").inc(row.duration_s or 0.0)
@@ -137,6 +148,22 @@ class Service:
             row = Timeline(name, error=message_without_source(error))
         self._count("timeline", "error" if row.error else row.reason or "segments")
         return row
+
+    async def statistics_of_timeline(
+        self, recognizer: Recognizer, row: Timeline, file: BinaryIO, is_connected: IsConnected | None = None
+    ) -> SpeechStatistics:
+        """Compute the statistics of a file whose timeline is known; none if it cannot be read.
+
+        Raises `ModelError` for a model without voices, and `ClientDisconnectedError`.
+        """
+        if row.error is not None:
+            return SpeechStatistics(row.path, error=row.error)
+
+        def read_file() -> SpeechStatistics:
+            file.seek(0)
+            return recognizer.statistics(file)
+
+        return await self.run_in_thread(read_file, is_connected)
 
     def _load(self, file: BinaryIO) -> Waveform:
         """The waveform of a file for one prediction. Raises `AudioError`, and `AudioTooLongError`."""

@@ -12,11 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError, ModelError
-from emodistill.inference import recognizer, segmentation, speech_windows, streaming
+from emodistill.inference import recognizer, segmentation, speech_windows, streaming, voices
 from emodistill.inference.formats import FORMATS, TimelineFormat
-from emodistill.inference.model_card import Card
+from emodistill.inference.model_card import HEAD, Card
 from emodistill.labels import COLOURS
 
 _PACKAGE = Path(str(files("emodistill")))
@@ -26,6 +28,7 @@ _BROWSER_RECOGNIZER = _PACKAGE / "assets" / "web"
 _CONSTANT_MODULES = {
     "waveform": waveform, "recording": recording, "speech_activity": speech_activity,
     "speech_windows": speech_windows, "segmentation": segmentation, "streaming": streaming,
+    "voices": voices,
 }  # fmt: skip
 _SETTINGS_HEAD = """\
 // Written by `emodistill export --web`: constants of the Python modules that the scripts here translate.
@@ -36,11 +39,11 @@ export default """
 def export_web(model: str | Path, out: Path) -> int:
     """Write a page that recognises emotions in its reader's browser, and return its size in bytes.
 
-    `out` then holds `index.html`, the model and the speech detector, and in `page` the scripts and ONNX
-    Runtime Web. Any file server can serve it.
+    `out` then holds `index.html`, the model and its head if it has voices, the speech detector, and in `page`
+    the scripts and ONNX Runtime Web. Any file server can serve it.
 
-    Raises `ModelError` if `model` is not an exported model or has external weights, and `ConfigError` if
-    `out` holds other files.
+    Raises `ModelError` if `model` is not a complete exported model or has external weights, and `ConfigError`
+    if `out` holds other files.
     """
     loaded = recognizer.Recognizer(model)
     if loaded.card.external is not None:
@@ -48,6 +51,8 @@ def export_web(model: str | Path, out: Path) -> int:
             f"'{model}' reads weights from a second file, which the page cannot: choose a model that has all "
             "weights in model.onnx, e.g. bundled"
         )
+    if loaded.voice_dim is not None:  # raises an error for a missing or changed head
+        loaded.student.run_head(np.zeros((1, loaded.voice_dim), dtype=np.float32))
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "model.json").is_file())):
         raise ConfigError(
             f"'{out}' holds other files, expected a new folder, an empty one, or a page of 'export --web'"
@@ -66,6 +71,9 @@ def export_web(model: str | Path, out: Path) -> int:
     formats = formats_script(format for format in FORMATS.values() if format.in_static_page)
     (page / "formats.js").write_text(formats, encoding="utf-8")
     shutil.copyfile(loaded.folder / "model.onnx", out / "model.onnx")
+    (out / HEAD).unlink(missing_ok=True)  # of another model
+    if loaded.voice_dim is not None:
+        shutil.copyfile(loaded.folder / HEAD, out / HEAD)
     for name in ("vad.onnx", "vad.json"):
         shutil.copyfile(_PACKAGE / "assets" / name, out / name)
     info = json.dumps(_model_info(loaded.card), ensure_ascii=False, indent=1)
@@ -100,7 +108,9 @@ def _model_info(card: Card) -> dict[str, object]:
     return {
         "name": card.name, "emotions": card.emotions,
         "colours": {name: COLOURS[name] for name in card.emotions},
-        "trim_db": card.trim_db, "temperature": card.temperature, "num_parameters": card.num_parameters,
+        "trim_db": card.trim_db, "temperature": card.temperature,
+        "temperature_voice": card.temperature_voice, "voice_dim": card.voice_dim,
+        "num_parameters": card.num_parameters,
         "licence": card.licence, "limits": card.limits, "intended_use": card.intended_use,
         "sha256": card.sha256,
     }  # fmt: skip

@@ -23,6 +23,7 @@ from emodistill.errors import AudioError, EmodistillError
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, StreamingRecognizer
 from emodistill.inference.timelines import seconds_by_emotion
+from emodistill.inference.voices import Voice
 from emodistill.serving.auth import is_token
 from emodistill.serving.decoder import StreamingDecoder
 from emodistill.serving.logs import log_event
@@ -35,6 +36,7 @@ from emodistill.serving.problems import (
 )
 from emodistill.serving.schemas import StreamStart
 from emodistill.serving.service import Service, message_without_source
+from emodistill.serving.voices import parse_voice
 
 # WebSocket close codes (RFC 6455, section 7.4.1).
 NORMAL, GOING_AWAY, NO_CODE, CONNECTION_LOST = 1000, 1001, 1005, 1006
@@ -93,6 +95,7 @@ class LiveStream:
         self._websocket, self._service = websocket, service
         self._start = StreamStart(rate=SAMPLE_RATE)
         self._recognizer = next(iter(service.models.values()))
+        self._voice: Voice | None = None
         self._stream: StreamingRecognizer | None = None
         self._segments: list[Segment] = []  # for the summary
         self._receiving: anyio.CancelScope | None = None
@@ -117,8 +120,12 @@ class LiveStream:
             self._recognizer = self._service.recognizer(
                 self._start.model, self._start.emotions, self._start.min_confidence, self._start.coverage
             )
+            text = None if self._start.voice is None else json.dumps(self._start.voice).encode()
+            self._voice = parse_voice(text, self._start.adapt, self._recognizer)
         except EmodistillError as error:
             raise StreamError(POLICY, to_http_error(error)) from error
+        except RequestRefused as error:
+            raise StreamError(TOO_BIG, error) from error
         model = self._recognizer.card.name
         await self._send("started", id=self.instance, model=model, emotions=self._recognizer.emotions)
         if self._start.encoding == "webm":
@@ -204,7 +211,10 @@ class LiveStream:
     async def _process(self, samples: npt.NDArray[Any], rate_hz: int) -> None:
         """Recognise samples (n, channels), and send the new events. Raises `StreamError`."""
         if self._stream is None:
-            self._stream = StreamingRecognizer(self._recognizer, rate_hz, detector=self._service.detector)
+            self._stream = StreamingRecognizer(
+                self._recognizer, rate_hz, detector=self._service.detector, voice=self._voice,
+                adapt=self._start.adapt,
+            )  # fmt: skip
         stream, before_s = self._stream, self.audio_s
         try:
             events = await self._service.run_in_thread(lambda: stream.push(samples))

@@ -14,12 +14,14 @@ export const ABOUT = {
   token: false,
 };
 
-// Make a function remember its result for each file.
+// Make a function remember its result for each file and each value of its option `adapt`.
 const cacheByFile = (compute) => {
   const results = new WeakMap();
-  return async (file, ...rest) => {
-    if (!results.has(file)) results.set(file, await compute(file, ...rest));
-    return results.get(file);
+  return async (file, onProgress, adapt) => {
+    if (!results.has(file)) results.set(file, new Map());
+    const byAdapt = results.get(file);
+    if (!byAdapt.has(adapt)) byAdapt.set(adapt, await compute(file, onProgress, adapt));
+    return byAdapt.get(adapt);
   };
 };
 
@@ -35,8 +37,8 @@ const getSamples = cacheByFile(async (file) => {
 });
 
 // These results do not depend on the minimum confidence, so the user can move it without a new analysis.
-const getTimeline = cacheByFile(async (file, onProgress) =>
-  computeTimeline(await getSamples(file), await recognizer(), onProgress),
+const getTimeline = cacheByFile(async (file, onProgress, adapt) =>
+  computeTimeline(await getSamples(file), await recognizer(), onProgress, adapt),
 );
 const getPrediction = cacheByFile(async (file, onProgress) =>
   (await recognizer()).predict(await getSamples(file), onProgress),
@@ -54,10 +56,11 @@ const stopIfOutdated = (onProgress) => {
 
 export const models = async () => ({ models: [(await recognizer()).card] });
 
-export const timeline = async (file, { threshold, onProgress = () => {} }) => {
+// `compared`: compare each part with the usual of the whole recording.
+export const timeline = async (file, { threshold, compared, onProgress = () => {} }) => {
   latest.abort(new Error('Another recording was opened.'));
   latest = new AbortController();
-  const row = await getTimeline(file, stopIfOutdated(onProgress));
+  const row = await getTimeline(file, stopIfOutdated(onProgress), compared ? 'recording' : 'none');
   const segments = applyMinConfidence(row.segments, threshold);
   return { path: file.name, ...row, segments, summary: secondsByEmotion(segments, Object.keys(row.summary)) };
 };
@@ -74,10 +77,10 @@ export const predict = async (file, { threshold, onProgress }) => {
 };
 
 // Open a stream of 16-bit PCM. Call `send` with each chunk, then `end`. `onEvent` gets the events, and
-// `onError` the reason if the stream ends early.
-export const stream = (rate, { threshold }, onEvent, onError) => {
+// `onError` the reason if the stream ends early. `compared`: compare with the speech so far.
+export const stream = (rate, { threshold, compared }, onEvent, onError) => {
   const resampler = new Resampler(rate);
-  const opened = recognizer().then((loaded) => new StreamingRecognizer(loaded));
+  const opened = recognizer().then((loaded) => new StreamingRecognizer(loaded, compared ? 'running' : 'none'));
   let previous = opened; // so that one chunk is processed after another
   const enqueue = (step) => {
     previous = previous.then(async () => {

@@ -36,8 +36,8 @@ const peakNormalise = (samples) => {
   return peak === 0 ? samples : samples.map((value) => value / peak);
 };
 
-// Round half to even, as NumPy does.
-const round = (value) => {
+// Round half to even, as Python and NumPy do.
+export const round = (value) => {
   const low = Math.floor(value);
   if (value - low !== 0.5) return Math.round(value);
   return low % 2 === 0 ? low : low + 1;
@@ -106,6 +106,8 @@ export class Recognizer {
     recognizer.card = await (await fetch(new URL('model.json', folder))).json();
     recognizer.network = await Network.open(new URL('model.onnx', folder));
     recognizer.detector = await Network.open(new URL('vad.onnx', folder));
+    const hasVoices = recognizer.card.voice_dim !== null;
+    recognizer.head = hasVoices ? await Network.open(new URL('head.onnx', folder)) : null;
     return recognizer;
   }
 
@@ -124,7 +126,8 @@ export class Recognizer {
     const samples = removeOffset(waveform);
     const parts = await this.speechWindows(samples, (share) => onProgress(share / 2));
     if (parts.length === 0) return abstention('no_speech');
-    const means = await this.meanProbabilities(parts, (share) => onProgress((1 + share) / 2));
+    const outputs = await this.run(parts, null, (share) => onProgress((1 + share) / 2));
+    const means = this.meanProbabilities(outputs, false);
     const { student, ...others } = means;
     const best = argmax(student);
     const teacherEntries = Object.entries(others).map(([name, values]) => [name, this.byEmotion(values)]);
@@ -135,9 +138,23 @@ export class Recognizer {
     };
   }
 
-  // Probabilities of any samples, without a check for silence and for speech.
-  async probabilities(waveform) {
-    return (await this.meanProbabilities(windows(removeOffset(waveform)))).student;
+  // The probabilities of any samples of at most MAX_WINDOW_S, without a check for silence and for speech, and
+  // their statistics if the model has voices. The model subtracts `shrunk`, a voice, if it is not null.
+  async classify(waveform, shrunk = null) {
+    const outputs = await this.run(windows(removeOffset(waveform)), shrunk);
+    return [this.meanProbabilities(outputs, shrunk !== null).student, outputs[0].statistics];
+  }
+
+  // The probabilities of statistics, from the head of the model alone.
+  async probabilitiesOfStatistics(statistics, shrunk) {
+    const inputs = { statistics: [statistics, [1, statistics.length]], voice: this.voiceInput(shrunk) };
+    return this.meanProbabilities([await this.head.run(inputs)], shrunk !== null).student;
+  }
+
+  // The input `voice` of the model: zeros for no voice.
+  voiceInput(shrunk) {
+    const dim = this.card.voice_dim;
+    return [shrunk ?? new Float32Array(dim), [1, dim]];
   }
 
   // Windows of the speech, with pauses of at most MAX_PAUSE_S. No window if there is no speech.
@@ -160,21 +177,33 @@ export class Recognizer {
     return [...parts, await stream.finish()].flat();
   }
 
-  // The probabilities of the student and of each teacher, averaged over parts of a waveform.
-  async meanProbabilities(parts, onProgress = () => {}) {
-    const { trim_db: trimDb, temperature } = this.card;
-    const names = this.network.outputs.filter((name) => name.startsWith('probabilities'));
-    const means = Object.fromEntries(names.map((name) => [name, this.emotions.map(() => 0)]));
-    for (const [index, part] of parts.entries()) {
+  // The outputs of the model for each part of a waveform.
+  async run(parts, shrunk, onProgress = () => {}) {
+    const { trim_db: trimDb, voice_dim: voiceDim } = this.card;
+    const outputs = [];
+    for (const part of parts) {
       const trimmed = trimDb === null ? part : trimSilence(part, trimDb);
       const input = new Float32Array(Math.max(MIN_INPUT_SAMPLES, trimmed.length));
       input.set(trimmed);
-      const outputs = await this.network.run({ waveform: [input, [1, input.length]] });
+      const inputs = { waveform: [input, [1, input.length]] };
+      if (voiceDim !== null) inputs.voice = this.voiceInput(shrunk);
+      outputs.push(await this.network.run(inputs));
+      onProgress(outputs.length / parts.length);
+    }
+    return outputs;
+  }
+
+  // The probabilities of the student and of each teacher, averaged over outputs of the model.
+  meanProbabilities(outputs, hasVoice) {
+    const { temperature, temperature_voice: temperatureVoice } = this.card;
+    const ofStudent = hasVoice ? temperatureVoice ?? temperature : temperature;
+    const names = this.network.outputs.filter((name) => name.startsWith('probabilities'));
+    const means = Object.fromEntries(names.map((name) => [name, this.emotions.map(() => 0)]));
+    for (const output of outputs) {
       for (const name of names) {
-        const values = applyTemperature(outputs[name], name === 'probabilities' ? temperature : 1);
-        values.forEach((value, at) => (means[name][at] += value / parts.length));
+        const values = applyTemperature(output[name], name === 'probabilities' ? ofStudent : 1);
+        values.forEach((value, at) => (means[name][at] += value / outputs.length));
       }
-      onProgress((index + 1) / parts.length);
     }
     const shortName = (name) => name.replace(/^probabilities_?/, '') || 'student';
     return Object.fromEntries(names.map((name) => [shortName(name), means[name]]));

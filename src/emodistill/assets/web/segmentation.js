@@ -17,9 +17,22 @@ const HOP = Math.round(HOP_S * SAMPLE_RATE);
 const WINDOW = Math.round(WINDOW_S * SAMPLE_RATE);
 const CELLS_PER_WINDOW = WINDOW / HOP;
 
+// A score is { values: log-probabilities, voiceUtterances: of the voice that the window was compared with, or
+// null }.
+
 const mean = (rows) => rows[0].map((_, at) => rows.reduce((sum, row) => sum + row[at], 0) / rows.length);
 
-// Keeps the recent audio of one stream, and runs the model on windows of it.
+// The mean of the scores of several windows in order of time, with the voice of the last one.
+const meanScore = (scores) => ({
+  values: mean(scores.map(({ values }) => values)), voiceUtterances: scores.at(-1).voiceUtterances,
+});
+
+// The field of an event about its voice; no field without a voice.
+const voiceField = ({ voiceUtterances }) =>
+  voiceUtterances === null ? {} : { voice_utterances: voiceUtterances };
+
+// Keeps the recent audio of one stream, and runs the model on windows of it, without a voice. The subclasses
+// in `voices.js` compare the windows with a voice.
 export class WindowScorer {
   constructor(recognizer) {
     this.recognizer = recognizer;
@@ -44,9 +57,20 @@ export class WindowScorer {
     return concatenate(...parts.map(cut));
   }
 
-  async logProbabilities(begin, end) {
-    const values = await this.recognizer.probabilities(this.between(begin, end));
-    return values.map((value) => Math.log(Math.max(value, MIN_PROBABILITY)));
+  // The score of a window. Subclasses also take how much of it no earlier window has contributed to a voice;
+  // 0: this window contributes nothing.
+  async score(begin, end) {
+    return { values: (await this.compare(begin, end, null))[0], voiceUtterances: null };
+  }
+
+  // The log-probabilities of a window and its statistics. The model subtracts `shrunk`, if it is not null.
+  async compare(begin, end, shrunk) {
+    const [values, statistics] = await this.recognizer.classify(this.between(begin, end), shrunk);
+    return [this.log(values), statistics];
+  }
+
+  log(probabilities) {
+    return probabilities.map((value) => Math.log(Math.max(value, MIN_PROBABILITY)));
   }
 
   // Probabilities by emotion, summing to 1, from log-probabilities.
@@ -57,12 +81,12 @@ export class WindowScorer {
     return this.recognizer.byEmotion(values.map((value) => value / sum));
   }
 
-  segment(begin, end, logProbabilities) {
-    const probabilities = this.probabilities(logProbabilities);
+  segment(begin, end, score) {
+    const probabilities = this.probabilities(score.values);
     const emotion = this.recognizer.emotions[argmax(Object.values(probabilities))];
     return {
       start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE,
-      emotion, confidence: probabilities[emotion], probabilities,
+      emotion, confidence: probabilities[emotion], probabilities, ...voiceField(score),
     };
   }
 }
@@ -73,9 +97,10 @@ export class Stretch {
     Object.assign(this, { scorer, start });
     this.windowEnd = start; // of the last window
     this.lastValues = null; // log-probabilities of the last window
-    this.recent = []; // windows of full length: [the cell that they begin with, log-probabilities]
+    this.recent = []; // windows of full length: [the cell that they begin with, score]
+    this.covered = start; // the end of the last window that counts for segments
     this.numCells = 0;
-    this.undecided = []; // cells: [their end, log-probabilities]
+    this.undecided = []; // cells: [their end, score]
     this.path = new Path();
     this.run = new Run(start);
   }
@@ -90,12 +115,14 @@ export class Stretch {
     while (this.windowEnd + HOP <= until) {
       this.windowEnd += HOP;
       const begin = Math.max(this.start, this.windowEnd - WINDOW);
-      const values = await this.scorer.logProbabilities(begin, this.windowEnd);
-      yield this.update(begin, this.windowEnd, values);
-      if (this.windowEnd - begin === WINDOW) {
-        this.recent.push([this.numCells, values]);
-        yield* this.addCell(this.start + (this.numCells + 1) * HOP);
+      if (this.windowEnd - begin < WINDOW) {
+        yield this.update(begin, this.windowEnd, await this.scorer.score(begin, this.windowEnd));
+        continue;
       }
+      const score = await this.score(begin, this.windowEnd);
+      yield this.update(begin, this.windowEnd, score);
+      this.recent.push([this.numCells, score]);
+      yield* this.addCell(this.start + (this.numCells + 1) * HOP);
     }
   }
 
@@ -104,7 +131,7 @@ export class Stretch {
     const lastWindow = [];
     if (this.windowEnd !== end || end - this.start < WINDOW) {
       const begin = Math.max(this.start, end - WINDOW);
-      lastWindow.push(await this.scorer.logProbabilities(begin, end));
+      lastWindow.push(await this.score(begin, end));
       yield this.update(begin, end, lastWindow[0]);
     }
     for (let begin = this.start + this.numCells * HOP; begin < end; begin += HOP) {
@@ -114,32 +141,41 @@ export class Stretch {
     yield this.run.segment(this.scorer);
   }
 
-  update(begin, end, values) {
+  // The score of a window that counts for segments.
+  score(begin, end) {
+    const newSamples = end - this.covered;
+    this.covered = end;
+    return this.scorer.score(begin, end, newSamples);
+  }
+
+  update(begin, end, score) {
+    const { values } = score;
     const smoothed = this.lastValues ? mean([this.lastValues, values]) : values;
     this.lastValues = values;
     const probabilities = this.scorer.probabilities(smoothed);
-    return { event: 'update', start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE, probabilities };
+    const times = { start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE };
+    return { event: 'update', ...times, probabilities, ...voiceField(score) };
   }
 
   // Add the next cell, which ends at this sample. All windows that cover it are known.
   *addCell(end, lastWindow = []) {
     this.recent = this.recent.filter(([cell]) => cell > this.numCells - CELLS_PER_WINDOW);
-    const values = mean([...this.recent.map(([, logProbabilities]) => logProbabilities), ...lastWindow]);
+    const score = meanScore([...this.recent.map(([, recent]) => recent), ...lastWindow]);
     const begin = this.start + this.numCells * HOP;
     this.numCells++;
-    this.undecided.push([end, values]);
-    yield* this.addDecided(this.path.push(values.map((value) => value * ((end - begin) / HOP))));
+    this.undecided.push([end, score]);
+    yield* this.addDecided(this.path.push(score.values.map((value) => value * ((end - begin) / HOP))));
   }
 
   // The emotions of the oldest undecided cells are now known.
   *addDecided(emotions) {
     for (const emotion of emotions) {
-      const [end, values] = this.undecided.shift();
+      const [end, score] = this.undecided.shift();
       if (this.run.emotion !== null && this.run.emotion !== emotion) {
         yield this.run.segment(this.scorer);
         this.run = new Run(this.run.end);
       }
-      this.run.extend(emotion, end, values);
+      this.run.extend(emotion, end, score);
     }
   }
 }
@@ -147,17 +183,18 @@ export class Stretch {
 // Consecutive cells of one emotion.
 class Run {
   constructor(begin) {
-    Object.assign(this, { begin, end: begin, emotion: null, sum: null });
+    Object.assign(this, { begin, end: begin, emotion: null, sum: null, voiceUtterances: null });
   }
 
-  extend(emotion, end, values) {
+  extend(emotion, end, { values, voiceUtterances }) {
     this.sum = values.map((value, at) => value * (end - this.end) + (this.sum ? this.sum[at] : 0));
-    Object.assign(this, { emotion, end });
+    Object.assign(this, { emotion, end, voiceUtterances });
   }
 
   segment(scorer) {
     const values = this.sum.map((value) => value / (this.end - this.begin));
-    return { event: 'segment', ...scorer.segment(this.begin, this.end, values) };
+    const score = { values, voiceUtterances: this.voiceUtterances }; // with the voice of the last cell
+    return { event: 'segment', ...scorer.segment(this.begin, this.end, score) };
   }
 }
 

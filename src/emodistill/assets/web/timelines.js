@@ -2,19 +2,21 @@
 // stream too.
 
 import { unusableReason } from './recognizer.js';
-import { Stretch, WindowScorer } from './segmentation.js';
+import { Stretch } from './segmentation.js';
 import settings from './settings.js';
 import { concatenate, SpeechStream } from './speech_activity.js';
+import { windowScorer } from './voices.js';
 
 const { SAMPLE_RATE } = settings.waveform;
 const { BLOCK_SAMPLES, SPEECH_FRAME_SAMPLES, SPEECH_ON, SPEECH_OFF } = settings.speech_activity;
 const { PAUSE_S, MIN_STRETCH_S } = settings.streaming;
 
 // Takes samples at 16 kHz in chunks of any length. Yields events
-// { event: 'speech_started' | 'update' | 'segment' | 'speech_ended', … }.
+// { event: 'speech_started' | 'update' | 'segment' | 'speech_ended', … }. `adapt` is 'none', or 'running': each
+// window is compared with the speech before it.
 export class StreamingRecognizer {
-  constructor(recognizer) {
-    this.scorer = new WindowScorer(recognizer);
+  constructor(recognizer, adapt = 'none') {
+    this.scorer = windowScorer(recognizer, adapt);
     this.detector = new SpeechStream(recognizer.detector);
     this.rest = new Float32Array(0); // samples that are not yet a whole block
     this.numFrames = 0; // whose speech probability is known
@@ -97,19 +99,41 @@ export const secondsByEmotion = (segments, emotions) => {
   return Object.fromEntries(rounded);
 };
 
-// Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` gets the share that
-// is done; an error that it throws ends the analysis.
-export const timeline = async (samples, recognizer, onProgress = () => {}) => {
-  const stream = new StreamingRecognizer(recognizer);
+// The segments of a recording whose windows are compared with all of its speech. `spans` are its stretches of
+// speech. The windows are those of the first pass.
+const secondPass = async (scorer, spans) => {
   const segments = [];
+  for (const [start, end] of spans) {
+    const stretch = new Stretch(scorer, start);
+    for (const events of [stretch.extend(end), stretch.close(end)]) {
+      for await (const { event, ...fields } of events) if (event === 'segment') segments.push(fields);
+    }
+  }
+  return segments;
+};
+
+// Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` gets the share that
+// is done; an error that it throws ends the analysis. `adapt` is 'none', 'running' as in a stream, or
+// 'recording': each window is compared with the speech of the whole waveform.
+export const timeline = async (samples, recognizer, onProgress = () => {}, adapt = 'none') => {
+  const stream = new StreamingRecognizer(recognizer, adapt);
+  let segments = [];
+  const edges = []; // where speech starts and ends
   const collect = async (events) => {
-    for await (const { event, ...fields } of events) if (event === 'segment') segments.push(fields);
+    for await (const { event, ...fields } of events) {
+      if (event === 'segment') segments.push(fields);
+      else if (event !== 'update') edges.push(Math.round(fields.time_s * SAMPLE_RATE));
+    }
   };
   for (let at = 0; at < samples.length; at += SAMPLE_RATE) {
     await collect(stream.push(samples.subarray(at, at + SAMPLE_RATE)));
     onProgress(at / samples.length);
   }
   await collect(stream.finish());
+  if (adapt === 'recording') {
+    const spans = edges.flatMap((start, at) => (at % 2 === 0 ? [[start, edges[at + 1]]] : []));
+    segments = await secondPass(stream.scorer.secondPass(), spans);
+  }
   return {
     duration_s: samples.length / SAMPLE_RATE,
     segments,

@@ -14,12 +14,16 @@ const json = (row) => `${JSON.stringify([row], null, 1)}\n`;
 
 const csv = (row, emotions) => {
   const columns = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'reason', 'error'];
+  const hasVoices = row.segments.some((segment) => segment.voice_utterances !== undefined);
+  if (hasVoices) columns.push('voice_utterances');
   const header = [...columns, ...emotions.map((name) => `p_${name}`)];
   const lines = row.segments.map((segment) => {
     const probabilities = emotions.map((name) => decimal(segment.probabilities[name]));
     const times = [segment.start_s, segment.end_s].map(decimal);
     const confidence = decimal(segment.confidence);
-    return [field(row.path), ...times, '', segment.emotion ?? '', confidence, '', '', ...probabilities];
+    const known = hasVoices ? [segment.voice_utterances ?? ''] : [];
+    const fields = [field(row.path), ...times, '', segment.emotion ?? '', confidence, '', ''];
+    return [...fields, ...known, ...probabilities];
   });
   const blanks = emotions.map(() => '');
   if (row.reason) lines.push([field(row.path), '', '', '', '', '', row.reason, '', ...blanks]);

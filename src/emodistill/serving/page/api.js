@@ -45,22 +45,29 @@ const post = (path, file, { token, threshold, mediaType = 'application/json', fi
   return request(path, { method: 'POST', body: form, headers: headers(token, mediaType) });
 };
 
-export const timeline = async (file, options) => (await (await post('v1/timeline', file, options)).json())[0];
+// `compared`: compare each part with the usual of the whole recording.
+const postTimeline = (file, { compared, ...options }) =>
+  post('v1/timeline', file, { ...options, fields: compared ? { adapt: 'recording' } : {} });
+
+export const timeline = async (file, options) => (await (await postTimeline(file, options)).json())[0];
 export const timelineAs = async (file, format, options) =>
-  (await post('v1/timeline', file, { ...options, mediaType: format.mediaType })).blob();
+  (await postTimeline(file, { ...options, mediaType: format.mediaType })).blob();
 export const predict = async (file, options) =>
   (await (await post('v1/predict', file, { ...options, fields: { teachers: 'true' } })).json())[0];
 
 // Open a stream of 16-bit PCM. Call `send` with each chunk, then `end`. `onEvent` gets the server's events,
-// and `onError` the reason if the stream ends early.
-export const stream = (rate, { token, threshold }, onEvent, onError) => {
+// and `onError` the reason if the stream ends early. `compared`: compare with the speech so far.
+export const stream = (rate, { token, threshold, compared }, onEvent, onError) => {
   const address = new URL('v1/stream', location.href);
   address.protocol = address.protocol.replace('http', 'ws');
   const socket = new WebSocket(address);
   socket.binaryType = 'arraybuffer';
   const unsent = []; // messages from before the connection was open
   socket.onopen = () => {
-    const options = { ...(threshold > 0 && { min_confidence: threshold }), ...(token && { token }) };
+    const options = {
+      ...(threshold > 0 && { min_confidence: threshold }), ...(token && { token }),
+      ...(compared && { adapt: 'running' }),
+    };
     socket.send(JSON.stringify({ encoding: 'pcm16', rate, ...options }));
     unsent.splice(0).forEach((data) => socket.send(data));
   };

@@ -6,7 +6,7 @@ import FORMATS from './formats.js';
 import { LiveView } from './live.js';
 import { cut, record, toPcm16, wav } from './sound.js';
 import {
-  bars, cssColour, drawWave, element, formatTime, headline, percent, REASONS, swatch, teacherViews,
+  bars, comparedHeadline, cssColour, drawWave, element, formatTime, headline, percent, REASONS, swatch, teacherViews,
   textColourOn, UNSURE_COLOUR,
 } from './view.js';
 import WaveSurfer from './vendor/wavesurfer.esm.js';
@@ -18,6 +18,7 @@ const MODEL_HZ = 16_000; // rate of the model's input, and so of what the page c
 const state = {
   model: null, colours: {}, // emotion -> colour
   file: null, timeline: null, prediction: null, // what is shown
+  compared: false, // whether what is shown was compared with the voice's usual
   selected: null, // index of a segment
   wave: null, buffer: null, // the waveform, and its decoded samples
   recording: null, // while the microphone is on
@@ -26,6 +27,7 @@ const state = {
 
 const options = () => ({
   token: find('token').value.trim(), threshold: Number(find('threshold').value) / 100,
+  compared: !find('comparison').hidden && find('compared').checked,
 });
 
 const showStatus = (text, busy = false) => {
@@ -62,6 +64,7 @@ const loadModel = async () => {
   state.colours = state.model.colours;
   const millions = (state.model.num_parameters / 1e6).toFixed(1);
   find('model').textContent = `${state.model.name} (${millions} million parameters)`;
+  find('comparison').hidden = state.model.voice_dim === null;
   find('limits').textContent = `${state.model.limits} ${state.model.intended_use}`;
 };
 
@@ -76,15 +79,15 @@ const openFile = async (file) => {
   showStatus(`Analysing ${file.name} …`, true);
   try {
     if (!state.model) await loadModel();
-    const timeline = await api.timeline(file, { ...options(), onProgress: progressBetween(0, 0.6) });
+    const { compared } = options();
+    const timelineEnd = compared ? 1 : 0.6; // as a share of the progress bar
+    const onProgress = progressBetween(0, timelineEnd);
+    const timeline = await api.timeline(file, { ...options(), compared, onProgress });
     if (timeline.error) throw new Error(`${file.name}: ${timeline.error}`);
-    const predictOptions = { ...options(), onProgress: progressBetween(0.6, 1) };
-    const prediction = await api.predict(file, predictOptions).catch((error) => {
-      if (error.status === 413) return null; // the recording is too long for one prediction
-      throw error;
-    });
+    // A whole recording that is compared with itself has nothing that differs from its usual.
+    const prediction = compared ? null : await predictWhole(file, progressBetween(timelineEnd, 1));
     if (opening !== state.openings) return;
-    Object.assign(state, { file, timeline, prediction, selected: null, buffer: null });
+    Object.assign(state, { file, timeline, prediction, compared, selected: null, buffer: null });
     await showResult();
     const { segments, duration_s } = timeline;
     const number = segments.length || 'no';
@@ -97,15 +100,29 @@ const openFile = async (file) => {
   }
 };
 
+// The prediction for a whole recording; null if the recording is too long for one.
+const predictWhole = (file, onProgress) =>
+  api.predict(file, { ...options(), onProgress }).catch((error) => {
+    if (error.status === 413) return null;
+    throw error;
+  });
+
+// The sentence above a result, as nodes.
+const resultHeadline = () => {
+  const { timeline, prediction, compared } = state;
+  if (prediction) return headline(prediction, state.colours);
+  if (timeline.reason) return [REASONS[timeline.reason]];
+  if (compared) return comparedHeadline(timeline, state.colours);
+  return ['The recording is too long for one emotion. The segments show its emotions over time.'];
+};
+
 const showResult = async () => {
   const { timeline, file, prediction } = state;
   find('result').hidden = false;
   find('result-title').textContent = file.name;
   find('clock').textContent = formatTime(timeline.duration_s);
-  const tooLong = 'The recording is too long for one emotion. The segments show its emotions over time.';
-  const sentence = prediction ? headline(prediction, state.colours) : [REASONS[timeline.reason] ?? tooLong];
   const changes = prediction && new Set(timeline.segments.map(({ emotion }) => emotion)).size > 1;
-  find('headline').replaceChildren(...sentence, changes ? '. The emotions change: see the segments.' : '');
+  find('headline').replaceChildren(...resultHeadline(), changes ? '. The emotions change: see the segments.' : '');
   showSegments();
   showLegend();
   select(null);
@@ -202,10 +219,11 @@ const select = (index) => {
   state.selected = index;
   const segment = index === null ? null : state.timeline.segments[index];
   [...find('segments').children].forEach((button, at) => (button.ariaPressed = String(at === index)));
-  const title = segment ? `Segment ${shortTimes(segment)}` : 'Whole recording';
-  find('selection-title').textContent = title;
   const probabilities = segment ? segment.probabilities : state.prediction?.probabilities;
   const isEmpty = !probabilities || Object.keys(probabilities).length === 0;
+  const whole = isEmpty ? 'Probabilities' : 'Whole recording';
+  const title = segment ? `Segment ${shortTimes(segment)}` : whole;
+  find('selection-title').textContent = title;
   const hint = 'Select a segment to see its probabilities.';
   find('bars').replaceChildren(isEmpty ? hint : bars(probabilities, state.colours, title));
   find('details').hidden = isEmpty && state.timeline.segments.length === 0;
@@ -218,6 +236,7 @@ const playSegment = async (index) => {
   const { start_s, end_s } = state.timeline.segments[index];
   if (!state.buffer) return;
   state.wave.play(start_s, end_s);
+  if (state.compared) return; // the teachers compare with no voice, so they would not fit
   const samples = cut(state.buffer, start_s, Math.min(end_s, start_s + MAX_TEACHERS_S));
   try {
     const file = wav(samples, state.buffer.sampleRate);
@@ -230,8 +249,9 @@ const playSegment = async (index) => {
 
 const download = async (format) => {
   try {
-    const blob = await api.timelineAs(state.file, format, options());
-    const name = state.file.name.replace(/\.[^.]*$/, '') + format.suffix;
+    const { file, compared } = state;
+    const blob = await api.timelineAs(file, format, { ...options(), compared });
+    const name = file.name.replace(/\.[^.]*$/, '') + format.suffix;
     const link = element('a', { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -309,6 +329,7 @@ const addHandlers = () => {
   find('play').onclick = () => state.wave?.playPause();
   find('threshold').oninput = ({ target }) => (find('threshold-shown').textContent = `${target.value} %`);
   find('threshold').onchange = () => state.file && !state.recording && openFile(state.file);
+  find('compared').onchange = () => state.file && !state.recording && openFile(state.file);
   find('fields').onsubmit = (event) => event.preventDefault();
   find('token').onchange = () => loadModel().then(() => showError(null), showError);
   const drop = find('drop');

@@ -93,6 +93,16 @@ export const headline = (row, colours) => {
   return ['Whole recording: ', chip('unsure', UNSURE_COLOUR), explanation];
 };
 
+// One sentence about a timeline that was compared with the voice's usual, as nodes.
+export const comparedHeadline = ({ segments, summary }, colours) => {
+  const spoken = segments.reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
+  const [[most, seconds]] = Object.entries(summary).sort((a, b) => b[1] - a[1]);
+  const known = Math.max(...segments.map(({ voice_utterances }) => voice_utterances));
+  const begin = `Compared with this voice's usual (${known} ${known === 1 ? 'utterance' : 'utterances'}): `;
+  if (seconds === 0) return [begin, chip('unsure', UNSURE_COLOUR)];
+  return [begin, chip(most, colours[most]), ` in ${percent(seconds / spoken)} of the speech.`];
+};
+
 // A drawing function for wavesurfer.js: bars of the waveform, each in the colour of its segment. A bar shows
 // the louder channel, because each speaker of a call may have a channel. `colourAt` takes a position as a
 // share of the recording's length.
