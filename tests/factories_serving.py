@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -33,6 +34,11 @@ PROBLEM = "application/problem+json"
 def upload(*paths: Path) -> list[tuple[str, tuple[str, bytes]]]:
     """The files of a form."""
     return [("files", (path.name, path.read_bytes())) for path in paths]
+
+
+def needs_voices(example: str) -> bool:
+    """Whether a command of the documentation needs a model with voices."""
+    return re.search("voice=|adapt=|/v1/voices", example) is not None
 
 
 def wav(samples: np.ndarray, rate_hz: int = make.RATE, **options: Any) -> bytes:

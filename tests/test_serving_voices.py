@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import logging
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import soundfile
-from factories_serving import SPEECH, in_thread, problem, upload, wav
+from factories_serving import SPEECH, in_thread, needs_voices, problem, upload, wav
 from factories_voices import voice_model
 from fastapi.testclient import TestClient
 
@@ -377,6 +379,26 @@ def test_the_client_raises_the_errors_of_voices(remote: Client, voice: Voice, tm
         remote.predict(SPEECH[0], voice=voice, adapt="together")
     with pytest.raises(ConfigError, match=r"expected a Voice, got str: load a voice file with Voice.load"):
         remote.predict(SPEECH[0], voice="anna.voice.json")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_examples_of_the_documentation_work(remote: Client, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    examples = [line for line in text.splitlines() if line.startswith("curl ") and needs_voices(line)]
+    assert len(examples) >= 5
+    for at, name in enumerate(("anna1.wav", "anna2.wav", "call.wav", "1.wav", "2.wav", "3.wav")):
+        shutil.copyfile(SPEECH[at % 4], tmp_path / name)
+    for example in examples:
+        command, _, voice_file = example.replace("http://127.0.0.1:8000", remote.url).partition(
+            " | jq .voice > "
+        )
+        command = command.replace("curl ", "curl -sS --fail-with-body ", 1)
+        answer = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, check=True, text=True)
+        if voice_file:
+            voice = json.dumps(json.loads(answer.stdout)["voice"], indent=2)  # as jq writes it
+            (tmp_path / voice_file).write_text(voice, encoding="utf-8")
+        else:
+            assert "voice_utterances" in answer.stdout
 
 
 # --- privacy ---------------------------------------------------------------------------------------
