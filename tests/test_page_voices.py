@@ -19,12 +19,13 @@ from factories_page import (
     write_conversation,
 )
 from factories_serving import SPEECH, Running, serving
+from factories_voices import voice_model
 
 from emodistill import Recognizer
 from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
 from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.inference.formats import FORMATS
-from emodistill.inference.timelines import timeline
+from emodistill.inference.timelines import Timeline, timeline
 from emodistill.inference.voices import shrinkage
 from emodistill.serving.static_page import export_web
 
@@ -120,35 +121,68 @@ def test_a_page_without_voices_has_no_switch(browser: Any, exported: Path, tmp_p
 # --- the static page equals Python ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("adapt", ["none", "recording", "running"])
-def test_timelines_with_a_voice_in_the_browser_equal_pythons(
-    browser: Any, static: str, exported_voice: Path, tmp_path: Path,
-    adapt: Literal["none", "recording", "running"],
-) -> None:  # fmt: skip
-    recognizer = Recognizer(exported_voice, threads=1)
+Adapt = Literal["none", "recording", "running"]
+
+
+def long_recording() -> np.ndarray:
+    """Samples of twelve utterances, with and without pauses between them."""
     rng = np.random.default_rng(0)
     parts = [load(SPEECH[at]) for at in rng.integers(len(SPEECH), size=12)]
     pauses = [np.zeros(round(pause_s * SAMPLE_RATE)) for pause_s in rng.choice([0.0, 0.1, 0.8], size=12)]
     sound = np.concatenate([part for pair in zip(parts, pauses, strict=True) for part in pair])
-    sound = (sound + 1e-4 * rng.standard_normal(len(sound))).astype(np.float32)
+    noise = 1e-4 * rng.standard_normal(len(sound))
+    return np.clip(sound + noise, -1, 1).astype(np.float32)
+
+
+def timelines_of_both(
+    page: Any, recognizer: Recognizer, samples: np.ndarray, adapt: Adapt, folder: Path
+) -> tuple[dict[str, Any], Timeline]:
+    """The timeline of samples in the browser, and Python's."""
+    soundfile.write(folder / "sound.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    row = page.evaluate(
+        f"""async ([data, adapt]) => {{ {LOADED}
+          const {{ timeline }} = await import('./page/timelines.js');
+          return timeline(samples, recognizer, () => {{}}, adapt);
+        }}""",
+        [as_base64(samples), adapt],
+    )
+    return row, timeline(folder / "sound.wav", recognizer, adapt=adapt)
+
+
+def check_equal(row: dict[str, Any], own: Timeline) -> None:
+    assert row["reason"] == own.reason
+    assert [part["emotion"] for part in row["segments"]] == [part.emotion for part in own.segments]
+    for mine, theirs in zip(row["segments"], own.segments, strict=True):
+        assert abs(mine["start_s"] - theirs.start_s) <= FRAME_S
+        assert abs(mine["end_s"] - theirs.end_s) <= FRAME_S
+        assert mine["probabilities"] == pytest.approx(theirs.probabilities, abs=1e-3)
+        assert mine.get("voice_utterances") == theirs.voice_utterances
+
+
+@pytest.mark.parametrize("adapt", ["none", "recording", "running"])
+def test_timelines_with_a_voice_in_the_browser_equal_pythons(
+    browser: Any, static: str, exported_voice: Path, tmp_path: Path, adapt: Adapt
+) -> None:
+    recognizer = Recognizer(exported_voice, threads=1)
+    sound = long_recording()
     with Watched(browser, static) as page:
-        for samples in (sound, load(SPEECH[0]), sound[: 16_000 // 4], np.zeros(32_000, dtype=np.float32)):
-            soundfile.write(tmp_path / "sound.wav", samples, SAMPLE_RATE, subtype="FLOAT")
-            own = timeline(tmp_path / "sound.wav", recognizer, adapt=adapt)
-            row = page.evaluate(
-                f"""async ([data, adapt]) => {{ {LOADED}
-                  const {{ timeline }} = await import('./page/timelines.js');
-                  return timeline(samples, recognizer, () => {{}}, adapt);
-                }}""",
-                [as_base64(np.clip(samples, -1, 1)), adapt],
-            )
-            assert row["reason"] == own.reason
-            assert [part["emotion"] for part in row["segments"]] == [part.emotion for part in own.segments]
-            for mine, theirs in zip(row["segments"], own.segments, strict=True):
-                assert abs(mine["start_s"] - theirs.start_s) <= FRAME_S
-                assert abs(mine["end_s"] - theirs.end_s) <= FRAME_S
-                assert mine["probabilities"] == pytest.approx(theirs.probabilities, abs=1e-3)
-                assert mine.get("voice_utterances") == theirs.voice_utterances
+        for samples in (sound, load(SPEECH[0]), sound[:4_000], np.zeros(32_000, dtype=np.float32)):
+            check_equal(*timelines_of_both(page, recognizer, samples, adapt, tmp_path))
+
+
+def test_the_temperature_with_a_voice_holds_in_the_browser(browser: Any, tmp_path: Path) -> None:
+    model = voice_model(tmp_path / "model", temperature=2.0, temperature_voice=0.7)
+    export_web(model, tmp_path / "page")
+    recognizer = Recognizer(model, threads=1)
+    with serve_folder(tmp_path / "page") as url, Watched(browser, url) as page:
+        both = {
+            adapt: timelines_of_both(page, recognizer, long_recording(), adapt, tmp_path)
+            for adapt in ("none", "recording", "running")
+        }
+    for row, own in both.values():
+        check_equal(row, own)
+    confidences = [[segment.confidence for segment in own.segments[:5]] for _, own in both.values()]
+    assert np.ptp(np.array(confidences), axis=0).max() > 0.1  # a voice changes the answers
 
 
 def test_the_csv_with_a_voice_in_the_browser_equals_pythons(

@@ -168,6 +168,18 @@ def test_timeline_returns_the_voice_of_each_recording_only_if_asked(
     assert all("voice" not in row for row in rows)
 
 
+def test_the_metrics_count_adapted_files_as_other_files(client: TestClient) -> None:
+    def count() -> dict[str, float]:
+        names = ('door="predict",outcome="emotion"', 'door="voices",outcome="voice"')
+        lines = client.get("/metrics").text.splitlines()
+        return {name: sum(float(line.split()[-1]) for line in lines if name in line) for name in names}
+
+    before = count()
+    client.post("/v1/predict", files=upload(*SPEECH[:3]), data={"adapt": "together"})
+    client.post("/v1/voices", files=upload(*SPEECH[:2]))
+    assert [count()[name] - before[name] for name in before] == [3, 2]
+
+
 def test_models_says_which_models_have_voices(client: TestClient, recognizer: Recognizer) -> None:
     models = client.get("/v1/models").json()["models"]
     assert [model["voice_dim"] for model in models] == [recognizer.voice_dim, None]
@@ -434,6 +446,9 @@ def test_neither_the_log_nor_temporary_files_hold_a_voice(
         with client.websocket_connect("/v1/stream") as socket:
             socket.send_text(json.dumps({"rate": 16_000, "voice": edited}))
             assert json.loads(socket.receive_text())["event"] == "error"
+        assert not written
+        client.post("/v1/predict", files=[("files", ("long.wav", bytes(1_200_000)))])
+    assert written  # large files are written, so this test would notice a voice
     log = "\n".join(JsonFormatter().format(record) + str(record.args) for record in caplog.records)
     assert log.count('"event": "request"') >= 6 * len(ENDPOINTS) + 1
     assert log.count('"event": "stream"') >= 2

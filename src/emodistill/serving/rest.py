@@ -169,7 +169,7 @@ def _add_voices_route(router: APIRouter, service: Service, problems: Responses) 
         recognizer = await _select_recognizer(service, request, Options(model=model))
         ensure_voices(recognizer.card)
         statistics = [
-            await service.statistics(recognizer, name, file, _connection_check(request))
+            await service.statistics(recognizer, name, file, _connection_check(request), "voices")
             for name, file in _named_files(files)
         ]
         try:
@@ -191,12 +191,7 @@ async def _predict_from_statistics(
     voices: Sequence[Voice | None] = [voice] * len(files)
     if adapt == "together":
         voices = list(leave_one_out(statistics, recognizer.card.sha256))
-
-    def predict_all() -> list[Prediction]:
-        pairs = zip(statistics, voices, strict=True)
-        return [recognizer.predict_statistics(item, known) for item, known in pairs]
-
-    rows = await service.run_in_thread(predict_all, _connection_check(request))
+    rows = await service.predict_statistics(recognizer, statistics, voices, _connection_check(request))
     return rows, [learned_voice(item, recognizer) for item in statistics]
 
 

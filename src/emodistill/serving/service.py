@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, sleep, to_thread
@@ -90,7 +90,7 @@ class Service:
         """
 
         def predict_file() -> Prediction:
-            return recognizer.predict(self._load(file), voice=voice)
+            return recognizer.predict(self._load(file, "predict"), voice=voice)
 
         try:
             row = replace(await self.run_in_thread(predict_file, is_connected), path=name)
@@ -98,11 +98,16 @@ class Service:
             raise
         except AudioError as error:
             row = Prediction(name, error=message_without_source(error))
-        self._count("predict", (row.emotion and "emotion") or row.reason or "error")
+        self._count_prediction(row)
         return row
 
     async def statistics(
-        self, recognizer: Recognizer, name: str, file: BinaryIO, is_connected: IsConnected | None = None
+        self,
+        recognizer: Recognizer,
+        name: str,
+        file: BinaryIO,
+        is_connected: IsConnected | None = None,
+        endpoint: Literal["predict", "voices"] = "predict",
     ) -> SpeechStatistics:
         """Compute the statistics of one file. A file that cannot be read gives statistics with `error`.
 
@@ -110,7 +115,7 @@ class Service:
         """
 
         def read_file() -> SpeechStatistics:
-            return recognizer.statistics(self._load(file))
+            return recognizer.statistics(self._load(file, endpoint))
 
         try:
             statistics = replace(await self.run_in_thread(read_file, is_connected), path=name)
@@ -118,8 +123,30 @@ class Service:
             raise
         except AudioError as error:
             statistics = SpeechStatistics(name, error=message_without_source(error))
-        self._count("predict", "error" if statistics.error else statistics.reason or "statistics")
+        if endpoint == "voices":
+            self._count(endpoint, "error" if statistics.error else statistics.reason or "voice")
         return statistics
+
+    async def predict_statistics(
+        self,
+        recognizer: Recognizer,
+        statistics: Sequence[SpeechStatistics],
+        voices: Sequence[Voice | None],
+        is_connected: IsConnected | None = None,
+    ) -> list[Prediction]:
+        """Predict the emotion of each file from its statistics, compared with its voice.
+
+        Raises `ModelError` for a model without voices, and `ClientDisconnectedError`.
+        """
+
+        def predict_all() -> list[Prediction]:
+            pairs = zip(statistics, voices, strict=True)
+            return [recognizer.predict_statistics(item, voice) for item, voice in pairs]
+
+        rows = await self.run_in_thread(predict_all, is_connected)
+        for row in rows:
+            self._count_prediction(row)
+        return rows
 
     async def timeline(
         self,
@@ -165,11 +192,14 @@ class Service:
 
         return await self.run_in_thread(read_file, is_connected)
 
-    def _load(self, file: BinaryIO) -> Waveform:
+    def _load(self, file: BinaryIO, endpoint: str) -> Waveform:
         """The waveform of a file for one prediction. Raises `AudioError`, and `AudioTooLongError`."""
         waveform = load_bounded(file, self.settings.max_predict_seconds)
-        self.metrics.audio_s.labels("predict").inc(len(waveform) / SAMPLE_RATE)
+        self.metrics.audio_s.labels(endpoint).inc(len(waveform) / SAMPLE_RATE)
         return waveform
+
+    def _count_prediction(self, row: Prediction) -> None:
+        self._count("predict", (row.emotion and "emotion") or row.reason or "error")
 
     def _count(self, endpoint: str, outcome: str) -> None:
         self.metrics.files.labels(endpoint, outcome).inc()
