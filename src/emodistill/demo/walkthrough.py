@@ -71,8 +71,7 @@ def run_walkthrough(out: Path, console: Console, recipe: Recipe | None = None) -
             row = f"student, {name}" if model == "student" else f"{model} teacher"
             scores[row] = Score(INPUTS[model], pooled["ua"], pooled["num_utterances"])
     _print_scores(scores, console)
-    with console.status("exporting, and comparing with torch"):
-        card = export_run(_run_folder(out, "both teachers"), out / "exported")
+    card = export_run(_run_folder(out, "both teachers"), out / "exported")
     _recognise(out / "exported", _run_folder(out, "both teachers") / f"fold-{card.fold}", console)
     console.print(
         f"{time.monotonic() - started:.0f} s. Your own recordings: emodistill predict YOUR.wav --model "

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from emodistill.audio.waveform import Waveform
 from emodistill.config import TEACHERS, AudioConfig
-from emodistill.console import say, warn
+from emodistill.console import console, say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.load import open_corpus
 from emodistill.corpora.sources import data_sources
@@ -22,7 +22,8 @@ from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.calibration import card_fields
 from emodistill.evaluation.metrics import ACCURACIES
 from emodistill.evaluation.predictions import Predictions, read_predictions
-from emodistill.evaluation.run import read_run
+from emodistill.evaluation.run import Run, read_run
+from emodistill.export.gate import compare_with_recogniser
 from emodistill.export.onnx import OnnxStudent, check_parity, parity_waveforms, write_head, write_onnx
 from emodistill.export.quantize import (
     MIN_CHECKED,
@@ -41,9 +42,10 @@ from emodistill.models.student import Student
 Precision = Literal["fp32", "fp16", "int8"]
 
 CARD_TEXTS = ("name", "licence", "limits", "intended_use")  # the parts of a card that a person writes
-FILES = ("model.onnx", "head.onnx", "card.json", "README.md")
+FILES = ("model.onnx", "head.onnx", "README.md", "card.json")
 
 
+# Long: its docstring and the fields of the card take 40 lines.
 def export_run(
     run: Path,
     out: Path,
@@ -59,7 +61,10 @@ def export_run(
         check: labelled utterances on which int8 is compared with fp32; default: the fold's test split.
         texts: the parts of the card that a person writes: name, licence, limits, intended_use.
 
-    Raises `ModelError` where the run is incomplete, or where a gate refuses, with the figures.
+    The scores of the test split in the card are those of the exported model through the recogniser.
+
+    Raises `ModelError` where the run is incomplete. Also where a gate refuses, with the figures; then no file
+    is left in `out`.
     """
     source = read_run(run)
     recipe = source.recipe
@@ -73,35 +78,56 @@ def export_run(
     by_id = {utterance.id: utterance for utterance in corpus}
     splits = {split: [by_id[item] for item in ids.split(split)] for split in ("train", "dev", "test")}
     dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
-    scores = _card_scores("test", test, splits["test"])
-    # A refitted model has learned from dev, and the scores of dev are those of other weights.
-    if not recipe.protocol.refit:
-        scores |= _card_scores("dev", dev, splits["dev"])
-    return export_checkpoint(
-        source.checkpoint_folder(fold),
-        out,
-        corpus,
-        precision,
-        check or Corpus(corpus.name, tuple(splits["test"])),
-        recipe.audio,
-        teachers={
-            name: source.checkpoint_folder(fold, name)
-            for name in TEACHERS
-            if (source.checkpoint_folder(fold, name) / "model.json").is_file()
-            and "embedding" in heads_in_use(recipe.distillation, name)
-        },
-        card={
-            "name": recipe.name,
-            "backbone": _without_folders(recipe.student.backbone),
-            "corpus": recipe.corpus.name,
-            "data": data_sources(splits, recipe.corpus.name),
-            "protocol": source.protocol.stamp,
-            "fold": fold,
-            "scores": scores,
-            **card_fields(dev, test, recipe.protocol.refit),
-            **(texts or {}),
-        },
-    )
+    _remove_files(out)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
+        with console.status("exporting, and comparing with torch"):
+            card = export_checkpoint(
+                source.checkpoint_folder(fold),
+                Path(partial),
+                corpus,
+                precision,
+                check or Corpus(corpus.name, tuple(splits["test"])),
+                recipe.audio,
+                teachers=_teachers_with_embeddings(source, fold),
+                card={
+                    "name": recipe.name,
+                    "backbone": _without_folders(recipe.student.backbone),
+                    "corpus": recipe.corpus.name,
+                    "data": data_sources(splits, recipe.corpus.name),
+                    "protocol": source.protocol.stamp,
+                    "fold": fold,
+                    **card_fields(dev, test, recipe.protocol.refit),
+                    **(texts or {}),
+                },
+            )
+        recognised, figures = compare_with_recogniser(Path(partial), test, by_id)
+        scores = _card_scores("test", recognised, splits["test"])
+        # A refitted model has learned from dev, and the scores of dev are those of other weights.
+        if not recipe.protocol.refit:
+            scores |= _card_scores("dev", dev, splits["dev"])
+        card = card.model_copy(update={"scores": scores, "through_recogniser": figures})
+        write_card(card, Path(partial))
+        for name in FILES:  # the card is last, because a folder without it is no model
+            if (Path(partial) / name).is_file():
+                (Path(partial) / name).replace(out / name)
+    return card
+
+
+def _teachers_with_embeddings(run: Run, fold: str) -> dict[str, Path]:
+    """The checkpoint folders of the teachers whose embeddings the student of a fold has learned."""
+    folders = {name: run.checkpoint_folder(fold, name) for name in TEACHERS}
+    return {
+        name: folder
+        for name, folder in folders.items()
+        if (folder / "model.json").is_file() and "embedding" in heads_in_use(run.recipe.distillation, name)
+    }
+
+
+def _remove_files(out: Path) -> None:
+    """Make the folder, and delete the files of an earlier export from it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
 
 
 # Long: its docstring and the fields of the card take 45 lines.
@@ -139,9 +165,7 @@ def export_checkpoint(
     audio, check = audio or AudioConfig(), check or corpus
     heads = [name for name in TEACHERS if name in student.heads]
     model = OnnxStudent(student, _teacher_classifiers(heads, teachers or {})).eval()
-    out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
+    _remove_files(out)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
         fp32 = Path(partial) / "fp32.onnx"
         dev_ids = checkpoint.info.get("dev_ids", ())

@@ -77,6 +77,9 @@ class Card(_Frozen):
     protocol: str  # the hash of the folds, and any leak that was allowed
     fold: str
     scores: dict[str, dict[str, float]]  # split, or corpus/split -> measure -> value, of these weights
+    # Set where the scores of test are those of this file through the recogniser: utterances, unanswered,
+    # agreement with the predictions after training (crossval), ua_crossval, ua_recogniser.
+    through_recogniser: dict[str, float] = {}
     # The graph returns probabilities at temperature 1; the recogniser divides the logits by this.
     temperature: float = Field(1.0, gt=0)
     # ece_before, ece_after (calibration errors, see `evaluation.calibration`), nll_…, utterances; test_… for
@@ -284,7 +287,22 @@ def _scores(card: Card) -> str:
     return (
         "## Scores\n\nThe scores of these weights, in %. UA is the mean per-class recall, WA is the "
         "accuracy. The interval is the 95 % interval of a bootstrap over speakers; with few speakers it is "
-        "too narrow.\n\n" + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)
+        "too narrow."
+        + _through_recogniser(card)
+        + "\n\n"
+        + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)
+    )
+
+
+def _through_recogniser(card: Card) -> str:
+    figures = card.through_recogniser
+    if not figures:
+        return ""
+    return (
+        "\n\nThe scores of test are through the recogniser: from the audio files, with the speech detector. "
+        f"It gives no emotion for {figures['unanswered']:.0f} of {figures['utterances']:.0f} utterances, "
+        f"which count as wrong. {100 * figures['agreement']:.1f} % of its emotions equal those that the "
+        f"trained student predicts in cross-validation, with a UA of {100 * figures['ua_crossval']:.1f} %."
     )
 
 
