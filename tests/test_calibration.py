@@ -26,6 +26,7 @@ from emodistill.evaluation.calibration import (
     plot_reliability,
     reliability,
     risk_coverage,
+    temperature_fields,
     with_temperature,
 )
 from emodistill.evaluation.metrics import weighted_accuracy
@@ -338,6 +339,25 @@ def test_the_temperature_comes_from_dev_alone() -> None:
         in card_fields(dev, refit="classifier")["calibration_note"]
     )
     assert not any(name.startswith("test") for name in card_fields(dev)["calibration"])
+
+
+def test_predictions_with_known_utterances_have_their_own_temperature() -> None:
+    dev, test = (calibrated_predictions(500, seed=seed, sharpness=2) for seed in (1, 2))
+    known_dev, known_test = (calibrated_predictions(500, seed=seed, sharpness=3) for seed in (3, 4))
+    without, fields = card_fields(dev, test), card_fields(dev, test, False, known_dev, known_test)
+    assert "temperature_voice" not in without
+    assert fields["temperature"] == without["temperature"]
+    assert fields["coverage"] == without["coverage"]
+    assert fields["temperature_voice"] == fit_temperature(known_dev) > fields["temperature"]
+    figures = fields["calibration"]
+    assert figures.items() > without["calibration"].items()
+    scaled = with_temperature(known_test, fields["temperature_voice"])
+    assert figures["voice_test_ece_after"] == calibration_error(scaled)
+    assert (figures["voice_utterances"], figures["voice_test_utterances"]) == (500, 500)
+    assert figures["voice_nll_after"] < figures["voice_nll_before"]
+    alone = temperature_fields(known_dev, known_test, voice=True)
+    assert alone["temperature_voice"] == fields["temperature_voice"]
+    assert alone["calibration"].items() < figures.items()
 
 
 def test_an_export_is_calibrated_on_the_dev_predictions_of_its_fold(exported: Path, run: Path) -> None:

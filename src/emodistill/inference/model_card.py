@@ -83,7 +83,7 @@ class Card(_Frozen):
     # The graph returns probabilities at temperature 1; the recogniser divides the logits by this.
     temperature: float = Field(1.0, gt=0)
     # ece_before, ece_after (calibration errors, see `evaluation.calibration`), nll_…, utterances; test_… for
-    # the test split.
+    # the test split, voice_… for predictions with known utterances.
     calibration: dict[str, float] = {}
     calibration_note: str = ""  # the data that the temperature was fitted on
     coverage: tuple[CoveragePoint, ...] = ()  # on dev, by rising confidence
@@ -311,6 +311,8 @@ def _calibration(card: Card) -> str:
     if card.calibration:
         figures = [[name, f"{value:.4g}"] for name, value in card.calibration.items()]
         temperature = f"The logits are divided by a temperature of {card.temperature:.3f}."
+        if card.temperature_voice is not None:
+            temperature += f" With a voice, they are divided by {card.temperature_voice:.3f}."
         parts.append(
             f"{temperature} {card.calibration_note}".rstrip() + "\n\n" + _table(["figure", "value"], figures)
         )
