@@ -11,8 +11,7 @@ with `model.safetensors`. The new folder holds
 - `weights.json`, which lists the content of `weights.bin` (`emodistill/inference/fetch.py`).
 
 The script finds a weight of the graph in the safetensors file by its values, rounded to float16. So it does
-not matter whether the exporter renamed or transposed it. The script refuses a model if a large weight of its
-backbone is not in the file, if the new folder has over 1 MB, or if the new model differs from EXPORTED.
+not matter whether the exporter renamed or transposed it. `docs/models.md` lists what the script refuses.
 """
 
 import argparse

@@ -307,7 +307,7 @@ def test_a_hugging_face_classifier_needs_the_emotions_of_its_names(tmp_path: Pat
 def test_folders_without_a_model_and_unknown_corpora_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ModelError, match=r"is no model: expected bundled, a hub id, or a folder with card\.json"
+        ModelError, match=r"expected bundled, a fetched model, a hub id, or a folder with card\.json"
     ):
         open_model(str(tmp_path / "empty"))
     (tmp_path / "bad").mkdir()

@@ -11,7 +11,8 @@ The modules in the order of the data:
 - `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many
   files, with `thread_map`. `adaptation` compares the files of a group with each other.
 - `listen` shows a live stream.
-- `model_card` describes a model, and `hub` shares it.
+- `model_card` describes a model, and `hub` shares it. `fetch` completes a model of the package with published
+  weights.
 """
 
 from typing import TYPE_CHECKING

@@ -12,9 +12,8 @@ import onnxruntime
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, Waveform
 from emodistill.errors import ModelError
-from emodistill.inference.fetch import fetchable_models, fetched_folder
+from emodistill.inference.fetch import fetchable_models, package_folder
 from emodistill.inference.model_card import (
-    BUNDLED,
     HEAD,
     METADATA,
     check_sha256,
@@ -150,12 +149,8 @@ class ExportedStudent:
 
 def model_folder(model: str | Path) -> Path:
     """Return the folder of a model; a model of the hub is downloaded. Raises `ModelError` without one."""
-    if model == "bundled":
-        if not BUNDLED.is_dir():
-            raise ModelError("this install has no bundled model; give the folder of an exported model")
-        return BUNDLED
-    if model in fetchable_models():
-        return fetched_folder(str(model))
+    if (folder := package_folder(model)) is not None:
+        return folder
     if isinstance(model, str) and not Path(model).exists():
         from emodistill.inference.hub import download_model, is_hub_id
 

@@ -154,6 +154,18 @@ def fetchable_models() -> list[str]:
     return sorted(path.parent.name for path in ASSETS.glob(f"*/{WEIGHT_LIST}"))
 
 
+def package_folder(model: str | Path) -> Path | None:
+    """Return the folder of the bundled model or of a fetched one; None for a model of another name.
+
+    Raises `ModelError` if the model is not there.
+    """
+    if model == "bundled":
+        if not BUNDLED.is_dir():
+            raise ModelError("this install has no bundled model; give the folder of an exported model")
+        return BUNDLED
+    return fetched_folder(str(model)) if model in fetchable_models() else None
+
+
 def fetched_path(name: str) -> Path:
     """Return the folder in the cache for a fetchable model, which exists once it is fetched.
 

@@ -16,8 +16,9 @@ from emodistill.errors import AudioError, MissingExtraError, ModelError
 from emodistill.evaluation.known import SpeakerStatistics
 from emodistill.evaluation.run import read_run
 from emodistill.inference.confidence import apply_temperature
+from emodistill.inference.fetch import package_folder
 from emodistill.inference.hub import download_model, is_hub_id, split_revision
-from emodistill.inference.model_card import BUNDLED, file_sha256
+from emodistill.inference.model_card import file_sha256
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.voices import SpeechStatistics
 
@@ -60,11 +61,11 @@ def voice_model(evaluated: EvaluatedModel) -> VoiceModel:
 def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
     """Return the model of a name, and the SHA-256 of its weights where they are one file.
 
-    The name is "bundled", a hub id, or a folder: an exported model (`card.json`), a checkpoint
-    (`model.json`), a run (`recipe.toml`, of which the first fold's student is taken) or a Hugging Face audio
-    classifier (`config.json`). Raises `ModelError` for anything else.
+    The name is "bundled", a fetched model ("large"), a hub id, or a folder: an exported model (`card.json`),
+    a checkpoint (`model.json`), a run (`recipe.toml`, of which the first fold's student is taken) or a
+    Hugging Face audio classifier (`config.json`). Raises `ModelError` for anything else.
     """
-    folder = BUNDLED if model == "bundled" else Path(model)
+    folder = package_folder(model) or Path(model)
     if not folder.exists() and is_hub_id(model):
         download = download_model(model)
         if not (download / "card.json").is_file():
@@ -80,8 +81,9 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
     if (folder / "config.json").is_file():
         return TransformersModel(str(folder)), None
     raise ModelError(
-        f"'{model}' is no model: expected bundled, a hub id, or a folder with card.json (an exported model), "
-        "model.json (a checkpoint), recipe.toml (a run) or config.json (a Hugging Face audio classifier)"
+        f"'{model}' is no model: expected bundled, a fetched model, a hub id, or a folder with card.json (an "
+        "exported model), model.json (a checkpoint), recipe.toml (a run) or config.json (a Hugging Face "
+        "audio classifier)"
     )
 
 
