@@ -252,7 +252,7 @@ def test_hub_ids_differ_from_paths() -> None:
         assert not is_hub_id(path)
     with pytest.raises(
         ModelError,
-        match=r"no model './nowhere': expected bundled, the folder of an exported model, or a hub id",
+        match=r"no model './nowhere': expected bundled, (.*, )?the folder of an exported model, or a hub id",
     ):
         Recognizer("./nowhere")
 
