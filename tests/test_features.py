@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodistill.audio.waveform import SAMPLE_RATE
+from emodistill import Recognizer
+from emodistill.audio.speech_activity import SpeechDetector
+from emodistill.audio.waveform import SAMPLE_RATE, trim_silence
 from emodistill.config import AudioConfig
 from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import AudioError, CorpusError
 from emodistill.features import llds
 from emodistill.features.cache import ArrayCache
 from emodistill.features.llds import NUM_LLDS, cache_llds, extract_llds, lld_key
-from emodistill.features.preparation import prepare_waveform
+from emodistill.features.preparation import prepare_waveform, read_waveform
 from emodistill.files import cache_folder
+from emodistill.inference.speech_windows import speech_windows
 
 AUDIO = AudioConfig()
 
@@ -32,8 +35,29 @@ def test_a_dc_offset_does_not_change_the_prepared_waveform(tmp_path: Path) -> No
         prepared.append(prepare_waveform(Utterance(name, "s", "sad", tmp_path / f"{name}.wav"), AUDIO))
     assert len(prepared[0]) < len(sound) - 2 * 4000, "silent ends are trimmed"
     np.testing.assert_allclose(prepared[1], prepared[0], atol=1e-6)
-    untrimmed = prepare_waveform(Utterance("a", "s", "sad", tmp_path / "with.wav"), AudioConfig(trim_db=None))
-    assert abs(float(untrimmed.mean())) < 1e-6
+    whole = read_waveform(Utterance("a", "s", "sad", tmp_path / "with.wav"))
+    assert abs(float(whole.mean())) < 1e-6
+
+
+def test_training_hears_what_the_recogniser_hears(tmp_path: Path, bundled: Recognizer) -> None:
+    rng = np.random.default_rng(0)
+    room = 0.01 * rng.standard_normal(40_000).astype(np.float32)  # trimming by level cannot cut it
+    sound = np.concatenate([room, make.speech(1.2), room, make.speech(0.8, seed=1), room])
+    soundfile.write(tmp_path / "a.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+    prepared = prepare_waveform(Utterance("a", "s", "sad", tmp_path / "a.wav"), AUDIO)
+    windows = speech_windows(tmp_path / "a.wav", SAMPLE_RATE, SpeechDetector())
+    assert not isinstance(windows, str)
+    (window,) = windows
+    assert AUDIO.trim_db == bundled.card.trim_db
+    np.testing.assert_allclose(prepared, trim_silence(window, 35.0), atol=1e-8)
+    assert len(prepared) < 3 * SAMPLE_RATE
+
+
+def test_a_recording_without_speech_is_used_whole(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE)
+    soundfile.write(tmp_path / "a.wav", noise, SAMPLE_RATE, subtype="FLOAT")
+    assert speech_windows(tmp_path / "a.wav", SAMPLE_RATE, SpeechDetector()) == "no_speech"
+    assert len(prepare_waveform(Utterance("a", "s", "sad", tmp_path / "a.wav"), AUDIO)) == SAMPLE_RATE
 
 
 def first_utterances(manifest: Path, count: int) -> tuple[Utterance, ...]:
@@ -166,7 +190,7 @@ def test_preparation_trims_and_cuts(tmp_path: Path) -> None:
     gap = np.zeros(8000, np.float32)
     soundfile.write(path, np.concatenate([gap, make.speech(1.0), gap]), SAMPLE_RATE)
     spoken = Utterance("a", "s", "sad", path)
-    assert len(prepare_waveform(spoken, AudioConfig(trim_db=None))) == 2 * SAMPLE_RATE
+    assert len(read_waveform(spoken)) == 2 * SAMPLE_RATE
     assert len(prepare_waveform(spoken, AUDIO)) == pytest.approx(SAMPLE_RATE, abs=1200)
     assert len(prepare_waveform(spoken, AudioConfig(max_s=0.5))) == SAMPLE_RATE // 2
     with pytest.raises(CorpusError, match="utterance 'b' has no audio; only a linguistic teacher can use it"):

@@ -21,10 +21,9 @@ from torch.nn import functional as F
 
 from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
-from emodistill.config import AudioConfig
 from emodistill.corpora import Corpus
 from emodistill.errors import ModelError
-from emodistill.features.preparation import prepare_waveform
+from emodistill.features.preparation import read_waveform
 from emodistill.inference.model_card import METADATA
 from emodistill.models.checkpoint import TRANSPOSED
 from emodistill.models.layers import Output
@@ -186,8 +185,8 @@ def parity_waveforms(corpus: Corpus, preferred: set[str], max_s: float) -> list[
     spoken = sorted(
         (item for item in corpus if item.path is not None), key=lambda item: item.id not in preferred
     )
-    untrimmed = AudioConfig(trim_db=None, max_s=max_s)
-    waveforms = [prepare_waveform(utterance, untrimmed) for utterance in spoken[:NUM_UTTERANCES]]
+    num_samples = round(max_s * SAMPLE_RATE)
+    waveforms = [read_waveform(utterance)[:num_samples] for utterance in spoken[:NUM_UTTERANCES]]
     waveforms = [waveforms[index % len(waveforms)] for index in range(max(NUM_UTTERANCES, len(waveforms)))]
     lengths_s = np.geomspace(0.3, min(20.0, max_s), 16)
     for index, length_s in enumerate(lengths_s):
