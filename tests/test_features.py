@@ -183,6 +183,11 @@ def test_environment_variables_choose_the_cache_folder(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == Path(os.environ["HOME"]) / ".cache/emodistill"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_folder() == Path(os.environ["HOME"]) / "Library/Caches/emodistill"
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_folder() == tmp_path / "local/emodistill"
 
 
 def test_preparation_trims_and_cuts(tmp_path: Path) -> None:
