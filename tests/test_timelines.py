@@ -5,10 +5,9 @@ import io
 import json
 import os
 import re
-import sys
 import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import factories as make
@@ -18,7 +17,6 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emodistill import cli
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError, ConfigError, EmodistillError
 from emodistill.inference import batch
@@ -344,27 +342,11 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path) -> None:
 
 # --- the command `timeline` -----------------------------------------------------------------------
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], exported: Path) -> Call:
-    """`emodistill timeline …` as the entry point runs it: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*args: object) -> tuple[int, str, str]:
-        argv = ["emodistill", "timeline", *map(str, args), "--model", str(exported)]
-        monkeypatch.setattr(sys, "argv", argv)
-        capsys.readouterr()
-        monkeypatch.setattr(cli.console, "_width", 400)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+def run_timeline(emodistill: make.CommandLine, exported: Path) -> make.CommandLine:
+    """Runs `emodistill timeline …` with the exported model."""
+    return lambda *arguments: emodistill("timeline", *arguments, "--model", exported)
 
 
 @pytest.fixture
@@ -385,8 +367,8 @@ def calls(tmp_path: Path) -> Path:
     return folder
 
 
-def test_timeline_writes_json(emodistill: Call, calls: Path) -> None:
-    code, out, err = emodistill(calls, "--format", "json", "--jobs", 2)
+def test_timeline_writes_json(run_timeline: make.CommandLine, calls: Path) -> None:
+    code, out, err = run_timeline(calls, "--format", "json", "--jobs", 2)
     assert code == 1, "one input could not be read"
     rows = json.loads(out)
     names = ["a.wav", "b.wav", "below/c.flac", "d.wav"]
@@ -400,13 +382,13 @@ def test_timeline_writes_json(emodistill: Call, calls: Path) -> None:
         assert sum(row["summary"].values()) == pytest.approx(3.6, abs=0.4)
 
 
-def test_timeline_continues_a_folder(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+def test_timeline_continues_a_folder(run_timeline: make.CommandLine, calls: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     args = (calls, "-f", "csv", "-o", out, "--plot", tmp_path / "pictures")
-    assert emodistill(*args)[0] == 1
+    assert run_timeline(*args)[0] == 1
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert names == [".made_with.json", "a.csv", "below/c.csv", "d.csv", "failures.csv"]
-    code, _, err = emodistill(*args, "--min-confidence", 0.5)
+    code, _, err = run_timeline(*args, "--min-confidence", 0.5)
     assert code == 2
     assert "was begun with another min_confidence: name another output" in err
     assert (tmp_path / "pictures/below/c.png").read_bytes().startswith(b"\x89PNG")
@@ -416,7 +398,7 @@ def test_timeline_continues_a_folder(emodistill: Call, calls: Path, tmp_path: Pa
     (out / "a.csv").unlink()
     (out / "d.csv").write_text("kept as it is")
     soundfile.write(calls / "b.wav", make.speech(1.0), make.RATE)
-    code, printed, err = emodistill(*args)
+    code, printed, err = run_timeline(*args)
     assert (code, printed) == (0, "")
     assert "2 files were there already, 2 added" in err
     assert (out / "a.csv").read_bytes() == complete
@@ -426,37 +408,37 @@ def test_timeline_continues_a_folder(emodistill: Call, calls: Path, tmp_path: Pa
 
 
 def test_timeline_writes_the_same_segments_in_every_format(
-    emodistill: Call, calls: Path, tmp_path: Path
+    run_timeline: make.CommandLine, calls: Path, tmp_path: Path
 ) -> None:
-    (row,) = json.loads(emodistill(calls / "a.wav", "-f", "json")[1])
+    (row,) = json.loads(run_timeline(calls / "a.wav", "-f", "json")[1])
     emotions = [segment["emotion"] for segment in row["segments"]]
     for format in ("table", *FORMATS):
-        code, out, err = emodistill(calls / "a.wav", "-f", format)
+        code, out, err = run_timeline(calls / "a.wav", "-f", format)
         assert (code, err) == (0, "")
         assert len(re.findall("|".join(set(emotions)), out)) >= len(emotions), format
-        assert emodistill(calls / "a.wav", "-f", format, "-o", tmp_path / "one.file")[:2] == (0, "")
+        assert run_timeline(calls / "a.wav", "-f", format, "-o", tmp_path / "one.file")[:2] == (0, "")
         assert (tmp_path / "one.file").read_text(encoding="utf-8") == out
 
 
 def test_an_existing_file_stays_if_every_recording_fails(
-    emodistill: Call, calls: Path, tmp_path: Path
+    run_timeline: make.CommandLine, calls: Path, tmp_path: Path
 ) -> None:
     for suffix in FORMAT_BY_SUFFIX:
         out = tmp_path / f"kept{suffix}"
-        assert emodistill(calls / "a.wav", "-o", out)[0] == 0
+        assert run_timeline(calls / "a.wav", "-o", out)[0] == 0
         before = out.read_text(encoding="utf-8")
         assert "│" not in before, "the suffix chooses the format"
-        code, printed, err = emodistill(calls / "b.wav", "-o", out)
+        code, printed, err = run_timeline(calls / "b.wav", "-o", out)
         assert (code, printed) == (1, "")
         assert "is not written: every recording failed" in err
         assert out.read_text(encoding="utf-8") == before
-    assert emodistill(calls / "b.wav", "-f", "textgrid")[1] == ""
+    assert run_timeline(calls / "b.wav", "-f", "textgrid")[1] == ""
 
 
-def test_the_table_ends_with_the_seconds_of_each_emotion(emodistill: Call, calls: Path) -> None:
-    (row,) = json.loads(emodistill(calls / "a.wav", "-f", "json")[1])
+def test_the_table_ends_with_the_seconds_of_each_emotion(run_timeline: make.CommandLine, calls: Path) -> None:
+    (row,) = json.loads(run_timeline(calls / "a.wav", "-f", "json")[1])
     most = max(row["summary"], key=lambda name: row["summary"][name])
-    assert re.search(rf"in all .*{most} 0:0[0-9]\.[0-9]", emodistill(calls / "a.wav")[1])
+    assert re.search(rf"in all .*{most} 0:0[0-9]\.[0-9]", run_timeline(calls / "a.wav")[1])
 
 
 def test_a_timeline_accepts_the_files_of_predict_and_no_other_source() -> None:
@@ -487,12 +469,14 @@ def test_a_timeline_accepts_the_files_of_predict_and_no_other_source() -> None:
             timeline(source, recognizer, detector=LOUD)
 
 
-def test_timeline_recognises_given_segments(emodistill: Call, calls: Path, tmp_path: Path) -> None:
+def test_timeline_recognises_given_segments(
+    run_timeline: make.CommandLine, calls: Path, tmp_path: Path
+) -> None:
     turns = tmp_path / "turns.rttm"
     turns.write_text(
         "SPEAKER a 1 0.5 2.0 <NA> <NA> anna <NA> <NA>\nSPEAKER a 1 3 1 <NA> <NA> bob <NA> <NA>\n"
     )
-    code, out, _ = emodistill(calls / "a.wav", "--segments", turns, "-f", "json", "--min-confidence", 1)
+    code, out, _ = run_timeline(calls / "a.wav", "--segments", turns, "-f", "json", "--min-confidence", 1)
     (row,) = json.loads(out)
     assert code == 0
     assert [(part["start_s"], part["end_s"], part["speaker"]) for part in row["segments"]] == [
@@ -501,7 +485,7 @@ def test_timeline_recognises_given_segments(emodistill: Call, calls: Path, tmp_p
     ]
     assert all(part["emotion"] is None and part["confidence"] < 1 for part in row["segments"])
     assert set(row["summary"].values()) == {0.0}
-    code, out, _ = emodistill(calls / "d.wav", "--segments", turns, "-f", "json")
+    code, out, _ = run_timeline(calls / "d.wav", "--segments", turns, "-f", "json")
     assert (code, "has no segments of 'd'" in json.loads(out)[0]["error"]) == (1, True)
 
 
@@ -520,9 +504,9 @@ def test_timeline_recognises_given_segments(emodistill: Call, calls: Path, tmp_p
     ],
 )
 def test_options_that_timeline_refuses(
-    emodistill: Call, calls: Path, args: Sequence[str], message: str
+    run_timeline: make.CommandLine, calls: Path, args: Sequence[str], message: str
 ) -> None:
-    code, out, err = emodistill(calls, *args)
+    code, out, err = run_timeline(calls, *args)
     assert (code, out) == (2, "")
     assert message in err
 

@@ -186,9 +186,10 @@ def export(
     * int8: UA (mean recall of the emotions) falls by more than one point, or more than 2 % of the emotions
       change.
 
-    Then the recogniser classifies the fold's test files with the exported model. The export is also refused
-    where its UA is more than 2 points below that of crossval, or fewer than 88 % of the emotions are equal,
-    and chance does not explain it.
+    Then the recogniser classifies the fold's test files with the exported model. Two differences from
+    crossval also refuse the export, if chance does not explain them:
+    * UA is more than 2 points lower;
+    * fewer than 88 % of the emotions are equal.
 
     Example: emodistill export runs/ravdess-whisper-seed0 -o exported --precision int8
 
