@@ -65,13 +65,13 @@ def test_equal_predictions_pass(count: int, seed: int) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("count", "newly_wrong"), [(12, 1), (12, 2), (240, 4), (480, 9)])
-def test_a_loss_by_chance_or_of_two_points_passes(count: int, newly_wrong: int) -> None:
+@pytest.mark.parametrize(("count", "newly_wrong"), [(12, 1), (12, 2), (240, 4), (480, 4)])
+def test_a_loss_by_chance_or_of_one_point_passes(count: int, newly_wrong: int) -> None:
     figures = check_recogniser(*tables_with_errors(count, 4, newly_wrong))
     assert figures["ua_crossval"] - figures["ua_recogniser"] == pytest.approx(newly_wrong / count, abs=0.02)
 
 
-@pytest.mark.parametrize(("count", "newly_wrong"), [(12, 7), (240, 12), (480, 20)])
+@pytest.mark.parametrize(("count", "newly_wrong"), [(12, 7), (240, 12), (480, 9), (480, 20)])
 def test_a_larger_loss_is_refused_with_its_figures(count: int, newly_wrong: int) -> None:
     with pytest.raises(
         ModelError,
@@ -95,7 +95,7 @@ def test_an_utterance_without_an_emotion_agrees_with_nothing() -> None:
     figures = check_recogniser(table, table, answered)
     assert (figures["agreement"], figures["unanswered"]) == (0.95, 5)
     answered[: round(100 * (1 - MIN_AGREEMENT)) + 10] = False
-    with pytest.raises(ModelError, match="22 have none in the recogniser"):
+    with pytest.raises(ModelError, match="15 have none in the recogniser"):
         check_recogniser(table, table, answered)
 
 
@@ -142,7 +142,7 @@ def test_predictions_of_other_weights_are_refused(
     exported: Path, crossval_table: Predictions, by_id: dict[str, Utterance]
 ) -> None:
     recognised, figures = compare_with_recogniser(exported, crossval_table, by_id)
-    assert figures["agreement"] >= MIN_AGREEMENT
+    assert figures["agreement"] == 1, "both prepare audio by the same functions"
     assert recognised.emotions == crossval_table.emotions
     other = replace(crossval_table, probabilities=crossval_table.probabilities[:, ::-1])
     with pytest.raises(ModelError, match=r"0\.0 % have the same emotion"):

@@ -188,8 +188,8 @@ def export(
 
     Then the recogniser classifies the fold's test files with the exported model. Two differences from
     crossval also refuse the export, if chance does not explain them:
-    * UA is more than 2 points lower;
-    * fewer than 88 % of the emotions are equal.
+    * UA is more than 1 point lower;
+    * fewer than 95 % of the emotions are equal.
 
     Example: emodistill export runs/ravdess-whisper-seed0 -o exported --precision int8
 
