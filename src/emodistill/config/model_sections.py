@@ -142,6 +142,9 @@ class StudentConfig(Section):
     backbone: str = "facebook/hubert-base-ls960"
     # Number of layers of the backbone, from the first, that are used. None: all.
     layers: int | None = Field(None, ge=1)
+    # Number of consecutive frames that are averaged into one before the first layer. 2 halves the cost of the
+    # layers.
+    merge: int = Field(1, ge=1)
     # Layers whose states are pooled and concatenated; 0 is the input of the first layer. "last": the last
     # layer. "mix": a learned weighted sum of all layers.
     pool: tuple[int, ...] | Literal["last", "mix"] = "last"

@@ -51,6 +51,25 @@ def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask[:, :, None].to(x.dtype)
 
 
+def merge_frames(x: Tensor, lengths: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
+    """Average each group of `size` consecutive frames of x (batch, frames, width) into one.
+
+    The last group of a row may have fewer valid frames, and is averaged over those. Returns the frames and
+    their lengths, or None.
+    """
+    if size == 1:
+        return x, lengths
+    mask = frame_mask(lengths, x.shape[1])
+    valid = torch.ones_like(x[:1, :, :1]) if mask is None else mask[:, :, None].to(x.dtype)
+    # Both are divided by the same number, so the ratio is the mean over the valid frames.
+    total, share = (
+        F.avg_pool1d(part.transpose(1, 2), size, ceil_mode=True).transpose(1, 2)
+        for part in (zero_padding(x, mask), valid)
+    )
+    merged = total / share.clamp(min=1 / (2 * size))
+    return merged, None if lengths is None else (lengths - 1) // size + 1
+
+
 class AttentiveStatistics(nn.Module):
     """Attentive statistics pooling with several heads (Okabe et al. 2018, arXiv 1803.10963, equations 5 and
     6).

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from emodistill.config import StudentConfig
 from emodistill.errors import ConfigError
 from emodistill.models.base import Backbone
-from emodistill.models.layers import AttentiveStatistics, Output, frame_mask
+from emodistill.models.layers import AttentiveStatistics, Output, frame_mask, merge_frames
 from emodistill.models.mel import LogMel
 
 FRAME_HEAD = "_hidden"  # ends the name of a head over frames; exported models have no such head
@@ -173,7 +173,7 @@ class Student(nn.Module):
 
         waveform : (batch, samples); lengths : (batch,) in samples, or None.
         """
-        x, lengths = self.backbone.embed(waveform, lengths)
+        x, lengths = merge_frames(*self.backbone.embed(waveform, lengths), self.config.merge)
         mask = frame_mask(lengths, x.shape[1])
         states = [x]
         for index in range(self.config.frozen):

@@ -372,7 +372,8 @@ def cache_states(
 
 def _prefix_hash(student: Student) -> str:
     """A hash of the frozen prefix by its weights, so that two backbones of one name never share a cache."""
-    digest = hashlib.sha256(f"{student.config.frozen}|{student.prefix_layers}".encode())
+    merge = "" if student.config.merge == 1 else f"|merge {student.config.merge}"
+    digest = hashlib.sha256(f"{student.config.frozen}|{student.prefix_layers}{merge}".encode())
     trained = {id(value) for value in student.parameters() if value.requires_grad}
     for name, value in sorted(student.backbone.state_dict(keep_vars=True).items()):
         if id(value) not in trained:
