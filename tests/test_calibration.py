@@ -344,7 +344,7 @@ def test_the_temperature_comes_from_dev_alone() -> None:
 def test_predictions_with_known_utterances_have_their_own_temperature() -> None:
     dev, test = (calibrated_predictions(500, seed=seed, sharpness=2) for seed in (1, 2))
     known_dev, known_test = (calibrated_predictions(500, seed=seed, sharpness=3) for seed in (3, 4))
-    without, fields = card_fields(dev, test), card_fields(dev, test, False, known_dev, known_test)
+    without, fields = card_fields(dev, test), card_fields(dev, test, known_dev, known_test)
     assert "temperature_voice" not in without
     assert fields["temperature"] == without["temperature"]
     assert fields["coverage"] == without["coverage"]

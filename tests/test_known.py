@@ -115,7 +115,7 @@ def task_of(num_speakers: int = 3, num_each: int = 8, seed: int = 0) -> KnownTas
         [f"u{row:02d}" for row in range(len(speakers))],
         [f"s{name}" for name in speakers],
         np.arange(len(speakers)),
-        windows.argmax(axis=1),
+        head(windows, np.zeros(3)),
         SpeakerStatistics(windows, np.arange(len(speakers)), np.ones(len(speakers))),
         np.eye(3),
     )
@@ -128,7 +128,7 @@ def head(statistics: np.ndarray, voice: np.ndarray) -> np.ndarray:
 
 def test_with_nothing_known_predictions_are_the_plain_ones() -> None:
     task = task_of()
-    predicted, used = predict_known(replace(task, plain=np.full(24, 2)), head, (0, 1), range(2))
+    predicted, used, _ = predict_known(replace(task, plain=np.eye(3)[np.full(24, 2)]), head, (0, 1), range(2))
     assert predicted[Setting(DRAWN, 0)].tolist() == [[2] * 24]
     assert used[Setting(DRAWN, 0)].tolist() == [[0] * 24]
     assert predicted[Setting(DRAWN, 1)].shape == (2, 24)
@@ -137,7 +137,7 @@ def test_with_nothing_known_predictions_are_the_plain_ones() -> None:
 def test_a_voice_is_the_shrunk_mean_of_the_known_ones_weighted_by_speech() -> None:
     windows = np.array([[1.0, 0.0], [4.0, 2.0], [0.0, 4.0], [2.0, 2.0]], dtype=np.float32)
     task = KnownTask(
-        ["x", "y", "z"], ["s"] * 3, np.array([0]), np.array([0]),
+        ["x", "y", "z"], ["s"] * 3, np.array([0]), np.array([[1.0, 0.0]]),
         SpeakerStatistics(windows, np.array([0, 1, 1, 2]), np.array([1.0, 3.0, 1.0, 2.0])),
         np.eye(2),
     )  # fmt: skip
@@ -156,7 +156,7 @@ def test_a_voice_is_the_shrunk_mean_of_the_known_ones_weighted_by_speech() -> No
 def test_known_utterances_take_the_speaker_away() -> None:
     task = task_of(num_speakers=6, num_each=12)
     truth = np.tile(np.arange(12) % 3, 6)
-    predicted, used = predict_known(task, head, COUNTS, range(3))
+    predicted, used, _ = predict_known(task, head, COUNTS, range(3))
     share = {setting.known: float(np.mean(labels == truth)) for setting, labels in predicted.items()}
     assert share[0] < share[2] < share["all"]
     assert used[Setting(DRAWN, 20)].max() == 11  # a speaker has no more others
@@ -167,10 +167,10 @@ def test_an_utterance_without_speech_is_never_known_and_keeps_its_prediction() -
     task = task_of(num_speakers=1, num_each=3)
     without_last = replace(
         task,
-        plain=np.array([0, 0, 1]),
+        plain=np.eye(3)[[0, 0, 1]],
         statistics=SpeakerStatistics(task.statistics.windows[:2], np.arange(2), np.ones(2)),
     )
-    predicted, used = predict_known(without_last, head, ("all",))
+    predicted, used, _ = predict_known(without_last, head, ("all",))
     setting = Setting(DRAWN, "all")
     assert used[setting].tolist() == [[1, 1, 2]]
     assert predicted[setting][0, 2] == 1
@@ -187,16 +187,16 @@ def test_predictions_do_not_depend_on_the_order_of_utterances_or_on_windows_of_o
         SpeakerStatistics(task.statistics.windows[order], np.arange(24), np.ones(24)),
         np.eye(3),
     )
-    expected, _ = predict_known(task, head, COUNTS, range(2))
-    predicted, _ = predict_known(shuffled, head, COUNTS, range(2))
+    expected, _, _ = predict_known(task, head, COUNTS, range(2))
+    predicted, _, _ = predict_known(shuffled, head, COUNTS, range(2))
     for setting, labels in expected.items():
         assert predicted[setting].tolist() == labels[:, order].tolist()
 
 
 def test_labels_change_the_stress_test_alone() -> None:
     task = task_of()
-    plain, _ = predict_known(task, head, (0, 2, "all"), range(2))
-    stressed, used = predict_known(
+    plain, _, _ = predict_known(task, head, (0, 2, "all"), range(2))
+    stressed, used, _ = predict_known(
         replace(task, is_neutral=np.arange(24) % 3 == 2), head, (0, 2, "all"), range(2)
     )
     assert set(stressed) - set(plain) == {Setting(MOSTLY_NEUTRAL, 2)}

@@ -25,7 +25,7 @@ from emodistill.models.backbones import FAMILIES, load_backbone, rebuild_backbon
 from emodistill.models.base import Backbone
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.compact import Compact
-from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask
+from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask, merge_frames
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.mel import LogMel, mask_bands, warp_frequencies
 from emodistill.models.prosodic import (
@@ -107,6 +107,33 @@ def test_padding_of_cached_states_does_not_change_the_output(
     batched = suffix(*padded(states))
     for row, item in enumerate(items):
         assert_same(batched, row, student(item[None], None))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@torch.no_grad()
+def test_merged_frames_are_the_means_of_groups_whatever_the_padding(size: int) -> None:
+    frames, lengths = torch.randn(3, 7, 4), torch.tensor([7, 5, 1])
+    merged, groups = merge_frames(frames, lengths, size)
+    assert groups is not None
+    for row, length in enumerate(lengths.tolist()):
+        expected = torch.stack([part.mean(dim=0) for part in frames[row, :length].split(size)])
+        alone, _ = merge_frames(frames[row : row + 1, :length], None, size)
+        assert int(groups[row]) == len(expected)
+        torch.testing.assert_close(alone[0], expected)
+        torch.testing.assert_close(merged[row, : groups[row]], expected)
+
+
+@pytest.mark.parametrize("name", make.SPEECH_MODELS)
+@torch.no_grad()
+def test_padding_does_not_change_a_student_that_merges_frames(name: str, models: dict[str, Path]) -> None:
+    student = make.student(small_backbone(name, models), frozen=1, merge=2)
+    items = waveforms()
+    batched = student(*padded(items))
+    for row, item in enumerate(items):
+        alone = student(item[None], None)
+        assert_same(batched, row, alone)
+        whole = make.student(small_backbone(name, models), frozen=1).prefix(item[None], None)[0].shape[1]
+        assert alone.hidden.shape[1] == -(-whole // 2)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -175,6 +175,14 @@ def export(
         Path | None,
         typer.Option(help="TOML file with texts for the model card: name, licence, limits, intended_use."),
     ] = None,
+    unheard: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run of the same recipe that left out a corpus; may be given several times. The "
+            "temperatures are fitted on these corpora. Default: on the dev speakers of RUN.",
+        ),
+    ] = None,
 ) -> None:
     """Export the student of a run as an ONNX model with its card. It then runs without torch.
 
@@ -206,7 +214,7 @@ def export(
 
     check_corpus = None if check is None else read_manifest(check)
     card_texts = None if texts is None else read_card_texts(texts)
-    card = export_run(run, out, fold, precision.value, check_corpus, card_texts)
+    card = export_run(run, out, fold, precision.value, check_corpus, card_texts, unheard or ())
     say(_describe_export(card, out))
     if web is not None:
         _export_web(str(out), web)

@@ -278,40 +278,39 @@ DEV_PREDICTOR: Mapping[bool | str, str] = {
 
 
 def card_fields(
-    dev: Predictions,
+    fitted: Predictions,
     test: Predictions | None = None,
-    refit: bool | str = False,
-    known_dev: Predictions | None = None,
+    known_fitted: Predictions | None = None,
     known_test: Predictions | None = None,
+    source: str | None = None,
+    refit: bool | str = False,
 ) -> dict[str, Any]:
     """The calibration fields of a `Card`: temperatures, their figures and the risk–coverage curve.
 
-    Temperature and curve come from dev alone. Figures of `test`, where it is given, show whether they hold
-    for other speakers.
+    Temperature and curve come from `fitted` alone. Figures of `test`, where it is given, show whether they
+    hold for other speakers.
 
     Args:
-        dev: predictions without a voice.
-        refit: the recipe's `protocol.refit`: whether the exported weights were trained on dev as well.
-        known_dev: predictions of dev with known utterances of the speaker; an utterance may occur in several
-            draws. They give `temperature_voice`. None: it stays unset, and the recogniser uses `temperature`
-            with a voice too.
+        fitted: predictions of dev, or of corpora that were left out, without a voice.
+        known_fitted: the same with known utterances of the speaker. They give `temperature_voice`. None: it
+            stays unset, and the recogniser uses `temperature` with a voice too.
         known_test: the same of test, for the figures.
+        source: a sentence that says what `fitted` is. None: dev of the run.
+        refit: the recipe's `protocol.refit`: whether the exported weights were trained on dev as well.
     """
-    fields = temperature_fields(dev, test)
-    note = (
-        f"Fitted on the {len(dev)} dev utterances of {len(set(dev.speakers))} speakers. The ece is "
-        "a debiased root mean square gap between confidence and accuracy."
-    )
-    if refit:
+    fields = temperature_fields(fitted, test)
+    note = source or f"Fitted on the {len(fitted)} dev utterances of {len(set(fitted.speakers))} speakers."
+    note += " The ece is a debiased root mean square gap between confidence and accuracy."
+    if refit and source is None:
         note += f" The refit then trained on dev too, so dev was predicted by {DEV_PREDICTOR[refit]}."
-    if known_dev is not None:
-        with_voice = temperature_fields(known_dev, known_test, voice=True)
+    if known_fitted is not None:
+        with_voice = temperature_fields(known_fitted, known_test, voice=True)
         fields = {**with_voice, **fields, "calibration": fields["calibration"] | with_voice["calibration"]}
         note += " Figures that begin with voice are of predictions with known utterances of the speaker."
     return {
         **fields,
         "calibration_note": note,
-        "coverage": coverage_curve(with_temperature(dev, fields["temperature"])),
+        "coverage": coverage_curve(with_temperature(fitted, fields["temperature"])),
     }
 
 

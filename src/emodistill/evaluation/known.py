@@ -7,7 +7,9 @@ statistics, shrunk as a `Voice` is. The draw is repeated, and each draw has its 
 One variant is a stress test: `MOSTLY_NEUTRAL` chooses by label which utterances are known. It shows what is
 lost where a speaker mostly sounds neutral, and it is never the main result.
 
-`known.csv` has a row for each scored utterance, number of known utterances, draw and variant.
+`known.csv` has a row for each scored utterance, number of known utterances, draw and variant. The
+probabilities of one setting, `CALIBRATED`, are kept too, for calibration: `KNOWN_PREDICTIONS` is a table as
+those without known utterances.
 """
 
 import csv
@@ -35,6 +37,9 @@ Labels = npt.NDArray[np.int64]
 Head = Callable[[Floats, Floats], Floats]
 
 KNOWN_CSV = "known.csv"
+KNOWN_PREDICTIONS = "known-predictions.csv"
+KNOWN_PREDICTIONS_DEV = "known-predictions-dev.csv"
+CALIBRATED = 10  # known utterances in `KNOWN_PREDICTIONS`, of the first draw
 COUNTS: tuple[Count, ...] = (0, 1, 2, 5, 10, 20, "all")
 DRAWS = 10
 DRAWN = "drawn"  # the variant without labels
@@ -212,11 +217,21 @@ class KnownTask:
     utterances: Sequence[str]  # ids of all utterances with statistics or a score
     speakers: Sequence[str]  # (utterances,)
     scored: Indices  # positions of the scored utterances
-    plain: Labels  # (scored,), predicted without a voice
+    plain: Floats  # (scored, emotions), probabilities without a voice
     statistics: SpeakerStatistics  # of all utterances
     emotion_of_name: Floats  # (names, emotions): 1 where a column of the head's probabilities is an emotion
     is_neutral: npt.NDArray[np.bool_] | None = None  # (utterances,); None: no stress test
     seed: int = 0
+
+
+class KnownResult(NamedTuple):
+    """What `predict_known` returns."""
+
+    predicted: dict[Setting, Labels]  # (draws, scored)
+    used: dict[Setting, Labels]  # (draws, scored): how many utterances were known
+    # (scored, emotions): probabilities of the first draw with `CALIBRATED` known utterances; None where the
+    # counts lack that number.
+    calibrated: npt.NDArray[np.float64] | None
 
 
 def settings_of(counts: Sequence[Count], stress: bool) -> list[Setting]:
@@ -232,8 +247,8 @@ def predict_known(
     head: Head,
     counts: Sequence[Count] = COUNTS,
     draws: Iterable[int] = range(DRAWS),
-) -> tuple[dict[Setting, Labels], dict[Setting, Labels]]:
-    """Predicted labels and numbers of known utterances for each setting, each (draws, scored).
+) -> KnownResult:
+    """Predict with known utterances, in each setting and draw.
 
     Nothing is drawn for 0 known utterances and for all of them, so these have one draw. Where no utterance is
     known, the prediction is the plain one. `draws` are the numbers of the draws, the first is 0.
@@ -245,6 +260,7 @@ def predict_known(
         setting: [] for setting in settings_of(counts, task.is_neutral is not None)
     }
     used: dict[Setting, list[Labels]] = {setting: [] for setting in predicted}
+    calibrated: npt.NDArray[np.float64] | None = None
     for draw in draws:
         orders = [
             order[has_windows[order]]
@@ -255,10 +271,14 @@ def predict_known(
                 continue
             known = list(_known(orders, setting, task.is_neutral))
             used[setting].append(np.array([len(rows) for rows in known], dtype=np.int64))
-            predicted[setting].append(_predict(task, head, _voices(known, means), used[setting][-1]))
-    return (
+            values = _predict(task, head, _voices(known, means), used[setting][-1])
+            predicted[setting].append(values.argmax(axis=1))
+            if not draw and setting == Setting(DRAWN, CALIBRATED):
+                calibrated = values
+    return KnownResult(
         {setting: np.stack(values) for setting, values in predicted.items()},
         {setting: np.stack(values) for setting, values in used.items()},
+        calibrated,
     )
 
 
@@ -280,27 +300,25 @@ def _voices(known: Sequence[Indices], means: UtteranceMeans) -> npt.NDArray[np.f
     return voices
 
 
-def _predict(task: KnownTask, head: Head, voices: Floats, used: Labels) -> Labels:
-    """The labels (scored,) with voices (scored, dim); the plain ones without statistics or a voice.
+def _predict(task: KnownTask, head: Head, voices: Floats, used: Labels) -> npt.NDArray[np.float64]:
+    """Probabilities (scored, emotions) with voices (scored, dim).
 
-    As in the recogniser, the probabilities of an utterance are the mean over its windows.
+    They are the plain ones without statistics or a voice. As in the recogniser, the probabilities of an
+    utterance are the mean over its windows.
     """
     place = np.full(len(task.utterances), -1)
     place[task.scored[used > 0]] = np.flatnonzero(used > 0)
     rows = np.flatnonzero(place[task.statistics.utterance_of_window] >= 0)
     scored_of_row = place[task.statistics.utterance_of_window[rows]]
-    predicted = task.plain.copy()
-    sums: Floats | None = None
+    probabilities = np.array(task.plain, dtype=np.float64)
+    answered = np.unique(scored_of_row)
+    probabilities[answered] = 0
     for start in range(0, len(rows), HEAD_ROWS):
         part, scored = rows[start : start + HEAD_ROWS], scored_of_row[start : start + HEAD_ROWS]
-        probabilities = head(task.statistics.windows[part].astype(np.float32), voices[scored])
-        if sums is None:
-            sums = np.zeros((len(task.scored), probabilities.shape[1]))
-        np.add.at(sums, scored, probabilities)
-    if sums is not None:
-        answered = np.unique(scored_of_row)
-        predicted[answered] = (sums[answered] @ task.emotion_of_name).argmax(axis=1)
-    return predicted
+        of_names = head(task.statistics.windows[part].astype(np.float32), voices[scored])
+        np.add.at(probabilities, scored, of_names @ task.emotion_of_name)
+    probabilities[answered] += 1e-12  # an utterance may have probability 0 for all emotions that are scored
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
 # --- the file --------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from emodistill.evaluation.calibration import card_fields
 from emodistill.evaluation.metrics import ACCURACIES
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import Run, read_run
+from emodistill.export.calibration_data import calibration_data
 from emodistill.export.gate import compare_with_recogniser
 from emodistill.export.onnx import OnnxStudent, check_parity, parity_waveforms, write_head, write_onnx
 from emodistill.export.quantize import (
@@ -53,6 +54,7 @@ def export_run(
     precision: Precision = "fp32",
     check: Corpus | None = None,
     texts: Mapping[str, str] | None = None,
+    unheard: Sequence[Path] = (),
 ) -> Card:
     """Export the student of a run's fold; returns its card.
 
@@ -60,6 +62,8 @@ def export_run(
         fold: default: the run's first fold.
         check: labelled utterances on which int8 is compared with fp32; default: the fold's test split.
         texts: the parts of the card that a person writes: name, licence, limits, intended_use.
+        unheard: runs of the same recipe that each left out a corpus. The temperatures are fitted on these
+            corpora; default: on dev.
 
     The scores of the test split in the card are those of the exported model through the recogniser.
 
@@ -77,7 +81,7 @@ def export_run(
     corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
     by_id = {utterance.id: utterance for utterance in corpus}
     splits = {split: [by_id[item] for item in ids.split(split)] for split in ("train", "dev", "test")}
-    dev, test = (read_predictions(run / f"fold-{fold}" / f"predictions{split}.csv") for split in ("-dev", ""))
+    tables = calibration_data(source, fold, unheard)
     _remove_files(out)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
         with console.status("exporting, and comparing with torch"):
@@ -96,14 +100,15 @@ def export_run(
                     "data": data_sources(splits, recipe.corpus.name),
                     "protocol": source.protocol.stamp,
                     "fold": fold,
-                    **card_fields(dev, test, recipe.protocol.refit),
+                    **card_fields(*tables, recipe.protocol.refit),
                     **(texts or {}),
                 },
             )
-        recognised, figures = compare_with_recogniser(Path(partial), test, by_id)
+        recognised, figures = compare_with_recogniser(Path(partial), tables.test, by_id)
         scores = _card_scores("test", recognised, splits["test"])
         # A refitted model has learned from dev, and the scores of dev are those of other weights.
         if not recipe.protocol.refit:
+            dev = read_predictions(run / f"fold-{fold}" / "predictions-dev.csv")
             scores |= _card_scores("dev", dev, splits["dev"])
         card = card.model_copy(update={"scores": scores, "through_recogniser": figures})
         write_card(card, Path(partial))

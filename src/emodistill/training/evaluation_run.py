@@ -7,6 +7,7 @@
       predictions.csv  scores.json       the same predictions and their scores, where a run has them
       known.csv                          with --known: predictions with known utterances of the speaker
       known.md  known.tex  known.png     their scores as tables and as a plot
+      known-predictions.csv              probabilities with ten known utterances
 
 So `scores`, `compare` and `report` read it as they read a run.
 """
@@ -15,7 +16,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from emodistill.errors import ConfigError, LeakError, ModelError, one_of
 from emodistill.evaluation.known import (
     DRAWS,
     KNOWN_CSV,
+    KNOWN_PREDICTIONS,
     Count,
     KnownPredictions,
     KnownTask,
@@ -83,6 +85,13 @@ class KnownUtterances:
     corpus: Corpus  # the utterances that may be known: of all emotions, also those that are not scored
 
 
+class KnownTables(NamedTuple):
+    """The predictions with known utterances."""
+
+    table: KnownPredictions
+    calibrated: npt.NDArray[np.float64] | None  # (utterances, emotions), see `KnownResult`
+
+
 # Long: the parameters are the options of the command.
 def evaluate(
     evaluated: EvaluatedModel,
@@ -119,9 +128,11 @@ def evaluate(
     kept, left_out, is_marked = _scored_utterances(evaluated, corpus, scored, seen)
     if known is None:
         rows, probabilities = evaluated(kept)
-        table = None
+        known_tables = None
     else:
-        rows, probabilities, table = _predict_known(voice_model(evaluated), kept, known, mapping, scored)
+        rows, probabilities, known_tables = _predict_known(
+            voice_model(evaluated), kept, known, mapping, scored
+        )
     num_failed = len(kept) - len(rows)
     if num_failed:
         left_out["not classified"] = num_failed
@@ -136,7 +147,7 @@ def evaluate(
         _over_emotions(probabilities, mapping, scored),
         ("training data",) if is_marked else (),
         out,
-        table,
+        known_tables,
     )
     return num_failed
 
@@ -260,7 +271,7 @@ def _predict_known(
     known: KnownUtterances,
     mapping: Mapping[str, str | None],
     scored: LabelSet,
-) -> tuple[list[int], Floats, KnownPredictions]:
+) -> tuple[list[int], Floats, KnownTables]:
     """What `model(kept)` returns, and the predictions of these rows with known utterances.
 
     The audio of each utterance is read once, also that of utterances which are known and not scored.
@@ -285,19 +296,19 @@ def _predict_known(
     is_neutral = np.array(["neutral" in (item.emotion, original.get(item.id)) for item in items], dtype=bool)
     task = KnownTask(
         [item.id for item in items], [speaker(item) for item in items], np.arange(len(kept_rows)),
-        _over_emotions(probabilities, mapping, scored).argmax(axis=1), statistics,
+        _over_emotions(probabilities, mapping, scored), statistics,
         _emotion_of_name(mapping, scored), is_neutral if is_neutral.any() else None,
     )  # fmt: skip
     draws = with_progress(range(DRAWS), "draw known utterances", DRAWS)
-    predicted, used = predict_known(task, model.head, known.counts, draws)
+    result = predict_known(task, model.head, known.counts, draws)
     scored_items = items[: len(kept_rows)]
     table = KnownPredictions(
         scored, tuple(item.id for item in scored_items), (FOLD,) * len(scored_items),
         tuple(item.corpus or known.corpus.name for item in scored_items),
         tuple(item.speaker for item in scored_items), tuple(item.emotion or "" for item in scored_items),
-        predicted, used,
+        result.predicted, result.used,
     )  # fmt: skip
-    return kept_rows, probabilities, table
+    return kept_rows, probabilities, KnownTables(table, result.calibrated)
 
 
 # --- seen speakers -------------------------------------------------------------------------------
@@ -387,7 +398,7 @@ def _write_folder(
     probabilities: Floats,
     allowed_leaks: tuple[str, ...],
     out: Path,
-    known: KnownPredictions | None,
+    known: KnownTables | None,
 ) -> None:
     from emodistill.training.cross_validation import summarise_scores  # it loads torch
 
@@ -418,9 +429,11 @@ def _write_folder(
         "sha256": {path.name: file_sha256(path)},
     }
     if known is not None:
-        write_known(known, out / KNOWN_CSV)
+        write_known(known.table, out / KNOWN_CSV)
         scores["sha256"][KNOWN_CSV] = file_sha256(out / KNOWN_CSV)
-        write_known_tables(score_known(known, protocol.stamp), out)
+        write_known_tables(score_known(known.table, protocol.stamp), out)
+        if known.calibrated is not None:
+            write_predictions(replace(table, probabilities=known.calibrated), out / KNOWN_PREDICTIONS)
     _write_json(out / "scores.json", scores)
     read_run(out).table()  # raises where the folder is not what later commands expect
 

@@ -8,6 +8,7 @@
         student/                          checkpoint, fit.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
       known.csv     a student with voices: test predictions with known utterances of the speaker
+      known-predictions.csv  known-predictions-dev.csv  their probabilities, with ten known
       tables.json   the checksums of these tables
 
 Each stage reads the files of the one before. A stage whose files are complete is not run again, so a run that
@@ -32,7 +33,20 @@ from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.base import audio_duration_s
 from emodistill.distillation import student_heads
 from emodistill.errors import ConfigError
-from emodistill.evaluation.known import KNOWN_CSV, KnownPredictions, KnownTask, predict_known, write_known
+from emodistill.evaluation.known import (
+    CALIBRATED,
+    COUNTS,
+    DRAWS,
+    KNOWN_CSV,
+    KNOWN_PREDICTIONS,
+    KNOWN_PREDICTIONS_DEV,
+    Count,
+    KnownPredictions,
+    KnownResult,
+    KnownTask,
+    predict_known,
+    write_known,
+)
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import write_checksums
 from emodistill.features.preparation import PREPARATION
@@ -117,6 +131,8 @@ class FoldRun:
         select = Phase("select", self.train, self.dev, {}, self.folder / "select")
         models, epochs = self._run_phase(select)
         self._write_predictions(models, select, self.dev, "-dev")
+        if self.recipe.voice is not None and self.recipe.protocol.refit != "classifier":
+            self._write_known_dev(*models["student"])
         final = select
         if self.recipe.protocol.refit == "classifier":
             stage, student = models["student"]
@@ -363,15 +379,19 @@ class FoldRun:
             inputs = collect_classifier_inputs(stage, student, usable, seed, num_train)
             prior = student.config.pull
             dev_rows = torch.arange(num_train, len(usable))  # the clean view comes first
-            logits = held_out_logits(student.classifier, inputs, dev_rows, prior)
             folder.parent.mkdir(parents=True, exist_ok=True)
+            if inputs.first_known is not None:
+                logits = held_out_logits(student.classifier, inputs, inputs.first_known + dev_rows, prior)
+                self._write_table(usable[num_train:], logits, folder.parent / KNOWN_PREDICTIONS_DEV)
+            logits = held_out_logits(student.classifier, inputs, dev_rows, prior)
             self._write_table(usable[num_train:], logits, dev_table)
             student.classifier = fit_classifier(student.classifier, inputs, prior)
             # Those of the student before include the ids of the model that it started from.
             seen_before = load_checkpoint(self.folder / "select" / "student").training_ids
             training_ids = tuple(sorted({*seen_before, *(utterance.id for utterance in usable)}))
             save_checkpoint(folder, student, self.labels, training_ids)
-        shutil.copyfile(dev_table, self.folder / "predictions-dev.csv")
+        for table in folder.parent.glob("*predictions-dev.csv"):
+            shutil.copyfile(table, self.folder / table.name)
         say(f"fold {self.fold.name}, phase refit: fitted the student's classifier on train and dev")
         return load_checkpoint(folder).model
 
@@ -411,32 +431,52 @@ class FoldRun:
         # This table marks the fold as done, so it appears after the checksums of all tables are written.
         partial = path.with_suffix(".last")
         write_predictions(table, partial)
-        tables = [*sorted(self.folder.glob("predictions*.csv")), *self.folder.glob(KNOWN_CSV)]
-        checksums = {file.name: file_sha256(file) for file in tables}
+        known = (KNOWN_CSV, KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV)
+        tables = [*sorted(self.folder.glob("predictions*.csv")), *map(self.folder.joinpath, known)]
+        checksums = {file.name: file_sha256(file) for file in tables if file.is_file()}
         write_checksums(self.folder, {**checksums, path.name: file_sha256(partial)})
         partial.replace(path)
 
     def _write_known(self, stage: Stage, student: nn.Module) -> None:
-        """Write the test predictions of a student with voices, with known utterances of the speaker.
-
-        Any other test utterance of the speaker may be known. Corpora that are pooled have other speakers.
-        """
+        """Write the test predictions of a student with voices, with known utterances of the speaker."""
         usable = [utterance for utterance in self.test if stage.can_use(utterance)]
-        outputs = self._infer(stage, student, usable)
-        durations_s = [item.duration_s or audio_duration_s(item) for item in usable]
-        emotions = tuple(item.emotion or "" for item in usable)
-        has_neutral = "neutral" in self.labels.names
-        task = KnownTask(
-            [item.id for item in usable], [item.speaker for item in usable], np.arange(len(usable)),
-            outputs["logits"].argmax(dim=1).numpy(), one_window_each(outputs["statistics"], durations_s),
-            np.eye(len(self.labels)),
-            np.array([name == "neutral" for name in emotions]) if has_neutral else None,
-            self.recipe.seed,
-        )  # fmt: skip
-        predicted, used = predict_known(task, partial(classify_statistics, student))
+        result = self._predict_known(stage, student, usable, COUNTS, DRAWS)
         table = KnownPredictions(
-            self.labels, tuple(task.utterances), (self.fold.name,) * len(usable),
-            tuple(item.corpus or self.recipe.corpus.name for item in usable), tuple(task.speakers), emotions,
-            predicted, used,
+            self.labels, tuple(item.id for item in usable), (self.fold.name,) * len(usable),
+            tuple(item.corpus or self.recipe.corpus.name for item in usable),
+            tuple(item.speaker for item in usable), tuple(item.emotion or "" for item in usable),
+            result.predicted, result.used,
         )  # fmt: skip
         write_known(table, self.folder / KNOWN_CSV)
+        self._write_calibrated(usable, result, KNOWN_PREDICTIONS)
+
+    def _write_known_dev(self, stage: Stage, student: nn.Module) -> None:
+        """Write the probabilities of dev with known utterances of the speaker, for a temperature."""
+        usable = [utterance for utterance in self.dev if stage.can_use(utterance)]
+        if usable:
+            result = self._predict_known(stage, student, usable, (CALIBRATED,), 1)
+            self._write_calibrated(usable, result, KNOWN_PREDICTIONS_DEV)
+
+    def _predict_known(
+        self,
+        stage: Stage,
+        student: nn.Module,
+        utterances: Sequence[Utterance],
+        counts: Sequence[Count],
+        draws: int,
+    ) -> KnownResult:
+        """Any other of the utterances by a speaker may be known. Pooled corpora have other speakers."""
+        outputs = self._infer(stage, student, utterances)
+        durations_s = [item.duration_s or audio_duration_s(item) for item in utterances]
+        is_neutral = np.array([item.emotion == "neutral" for item in utterances])
+        task = KnownTask(
+            [item.id for item in utterances], [item.speaker for item in utterances],
+            np.arange(len(utterances)), outputs["logits"].double().softmax(dim=1).numpy(),
+            one_window_each(outputs["statistics"], durations_s), np.eye(len(self.labels)),
+            is_neutral if "neutral" in self.labels.names else None, self.recipe.seed,
+        )  # fmt: skip
+        return predict_known(task, partial(classify_statistics, student), counts, range(draws))
+
+    def _write_calibrated(self, utterances: Sequence[Utterance], result: KnownResult, name: str) -> None:
+        assert result.calibrated is not None
+        self._write_table(utterances, torch.from_numpy(result.calibrated).log(), self.folder / name)

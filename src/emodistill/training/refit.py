@@ -42,6 +42,7 @@ class ClassifierInputs:
     speakers: tuple[str, ...]  # (rows,)
     possible: Tensor | None = None  # (rows, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (rows,)
+    first_known: int | None = None  # the row from which on utterances of the speaker are known; None: nowhere
 
     def select(self, rows: Tensor) -> "ClassifierInputs":
         """The given rows."""
@@ -85,6 +86,7 @@ def collect_classifier_inputs(
         tuple(utterance.speaker for utterance in utterances) * len(inputs),
         None if possible is None else possible.repeat(len(inputs), 1),
         None if weights is None else weights.repeat(len(inputs)),
+        None if voice is None else len(outputs) * len(utterances),
     )
 
 

@@ -1,0 +1,90 @@
+"""The predictions that the temperatures of an exported model are fitted on, and those that check them.
+
+They are the dev predictions of its own run. Or they are the test predictions of other runs of the same
+recipe, each of which left out a corpus: a temperature then holds for recordings that the model never heard.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from emodistill.errors import ConfigError, ModelError
+from emodistill.evaluation.known import KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV
+from emodistill.evaluation.predictions import Predictions, join_predictions, read_predictions
+from emodistill.evaluation.run import Run, read_run
+
+
+class CalibrationData(NamedTuple):
+    """Tables of predictions, and in words what the first and third are."""
+
+    fitted: Predictions  # without a voice
+    test: Predictions
+    known_fitted: Predictions | None  # with known utterances of the speaker; None: the model has no voices
+    known_test: Predictions | None
+    source: str | None  # None: dev of the run itself
+
+
+def calibration_data(run: Run, fold: str, unheard: Sequence[Path] = ()) -> CalibrationData:
+    """Read the tables of a run's fold, and of runs that each left out a corpus.
+
+    Raises `ConfigError` where one of those runs heard all of its corpora or has another recipe, and
+    `ModelError` where a table is missing.
+    """
+    folder = run.folder / f"fold-{fold}"
+    has_voices = run.recipe.voice is not None
+    test = read_predictions(folder / "predictions.csv")
+    known_test = _read_known(folder / KNOWN_PREDICTIONS) if has_voices else None
+    if not unheard:
+        dev = read_predictions(folder / "predictions-dev.csv")
+        known_dev = _read_known(folder / KNOWN_PREDICTIONS_DEV) if has_voices else None
+        return CalibrationData(dev, test, known_dev, known_test, None)
+    tables: list[Predictions] = []
+    known_tables: list[Predictions] = []
+    corpora: list[str] = []
+    for other in map(read_run, unheard):
+        names = _unheard_corpora(run, other)
+        corpora += names
+        other_folder = other.folder / f"fold-{other.scores['folds'][0]}"
+        tables.append(_of_corpora(read_predictions(other_folder / "predictions.csv"), other, names))
+        if has_voices:
+            known = _read_known(other_folder / KNOWN_PREDICTIONS)
+            known_tables.append(_of_corpora(known, other, names))
+    fitted = join_predictions(tables)
+    source = (
+        f"Fitted on {len(fitted)} utterances of {len(set(fitted.speakers))} speakers of "
+        f"{' and '.join(corpora)}, each predicted by a model of the same recipe that learned from the "
+        "other corpora alone."
+    )
+    return CalibrationData(
+        fitted, test, join_predictions(known_tables) if has_voices else None, known_test, source
+    )
+
+
+def _unheard_corpora(run: Run, other: Run) -> list[str]:
+    """The corpora in the test split of another run that it did not learn from."""
+    recipe = other.recipe
+    same = run.recipe.model_copy(update={"protocol": recipe.protocol, "runtime": recipe.runtime})
+    if same.model_copy(update={"corpus": recipe.corpus}) != recipe:
+        raise ConfigError(
+            f"'{other.folder}' has another recipe than '{run.folder}': its confidences are those of another "
+            "model, so no temperature can be fitted on it"
+        )
+    fold = other.protocol.fold(other.scores["folds"][0])
+    heard = {other.utterances[item].corpus for item in (*fold.train, *fold.dev)}
+    names = {other.utterances[item].corpus or "" for item in fold.test} - heard - {""}
+    if not names:
+        raise ConfigError(f"'{other.folder}' learned from all of its test corpora, expected one left out")
+    return sorted(names)
+
+
+def _of_corpora(table: Predictions, run: Run, names: Sequence[str]) -> Predictions:
+    return table.select([run.utterances[item].corpus in names for item in table.utterances])
+
+
+def _read_known(path: Path) -> Predictions:
+    if not path.is_file():
+        raise ModelError(
+            f"'{path}' is missing, on which the temperature with a voice is fitted: delete "
+            f"'{path.with_name('predictions.csv')}' and run the same command again; trained models stay"
+        )
+    return read_predictions(path)
