@@ -270,6 +270,8 @@ def student(backbone: Any, **config: Any) -> Any:
             {"prosodic": 8, "linguistic": 6},
         )  # fmt: skip
     generator = torch.Generator().manual_seed(1)
+    if not model.config.attentive:
+        return model.eval()
     with torch.no_grad():  # initial pooling weights all frames alike
         last = model.pool.score[-1]
         last.weight.copy_(torch.randn(last.weight.shape, generator=generator))

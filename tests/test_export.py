@@ -53,7 +53,7 @@ def test_every_backbone_exports_to_the_same_numbers(
     backbone = make.with_random_weights(load_backbone(str(models.get(name, name)), 2, width=16))
     pool: Any = {"whisper": (0, 1, 2), "hubert": "mix"}.get(name, "last")
     frozen, merge = (1, 2) if name == "whisper" else (0, 1)
-    student = make.student(backbone, pool=pool, frozen=frozen, merge=merge)
+    student = make.student(backbone, pool=pool, frozen=frozen, merge=merge, attentive=name != "whisper")
     exported = OnnxStudent(student, {"prosodic": CosineClassifier(8, 4)}).eval()
     path = tmp_path / "model.onnx"
     write_onnx(exported, path)

@@ -25,7 +25,14 @@ from emodistill.models.backbones import FAMILIES, load_backbone, rebuild_backbon
 from emodistill.models.base import Backbone
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.compact import Compact
-from emodistill.models.layers import AttentiveStatistics, CosineClassifier, Output, frame_mask, merge_frames
+from emodistill.models.layers import (
+    AttentiveStatistics,
+    CosineClassifier,
+    Output,
+    PlainStatistics,
+    frame_mask,
+    merge_frames,
+)
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.mel import LogMel, mask_bands, warp_frequencies
 from emodistill.models.prosodic import (
@@ -421,11 +428,13 @@ def test_a_student_starts_with_the_logits_of_its_probe(models: dict[str, Path]) 
 def test_untrained_pooling_gives_mean_and_deviation() -> None:
     x = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([9, 5])
-    pooled = AttentiveStatistics(8)(x, frame_mask(lengths, 9))
-    for row, length in enumerate(lengths.tolist()):
-        valid = x[row, :length]
-        expected = torch.cat([valid.mean(dim=0), (valid.var(dim=0, unbiased=False) + 1e-5).sqrt()])
-        torch.testing.assert_close(pooled[row], expected)
+    for pool in (AttentiveStatistics(8), PlainStatistics()):
+        pooled = pool(x, frame_mask(lengths, 9))
+        for row, length in enumerate(lengths.tolist()):
+            valid = x[row, :length]
+            expected = torch.cat([valid.mean(dim=0), (valid.var(dim=0, unbiased=False) + 1e-5).sqrt()])
+            torch.testing.assert_close(pooled[row], expected)
+            torch.testing.assert_close(pool(valid[None], None)[0], expected)
 
 
 @pytest.mark.parametrize("masked", [True, False])

@@ -148,6 +148,8 @@ class StudentConfig(Section):
     # Layers whose states are pooled and concatenated; 0 is the input of the first layer. "last": the last
     # layer. "mix": a learned weighted sum of all layers.
     pool: tuple[int, ...] | Literal["last", "mix"] = "last"
+    # Learn a weight for each frame. false: plain means and standard deviations over time.
+    attentive: bool = True
     # Number of layers, from the first, that are not trained. Their states are computed once and cached.
     # 0: train all.
     frozen: int = Field(0, ge=0)

@@ -115,6 +115,21 @@ class AttentiveStatistics(nn.Module):
         return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 
 
+class PlainStatistics(nn.Module):
+    """The mean and the standard deviation over time."""
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (batch, 2 * width) for x (batch, frames, width) and mask (batch, frames) or None."""
+        if torch.is_autocast_enabled(x.device.type):  # squares overflow in half precision
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x.float(), mask)
+        x = zero_padding(x, mask)
+        weight = 1 / x.shape[1] if mask is None else 1 / mask.sum(dim=1, keepdim=True).to(x.dtype)
+        mean = x.sum(dim=1) * weight
+        variance = zero_padding(x - mean[:, None], mask).square().sum(dim=1) * weight
+        return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
+
+
 class CosineClassifier(nn.Module):
     """A linear classifier on directions: logit_k = s · cos(embedding, weight_k), with a learned scale s.
 

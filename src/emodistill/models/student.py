@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from emodistill.config import StudentConfig
 from emodistill.errors import ConfigError
 from emodistill.models.base import Backbone
-from emodistill.models.layers import AttentiveStatistics, Output, frame_mask, merge_frames
+from emodistill.models.layers import AttentiveStatistics, Output, PlainStatistics, frame_mask, merge_frames
 from emodistill.models.mel import LogMel
 
 FRAME_HEAD = "_hidden"  # ends the name of a head over frames; exported models have no such head
@@ -112,7 +112,7 @@ class Student(nn.Module):
         )
         self.mix = nn.Parameter(torch.zeros(last + 1)) if config.pool == "mix" else None
         width = backbone.width * len(self.pool_layers)
-        self.pool = AttentiveStatistics(width)
+        self.pool = AttentiveStatistics(width) if config.attentive else PlainStatistics()
         # Some dimensions of a transformer's states are so large that a layer norm would almost erase the
         # others.
         standardise = config.standardise
