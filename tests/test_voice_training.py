@@ -73,6 +73,25 @@ def test_no_gradient_flows_through_a_context() -> None:
     assert not contexts().from_batch(statistics, 0, EVERYONE).requires_grad
 
 
+def test_an_utterance_without_a_context_is_moved_towards_another_speaker() -> None:
+    config = VoiceConfig(none_probability=1.0, move_probability=0.5, max_known=2)
+    moves = torch.stack([contexts(config).from_table(STATISTICS, epoch, EVERYONE) for epoch in range(200)])
+    usual = {name: STATISTICS[[item == name for item in SPEAKERS]].mean(dim=0) for name in "ab"}
+    for index, speaker in enumerate(SPEAKERS):
+        own = moves[:, index]
+        if speaker not in usual:  # unknown, or with too few utterances
+            assert not own.any()
+            continue
+        direction = usual[speaker] - usual["b" if speaker == "a" else "a"]
+        share = own @ direction / (direction @ direction)
+        torch.testing.assert_close(own, share[:, None] * direction)
+        assert 0 <= float(share.min()) < float(share.max()) <= 1
+        # Half of the utterances are moved, and half of these towards the speaker itself, so not at all.
+        assert float((share > 0).float().mean()) == pytest.approx(0.25, abs=0.1)
+    again = contexts(config).from_table(STATISTICS, 7, EVERYONE)
+    assert torch.equal(again, moves[7])
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_none_probability_is_the_share_of_utterances_without_a_context(probability: float) -> None:
     config = VoiceConfig(none_probability=probability)

@@ -6,8 +6,12 @@ function of (seed, epoch, utterance). With the probability `none_probability` an
 which is zero.
 
 With frozen layers, the statistics of all training utterances are computed at the start of each epoch, and a
-context is drawn from all of them. With a trained trunk they would soon be out of date, so a context is drawn
-from the utterances of the speaker in the same batch.
+context is drawn from all of them. An utterance without a context may then be moved: from the usual of its
+speaker towards that of another one, by a random share of the way. So the student hears the same utterance
+from more voices than there are in training.
+
+With a trained trunk these statistics would soon be out of date, so a context is drawn from the utterances of
+the speaker in the same batch.
 """
 
 from collections import Counter, defaultdict
@@ -77,6 +81,8 @@ class VoiceContexts:
 
     def __init__(self, config: VoiceConfig, speakers: Sequence[str | None], seed: int) -> None:
         self.config, self.speakers, self.seed = config, list(speakers), seed
+        self._usual_of: Tensor | None = None  # the table of `_means`
+        self._means: dict[str, Tensor] = {}
         self._members: dict[str, np.ndarray] = {
             name: np.flatnonzero([speaker == name for speaker in speakers])
             for name in {speaker for speaker in speakers if speaker is not None}
@@ -88,6 +94,7 @@ class VoiceContexts:
         `table` (utterances, dim) has the statistics of all utterances.
         """
         contexts = table.new_zeros(len(indices), table.shape[1])
+        usual = self._usual(table) if self.config.move_probability else {}
         for row, index in enumerate(indices):
             speaker = self.speakers[index]
             if speaker is None:
@@ -96,7 +103,31 @@ class VoiceContexts:
             known = self._draw(epoch, index, members[members != index], self.config.max_known)
             if len(known):
                 contexts[row] = shrinkage(len(known)) * table[known].mean(dim=0)
+            elif speaker in usual:
+                contexts[row] = self._move(epoch, index, speaker, usual)
         return contexts
+
+    def _usual(self, table: Tensor) -> dict[str, Tensor]:
+        """The mean statistics (dim,) of each speaker with more than `max_known` utterances.
+
+        The few utterances of another speaker may have one emotion alone, which a move would take away.
+        """
+        if self._usual_of is not table:
+            means = {
+                name: table[members].mean(dim=0)
+                for name, members in sorted(self._members.items())
+                if len(members) > self.config.max_known
+            }
+            self._usual_of, self._means = table, means
+        return self._means
+
+    def _move(self, epoch: int, index: int, speaker: str, usual: dict[str, Tensor]) -> Tensor:
+        """What to subtract (dim,) from an utterance to move it towards another speaker; or zero."""
+        rng = np.random.default_rng(stable_seed("move", self.seed, epoch, index))
+        if rng.random() >= self.config.move_probability:
+            return torch.zeros_like(usual[speaker])
+        other = list(usual)[int(rng.integers(len(usual)))]
+        return float(rng.random()) * (usual[speaker] - usual[other])
 
     def from_batch(self, statistics: Tensor, epoch: int, indices: Sequence[int]) -> Tensor:
         """The contexts (batch, dim) of the utterances `indices`, from their own statistics (batch, dim)."""
