@@ -23,6 +23,7 @@ from emodistill import Client, ConfigError, Recognizer, ServerError, Voice
 from emodistill.audio.waveform import load
 from emodistill.serving.app import create_app
 from emodistill.serving.logs import JsonFormatter
+from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
 
 ENDPOINTS = ("/v1/predict", "/v1/timeline")  # that take a voice
@@ -457,3 +458,20 @@ def test_neither_the_log_nor_temporary_files_hold_a_voice(
         assert secret not in log
         assert not any(secret.encode() in content for content in written)
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_server_says_what_a_stream_costs(
+    recognizer: Recognizer,
+    client: TestClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs_s = [model["hop_compute_s"] for model in client.get("/v1/models").json()["models"]]
+    assert all(0 < cost < 0.5 for cost in costs_s)
+    monkeypatch.setattr(Recognizer, "hop_compute_s", lambda _: 0.7)
+    with caplog.at_level("INFO", "emodistill.serving"):
+        Service(Settings(models=(str(recognizer.folder),)))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "stream falls behind real time"
+    assert JsonFormatter().format(record).count('"compute_s": 0.7') == 1

@@ -11,6 +11,7 @@ from copy import copy
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Any, overload
 
 import numpy as np
@@ -381,6 +382,20 @@ class Recognizer:
         windows = Recording(waveform, SAMPLE_RATE).windows()
         outputs = self._run_windows(windows, None if voice is None else voice.shrunk())
         return self._mean_probabilities(outputs, voice is not None)["student"]
+
+    def hop_compute_s(self, window_s: float = WINDOW_S, repeats: int = 5) -> float:
+        """Return the seconds of computation that a stream needs for one hop: those of one window.
+
+        Where it is more than the hop, the stream falls behind the speaker. It is the median of `repeats` runs
+        on this machine, after one that is not counted.
+        """
+        waveform = np.random.default_rng(0).normal(0, 0.1, round(window_s * SAMPLE_RATE)).astype(np.float32)
+        durations_s = []
+        for _ in range(repeats + 1):
+            start = perf_counter()
+            self.probabilities(waveform)
+            durations_s.append(perf_counter() - start)
+        return float(np.median(durations_s[1:]))
 
     def probabilities_and_statistics(
         self, waveform: Waveform, shrunk: Vector | None = None

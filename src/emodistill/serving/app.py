@@ -119,7 +119,7 @@ def _describe_models(service: Service) -> Models:
             colours={emotion: COLOURS[emotion] for emotion in model.card.emotions},
             teachers=list(model.card.teachers), precision=model.card.precision,
             num_parameters=model.card.num_parameters, voice_dim=model.voice_dim,
-            languages=list(model.card.languages),
+            hop_compute_s=service.hop_compute_s[name], languages=list(model.card.languages),
             licence=model.card.licence, intended_use=model.card.intended_use, limits=model.card.limits,
             card=model.card.model_dump(mode="json"),
         )

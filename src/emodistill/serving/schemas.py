@@ -91,6 +91,10 @@ class ModelInfo(BaseModel):
     precision: str
     num_parameters: int
     voice_dim: int | None = Field(description="The size of the model's voices; null: it has no voices.")
+    hop_compute_s: float = Field(
+        description="Seconds of computation for each hop of a stream, as measured when the server started. "
+        "Above the hop, 0.5 s, a stream falls behind the speaker."
+    )
     languages: list[str]
     licence: str
     intended_use: str

@@ -1,5 +1,6 @@
 """The loaded models, and the threads that process audio."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -15,8 +16,10 @@ from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelE
 from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.segmentation import HOP_S
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.inference.voices import SpeechStatistics, Voice
+from emodistill.serving.logs import log_event
 from emodistill.serving.metrics import Metrics
 from emodistill.serving.settings import Settings
 
@@ -35,6 +38,16 @@ class ClientDisconnectedError(Exception):
     """The client has disconnected, so nobody waits for the answer."""
 
 
+def _report_hop(model: str, compute_s: float) -> None:
+    """Log what a stream costs. It is a warning where the stream cannot keep up with the speaker."""
+    falls_behind = compute_s > HOP_S
+    log_event(
+        "stream falls behind real time" if falls_behind else "stream",
+        logging.WARNING if falls_behind else logging.INFO,
+        model=model, hop_s=HOP_S, compute_s=round(compute_s, 4),
+    )  # fmt: skip
+
+
 class Service:
     """What all requests of one process share: models, threads, metrics, and the work in progress."""
 
@@ -44,12 +57,14 @@ class Service:
         self.metrics = Metrics()
         self.detector = SpeechDetector()
         self.models: dict[str, Recognizer] = {}
+        self.hop_compute_s: dict[str, float] = {}  # of a stream, by model
         for source in settings.models:
             model = Recognizer(source, threads=1)
             if model.card.name in self.models:
                 raise ConfigError(f"two models are named '{model.card.name}', expected different names")
             # The first run of a graph is slow, so it happens before the first request.
-            model.probabilities(np.zeros(SAMPLE_RATE, dtype=np.float32))
+            self.hop_compute_s[model.card.name] = model.hop_compute_s()
+            _report_hop(model.card.name, self.hop_compute_s[model.card.name])
             if model.voice_dim is not None:
                 model.student.run_head(np.zeros((1, model.voice_dim), dtype=np.float32))
             self.models[model.card.name] = model
