@@ -19,18 +19,15 @@ through the artifact cache.
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from emodistill.config import TEACHERS, Recipe, stable_seed
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
-from emodistill.corpora.base import audio_duration_s
 from emodistill.distillation import student_heads
 from emodistill.errors import ConfigError
 from emodistill.evaluation.known import (
@@ -40,11 +37,6 @@ from emodistill.evaluation.known import (
     KNOWN_CSV,
     KNOWN_PREDICTIONS,
     KNOWN_PREDICTIONS_DEV,
-    Count,
-    KnownPredictions,
-    KnownResult,
-    KnownTask,
-    predict_known,
     write_known,
 )
 from emodistill.evaluation.predictions import Predictions, write_predictions
@@ -57,9 +49,9 @@ from emodistill.models.student import Student
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
-from emodistill.training.checkpoint_inference import classify_statistics, one_window_each
 from emodistill.training.data import UtteranceDataset, corpus_weights, label_indices, possible_emotions
 from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
+from emodistill.training.known_tables import known_table, predict_with_known
 from emodistill.training.refit import collect_classifier_inputs, fit_classifier, held_out_logits
 from emodistill.training.stages import CLEAN_ONLY, LinguisticStage, ProsodicStage, SpeechStage, Stage
 from emodistill.training.targets import (
@@ -132,7 +124,7 @@ class FoldRun:
         models, epochs = self._run_phase(select)
         self._write_predictions(models, select, self.dev, "-dev")
         if self.recipe.voice is not None and self.recipe.protocol.refit != "classifier":
-            self._write_known_dev(*models["student"])
+            self._write_known(*models["student"], self.dev, KNOWN_PREDICTIONS_DEV, with_table=False)
         final = select
         if self.recipe.protocol.refit == "classifier":
             stage, student = models["student"]
@@ -141,7 +133,7 @@ class FoldRun:
             final = Phase("refit", self.train + self.dev, (), epochs, self.folder / "refit")
             models, _ = self._run_phase(final)
         if self.recipe.voice is not None:
-            self._write_known(*models["student"])
+            self._write_known(*models["student"], self.test, KNOWN_PREDICTIONS, with_table=True)
         self._write_predictions(models, final, self.test, "")
 
     def _has_input(self, teacher: str) -> bool:
@@ -437,46 +429,21 @@ class FoldRun:
         write_checksums(self.folder, {**checksums, path.name: file_sha256(partial)})
         partial.replace(path)
 
-    def _write_known(self, stage: Stage, student: nn.Module) -> None:
-        """Write the test predictions of a student with voices, with known utterances of the speaker."""
-        usable = [utterance for utterance in self.test if stage.can_use(utterance)]
-        result = self._predict_known(stage, student, usable, COUNTS, DRAWS)
-        table = KnownPredictions(
-            self.labels, tuple(item.id for item in usable), (self.fold.name,) * len(usable),
-            tuple(item.corpus or self.recipe.corpus.name for item in usable),
-            tuple(item.speaker for item in usable), tuple(item.emotion or "" for item in usable),
-            result.predicted, result.used,
-        )  # fmt: skip
-        write_known(table, self.folder / KNOWN_CSV)
-        self._write_calibrated(usable, result, KNOWN_PREDICTIONS)
+    def _write_known(
+        self, stage: Stage, student: nn.Module, split: Sequence[Utterance], name: str, with_table: bool
+    ) -> None:
+        """Write what a student with voices predicts with known utterances of the speaker.
 
-    def _write_known_dev(self, stage: Stage, student: nn.Module) -> None:
-        """Write the probabilities of dev with known utterances of the speaker, for a temperature."""
-        usable = [utterance for utterance in self.dev if stage.can_use(utterance)]
-        if usable:
-            result = self._predict_known(stage, student, usable, (CALIBRATED,), 1)
-            self._write_calibrated(usable, result, KNOWN_PREDICTIONS_DEV)
-
-    def _predict_known(
-        self,
-        stage: Stage,
-        student: nn.Module,
-        utterances: Sequence[Utterance],
-        counts: Sequence[Count],
-        draws: int,
-    ) -> KnownResult:
-        """Any other of the utterances by a speaker may be known. Pooled corpora have other speakers."""
-        outputs = self._infer(stage, student, utterances)
-        durations_s = [item.duration_s or audio_duration_s(item) for item in utterances]
-        is_neutral = np.array([item.emotion == "neutral" for item in utterances])
-        task = KnownTask(
-            [item.id for item in utterances], [item.speaker for item in utterances],
-            np.arange(len(utterances)), outputs["logits"].double().softmax(dim=1).numpy(),
-            one_window_each(outputs["statistics"], durations_s), np.eye(len(self.labels)),
-            is_neutral if "neutral" in self.labels.names else None, self.recipe.seed,
-        )  # fmt: skip
-        return predict_known(task, partial(classify_statistics, student), counts, range(draws))
-
-    def _write_calibrated(self, utterances: Sequence[Utterance], result: KnownResult, name: str) -> None:
+        That is a table of probabilities, `name`, and `with_table` also `known.csv`.
+        """
+        usable = [utterance for utterance in split if stage.can_use(utterance)]
+        if not usable:
+            return
+        counts, draws = (COUNTS, DRAWS) if with_table else ((CALIBRATED,), 1)
+        outputs = self._infer(stage, student, usable)
+        result = predict_with_known(student, outputs, usable, self.labels, self.recipe.seed, counts, draws)
+        if with_table:
+            table = known_table(result, usable, self.labels, self.fold.name, self.recipe.corpus.name)
+            write_known(table, self.folder / KNOWN_CSV)
         assert result.calibrated is not None
-        self._write_table(utterances, torch.from_numpy(result.calibrated).log(), self.folder / name)
+        self._write_table(usable, torch.from_numpy(result.calibrated).log(), self.folder / name)
