@@ -4,8 +4,9 @@ from.
     python benchmarks/bundled.py RUN [--unheard RUN] [--plot FILE] [--through MODEL --data DIR]
 
 RUN is the run folder of `emodistill train bundled`. --unheard names the run folder of the same recipe with
-`--set protocol.fixed=bundled-unheard-ravdess`. --through also scores the exported model as users run it: on
-the files, with `Recognizer` and its speech detector. Intervals are 95 % intervals by bootstrap over speakers.
+`--set protocol.fixed=five-corpora-unheard-ravdess`. --through also scores the exported model as users run it:
+on the files, with `Recognizer` and its speech detector. Intervals are 95 % intervals by bootstrap over
+speakers.
 """
 
 import argparse
@@ -41,7 +42,8 @@ def main() -> None:
     parser.add_argument("--through", type=Path, help="folder of the exported model")
     parser.add_argument("--data", type=Path, help="with --through: folder with the corpora")
     given = parser.parse_args()
-    tables = {name: read_predictions(_table(given.run, name)) for name in MODELS}
+    models = [name for name in MODELS if _table(given.run, name).is_file()]
+    tables = {name: read_predictions(_table(given.run, name)) for name in models}
     print("| corpus | utterances | model | UA, all seven | UA, the corpus's own emotions | WA |")
     print("| --- | ---: | --- | ---: | ---: | ---: |")
     for corpus in _corpora(tables["student"]):
@@ -52,7 +54,7 @@ def main() -> None:
     if given.unheard:
         print("\nRAVDESS, by a model trained without it, four emotions:\n")
         print("| model | utterances | UA | WA |\n| --- | ---: | ---: | ---: |")
-        for name in MODELS:
+        for name in models:
             four = _four(_of(read_predictions(_table(given.unheard, name)), "ravdess"))
             print(f"| {name} | {len(four)} | {_with_interval(four)} | {100 * _wa(four):.1f} |")
     if given.through:

@@ -171,7 +171,7 @@ def main() -> None:
 def choose_clips(corpora: Path, num: int) -> list[Utterance]:
     """Return utterances of dev speakers, taking corpora and emotions in turn."""
     corpus = open_corpus(load_recipe("bundled", [f"corpus.root={corpora}"]).corpus, lambda _: None)
-    speakers = FIXED_SPLITS["bundled"]["dev"]
+    speakers = FIXED_SPLITS["five-corpora"]["dev"]
     groups: dict[tuple[str, str], list[Utterance]] = {}
     order = np.random.default_rng(0).permutation(len(corpus.utterances))
     for utterance in (corpus.utterances[place] for place in order):

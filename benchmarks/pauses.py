@@ -34,7 +34,7 @@ def choose_triples(corpora: Path, number: int) -> list[tuple[Utterance, ...]]:
     corpus = open_corpus(load_recipe("bundled", [f"corpus.root={corpora}"]).corpus, lambda _: None)
     groups: dict[tuple[str, str | None], list[Utterance]] = defaultdict(list)
     for utterance in corpus:
-        if utterance.speaker in FIXED_SPLITS["bundled"]["dev"]:
+        if utterance.speaker in FIXED_SPLITS["five-corpora"]["dev"]:
             groups[utterance.speaker, utterance.emotion].append(utterance)
     by_corpus: dict[str, list[list[Utterance]]] = defaultdict(list)
     for (speaker, _), group in sorted(groups.items()):

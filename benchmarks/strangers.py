@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from emodistill.corpora import Corpus, Utterance
-from emodistill.evaluation.calibration import calibration_error, calibration_error_interval
+from emodistill.evaluation.calibration import calibration_error, calibration_error_interval, plot_reliability
 from emodistill.evaluation.known import COUNTS, KNOWN_CSV, KNOWN_PREDICTIONS, read_known
 from emodistill.evaluation.known_scores import MEAN_OF_CORPORA, score_known
-from emodistill.evaluation.predictions import read_predictions
+from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.labels import LABEL_MAPS
 from emodistill.training.evaluated_models import open_model, voice_model
 from emodistill.training.evaluation_run import (
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("model", help="bundled, large, or the folder of an exported model")
     parser.add_argument("corpora", type=Path, help="folder with emovo and spanish")
     parser.add_argument("--out", "-o", type=Path, required=True, help="folder of the evaluation")
+    parser.add_argument("--plot", type=Path, help="draw reliability and risk to this file")
     parser.add_argument("--only", default="emovo,spanish", help="the corpora, of emovo, spanish, ravdess")
     parser.add_argument("--ids", type=Path, help="CSV with the column id: the utterances to score")
     given = parser.parse_args()
@@ -81,11 +82,14 @@ def main() -> None:
                     f"| {score.group} | {score.known} | {100 * score.ua.value:.1f} ({low:.1f} … {high:.1f}) |"
                 )
     print("\n| calibration error | |\n| --- | ---: |")
+    tables: dict[str, Predictions] = {}
     for name, path in (("as it is", "predictions.csv"), ("10 known", KNOWN_PREDICTIONS)):
         if (given.out / path).is_file():
-            table = read_predictions(given.out / path)
+            table = tables[name] = read_predictions(given.out / path)
             low, high = calibration_error_interval(table)
             print(f"| {name} | {calibration_error(table):.3f} ({low:.3f} … {high:.3f}) |")
+    if given.plot is not None:
+        plot_reliability(tables, given.plot)
 
 
 def _named(name: str, corpus: Corpus) -> list[Utterance]:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from emodistill.inference.model_card import Card, file_sha256, write_card
+from emodistill.inference.model_card import Card, file_sha256, read_card, write_card
 
 EMOTIONS = ("angry", "happy", "neutral", "sad")
 DIM = 6  # of the statistics
@@ -57,6 +57,26 @@ def voice_model(folder: Path, seed: int = 0, dim: int = DIM, **card: object) -> 
         "sha256": file_sha256(folder / "model.onnx"), "head_sha256": file_sha256(folder / "head.onnx"),
     }  # fmt: skip
     write_card(Card(**{**fields, **card}), folder)  # type: ignore[arg-type]
+    return folder
+
+
+def model_without_voices(folder: Path, **card_fields: object) -> Path:
+    """Write the folder of the same model with neither voices nor a head of its own."""
+    voice_model(folder, name="plain", **card_fields)
+    card = read_card(folder)
+    model = onnx.load(folder / "model.onnx")
+    without = [
+        helper.make_node("Identity", ["statistics"], node.output) if node.op_type == "Sub" else node
+        for node in model.graph.node
+    ]
+    del model.graph.node[:], model.graph.input[1:]
+    model.graph.node.extend(without)
+    (statistics,) = (item for item in model.graph.output if item.name == "statistics")
+    model.graph.output.remove(statistics)
+    onnx.save(model, folder / "model.onnx")
+    (folder / "head.onnx").unlink()
+    changed = {"voice_dim": None, "head_sha256": None, "sha256": file_sha256(folder / "model.onnx")}
+    write_card(card.model_copy(update=changed), folder)
     return folder
 
 

@@ -93,5 +93,5 @@ def test_a_folder_that_does_not_exist_is_an_error(here: Path) -> None:
 def test_the_table_shows_size_languages_and_licence(here: Path) -> None:
     code, out, _ = call()
     assert code == 0
-    for text in ("bundled", "3.66 M", "7.7 MB", "en pl am ur", "CC BY-NC-SA 4.0"):
+    for text in ("bundled", "6.75 M", "14.6 MB", "en pl am ur", "CC BY-NC-SA 4.0"):
         assert text in out

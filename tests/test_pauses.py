@@ -62,7 +62,7 @@ def test_the_emotion_stays_when_pauses_grow() -> None:
     if not folder.is_dir():
         pytest.skip("RAVDESS is not here")
     actors = {
-        name.partition("/")[2] for name in FIXED_SPLITS["bundled"]["dev"] if name.startswith("ravdess/")
+        name.partition("/")[2] for name in FIXED_SPLITS["five-corpora"]["dev"] if name.startswith("ravdess/")
     }
     groups: dict[tuple[str, str | None], list[Utterance]] = defaultdict(list)
     for utterance in read_corpus("ravdess", folder, "seven"):

@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 import schemathesis
 from factories_serving import PROBLEM
-from factories_voices import voice_model
+from factories_voices import model_without_voices, voice_model
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 
@@ -16,10 +16,11 @@ from emodistill.inference.model_card import CoveragePoint
 from emodistill.serving.app import create_app
 from emodistill.serving.settings import Settings
 
-APP = create_app(Settings(threads=2, max_bytes=2_000_000))
 with tempfile.TemporaryDirectory() as folder:
     point = CoveragePoint(min_confidence=0.1, coverage=1.0, accuracy=1.0)
-    model = str(voice_model(Path(folder), coverage=(point,)))
+    plain = str(model_without_voices(Path(folder) / "plain", coverage=(point,)))
+    APP = create_app(Settings(threads=2, max_bytes=2_000_000, models=(plain,)))
+    model = str(voice_model(Path(folder) / "voices", coverage=(point,)))
     VOICE_APP = create_app(Settings(threads=2, models=(model,)))
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 VOICE_SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", VOICE_APP)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from factories_serving import SPEECH, in_thread, needs_voices, problem, upload, wav
-from factories_voices import voice_model
+from factories_voices import model_without_voices, voice_model
 from fastapi.testclient import TestClient
 
 from emodistill import Client, ConfigError, Recognizer, ServerError, Voice
@@ -35,8 +35,9 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
 
 
 @pytest.fixture(scope="module")
-def client(recognizer: Recognizer) -> Iterator[TestClient]:
-    settings = Settings(threads=2, models=(str(recognizer.folder), "bundled"), max_files=4)
+def client(recognizer: Recognizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    plain = model_without_voices(tmp_path_factory.mktemp("plain") / "model")
+    settings = Settings(threads=2, models=(str(recognizer.folder), str(plain)), max_files=4)
     with TestClient(create_app(settings)) as test_client:
         yield test_client
 
@@ -233,7 +234,7 @@ def test_a_voice_that_is_too_large_is_refused(client: TestClient, voice: Voice) 
     [
         ({"adapt": "together"}, "got a voice and adapt=together, expected one of them"),
         ({"adapt": "folder"}, "adapt"),
-        ({"model": "emodistill-bundled"}, "the model 'emodistill-bundled' has no voices"),
+        ({"model": "plain"}, "the model 'plain' has no voices"),
         ({"return_voice": "yes"}, "return_voice"),
     ],
 )
@@ -258,7 +259,7 @@ def test_two_voices_and_a_voice_as_text_are_refused(client: TestClient, voice: V
 
 
 def test_a_model_without_voices_refuses_adapt_and_enrolment(client: TestClient) -> None:
-    data = {"model": "emodistill-bundled"}
+    data = {"model": "plain"}
     for path, more in (
         ("/v1/predict", {"adapt": "together"}), ("/v1/predict", {"return_voice": "true"}), ("/v1/voices", {}),
     ):  # fmt: skip
@@ -322,8 +323,8 @@ def test_a_stream_compares_with_a_voice_or_with_the_speech_so_far(
         ({"voice": {}}, 422, "the voice has the format None"),
         ({"voice": "edited"}, 422, "the voice was edited"),
         ({"voice": "own", "adapt": "running"}, 422, "expected one of them"),
-        ({"voice": "own", "model": "emodistill-bundled"}, 422, "has no voices"),
-        ({"adapt": "running", "model": "emodistill-bundled"}, 422, "has no voices"),
+        ({"voice": "own", "model": "plain"}, 422, "has no voices"),
+        ({"adapt": "running", "model": "plain"}, 422, "has no voices"),
         ({"voice": {"mean": [0.123456789] * 25_000}}, 413, "more than 256 KiB"),
     ],
 )

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from factories_voices import DIM, voice_model
+from factories_voices import DIM, model_without_voices, voice_model
 from typer.testing import CliRunner
 
 from emodistill.audio import recording, speech_activity, waveform
@@ -91,7 +91,7 @@ def test_a_page_of_a_model_with_voices_holds_its_head(tmp_path: Path) -> None:
     assert (page / "head.onnx").read_bytes() == (model / "head.onnx").read_bytes()
     info = json.loads((page / "model.json").read_text(encoding="utf-8"))
     assert (info["voice_dim"], info["temperature_voice"]) == (DIM, None)
-    export_web("bundled", page)
+    export_web(model_without_voices(tmp_path / "plain"), page)
     assert not (page / "head.onnx").exists()
     (model / "head.onnx").unlink()
     with pytest.raises(ModelError, match=r"has no head\.onnx"):

@@ -173,7 +173,9 @@ def export(
     ] = None,
     texts: Annotated[
         Path | None,
-        typer.Option(help="TOML file with texts for the model card: name, licence, limits, intended_use."),
+        typer.Option(
+            help="TOML file with texts for the model card: name, backbone, licence, limits, intended_use."
+        ),
     ] = None,
     unheard: Annotated[
         list[Path] | None,

@@ -42,7 +42,8 @@ from emodistill.models.student import Student
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-CARD_TEXTS = ("name", "licence", "limits", "intended_use")  # the parts of a card that a person writes
+# The parts of a card that a person writes. `backbone` is its hub id, where training read it from a folder.
+CARD_TEXTS = ("name", "backbone", "licence", "limits", "intended_use")
 FILES = ("model.onnx", "head.onnx", "README.md", "card.json")
 
 
@@ -61,7 +62,7 @@ def export_run(
     Args:
         fold: default: the run's first fold.
         check: labelled utterances on which int8 is compared with fp32; default: the fold's test split.
-        texts: the parts of the card that a person writes: name, licence, limits, intended_use.
+        texts: the parts of the card that a person writes, see `CARD_TEXTS`.
         unheard: runs of the same recipe that each left out a corpus. The temperatures are fitted on these
             corpora; default: on dev.
 
