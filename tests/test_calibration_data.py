@@ -1,5 +1,6 @@
 """Which predictions the temperatures of an exported model are fitted on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def test_temperatures_come_from_corpora_that_other_runs_left_out(
     assert tables.source is not None
     assert "strange" in tables.source
     assert "heard" not in tables.source
+    with pytest.raises(ConfigError, match=r"two folds left out \['strange'\]"):
+        calibration_data(run, "1", [voice_run, voice_run])
     everything = read_predictions(voice_run / "fold-1" / "predictions.csv")
     assert len(tables.test) == len(everything) > len(tables.fitted)
 
@@ -64,6 +67,14 @@ def test_a_run_that_heard_its_corpora_or_has_another_recipe_is_refused(voice_run
     other = replace(run, training_recipe=run.recipe.model_copy(update={"seed": 7}))
     with pytest.raises(ConfigError, match="has another recipe"):
         calibration_data(other, "1", [voice_run])
+
+
+def test_an_edited_table_is_refused(voice_run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(voice_run, tmp_path / "run")
+    table = copied / "fold-1" / KNOWN_PREDICTIONS
+    table.write_text(table.read_text(encoding="utf-8").replace("0.", "0.0", 1), encoding="utf-8")
+    with pytest.raises(ModelError, match="was changed after its fold had finished"):
+        calibration_data(read_run(copied), "1")
 
 
 @pytest.mark.parametrize("name", [KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV])

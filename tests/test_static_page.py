@@ -79,6 +79,7 @@ def test_both_api_scripts_have_the_same_functions() -> None:
 def test_a_page_replaces_a_page_and_no_other_files(tmp_path: Path) -> None:
     folder = tmp_path / "page"
     assert export_web("bundled", folder) == export_web(BUNDLED, folder)
+    assert (folder / "WHISPER-LICENSE.txt").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds other files"):

@@ -225,5 +225,7 @@ def test_voices_need_a_student_and_batches_of_whole_groups(manifest: Path) -> No
         make.voice_recipe(manifest, student="none", protocol={"refit": False})
     with pytest.raises(ConfigError, match="not a multiple"):
         make.voice_recipe(manifest, voice={"utterances_per_speaker": 3})
+    with pytest.raises(ConfigError, match="move_probability needs frozen layers"):
+        make.voice_recipe(manifest, voice={"move_probability": 0.5})
     with pytest.raises(ConfigError, match="expected a range of seconds"):
         make.voice_recipe(manifest, voice={"crop_s": [3.0, 1.0]})

@@ -205,6 +205,8 @@ def export(
 
     A web page: emodistill export --web page && python -m http.server --directory page
     """
+    if run is None and unheard:
+        raise ConfigError("--unheard is for the export of a RUN: give its folder and --out")
     if run is None and web is not None and out is None:
         _export_web(model, web)
         return

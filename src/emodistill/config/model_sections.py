@@ -258,8 +258,8 @@ class VoiceConfig(Section):
 
     # Probability that an utterance has no context.
     none_probability: float = Field(0.3, ge=0, le=1)
-    # Probability that an utterance without a context is moved towards another speaker's usual, which needs
-    # frozen layers.
+    # Probability that an utterance without a context is moved towards another speaker's usual. It needs
+    # frozen layers. Speakers with up to max_known utterances are never moved.
     move_probability: float = Field(0.0, ge=0, le=1)
     # Largest number of other utterances in a context, with frozen layers. With a trained trunk it is
     # utterances_per_speaker - 1.

@@ -107,6 +107,8 @@ class Recipe(Section):
             return
         if self.student is None:
             raise ValueError("[voice] is for a student: set voice = 'none', or train a student")
+        if self.voice.move_probability and not self.student.frozen:
+            raise ValueError("voice.move_probability needs frozen layers: set it to 0, or set student.frozen")
         if self.student.optim.batch_size % self.voice.utterances_per_speaker and not self.student.frozen:
             raise ValueError(
                 f"student.optim.batch_size = {self.student.optim.batch_size} is not a multiple of "

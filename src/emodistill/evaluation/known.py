@@ -8,8 +8,8 @@ One variant is a stress test: `MOSTLY_NEUTRAL` chooses by label which utterances
 lost where a speaker mostly sounds neutral, and it is never the main result.
 
 `known.csv` has a row for each scored utterance, number of known utterances, draw and variant. The
-probabilities of one setting, `CALIBRATED`, are kept too, for calibration: `KNOWN_PREDICTIONS` is a table as
-those without known utterances.
+probabilities of one setting, `CALIBRATED`, are kept too, for calibration: `KNOWN_PREDICTIONS` has the columns
+of `predictions.csv`.
 """
 
 import csv

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.known import KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV
 from emodistill.evaluation.predictions import Predictions, join_predictions, read_predictions
-from emodistill.evaluation.run import Run, read_run
+from emodistill.evaluation.run import Run, is_unchanged, read_run
 
 
 class CalibrationData(NamedTuple):
-    """Tables of predictions, and in words what the first and third are."""
+    """Tables of predictions. `source` says in words what `fitted` and `known_fitted` are."""
 
     fitted: Predictions  # without a voice
     test: Predictions
@@ -27,28 +27,30 @@ class CalibrationData(NamedTuple):
 def calibration_data(run: Run, fold: str, unheard: Sequence[Path] = ()) -> CalibrationData:
     """Read the tables of a run's fold, and of runs that each left out a corpus.
 
-    Raises `ConfigError` where one of those runs heard all of its corpora or has another recipe, and
-    `ModelError` where a table is missing.
+    Raises `ConfigError` where one of those runs heard all of its corpora, has another recipe, or
+    where two left out the same corpus. Raises `ModelError` where a table is missing or was edited.
     """
     folder = run.folder / f"fold-{fold}"
     has_voices = run.recipe.voice is not None
-    test = read_predictions(folder / "predictions.csv")
-    known_test = _read_known(folder / KNOWN_PREDICTIONS) if has_voices else None
+    test = _read(folder / "predictions.csv")
+    known_test = _read(folder / KNOWN_PREDICTIONS) if has_voices else None
     if not unheard:
-        dev = read_predictions(folder / "predictions-dev.csv")
-        known_dev = _read_known(folder / KNOWN_PREDICTIONS_DEV) if has_voices else None
+        dev = _read(folder / "predictions-dev.csv")
+        known_dev = _read(folder / KNOWN_PREDICTIONS_DEV) if has_voices else None
         return CalibrationData(dev, test, known_dev, known_test, None)
     tables: list[Predictions] = []
     known_tables: list[Predictions] = []
     corpora: list[str] = []
     for other in map(read_run, unheard):
-        names = _unheard_corpora(run, other)
-        corpora += names
-        other_folder = other.folder / f"fold-{other.scores['folds'][0]}"
-        tables.append(_of_corpora(read_predictions(other_folder / "predictions.csv"), other, names))
-        if has_voices:
-            known = _read_known(other_folder / KNOWN_PREDICTIONS)
-            known_tables.append(_of_corpora(known, other, names))
+        for name, names in _unheard_corpora(run, other).items():
+            if repeated := set(corpora) & set(names):
+                raise ConfigError(f"two folds left out {sorted(repeated)}: give one for each corpus")
+            corpora += names
+            other_folder = other.folder / f"fold-{name}"
+            tables.append(_of_corpora(_read(other_folder / "predictions.csv"), other, names))
+            if has_voices:
+                known = _read(other_folder / KNOWN_PREDICTIONS)
+                known_tables.append(_of_corpora(known, other, names))
     fitted = join_predictions(tables)
     source = (
         f"Fitted on {len(fitted)} utterances of {len(set(fitted.speakers))} speakers of "
@@ -60,31 +62,40 @@ def calibration_data(run: Run, fold: str, unheard: Sequence[Path] = ()) -> Calib
     )
 
 
-def _unheard_corpora(run: Run, other: Run) -> list[str]:
-    """The corpora in the test split of another run that it did not learn from."""
+def _unheard_corpora(run: Run, other: Run) -> dict[str, list[str]]:
+    """The corpora in the test split of each fold of another run that the fold did not learn from."""
     recipe = other.recipe
-    same = run.recipe.model_copy(update={"protocol": recipe.protocol, "runtime": recipe.runtime})
-    if same.model_copy(update={"corpus": recipe.corpus}) != recipe:
+    protocol = run.recipe.protocol.model_copy(update={"fixed": recipe.protocol.fixed})
+    if run.recipe.model_copy(update={"protocol": protocol, "runtime": recipe.runtime}) != recipe:
         raise ConfigError(
             f"'{other.folder}' has another recipe than '{run.folder}': its confidences are those of another "
-            "model, so no temperature can be fitted on it"
+            "model, so no temperature can be fitted on it. Only protocol.fixed and runtime may differ"
         )
-    fold = other.protocol.fold(other.scores["folds"][0])
-    heard = {other.utterances[item].corpus for item in (*fold.train, *fold.dev)}
-    names = {other.utterances[item].corpus or "" for item in fold.test} - heard - {""}
-    if not names:
+    unheard: dict[str, list[str]] = {}
+    for name in other.scores["folds"]:
+        fold = other.protocol.fold(name)
+        heard = {other.utterances[item].corpus for item in (*fold.train, *fold.dev)}
+        left_out = {other.utterances[item].corpus or "" for item in fold.test} - heard - {""}
+        if left_out:
+            unheard[name] = sorted(left_out)
+    if not unheard:
         raise ConfigError(f"'{other.folder}' learned from all of its test corpora, expected one left out")
-    return sorted(names)
+    return unheard
 
 
 def _of_corpora(table: Predictions, run: Run, names: Sequence[str]) -> Predictions:
     return table.select([run.utterances[item].corpus in names for item in table.utterances])
 
 
-def _read_known(path: Path) -> Predictions:
+def _read(path: Path) -> Predictions:
     if not path.is_file():
         raise ModelError(
-            f"'{path}' is missing, on which the temperature with a voice is fitted: delete "
+            f"'{path}' is missing, on which a temperature is fitted: delete "
+            f"'{path.with_name('predictions.csv')}' and run the same command again; trained models stay"
+        )
+    if not is_unchanged(path):
+        raise ModelError(
+            f"'{path}' was changed after its fold had finished: delete "
             f"'{path.with_name('predictions.csv')}' and run the same command again; trained models stay"
         )
     return read_predictions(path)

@@ -175,7 +175,12 @@ def export_checkpoint(
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
         fp32 = Path(partial) / "fp32.onnx"
         dev_ids = checkpoint.info.get("dev_ids", ())
-        write_onnx(model, fp32, describe_model(student, checkpoint.labels, checkpoint.training_ids, dev_ids))
+        description = describe_model(student, checkpoint.labels, checkpoint.training_ids, dev_ids)
+        parts = (description["config"], description["backbone"]["config"])
+        for part, name in zip((parts[0], *parts), ("init", "backbone", "_name_or_path"), strict=True):
+            if part.get(name):  # no folder of this machine goes into the model
+                part[name] = _without_folders(part[name])
+        write_onnx(model, fp32, description)
         head = fp32.with_name("head.onnx") if student.has_voices else None
         if head is not None:
             write_head(model, head)

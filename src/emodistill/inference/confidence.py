@@ -31,7 +31,7 @@ def confidence_threshold(
         card: of the model; `coverage` needs its curve.
         emotions: which the recogniser considers.
         min_confidence: the confidence itself.
-        coverage: the share of the model's dev utterances that reached the confidence.
+        coverage: the share of the utterances that the model was calibrated on which reached the confidence.
 
     Without an option it is 0, so the recogniser never abstains. Raises `ConfigError` for values out of range,
     for both options at once, and for `coverage` without a curve over the same emotions.
@@ -53,7 +53,7 @@ def confidence_threshold(
             "min_confidence instead of coverage"
         )
     if coverage == 1:
-        return 0.0  # The curve's threshold is the lowest confidence on dev; that of other audio may be lower.
+        return 0.0  # The lowest confidence of the curve may be above that of other audio.
     curve = [(0.0, 1.0), *((point.coverage, point.min_confidence) for point in card.coverage[::-1])]
     shares, thresholds = zip(*curve, strict=True)
     return float(np.interp(coverage, shares, thresholds))

@@ -86,7 +86,7 @@ class Card(_Frozen):
     # the test split, voice_… for predictions with known utterances.
     calibration: dict[str, float] = {}
     calibration_note: str = ""  # the data that the temperature was fitted on
-    coverage: tuple[CoveragePoint, ...] = ()  # on dev, by rising confidence
+    coverage: tuple[CoveragePoint, ...] = ()  # on the utterances of `calibration_note`, by rising confidence
     parity: dict[str, float]  # the largest difference from torch, and the number of utterances
     versions: dict[str, str]
     licence: str = "The licences of the training corpora apply: read their terms before any use."
@@ -322,7 +322,8 @@ def _calibration(card: Card) -> str:
             for point in card.coverage
         ]
         parts.append(
-            "With `min_confidence` or `coverage` the recogniser abstains from unsure answers. On dev:\n\n"
+            "With `min_confidence` or `coverage` the recogniser abstains from unsure answers. On the "
+            "utterances that the temperature was fitted on:\n\n"
             + _table(["min_confidence", "answered, %", "correct of these, %"], rows)
         )
     return "## Calibration and abstention\n\n" + "\n\n".join(parts) if parts else ""

@@ -73,7 +73,8 @@ class Recognizer:
                 (needs [hub]).
             emotions: recognise only these; their probabilities are scaled to sum to 1.
             min_confidence: abstain with the reason `low_confidence` below this confidence.
-            coverage: abstain below the confidence that this share of the model's dev utterances reached.
+            coverage: abstain below the confidence that this share of utterances reached, of those that the
+                model was calibrated on, without a voice.
             threads: CPU threads for one run of the model; None: ONNX Runtime's default.
             providers: ONNX Runtime's execution providers in order of preference; None: the CPU.
 
@@ -386,8 +387,8 @@ class Recognizer:
     def hop_compute_s(self, window_s: float = WINDOW_S, repeats: int = 5) -> float:
         """Return the seconds of computation that a stream needs for one hop: those of one window.
 
-        Where it is more than the hop, the stream falls behind the speaker. It is the median of `repeats` runs
-        on this machine, after one that is not counted.
+        Where it is more than the hop, the stream falls behind the speaker. Speech detection is not
+        counted. It is the median of `repeats` runs on this machine, after one that is not counted.
         """
         waveform = np.random.default_rng(0).normal(0, 0.1, round(window_s * SAMPLE_RATE)).astype(np.float32)
         durations_s = []

@@ -74,6 +74,8 @@ def export_web(model: str | Path, out: Path) -> int:
     (out / HEAD).unlink(missing_ok=True)  # of another model
     if loaded.voice_dim is not None:
         shutil.copyfile(loaded.folder / HEAD, out / HEAD)
+    for notice in loaded.folder.glob("*-LICENSE.txt"):  # of weights that the model contains
+        shutil.copyfile(notice, out / notice.name)
     for name in ("vad.onnx", "vad.json"):
         shutil.copyfile(_PACKAGE / "assets" / name, out / name)
     info = json.dumps(_model_info(loaded.card), ensure_ascii=False, indent=1)

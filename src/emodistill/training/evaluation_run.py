@@ -404,6 +404,7 @@ def _write_folder(
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "scores.json").unlink(missing_ok=True)  # written last: a folder that has it is complete
+    (out / KNOWN_PREDICTIONS).unlink(missing_ok=True)  # of an earlier evaluation
     ids = tuple(item.id for item in corpus)
     protocol = Protocol(corpus.name, "all utterances are test", (Fold(FOLD, (), (), ids),), allowed_leaks)
     protocol.write(out / "protocol.json")
@@ -434,6 +435,7 @@ def _write_folder(
         write_known_tables(score_known(known.table, protocol.stamp), out)
         if known.calibrated is not None:
             write_predictions(replace(table, probabilities=known.calibrated), out / KNOWN_PREDICTIONS)
+            scores["sha256"][KNOWN_PREDICTIONS] = file_sha256(out / KNOWN_PREDICTIONS)
     _write_json(out / "scores.json", scores)
     read_run(out).table()  # raises where the folder is not what later commands expect
 

@@ -364,7 +364,9 @@ class FoldRun:
         assert isinstance(student, Student)
         folder = self.folder / "refit" / "student"
         dev_table = folder.parent / "predictions-dev.csv"
-        if not (folder / "model.json").is_file():
+        known = [] if self.recipe.voice is None else [dev_table.with_name(KNOWN_PREDICTIONS_DEV)]
+        tables = [dev_table, *known]
+        if not all(path.is_file() for path in (folder / "model.json", *tables)):
             usable = [utterance for utterance in self.train + self.dev if stage.can_use(utterance)]
             num_train = sum(stage.can_use(utterance) for utterance in self.train)
             seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
@@ -382,7 +384,7 @@ class FoldRun:
             seen_before = load_checkpoint(self.folder / "select" / "student").training_ids
             training_ids = tuple(sorted({*seen_before, *(utterance.id for utterance in usable)}))
             save_checkpoint(folder, student, self.labels, training_ids)
-        for table in folder.parent.glob("*predictions-dev.csv"):
+        for table in tables:
             shutil.copyfile(table, self.folder / table.name)
         say(f"fold {self.fold.name}, phase refit: fitted the student's classifier on train and dev")
         return load_checkpoint(folder).model
@@ -432,10 +434,7 @@ class FoldRun:
     def _write_known(
         self, stage: Stage, student: nn.Module, split: Sequence[Utterance], name: str, with_table: bool
     ) -> None:
-        """Write what a student with voices predicts with known utterances of the speaker.
-
-        That is a table of probabilities, `name`, and `with_table` also `known.csv`.
-        """
+        """Write probabilities with known utterances of the speaker; `with_table`: known.csv too."""
         usable = [utterance for utterance in split if stage.can_use(utterance)]
         if not usable:
             return
