@@ -17,6 +17,7 @@ from emodistill.errors import CorpusError, ModelError
 from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
+from emodistill.evaluation.run import write_checksums
 from emodistill.export import export_run
 from emodistill.export.gate import (
     MIN_AGREEMENT,
@@ -24,7 +25,7 @@ from emodistill.export.gate import (
     compare_with_recogniser,
     predict_through_recogniser,
 )
-from emodistill.inference.model_card import card_markdown, read_card
+from emodistill.inference.model_card import card_markdown, file_sha256, read_card
 from emodistill.labels import LabelSet
 
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))
@@ -155,7 +156,9 @@ def test_a_run_whose_predictions_are_of_other_weights_is_not_exported(
     fold = read_card(exported).fold
     shutil.copytree(run, tmp_path / "run")
     doctored = replace(crossval_table, probabilities=crossval_table.probabilities[:, ::-1])
-    write_predictions(doctored, tmp_path / "run" / f"fold-{fold}" / "predictions.csv")
+    folder = tmp_path / "run" / f"fold-{fold}"
+    write_predictions(doctored, folder / "predictions.csv")
+    write_checksums(folder, {path.name: file_sha256(path) for path in folder.glob("*predictions*.csv")})
     out = tmp_path / "out"
     out.mkdir()
     (out / "card.json").write_text("{}")  # of an earlier export
