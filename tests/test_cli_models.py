@@ -13,7 +13,7 @@ from emodistill.inference.model_card import BUNDLED, read_card
 
 KEYS = [
     "model", "name", "emotions", "languages", "num_parameters", "size_bytes", "precision", "licence", "error",
-    "fetched",
+    "fetched", "voices",
 ]  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def test_json_lists_the_bundled_model(here: Path) -> None:
     assert row["size_bytes"] == (BUNDLED / "model.onnx").stat().st_size
     assert row["licence"] == card.licence
     assert row["error"] is None
+    assert row["voices"] is True
 
 
 def test_models_below_runs_and_one_level_below_the_current_folder_are_listed(here: Path) -> None:
