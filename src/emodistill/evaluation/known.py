@@ -7,9 +7,9 @@ statistics, shrunk as a `Voice` is. The draw is repeated, and each draw has its 
 One variant is a stress test: `MOSTLY_NEUTRAL` chooses by label which utterances are known. It shows what is
 lost where a speaker mostly sounds neutral, and it is never the main result.
 
-`known.csv` has a row for each scored utterance, number of known utterances, draw and variant. The
-probabilities of one setting, `CALIBRATED`, are kept too, for calibration: `KNOWN_PREDICTIONS` has the columns
-of `predictions.csv`.
+`known.csv` has a row for each scored utterance, number of known utterances, draw and variant. A
+temperature is fitted on probabilities, so those with `KNOWN_FOR_TEMPERATURE` known utterances are kept too:
+`KNOWN_PREDICTIONS` has the columns of `predictions.csv`.
 """
 
 import csv
@@ -39,7 +39,7 @@ Head = Callable[[Floats, Floats], Floats]
 KNOWN_CSV = "known.csv"
 KNOWN_PREDICTIONS = "known-predictions.csv"
 KNOWN_PREDICTIONS_DEV = "known-predictions-dev.csv"
-CALIBRATED = 10  # known utterances in `KNOWN_PREDICTIONS`, of the first draw
+KNOWN_FOR_TEMPERATURE = 10  # known utterances in `KNOWN_PREDICTIONS`, of the first draw
 COUNTS: tuple[Count, ...] = (0, 1, 2, 5, 10, 20, "all")
 DRAWS = 10
 DRAWN = "drawn"  # the variant without labels
@@ -229,9 +229,9 @@ class KnownResult(NamedTuple):
 
     predicted: dict[Setting, Labels]  # (draws, scored)
     used: dict[Setting, Labels]  # (draws, scored): how many utterances were known
-    # (scored, emotions): probabilities of the first draw with `CALIBRATED` known utterances; None where the
-    # counts lack that number.
-    calibrated: npt.NDArray[np.float64] | None
+    # (scored, emotions), of the first draw with `KNOWN_FOR_TEMPERATURE` known; None where the counts
+    # lack that number.
+    probabilities: npt.NDArray[np.float64] | None
 
 
 def settings_of(counts: Sequence[Count], stress: bool) -> list[Setting]:
@@ -260,7 +260,7 @@ def predict_known(
         setting: [] for setting in settings_of(counts, task.is_neutral is not None)
     }
     used: dict[Setting, list[Labels]] = {setting: [] for setting in predicted}
-    calibrated: npt.NDArray[np.float64] | None = None
+    probabilities: npt.NDArray[np.float64] | None = None
     for draw in draws:
         orders = [
             order[has_windows[order]]
@@ -273,12 +273,12 @@ def predict_known(
             used[setting].append(np.array([len(rows) for rows in known], dtype=np.int64))
             values = _predict(task, head, _voices(known, means), used[setting][-1])
             predicted[setting].append(values.argmax(axis=1))
-            if not draw and setting == Setting(DRAWN, CALIBRATED):
-                calibrated = values
+            if not draw and setting == Setting(DRAWN, KNOWN_FOR_TEMPERATURE):
+                probabilities = values
     return KnownResult(
         {setting: np.stack(values) for setting, values in predicted.items()},
         {setting: np.stack(values) for setting, values in used.items()},
-        calibrated,
+        probabilities,
     )
 
 

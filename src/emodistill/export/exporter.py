@@ -176,8 +176,10 @@ def export_checkpoint(
         fp32 = Path(partial) / "fp32.onnx"
         dev_ids = checkpoint.info.get("dev_ids", ())
         description = describe_model(student, checkpoint.labels, checkpoint.training_ids, dev_ids)
-        parts = (description["config"], description["backbone"]["config"])
-        for part, name in zip((parts[0], *parts), ("init", "backbone", "_name_or_path"), strict=True):
+        student_config, backbone_config = description["config"], description["backbone"]["config"]
+        for part, name in (
+            (student_config, "init"), (student_config, "backbone"), (backbone_config, "_name_or_path"),
+        ):  # fmt: skip
             if part.get(name):  # no folder of this machine goes into the model
                 part[name] = _without_folders(part[name])
         write_onnx(model, fp32, description)

@@ -11,7 +11,6 @@ from copy import copy
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
 from typing import Any, overload
 
 import numpy as np
@@ -73,8 +72,7 @@ class Recognizer:
                 (needs [hub]).
             emotions: recognise only these; their probabilities are scaled to sum to 1.
             min_confidence: abstain with the reason `low_confidence` below this confidence.
-            coverage: abstain below the confidence that this share of utterances reached, of those that the
-                model was calibrated on, without a voice.
+            coverage: abstain below the confidence that this share of utterances had in calibration.
             threads: CPU threads for one run of the model; None: ONNX Runtime's default.
             providers: ONNX Runtime's execution providers in order of preference; None: the CPU.
 
@@ -383,20 +381,6 @@ class Recognizer:
         windows = Recording(waveform, SAMPLE_RATE).windows()
         outputs = self._run_windows(windows, None if voice is None else voice.shrunk())
         return self._mean_probabilities(outputs, voice is not None)["student"]
-
-    def hop_compute_s(self, window_s: float = WINDOW_S, repeats: int = 5) -> float:
-        """Return the seconds of computation that a stream needs for one hop: those of one window.
-
-        Where it is more than the hop, the stream falls behind the speaker. Speech detection is not
-        counted. It is the median of `repeats` runs on this machine, after one that is not counted.
-        """
-        waveform = np.random.default_rng(0).normal(0, 0.1, round(window_s * SAMPLE_RATE)).astype(np.float32)
-        durations_s = []
-        for _ in range(repeats + 1):
-            start = perf_counter()
-            self.probabilities(waveform)
-            durations_s.append(perf_counter() - start)
-        return float(np.median(durations_s[1:]))
 
     def probabilities_and_statistics(
         self, waveform: Waveform, shrunk: Vector | None = None

@@ -89,7 +89,7 @@ class KnownTables(NamedTuple):
     """The predictions with known utterances."""
 
     table: KnownPredictions
-    calibrated: npt.NDArray[np.float64] | None  # (utterances, emotions), see `KnownResult`
+    probabilities: npt.NDArray[np.float64] | None  # (utterances, emotions), see `KnownResult`
 
 
 # Long: the parameters are the options of the command.
@@ -308,7 +308,7 @@ def _predict_known(
         tuple(item.speaker for item in scored_items), tuple(item.emotion or "" for item in scored_items),
         result.predicted, result.used,
     )  # fmt: skip
-    return kept_rows, probabilities, KnownTables(table, result.calibrated)
+    return kept_rows, probabilities, KnownTables(table, result.probabilities)
 
 
 # --- seen speakers -------------------------------------------------------------------------------
@@ -433,8 +433,8 @@ def _write_folder(
         write_known(known.table, out / KNOWN_CSV)
         scores["sha256"][KNOWN_CSV] = file_sha256(out / KNOWN_CSV)
         write_known_tables(score_known(known.table, protocol.stamp), out)
-        if known.calibrated is not None:
-            write_predictions(replace(table, probabilities=known.calibrated), out / KNOWN_PREDICTIONS)
+        if known.probabilities is not None:
+            write_predictions(replace(table, probabilities=known.probabilities), out / KNOWN_PREDICTIONS)
             scores["sha256"][KNOWN_PREDICTIONS] = file_sha256(out / KNOWN_PREDICTIONS)
     _write_json(out / "scores.json", scores)
     read_run(out).table()  # raises where the folder is not what later commands expect

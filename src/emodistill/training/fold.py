@@ -31,10 +31,10 @@ from emodistill.corpora import Corpus, Utterance
 from emodistill.distillation import student_heads
 from emodistill.errors import ConfigError
 from emodistill.evaluation.known import (
-    CALIBRATED,
     COUNTS,
     DRAWS,
     KNOWN_CSV,
+    KNOWN_FOR_TEMPERATURE,
     KNOWN_PREDICTIONS,
     KNOWN_PREDICTIONS_DEV,
     write_known,
@@ -438,11 +438,11 @@ class FoldRun:
         usable = [utterance for utterance in split if stage.can_use(utterance)]
         if not usable:
             return
-        counts, draws = (COUNTS, DRAWS) if with_table else ((CALIBRATED,), 1)
+        counts, draws = (COUNTS, DRAWS) if with_table else ((KNOWN_FOR_TEMPERATURE,), 1)
         outputs = self._infer(stage, student, usable)
         result = predict_with_known(student, outputs, usable, self.labels, self.recipe.seed, counts, draws)
         if with_table:
             table = known_table(result, usable, self.labels, self.fold.name, self.recipe.corpus.name)
             write_known(table, self.folder / KNOWN_CSV)
-        assert result.calibrated is not None
-        self._write_table(usable, torch.from_numpy(result.calibrated).log(), self.folder / name)
+        assert result.probabilities is not None
+        self._write_table(usable, torch.from_numpy(result.probabilities).log(), self.folder / name)
