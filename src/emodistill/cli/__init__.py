@@ -11,7 +11,17 @@ from emodistill.errors import EmodistillError
 __all__ = ["app", "main"]
 
 # Each module adds its verbs to `app`. `--help` shows the verbs in this order.
-for _module in ("recognise", "listen", "voices", "models", "corpora", "training", "scoring"):
+for _module in (
+    "predict",
+    "timeline",
+    "serving",
+    "listen",
+    "voices",
+    "models",
+    "corpora",
+    "training",
+    "scoring",
+):
     import_module(f"emodistill.cli.{_module}")
 
 

@@ -1,5 +1,6 @@
 """The command line app, and the options that several verbs share."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from os import cpu_count
 from pathlib import Path
@@ -12,6 +13,8 @@ from emodistill.version import __version__
 
 if TYPE_CHECKING:
     from emodistill.inference.voices import Voice
+
+TABLE = "table"  # for reading; the format where neither --format nor a suffix chooses one
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -157,6 +160,13 @@ def need_training() -> None:
 def names_in(listed: str | None) -> list[str] | None:
     """Return the names of a comma-separated list, or None for None."""
     return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def choose_format(format: str | None, output: Path | None, by_suffix: Mapping[str, str]) -> str:
+    """Return the format that was named, else the one of the output's suffix, else `table`."""
+    if format is not None:
+        return str(format)
+    return TABLE if output is None else by_suffix.get(output.suffix.lower(), TABLE)
 
 
 def number_of_jobs(jobs: int | None, num_files: int) -> int:

@@ -1,0 +1,151 @@
+"""emodistill predict: one emotion for each file."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emodistill.cli.options import (
+    Adapt,
+    Adaptation,
+    Coverage,
+    Emotions,
+    Jobs,
+    MinConfidence,
+    Model,
+    Paths,
+    Threads,
+    VoiceFile,
+    app,
+    choose_format,
+    names_in,
+    number_of_jobs,
+)
+from emodistill.console import report_failures, say, with_progress
+from emodistill.errors import ConfigError
+from emodistill.inference.prediction_rows import PREDICTION_FORMATS
+
+if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
+    PredictionChoice = str
+else:
+    PredictionChoice = StrEnum("PredictionChoice", {name: name for name in PREDICTION_FORMATS})
+
+_TEACHER_FORMATS = [format.name for format in PREDICTION_FORMATS.values() if format.holds_teachers]
+
+PredictionFormatOption = Annotated[
+    PredictionChoice | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="How the rows are written. Default: by the suffix of --output, else a table.",
+    ),
+]
+PredictionOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write to this file. An existing .jsonl file is continued: rows that failed are tried again. "
+        "Default: standard output.",
+    ),
+]
+TeachersOption = Annotated[
+    bool,
+    typer.Option(
+        "--teachers",
+        help=f"Also write the probabilities of each teacher. Formats: {', '.join(_TEACHER_FORMATS)}.",
+    ),
+]
+
+
+# Long: Typer makes an option of each parameter.
+@app.command()
+def predict(
+    paths: Paths,
+    model: Model = "bundled",
+    format: PredictionFormatOption = None,
+    output: PredictionOutputOption = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+    teachers: TeachersOption = False,
+    voice: VoiceFile = None,
+    adapt: Adapt = Adaptation.none,
+    threads: Threads = None,
+    jobs: Jobs = None,
+) -> None:
+    """Recognise one emotion for each audio file.
+
+    People differ in how they usually sound. With --voice or --adapt, the recogniser compares each file with
+    the usual of its speaker: what is left is how this file differs from the speaker's other utterances. No
+    labels are needed. Do not use it where the speaker has one emotion only, for example where all recordings
+    are angry: anger is then the usual, and the model does not find it. A voice file is personal data (see
+    `emodistill enrol --help`). A model without voices refuses both options.
+
+    Exit code 0: all inputs were read. 1: an input could not be read (its row holds the error), or a folder
+    holds no audio; the others are done. 2: nothing was started, since an option or the model is wrong.
+
+    Example: emodistill predict call.wav clips/ --format json
+    """
+    from emodistill.inference.adaptation import files_sha256, groups_of, predict_compared
+    from emodistill.inference.batch import find_audio_files
+    from emodistill.inference.prediction_rows import write_rows
+    from emodistill.inference.recognizer import Recognizer
+    from emodistill.inference.resume import finished_paths, open_output
+    from emodistill.inference.voices import Voice, check_voice, ensure_voices
+
+    format = choose_format(format, output, {f".{name}": name for name in PREDICTION_FORMATS})
+    if teachers and format not in _TEACHER_FORMATS:
+        raise ConfigError(
+            f"the format {format} cannot hold the teachers' probabilities: "
+            f"add --format {' or '.join(_TEACHER_FORMATS)}"
+        )
+    adapted = adapt is not Adaptation.none
+    if voice is not None and adapted:
+        raise ConfigError(
+            f"--voice and --adapt {adapt} exclude each other: a file is compared with a voice or with the "
+            "other files; give one of them"
+        )
+    known = None if voice is None else Voice.load(voice)
+    files, num_empty = find_audio_files(paths)
+    jobs = number_of_jobs(jobs, len(files))
+    recognizer = Recognizer(
+        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage,
+        threads=threads or (1 if jobs > 1 else None),
+    )  # fmt: skip
+    if known is not None:
+        check_voice(known, recognizer.card)
+    elif adapted:
+        ensure_voices(recognizer.card)
+    finished: set[str] = set()
+    resumed = output is not None and PREDICTION_FORMATS[format].can_resume
+    if output is not None and resumed:
+        settings = {
+            **recognizer.settings,
+            "teachers": teachers,
+            "voice": None if known is None else known.sha256,
+            "adapt": str(adapt) if adapted else None,
+            "set of files": files_sha256(files) if adapted else None,
+        }
+        groups = [set(map(str, group)) for group in groups_of(files, adapt)] if adapted else []
+        finished = finished_paths(output, set(map(str, files)), recognizer.emotions, settings, groups)
+    unfinished = [file for file in files if str(file) not in finished]
+    if adapted:
+        predictions = predict_compared(recognizer, unfinished, adapt, jobs)
+    else:
+        predictions = with_progress(
+            recognizer.predict_all(unfinished, jobs=jobs, voice=known), "predict", len(unfinished)
+        )
+    rows = report_failures(predictions)
+    if not teachers:
+        rows = (replace(row, teachers=None) for row in rows)
+    with open_output(output, resumed) as stream:
+        num_failed = write_rows(
+            rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted
+        )
+    if finished:
+        say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
+    raise typer.Exit(1 if num_failed or num_empty else 0)

@@ -1,0 +1,125 @@
+"""emodistill timeline: emotions over time."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emodistill.cli.options import (
+    TABLE,
+    Coverage,
+    Emotions,
+    Jobs,
+    MinConfidence,
+    Model,
+    Paths,
+    SpeakerVoice,
+    TimelineAdapt,
+    TimelineAdaptation,
+    app,
+    choose_format,
+    names_in,
+    number_of_jobs,
+    speaker_voice,
+)
+from emodistill.console import report_failures, say, with_progress
+from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
+
+if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
+    TimelineChoice = str
+else:
+    TimelineChoice = StrEnum("TimelineChoice", {name: name for name in (TABLE, *FORMATS)})
+
+TimelineFormatOption = Annotated[
+    TimelineChoice | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="How timelines are written. Default: by the suffix of --output, else a table.",
+    ),
+]
+TimelineOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Write to this file. A path without a suffix is a folder, which gets one file for each "
+        "recording. A folder is continued: recordings that have a file are skipped. "
+        "Default: standard output.",
+    ),
+]
+SegmentsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Recognise the emotion of these segments; without it, speech is detected. An RTTM file, or a "
+        "CSV file with the columns start_s and end_s in seconds, and optionally speaker and path.",
+    ),
+]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also draw a picture, a .png, .svg or .pdf file. A path without a suffix is a folder, which "
+        "gets one picture for each recording. Default: no picture."
+    ),
+]
+
+
+# Long: Typer makes an option of each parameter.
+@app.command()
+def timeline(
+    paths: Paths,
+    model: Model = "bundled",
+    format: TimelineFormatOption = None,
+    output: TimelineOutputOption = None,
+    segments: SegmentsOption = None,
+    plot: PlotOption = None,
+    emotions: Emotions = None,
+    min_confidence: MinConfidence = None,
+    coverage: Coverage = None,
+    voice: SpeakerVoice = None,
+    adapt: TimelineAdapt = TimelineAdaptation.none,
+    jobs: Jobs = None,
+) -> None:
+    """Recognise emotions over time: segments with start, end, emotion and confidence.
+
+    A segment below the confidence that you ask for has no emotion.
+
+    People differ in how they usually sound. With --voice or --adapt, the recogniser compares the speech with
+    the usual of its speaker: what is left is how a moment differs from the rest. No labels are needed. Do not
+    use it where the speaker has one emotion only, for example where a whole recording is angry: anger then is
+    the usual, and is not found. A model without voices refuses both options.
+
+    Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others
+    are done. 2: nothing was started, since an option or the model is wrong.
+
+    Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
+    """
+    from emodistill.inference import batch
+    from emodistill.inference.adapted_windows import check_adaptation
+    from emodistill.inference.given_segments import read_segments
+    from emodistill.inference.recognizer import Recognizer
+
+    known = speaker_voice(voice, adapt)
+    files, num_empty = batch.find_audio_files(paths)
+    outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
+    given = read_segments(segments, len(files)) if segments is not None else None
+    recognizer = Recognizer(
+        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
+    )
+    check_adaptation(recognizer, known, adapt.value)
+    outputs.ensure_same_settings(recognizer, given, known, adapt.value)
+    unfinished = outputs.unfinished(files)
+    jobs = number_of_jobs(jobs, len(unfinished))
+    written = batch.run(recognizer, unfinished, outputs, given, jobs, known, adapt.value)
+    rows, num_failed = [], 0
+    for row in report_failures(with_progress(written, "timeline", len(unfinished))):
+        num_failed += row.error is not None
+        if outputs.folder is None:  # in a folder it is written by now, and many rows would fill the memory
+            rows.append(row)
+    batch.finish(rows, outputs, recognizer.emotions)
+    if len(unfinished) < len(files):
+        num_skipped = len(files) - len(unfinished)
+        say(f"{num_skipped} files were there already, {len(unfinished) - num_failed} added to {output}")
+    raise typer.Exit(1 if num_failed or num_empty else 0)
