@@ -4,6 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
+Surety = Literal["likely", "unsure", "no better than a guess"]
+DimensionsSource = Literal["emotions", "head"]
+
+# Optional fields of predictions and of segments: JSON leaves them out where they are None.
+OPTIONAL = ("surety", "dimensions", "dimensions_from", "channel")
 
 
 @dataclass(frozen=True)
@@ -21,15 +26,19 @@ class Prediction:
         None  # the student's estimate of each teacher's probabilities
     )
     voice_utterances: int | None = None  # of the voice that the input was compared with; None: no voice
+    surety: Surety | None = None  # how often answers of this confidence are right; None: the card has no table
+    dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
+    dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
+    channel: int | None = None  # of the recording, from 0; None: all channels mixed
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, keys in a fixed order; what is optional and None is left out.
 
-        Optional are `teachers` and `voice_utterances`. `Prediction(**prediction.as_dict())` equals the
+        Optional are `teachers` and all fields after it. `Prediction(**prediction.as_dict())` equals the
         prediction.
         """
         data = {**self.__dict__, "probabilities": dict(self.probabilities)}
-        for name in ("teachers", "voice_utterances"):
+        for name in ("teachers", "voice_utterances", *OPTIONAL):
             if data[name] is None:
                 del data[name]
         return data

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import ConfigError
+from emodistill.inference.prediction import OPTIONAL, DimensionsSource, Surety
 
 HOP_S = 0.5  # from one window to the next
 MIN_HOP_S = 0.1
@@ -87,13 +88,18 @@ class Segment:
     probabilities: dict[str, float]
     speaker: str | None = None  # of a given segment
     voice_utterances: int | None = None
+    surety: Surety | None = None  # how often answers of this confidence are right; None: the card has no table
+    dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
+    dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
+    channel: int | None = None  # of the recording, from 0; None: all channels mixed
+    text: str | None = None  # of a given segment
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, keys in a fixed order; what is optional and None is left out.
 
-        Optional are `speaker` and `voice_utterances`. `Segment(**segment.as_dict())` equals the segment.
+        Optional are `speaker` and all fields after it. `Segment(**segment.as_dict())` equals the segment.
         """
-        return _plain_data(self, ("speaker", "voice_utterances"))
+        return _plain_data(self, ("speaker", "voice_utterances", *OPTIONAL, "text"))
 
 
 def _plain_data(event: WindowUpdate | Segment, optional: Sequence[str]) -> dict[str, Any]:

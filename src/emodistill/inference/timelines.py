@@ -70,6 +70,7 @@ class Timeline:
     reason: Literal["silence", "no_speech", "too_short"] | None = None
     error: str | None = None
     trace: Trace | None = field(default=None, compare=False, repr=False)  # only with `traced`
+    speakers: dict[str, dict[str, float]] | None = None  # the summary of each speaker; None: no speakers
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Timeline":
@@ -79,9 +80,9 @@ class Timeline:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, keys in a fixed order, without `trace`.
 
-        `Timeline.from_dict(timeline.as_dict())` equals the timeline.
+        `speakers` is left out where it is None. `Timeline.from_dict(timeline.as_dict())` equals the timeline.
         """
-        return {
+        data: dict[str, Any] = {
             "path": self.path,
             "duration_s": self.duration_s,
             "segments": [segment.as_dict() for segment in self.segments],
@@ -89,6 +90,9 @@ class Timeline:
             "reason": self.reason,
             "error": self.error,
         }
+        if self.speakers is not None:
+            data["speakers"] = {name: dict(summary) for name, summary in self.speakers.items()}
+        return data
 
 
 # Long: each parameter is an option, and the docstring describes all of them.
