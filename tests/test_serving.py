@@ -300,7 +300,9 @@ def test_a_small_file_with_minutes_of_audio_is_refused(client: TestClient) -> No
     assert len(bomb) < 50_000
     for path in ("/v1/predict", "/v1/timeline"):
         response = client.post(path, files=[("files", ("bomb.flac", bomb))])
-        assert problem(response, 413)["type"] == "urn:emodistill:too-long"
+        body = problem(response, 413)
+        assert body["type"] == "urn:emodistill:too-long"
+        assert body["detail"].startswith("longer than the limit of")
 
 
 def test_a_rate_of_1_hz_is_refused(client: TestClient) -> None:

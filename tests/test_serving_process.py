@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +71,47 @@ def test_a_declared_gigabyte_is_refused_before_it_is_sent(server: Running) -> No
     assert answers(server)
 
 
+def test_an_hour_of_stereo_is_within_the_limit_of_bytes(server: Running) -> None:
+    limits = httpx2.get(f"{server.url}/v1/models").json()["limits"]
+    assert limits["max_seconds"] == 3600
+    assert 3600 * 16_000 * 2 * 2 + 10_000 < limits["max_bytes"] == Settings().max_bytes
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_in_use_is_one_line_of_error(server: Running, workers: str) -> None:
+    done = run_serve("--port", str(server.port), "--workers", workers)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: port {server.port} of 127.0.0.1 is in use: stop the program that uses it, or choose another "
+        "--port\n"
+    )
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--grace", "inf"], "error: grace_s: Input should be a finite number\n"),
+        (
+            ["--host", "192.0.2.5"],
+            "error: cannot listen at 192.0.2.5, port 8123: Cannot assign requested address\n",
+        ),
+        (["--token", ""], "error: bad token"),
+    ],
+)
+def test_an_option_that_cannot_be_served_is_one_line_of_error(options: list[str], expected: str) -> None:
+    done = run_serve("--port", "8123", *options)
+    assert done.returncode == 2
+    assert done.stderr.startswith(expected)
+    assert done.stderr.count("\n") == 1
+
+
+def run_serve(*options: str) -> "subprocess.CompletedProcess[str]":
+    """What `emodistill serve` prints, and its exit code, where it cannot serve."""
+    command = [sys.executable, "-m", "emodistill", "serve", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def test_an_undeclared_gigabyte_is_refused_while_it_arrives(server: Running) -> None:
     sent = 0
     block = b"%x\r\n" % 1_000_000 + bytes(1_000_000) + b"\r\n"
@@ -82,7 +125,7 @@ def test_an_undeclared_gigabyte_is_refused_while_it_arrives(server: Running) -> 
             pass  # the server answered and closed the connection
         response = head_of(connection)
     assert response.startswith("HTTP/1.1 413")
-    assert 100 <= sent < 200
+    assert 200 <= sent < 350
     assert answers(server)
 
 

@@ -4,8 +4,9 @@ The command line prints the message and exits with code 2. The server answers wi
 many recordings are processed, an `AudioError` becomes the `error` of its row, and the others are processed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class EmodistillError(Exception):
@@ -91,3 +92,20 @@ def one_of(what: str, value: object, expected: Iterable[str]) -> str:
     similar = get_close_matches(str(value), names, n=1)
     hint = f" (did you mean '{similar[0]}'?)" if similar else ""
     return f"bad {what} '{value}', expected one of {names}{hint}"
+
+
+def field_messages(errors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The messages of pydantic's `ValidationError.errors()`, each with the name of its field.
+
+    >>> field_messages([{"loc": ("rate",), "msg": "Value error, too low"}])
+    ['rate: too low']
+    """
+    return [
+        ": ".join(filter(None, (".".join(map(str, error["loc"])), plain_message(error["msg"]))))
+        for error in errors
+    ]
+
+
+def plain_message(message: str) -> str:
+    """The message of a pydantic error without the name of its kind."""
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from emodistill.cli.options import app
-from emodistill.errors import MissingExtraError
+from emodistill.errors import ConfigError, MissingExtraError, field_messages
 
 
 # Long: Typer makes an option of each parameter, and each option has its help text beside it.
@@ -73,7 +73,7 @@ def serve(
     ] = None,
     max_mb: Annotated[
         int, typer.Option(min=1, help="Most megabytes of one request; the status for more is 413.")
-    ] = 100,
+    ] = 250,
     max_seconds: Annotated[
         float,
         typer.Option(min=1, help="Longest recording for a timeline, in seconds; the status for more is 413."),
@@ -109,24 +109,29 @@ def serve(
     Then: curl -F files=@call.wav http://127.0.0.1:8080/v1/predict
     """
     try:
+        from pydantic import ValidationError
+
         from emodistill.serving.server import serve as run_server
         from emodistill.serving.settings import Settings
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "a server") from error
 
-    settings = Settings(
-        models=tuple(model or ("bundled",)),
-        workers=workers,
-        threads=max(1, (threads or cpu_count() or 1) // workers),
-        # Typer ignores a variable that is set but empty. An empty token is a mistake, so pass it on.
-        token=environ.get("EMODISTILL_TOKEN") if token is None else token,
-        cors_origins=tuple(cors or ()),
-        rate_per_minute=rate,
-        max_bytes=1_000_000 * max_mb,
-        max_seconds=max_seconds,
-        max_requests=max_requests,
-        max_streams=max_streams,
-        grace_s=grace,
-        page=page,
-    )
+    try:
+        settings = Settings(
+            models=tuple(model or ("bundled",)),
+            workers=workers,
+            threads=max(1, (threads or cpu_count() or 1) // workers),
+            # Typer ignores a variable that is set but empty. An empty token is a mistake, so pass it on.
+            token=environ.get("EMODISTILL_TOKEN") if token is None else token,
+            cors_origins=tuple(cors or ()),
+            rate_per_minute=rate,
+            max_bytes=1_000_000 * max_mb,
+            max_seconds=max_seconds,
+            max_requests=max_requests,
+            max_streams=max_streams,
+            grace_s=grace,
+            page=page,
+        )
+    except ValidationError as error:
+        raise ConfigError("; ".join(field_messages(error.errors()))) from error
     run_server(settings, host, port, proxy or ())

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from emodistill.errors import ModelError
+from emodistill.errors import ModelError, field_messages
 from emodistill.files import atomic_write
 
 BUNDLED = Path(str(files("emodistill"))) / "assets" / "bundled"  # the model that comes with the package
@@ -153,10 +153,7 @@ def read_unchecked_card(folder: Path) -> Card:
     try:
         return Card.model_validate(json.loads((folder / "card.json").read_text(encoding="utf-8")))
     except ValidationError as error:
-        fields = [
-            ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"]))) for item in error.errors()
-        ]
-        raise ModelError(f"{problem}: {'; '.join(fields)}") from error
+        raise ModelError(f"{problem}: {'; '.join(field_messages(error.errors()))}") from error
     except ValueError as error:  # neither JSON nor UTF-8
         raise ModelError(f"{problem}: {error}") from error
 

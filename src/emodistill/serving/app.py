@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from emodistill.labels import COLOURS
 from emodistill.serving import openapi
+from emodistill.serving.audio_router import create_audio_router
 from emodistill.serving.metrics import CONTENT_TYPE
 from emodistill.serving.middleware import CLIENT_DISCONNECTED, AccessMiddleware
 from emodistill.serving.page_router import create_page_router
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None, lifespan: Lifespan | None = Non
     install_error_handlers(app)
     app.add_exception_handler(ClientDisconnectedError, _empty_response)
     app.include_router(create_rest_router(service))
+    app.include_router(create_audio_router(service))
     app.include_router(_create_router(service))
     if service.settings.page:
         app.include_router(create_page_router())

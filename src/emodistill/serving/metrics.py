@@ -20,7 +20,7 @@ _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 class Metrics:
     """The metrics of one app.
 
-    The label `door` is the endpoint that took the audio: predict, timeline, voices or stream.
+    The label `door` is the endpoint that took the audio: predict, timeline, voices, audio, jobs or stream.
     """
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ This server recognises emotions in speech.
 * `/v1/predict` takes files and returns one emotion for each file.
 * `/v1/timeline` takes files and returns the emotion over time in each file.
 * `/v1/voices` takes files of one speaker and returns the speaker's voice.
+* `/v1/audio` decodes a file for playing.
 * `/v1/stream` is a WebSocket. It takes audio while somebody speaks, and returns events.
 
 **Formats.** The `Accept` header chooses the format of an answer: JSON, CSV, or another format that the
@@ -46,6 +47,7 @@ _FIELDS = {
     "/v1/predict": {*_OPTIONS, *_VOICE_FIELDS, "teachers"},
     "/v1/timeline": {*_OPTIONS, *_VOICE_FIELDS},
     "/v1/voices": {"files", "model"},
+    "/v1/audio": {"files"},
 }
 _EXCLUSIVE_FIELDS = (("min_confidence", "coverage"), ("emotions", "coverage"), ("voice", "adapt"))
 
@@ -141,8 +143,9 @@ def _complete_form(form: dict[str, Any], service: Service) -> None:
         if "anyOf" in field:  # a type or null; but a form cannot send null
             (type_schema,) = (option for option in field.pop("anyOf") if option != {"type": "null"})
             field |= type_schema
-    properties["files"]["maxItems"] = service.settings.max_files
-    properties["model"]["enum"] = list(service.models)
+    properties["files"]["maxItems"] = service.settings.max_files if "model" in properties else 1
+    if "model" in properties:
+        properties["model"]["enum"] = list(service.models)
     if "emotions" in properties:
         properties["emotions"] |= {
             "pattern": f"^({emotions})(,({emotions}))*$",

@@ -11,7 +11,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from emodistill.errors import AudioTooLongError, ConfigError, EmodistillError, ModelError
+from emodistill.errors import (
+    AudioError,
+    AudioTooLongError,
+    ConfigError,
+    EmodistillError,
+    ModelError,
+    plain_message,
+)
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL_ERROR = "internal error of the server; its log has the details"
@@ -86,13 +93,20 @@ def problem_response(error: HTTPException, instance: str | None) -> JSONResponse
 def to_http_error(error: Exception) -> HTTPException:
     """The HTTP error for an error of the recogniser or the disk. Raises any other `error` again."""
     if isinstance(error, AudioTooLongError):
-        return RequestRefused(413, "too-long", str(error))
+        return RequestRefused(413, "too-long", message_without_source(error))
     if isinstance(error, (ConfigError, ModelError)):
-        return RequestRefused(422, "bad-option", str(error))
+        return RequestRefused(422, "bad-option", message_without_source(error))
+    if isinstance(error, AudioError):
+        return RequestRefused(422, "unreadable", message_without_source(error))
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         detail = "the server has no disk space left for this upload; try again later"
         return RequestRefused(507, "disk-full", detail)
     raise error
+
+
+def message_without_source(error: Exception) -> str:
+    """An error's message without the placeholder for unnamed audio. The client knows which file it sent."""
+    return str(error).removeprefix("<bytes>: ").removeprefix("<stream>: ")
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -108,7 +122,9 @@ def install_error_handlers(app: FastAPI) -> None:
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         fields = [
-            FieldProblem(field=".".join(map(str, item["loc"][1:])) or "body", message=item["msg"])
+            FieldProblem(
+                field=".".join(map(str, item["loc"][1:])) or "body", message=plain_message(item["msg"])
+            )
             for item in error.errors()
         ]
         detail = "; ".join(f"{item.field}: {item.message}" for item in fields)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from fastapi import Response
+
 from emodistill.inference.formats import formats_without_source
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS, PredictionFormat
@@ -52,6 +54,16 @@ def choose_media_type(accept: str | None, formats: Mapping[str, ResponseFormat[R
     Raises `RequestRefused` (406) if the server has none of them.
     """
     available = [name for name, format in formats.items() if format.holds_many_files or num_files == 1]
+    single = sorted(set(formats) - set(available))
+    hint = f"; {', '.join(single)} can hold one file only: send one file at a time" if single else ""
+    return best_media_type(accept, available, hint)
+
+
+def best_media_type(accept: str | None, available: Sequence[str], hint: str = "") -> str:
+    """The available media type that an `Accept` header prefers; without a header, the first one.
+
+    Raises `RequestRefused` (406) if none is accepted; `hint` ends its message.
+    """
     best, best_quality = None, 0.0
     for part in (accept or "*/*").split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -61,8 +73,6 @@ def choose_media_type(accept: str | None, formats: Mapping[str, ResponseFormat[R
             if quality > best_quality and media_range in (media_type, f"{main_type}/*", "*/*"):
                 best, best_quality = media_type, quality
     if best is None:
-        single = sorted(set(formats) - set(available))
-        hint = f"; {', '.join(single)} can hold one file only: send one file at a time" if single else ""
         detail = f"bad Accept '{accept}', expected one of {', '.join(available)}{hint}"
         raise RequestRefused(406, "not-acceptable", detail)
     return best
@@ -81,6 +91,12 @@ def write_response(
             if row.error is not None:
                 raise RequestRefused(422, "unreadable", f"{row.path}: {row.error}")
     return format.write(rows, emotions)
+
+
+def text_response(text: str, media_type: str) -> Response:
+    """The response with a text. A lone surrogate, as of a file name, is escaped."""
+    charset = "; charset=utf-8" if media_type.startswith("text/") else ""
+    return Response(text.encode("utf-8", "backslashreplace"), media_type=media_type + charset)
 
 
 def _quality(parameters: Sequence[str]) -> float:

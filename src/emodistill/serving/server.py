@@ -1,8 +1,10 @@
 """`emodistill serve`: starts the worker processes, and stops them without losing work."""
 
+import errno
 import json
 import os
 import signal
+import socket
 import tempfile
 import threading
 from asyncio import AbstractEventLoop, Task, get_running_loop
@@ -47,19 +49,14 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
     }  # fmt: skip
     log_to_stderr()
     _check_proxies(proxies)
-    log_event(
-        "serving",
-        url=f"http://{host}:{port}/",
-        models=settings.models,
-        workers=settings.workers,
-        threads=settings.threads,
-    )
-    if settings.token is None and host not in ("127.0.0.1", "::1", "localhost"):
-        log_event("no token: everybody who can reach this address may use the server; set --token", WARNING)
+    _check_address(host, port)
     if settings.workers == 1:
-        uvicorn.run(_create_app(settings), **options)
+        app = _create_app(settings)
+        _log_start(settings, host, port)
+        uvicorn.run(app, **options)
         return
     Service(settings)  # a model that cannot be loaded is reported here, once, and not by each worker
+    _log_start(settings, host, port)
     secret = settings.token and settings.token.get_secret_value()
     with tempfile.TemporaryDirectory(prefix="emodistill-counts-") as folder:
         os.environ[_METRICS_VARIABLE] = folder
@@ -68,6 +65,35 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
         uvicorn.run(
             "emodistill.serving.server:create_worker_app", factory=True, workers=settings.workers, **options
         )
+
+
+def _log_start(settings: Settings, host: str, port: int) -> None:
+    log_event(
+        "serving", url=f"http://{host}:{port}/", models=settings.models, workers=settings.workers,
+        threads=settings.threads,
+    )  # fmt: skip
+    if settings.token is None and host not in ("127.0.0.1", "::1", "localhost"):
+        log_event("no token: everybody who can reach this address may use the server; set --token", WARNING)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise `ConfigError` where the server cannot listen: the port is in use, or the address is not ours.
+
+    uvicorn would report it only after the models are loaded, and in several lines.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in addresses[:1]:
+            with socket.socket(family, kind, protocol) as tried:
+                if os.name == "posix":  # else a port that was used a minute ago counts as in use
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} of {host} is in use: stop the program that uses it, or choose another --port"
+            ) from error
+        raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
 
 
 def create_worker_app() -> FastAPI:

@@ -5,11 +5,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from os import SEEK_END
+from tempfile import TemporaryFile
 from typing import BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, sleep, to_thread
 
+from emodistill.audio.encoding import PlayableFormat, write_playable
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_bounded
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError, one_of
@@ -21,6 +24,7 @@ from emodistill.inference.timelines import Timeline, timeline
 from emodistill.inference.voices import SpeechStatistics, Voice
 from emodistill.serving.logs import log_event
 from emodistill.serving.metrics import Metrics
+from emodistill.serving.problems import message_without_source
 from emodistill.serving.settings import Settings
 
 Result = TypeVar("Result")
@@ -218,6 +222,34 @@ class Service:
 
         return await self.run_in_thread(read_file, is_connected)
 
+    async def playable(
+        self, file: BinaryIO, format: PlayableFormat, is_connected: IsConnected | None = None
+    ) -> tuple[BinaryIO, int]:
+        """Decode a recording into a temporary file, and return this file with its size in bytes.
+
+        Raises `AudioError`, `AudioTooLongError`, and `ClientDisconnectedError`.
+        """
+
+        def decode() -> tuple[BinaryIO, int]:
+            target = TemporaryFile()  # noqa: SIM115 (the response closes it)
+            try:
+                duration_s = write_playable(file, target, format, self.settings.max_seconds)
+            except BaseException:
+                target.close()
+                raise
+            self.metrics.audio_s.labels("audio").inc(duration_s)
+            num_bytes = target.seek(0, SEEK_END)
+            target.seek(0)
+            return target, num_bytes
+
+        try:
+            decoded = await self.run_in_thread(decode, is_connected)
+        except AudioError:
+            self._count("audio", "error")
+            raise
+        self._count("audio", "decoded")
+        return decoded
+
     def _load(self, file: BinaryIO, endpoint: str) -> Waveform:
         """The waveform of a file for one prediction. Raises `AudioError`, and `AudioTooLongError`."""
         waveform = load_bounded(file, self.settings.max_predict_seconds)
@@ -254,8 +286,3 @@ class Service:
             if is_connected is not None and not await is_connected():
                 raise ClientDisconnectedError
             return await to_thread.run_sync(work, limiter=self._threads)
-
-
-def message_without_source(error: AudioError) -> str:
-    """An error's message without the placeholder for unnamed audio. The client knows which file it sent."""
-    return str(error).removeprefix("<bytes>: ").removeprefix("<stream>: ")

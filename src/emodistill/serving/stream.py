@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from emodistill.audio.waveform import SAMPLE_RATE
-from emodistill.errors import AudioError, EmodistillError
+from emodistill.errors import AudioError, EmodistillError, field_messages
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, StreamingRecognizer
 from emodistill.inference.timelines import seconds_by_emotion
@@ -30,12 +30,13 @@ from emodistill.serving.logs import log_event
 from emodistill.serving.problems import (
     INTERNAL_ERROR,
     RequestRefused,
+    message_without_source,
     problem_body,
     server_busy,
     to_http_error,
 )
 from emodistill.serving.schemas import StreamStart
-from emodistill.serving.service import Service, message_without_source
+from emodistill.serving.service import Service
 from emodistill.serving.voices import parse_voice
 
 # WebSocket close codes (RFC 6455, section 7.4.1).
@@ -166,8 +167,7 @@ class LiveStream:
             if start.rate is None and start.encoding != "webm":
                 raise ValueError(f"{start.encoding} needs its rate in Hz")
         except ValidationError as error:
-            fields = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            raise _bad_start("; ".join(fields)) from error
+            raise _bad_start("; ".join(field_messages(error.errors()))) from error
         except ValueError as error:
             raise _bad_start(str(error)) from error
         token = self._service.settings.token

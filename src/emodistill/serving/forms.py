@@ -1,0 +1,157 @@
+"""The forms of the REST endpoints: their fields, their limits, and the model that they choose."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Any, BinaryIO, Literal
+
+from fastapi import File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from emodistill.errors import one_of
+from emodistill.inference.recognizer import Recognizer
+from emodistill.serving import openapi
+from emodistill.serving.problems import RequestRefused
+from emodistill.serving.schemas import MAX_NAME_LENGTH
+from emodistill.serving.service import IsConnected, Service
+
+MAX_FIELDS = 64  # of a form, without its files
+MAX_FIELD_BYTES = 8192
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Files = Annotated[list[UploadFile], File(description="One or more audio or video files.", min_length=1)]
+Model = Annotated[
+    str | None,
+    Form(
+        description="The name of a model in /v1/models. By default, the first one.",
+        max_length=MAX_NAME_LENGTH,
+    ),
+]
+Emotions = Annotated[
+    str | None,
+    Form(
+        description="Consider only these emotions, separated by commas. Their probabilities then sum to 1.",
+        max_length=1000,
+    ),
+]
+MinConfidence = Annotated[
+    float | None, Form(ge=0, le=1, description="Give no emotion where the confidence is lower.")
+]
+Coverage = Annotated[
+    float | None,
+    Form(ge=0, le=1, description="Give no emotion where the model is least sure, so that about this share of "
+         "the answers has one. Cannot be combined with min_confidence or emotions."),
+]  # fmt: skip
+Flag = Literal["true", "false"]
+VoiceFile = Annotated[
+    UploadFile | None,
+    File(description="The voice of the speaker, as /v1/voices returns it: JSON of at most 256 KiB."),
+]
+ReturnVoice = Annotated[
+    Flag,
+    Form(description="Also return a voice for each file, learned from this file alone. Only as JSON."),
+]
+PredictAdapt = Annotated[
+    Literal["none", "together"],
+    Form(
+        description="together: compare each file with the usual of all other files of the request. They must "
+        "be utterances of one speaker with different emotions. Cannot be combined with voice."
+    ),
+]
+TimelineAdapt = Annotated[
+    Literal["none", "recording", "running"],
+    Form(
+        description="Compare each part of a recording with the usual of the whole recording (recording), or "
+        "of the speech before it (running). Cannot be combined with voice."
+    ),
+]
+ERROR_STATUSES = (400, 401, 406, 408, 413, 422, 429, 500, 503, 507)
+
+
+@dataclass
+class Options:
+    """The form fields that choose a model and its options."""
+
+    model: Model = None
+    emotions: Emotions = None
+    min_confidence: MinConfidence = None
+    coverage: Coverage = None
+
+
+def form_route(max_files: int) -> type[APIRoute]:
+    """A route class that parses the form with limits. FastAPI's own limits are too high, for three reasons.
+
+    Each part of a form costs more than its bytes. A file below 1 MB stays in memory. And the client names the
+    charset of a text, whose decoder may be slow.
+    """
+
+    class FormRoute(APIRoute):
+        def get_route_handler(self) -> Handler:
+            handle = super().get_route_handler()
+
+            async def handle_form(request: Request) -> Response:
+                files = "1 file" if max_files == 1 else f"{max_files} files"
+                detail = f"more than {files} in one request; send fewer files at a time"
+                too_many = RequestRefused(422, "too-many-files", detail)
+                try:
+                    form = await request.form(
+                        max_files=max_files + 1,  # the last one is for a voice
+                        max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES,
+                    )  # fmt: skip
+                    if len(form.getlist("files")) > max_files:
+                        raise too_many
+                except HTTPException as error:
+                    if str(error.detail).startswith("Too many files"):
+                        raise too_many from error
+                    raise
+                except UnicodeError as error:
+                    detail = "a text of the form is not in the charset that its Content-Type names"
+                    raise HTTPException(400, detail) from error
+                return await handle(request)
+
+            return handle_form
+
+    return FormRoute
+
+
+async def select_recognizer(service: Service, request: Request, options: Options) -> Recognizer:
+    """The recogniser with the options of a form.
+
+    Raises what `check_fields` and `Service.recognizer` raise.
+    """
+    await check_fields(request)
+    emotions = options.emotions
+    names = None if emotions is None else [name.strip() for name in emotions.split(",") if name.strip()]
+    return service.recognizer(options.model, names, options.min_confidence, options.coverage)
+
+
+async def check_fields(request: Request) -> None:
+    """Raise `RequestValidationError` for unknown and for empty fields of a form, and for several voices."""
+    known, form = openapi.form_fields(request.url.path), await request.form()
+    if len(form.getlist("voice")) > 1:
+        message = "came more than once, expected one: a request has one voice"
+        raise RequestValidationError([{"loc": ("body", "voice"), "msg": message, "type": "value_error"}])
+    for field, value in form.multi_items():
+        # FastAPI ignores unknown fields, and treats an empty field as missing.
+        if field not in known or value == "":
+            message = (
+                "is empty: give it a value or leave it out"
+                if field in known
+                else one_of("field", field, sorted(known))
+            )
+            raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "value_error"}])
+
+
+def named_files(files: Sequence[UploadFile]) -> list[tuple[str, BinaryIO]]:
+    """Each file with the last part of its name. The name only appears in the answer; no path is opened."""
+    return [(PurePosixPath((file.filename or "").replace("\\", "/")).name, file.file) for file in files]
+
+
+def connection_check(request: Request) -> IsConnected:
+    """A function that returns whether the client still waits for the answer."""
+
+    async def is_connected() -> bool:
+        return not await request.is_disconnected()
+
+    return is_connected
