@@ -26,6 +26,7 @@ import onnxruntime
 from serving import PORT, speech, start, wav
 
 from emodistill import Recognizer
+from emodistill.audio.recording import Recording
 from emodistill.audio.waveform import SAMPLE_RATE, load_bounded
 from emodistill.inference.model_card import BUNDLED
 from emodistill.inference.speech_windows import speech_windows
@@ -115,7 +116,7 @@ def parts(num_requests: int) -> None:
         marks = [time.thread_time()]
         waveform = load_bounded(io.BytesIO(files[number % NUM_FILES]), 600.0)
         marks.append(time.thread_time())
-        windows = speech_windows(waveform, SAMPLE_RATE, recognizer._detector)
+        windows = speech_windows(Recording(waveform, SAMPLE_RATE), recognizer._detector)
         assert not isinstance(windows, str), "the files hold speech"
         listed = list(windows)
         marks.append(time.thread_time())

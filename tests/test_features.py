@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from emodistill import Recognizer
+from emodistill.audio.recording import Recording
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, trim_silence
 from emodistill.config import AudioConfig
@@ -45,7 +46,7 @@ def test_training_hears_what_the_recogniser_hears(tmp_path: Path, bundled: Recog
     sound = np.concatenate([room, make.speech(1.2), room, make.speech(0.8, seed=1), room])
     soundfile.write(tmp_path / "a.wav", sound, SAMPLE_RATE, subtype="FLOAT")
     prepared = prepare_waveform(Utterance("a", "s", "sad", tmp_path / "a.wav"), AUDIO)
-    windows = speech_windows(tmp_path / "a.wav", SAMPLE_RATE, SpeechDetector())
+    windows = speech_windows(Recording(tmp_path / "a.wav", SAMPLE_RATE), SpeechDetector())
     assert not isinstance(windows, str)
     (window,) = windows
     assert AUDIO.trim_db == bundled.card.trim_db
@@ -56,7 +57,7 @@ def test_training_hears_what_the_recogniser_hears(tmp_path: Path, bundled: Recog
 def test_a_recording_without_speech_is_used_whole(tmp_path: Path) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE)
     soundfile.write(tmp_path / "a.wav", noise, SAMPLE_RATE, subtype="FLOAT")
-    assert speech_windows(tmp_path / "a.wav", SAMPLE_RATE, SpeechDetector()) == "no_speech"
+    assert speech_windows(Recording(tmp_path / "a.wav", SAMPLE_RATE), SpeechDetector()) == "no_speech"
     assert len(prepare_waveform(Utterance("a", "s", "sad", tmp_path / "a.wav"), AUDIO)) == SAMPLE_RATE
 
 

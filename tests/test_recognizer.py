@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from emodistill.audio.decoding import is_longer_than
-from emodistill.audio.recording import MAX_WINDOW_S, MIN_UTTERANCE_S
+from emodistill.audio.recording import MAX_WINDOW_S, MIN_UTTERANCE_S, Recording
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, load, trim_silence
 from emodistill.corpora import DEMO_CORPUS as CORPUS
@@ -428,7 +428,7 @@ def test_the_temperature_of_the_card_is_applied_before_emotions_are_restricted(c
     sound = make.speech(1.0)
     raw = Recognizer(with_card(copy, temperature=1.0), threads=1)
     before = raw.predict(sound)
-    windows = speech_windows(sound, make.RATE, SpeechDetector())
+    windows = speech_windows(Recording(sound, make.RATE), SpeechDetector())
     assert not isinstance(windows, str)
     (window,) = windows
     assert raw.card.trim_db is not None

@@ -156,6 +156,19 @@ def is_longer_than(source: DecodableSource, limit_s: float) -> bool:
         return False
 
 
+def num_channels(source: DecodableSource) -> int:
+    """Return how many channels a recording has, from its header. Raises `AudioError` if it cannot be read."""
+    check_file(source)
+    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    try:
+        with open_recording(source) as file:
+            return int(file.channels)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        for _, frames in decode_media(_media_handle(source), name, error):
+            return int(frames.shape[1])
+    raise AudioError(f"{name}: holds no samples")
+
+
 def _media_duration_s(source: DecodableSource) -> float | None:
     """Return the duration that a container states; None if it states none, or without PyAV."""
     try:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from emodistill.audio.channels import ChannelMeter
 from emodistill.audio.decoding import DecodableSource, is_longer_than
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, from_samples, load, load_blocks
 from emodistill.errors import AudioError
@@ -61,17 +62,23 @@ class Recording:
     A recording of over `MAX_IN_MEMORY_S` is decoded again for each pass.
     """
 
-    def __init__(self, source: AudioSource, rate_hz: int) -> None:
-        """Read the source once. `rate_hz` is the rate of an array; files state their own.
+    def __init__(self, source: AudioSource, rate_hz: int, channel: int | None = None) -> None:
+        """Read the source once.
 
-        Raises `AudioError` if the source cannot be read.
+        `rate_hz` is the rate of an array; files state their own. `channel` is the one that is read, from 0;
+        None: all channels mixed. `channels` measures all of them.
+
+        Raises `AudioError` if the source cannot be read, or has no such channel.
         """
         if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):  # for example a tensor
             source = np.asarray(source)
+        self._channel, self.channels = channel, ChannelMeter()
         self._long_source = None if isinstance(source, np.ndarray) else _long_source(source)
-        self._waveform = _decode(source, rate_hz) if self._long_source is None else None
+        self._waveform = (
+            _decode(source, rate_hz, channel, self.channels) if self._long_source is None else None
+        )
         self.level = LevelMeter()
-        for piece in self._decoded_pieces():
+        for piece in self._decoded_pieces(self.channels):
             self.level.add(piece)
         self.num_samples, self.peak = self.level.num_samples, self.level.peak
 
@@ -128,13 +135,13 @@ class Recording:
                 waiting.popleft()
             piece_start = piece_end
 
-    def _decoded_pieces(self) -> Iterable[Waveform]:
+    def _decoded_pieces(self, meter: ChannelMeter | None = None) -> Iterable[Waveform]:
         if self._waveform is not None:
             return [self._waveform]
         assert self._long_source is not None
         if not isinstance(self._long_source, (str, Path, bytes)):
             self._long_source.seek(0)
-        return load_blocks(self._long_source)
+        return load_blocks(self._long_source, channel=self._channel, meter=meter)
 
 
 def _long_source(source: Any) -> DecodableSource | None:
@@ -154,11 +161,12 @@ def _long_source(source: Any) -> DecodableSource | None:
     return source if is_long else None
 
 
-def _decode(source: AudioSource, rate_hz: int) -> Waveform:
+def _decode(source: AudioSource, rate_hz: int, channel: int | None, meter: ChannelMeter) -> Waveform:
     """Return the waveform (samples,) of any source."""
     if isinstance(source, np.ndarray):
-        return from_samples(source, rate_hz)
-    return load(decodable_source(source, "a path, bytes, a file opened in binary mode or a NumPy array"))
+        return from_samples(source, rate_hz, channel=channel, meter=meter)
+    decodable = decodable_source(source, "a path, bytes, a file opened in binary mode or a NumPy array")
+    return load(decodable, channel=channel, meter=meter)
 
 
 def decodable_source(source: Any, expected: str) -> DecodableSource:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from emodistill.audio.channels import ChannelMeter, pick_channel
 from emodistill.audio.decoding import (
     MAX_CHANNELS,
     DecodableSource,
@@ -35,11 +36,19 @@ MAX_AMPLITUDE = 1_000.0  # times full scale; larger floats are not a waveform in
 Waveform = npt.NDArray[np.float32]
 
 
-def load(source: DecodableSource, start_s: float | None = None, end_s: float | None = None) -> Waveform:
+def load(
+    source: DecodableSource,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    channel: int | None = None,
+    meter: ChannelMeter | None = None,
+) -> Waveform:
     """Return the waveform (samples,) of a file, of its bytes or of an open binary file.
 
     `start_s` and `end_s` cut out a segment, in seconds, before channels are averaged and the peak is
-    measured. Raises `AudioError` for audio that is missing, cannot be decoded, is empty, or holds NaN or Inf.
+    measured. `channel` takes one channel, from 0, instead of the average. `meter` measures all channels.
+    Raises `AudioError` for audio that is missing, cannot be decoded, is empty, or holds NaN or Inf, and for a
+    channel that the file does not have.
     """
     name = _name(source)
     check_file(source)
@@ -56,7 +65,7 @@ def load(source: DecodableSource, start_s: float | None = None, end_s: float | N
         start = 0 if start_s is None else round(start_s * rate_hz)
         frames = frames[start : None if end_s is None else round(end_s * rate_hz)]
     segment = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
-    return from_samples(frames, rate_hz, f"{name}{segment}")
+    return from_samples(frames, rate_hz, f"{name}{segment}", channel, meter)
 
 
 class MonoStream:
@@ -120,7 +129,7 @@ class MonoStream:
         return np.asarray(mono, dtype=np.float32)
 
 
-def load_bounded(source: DecodableSource, max_s: float) -> Waveform:
+def load_bounded(source: DecodableSource, max_s: float, channel: int | None = None) -> Waveform:
     """Return the waveform (samples,) of an untrusted source, as `load` does, up to a length in seconds.
 
     A small file can hold days of audio, so the source is decoded block by block until it exceeds `max_s`.
@@ -131,7 +140,7 @@ def load_bounded(source: DecodableSource, max_s: float) -> Waveform:
     alive: npt.NDArray[np.bool_] | None = None  # (channels,): which make a sound
     rate_hz = SAMPLE_RATE
     for block_rate_hz, frames in _up_to(max_s, decode_blocks(source, name), name):
-        rate_hz, array = block_rate_hz, _as_columns(frames, name)
+        rate_hz, array = block_rate_hz, pick_channel(_as_columns(frames, name), channel, name)
         alive_here = (array != 0).any(axis=0)
         alive = alive_here if alive is None else alive | alive_here
         sums.append(array.sum(axis=1, dtype=np.float32))
@@ -140,26 +149,77 @@ def load_bounded(source: DecodableSource, max_s: float) -> Waveform:
     return from_samples(np.concatenate(sums) / np.float32(max(1, alive.sum())), rate_hz, name)
 
 
-def load_blocks(source: DecodableSource, max_s: float | None = None) -> Iterator[Waveform]:
+def load_blocks(
+    source: DecodableSource,
+    max_s: float | None = None,
+    channel: int | None = None,
+    meter: ChannelMeter | None = None,
+) -> Iterator[Waveform]:
     """Yield the pieces (samples,) of a recording's waveform in order; memory does not grow with its length.
 
-    The waveform is that of `MonoStream` at the recording's rate. Raises `AudioError` as `load` does, also
-    after some pieces: when decoding fails half-way, or at NaN or Inf. Raises `AudioTooLongError` after
-    `max_s`.
+    The waveform is that of `MonoStream` at the recording's rate. The options and errors are those of `load`.
+    Errors may come after some pieces: when decoding fails half-way, or at NaN or Inf. Raises
+    `AudioTooLongError` after `max_s`.
+    """
+    for (piece,) in load_channels(source, [channel], max_s, meter):
+        yield piece
+
+
+def load_channels(
+    source: DecodableSource,
+    channels: Sequence[int | None],
+    max_s: float | None = None,
+    meter: ChannelMeter | None = None,
+) -> Iterator[tuple[Waveform, ...]]:
+    """Yield the pieces of several waveforms of one recording, which is decoded once.
+
+    There is one waveform for each of `channels`: that of a channel from 0, or that of all channels mixed for
+    None. Options and errors are those of `load_blocks`.
     """
     name = _name(source)
-    stream: MonoStream | None = None
+    streams: list[MonoStream] = []
     empty = True
-    decoded = decode_blocks(source, name)
-    for rate_hz, frames in decoded if max_s is None else _up_to(max_s, decoded, name):
-        stream = stream or MonoStream(rate_hz, name)
-        piece = stream.push(frames)
-        empty = empty and piece.size == 0
-        yield piece
-    piece = np.zeros(0, dtype=np.float32) if stream is None else stream.finish()
-    if empty and piece.size == 0:
+    for rate_hz, frames in _decoded(source, max_s):
+        streams = streams or [MonoStream(rate_hz, name) for _ in channels]
+        if meter is not None:
+            meter.add(frames)
+        pieces = tuple(
+            stream.push(pick_channel(frames, channel, name))
+            for stream, channel in zip(streams, channels, strict=True)
+        )
+        empty = empty and not any(piece.size for piece in pieces)
+        yield pieces
+    pieces = tuple(stream.finish() for stream in streams)
+    if empty and not any(piece.size for piece in pieces):
         raise AudioError(f"{name}: holds no samples")
-    yield piece
+    yield pieces
+
+
+def measure_channels(source: DecodableSource, max_s: float | None = None) -> ChannelMeter:
+    """Return the meter of all channels of a recording. Raises the errors of `load_blocks`."""
+    meter = ChannelMeter()
+    for _, frames in _decoded(source, max_s):
+        meter.add(_as_columns(frames, _name(source)))
+    if not meter.num_channels:
+        raise AudioError(f"{_name(source)}: holds no samples")
+    return meter
+
+
+def _decoded(source: DecodableSource, max_s: float | None) -> Iterator[RatedSamples]:
+    """Yield the decoded blocks, samples (n, channels).
+
+    Raises `AudioError` if the number of channels changes.
+    """
+    name = _name(source)
+    blocks = decode_blocks(source, name)
+    num_channels: int | None = None
+    for rate_hz, frames in blocks if max_s is None else _up_to(max_s, blocks, name):
+        num_channels = num_channels or frames.shape[1]
+        if frames.shape[1] != num_channels:
+            raise AudioError(
+                f"{name}: has {num_channels} channels at first and {frames.shape[1]} later; re-encode it"
+            )
+        yield rate_hz, frames
 
 
 def _name(source: DecodableSource) -> str:
@@ -179,18 +239,27 @@ def _up_to(max_s: float, decoded: Iterator[RatedSamples], name: str) -> Iterator
         yield rate_hz, frames
 
 
-def from_samples(samples: npt.ArrayLike, rate_hz: int, name: str = "<array>") -> Waveform:
+def from_samples(
+    samples: npt.ArrayLike,
+    rate_hz: int,
+    name: str = "<array>",
+    channel: int | None = None,
+    meter: ChannelMeter | None = None,
+) -> Waveform:
     """Return the waveform (samples,) of decoded samples, (n,) or (n, channels), at any rate.
 
-    Channels are averaged without dead ones, whose samples are all zero. Integer PCM is scaled to [-1, 1]. A
-    waveform beyond full scale is scaled down to it, and nothing is clipped. Raises `AudioError` for no
-    samples, NaN, Inf, or a type, shape or rate that audio cannot have; `name` is what messages call the
-    audio.
+    Channels are averaged without dead ones, whose samples are all zero. `channel` takes one channel, from 0,
+    instead. Integer PCM is scaled to [-1, 1]. A waveform beyond full scale is scaled down to it, and nothing
+    is clipped. `meter` measures all channels. Raises `AudioError` for no samples, NaN, Inf, a channel that
+    there is not, or a type, shape or rate that audio cannot have; `name` is what messages call the audio.
     """
     _check_rate(rate_hz, name)
     array = _as_columns(samples, name)
     if array.size == 0:
         raise AudioError(f"{name}: holds no samples")
+    if meter is not None:
+        meter.add(array)
+    array = pick_channel(array, channel, name)
     if array.shape[1] > 1:
         alive = np.abs(array).max(axis=0) > 0
         array = array[:, alive] if alive.any() else array[:, :1]

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from emodistill.audio.recording import Recording
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, remove_offset, trim_silence
 from emodistill.config import AudioConfig
@@ -25,7 +26,7 @@ def prepare_waveform(utterance: Utterance, audio: AudioConfig) -> npt.NDArray[np
     an utterance without audio, and `AudioError` for audio that cannot be decoded.
     """
     waveform = read_waveform(utterance)
-    windows = speech_windows(waveform, SAMPLE_RATE, _detector())
+    windows = speech_windows(Recording(waveform, SAMPLE_RATE), _detector())
     if not isinstance(windows, str):  # a reason why there are none
         waveform = np.concatenate(list(windows))
     if audio.trim_db is not None:

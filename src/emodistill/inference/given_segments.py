@@ -17,6 +17,8 @@ class GivenSegment:
     start_s: float
     end_s: float
     speaker: str | None = None
+    channel: int | None = None  # of the recording, from 0; None: the one that the caller chooses
+    text: str | None = None  # the words, which the result carries
 
     def check(self, where: str = "") -> None:
         """Raise `ConfigError` unless the segment ends after its start; `where` begins the message."""

@@ -9,7 +9,8 @@ import numpy as np
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 from emodistill.files import atomic_write
-from emodistill.inference.timelines import ENVELOPE_SAMPLES, Timeline
+from emodistill.inference.lanes import ENVELOPE_SAMPLES
+from emodistill.inference.timelines import Timeline
 from emodistill.labels import COLOURS
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ class Prediction:
     dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
     channel: int | None = None  # of the recording, from 0; None: all channels mixed
+    mixed_channels: int | None = field(default=None, compare=False, repr=False)  # that differ; not in JSON
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, keys in a fixed order; what is optional and None is left out.
@@ -38,6 +39,7 @@ class Prediction:
         prediction.
         """
         data = {**self.__dict__, "probabilities": dict(self.probabilities)}
+        del data["mixed_channels"]
         for name in ("teachers", "voice_utterances", *OPTIONAL):
             if data[name] is None:
                 del data[name]

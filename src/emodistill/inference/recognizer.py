@@ -6,8 +6,9 @@ voices also compares an input with a speaker's voice (`voices`).
 """
 
 # Long: one public class, and half of its lines are docstrings.
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from emodistill.audio.channels import Channels, check_channel
 from emodistill.audio.recording import AudioSource, Recording
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, trim_silence
@@ -148,12 +150,22 @@ class Recognizer:
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, source: AudioSource, rate_hz: int = SAMPLE_RATE, *, voice: Voice | None = None
+        self,
+        source: AudioSource,
+        rate_hz: int = SAMPLE_RATE,
+        *,
+        voice: Voice | None = None,
+        channel: int | None = None,
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, source: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, *, voice: Voice | None = None
+        self,
+        source: Iterable[AudioSource],
+        rate_hz: int = SAMPLE_RATE,
+        *,
+        voice: Voice | None = None,
+        channel: int | None = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -162,6 +174,7 @@ class Recognizer:
         rate_hz: int = SAMPLE_RATE,
         *,
         voice: Voice | None = None,
+        channel: int | None = None,
     ) -> Prediction | list[Prediction]:
         """Return the emotion of one utterance, or a list with the emotion of each utterance of an iterable.
 
@@ -176,17 +189,19 @@ class Recognizer:
                 Or an iterable of these.
             rate_hz: the rate of arrays; files state their own.
             voice: of the speaker, from `enrol`. The utterance is compared with this voice's usual.
+            channel: recognise this channel, from 0; None: all channels mixed.
 
         Raises:
-            AudioError: the audio cannot be read. In a list, such an input gives a prediction with its
-                `error`.
+            AudioError: the audio cannot be read, or has no such channel. In a list, such an input gives a
+                prediction with its `error`.
+            ConfigError: a channel that no audio has.
             ModelError: the model has no voices, or the voice is one of another model.
         """
         sources = as_list(source)
         if sources is not None:
-            return list(self.predict_all(sources, rate_hz, voice=voice))
-        self._check(voice)
-        return self._predict_one(source, rate_hz, voice)
+            return list(self.predict_all(sources, rate_hz, voice=voice, channel=channel))
+        self._check(voice, channel)
+        return self._predict_one(source, rate_hz, voice, channel)
 
     def predict_all(
         self,
@@ -195,22 +210,23 @@ class Recognizer:
         jobs: int = 1,
         *,
         voice: Voice | None = None,
+        channel: int | None = None,
     ) -> Iterator[Prediction]:
         """Yield one prediction for each source, in order, with `jobs` threads.
 
         A source that cannot be read gives a prediction with its `error`. A few sources are read ahead, never
         all of them. Several jobs are fastest with a model that was loaded with `threads=1`. Raises
-        `AudioError` for a single source, because its letters, bytes or samples are not sources. `voice` and
-        its errors are those of `predict`.
+        `AudioError` for a single source, because its letters, bytes or samples are not sources. `voice`,
+        `channel` and their errors are those of `predict`.
         """
         ensure_several(sources, "predict")
-        self._check(voice)
+        self._check(voice, channel)
 
         def predict_one(source: AudioSource) -> Prediction:
             try:
-                return self._predict_one(source, rate_hz, voice)
+                return self._predict_one(source, rate_hz, voice, channel)
             except AudioError as error:
-                return Prediction(source_name(source), error=str(error))
+                return Prediction(source_name(source), error=str(error), channel=channel)
 
         yield from map_in_order(predict_one, sources, jobs)
 
@@ -230,9 +246,16 @@ class Recognizer:
         return [self.predict_statistics(item, voice) for item, voice in zip(statistics, voices, strict=True)]
 
     def enrol(
-        self, sources: AudioSource | Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
+        self,
+        sources: AudioSource | Iterable[AudioSource],
+        rate_hz: int = SAMPLE_RATE,
+        jobs: int = 1,
+        *,
+        channel: int | None = None,
     ) -> Voice:
         """Return the voice of a speaker, from recordings of the speaker alone, without labels.
+
+        `channel` is the one in which the speaker is, from 0; None: all channels mixed.
 
         Each recording counts as one utterance; one of over 20 s counts as one for each 3 s of speech. A
         recording without speech, or that cannot be read, is left out with a warning on standard error.
@@ -244,12 +267,14 @@ class Recognizer:
         from emodistill.console import warn  # Not above: importing rich takes 12 ms.
 
         listed: Any = [sources] if (several := as_list(sources)) is None else several
-        voice, warnings = enrol(self.statistics_all(listed, rate_hz, jobs), self.card.sha256)
+        voice, warnings = enrol(self.statistics_all(listed, rate_hz, jobs, channel=channel), self.card.sha256)
         for warning in warnings:
             warn(warning)
         return voice
 
-    def statistics(self, source: AudioSource, rate_hz: int = SAMPLE_RATE) -> SpeechStatistics:
+    def statistics(
+        self, source: AudioSource, rate_hz: int = SAMPLE_RATE, *, channel: int | None = None
+    ) -> SpeechStatistics:
         """Return the statistics of one recording: all that voices and predictions with a voice need of it.
 
         The model runs once for each window of at most 20 s, and no audio is kept. The arguments are those of
@@ -260,18 +285,28 @@ class Recognizer:
             ModelError: the model has no voices.
         """
         ensure_voices(self.card)
-        name, windows = source_name(source), speech_windows(source, rate_hz, self._detector)
+        self._check(None, channel)
+        name, recording = source_name(source), Recording(source, rate_hz, channel)
+        windows = speech_windows(recording, self._detector)
+        mixed = _mixed_channels(recording, channel)
         if isinstance(windows, str):
-            return SpeechStatistics(name, reason=windows)
+            return SpeechStatistics(name, reason=windows, channel=channel, mixed_channels=mixed)
         rows, speech_s = [], []
         for window in windows:
             trimmed = self._trimmed(window)
             rows.append(self.run(trimmed)["statistics"])
             speech_s.append(len(trimmed) / SAMPLE_RATE)
-        return SpeechStatistics(name, np.stack(rows), np.array(speech_s))
+        return SpeechStatistics(
+            name, np.stack(rows), np.array(speech_s), channel=channel, mixed_channels=mixed
+        )
 
     def statistics_all(
-        self, sources: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
+        self,
+        sources: Iterable[AudioSource],
+        rate_hz: int = SAMPLE_RATE,
+        jobs: int = 1,
+        *,
+        channel: int | None = None,
     ) -> Iterator[SpeechStatistics]:
         """Yield the statistics of each source, in order, with `jobs` threads.
 
@@ -280,12 +315,13 @@ class Recognizer:
         """
         ensure_voices(self.card)
         ensure_several(sources, "statistics")
+        self._check(None, channel)
 
         def statistics_of(source: AudioSource) -> SpeechStatistics:
             try:
-                return self.statistics(source, rate_hz)
+                return self.statistics(source, rate_hz, channel=channel)
             except AudioError as error:
-                return SpeechStatistics(source_name(source), error=str(error))
+                return SpeechStatistics(source_name(source), error=str(error), channel=channel)
 
         yield from map_in_order(statistics_of, sources, jobs)
 
@@ -298,34 +334,44 @@ class Recognizer:
         """
         ensure_voices(self.card)
         self._check(voice)
+        about = Prediction(
+            statistics.path, channel=statistics.channel, mixed_channels=statistics.mixed_channels
+        )
         if statistics.error is not None:
-            return Prediction(statistics.path, error=statistics.error)
+            return replace(about, error=statistics.error)
         if statistics.reason is not None:
-            return Prediction(statistics.path, abstained=True, reason=statistics.reason)
+            return replace(about, abstained=True, reason=statistics.reason)
         if statistics.windows.shape[-1] != self.voice_dim:
             raise ModelError(
                 f"the statistics have {statistics.windows.shape[-1]} numbers, but the model "
                 f"'{self.card.name}' expects {self.voice_dim}: compute them with this model"
             )
         outputs = self.student.run_head(statistics.windows, None if voice is None else voice.shrunk())
-        return self._prediction(statistics.path, outputs, voice)
+        return self._prediction(about, outputs, voice)
 
-    def _predict_one(self, source: Any, rate_hz: int, voice: Voice | None) -> Prediction:
-        name, windows = source_name(source), speech_windows(source, rate_hz, self._detector)
+    def _predict_one(self, source: Any, rate_hz: int, voice: Voice | None, channel: int | None) -> Prediction:
+        recording = Recording(source, rate_hz, channel)
+        about = Prediction(
+            source_name(source), channel=channel, mixed_channels=_mixed_channels(recording, channel)
+        )
+        windows = speech_windows(recording, self._detector)
         if isinstance(windows, str):
-            return Prediction(name, abstained=True, reason=windows)
+            return replace(about, abstained=True, reason=windows)
         shrunk = None if voice is None else voice.shrunk()
-        return self._prediction(name, self._run_windows(windows, shrunk), voice)
+        return self._prediction(about, self._run_windows(windows, shrunk), voice)
 
-    def _prediction(self, name: str, outputs: Sequence[Outputs], voice: Voice | None) -> Prediction:
-        """Return the prediction of an input from the outputs of the model for each of its windows."""
+    def _prediction(self, about: Prediction, outputs: Sequence[Outputs], voice: Voice | None) -> Prediction:
+        """Return the prediction of an input from the outputs of the model for each of its windows.
+
+        `about` has the facts that do not depend on the outputs, such as the path.
+        """
         means = self._mean_probabilities(outputs, voice is not None)
         values = means.pop("student")
         best = int(values.argmax())
         confidence = float(values[best])
         is_sure = confidence >= self.min_confidence
-        return Prediction(
-            name,
+        return replace(
+            about,
             emotion=self.emotions[best] if is_sure else None,
             confidence=confidence,
             probabilities=self._by_emotion(values),
@@ -346,13 +392,16 @@ class Recognizer:
         detector: Detector | None = None,
         traced: bool = False,
         max_s: float | None = None,
-        voice: Voice | None = None,
+        voice: Voice | Mapping[str, Voice] | None = None,
         adapt: Adapt = "none",
+        channels: Channels = "mix",
+        names: Sequence[str] | None = None,
     ) -> Timeline:
         """Return the emotions over time in one recording. Options and errors: `emodistill.timeline`."""
         return timeline(
             source, self, given=given, hop_s=hop_s, window_s=window_s, voice=voice, adapt=adapt,
             detector=detector or self._detector, traced=traced, max_s=max_s,
+            channels=channels, names=names,
         )  # fmt: skip
 
     def stream(
@@ -411,7 +460,9 @@ class Recognizer:
         """The ids of the utterances in training or dev of the model; empty if its file does not list them."""
         return self.student.known_ids
 
-    def _check(self, voice: Voice | None) -> None:
+    def _check(self, voice: Voice | None, channel: int | None = None) -> None:
+        if channel is not None:
+            check_channel(channel)
         if voice is not None:
             check_voice(voice, self.card)
 
@@ -450,3 +501,9 @@ class Recognizer:
 
     def _by_emotion(self, values: Probabilities) -> dict[str, float]:
         return dict(zip(self.emotions, values.tolist(), strict=True))
+
+
+def _mixed_channels(recording: Recording, channel: int | None) -> int | None:
+    """Return the number of channels that were mixed although they differ; None where nothing was lost."""
+    meter = recording.channels
+    return meter.num_channels if channel is None and meter.differ else None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from emodistill.audio.recording import AudioSource, Recording
+from emodistill.audio.recording import Recording
 from emodistill.audio.speech_activity import NO_SPEECH, SpeechDetector, find_speech
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.inference.prediction import Reason
@@ -17,16 +17,11 @@ SPEECH_MARGIN_S = 0.05
 MAX_PAUSE_S = 0.3
 
 
-def speech_windows(
-    source: AudioSource, rate_hz: int, detector: SpeechDetector
-) -> Iterator[Waveform] | Reason:
+def speech_windows(recording: Recording, detector: SpeechDetector) -> Iterator[Waveform] | Reason:
     """Return the windows of the speech, with pauses of at most `MAX_PAUSE_S`, or why there are none.
 
-    `rate_hz` is the rate of an array; files state their own.
-
-    Raises `AudioError` if the source cannot be read.
+    Raises `AudioError` if the recording cannot be read.
     """
-    recording = Recording(source, rate_hz)
     if (unusable := recording.level.unusable_reason()) is not None:
         return unusable
     stream = detector.stream()

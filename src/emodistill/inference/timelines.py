@@ -1,6 +1,5 @@
 """Emotion over time in recordings of any length, for the speech that is found or for given segments."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,35 +8,30 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.recording import MIN_UTTERANCE_S, SILENCE_PEAK, LevelMeter, decodable_source
+from emodistill.audio.channels import ChannelMeter, Channels, check_channels, speaker_names
+from emodistill.audio.decoding import DecodableSource
+from emodistill.audio.recording import SILENCE_PEAK, decodable_source
 from emodistill.audio.speech_activity import SpeechDetector
-from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_blocks
-from emodistill.errors import AudioError, ConfigError
-from emodistill.inference.adapted_windows import (
-    Adapt,
-    FirstPassScorer,
-    KnownSpeech,
-    check_adaptation,
-    window_scorer,
-)
+from emodistill.audio.waveform import SAMPLE_RATE, load_channels, measure_channels
+from emodistill.errors import AudioError, ConfigError, one_of
+from emodistill.inference.adapted_windows import Adapt, check_adaptation, window_scorer
 from emodistill.inference.given_segments import GivenSegment, GivenSegments
+from emodistill.inference.lanes import GivenLane, Lane, SpeechLane
 from emodistill.inference.segmentation import (
     HOP_S,
     WINDOW_S,
     Segment,
-    Stretch,
     WindowClassifier,
-    Windows,
-    WindowScore,
     WindowScorer,
     WindowUpdate,
-    mean_score,
 )
-from emodistill.inference.streaming import Detector, Event, ScorerStream, SpeechEnded, SpeechStarted
+from emodistill.inference.streaming import Detector
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import Voice
 
-ENVELOPE_SAMPLES = SAMPLE_RATE // 20  # one peak of a trace's envelope: 50 ms
+# In a recording that is split, a channel with a lower peak is amplified to QUIET_PEAK. The detector loses
+# speech below a peak of 0.003.
+LOW_PEAK, QUIET_PEAK = 0.01, 0.1
 
 TimelineSource = str | Path | bytes | bytearray | memoryview | BinaryIO
 
@@ -48,11 +42,13 @@ class Trace:
 
     Attributes:
         envelope: (peaks,) the largest magnitude in every `ENVELOPE_SAMPLES`.
-        updates: the update of each window; empty if segments were given.
+        updates: the update of each window; empty if segments were given, and for several channels.
+        channels: the trace of each channel, if the recording was split.
     """
 
     envelope: npt.NDArray[np.float32]
     updates: tuple[WindowUpdate, ...]
+    channels: tuple["Trace", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,7 @@ class Timeline:
     error: str | None = None
     trace: Trace | None = field(default=None, compare=False, repr=False)  # only with `traced`
     speakers: dict[str, dict[str, float]] | None = None  # the summary of each speaker; None: no speakers
+    mixed_channels: int | None = field(default=None, compare=False, repr=False)  # that differ; not in JSON
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Timeline":
@@ -78,7 +75,7 @@ class Timeline:
         return cls(**{**data, "segments": tuple(Segment(**segment) for segment in data["segments"])})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON, keys in a fixed order, without `trace`.
+        """Return plain data for JSON, keys in a fixed order, without `trace` and `mixed_channels`.
 
         `speakers` is left out where it is None. `Timeline.from_dict(timeline.as_dict())` equals the timeline.
         """
@@ -106,8 +103,10 @@ def timeline(
     detector: Detector | None = None,
     traced: bool = False,
     max_s: float | None = None,
-    voice: Voice | None = None,
+    voice: Voice | Mapping[str, Voice] | None = None,
     adapt: Adapt = "none",
+    channels: Channels = "mix",
+    names: Sequence[str] | None = None,
 ) -> Timeline:
     """Return the emotions over time in one recording.
 
@@ -120,90 +119,200 @@ def timeline(
     segments, each speaker has a voice of their own; segments without a speaker share one. A given segment is
     never compared with itself. So a speaker's only segment has no voice, and `voice_utterances` is 0.
 
+    With `channels="split"` each channel is a speaker, with speech detection and a voice of its own. A channel
+    with a peak below 0.01 is amplified. The recording is then decoded twice. A segment states its `channel`
+    and its `speaker`, and `Timeline.speakers` has the summary of each.
+
     Args:
         source: a path, the bytes of a file, or an open binary file or pipe.
         recognizer: classifies the windows; its `emotions` and `min_confidence` hold for the segments.
         given: classify these segments instead of the speech that is found, each by the mean over its windows.
+            A segment with a `channel` is read from that channel.
         hop_s: from one window to the next, at least 0.1.
         window_s: the length of a window, a whole number of hops.
         detector: finds the speech; None: the packaged one.
         traced: fill `trace`, which a picture needs.
         max_s: the longest recording that is accepted; longer ones are decoded no further.
-        voice: of the speaker, from `Recognizer.enrol`. All windows are compared with its usual.
+        voice: of the speaker, from `Recognizer.enrol`. All windows are compared with its usual. Or the voices
+            of several speakers by name, for channels that are split and for given segments; a speaker without
+            a voice is recognised without one.
         adapt: "none": without a voice, or with `voice`. "recording": all windows are compared with the mean
             over the speech of the recording; a given segment with the speaker's other segments, without those
             that overlap it. "running": each window is compared with the speech before it, as in a stream; a
             given segment with the speaker's segments that end before it starts.
+        channels: "mix": the mean of all channels. "split": each channel on its own. Or one channel, from 0.
+        names: the speakers in the channels, in order, for "split"; None: "channel 0", "channel 1", ….
 
     Raises:
-        AudioError: the audio cannot be read, or a given segment begins after its end.
+        AudioError: the audio cannot be read, has no such channel, or a given segment begins after its end.
         AudioTooLongError: the audio is longer than `max_s`.
         ConfigError: the hop or the window is out of range, or a given segment does not end after its start.
-            `adapt` has another value, or there is a voice together with `adapt`.
+            `adapt` or `channels` has another value, there are more or fewer `names` than channels, a voice is
+            of no speaker, or there is a voice together with `adapt`.
         ModelError: the model has no voices, or the voice is one of another model.
     """
-    check_adaptation(recognizer, voice, adapt)
-    # A given segment may be compared with segments that end while it is read, so there are two passes.
-    passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
-    scorer = window_scorer(recognizer, hop_s, window_s, voice, passes)
+    check_options(recognizer, voice, adapt, channels, names)
     source = decodable_source(source, "a path, the bytes of a file or a file opened in binary mode")
     name = str(source) if isinstance(source, (str, Path)) else ""
-    envelope = _Envelope() if traced else None
-    pieces = load_blocks(source, max_s)
-    if envelope is not None:
-        pieces = envelope.measure(pieces)
-    segments: list[Segment] = []
-    updates: list[WindowUpdate] = []
-    level = LevelMeter()
+    # A given segment may be compared with segments that end while it is read, so there are two passes.
+    passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
+    split = _Split.of(source, names, max_s) if channels == "split" else None
+    plan = _plan(given, channels, split, voice, name or "<bytes>")
+
+    def scorer(speaker_voice: Voice | None) -> WindowScorer:
+        return window_scorer(recognizer, hop_s, window_s, speaker_voice, passes)
+
+    lanes: list[Lane] = []
+    for part in plan:
+        gain = 1.0 if split is None or part.channel is None else split.gains[part.channel]
+        lanes.append(
+            SpeechLane(scorer(part.voice), detector, part.channel, part.speaker, gain, traced)
+            if part.given is None
+            else GivenLane(
+                scorer(part.voice), part.given, adapt, name or "<bytes>", part.channel, part.speaker, traced
+            )
+        )
+    meter = ChannelMeter()
+    for pieces in load_channels(source, [lane.channel for lane in lanes], max_s, meter):
+        for lane, piece in zip(lanes, pieces, strict=True):
+            lane.push(piece)
+    for lane in lanes:
+        lane.finish()
+    return _joined(lanes, recognizer.emotions, name, [] if split is None else split.names, meter)
+
+
+def check_options(
+    recognizer: WindowClassifier,
+    voice: Voice | Mapping[str, Voice] | None,
+    adapt: str,
+    channels: Channels,
+    names: Sequence[str] | None,
+) -> None:
+    """Raise the errors of `timeline` for options that no recording can have."""
+    check_channels(channels, names)
+    if not isinstance(voice, Mapping):
+        check_adaptation(recognizer, voice, adapt)
+        return
+    for each in voice.values() or [None]:
+        check_adaptation(recognizer, each, adapt)
+    for name in voice if names is not None else ():
+        if name not in (names or ()):
+            raise ConfigError(one_of("speaker of a voice", name, names or ()))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The channels of a recording that is split: the name and the gain of each."""
+
+    names: list[str]
+    gains: list[float]
+
+    @classmethod
+    def of(cls, source: DecodableSource, names: Sequence[str] | None, max_s: float | None) -> "_Split":
+        """Measure the channels of a source, and leave an open file where it is."""
+        position = source.tell() if hasattr(source, "tell") else None
+        meter = measure_channels(source, max_s)
+        if position is not None and hasattr(source, "seek"):
+            source.seek(position)
+        recording = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+        gains = [QUIET_PEAK / peak if SILENCE_PEAK <= peak < LOW_PEAK else 1.0 for peak in meter.peaks]
+        return cls(speaker_names(meter.num_channels, names, recording), gains)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one lane recognises."""
+
+    channel: int | None
+    speaker: str | None
+    voice: Voice | None
+    given: Sequence[GivenSegment] | None = None
+
+
+def _plan(
+    given: Sequence[GivenSegment] | None,
+    channels: Channels,
+    split: _Split | None,
+    voice: Voice | Mapping[str, Voice] | None,
+    recording: str,
+) -> list[_Part]:
+    """Return what each lane recognises. Raises `ConfigError` as `timeline` does."""
+    voices = voice if isinstance(voice, Mapping) else {}
+    common = None if isinstance(voice, Mapping) else voice
+    if given is None and split is None:
+        if voices:
+            raise ConfigError(
+                f"voices of several speakers ({', '.join(voices)}) need channels 'split' or given segments "
+                "with speakers"
+            )
+        return [_Part(None if channels == "mix" else int(channels), None, common)]
     if given is None:
-        for event in _recognise_speech(pieces, scorer, detector, level):
-            if isinstance(event, Segment):
-                segments.append(event)
-            elif traced and isinstance(event, WindowUpdate):
-                updates.append(event)
-    else:
-        segments = _score_given(pieces, scorer, given, name, adapt)
+        assert split is not None
+        _check_speakers(voices, split.names)
+        return [_Part(channel, name, voices.get(name, common)) for channel, name in enumerate(split.names)]
+    groups: dict[tuple[int | None, str | None], list[GivenSegment]] = {}
+    for segment in given:
+        channel = segment.channel
+        if channel is None and split is not None:
+            raise ConfigError(
+                f"{recording}: the given segment from {segment.start_s} s to {segment.end_s} s has no "
+                "channel, so channels 'split' does not know where it is: leave 'split' out"
+            )
+        if channel is None and channels != "mix":
+            channel = int(channels)
+        groups.setdefault((channel, segment.speaker if voices else None), []).append(segment)
+    if not groups:
+        groups[None if isinstance(channels, str) else int(channels), None] = []
+    speakers = [segment.speaker for segment in given if segment.speaker is not None]
+    _check_speakers(voices, [*speakers, *(() if split is None else split.names)])
+    parts = []
+    for (channel, speaker), segments in groups.items():
+        known = split is not None and channel is not None and channel < len(split.names)
+        name = split.names[channel] if split is not None and channel is not None and known else None
+        parts.append(_Part(channel, name, voices.get(speaker or name or "", common), segments))
+    return parts
+
+
+def _check_speakers(voices: Iterable[str], speakers: Sequence[str]) -> None:
+    for name in voices:
+        if name not in speakers:
+            raise ConfigError(one_of("speaker of a voice", name, list(dict.fromkeys(speakers))))
+
+
+def _joined(
+    lanes: Sequence[Lane], emotions: Sequence[str], name: str, speakers: Sequence[str], meter: ChannelMeter
+) -> Timeline:
+    """Return the timeline of all lanes of one recording."""
+    segments = [segment for lane in lanes for segment in lane.segments]
+    if len(lanes) > 1:
+        segments.sort(
+            key=lambda part: (part.start_s, part.end_s, -1 if part.channel is None else part.channel)
+        )
     reason: Literal["silence", "no_speech", "too_short"] | None = None
-    if not segments and given is None:
-        reason = level.unusable_reason() or "no_speech"
-    summary = seconds_by_emotion(segments, recognizer.emotions)
-    trace = None if envelope is None else Trace(envelope.peaks(), tuple(updates))
-    return Timeline(name, scorer.num_samples / SAMPLE_RATE, tuple(segments), summary, reason, trace=trace)
+    if not segments and all(isinstance(lane, SpeechLane) for lane in lanes):
+        reasons = {lane.level.unusable_reason() or "no_speech" for lane in lanes}
+        reason = reasons.pop() if len(reasons) == 1 else "no_speech"
+    mixed = any(lane.channel is None for lane in lanes) and meter.differ
+    return Timeline(
+        name,
+        lanes[0].num_samples / SAMPLE_RATE,
+        tuple(segments),
+        seconds_by_emotion(segments, emotions),
+        reason,
+        trace=_trace(lanes, bool(speakers)),
+        speakers=seconds_by_speaker(segments, emotions, speakers),
+        mixed_channels=meter.num_channels if mixed else None,
+    )
 
 
-def _recognise_speech(
-    pieces: Iterable[Waveform], scorer: WindowScorer, detector: Detector | None, level: LevelMeter
-) -> Iterator[Event]:
-    """Yield the events of the speech in a recording; `level` measures the recording."""
-
-    def first_pass() -> Iterator[Event]:
-        stream = ScorerStream(scorer, detector=detector)
-        for piece in pieces:
-            level.add(piece)
-            yield from stream.push(piece)
-        yield from stream.finish()
-
-    if isinstance(scorer, FirstPassScorer):
-        yield from _second_pass(first_pass(), scorer)
-    else:
-        yield from first_pass()
-
-
-def _second_pass(events: Iterable[Event], scorer: FirstPassScorer) -> Iterator[Event]:
-    """Yield the window updates and segments of a recording that is compared with all of its speech.
-
-    `events` are those of the first pass. The stretches of speech, and so the windows, stay as they are.
-    """
-    edges = [
-        round(event.time_s * SAMPLE_RATE)
-        for event in events
-        if isinstance(event, (SpeechStarted, SpeechEnded))
-    ]
-    compared = scorer.second_pass(scorer.known)
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        stretch = Stretch(compared, start)
-        yield from stretch.extend(end)
-        yield from stretch.close(end)
+def _trace(lanes: Sequence[Lane], is_split: bool) -> Trace | None:
+    if not lanes[0].traced:
+        return None
+    traces = tuple(Trace(lane.envelope(), tuple(lane.updates)) for lane in lanes)
+    if len(lanes) == 1 and not is_split:
+        return traces[0]
+    highest = np.max([trace.envelope for trace in traces], axis=0)
+    return Trace(highest, traces[0].updates if len(lanes) == 1 else (), traces if is_split else ())
 
 
 def seconds_by_emotion(segments: Iterable[Segment], emotions: Sequence[str]) -> dict[str, float]:
@@ -215,6 +324,20 @@ def seconds_by_emotion(segments: Iterable[Segment], emotions: Sequence[str]) -> 
     return {emotion: round(length_s, 6) for emotion, length_s in seconds.items()}
 
 
+def seconds_by_speaker(
+    segments: Iterable[Segment], emotions: Sequence[str], speakers: Iterable[str] = ()
+) -> dict[str, dict[str, float]] | None:
+    """Return what `seconds_by_emotion` returns for each speaker: those named, then others as they appear.
+
+    None if there are no speakers.
+    """
+    by_speaker: dict[str, list[Segment]] = {name: [] for name in speakers}
+    for segment in segments:
+        if segment.speaker is not None:
+            by_speaker.setdefault(segment.speaker, []).append(segment)
+    return {name: seconds_by_emotion(parts, emotions) for name, parts in by_speaker.items()} or None
+
+
 def timelines(
     sources: Iterable[str | Path],
     recognizer: WindowClassifier,
@@ -223,15 +346,17 @@ def timelines(
     jobs: int = 1,
     detector: Detector | None = None,
     traced: bool = False,
-    voice: Voice | None = None,
+    voice: Voice | Mapping[str, Voice] | None = None,
     adapt: Adapt = "none",
+    channels: Channels = "mix",
+    names: Sequence[str] | None = None,
 ) -> Iterator[Timeline]:
     """Yield one timeline for each path, in order, with `jobs` threads.
 
     A recording that cannot be read, or that has no given segments, gives a timeline with its `error`. Raises
-    the errors of `timeline` for `voice` and `adapt`.
+    the errors of `timeline` for options that no recording can have.
     """
-    check_adaptation(recognizer, voice, adapt)
+    check_options(recognizer, voice, adapt, channels, names)
     shared_detector = detector or (SpeechDetector() if given is None else None)
 
     def timeline_of(source: str | Path) -> Timeline:
@@ -239,145 +364,9 @@ def timelines(
             segments = None if given is None else given.for_recording(source)
             return timeline(
                 source, recognizer, given=segments, detector=shared_detector, traced=traced, voice=voice,
-                adapt=adapt,
+                adapt=adapt, channels=channels, names=names,
             )  # fmt: skip
         except (AudioError, ConfigError) as error:
             return Timeline(str(source), error=str(error))
 
     yield from map_in_order(timeline_of, sources, jobs)
-
-
-class _OpenSegment:
-    """A given segment whose audio is being read: the scores of its windows so far."""
-
-    def __init__(self, segment: GivenSegment, scorer: WindowScorer) -> None:
-        self.start, self.end = round(segment.start_s * SAMPLE_RATE), round(segment.end_s * SAMPLE_RATE)
-        self.speaker = segment.speaker
-        self.windows: list[tuple[int, int, int]] = []  # begin, end, samples that no earlier window covers
-        self.scores: list[WindowScore] = []  # of these windows
-        self._scorer = scorer
-        self._windows = Windows(self.start, scorer.window, scorer.hop)
-        self._covered = self.start  # the end of the last window
-
-    @property
-    def first_needed_sample(self) -> int:
-        """The first sample that a window may still need."""
-        return max(self.start, min(self._scorer.num_samples, self.end) - self._scorer.window)
-
-    def extend(self) -> None:
-        """Classify the windows of full length in the audio that was read so far."""
-        for begin, end in self._windows.up_to(min(self._scorer.num_samples, self.end)):
-            if end - begin == self._scorer.window:
-                self._add_window(begin, end)
-
-    def close(self) -> None:
-        """Classify the last window, if the segment's audio is complete or the recording has ended."""
-        self.extend()
-        self.end = min(self.end, self._scorer.num_samples)
-        last = self._windows.last(self.end)
-        if last is not None and self.end - self.start >= MIN_UTTERANCE_S * SAMPLE_RATE:
-            self._add_window(*last)
-
-    def segment(self, scores: Sequence[WindowScore]) -> Segment:
-        """Return the segment with the mean of these scores of its windows."""
-        if not scores:
-            return Segment(self.start / SAMPLE_RATE, self.end / SAMPLE_RATE, None, None, {}, self.speaker)
-        return self._scorer.segment(self.start, self.end, mean_score(scores), self.speaker)
-
-    def _add_window(self, begin: int, end: int) -> None:
-        new_samples, self._covered = end - self._covered, end
-        waveform = self._scorer.between(begin, end)
-        if np.abs(waveform - waveform.mean()).max() >= SILENCE_PEAK:  # without the DC offset
-            self.windows.append((begin, end, new_samples))
-            self.scores.append(self._scorer.score(begin, end, new_samples))
-
-
-def _score_given(
-    pieces: Iterable[Waveform], scorer: WindowScorer, given: Sequence[GivenSegment], name: str, adapt: Adapt
-) -> list[Segment]:
-    """Return the given segments in order of time."""
-    parts = _read_given(pieces, scorer, given, name)
-    if isinstance(scorer, FirstPassScorer):
-        return _compare_with_speakers(parts, scorer, adapt)
-    return [part.segment(part.scores) for part in parts]
-
-
-def _read_given(
-    pieces: Iterable[Waveform], scorer: WindowScorer, given: Sequence[GivenSegment], name: str
-) -> list[_OpenSegment]:
-    """Return the given segments in order of time. Each is closed as soon as its audio has been read."""
-    for segment in given:
-        segment.check()
-    ordered = sorted(
-        (_OpenSegment(segment, scorer) for segment in given), key=lambda part: (part.start, part.end)
-    )
-    coming = deque(ordered)
-    opened: list[_OpenSegment] = []
-    for piece in pieces:
-        scorer.append(piece)
-        while coming and coming[0].start < scorer.num_samples:
-            opened.append(coming.popleft())
-        still_open: list[_OpenSegment] = []
-        for part in opened:
-            if part.end <= scorer.num_samples:
-                part.close()
-            else:
-                part.extend()
-                still_open.append(part)
-        opened = still_open
-        scorer.forget(min((part.first_needed_sample for part in opened), default=scorer.num_samples))
-    if coming:
-        raise AudioError(
-            f"{name or '<bytes>'}: a given segment begins at {coming[0].start / SAMPLE_RATE} s, the audio "
-            f"ends at {scorer.num_samples / SAMPLE_RATE} s; were the segments made for another recording?"
-        )
-    for part in opened:
-        part.close()
-    return ordered
-
-
-def _compare_with_speakers(
-    parts: Sequence[_OpenSegment], scorer: FirstPassScorer, adapt: Adapt
-) -> list[Segment]:
-    """Return the given segments, each compared with other segments of its speaker, as `timeline` describes.
-
-    `scorer` has scored all windows of the segments.
-    """
-    speech = [scorer.speech_of(part.windows) for part in parts]
-    weighted = np.array([known.weighted for known in speech])  # (segments, dim)
-    num_samples = np.array([known.num_samples for known in speech], dtype=np.int64)
-    starts, ends = np.array([part.start for part in parts]), np.array([part.end for part in parts])
-    speakers = list(dict.fromkeys(part.speaker for part in parts))
-    speaker_ids = np.array([speakers.index(part.speaker) for part in parts])
-    segments = []
-    for part, speaker_id in zip(parts, speaker_ids, strict=True):
-        others = ends <= part.start
-        if adapt == "recording":
-            others |= starts >= part.end
-        others &= speaker_ids == speaker_id
-        known = KnownSpeech(others @ weighted, int(num_samples[others].sum()))
-        compared = scorer.second_pass(known)
-        segments.append(part.segment([compared.score(begin, end) for begin, end, _ in part.windows]))
-    return segments
-
-
-class _Envelope:
-    """The peaks of a waveform that arrives in pieces."""
-
-    def __init__(self) -> None:
-        self._peaks: list[Waveform] = []
-        self._rest = np.zeros(0, dtype=np.float32)
-
-    def measure(self, pieces: Iterable[Waveform]) -> Iterator[Waveform]:
-        """Yield the same pieces, and measure their peaks."""
-        for piece in pieces:
-            yield piece
-            magnitudes = np.abs(np.concatenate([self._rest, piece]))
-            whole = len(magnitudes) - len(magnitudes) % ENVELOPE_SAMPLES
-            self._peaks.append(magnitudes[:whole].reshape(-1, ENVELOPE_SAMPLES).max(axis=1))
-            self._rest = magnitudes[whole:]
-
-    def peaks(self) -> Waveform:
-        """Return all peaks (peaks,), one for every `ENVELOPE_SAMPLES`."""
-        last = self._rest.max(keepdims=True) if self._rest.size else self._rest
-        return np.concatenate([*self._peaks, last])

@@ -52,6 +52,8 @@ class SpeechStatistics:
     speech_s: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (windows,) in seconds
     reason: Reason | None = None  # why the recogniser abstains, with or without a voice
     error: str | None = None  # why the input could not be read
+    channel: int | None = None  # of the input, from 0; None: all channels mixed
+    mixed_channels: int | None = None  # as in `Prediction`
 
     @property
     def num_utterances(self) -> int:

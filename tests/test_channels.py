@@ -1,0 +1,329 @@
+"""Channels: which are read, whether they differ, and a timeline for each speaker of a stereo call."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import factories as make
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emodistill import Recognizer
+from emodistill.audio.channels import ChannelMeter
+from emodistill.audio.decoding import num_channels
+from emodistill.audio.waveform import SAMPLE_RATE, load, load_blocks, load_bounded, load_channels
+from emodistill.errors import AudioError, ConfigError
+from emodistill.inference.given_segments import GivenSegment
+from emodistill.inference.segmentation import Segment
+from emodistill.inference.timelines import Timeline, timeline, timelines
+
+LOUD = make.LoudnessDetector()
+RAVDESS = make.DATA / "corpora/ravdess"
+needs_ravdess = pytest.mark.skipif(not RAVDESS.is_dir(), reason="no RAVDESS")
+
+
+def wav(samples: np.ndarray, subtype: str = "FLOAT", rate_hz: int = SAMPLE_RATE) -> bytes:
+    """Samples (n,) or (n, channels) as the bytes of a WAV."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
+def tones(*parts: tuple[str, float]) -> np.ndarray:
+    """Tones and silence, one after the other."""
+    return np.concatenate(
+        [make.silence(length) if kind == "silence" else make.tone(kind, length) for kind, length in parts]
+    )
+
+
+AGENT = tones(("silence", 0.5), ("angry", 3.0), ("silence", 3.5), ("happy", 2.0), ("silence", 1.0))
+CUSTOMER = tones(("silence", 4.0), ("sad", 2.0), ("silence", 4.0))
+CALL = np.stack([AGENT, CUSTOMER], axis=1)
+
+
+def as_spoken(segments: Sequence[Segment]) -> list[tuple[float, float, str | None, int | None, str | None]]:
+    """The facts of segments that a reader of a call looks for."""
+    return [(part.start_s, part.end_s, part.emotion, part.channel, part.speaker) for part in segments]
+
+
+# --- reading channels ----------------------------------------------------------------------------
+
+
+@given(
+    channels=st.integers(1, 4),
+    rate_hz=st.sampled_from([8_000, 16_000, 44_100]),
+    length=st.integers(800, 60_000),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_channel_is_the_file_of_that_channel(channels: int, rate_hz: int, length: int, seed: int) -> None:
+    samples = np.random.default_rng(seed).uniform(-1, 1, (length, channels)).astype(np.float32)
+    whole = wav(samples, rate_hz=rate_hz)
+    assert num_channels(whole) == channels
+    lanes = list(load_channels(whole, [*range(channels), None]))
+    for channel in range(channels):
+        alone = wav(samples[:, channel], rate_hz=rate_hz)
+        blocks = np.concatenate(list(load_blocks(alone)))
+        assert np.array_equal(load(whole, channel=channel), load(alone))
+        assert np.array_equal(load_bounded(whole, 60, channel), load_bounded(alone, 60))
+        assert np.array_equal(np.concatenate(list(load_blocks(whole, channel=channel))), blocks)
+        assert np.array_equal(np.concatenate([pieces[channel] for pieces in lanes]), blocks)
+    mix = np.concatenate([pieces[-1] for pieces in lanes])
+    assert np.array_equal(mix, np.concatenate(list(load_blocks(whole))))
+
+
+def test_a_channel_that_there_is_not_is_an_error_with_the_number_of_channels(tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(wav(CALL))
+    message = r"call\.wav: has no channel 2: it has 2 channels, counted from 0"
+    recognizer = make.ToneRecognizer()
+    with pytest.raises(AudioError, match=message):
+        load(path, channel=2)
+    with pytest.raises(AudioError, match=message):
+        timeline(path, recognizer, channels=2, detector=LOUD)
+    (row,) = timelines([path], recognizer, channels=2, detector=LOUD)
+    assert row.error is not None
+    assert "it has 2 channels" in row.error
+    with pytest.raises(AudioError, match="it has 1 channel, counted from 0"):
+        load(wav(AGENT), channel=1)
+
+
+@pytest.mark.parametrize("channels", ["both", -1, True, 1.0, None, "0"])
+def test_channels_that_no_recording_has_are_refused(channels: object) -> None:
+    with pytest.raises(ConfigError, match="expected 'mix', 'split' or the number of a channel, from 0"):
+        timeline(wav(CALL), make.ToneRecognizer(), channels=channels)  # type: ignore[arg-type]
+
+
+# --- whether channels differ ---------------------------------------------------------------------
+
+
+def differ(*columns: np.ndarray) -> bool:
+    meter = ChannelMeter()
+    samples = np.stack(columns, axis=1).astype(np.float32)
+    for block in np.array_split(samples, 7):
+        meter.add(block)
+    assert meter.num_channels == len(columns)
+    offsets = samples.mean(axis=0, dtype=np.float64)
+    assert meter.peaks == pytest.approx(np.abs(samples - offsets).max(axis=0), abs=1e-6)
+    return meter.differ
+
+
+def test_channels_differ_by_their_sound_or_by_their_level() -> None:
+    one, other = make.speech(3, 120, seed=1), make.speech(3, 210, seed=2)
+    hiss = 1e-4 * np.random.default_rng(0).standard_normal(len(one))
+    assert differ(one, other)
+    assert differ(one, 0.02 * other), "34 dB below is still sound"
+    assert differ(one, 0.2 * one), "14 dB below, the same sound"
+    assert differ(one, hiss, other)
+    assert not differ(one)
+    assert not differ(one, one)
+    assert not differ(one, 0.4 * one + hiss), "8 dB below, the same sound"
+    assert not differ(one + 0.1, one - 0.2), "an offset is no sound"
+    assert not differ(one, np.zeros_like(one)), "a dead channel"
+    assert not differ(one, hiss), "a channel with noise alone"
+    assert not differ(hiss, np.zeros_like(one))
+
+
+# --- timelines of channels -----------------------------------------------------------------------
+
+
+def test_split_gives_each_channel_a_speaker() -> None:
+    found = timeline(wav(CALL), make.ToneRecognizer(), detector=LOUD, channels="split")
+    assert as_spoken(found.segments) == [
+        (0.5, 3.5, "angry", 0, "channel 0"),
+        (4.0, 6.0, "sad", 1, "channel 1"),
+        (7.0, 9.0, "happy", 0, "channel 0"),
+    ]
+    named = timeline(
+        wav(CALL), make.ToneRecognizer(), detector=LOUD, channels="split", names=["agent", "customer"]
+    )
+    assert [part.speaker for part in named.segments] == ["agent", "customer", "agent"]
+    none = dict.fromkeys(make.TONES_HZ, 0.0)
+    assert named.speakers == {
+        "agent": {**none, "angry": 3.0, "happy": 2.0},
+        "customer": {**none, "sad": 2.0},
+    }
+    assert named.summary == {**none, "angry": 3.0, "happy": 2.0, "sad": 2.0}
+    assert Timeline.from_dict(json.loads(json.dumps(named.as_dict()))) == named
+
+
+def test_one_channel_and_the_mix_have_no_speakers() -> None:
+    one = timeline(wav(CALL), make.ToneRecognizer(), detector=LOUD, channels=1)
+    assert as_spoken(one.segments) == [(4.0, 6.0, "sad", 1, None)]
+    mix = timeline(wav(CALL), make.ToneRecognizer(), detector=LOUD)
+    assert {(part.channel, part.speaker) for part in mix.segments} == {(None, None)}
+    assert one.speakers is mix.speakers is None
+
+
+def test_a_mono_recording_is_split_into_one_channel() -> None:
+    found = timeline(wav(AGENT), make.ToneRecognizer(), detector=LOUD, channels="split", names=["anna"])
+    assert {(part.channel, part.speaker) for part in found.segments} == {(0, "anna")}
+    assert list(found.speakers or ()) == ["anna"]
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "message"),
+    [
+        (["a", "b", "c"], "split", r"has 2 channels, but there are 3 names \(a, b, c\): give one for each"),
+        (["a"], "split", r"has 2 channels, but there are 1 names \(a\)"),
+        (["a", "a"], "split", "expected another name for each channel, got a, a"),
+        (["a", " "], "split", r"bad names \['a', ' '\], expected a list"),
+        ("ab", "split", "bad names 'ab', expected a list"),
+        (["a", "b"], "mix", "names of channels need channels 'split'"),
+        (["a", "b"], 0, "names of channels need channels 'split'"),
+    ],
+)
+def test_names_that_are_refused(names: Sequence[str], channels: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        timeline(wav(CALL), make.ToneRecognizer(), channels=channels, names=names)  # type: ignore[arg-type]
+
+
+def test_open_files_and_pipes_are_split() -> None:
+    expected = timeline(wav(CALL), make.ToneRecognizer(), detector=LOUD, channels="split")
+    opened = io.BytesIO(wav(CALL))
+    assert timeline(opened, make.ToneRecognizer(), detector=LOUD, channels="split") == expected
+
+
+def test_a_given_segment_is_read_from_its_channel() -> None:
+    turns = [
+        GivenSegment(4.5, 5.5, "customer", channel=1, text="never again"),
+        GivenSegment(1.0, 3.0, "agent", channel=0),
+        GivenSegment(7.5, 8.5),
+    ]
+    found = timeline(wav(CALL), make.ToneRecognizer(), given=turns)
+    assert as_spoken(found.segments) == [
+        (1.0, 3.0, "angry", 0, "agent"),
+        (4.5, 5.5, "sad", 1, "customer"),
+        (7.5, 8.5, "happy", None, None),
+    ]
+    assert [part.text for part in found.segments] == [None, "never again", None]
+    assert list(found.speakers or ()) == ["agent", "customer"]
+    silent = timeline(wav(CALL), make.ToneRecognizer(), given=[GivenSegment(4.5, 5.5, channel=0)])
+    assert [part.emotion for part in silent.segments] == [None], "channel 0 is silent there"
+    one = timeline(wav(CALL), make.ToneRecognizer(), given=[GivenSegment(4.5, 5.5)], channels=1)
+    assert as_spoken(one.segments) == [(4.5, 5.5, "sad", 1, None)]
+    split = timeline(
+        wav(CALL), make.ToneRecognizer(), given=[replace(turns[0], speaker=None)], channels="split",
+        names=["anna", "ben"],
+    )  # fmt: skip
+    assert as_spoken(split.segments) == [(4.5, 5.5, "sad", 1, "ben")]
+    with pytest.raises(ConfigError, match=r"from 7\.5 s to 8\.5 s has no channel"):
+        timeline(wav(CALL), make.ToneRecognizer(), given=turns, channels="split")
+
+
+# --- real speech ---------------------------------------------------------------------------------
+
+
+def conversation() -> np.ndarray:
+    """Two RAVDESS speakers who take turns, each in a channel of their own: samples (n, 2) at 16 kHz."""
+    clips = {actor: sorted((RAVDESS / f"Actor_{actor:02d}").glob("*.flac"))[8:48:8] for actor in (1, 2)}
+    turns = [
+        (channel, load(path))
+        for pair in zip(*clips.values(), strict=True)
+        for channel, path in enumerate(pair)
+    ]
+    columns: list[list[np.ndarray]] = [[], []]
+    for channel, sound in turns:
+        sound = 0.7 * sound / np.abs(sound).max()
+        columns[channel].append(sound)
+        columns[1 - channel].append(np.zeros_like(sound))
+    return np.stack([np.concatenate(parts) for parts in columns], axis=1)
+
+
+@pytest.fixture(scope="module")
+def call() -> bytes:
+    """The conversation as a WAV."""
+    if not RAVDESS.is_dir():
+        pytest.skip("no RAVDESS")
+    return wav(conversation(), "PCM_16")
+
+
+def channel_files(call: bytes) -> list[bytes]:
+    """Each channel of a recording as a recording of its own."""
+    samples, rate_hz = soundfile.read(io.BytesIO(call), dtype="int16")
+    return [wav(column, "PCM_16", rate_hz) for column in samples.T]
+
+
+@pytest.mark.parametrize("adapt", ["none", "running", "recording"])
+def test_each_channel_of_a_split_call_is_the_timeline_of_its_file(
+    bundled: Recognizer, call: bytes, adapt: str
+) -> None:
+    found = bundled.timeline(call, channels="split", adapt=adapt)  # type: ignore[arg-type]
+    for channel, alone in enumerate(channel_files(call)):
+        expected = bundled.timeline(alone, adapt=adapt)  # type: ignore[arg-type]
+        assert expected.segments, "the speaker is found"
+        own = [part for part in found.segments if part.channel == channel]
+        assert [replace(part, channel=None, speaker=None) for part in own] == list(expected.segments)
+        assert (found.speakers or {})[f"channel {channel}"] == expected.summary
+        one = bundled.timeline(call, channels=channel, adapt=adapt)  # type: ignore[arg-type]
+        assert [replace(part, channel=None) for part in one.segments] == list(expected.segments)
+    assert [part.start_s for part in found.segments] == sorted(part.start_s for part in found.segments)
+
+
+def test_predictions_and_statistics_of_a_channel_are_those_of_its_file(
+    bundled: Recognizer, call: bytes
+) -> None:
+    for channel, alone in enumerate(channel_files(call)):
+        expected = replace(bundled.predict(alone), channel=channel)
+        assert expected.emotion is not None
+        assert bundled.predict(call, channel=channel) == expected
+        assert bundled.predict([call], channel=channel) == [expected]
+        assert bundled.predict_statistics(bundled.statistics(call, channel=channel)) == expected
+        assert bundled.enrol(call, channel=channel) == bundled.enrol(alone)
+    assert bundled.predict(call).mixed_channels == 2
+    assert bundled.predict(call, channel=0).mixed_channels is None
+    assert bundled.timeline(call).mixed_channels == 2
+    assert "mixed_channels" not in bundled.predict(call).as_dict()
+    with pytest.raises(AudioError, match="it has 2 channels"):
+        bundled.predict(call, channel=2)
+    (row,) = bundled.predict([call], channel=2)
+    assert "it has 2 channels" in (row.error or "")
+
+
+def test_each_channel_may_have_a_voice(bundled: Recognizer, call: bytes) -> None:
+    files = channel_files(call)
+    voices = {"anna": bundled.enrol(files[0]), "ben": bundled.enrol(files[1])}
+    found = bundled.timeline(call, channels="split", names=["anna", "ben"], voice=voices)
+    for channel, (name, voice) in enumerate(voices.items()):
+        own = [part for part in found.segments if part.speaker == name]
+        expected = bundled.timeline(files[channel], voice=voice).segments
+        assert [replace(part, channel=None, speaker=None) for part in own] == list(expected)
+    one = bundled.timeline(call, channels="split", names=["anna", "ben"], voice={"ben": voices["ben"]})
+    assert {part.speaker: part.voice_utterances for part in one.segments} == {
+        "anna": None,
+        "ben": voices["ben"].utterances,
+    }
+    with pytest.raises(ConfigError, match="bad speaker of a voice 'eve', expected one of"):
+        bundled.timeline(call, channels="split", names=["anna", "ben"], voice={"eve": voices["ben"]})
+    with pytest.raises(ConfigError, match="need channels 'split' or given segments with speakers"):
+        bundled.timeline(call, voice=voices)
+    turns = [GivenSegment(part.start_s, part.end_s, part.speaker, part.channel) for part in found.segments]
+    given_turns = bundled.timeline(call, given=turns, voice={"ben": voices["ben"]})
+    assert {part.speaker: part.voice_utterances for part in given_turns.segments} == {
+        "anna": None,
+        "ben": voices["ben"].utterances,
+    }
+
+
+@needs_ravdess
+@pytest.mark.parametrize("below_db", [34, 54, 60])
+def test_a_quiet_channel_is_not_lost(bundled: Recognizer, call: bytes, below_db: int) -> None:
+    samples, rate_hz = soundfile.read(io.BytesIO(call), dtype="float32")
+    loud = bundled.timeline(wav(samples, rate_hz=rate_hz), channels="split")
+    samples[:, 1] *= 10 ** (-below_db / 20)
+    quiet = bundled.timeline(wav(samples, rate_hz=rate_hz), channels="split")
+    for channel in (0, 1):
+        expected = [part for part in loud.segments if part.channel == channel]
+        found = [part for part in quiet.segments if part.channel == channel]
+        same_s = sum(
+            max(0.0, min(one.end_s, other.end_s) - max(one.start_s, other.start_s))
+            for one in found
+            for other in expected
+            if one.emotion == other.emotion
+        )
+        assert same_s > 0.95 * sum(part.end_s - part.start_s for part in expected)
