@@ -250,8 +250,9 @@ def from_samples(
 
     Channels are averaged without dead ones, whose samples are all zero. `channel` takes one channel, from 0,
     instead. Integer PCM is scaled to [-1, 1]. A waveform beyond full scale is scaled down to it, and nothing
-    is clipped. `meter` measures all channels. Raises `AudioError` for no samples, NaN, Inf, a channel that
-    there is not, or a type, shape or rate that audio cannot have; `name` is what messages call the audio.
+    is clipped. `meter` measures all channels. `name` is what messages call the audio. Raises
+    `AudioError` for no samples, NaN, Inf, a channel that the audio does not have, or a type, shape or rate
+    that no audio has.
     """
     _check_rate(rate_hz, name)
     array = _as_columns(samples, name)

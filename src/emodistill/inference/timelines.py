@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,16 @@ class Timeline:
         if self.speakers is not None:
             data["speakers"] = {name: dict(summary) for name, summary in self.speakers.items()}
         return data
+
+
+class TimelineOptions(TypedDict, total=False):
+    """The options of `timeline` that are the same for many recordings."""
+
+    traced: bool
+    voice: Voice | Mapping[str, Voice] | None
+    adapt: Adapt
+    channels: Channels
+    names: Sequence[str] | None
 
 
 # Long: each parameter is an option, and the docstring describes all of them.
@@ -345,27 +355,26 @@ def timelines(
     given: GivenSegments | None = None,
     jobs: int = 1,
     detector: Detector | None = None,
-    traced: bool = False,
-    voice: Voice | Mapping[str, Voice] | None = None,
-    adapt: Adapt = "none",
-    channels: Channels = "mix",
-    names: Sequence[str] | None = None,
+    **options: Unpack[TimelineOptions],
 ) -> Iterator[Timeline]:
-    """Yield one timeline for each path, in order, with `jobs` threads.
+    """Yield one timeline for each path, in order, with `jobs` threads. The options are those of `timeline`.
 
     A recording that cannot be read, or that has no given segments, gives a timeline with its `error`. Raises
     the errors of `timeline` for options that no recording can have.
     """
-    check_options(recognizer, voice, adapt, channels, names)
+    check_options(
+        recognizer,
+        options.get("voice"),
+        options.get("adapt", "none"),
+        options.get("channels", "mix"),
+        options.get("names"),
+    )
     shared_detector = detector or (SpeechDetector() if given is None else None)
 
     def timeline_of(source: str | Path) -> Timeline:
         try:
             segments = None if given is None else given.for_recording(source)
-            return timeline(
-                source, recognizer, given=segments, detector=shared_detector, traced=traced, voice=voice,
-                adapt=adapt, channels=channels, names=names,
-            )  # fmt: skip
+            return timeline(source, recognizer, given=segments, detector=shared_detector, **options)
         except (AudioError, ConfigError) as error:
             return Timeline(str(source), error=str(error))
 
