@@ -1,5 +1,6 @@
 """Channels: which are read, whether they differ, and a timeline for each speaker of a stereo call."""
 
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -327,3 +328,75 @@ def test_a_quiet_channel_is_not_lost(bundled: Recognizer, call: bytes, below_db:
             if one.emotion == other.emotion
         )
         assert same_s > 0.95 * sum(part.end_s - part.start_s for part in expected)
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def call_file(call: bytes, tmp_path: Path) -> Path:
+    """The conversation as a file."""
+    path = tmp_path / "call.wav"
+    path.write_bytes(call)
+    return path
+
+
+HINT = "its 2 channels differ; --channels split recognises each"
+
+
+def test_timeline_splits_a_call_with_names(
+    emodistill: make.CommandLine, call_file: Path, tmp_path: Path
+) -> None:
+    done = emodistill("timeline", call_file, "--channels", "split", "--names", "agent,customer", "-f", "json")
+    assert (done.code, done.err) == (0, "")
+    (row,) = json.loads(done.out)
+    assert {(part["channel"], part["speaker"]) for part in row["segments"]} == {(0, "agent"), (1, "customer")}
+    assert list(row["speakers"]) == ["agent", "customer"]
+    table = emodistill("timeline", call_file, "--channels", "split", "--names", "agent,customer").out
+    sums = [line.split("│")[4].strip() for line in table.splitlines() if "in all" in line]
+    assert sums == ["agent", "customer", ""]
+    rows = csv.DictReader(
+        io.StringIO(emodistill("timeline", call_file, "--channels", "1", "-f", "csv").out)
+    )
+    assert {(found["channel"], found["speaker"]) for found in rows} == {("1", "")}
+    folder = tmp_path / "out"
+    assert emodistill("timeline", call_file, "-f", "json", "-o", folder).code == 0
+    other = emodistill("timeline", call_file, "-f", "json", "-o", folder, "--channels", "split")
+    assert other.code == 2
+    assert "begun with another channels" in other.err
+
+
+@pytest.mark.parametrize("verb", ["timeline", "predict"])
+def test_a_hint_names_recordings_whose_channels_differ(
+    emodistill: make.CommandLine, call: bytes, call_file: Path, tmp_path: Path, verb: str
+) -> None:
+    mono = tmp_path / "mono.wav"
+    mono.write_bytes(channel_files(call)[0])
+    dead = tmp_path / "dead.wav"
+    samples, rate_hz = soundfile.read(io.BytesIO(call))
+    soundfile.write(dead, samples * [1, 0], rate_hz)
+    done = emodistill(verb, call_file, mono, dead)
+    assert done.err.splitlines() == [f"{call_file}: {HINT}"]
+    assert emodistill(verb, call_file, "--channels", "0").err == ""
+    calls = [tmp_path / f"{number}.wav" for number in range(5)]
+    for path in calls:
+        path.write_bytes(wav(samples[: 3 * rate_hz] + 0.01 * samples[::-1][: 3 * rate_hz]))
+    err = emodistill(verb, *calls).err.splitlines()
+    assert err == [*(f"{path}: {HINT}" for path in calls[:3]), "2 more files have channels that differ"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--channels", "both"], "bad channel 'both', expected 'mix', 'split' or the number of a channel"),
+        (["--channels", "-1"], "bad channel '-1', expected 'mix', 'split' or the number of a channel"),
+        (["--channels", "split", "--names", "a,a"], "expected another name for each channel, got a, a"),
+        (["--names", "a,b"], "names of channels need channels 'split'"),
+    ],
+)
+def test_options_that_timeline_refuses(
+    emodistill: make.CommandLine, options: list[str], message: str
+) -> None:
+    done = emodistill("timeline", "call.wav", *options)
+    assert done.code == 2
+    assert message in done.err

@@ -9,8 +9,17 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+MAX_HINTS = 3  # files that a hint names
+
+
 class Row(Protocol):
     """A result that has the message of an error instead where its input could not be read."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def mixed_channels(self) -> int | None: ...
 
     @property
     def error(self) -> str | None: ...
@@ -53,6 +62,21 @@ def report_failures(rows: Iterable[RowT]) -> Iterator[RowT]:
             yield row
     finally:
         print_failures(errors, total)
+
+
+def hint_at_channels(rows: Iterable[RowT]) -> Iterator[RowT]:
+    """The same rows. At the end, also after Ctrl-C, a hint names the files whose mixed channels differ."""
+    hints: dict[str, int] = {}
+    try:
+        for row in rows:
+            if row.mixed_channels is not None:
+                hints[row.path] = row.mixed_channels
+            yield row
+    finally:
+        for path, num_channels in list(hints.items())[:MAX_HINTS]:
+            say(f"{path}: its {num_channels} channels differ; --channels split recognises each")
+        if len(hints) > MAX_HINTS:
+            say(f"{len(hints) - MAX_HINTS} more files have channels that differ")
 
 
 def print_failures(errors: Sequence[str], total: int) -> None:

@@ -12,6 +12,7 @@ from emodistill.errors import ConfigError, MissingExtraError
 from emodistill.version import __version__
 
 if TYPE_CHECKING:
+    from emodistill.audio.channels import Channels
     from emodistill.inference.voices import Voice
 
 TABLE = "table"  # for reading; the format where neither --format nor a suffix chooses one
@@ -132,6 +133,26 @@ StreamAdapt = Annotated[
 ]
 
 
+ChannelsRead = Annotated[
+    str,
+    typer.Option(
+        "--channels",
+        metavar="mix|split|N",
+        help="mix: the mean of all channels. split: each channel on its own, for calls that record each "
+        "speaker in a channel. N: one channel, counted from 0.",
+    ),
+]
+ChannelNames = Annotated[
+    str | None,
+    typer.Option(
+        "--names",
+        metavar="NAME,NAME",
+        help="With --channels split: who speaks in each channel, in order, e.g. agent,customer. "
+        "Default: channel 0, channel 1, and so on.",
+    ),
+]
+
+
 def _print_version(requested: bool) -> None:
     if requested:
         typer.echo(f"emodistill {__version__}")
@@ -167,6 +188,15 @@ def choose_format(format: str | None, output: Path | None, by_suffix: Mapping[st
     if format is not None:
         return str(format)
     return TABLE if output is None else by_suffix.get(output.suffix.lower(), TABLE)
+
+
+def channels_in(text: str) -> "Channels":
+    """Return the channels that --channels names. Raises `ConfigError` for another value."""
+    from emodistill.audio.channels import check_channels
+
+    channels: Channels = int(text) if text.isascii() and text.isdigit() else text  # type: ignore[assignment]
+    check_channels(channels)
+    return channels
 
 
 def number_of_jobs(jobs: int | None, num_files: int) -> int:

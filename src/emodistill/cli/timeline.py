@@ -8,6 +8,8 @@ import typer
 
 from emodistill.cli.options import (
     TABLE,
+    ChannelNames,
+    ChannelsRead,
     Coverage,
     Emotions,
     Jobs,
@@ -18,12 +20,13 @@ from emodistill.cli.options import (
     TimelineAdapt,
     TimelineAdaptation,
     app,
+    channels_in,
     choose_format,
     names_in,
     number_of_jobs,
     speaker_voice,
 )
-from emodistill.console import report_failures, say, with_progress
+from emodistill.console import hint_at_channels, report_failures, say, with_progress
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 
 if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
@@ -80,6 +83,8 @@ def timeline(
     coverage: Coverage = None,
     voice: SpeakerVoice = None,
     adapt: TimelineAdapt = TimelineAdaptation.none,
+    channels: ChannelsRead = "mix",
+    names: ChannelNames = None,
     jobs: Jobs = None,
 ) -> None:
     """Recognise emotions over time: segments with start, end, emotion and confidence.
@@ -91,30 +96,39 @@ def timeline(
     use it where the speaker has one emotion only, for example where a whole recording is angry: anger then is
     the usual, and is not found. A model without voices refuses both options.
 
+    A call often has one speaker in each channel. --channels split recognises each of them, and the answer
+    names the speaker. With several speakers in one channel, a diarizer finds who speaks when: see --segments.
+
     Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others
     are done. 2: nothing was started, since an option or the model is wrong.
 
     Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
     from emodistill.inference import batch
-    from emodistill.inference.adapted_windows import check_adaptation
     from emodistill.inference.given_segments import read_segments
     from emodistill.inference.recognizer import Recognizer
+    from emodistill.inference.timelines import TimelineOptions, check_options
 
-    known = speaker_voice(voice, adapt)
+    options = TimelineOptions(
+        voice=speaker_voice(voice, adapt),
+        adapt=adapt.value,
+        channels=channels_in(channels),
+        names=names_in(names),
+    )
     files, num_empty = batch.find_audio_files(paths)
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
-    check_adaptation(recognizer, known, adapt.value)
-    outputs.ensure_same_settings(recognizer, given, known, adapt.value)
+    check_options(recognizer, **options)
+    outputs.ensure_same_settings(recognizer, given, **options)
     unfinished = outputs.unfinished(files)
     jobs = number_of_jobs(jobs, len(unfinished))
-    written = batch.run(recognizer, unfinished, outputs, given, jobs, known, adapt.value)
+    written = batch.run(recognizer, unfinished, outputs, given, jobs, **options)
     rows, num_failed = [], 0
-    for row in report_failures(with_progress(written, "timeline", len(unfinished))):
+    hinted = hint_at_channels(report_failures(with_progress(written, "timeline", len(unfinished))))
+    for row in hinted:
         num_failed += row.error is not None
         if outputs.folder is None:  # in a folder it is written by now, and many rows would fill the memory
             rows.append(row)

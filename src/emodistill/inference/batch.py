@@ -3,9 +3,10 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,15 +14,14 @@ from rich.table import Table
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.console import UNENCODABLE, results, say, warn
 from emodistill.errors import ConfigError, one_of
-from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.formats import FORMATS, UNSURE, write
+from emodistill.inference.formats.base import one_line
 from emodistill.inference.given_segments import GivenSegments
 from emodistill.inference.model_card import file_sha256
 from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import ensure_same_settings
-from emodistill.inference.timelines import Timeline, timelines
-from emodistill.inference.voices import Voice
+from emodistill.inference.timelines import Timeline, TimelineOptions, timelines
 
 TABLE = "table"  # the format for reading, which is no file format of the registry
 FAILURES = "failures.csv"  # in an output folder: path, error
@@ -78,17 +78,26 @@ class Outputs:
         self,
         recognizer: Recognizer,
         given: GivenSegments | None,
-        voice: Voice | None = None,
-        adapt: Adapt = "none",
+        **options: Unpack[TimelineOptions],
     ) -> None:
         """Keep the settings in the output folder; raise `ConfigError` if the folder was begun with others."""
         if self.folder is None:
             return
+        voice, adapt = options.get("voice"), options.get("adapt", "none")
+        channels, names = options.get("channels", "mix"), options.get("names")
         settings = {
             **recognizer.settings,
             "segments": None if given is None else file_sha256(given.source),
-            "voice": None if voice is None else voice.sha256,
+            "voice": (
+                {name: each.sha256 for name, each in voice.items()}
+                if isinstance(voice, Mapping)
+                else None
+                if voice is None
+                else voice.sha256
+            ),
             "adapt": None if adapt == "none" else adapt,
+            "channels": None if channels == "mix" else channels,
+            "names": None if names is None else list(names),
         }
         ensure_same_settings(self.folder / MADE_WITH, self.folder, settings)
 
@@ -165,18 +174,15 @@ def run(
     outputs: Outputs,
     given: GivenSegments | None = None,
     jobs: int = 1,
-    voice: Voice | None = None,
-    adapt: Adapt = "none",
+    **options: Unpack[TimelineOptions],
 ) -> Iterator[Timeline]:
     """Yield the timeline of each recording, in order, after its picture and its file in a folder are written.
 
     A recording that failed gets no file, so that the next run tries it again. It has a row in `failures.csv`.
     """
     failed: list[Timeline] = []
-    rows = timelines(
-        files, recognizer, given=given, jobs=jobs, traced=outputs.pictures is not None, voice=voice,
-        adapt=adapt,
-    )  # fmt: skip
+    options["traced"] = outputs.pictures is not None
+    rows = timelines(files, recognizer, given=given, jobs=jobs, **options)
     try:
         for row in rows:
             path = Path(row.path)
@@ -220,7 +226,10 @@ def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) 
 
 
 def to_table(rows: Iterable[Timeline]) -> Table:
-    """A table for reading: a line for each segment, and one for each recording with the sums by emotion."""
+    """A table for reading: a line for each segment, and the sums by emotion.
+
+    There is a line with the sums of each recording, and before it one for each speaker.
+    """
     rows = list(rows)
     speakers = any(segment.speaker for row in rows for segment in row.segments)
     voices = any(segment.voice_utterances is not None for row in rows for segment in row.segments)
@@ -245,13 +254,24 @@ def to_table(rows: Iterable[Timeline]) -> Table:
             known = [utterances] if voices else []
             table.add_row(path, *times, *speaker, segment.emotion or UNSURE, confidence, *known, note)
         if row.segments and row.duration_s is not None:
-            longest_first = sorted(row.summary.items(), key=lambda item: -item[1])
-            sums = ", ".join(f"{emotion} {clock(seconds)}" for emotion, seconds in longest_first if seconds)
+            for name, summary in (row.speakers or {}).items():
+                cells = ["", "", escape(one_line(name)), "in all", "", *no_voice, sums_of(summary)]
+                table.add_row(path, *cells, style="dim")
             table.add_row(
-                path, "", clock(row.duration_s), *no_speaker, "in all", "", *no_voice, sums or UNSURE,
+                path, "", clock(row.duration_s), *no_speaker, "in all", "", *no_voice, sums_of(row.summary),
                 style="dim", end_section=True,
             )  # fmt: skip
     return table
+
+
+def sums_of(summary: Mapping[str, float]) -> str:
+    """The emotions of a summary with their times, the longest first; `?` without any.
+
+    >>> sums_of({"angry": 3.0, "happy": 0.0, "sad": 64.5})
+    'sad 1:04.5, angry 0:03.0'
+    """
+    longest_first = sorted(summary.items(), key=lambda item: -item[1])
+    return ", ".join(f"{emotion} {clock(seconds)}" for emotion, seconds in longest_first if seconds) or UNSURE
 
 
 def clock(time_s: float) -> str:

@@ -161,7 +161,7 @@ def timeline(
             of no speaker, or there is a voice together with `adapt`.
         ModelError: the model has no voices, or the voice is one of another model.
     """
-    check_options(recognizer, voice, adapt, channels, names)
+    check_options(recognizer, voice=voice, adapt=adapt, channels=channels, names=names)
     source = decodable_source(source, "a path, the bytes of a file or a file opened in binary mode")
     name = str(source) if isinstance(source, (str, Path)) else ""
     # A given segment may be compared with segments that end while it is read, so there are two passes.
@@ -191,14 +191,10 @@ def timeline(
     return _joined(lanes, recognizer.emotions, name, [] if split is None else split.names, meter)
 
 
-def check_options(
-    recognizer: WindowClassifier,
-    voice: Voice | Mapping[str, Voice] | None,
-    adapt: str,
-    channels: Channels,
-    names: Sequence[str] | None,
-) -> None:
+def check_options(recognizer: WindowClassifier, **options: Unpack[TimelineOptions]) -> None:
     """Raise the errors of `timeline` for options that no recording can have."""
+    voice, adapt = options.get("voice"), options.get("adapt", "none")
+    channels, names = options.get("channels", "mix"), options.get("names")
     check_channels(channels, names)
     if not isinstance(voice, Mapping):
         check_adaptation(recognizer, voice, adapt)
@@ -362,13 +358,7 @@ def timelines(
     A recording that cannot be read, or that has no given segments, gives a timeline with its `error`. Raises
     the errors of `timeline` for options that no recording can have.
     """
-    check_options(
-        recognizer,
-        options.get("voice"),
-        options.get("adapt", "none"),
-        options.get("channels", "mix"),
-        options.get("names"),
-    )
+    check_options(recognizer, **options)
     shared_detector = detector or (SpeechDetector() if given is None else None)
 
     def timeline_of(source: str | Path) -> Timeline:

@@ -68,6 +68,15 @@ def percent(segment: "Segment") -> str:
     return "" if segment.confidence is None else f" {100 * segment.confidence:.0f} %"
 
 
+def words(segment: "Segment") -> str:
+    """The words of a segment as one line with its line break; empty where there are none.
+
+    `-->` becomes `->`, because readers of subtitles take it for the times of a block.
+    """
+    text = one_line(segment.text or "").replace("-->", "->")
+    return f"{text}\n" if text else ""
+
+
 def clock(time_s: float, decimal_mark: str) -> str:
     """A time as hours:minutes:seconds with three decimals.
 

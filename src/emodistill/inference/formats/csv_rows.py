@@ -15,13 +15,16 @@ def to_csv(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
     """A header and one row for each segment.
 
     A recording without segments has one row with its `reason` or `error`. There is a column
-    `voice_utterances` if a segment has a value for it.
+    `voice_utterances`, `channel` or `text` if a segment has a value for it.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     segments = [segment for row in rows for segment in row.segments]
     voices = ["voice_utterances"] if any(part.voice_utterances is not None for part in segments) else []
-    columns = [*voices, *(f"p_{name}" for name in emotions)]
+    extra = [
+        name for name in ("channel", "text") if any(getattr(part, name) is not None for part in segments)
+    ]
+    columns = [*voices, *(f"p_{name}" for name in emotions), *extra]
     writer.writerow(
         ["path", "start_s", "end_s", "speaker", "emotion", "confidence", "reason", "error", *columns]
     )
@@ -32,6 +35,7 @@ def to_csv(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
             values = [segment.speaker, segment.emotion, segment.confidence, None, None]
             values += [segment.voice_utterances for _ in voices]
             values += [segment.probabilities.get(name) for name in emotions]
+            values += [getattr(segment, name) for name in extra]
             fields = ["" if value is None else value for value in values]
             writer.writerow([row.path, segment.start_s, segment.end_s, *fields])
     return stream.getvalue()

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emodistill.inference.formats.base import TimelineFormat, all_segments, clock, label, percent
+from emodistill.inference.formats.base import TimelineFormat, all_segments, clock, label, percent, words
 
 if TYPE_CHECKING:
     from emodistill.inference.timelines import Timeline
 
 
 def to_srt(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
-    """Blocks with an empty line between them; times have a comma before the milliseconds."""
+    """Blocks with an empty line between them; times have a comma before the milliseconds.
+
+    The words of a segment are on the line under its emotion.
+    """
     blocks = [
         f"{number}\n{clock(segment.start_s, ',')} --> {clock(segment.end_s, ',')}\n"
-        f"{label(segment)}{percent(segment)}\n"
+        f"{label(segment)}{percent(segment)}\n{words(segment)}"
         for number, segment in enumerate(all_segments(rows), start=1)
     ]
     return "\n".join(blocks)
