@@ -194,7 +194,18 @@ def test_serving_lists_its_public_names() -> None:
 def _examples() -> list[str]:
     text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("curl ")]
-    return [line for line in lines if not needs_voices(line)]  # test_serving_voices.py tests the others
+    # test_serving_voices.py tests those with voices, and the next test but one those with a job.
+    return [line for line in lines if not needs_voices(line) and "job" not in line]
+
+
+def prepared(example: str, server: Running) -> str:
+    """A command of the documentation for this server, with its token. It fails where the server refuses."""
+    command = example.replace("http://127.0.0.1:8000", server.url).replace(
+        "curl ", "curl -sS --fail-with-body ", 1
+    )
+    if "Authorization" not in command:
+        command = command.replace("curl ", "curl -H 'Authorization: Bearer s3cret' ", 1)
+    return command
 
 
 @pytest.mark.parametrize("example", _examples())
@@ -203,11 +214,7 @@ def test_the_curl_examples_of_the_documentation_work(server: Running, tmp_path: 
         pytest.skip("curl is not installed")
     (tmp_path / "call.wav").write_bytes(SPEECH[0].read_bytes())
     (tmp_path / "other.wav").write_bytes(SPEECH[1].read_bytes())
-    command = example.replace("http://127.0.0.1:8000", server.url).replace(
-        "curl ", "curl -sS --fail-with-body ", 1
-    )
-    if "Authorization" not in command:
-        command += " -H 'Authorization: Bearer s3cret'"
+    command = prepared(example, server)
     done = subprocess.run(
         command,
         shell=True,
@@ -217,4 +224,23 @@ def test_the_curl_examples_of_the_documentation_work(server: Running, tmp_path: 
         env={**os.environ, "TOKEN": "s3cret"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout or list(tmp_path.glob("call.*t"))
+    assert done.stdout or list(tmp_path.glob("call*.*[t3]")) or (tmp_path / "call-16k.wav").is_file()
+
+
+def test_the_curl_examples_of_a_job_work_one_after_the_other(server: Running, tmp_path: Path) -> None:
+    if shutil.which("curl") is None or shutil.which("jq") is None:
+        pytest.skip("curl or jq is not installed")
+    (tmp_path / "call.wav").write_bytes(SPEECH[0].read_bytes())
+    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    examples = [line for line in text.splitlines() if line.startswith("curl ") and "job" in line]
+    answers = []
+    for example in examples:
+        done = subprocess.run(
+            prepared(example, server), shell=True, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        answers.append(done.stdout)
+        time.sleep(1)  # the job ends
+    assert len(examples) == 4
+    assert '"state":"done"' in answers[1]
+    assert answers[2].startswith("1\n00:00:0")

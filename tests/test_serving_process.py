@@ -259,7 +259,7 @@ def test_without_a_grace_period_the_server_stops_at_once(tmp_path: Path) -> None
 
 def test_a_killed_worker_is_replaced_while_the_other_answers(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as server:
-        workers = _children(server.process.pid)
+        workers = children(server.process.pid)
         assert len(workers) >= 2
         os.kill(workers[-1], signal.SIGKILL)
         num_failed = num_answered = 0
@@ -271,10 +271,10 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(tmp_path: Path) -> 
         assert num_failed <= 2
         assert num_answered >= 18
         for _ in range(300):
-            if len(_children(server.process.pid)) >= len(workers):
+            if len(children(server.process.pid)) >= len(workers):
                 break
             time.sleep(0.1)
-        assert len(_children(server.process.pid)) >= len(workers)
+        assert len(children(server.process.pid)) >= len(workers)
         assert (
             'emodistill_requests_total{method="POST",route="/v1/predict",status="200"}'
             in httpx2.get(f"{server.url}/metrics").text
@@ -283,7 +283,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(tmp_path: Path) -> 
         assert server.process.wait(60) in (0, -signal.SIGTERM)
 
 
-def _children(process: int) -> list[int]:
+def children(process: int) -> list[int]:
     """The worker processes of a server, by their command line."""
     children = []
     for entry in Path("/proc").iterdir():

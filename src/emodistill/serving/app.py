@@ -11,6 +11,8 @@ from starlette.middleware.cors import CORSMiddleware
 from emodistill.labels import COLOURS
 from emodistill.serving import openapi
 from emodistill.serving.audio_router import create_audio_router
+from emodistill.serving.jobs import Jobs
+from emodistill.serving.jobs_router import create_jobs_router
 from emodistill.serving.metrics import CONTENT_TYPE
 from emodistill.serving.middleware import CLIENT_DISCONNECTED, AccessMiddleware
 from emodistill.serving.page_router import create_page_router
@@ -36,11 +38,13 @@ def create_app(settings: Settings | None = None, lifespan: Lifespan | None = Non
     Raises `ModelError` and `ConfigError` as `Recognizer` does.
     """
     service = Service(settings or Settings())
+    jobs = Jobs(service)
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
         with lifespan(service) if lifespan else nullcontext():
-            yield
+            async with jobs.run():
+                yield
 
     app = FastAPI(
         title="EmoDistill", version=__version__, lifespan=run, docs_url=None, redoc_url=None,
@@ -52,14 +56,16 @@ def create_app(settings: Settings | None = None, lifespan: Lifespan | None = Non
     app.add_exception_handler(ClientDisconnectedError, _empty_response)
     app.include_router(create_rest_router(service))
     app.include_router(create_audio_router(service))
+    app.include_router(create_jobs_router(service, jobs))
     app.include_router(_create_router(service))
     if service.settings.page:
         app.include_router(create_page_router())
-    app.add_middleware(AccessMiddleware, service=service)
+    app.add_middleware(AccessMiddleware, service=service, jobs=jobs)
     if service.settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(service.settings.cors_origins), allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"], expose_headers=["X-Request-ID", "Retry-After"],
+            CORSMiddleware, allow_origins=list(service.settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"], allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["X-Request-ID", "Retry-After", "Location"],
         )  # fmt: skip
     openapi.install_document(app, service)
     return app

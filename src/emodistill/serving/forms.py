@@ -79,6 +79,15 @@ class Options:
     coverage: Coverage = None
 
 
+@dataclass
+class TimelineFields(Options):
+    """The form fields of `/v1/timeline` and `/v1/jobs`, without the files."""
+
+    voice: VoiceFile = None
+    adapt: TimelineAdapt = "none"
+    return_voice: ReturnVoice = "false"
+
+
 def form_route(max_files: int) -> type[APIRoute]:
     """A route class that parses the form with limits. FastAPI's own limits are too high, for three reasons.
 

@@ -26,9 +26,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Write one event with its fields to the log."""
-    log.log(level, event, extra={"fields": fields})
+def log_event(
+    event: str, level: int = logging.INFO, *, exc_info: BaseException | None = None, **fields: Any
+) -> None:
+    """Write one event with its fields, and perhaps an exception, to the log."""
+    log.log(level, event, extra={"fields": fields}, exc_info=exc_info)
 
 
 def log_to_stderr(level: str = "INFO") -> None:

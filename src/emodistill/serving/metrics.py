@@ -50,6 +50,9 @@ class Metrics:
         self.files = Counter(
             "emodistill_files", "Files processed, by outcome.", ["door", "outcome"], registry=registry
         )
+        self.jobs = Counter(
+            "emodistill_jobs", "Jobs that have ended, by outcome.", ["outcome"], registry=registry
+        )
         self.waiting_s = Histogram(
             "emodistill_wait_seconds", "Seconds of waiting for a free thread.",
             buckets=_BUCKETS_S, registry=registry,

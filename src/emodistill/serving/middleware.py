@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emodistill.serving.auth import check_authorization, check_origin
+from emodistill.serving.jobs import Jobs
 from emodistill.serving.logs import log_event
 from emodistill.serving.problems import RequestRefused, body_too_large, problem_response, server_busy
 from emodistill.serving.rate_limiter import RateLimiter
@@ -42,8 +43,8 @@ _LOAD_NOTHING = "default-src 'none'; frame-ancestors 'none'"
 class AccessMiddleware:
     """ASGI middleware around the app: checks access and limits, then writes the log and the metrics."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+    def __init__(self, app: ASGIApp, service: Service, jobs: Jobs) -> None:
+        self._app, self._service, self._jobs = app, service, jobs
         self._settings, self._metrics = service.settings, service.metrics
         self._rate_limiter = RateLimiter(self._settings.rate_per_minute, self._settings.rate_limit_file)
         self._num_streams = 0
@@ -118,6 +119,8 @@ class AccessMiddleware:
         max_requests = self._settings.per_worker(self._settings.max_requests)
         if scope["method"] == "POST" and self._service.num_requests >= max_requests:
             raise server_busy(f"the server is busy with {max_requests} requests, its limit")
+        if scope["method"] == "POST" and path == "/v1/jobs":
+            self._check_jobs()  # before the upload
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._settings.max_bytes:
             raise body_too_large(self._settings.max_bytes)
@@ -138,6 +141,12 @@ class AccessMiddleware:
                 f"more than {self._settings.rate_per_minute} requests in a minute; try again in {retry_s} s",
                 {"Retry-After": str(retry_s)},
             )
+
+    def _check_jobs(self) -> None:
+        try:
+            self._jobs.check_room()
+        except sqlite3.OperationalError as error:
+            raise server_busy("the server cannot store its jobs") from error
 
     def _check_stopping(self) -> None:
         if self._service.draining:

@@ -1,6 +1,7 @@
 """Error answers: every error of the server is a problem document (RFC 9457), `application/problem+json`."""
 
 import errno
+import sqlite3
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Scope
 
 from emodistill.errors import (
     AudioError,
@@ -83,11 +86,15 @@ def problem_body(
     return body.model_dump(exclude_none=True)
 
 
+def problem_content(error: HTTPException, instance: str | None) -> dict[str, Any]:
+    """The problem document of an error. `instance` is the request's id."""
+    kind = error.kind if isinstance(error, RequestRefused) else None
+    return problem_body(error.status_code, kind, str(error.detail), instance)
+
+
 def problem_response(error: HTTPException, instance: str | None) -> JSONResponse:
     """The HTTP response for an error. `instance` is the request's id."""
-    kind = error.kind if isinstance(error, RequestRefused) else None
-    body = problem_body(error.status_code, kind, str(error.detail), instance)
-    return JSONResponse(body, error.status_code, error.headers, MEDIA_TYPE)
+    return JSONResponse(problem_content(error, instance), error.status_code, error.headers, MEDIA_TYPE)
 
 
 def to_http_error(error: Exception) -> HTTPException:
@@ -117,7 +124,10 @@ def install_error_handlers(app: FastAPI) -> None:
         cause = error.__cause__  # FastAPI answers 400 if it cannot store an upload; the cause has the reason
         if isinstance(cause, OSError) and cause.errno in _DISK_FULL:
             error = to_http_error(cause)
-        return problem_response(error, _request_id(request))
+        response = problem_response(error, _request_id(request))
+        if error.status_code == 405:  # Starlette lists the methods of the first route with this path alone
+            response.headers["Allow"] = ", ".join(sorted(_allowed_methods(app, request.scope)))
+        return response
 
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -134,6 +144,10 @@ def install_error_handlers(app: FastAPI) -> None:
     async def recognizer_or_disk_error(request: Request, error: Exception) -> JSONResponse:
         return problem_response(to_http_error(error), _request_id(request))
 
+    async def database_error(request: Request, error: Exception) -> JSONResponse:
+        # Its database is locked for too long, or the disk is full.
+        return problem_response(server_busy("the server cannot store its jobs"), _request_id(request))
+
     async def unexpected_error(request: Request, error: Exception) -> JSONResponse:
         # The message of such an error may hold secrets, so it goes to the log only.
         body = problem_body(500, None, INTERNAL_ERROR, _request_id(request))
@@ -143,6 +157,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(EmodistillError, recognizer_or_disk_error)
     app.add_exception_handler(OSError, recognizer_or_disk_error)
+    app.add_exception_handler(sqlite3.OperationalError, database_error)
     app.add_exception_handler(Exception, unexpected_error)
 
 
@@ -170,9 +185,12 @@ def documented_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _MEANINGS = {
     400: "The body is not a form that the server can read.",
     401: "The bearer token is missing or wrong.",
+    404: "There is nothing at this path.",
     405: "The path exists, but not with this method. The header Allow lists its methods.",
     406: "The server has none of the formats in Accept for this request.",
     408: "The request came too slowly.",
+    409: "The job has not ended.",
+    410: "The job was removed, its result is too old, or the server has restarted.",
     413: "The request has too many bytes, or the audio is too long.",
     422: "A field is missing, unknown or has a bad value, or there are too many files.",
     429: "The client sent too many requests. Retry-After has the seconds to wait.",
@@ -181,9 +199,15 @@ _MEANINGS = {
     507: "The server's disk is full.",
 }
 _KINDS = {
-    401: "unauthorised", 408: "too-slow", 413: "too-large", 422: "bad-option", 429: "too-many",
-    503: "busy", 507: "disk-full",
+    401: "unauthorised", 404: "no-job", 408: "too-slow", 409: "not-done", 410: "gone", 413: "too-large",
+    422: "bad-option", 429: "too-many", 503: "busy", 507: "disk-full",
 }  # fmt: skip
+
+
+def _allowed_methods(app: FastAPI, scope: Scope) -> set[str]:
+    """The methods of all routes with the path of a request."""
+    matching = (route for route in app.routes if route.matches(scope)[0] is not Match.NONE)
+    return {method for route in matching for method in getattr(route, "methods", None) or ()}
 
 
 def _request_id(request: Request) -> str | None:

@@ -19,7 +19,7 @@ from emodistill.serving.forms import (
     Options,
     PredictAdapt,
     ReturnVoice,
-    TimelineAdapt,
+    TimelineFields,
     VoiceFile,
     connection_check,
     form_route,
@@ -36,6 +36,7 @@ from emodistill.serving.responses import (
 )
 from emodistill.serving.schemas import EnrolledVoice, PredictionRow, TimelineRow
 from emodistill.serving.service import Service
+from emodistill.serving.timelines import TimelineRequest
 from emodistill.serving.voices import check_return_voice, learned_voice, read_voice, rows_with_voices
 
 Responses = dict[int | str, dict[str, Any]]  # of an operation in the OpenAPI document
@@ -88,25 +89,12 @@ def _add_timeline_route(router: APIRouter, service: Service, problems: Responses
         responses=openapi.documented_rows(TIMELINE_RESPONSES, openapi.timeline_example()) | problems,
     )  # fmt: skip
     async def timeline(
-        request: Request, files: Files, options: Annotated[Options, Depends()], voice: VoiceFile = None,
-        adapt: TimelineAdapt = "none", return_voice: ReturnVoice = "false",
-    ) -> Response:  # fmt: skip
+        request: Request, files: Files, fields: Annotated[TimelineFields, Depends()]
+    ) -> Response:
         """The segments of speech in each file, with start, end, emotion, confidence and probabilities."""
-        recognizer = await select_recognizer(service, request, options)
-        known = await read_voice(voice, adapt, recognizer)
         media_type = choose_media_type(request.headers.get("accept"), TIMELINE_RESPONSES, len(files))
-        if return_voice == "true":
-            check_return_voice(media_type, recognizer)
-        rows, learned = [], []
-        for name, file in named_files(files):
-            check = connection_check(request)
-            rows.append(await service.timeline(recognizer, name, file, check, voice=known, adapt=adapt))
-            if return_voice == "true":
-                statistics = await service.statistics_of_timeline(recognizer, rows[-1], file, check)
-                learned.append(learned_voice(statistics, recognizer))
-        if return_voice == "true":
-            return text_response(rows_with_voices(rows, learned), media_type)
-        text = write_response(rows, media_type, TIMELINE_RESPONSES, recognizer.emotions)
+        options = await TimelineRequest.read(service, request, fields, media_type)
+        text = await options.answer(service, named_files(files), media_type, connection_check(request))
         return text_response(text, media_type)
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from emodistill.serving.problems import Problem
+
 MAX_NAME_LENGTH = 200  # of the name of a model or an emotion
 _PROBABILITIES = {
     "angry": 0.81, "happy": 0.06, "sad": 0.02, "neutral": 0.05, "fearful": 0.02, "disgusted": 0.03,
@@ -72,6 +74,16 @@ class TimelineRow(BaseModel):
     )
     error: str | None
     voice: VoiceContent | None = Field(None, description=_RETURNED_VOICE)
+
+
+class JobStatus(BaseModel):
+    """The state of a job. Members without a value are left out."""
+
+    id: str = Field(description="128 random bits. Without a token, whoever has it can read the result.")
+    state: Literal["waiting", "running", "done", "failed"]
+    progress: float | None = Field(None, ge=0, le=1, description="Of a running job.")
+    result: list[TimelineRow] | None = Field(None, description="Of a job that is done: as of /v1/timeline.")
+    problem: Problem | None = Field(None, description="Of a job that has failed.")
 
 
 class Health(BaseModel):

@@ -58,9 +58,10 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
     Service(settings)  # a model that cannot be loaded is reported here, once, and not by each worker
     _log_start(settings, host, port)
     secret = settings.token and settings.token.get_secret_value()
-    with tempfile.TemporaryDirectory(prefix="emodistill-counts-") as folder:
+    with tempfile.TemporaryDirectory(prefix="emodistill-serve-") as folder:
         os.environ[_METRICS_VARIABLE] = folder
-        shared = {"token": secret, "rate_limit_file": str(Path(folder) / "rates.sqlite")}
+        files = {"rate_limit_file": "rates.sqlite", "jobs_file": "jobs.sqlite"}
+        shared = {"token": secret, **{name: str(Path(folder) / file) for name, file in files.items()}}
         os.environ[_SETTINGS_VARIABLE] = json.dumps({**settings.model_dump(mode="json"), **shared})
         uvicorn.run(
             "emodistill.serving.server:create_worker_app", factory=True, workers=settings.workers, **options

@@ -22,6 +22,7 @@ from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation import HOP_S, WINDOW_S
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.inference.voices import SpeechStatistics, Voice
+from emodistill.serving.job_store import JobStore
 from emodistill.serving.logs import log_event
 from emodistill.serving.metrics import Metrics
 from emodistill.serving.problems import message_without_source
@@ -87,8 +88,12 @@ class Service:
         self.streams: set[OpenStream] = set()
         self.num_requests = 0  # that the server is receiving or answering
         self.decoder_threads = CapacityLimiter(settings.max_streams)  # these threads mostly wait for bytes
-        self._turns = CapacityLimiter(settings.threads)
+        self.turns = CapacityLimiter(settings.threads)  # of the recordings that are processed
         self._threads = CapacityLimiter(settings.threads)
+        self._job_threads = CapacityLimiter(
+            settings.threads
+        )  # a job keeps its thread while others have its turn
+        self.job_store = JobStore(settings.jobs_file)
 
     def recognizer(
         self,
@@ -185,10 +190,13 @@ class Service:
         file: BinaryIO,
         is_connected: IsConnected | None = None,
         *,
+        endpoint: Literal["timeline", "jobs"] = "timeline",
         voice: Voice | None = None,
         adapt: Adapt = "none",
     ) -> Timeline:
         """Compute the timeline of one file. A file that cannot be read gives a row with `error`.
+
+        A job has its turn already (`jobs.Turn`), so its work starts at once.
 
         Raises `AudioTooLongError`, and `ClientDisconnectedError`.
         """
@@ -197,18 +205,19 @@ class Service:
             adapt=adapt,
         )  # fmt: skip
         try:
-            row = replace(await self.run_in_thread(compute, is_connected), path=name)
-            self.metrics.audio_s.labels("timeline").inc(row.duration_s or 0.0)
+            row = replace(await self._run(compute, is_connected, endpoint), path=name)
+            self.metrics.audio_s.labels(endpoint).inc(row.duration_s or 0.0)
         except AudioTooLongError:
             raise
         except AudioError as error:
             row = Timeline(name, error=message_without_source(error))
-        self._count("timeline", "error" if row.error else row.reason or "segments")
+        self._count(endpoint, "error" if row.error else row.reason or "segments")
         return row
 
     async def statistics_of_timeline(
-        self, recognizer: Recognizer, row: Timeline, file: BinaryIO, is_connected: IsConnected | None = None
-    ) -> SpeechStatistics:
+        self, recognizer: Recognizer, row: Timeline, file: BinaryIO,
+        is_connected: IsConnected | None = None, endpoint: Literal["timeline", "jobs"] = "timeline",
+    ) -> SpeechStatistics:  # fmt: skip
         """Compute the statistics of a file whose timeline is known; none if it cannot be read.
 
         Raises `ModelError` for a model without voices, and `ClientDisconnectedError`.
@@ -220,7 +229,7 @@ class Service:
             file.seek(0)
             return recognizer.statistics(file)
 
-        return await self.run_in_thread(read_file, is_connected)
+        return await self._run(read_file, is_connected, endpoint)
 
     async def playable(
         self, file: BinaryIO, format: PlayableFormat, is_connected: IsConnected | None = None
@@ -273,6 +282,13 @@ class Service:
         while self.streams or self.num_requests:
             await sleep(0.02)
 
+    async def _run(
+        self, work: Callable[[], Result], is_connected: IsConnected | None, endpoint: str
+    ) -> Result:
+        if endpoint == "jobs":
+            return await to_thread.run_sync(work, limiter=self._job_threads)
+        return await self.run_in_thread(work, is_connected)
+
     async def run_in_thread(
         self, work: Callable[[], Result], is_connected: IsConnected | None = None
     ) -> Result:
@@ -281,7 +297,7 @@ class Service:
         Raises `ClientDisconnectedError` if the client has disconnected by then.
         """
         began = time.perf_counter()
-        async with self._turns:
+        async with self.turns:
             self.metrics.waiting_s.observe(time.perf_counter() - began)
             if is_connected is not None and not await is_connected():
                 raise ClientDisconnectedError

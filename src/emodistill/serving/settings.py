@@ -18,6 +18,7 @@ class Settings(BaseModel):
 
     workers: int = Field(1, ge=1)  # processes
     rate_limit_file: Path | None = None  # lets the workers count requests together
+    jobs_file: Path | None = None  # lets every worker answer about the jobs of all workers
 
     models: tuple[str, ...] = ("bundled",)  # the first one answers requests that name no model
     threads: int = Field(cpu_count() or 1, ge=1)  # recordings that one worker processes at the same time
