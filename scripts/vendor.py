@@ -18,6 +18,9 @@ PACKAGES = {
         "sha512-h0OnRWSVTqIYLSw3/IVrBtsun/xw9L5u4FA3bjfSDTFMX/xswVWS1JwK4fFu3ulmxRUSHg8zQORl6zENG983eg==",
         {
             "dist/wavesurfer.esm.js": "serving/page/vendor/wavesurfer.esm.js",
+            "dist/plugins/minimap.esm.js": "serving/page/vendor/wavesurfer-minimap.esm.js",
+            "dist/plugins/timeline.esm.js": "serving/page/vendor/wavesurfer-timeline.esm.js",
+            "dist/plugins/zoom.esm.js": "serving/page/vendor/wavesurfer-zoom.esm.js",
             "LICENSE": "serving/page/vendor/wavesurfer-LICENSE",
         },
     ),

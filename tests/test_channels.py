@@ -355,9 +355,7 @@ def test_timeline_splits_a_call_with_names(
     table = emodistill("timeline", call_file, "--channels", "split", "--names", "agent,customer").out
     sums = [line.split("│")[4].strip() for line in table.splitlines() if "in all" in line]
     assert sums == ["agent", "customer", ""]
-    rows = csv.DictReader(
-        io.StringIO(emodistill("timeline", call_file, "--channels", "1", "-f", "csv").out)
-    )
+    rows = csv.DictReader(io.StringIO(emodistill("timeline", call_file, "--channels", "1", "-f", "csv").out))
     assert {(found["channel"], found["speaker"]) for found in rows} == {("1", "")}
     folder = tmp_path / "out"
     assert emodistill("timeline", call_file, "-f", "json", "-o", folder).code == 0

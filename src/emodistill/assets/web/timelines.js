@@ -113,21 +113,23 @@ const secondPass = async (scorer, spans) => {
 };
 
 // Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` gets the share that
-// is done; an error that it throws ends the analysis. `adapt` is 'none', 'running' as in a stream, or
-// 'recording': each window is compared with the speech of the whole waveform.
+// is done and the number of windows; an error that it throws ends the analysis. `adapt` is 'none', 'running' as
+// in a stream, or 'recording': each window is compared with the speech of the whole waveform.
 export const timeline = async (samples, recognizer, onProgress = () => {}, adapt = 'none') => {
   const stream = new StreamingRecognizer(recognizer, adapt);
   let segments = [];
   const edges = []; // where speech starts and ends
+  let numWindows = 0;
   const collect = async (events) => {
     for await (const { event, ...fields } of events) {
       if (event === 'segment') segments.push(fields);
-      else if (event !== 'update') edges.push(Math.round(fields.time_s * SAMPLE_RATE));
+      else if (event === 'update') numWindows++;
+      else edges.push(Math.round(fields.time_s * SAMPLE_RATE));
     }
   };
   for (let at = 0; at < samples.length; at += SAMPLE_RATE) {
     await collect(stream.push(samples.subarray(at, at + SAMPLE_RATE)));
-    onProgress(at / samples.length);
+    onProgress(at / samples.length, numWindows);
   }
   await collect(stream.finish());
   if (adapt === 'recording') {

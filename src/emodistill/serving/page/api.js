@@ -26,34 +26,67 @@ const check = async (response) => {
   throw new ServerError(response.status, detail);
 };
 
-const request = async (path, options) => {
-  try {
-    return await check(await fetch(path, options));
-  } catch (error) {
-    if (error instanceof TypeError) throw new Error('The server cannot be reached. Is it still running?');
-    throw error;
-  }
+const UNREACHABLE = 'The server cannot be reached. Is it still running?';
+
+export const models = async (token) => {
+  const response = await fetch('v1/models', { headers: headers(token) }).catch(() => {
+    throw new Error(UNREACHABLE);
+  });
+  return (await check(response)).json();
 };
 
-export const models = async (token) => (await request('v1/models', { headers: headers(token) })).json();
+// Send a file as a form. `onProgress` gets { text, share }: first of the upload, then of the server's work.
+const post = (path, file, { token, threshold, mediaType, fields = {}, onProgress = () => {}, signal }) =>
+  new Promise((resolve, reject) => {
+    const form = new FormData();
+    form.append('files', file, file.name ?? 'recording.wav');
+    if (threshold > 0) form.append('min_confidence', String(threshold));
+    for (const [name, value] of Object.entries(fields)) form.append(name, value);
+    const call = new XMLHttpRequest(); // `fetch` does not report the progress of an upload
+    call.open('POST', path);
+    for (const [name, value] of Object.entries(headers(token, mediaType))) call.setRequestHeader(name, value);
+    call.responseType = 'blob';
+    let timer;
+    const showWork = () => {
+      const began = Date.now();
+      const show = () => {
+        const seconds = Math.round((Date.now() - began) / 1000);
+        onProgress({ text: `the server is working: ${seconds} s`, share: null });
+      };
+      show();
+      timer = setInterval(show, 1000);
+    };
+    call.upload.onprogress = ({ loaded, total }) =>
+      onProgress({ text: `uploading: ${Math.floor((100 * loaded) / total)} %`, share: loaded / total });
+    call.upload.onload = showWork;
+    call.onload = () => resolve(check(new Response(call.response, { status: call.status })));
+    call.onerror = () => reject(new Error(UNREACHABLE));
+    call.onloadend = () => clearInterval(timer);
+    signal?.addEventListener('abort', () => {
+      call.abort();
+      reject(signal.reason);
+    });
+    if (signal?.aborted) reject(signal.reason);
+    else call.send(form);
+  });
 
-const post = (path, file, { token, threshold, mediaType = 'application/json', fields = {} }) => {
-  const form = new FormData();
-  form.append('files', file, file.name ?? 'recording.wav');
-  if (threshold > 0) form.append('min_confidence', String(threshold));
-  for (const [name, value] of Object.entries(fields)) form.append(name, value);
-  return request(path, { method: 'POST', body: form, headers: headers(token, mediaType) });
+// `compared`: compare each part with the usual of the whole recording. `split`: each channel by itself, with
+// the `names` of the speakers.
+const postTimeline = (file, { compared, split, names, ...options }) => {
+  const fields = {
+    ...(compared && { adapt: 'recording' }), ...(split && { channels: 'split' }), ...(split && names && { names }),
+  };
+  return post('v1/timeline', file, { ...options, fields });
 };
-
-// `compared`: compare each part with the usual of the whole recording.
-const postTimeline = (file, { compared, ...options }) =>
-  post('v1/timeline', file, { ...options, fields: compared ? { adapt: 'recording' } : {} });
 
 export const timeline = async (file, options) => (await (await postTimeline(file, options)).json())[0];
 export const timelineAs = async (file, format, options) =>
   (await postTimeline(file, { ...options, mediaType: format.mediaType })).blob();
 export const predict = async (file, options) =>
   (await (await post('v1/predict', file, { ...options, fields: { teachers: 'true' } })).json())[0];
+
+// The sound of a recording that this browser cannot play, decoded by the server.
+export const playable = async (file, options) => (await post('v1/audio', file, options)).blob();
 
 // Open a stream of 16-bit PCM. Call `send` with each chunk, then `end`. `onEvent` gets the server's events,
 // and `onError` the reason if the stream ends early. `compared`: compare with the speech so far.

@@ -1,33 +1,33 @@
-// The page of the server and the static page: takes a file or the microphone, and shows the emotions over
+// The page of the server and the static page: takes files or the microphone, and shows the emotions over
 // time. `api.js` calls the recogniser: on the server, or in this browser.
 
 import * as api from './api.js';
 import FORMATS from './formats.js';
+import { FileList } from './files.js';
 import { LiveView } from './live.js';
-import { cut, record, toPcm16, wav } from './sound.js';
+import { cut, decodeAudio, peaksOf, record, toPcm16, wav } from './sound.js';
+import { Strip } from './strip.js';
 import {
-  bars, comparedHeadline, cssColour, drawWave, element, formatTime, headline, percent, REASONS, swatch, teacherViews,
-  textColourOn, UNSURE_COLOUR,
+  asWhole, bars, dimensionBars, element, formatClock, formatTime, inShort, nameOf, percent,
+  shortTimes, speakerItems, swatch, teacherViews, UNSURE_COLOUR,
 } from './view.js';
-import WaveSurfer from './vendor/wavesurfer.esm.js';
 
 const find = (id) => document.getElementById(id);
 const MAX_TEACHERS_S = 30; // of a segment, for the predictions of its teachers
-const MODEL_HZ = 16_000; // rate of the model's input, and so of what the page cuts out for it
 
 const state = {
   model: null, colours: {}, // emotion -> colour
-  file: null, timeline: null, prediction: null, // what is shown
-  compared: false, // whether what is shown was compared with the voice's usual
+  file: null, timeline: null, options: null, // what is shown
   selected: null, // index of a segment
-  wave: null, buffer: null, // the waveform, and its decoded samples
+  buffer: null, sound: null, // the decoded samples of the file, and what can be played (Blob)
   recording: null, // while the microphone is on
-  openings: 0, // how often a file was opened: an older one that is still being analysed is not shown
 };
 
+// What the analysis of a file depends on.
 const options = () => ({
   token: find('token').value.trim(), threshold: Number(find('threshold').value) / 100,
   compared: !find('comparison').hidden && find('compared').checked,
+  split: !find('channels').hidden && find('split').checked, names: find('names').value.trim(),
 });
 
 const showStatus = (text, busy = false) => {
@@ -40,14 +40,6 @@ const showError = (error) => {
   find('problem').textContent = error ? error.message : '';
   find('problem').hidden = !error;
   if (error) showStatus('');
-};
-
-// Returns a function that moves the progress bar between two shares of its length. It does nothing once
-// another file was opened.
-const progressBetween = (from, to, opening = state.openings) => (share) => {
-  if (opening !== state.openings) return;
-  find('progress').hidden = false;
-  find('progress').value = from + (to - from) * share;
 };
 
 const showAbout = () => {
@@ -69,137 +61,94 @@ const loadModel = async () => {
 };
 
 const colourOf = (segment) => (segment.emotion ? state.colours[segment.emotion] : UNSURE_COLOUR);
-const nameOf = (segment) => segment.emotion ?? 'unsure';
-const shortTimes = ({ start_s, end_s }) => `${start_s.toFixed(1)} to ${end_s.toFixed(1)} s`;
 
-const openFile = async (file) => {
-  const opening = ++state.openings;
-  showError(null);
-  find('result').hidden = true;
-  showStatus(`Analysing ${file.name} …`, true);
-  try {
-    if (!state.model) await loadModel();
-    const { compared } = options();
-    const timelineEnd = compared ? 1 : 0.6; // as a share of the progress bar
-    const onProgress = progressBetween(0, timelineEnd);
-    const timeline = await api.timeline(file, { ...options(), compared, onProgress });
-    if (timeline.error) throw new Error(`${file.name}: ${timeline.error}`);
-    // A whole recording that is compared with itself has nothing that differs from its usual.
-    const prediction = compared ? null : await predictWhole(file, progressBetween(timelineEnd, 1));
-    if (opening !== state.openings) return;
-    Object.assign(state, { file, timeline, prediction, compared, selected: null, buffer: null });
-    await showResult();
-    const { segments, duration_s } = timeline;
-    const number = segments.length || 'no';
-    const count = `${number} ${number === 1 ? 'segment' : 'segments'}`;
-    showStatus(`${file.name}: ${count} in ${formatTime(duration_s)}.`);
-  } catch (error) {
-    if (opening === state.openings) showError(error);
-  } finally {
-    if (opening === state.openings) find('progress').hidden = true;
-  }
+const analyse = async (file, { signal, onProgress }) => {
+  if (!state.model) await loadModel();
+  const chosen = options();
+  const timeline = await api.timeline(file, { ...chosen, signal, onProgress });
+  if (timeline.error) throw new Error(timeline.error);
+  return { timeline, options: chosen };
 };
 
-// The prediction for a whole recording; null if the recording is too long for one.
-const predictWhole = (file, onProgress) =>
-  api.predict(file, { ...options(), onProgress }).catch((error) => {
-    if (error.status === 413) return null;
-    throw error;
-  });
+const describe = ({ timeline }) => inShort(timeline, state.colours);
 
-// The sentence above a result, as nodes.
-const resultHeadline = () => {
-  const { timeline, prediction, compared } = state;
-  if (prediction) return headline(prediction, state.colours);
-  if (timeline.reason) return [REASONS[timeline.reason]];
-  if (compared) return comparedHeadline(timeline, state.colours);
-  return ['The recording is too long for one emotion. The segments show its emotions over time.'];
+// Tell screen readers what happened to a file.
+const onState = ({ file, state: fileState, result, error }) => {
+  if (fileState === 'working') showStatus(`Analysing ${file.name} …`, true);
+  if (fileState === 'cancelled') showStatus(`${file.name}: cancelled.`);
+  if (fileState === 'failed' && error.status === 401) showError(error);
+  else if (fileState === 'failed') showStatus(`${file.name}: ${error.message}`);
+  if (fileState !== 'done') return;
+  const { segments, duration_s } = result.timeline;
+  const number = segments.length || 'no';
+  const count = `${number} ${number === 1 ? 'segment' : 'segments'}`;
+  showStatus(`${file.name}: ${count} in ${formatTime(duration_s)}.`);
+};
+
+// Show the entry of a file: its result, its error, or nothing while it is being analysed.
+const showEntry = ({ file, result, error }) => {
+  showError(error && new Error(`${file.name}: ${error.message}`));
+  if (state.file !== file) state.buffer = null;
+  Object.assign(state, { file, timeline: null, ...result, selected: null });
+  find('result').hidden = !result;
+  if (result) showResult();
+  else strip.close();
 };
 
 const showResult = async () => {
-  const { timeline, file, prediction } = state;
-  find('result').hidden = false;
+  const { timeline, file } = state;
   find('result-title').textContent = file.name;
-  find('clock').textContent = formatTime(timeline.duration_s);
-  const changes = prediction && new Set(timeline.segments.map(({ emotion }) => emotion)).size > 1;
-  find('headline').replaceChildren(...resultHeadline(), changes ? '. The emotions change: see the segments.' : '');
-  showSegments();
+  showTime(null);
+  find('headline').replaceChildren(...asWhole(timeline, state.options.compared, state.colours));
+  find('speakers').replaceChildren(...speakerItems(timeline, state.colours));
+  strip.showTimeline(timeline, state.colours);
+  find('rows').replaceChildren(...timeline.segments.map(segmentRow));
+  find('list').hidden = timeline.segments.length === 0;
   showLegend();
-  select(null);
+  select(timeline.segments.length === 1 ? 0 : null);
   find('result').focus({ preventScroll: true });
   find('result').scrollIntoView({ block: 'start', behavior: 'instant' });
-  await showWave();
+  await showSound();
 };
 
-const showWave = async () => {
-  state.wave?.destroy();
-  const { segments, duration_s } = state.timeline;
-  const indexAt = (seconds) =>
-    segments.findIndex(({ start_s, end_s }) => start_s <= seconds && seconds < end_s);
-  const colourAt = (share) => {
-    const segment = segments[indexAt(share * duration_s)];
-    return segment ? colourOf(segment) : cssColour('--wave');
-  };
-  const wave = WaveSurfer.create({
-    container: find('wave'), height: 128, cursorColor: cssColour('--ink'), cursorWidth: 2,
-    progressColor: 'transparent', hideScrollbar: true, sampleRate: MODEL_HZ,
-    renderFunction: drawWave(colourAt),
-  });
-  state.wave = wave;
-  find('play').disabled = true;
-  wave.on('play', () => (find('play').textContent = 'Pause'));
-  wave.on('pause', () => (find('play').textContent = 'Play'));
-  wave.on('finish', () => (find('play').textContent = 'Play'));
-  wave.on('timeupdate', (now) => {
-    find('clock').textContent = `${formatTime(now)} of ${formatTime(duration_s)}`;
-  });
-  wave.on('interaction', (now) => {
-    const index = indexAt(now);
-    select(index < 0 ? null : index);
-  });
+const showTime = (now) => {
+  const { duration_s } = state.timeline;
+  find('clock').textContent = now === null ? formatTime(duration_s) : `${formatTime(now)} of ${formatTime(duration_s)}`;
+};
+
+// Decode the shown file, so that it can be drawn and played.
+const showSound = async () => {
+  const { file, timeline } = state;
+  const isOutdated = () => state.timeline !== timeline;
   try {
-    await wave.loadBlob(state.file);
-    state.buffer = wave.getDecodedData();
-    find('play').disabled = false;
+    let sound = file;
+    let buffer = state.buffer;
+    buffer ??= await decodeAudio(file).catch(async () => {
+      sound = await api.playable(file, options());
+      return decodeAudio(sound);
+    });
+    if (isOutdated()) return;
+    Object.assign(state, { buffer, sound: state.buffer ? state.sound : sound });
+    if (buffer.numberOfChannels > 1) find('channels').hidden = false;
+    await strip.showSound(state.sound, peaksOf(buffer));
   } catch {
-    showStatus(`This browser cannot play ${state.file.name}, but you can see its emotions below.`);
+    if (!isOutdated()) showStatus(`${file.name} cannot be played here, but you can see its emotions below.`);
   }
 };
 
-const segmentButton = (segment, index, duration_s) => {
-  const button = element('button', { type: 'button', ariaPressed: 'false' });
-  button.append(element('span', { textContent: nameOf(segment) }));
-  button.title = `${nameOf(segment)}, ${percent(segment.confidence)}, ${shortTimes(segment)}`;
-  button.setAttribute('aria-label', `${button.title}: play`);
-  button.style.left = `${(100 * segment.start_s) / duration_s}%`;
-  button.style.width = `${(100 * (segment.end_s - segment.start_s)) / duration_s}%`;
-  button.style.background = colourOf(segment);
-  button.style.color = textColourOn(colourOf(segment));
-  button.onclick = () => playSegment(index);
-  return button;
-};
-
 const segmentRow = (segment, index) => {
-  const button = element('button', { type: 'button', textContent: 'Play' });
+  const row = element('tr', {});
+  row.dataset.index = index;
+  const button = element('button', { type: 'button', textContent: formatClock(segment.start_s) });
+  button.setAttribute('aria-label', `Play ${nameOf(segment)}, ${shortTimes(segment)}`);
+  button.tabIndex = index === 0 ? 0 : -1;
   button.onclick = () => playSegment(index);
-  button.setAttribute('aria-label', `Play ${shortTimes(segment)}`);
-  const times = [segment.start_s, segment.end_s];
-  return element(
-    'tr', {},
-    ...times.map((seconds) => element('td', { textContent: seconds.toFixed(2) })),
-    element('td', {}, swatch(colourOf(segment)), nameOf(segment)),
-    element('td', { textContent: percent(segment.confidence) }),
-    element('td', {}, button),
-  );
-};
-
-const showSegments = () => {
-  const { segments, duration_s } = state.timeline;
-  const buttons = segments.map((segment, index) => segmentButton(segment, index, duration_s));
-  find('segments').replaceChildren(...buttons);
-  find('rows').replaceChildren(...segments.map(segmentRow));
-  find('segments').hidden = segments.length === 0;
-  find('list').hidden = segments.length === 0;
+  const speaker = segment.speaker ? [element('small', { textContent: segment.speaker })] : [];
+  const surety = segment.surety ? [element('small', { textContent: segment.surety })] : [];
+  const emotion = element('td', {}, swatch(colourOf(segment)), nameOf(segment), ...surety);
+  const confidence = element('td', { textContent: segment.confidence === null ? '' : percent(segment.confidence) });
+  row.append(element('td', {}, button, ...speaker), emotion, confidence);
+  return row;
 };
 
 const showLegend = () => {
@@ -209,49 +158,67 @@ const showLegend = () => {
   const unsure = unsureSegments.reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
   if (unsure > 0) seconds.push(['unsure', unsure]);
   const items = seconds.map(([emotion, value]) =>
-    element('li', {}, swatch(state.colours[emotion] ?? UNSURE_COLOUR), `${emotion} ${value.toFixed(1)} s`),
+    element('li', {}, swatch(state.colours[emotion] ?? UNSURE_COLOUR), `${emotion} ${formatTime(value)}`),
   );
   find('legend').replaceChildren(...items);
 };
 
-// Show the probabilities of a segment, or of the whole recording if `index` is null.
+// Show the probabilities of a segment; a hint if `index` is null.
 const select = (index) => {
   state.selected = index;
-  const segment = index === null ? null : state.timeline.segments[index];
-  [...find('segments').children].forEach((button, at) => (button.ariaPressed = String(at === index)));
-  const probabilities = segment ? segment.probabilities : state.prediction?.probabilities;
-  const isEmpty = !probabilities || Object.keys(probabilities).length === 0;
-  const whole = isEmpty ? 'Probabilities' : 'Whole recording';
-  const title = segment ? `Segment ${shortTimes(segment)}` : whole;
-  find('selection-title').textContent = title;
+  strip.select(index);
+  selectRow(index);
+  const segment = state.timeline.segments[index];
+  const hasValues = segment && Object.keys(segment.probabilities).length > 0;
+  const title = segment ? `Segment ${shortTimes(segment)}` : 'Probabilities';
+  find('selection-title').textContent = title + (segment?.surety ? `: ${segment.surety}` : '');
   const hint = 'Select a segment to see its probabilities.';
-  find('bars').replaceChildren(isEmpty ? hint : bars(probabilities, state.colours, title));
-  find('details').hidden = isEmpty && state.timeline.segments.length === 0;
-  const teachers = segment ? [] : teacherViews(state.prediction?.teachers, state.colours);
-  find('teachers').replaceChildren(...teachers);
+  find('bars').replaceChildren(hasValues ? bars(segment.probabilities, state.colours, title) : hint);
+  find('dimensions').replaceChildren(...dimensionBars(segment));
+  find('details').hidden = state.timeline.segments.length === 0;
+  find('teachers').replaceChildren();
+};
+
+// Mark the row of a segment in the list, and scroll the list to it.
+const selectRow = (index) => {
+  const list = find('list');
+  for (const row of find('rows').querySelectorAll('[aria-current]')) row.removeAttribute('aria-current');
+  const row = index === null ? null : find('rows').children[index];
+  if (!row) return;
+  row.setAttribute('aria-current', 'true');
+  for (const button of find('rows').querySelectorAll('[tabindex="0"]')) button.tabIndex = -1;
+  row.querySelector('button').tabIndex = 0;
+  const top = row.offsetTop - list.querySelector('thead').offsetHeight;
+  if (top < list.scrollTop || row.offsetTop + row.offsetHeight > list.scrollTop + list.clientHeight) {
+    list.scrollTop = top - list.clientHeight / 3;
+  }
 };
 
 const playSegment = async (index) => {
   select(index);
-  const { start_s, end_s } = state.timeline.segments[index];
+  const segment = state.timeline.segments[index];
   if (!state.buffer) return;
-  state.wave.play(start_s, end_s);
-  if (state.compared) return; // the teachers compare with no voice, so they would not fit
-  const samples = cut(state.buffer, start_s, Math.min(end_s, start_s + MAX_TEACHERS_S));
+  strip.play(segment);
+  const { compared, split } = state.options;
+  if (compared || split) return; // the teachers compare with no voice and hear all channels, so they would not fit
+  const { start_s, end_s } = segment;
+  const { buffer, timeline } = state;
   try {
-    const file = wav(samples, state.buffer.sampleRate);
+    const file = wav(cut(buffer, start_s, Math.min(end_s, start_s + MAX_TEACHERS_S)), buffer.sampleRate);
     const { teachers } = await api.predict(file, { ...options(), threshold: 0 });
-    if (state.selected === index) find('teachers').replaceChildren(...teacherViews(teachers, state.colours));
+    if (state.timeline !== timeline || state.selected !== index) return;
+    find('teachers').replaceChildren(...teacherViews(teachers, state.colours));
   } catch (error) {
     showError(error);
   }
 };
 
 const download = async (format) => {
+  const { file } = state;
+  const name = file.name.replace(/\.[^.]*$/, '') + format.suffix;
+  showStatus(`Writing ${name} …`, true);
   try {
-    const { file, compared } = state;
-    const blob = await api.timelineAs(file, format, { ...options(), compared });
-    const name = file.name.replace(/\.[^.]*$/, '') + format.suffix;
+    const blob = await api.timelineAs(file, format, state.options);
     const link = element('a', { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -270,18 +237,21 @@ const showRecording = (on) => {
 
 const startRecording = async () => {
   showError(null);
-  state.openings++; // so that a file that is still being analysed does not appear during the recording
-  find('result').hidden = find('progress').hidden = true;
+  files.pause(); // the live view needs the recogniser
+  find('result').hidden = true;
+  strip.close();
   let view, socket, microphone;
+  const { threshold } = options();
   try {
     if (!state.model) await loadModel();
-    view = new LiveView(find('live'), state.colours);
+    view = new LiveView(find('live'), state.colours, threshold);
     microphone = await record((chunk) => {
       view.addSamples(chunk, microphone?.rate ?? 48_000);
       socket?.send(toPcm16(chunk));
     });
   } catch (error) {
     view?.close();
+    files.resume();
     const unavailable = error.name === 'NotAllowedError' || error.name === 'NotFoundError';
     const message = 'The microphone cannot be used. Connect one, and allow this page to use it.';
     showError(unavailable ? new Error(message) : error);
@@ -306,8 +276,9 @@ const stopRecording = async () => {
   view.close();
   showRecording(false);
   const name = `recording ${new Date().toISOString().slice(0, 19).replaceAll(':', '.')}.wav`;
+  files.resume();
   if (samples.length === 0) return;
-  await openFile(new File([wav(samples, microphone.rate)], name, { type: 'audio/wav' }));
+  files.add([new File([wav(samples, microphone.rate)], name, { type: 'audio/wav' })]);
 };
 
 const addDownloadButtons = () => {
@@ -319,19 +290,32 @@ const addDownloadButtons = () => {
   }
 };
 
+const moveInList = (event) => {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const index = Number(event.target.closest('tr')?.dataset.index) + step;
+  if (!step || !state.timeline.segments[index]) return;
+  event.preventDefault();
+  select(index);
+  find('rows').children[index].querySelector('button').focus({ preventScroll: true });
+};
+
 const addHandlers = () => {
   find('choose').onclick = () => find('file').click();
   find('file').onchange = ({ target }) => {
-    if (target.files.length) openFile(target.files[0]);
+    files.add(target.files);
     target.value = '';
   };
   find('microphone').onclick = () => (state.recording ? stopRecording() : startRecording());
-  find('play').onclick = () => state.wave?.playPause();
   find('threshold').oninput = ({ target }) => (find('threshold-shown').textContent = `${target.value} %`);
-  find('threshold').onchange = () => state.file && !state.recording && openFile(state.file);
-  find('compared').onchange = () => state.file && !state.recording && openFile(state.file);
+  for (const id of ['threshold', 'compared', 'split']) find(id).onchange = () => files.restart();
+  find('names').onchange = () => find('split').checked && files.restart();
+  find('rows').onkeydown = moveInList;
   find('fields').onsubmit = (event) => event.preventDefault();
-  find('token').onchange = () => loadModel().then(() => showError(null), showError);
+  find('token').onchange = () =>
+    loadModel().then(() => {
+      showError(null);
+      files.restart();
+    }, showError);
   const drop = find('drop');
   for (const kind of ['dragenter', 'dragover']) {
     document.addEventListener(kind, (event) => {
@@ -344,11 +328,13 @@ const addHandlers = () => {
   }
   document.addEventListener('drop', (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files.length && !state.recording) openFile(event.dataTransfer.files[0]);
+    if (!state.recording) files.add(event.dataTransfer.files);
   });
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.timeline && showWave());
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.timeline && showSound());
 };
 
+const strip = new Strip({ onSelect: select, onPlay: playSegment, onTime: showTime });
+const files = new FileList(find('files'), { analyse, describe, onShow: showEntry, onState });
 showAbout();
 addDownloadButtons();
 addHandlers();

@@ -8,9 +8,12 @@ const REDRAW_MS = 80;
 const UPDATE_S = 0.5; // an update colours this much before the end of its window
 
 export class LiveView {
-  constructor(root, colours) {
+  // Below `threshold`, the newest speech is unsure, as a segment would be.
+  constructor(root, colours, threshold) {
     this.find = (selector) => root.querySelector(selector);
-    this.colours = colours;
+    Object.assign(this, { colours, threshold });
+    this.newest = 0; // the end of the newest speech with an emotion, in seconds
+    this.shown = null; // its emotion
     this.canvas = this.find('#strip');
     this.peaks = []; // one for each step
     this.spans = []; // { start, end, colour }, in seconds
@@ -33,20 +36,27 @@ export class LiveView {
     this.seconds += samples.length / rate;
   }
 
-  // Show an event of the stream. Returns a text for screen readers, or null.
+  // Show an event of the stream. Returns a text for screen readers where the emotion changes, else null.
+  //
+  // Strip, chip and text have the same emotion for the newest speech: that of the latest update, or of a segment
+  // that reaches as far.
   showEvent(event) {
-    if (event.event === 'update') {
-      const [best, share] = Object.entries(event.probabilities).sort((a, b) => b[1] - a[1])[0];
-      this.addSpan(Math.max(event.start_s, event.end_s - UPDATE_S), event.end_s, this.colours[best]);
-      this.find('#live-emotion').replaceChildren(chip(best, this.colours[best]), ` ${percent(share)}`);
-      const table = bars(event.probabilities, this.colours, 'The last two seconds');
-      this.find('#live-bars').replaceChildren(table);
-    }
-    if (event.event === 'segment') {
-      this.addSpan(event.start_s, event.end_s, event.emotion ? this.colours[event.emotion] : UNSURE_COLOUR);
-      return `Last segment: ${event.emotion ?? 'unsure'}, ${percent(event.confidence)}`;
-    }
-    return null;
+    if (event.event !== 'update' && event.event !== 'segment') return null;
+    const { start_s, end_s, probabilities } = event;
+    const [best, share] = Object.entries(probabilities).sort((a, b) => b[1] - a[1])[0];
+    const emotion = event.event === 'segment' ? event.emotion : share >= this.threshold ? best : null;
+    const colour = emotion ? this.colours[emotion] : UNSURE_COLOUR;
+    const start = event.event === 'segment' ? start_s : Math.max(start_s, end_s - UPDATE_S);
+    this.addSpan(start, end_s, colour);
+    if (end_s < this.newest) return null; // a segment of earlier speech
+    this.newest = end_s;
+    const name = emotion ?? 'unsure';
+    this.find('#live-emotion').replaceChildren(chip(name, colour), ` ${percent(share)}`);
+    const caption = event.event === 'segment' ? 'The last segment' : 'The last two seconds';
+    this.find('#live-bars').replaceChildren(bars(probabilities, this.colours, caption));
+    if (name === this.shown) return null;
+    this.shown = name;
+    return `Now: ${name}`;
   }
 
   // Colour a part of the strip. A segment replaces the updates within it.

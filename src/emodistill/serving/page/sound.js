@@ -1,4 +1,25 @@
-// Samples: written as WAV, cut out of a decoded recording, and recorded from the microphone.
+// Samples: decoded, written as WAV, cut out of a decoded recording, and recorded from the microphone.
+
+const MODEL_HZ = 16_000; // rate of the model's input, and so of what the page cuts out for it
+const PEAKS_PER_S = 200;
+
+// A recording (Blob) as an AudioBuffer at 16 kHz. Throws an error if this browser cannot decode it.
+export const decodeAudio = async (blob) =>
+  new OfflineAudioContext(1, 1, MODEL_HZ).decodeAudioData(await blob.arrayBuffer());
+
+// The largest magnitude in each 5 ms of each channel, so that drawing does not read all samples.
+export const peaksOf = (buffer) => {
+  const length = Math.ceil(buffer.duration * PEAKS_PER_S);
+  const samplesPerPeak = buffer.sampleRate / PEAKS_PER_S;
+  return Array.from({ length: buffer.numberOfChannels }, (_, channel) => {
+    const peaks = new Float32Array(length);
+    buffer.getChannelData(channel).forEach((value, at) => {
+      const index = Math.floor(at / samplesPerPeak);
+      if (Math.abs(value) > peaks[index]) peaks[index] = Math.abs(value);
+    });
+    return peaks;
+  });
+};
 
 // A WAV file (Blob) of one channel with 16-bit samples.
 export const wav = (samples, rate) => {

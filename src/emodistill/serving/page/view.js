@@ -16,6 +16,24 @@ export const formatTime = (seconds) => {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')} min`;
 };
 
+// A position in a recording: minutes:seconds, or hours:minutes:seconds.
+export const formatClock = (seconds) => {
+  const whole = Math.floor(seconds + 1e-6);
+  const two = (value) => String(value).padStart(2, '0');
+  const minutes = Math.floor(whole / 60);
+  const start = minutes < 60 ? `${minutes}` : `${Math.floor(minutes / 60)}:${two(minutes % 60)}`;
+  return `${start}:${two(whole % 60)}`;
+};
+
+export const nameOf = (segment) => segment.emotion ?? 'unsure';
+export const shortTimes = ({ start_s, end_s }) => `${start_s.toFixed(1)} to ${end_s.toFixed(1)} s`;
+
+// The name of a channel: its speaker's, if the channels were analysed by themselves.
+export const laneName = (segments, channel, isSplit) =>
+  (isSplit && segments.find(({ speaker }) => speaker)?.speaker) || channelName(channel);
+
+const channelName = (channel) => `channel ${channel}`;
+
 // The text colour, dark or white, with more contrast to a background colour (relative luminance of WCAG).
 export const textColourOn = (background) => {
   const [r, g, b] = [1, 3, 5].map((at) => {
@@ -60,6 +78,27 @@ export const bars = (probabilities, colours, caption) => {
   return table;
 };
 
+// Arousal and valence of a prediction or a segment, as bars. Nothing if it has none.
+export const dimensionBars = (row) => {
+  if (!row?.dimensions) return [];
+  const source = row.dimensions_from === 'emotions' ? ' (computed from the emotions)' : '';
+  const table = element('table', { className: 'bars' });
+  table.append(element('caption', { className: 'hidden-text', textContent: 'Arousal and valence' }));
+  for (const [name, value] of Object.entries(row.dimensions)) {
+    const fill = element('i');
+    fill.style.width = `${100 * value}%`;
+    table.append(
+      element(
+        'tr', {},
+        element('th', { scope: 'row', textContent: name }),
+        element('td', { ariaHidden: 'true' }, element('div', { className: 'bar' }, fill)),
+        element('td', { textContent: value.toFixed(2) }),
+      ),
+    );
+  }
+  return [element('h3', { textContent: `Arousal and valence, 0 to 1${source}` }), table];
+};
+
 const TEACHER_TITLES = {
   prosodic: 'From the tone of voice (prosodic teacher)',
   linguistic: 'From the words (linguistic teacher)',
@@ -80,50 +119,87 @@ export const REASONS = {
   too_short: 'The recording is too short.',
 };
 
-// One sentence about a prediction, as nodes: its emotion, or why there is none.
-export const headline = (row, colours) => {
-  if (row.error) return [row.error];
-  if (row.emotion) {
-    const confidence = `, with a confidence of ${percent(row.confidence)}`;
-    return ['Whole recording: ', chip(row.emotion, colours[row.emotion]), confidence];
+const duration = ({ start_s, end_s }) => end_s - start_s;
+
+// The seconds of each emotion that occurs, the longest first. Segments below the minimum confidence are 'unsure'.
+const secondsByEmotion = (segments) => {
+  const seconds = new Map();
+  for (const segment of segments) {
+    const name = nameOf(segment);
+    seconds.set(name, (seconds.get(name) ?? 0) + duration(segment));
   }
-  if (row.reason !== 'low_confidence') return [REASONS[row.reason] ?? 'This recording has no emotion.'];
-  const [best] = Object.entries(row.probabilities).sort((a, b) => b[1] - a[1])[0];
-  const explanation = ` (${best} with ${percent(row.confidence)} is below your minimum confidence)`;
-  return ['Whole recording: ', chip('unsure', UNSURE_COLOUR), explanation];
+  return [...seconds].sort((a, b) => b[1] - a[1]);
 };
 
-// One sentence about a timeline that was compared with the voice's usual, as nodes.
-export const comparedHeadline = ({ segments, summary }, colours) => {
-  const spoken = segments.reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
-  const [[most, seconds]] = Object.entries(summary).sort((a, b) => b[1] - a[1]);
+const emotionChip = (name, colours) => chip(name, colours[name] ?? UNSURE_COLOUR);
+
+// The emotions of segments by their share of the speech, as nodes: at most three. Ends without a full stop.
+const shares = (segments, colours) => {
+  const seconds = secondsByEmotion(segments);
+  const spoken = seconds.reduce((sum, [, value]) => sum + value, 0);
+  return seconds.slice(0, 3).flatMap(([name, value], at) => [
+    at ? ', ' : '', emotionChip(name, colours), ` ${percent(value / spoken)}${at ? '' : ' of the speech'}`,
+  ]);
+};
+
+// One sentence about the only segment of a recording, as nodes.
+const ofOneSegment = ({ emotion, confidence, probabilities, surety }, colours) => {
+  const [best] = Object.entries(probabilities).sort((a, b) => b[1] - a[1])[0];
+  if (!emotion) {
+    const explanation = ` (${best} with ${percent(confidence)} is below your minimum confidence).`;
+    return [emotionChip('unsure', colours), explanation];
+  }
+  const how = surety ? ` (${surety})` : '';
+  return [emotionChip(emotion, colours), `, with a confidence of ${percent(confidence)}${how}.`];
+};
+
+// One sentence about a recording as a whole, as nodes, from its segments alone. `compared`: with the voice's usual.
+export const asWhole = ({ segments, reason }, compared, colours) => {
+  if (reason) return [REASONS[reason]];
+  const content = segments.length === 1 ? ofOneSegment(segments[0], colours) : [...shares(segments, colours), '.'];
+  if (!compared) return ['Whole recording: ', ...content];
   const known = Math.max(...segments.map(({ voice_utterances }) => voice_utterances));
-  const begin = `Compared with this voice's usual (${known} ${known === 1 ? 'utterance' : 'utterances'}): `;
-  if (seconds === 0) return [begin, chip('unsure', UNSURE_COLOUR)];
-  return [begin, chip(most, colours[most]), ` in ${percent(seconds / spoken)} of the speech.`];
+  return [`Compared with this voice's usual (${known} ${known === 1 ? 'utterance' : 'utterances'}): `, ...content];
 };
 
-// A drawing function for wavesurfer.js: bars of the waveform, each in the colour of its segment. A bar shows
-// the louder channel, because each speaker of a call may have a channel. `colourAt` takes a position as a
-// share of the recording's length.
-export const drawWave = (colourAt) => (channels, context) => {
-  const { width, height } = context.canvas;
+// What the list of recordings says about one: the emotion of most of its speech, as nodes.
+export const inShort = ({ segments, reason, duration_s }, colours) => {
+  if (reason) return [REASONS[reason]];
+  const [[name]] = secondsByEmotion(segments);
+  return [emotionChip(name, colours), ` ${formatTime(duration_s)}`];
+};
+
+// The emotions of each speaker of a recording, each as a list item. No items without speakers.
+export const speakerItems = ({ segments }, colours) => {
+  const names = [...new Set(segments.map((segment) => speakerOf(segment)).filter(Boolean))];
+  return names.map((name) =>
+    element('li', {}, element('strong', { textContent: name }), ': ',
+      ...shares(segments.filter((segment) => speakerOf(segment) === name), colours)),
+  );
+};
+
+// The speaker of a segment, or its channel if the channels were analysed by themselves.
+const speakerOf = ({ speaker, channel }) => speaker ?? (channel === undefined ? null : channelName(channel));
+
+// A drawing function for wavesurfer.js: bars of the waveform, each in the colour of its segments. A bar shows
+// the louder channel. `colourBetween` takes two positions in seconds, `loudest` is the peak of the recording,
+// and `secondsAt` takes pixels from the left end of the recording. A long waveform has several canvases, and each
+// call draws one.
+export const drawWave = (colourBetween, loudest, secondsAt) => (channels, context) => {
+  const { width, height, style } = context.canvas;
   const ratio = window.devicePixelRatio || 1;
   const step = Math.max(3, Math.round(3 * ratio));
-  const peakOf = (samples, first, last) => {
-    let peak = 0;
-    for (let at = first; at < last; at++) peak = Math.max(peak, Math.abs(samples[at]));
-    return peak;
-  };
-  const peakBetween = (first, last) => Math.max(...channels.map((samples) => peakOf(samples, first, last)));
+  const left = parseFloat(style.left) || 0;
   const { length } = channels[0];
-  const loudest = Math.max(1e-4, peakBetween(0, length));
   for (let x = 0; x < width; x += step) {
     const first = Math.floor((x / width) * length);
     const last = Math.max(first + 1, Math.floor(((x + step) / width) * length));
-    const peak = peakBetween(first, last);
+    let peak = 0;
+    for (const samples of channels) {
+      for (let at = first; at < last; at++) peak = Math.max(peak, Math.abs(samples[at] ?? 0));
+    }
     const barHeight = Math.max(2 * ratio, (peak / loudest) * height * 0.92);
-    context.fillStyle = colourAt((x + step / 2) / width);
+    context.fillStyle = colourBetween(secondsAt(left + x / ratio), secondsAt(left + (x + step) / ratio));
     context.beginPath();
     context.roundRect(x, (height - barHeight) / 2, step - ratio, barHeight, ratio);
     context.fill();
