@@ -79,7 +79,7 @@ def test_what_cannot_be_played_is_refused(client: TestClient) -> None:
     assert detail.startswith("cannot be decoded as audio")
     long = wav(np.zeros(round((LONGEST_S + 1) * make.RATE)))
     refused = problem(client.post("/v1/audio", files=[("files", ("a.wav", long))]), 413)
-    assert refused["detail"] == "longer than the limit of 3 s; cut it into parts"
+    assert refused["detail"].startswith("longer than the limit of 3 s (")
     accept = {"Accept": "image/png"}
     assert problem(client.post("/v1/audio", files=upload(SPEECH[0]), headers=accept), 406)
     assert problem(client.post("/v1/audio", files=upload(*SPEECH[:2])), 422)["type"].endswith(

@@ -1,6 +1,8 @@
 """Messages and progress bars. They go to standard error, since standard output is for results alone."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
 
 from rich.console import Console
@@ -50,18 +52,26 @@ def say(message: str) -> None:
     console.print(message, markup=False)
 
 
-def report_failures(rows: Iterable[RowT]) -> Iterator[RowT]:
-    """The same rows. At the end, also after Ctrl-C, the errors of those that failed are printed together."""
+def report_failures(rows: Iterable[RowT], skipped: Collection[str] = ()) -> Iterator[RowT]:
+    """The same rows. At the end, also after Ctrl-C, the errors of those that failed are printed together.
+
+    `skipped` are the paths whose errors are counted in one line, by `skipped_message`.
+    """
     errors: list[str] = []
+    left_out: list[str] = []
     total = 0
     try:
         for row in rows:
             total += 1
-            if row.error is not None:
+            if row.error is not None and row.path in skipped:
+                left_out.append(row.path)
+            elif row.error is not None:
                 errors.append(row.error)
             yield row
     finally:
-        print_failures(errors, total)
+        print_failures(errors, total - len(left_out))
+        if left_out:
+            console.print(skipped_message(left_out), style="red", markup=False)
 
 
 def hint_at_channels(rows: Iterable[RowT]) -> Iterator[RowT]:
@@ -86,6 +96,18 @@ def print_failures(errors: Sequence[str], total: int) -> None:
     if errors and total > 1:
         rest = "there are no results" if len(errors) == total else "the rest is done"
         console.print(f"{len(errors)} of {total} failed, {rest}", style="red", markup=False)
+
+
+def skipped_message(paths: Iterable[str]) -> str:
+    """Return the message for files that were skipped because the [media] extra is not installed.
+
+    >>> skipped_message(["a/x.m4a", "b.mp4", "c.M4A"])
+    "3 files skipped (.m4a 2, .mp4 1): pip install 'emodistill[media]'"
+    """
+    counts = Counter(Path(path).suffix.lower() for path in paths)
+    listed = ", ".join(f"{suffix} {count}" for suffix, count in counts.most_common())
+    total = counts.total()
+    return f"{total} file{'' if total == 1 else 's'} skipped ({listed}): pip install 'emodistill[media]'"
 
 
 def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:

@@ -2,7 +2,10 @@
 
 import io
 import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,18 +19,54 @@ from emodistill.errors import AudioError
 
 MAX_CHANNELS = 128
 MAX_FRAMES = 2**48  # a larger frame count means that the header's length is invalid
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
-MEDIA_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm")  # read with the [media] extra
+# Read with libsndfile.
+SUFFIXES = (
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au",
+    ".snd", ".caf", ".w64", ".rf64", ".voc", ".sph", ".nist",
+)  # fmt: skip
+# Read with the [media] extra. `.ts` and `.mts` are also suffixes of TypeScript.
+MEDIA_SUFFIXES = (
+    ".m4a", ".m4b", ".m4r", ".aac", ".mp4", ".m4v", ".webm", ".weba", ".mkv", ".mka", ".mov", ".qt", ".avi",
+    ".wma", ".wmv", ".asf", ".3gp", ".3gpp", ".3g2", ".amr", ".awb", ".gsm", ".mpg", ".mpeg", ".mpa", ".m2ts",
+    ".ts", ".mts", ".vob", ".flv", ".f4v", ".ogv", ".ogx", ".spx", ".ac3", ".eac3", ".dts", ".ape", ".tta",
+    ".wv", ".mpc", ".rm", ".ra", ".g722",
+)  # fmt: skip
+THE_AUDIO = "the audio"  # what messages call a source without a name
+# A URL, also as `pathlib` writes it, with one slash. A drive of Windows has one letter.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.+)", re.DOTALL)
+_MP3_FRAME_BYTES = 2**11  # at least one frame of MP3
+# PyAV computes the duration of these from the size of the file and the bitrate of a part.
+_FORMATS_WITHOUT_LENGTH = frozenset(("aac", "ac3", "amr", "dts", "eac3", "g722", "gsm", "mp3"))
 _HEADER_BYTES = 2**14  # the part of a WAV file in which its data size is looked for
 # Only containers that hold their audio themselves. FFmpeg also knows playlists, which would make it open any
 # file of this machine or any address on its network.
 _MEDIA_OPTIONS = {
-    "format_whitelist": "aac,aiff,asf,au,avi,caf,flac,matroska,webm,mov,mp4,m4a,mp3,mpeg,mpegts,ogg,wav,w64",
+    "format_whitelist": "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,g722,gsm,matroska,webm,mov,"
+    "mp4,m4a,mp3,mpc,mpc8,mpeg,mpegts,ogg,rm,tta,voc,wav,w64,wv",
     "protocol_whitelist": "file",
 }
 
 DecodableSource = str | Path | bytes | BinaryIO
 RatedSamples = tuple[int, npt.NDArray[np.float32]]  # a rate in Hz, samples (n, channels)
+
+
+def name_in_messages(source: Any) -> str:
+    """Return what messages call a source: its path or file name, "standard input", or "the audio"."""
+    if isinstance(source, (str, Path)):
+        return str(source)
+    name = getattr(source, "name", None)
+    if name == "<stdin>":
+        return "standard input"
+    return name if isinstance(name, str) and name else THE_AUDIO
+
+
+def refuse_url(source: str | Path) -> None:
+    """Raise `AudioError` for a URL that was given as a path."""
+    if url := _URL.match(str(source)):
+        raise AudioError(
+            f"{url[1]}://{url[2]}: is a URL, expected a file on this machine; download it first and give its "
+            "path"
+        )
 
 
 def check_file(source: DecodableSource) -> None:
@@ -45,6 +84,7 @@ def check_file(source: DecodableSource) -> None:
                 "is a pipe or a device, expected a file; in Python, open it with 'rb' and pass the open file"
             )
         else:
+            refuse_url(source)
             problem = "no such file"
     except OSError as error:  # The name is too long, or a folder above the file is not readable.
         raise AudioError(f"{source}: {error.strerror}") from error
@@ -130,36 +170,63 @@ def _unset_size_offset(head: bytes) -> int | None:
     return header.data_size_offset if header.is_unfinished else None
 
 
+@dataclass(frozen=True)
+class AudioHeader:
+    """What a recording states before its samples.
+
+    Attributes:
+        rate_hz: of the samples.
+        channels: their number.
+        duration_s: in seconds; None if it is not known without decoding.
+        is_estimated: whether the decoder computed the duration from the size of the file.
+    """
+
+    rate_hz: int
+    channels: int
+    duration_s: float | None
+    is_estimated: bool = False
+
+
+def read_header(source: DecodableSource) -> AudioHeader | None:
+    """Return the header of a recording; None for one that cannot be read. An open file is rewound."""
+    try:
+        check_file(source)
+        try:
+            with open_recording(source) as file:
+                estimated = file.format == "MP3" and not _mp3_states_length(source)
+                duration_s = file.frames / file.samplerate
+                return AudioHeader(file.samplerate, file.channels, duration_s, estimated)
+        except (soundfile.LibsndfileError, RuntimeError):
+            return _media_header(source)
+    except (AudioError, OSError):
+        return None
+    finally:
+        _rewind(source)
+
+
 def is_longer_than(source: DecodableSource, limit_s: float) -> bool:
     """Return whether a recording is longer than a limit in seconds, without holding it in memory.
 
     A recording that cannot be read is not longer: the code that reads it raises the error.
     """
+    header = read_header(source)
+    if header is not None and header.duration_s is not None:
+        return header.duration_s > limit_s
+    decoded_s = 0.0
     try:
-        check_file(source)
-        with open_recording(source) as file:
-            return file.frames > limit_s * file.samplerate
-    except AudioError:
+        for rate_hz, frames in decode_blocks(source, ""):
+            decoded_s += len(frames) / rate_hz
+            if decoded_s > limit_s:
+                return True
+    except (AudioError, OSError):
         return False
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        try:
-            duration_s = _media_duration_s(source)
-            if duration_s is not None:
-                return duration_s > limit_s
-            decoded_s = 0.0
-            for rate_hz, frames in decode_media(_media_handle(source), "", error):
-                decoded_s += len(frames) / rate_hz
-                if decoded_s > limit_s:
-                    return True
-        except (AudioError, OSError):
-            return False
-        return False
+    return False
 
 
 def num_channels(source: DecodableSource) -> int:
     """Return how many channels a recording has, from its header. Raises `AudioError` if it cannot be read."""
     check_file(source)
-    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    name = name_in_messages(source)
     try:
         with open_recording(source) as file:
             return int(file.channels)
@@ -169,17 +236,50 @@ def num_channels(source: DecodableSource) -> int:
     raise AudioError(f"{name}: holds no samples")
 
 
-def _media_duration_s(source: DecodableSource) -> float | None:
-    """Return the duration that a container states; None if it states none, or without PyAV."""
+def _mp3_states_length(source: DecodableSource) -> bool:
+    """Return whether an MP3 has a first frame with the number of its frames; else its length is a guess."""
+    with _opened(source) as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":  # A tag, for example with a picture. Its size has seven bits in each byte.
+            size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+            file.seek(10 + size)
+        frame = head + file.read(_MP3_FRAME_BYTES)
+    return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _media_header(source: DecodableSource) -> AudioHeader | None:
+    """Return the header of a container; None if PyAV cannot read it, or is not installed."""
     try:
         import av
     except ImportError:
         return None
     try:
         with av.open(_media_handle(source), "r", options=dict(_MEDIA_OPTIONS)) as container:
-            return None if container.duration is None else float(container.duration / av.time_base)
-    except (av.FFmpegError, ValueError, IndexError) as error:
-        raise AudioError(str(error)) from error
+            if not container.streams.audio:
+                return None
+            stream = container.streams.audio[0]
+            duration_s = None if container.duration is None else float(container.duration / av.time_base)
+            estimated = container.format.name in _FORMATS_WITHOUT_LENGTH
+            return AudioHeader(stream.rate, stream.channels, duration_s, estimated)
+    except (av.FFmpegError, ValueError, IndexError):
+        return None
+
+
+@contextmanager
+def _opened(source: DecodableSource) -> Iterator[BinaryIO]:
+    """Give a binary file at its beginning; a file that the caller opened stays open."""
+    if isinstance(source, (str, Path)):
+        with Path(source).open("rb") as file:
+            yield file
+        return
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    opened.seek(0)
+    yield opened
+
+
+def _rewind(source: DecodableSource) -> None:
+    if not isinstance(source, (str, Path, bytes)):
+        source.seek(0)
 
 
 def _media_handle(source: DecodableSource) -> Any:
@@ -228,7 +328,7 @@ def decode_whole_media(source: DecodableSource, name: str, sndfile_error: Except
 
 
 def decode_media(
-    handle: Any, name: str = "<stream>", sndfile_error: Exception | None = None
+    handle: Any, name: str = THE_AUDIO, sndfile_error: Exception | None = None
 ) -> Iterator[RatedSamples]:
     """Yield a recording decoded with PyAV, one packet at a time: its rate in Hz, and samples (n, channels).
 
@@ -244,6 +344,10 @@ def decode_media(
     try:
         import av
     except ImportError as error:
+        if name.lower().endswith(MEDIA_SUFFIXES):
+            raise AudioError(
+                f"{name}: needs the package 'av' to be decoded: pip install 'emodistill[media]'"
+            ) from error
         raise AudioError(
             f"{name}: cannot be decoded as audio ({_decoder_message(sndfile_error or error)}); expected "
             "wav, flac, ogg, opus or mp3, whole and undamaged; "

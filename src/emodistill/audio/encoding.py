@@ -1,6 +1,6 @@
 """Write any recording as a file that every browser plays: WAV or MP3, mono or stereo, at 16 kHz."""
 
-from pathlib import Path
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -8,9 +8,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from emodistill.audio.decoding import DecodableSource, decode_blocks
-from emodistill.audio.waveform import SAMPLE_RATE, UNTRUSTED_RATES_HZ
-from emodistill.errors import AudioError, AudioTooLongError
+from emodistill.audio.decoding import DecodableSource, name_in_messages
+from emodistill.audio.waveform import SAMPLE_RATE, blocks_up_to
+from emodistill.errors import AudioError
 
 PlayableFormat = Literal["WAV", "MP3"]
 MP3_KBIT_S = 32  # of one channel: enough for speech at 16 kHz
@@ -28,17 +28,13 @@ def write_playable(
 
     Raises `AudioError` for a recording that cannot be decoded, and `AudioTooLongError` after `max_s`.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    name = name_in_messages(source)
     resampler: Any = None
     writer: soundfile.SoundFile | None = None
-    num_frames, rate_hz, low, high = 0, SAMPLE_RATE, *UNTRUSTED_RATES_HZ
+    num_frames, rate_hz = 0, SAMPLE_RATE
     try:
-        for rate_hz, frames in decode_blocks(source, name):
-            if not low <= rate_hz <= high:
-                raise AudioError(f"{name}: expected a rate from {low} to {high} Hz, got {rate_hz}")
+        for rate_hz, frames in blocks_up_to(math.inf if max_s is None else max_s, source, name):
             num_frames += len(frames)
-            if max_s is not None and num_frames > max_s * rate_hz:
-                raise AudioTooLongError(f"{name}: longer than the limit of {max_s:g} s; cut it into parts")
             samples = frames if frames.shape[1] <= 2 else frames.mean(axis=1, keepdims=True)
             if writer is None:
                 channels = samples.shape[1]

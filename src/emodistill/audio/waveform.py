@@ -15,12 +15,15 @@ import soxr
 from emodistill.audio.channels import ChannelMeter, pick_channel
 from emodistill.audio.decoding import (
     MAX_CHANNELS,
+    THE_AUDIO,
     DecodableSource,
     RatedSamples,
     check_file,
     decode_blocks,
     decode_whole_media,
+    name_in_messages,
     open_recording,
+    read_header,
 )
 from emodistill.errors import AudioError, AudioTooLongError
 
@@ -50,7 +53,7 @@ def load(
     Raises `AudioError` for audio that is missing, cannot be decoded, is empty, or holds NaN or Inf, and for a
     channel that the file does not have.
     """
-    name = _name(source)
+    name = name_in_messages(source)
     check_file(source)
     try:
         with open_recording(source) as file:
@@ -76,7 +79,7 @@ class MonoStream:
     115 ms, most at 8 kHz; at 16 kHz there is no delay.
     """
 
-    def __init__(self, rate_hz: int, name: str = "<stream>") -> None:
+    def __init__(self, rate_hz: int, name: str = THE_AUDIO) -> None:
         """Open a stream. `name` is what messages call it. Raises `AudioError` for a rate below 2 kHz."""
         _check_rate(rate_hz, name)
         self._name = name
@@ -132,14 +135,14 @@ class MonoStream:
 def load_bounded(source: DecodableSource, max_s: float, channel: int | None = None) -> Waveform:
     """Return the waveform (samples,) of an untrusted source, as `load` does, up to a length in seconds.
 
-    A small file can hold days of audio, so the source is decoded block by block until it exceeds `max_s`.
-    Raises `AudioTooLongError` then, and `AudioError` as `load` does.
+    A small file can hold days of audio, so no more than `max_s` is decoded. Raises
+    `AudioTooLongError` for more, also where a header states more, and `AudioError` as `load` does.
     """
-    name = _name(source)
+    name = name_in_messages(source)
     sums: list[Waveform] = []
     alive: npt.NDArray[np.bool_] | None = None  # (channels,): which make a sound
     rate_hz = SAMPLE_RATE
-    for block_rate_hz, frames in _up_to(max_s, decode_blocks(source, name), name):
+    for block_rate_hz, frames in blocks_up_to(max_s, source, name):
         rate_hz, array = block_rate_hz, pick_channel(_as_columns(frames, name), channel, name)
         alive_here = (array != 0).any(axis=0)
         alive = alive_here if alive is None else alive | alive_here
@@ -176,7 +179,7 @@ def load_channels(
     There is one waveform for each of `channels`: that of a channel from 0, or that of all channels mixed for
     None. Options and errors are those of `load_blocks`.
     """
-    name = _name(source)
+    name = name_in_messages(source)
     streams: list[MonoStream] = []
     empty = True
     for rate_hz, frames in _decoded(source, max_s):
@@ -199,9 +202,9 @@ def measure_channels(source: DecodableSource, max_s: float | None = None) -> Cha
     """Return the meter of all channels of a recording. Raises the errors of `load_blocks`."""
     meter = ChannelMeter()
     for _, frames in _decoded(source, max_s):
-        meter.add(_as_columns(frames, _name(source)))
+        meter.add(_as_columns(frames, name_in_messages(source)))
     if not meter.num_channels:
-        raise AudioError(f"{_name(source)}: holds no samples")
+        raise AudioError(f"{name_in_messages(source)}: holds no samples")
     return meter
 
 
@@ -210,10 +213,10 @@ def _decoded(source: DecodableSource, max_s: float | None) -> Iterator[RatedSamp
 
     Raises `AudioError` if the number of channels changes.
     """
-    name = _name(source)
-    blocks = decode_blocks(source, name)
+    name = name_in_messages(source)
+    blocks = decode_blocks(source, name) if max_s is None else blocks_up_to(max_s, source, name)
     num_channels: int | None = None
-    for rate_hz, frames in blocks if max_s is None else _up_to(max_s, blocks, name):
+    for rate_hz, frames in blocks:
         num_channels = num_channels or frames.shape[1]
         if frames.shape[1] != num_channels:
             raise AudioError(
@@ -222,15 +225,22 @@ def _decoded(source: DecodableSource, max_s: float | None) -> Iterator[RatedSamp
         yield rate_hz, frames
 
 
-def _name(source: DecodableSource) -> str:
-    return str(source) if isinstance(source, (str, Path)) else "<bytes>"
+def blocks_up_to(max_s: float, source: DecodableSource, name: str) -> Iterator[RatedSamples]:
+    """Yield the blocks of a recording. Raises `AudioTooLongError` for one that is longer than `max_s`.
 
-
-def _up_to(max_s: float, decoded: Iterator[RatedSamples], name: str) -> Iterator[RatedSamples]:
-    """Yield the same blocks. Raises `AudioTooLongError` as soon as they are longer than `max_s` together."""
-    num_frames = 0
+    If the header states the length, no block is decoded. Otherwise decoding ends as soon as the blocks are
+    longer together.
+    """
     low, high = UNTRUSTED_RATES_HZ
-    for rate_hz, frames in decoded:
+    header = read_header(source)
+    if header is not None and low <= header.rate_hz <= high and not header.is_estimated:
+        stated_s = header.duration_s or 0.0
+        if stated_s > max_s:
+            raise AudioTooLongError(
+                f"{name}: longer than the limit of {max_s:g} s ({stated_s:.1f} s); cut it into parts"
+            )
+    num_frames = 0
+    for rate_hz, frames in decode_blocks(source, name):
         if not low <= rate_hz <= high:
             raise AudioError(f"{name}: expected a rate from {low} to {high} Hz, got {rate_hz}")
         num_frames += len(frames)
@@ -242,7 +252,7 @@ def _up_to(max_s: float, decoded: Iterator[RatedSamples], name: str) -> Iterator
 def from_samples(
     samples: npt.ArrayLike,
     rate_hz: int,
-    name: str = "<array>",
+    name: str = THE_AUDIO,
     channel: int | None = None,
     meter: ChannelMeter | None = None,
 ) -> Waveform:

@@ -91,7 +91,7 @@ def predict(
     Example: emodistill predict call.wav clips/ --format json
     """
     from emodistill.inference.adaptation import files_sha256, groups_of, predict_compared
-    from emodistill.inference.batch import find_audio_files
+    from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.resume import finished_paths, open_output
@@ -110,7 +110,8 @@ def predict(
             "other files; give one of them"
         )
     known = None if voice is None else Voice.load(voice)
-    files, num_empty = find_audio_files(paths)
+    found = find_audio_files(paths)
+    files = found.files
     jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage,
@@ -139,7 +140,7 @@ def predict(
         predictions = with_progress(
             recognizer.predict_all(unfinished, jobs=jobs, voice=known), "predict", len(unfinished)
         )
-    rows = report_failures(predictions)
+    rows = report_failures(predictions, found.undecodable)
     if not teachers:
         rows = (replace(row, teachers=None) for row in rows)
     with open_output(output, resumed) as stream:
@@ -148,4 +149,4 @@ def predict(
         )
     if finished:
         say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
-    raise typer.Exit(1 if num_failed or num_empty else 0)
+    raise typer.Exit(1 if num_failed or found.num_empty else 0)

@@ -106,6 +106,7 @@ def timeline(
     """
     from emodistill.inference import batch
     from emodistill.inference.given_segments import read_segments
+    from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.timelines import TimelineOptions, check_options
 
@@ -115,7 +116,8 @@ def timeline(
         channels=channels_in(channels),
         names=names_in(names),
     )
-    files, num_empty = batch.find_audio_files(paths)
+    found = find_audio_files(paths)
+    files = found.files
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(
@@ -127,8 +129,8 @@ def timeline(
     jobs = number_of_jobs(jobs, len(unfinished))
     written = batch.run(recognizer, unfinished, outputs, given, jobs, **options)
     rows, num_failed = [], 0
-    hinted = hint_at_channels(report_failures(with_progress(written, "timeline", len(unfinished))))
-    for row in hinted:
+    reported = report_failures(with_progress(written, "timeline", len(unfinished)), found.undecodable)
+    for row in hint_at_channels(reported):
         num_failed += row.error is not None
         if outputs.folder is None:  # in a folder it is written by now, and many rows would fill the memory
             rows.append(row)
@@ -136,4 +138,4 @@ def timeline(
     if len(unfinished) < len(files):
         num_skipped = len(files) - len(unfinished)
         say(f"{num_skipped} files were there already, {len(unfinished) - num_failed} added to {output}")
-    raise typer.Exit(1 if num_failed or num_empty else 0)
+    raise typer.Exit(1 if num_failed or found.num_empty else 0)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from emodistill.cli.options import Jobs, Model, Paths, Threads, app, number_of_jobs
-from emodistill.console import say, warn, with_progress
+from emodistill.console import say, skipped_message, warn, with_progress
 
 
 @app.command("enrol")
@@ -39,16 +39,20 @@ def enrol(
     Example: emodistill enrol clips/ -o anna.voice.json
     """
     from emodistill.inference import voices
-    from emodistill.inference.batch import find_audio_files
+    from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.recognizer import Recognizer
 
-    named, num_empty = find_audio_files(paths)
-    files = list({file.resolve(): file for file in named}.values())  # each counts once
+    found = find_audio_files(paths)
+    files = list({file.resolve(): file for file in found.files}.values())  # each counts once
     jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None))
     read = with_progress(recognizer.statistics_all(files, jobs=jobs), "enrol", len(files))
     statistics = list(read)
-    voice, warnings = voices.enrol(statistics, recognizer.card.sha256)
+    skipped = [item.path for item in statistics if item.error and item.path in found.undecodable]
+    if skipped:
+        warn(skipped_message(skipped))
+    heard = [item for item in statistics if item.path not in skipped]
+    voice, warnings = voices.enrol(heard, recognizer.card.sha256)
     for warning in warnings:
         warn(warning)
     voice.save(output)
@@ -57,4 +61,4 @@ def enrol(
         f"{output}: a voice of {voice.utterances} utterance{plural} and {voice.speech_s:.1f} s of speech. It "
         "is personal data; delete the file to delete the voice."
     )
-    raise typer.Exit(1 if num_empty or any(item.error for item in statistics) else 0)
+    raise typer.Exit(1 if found.num_empty or any(item.error for item in statistics) else 0)

@@ -1,4 +1,4 @@
-"""Many recordings at once: the audio files of folders, and where the outputs of their timelines go."""
+"""Many recordings at once: where the outputs of their timelines go."""
 
 import csv
 import sys
@@ -11,8 +11,7 @@ from typing import Unpack
 from rich.markup import escape
 from rich.table import Table
 
-from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
-from emodistill.console import UNENCODABLE, results, say, warn
+from emodistill.console import UNENCODABLE, results, say
 from emodistill.errors import ConfigError, one_of
 from emodistill.inference.formats import FORMATS, UNSURE, write
 from emodistill.inference.formats.base import one_line
@@ -26,34 +25,6 @@ from emodistill.inference.timelines import Timeline, TimelineOptions, timelines
 TABLE = "table"  # the format for reading, which is no file format of the registry
 FAILURES = "failures.csv"  # in an output folder: path, error
 MADE_WITH = ".made_with.json"  # in an output folder: the settings that a later run must equal
-
-
-def find_audio_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """The audio files that are named or lie below named folders, and the number of folders without any.
-
-    Files of a folder are sorted. A file that is named counts, whatever its suffix.
-    """
-    from importlib.util import find_spec
-
-    suffixes = (*SUFFIXES, *MEDIA_SUFFIXES) if find_spec("av") else SUFFIXES
-
-    files: list[Path] = []
-    num_empty = 0
-    for path in paths:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        below = sorted(
-            file
-            for file in path.rglob("*")
-            # "._x.wav" is what macOS keeps about x.wav on foreign disks; it is no audio.
-            if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith("._")
-        )
-        if not below:
-            warn(f"no audio files below '{path}' (looked for {', '.join(suffixes)})")
-            num_empty += 1
-        files += below
-    return files, num_empty
 
 
 @dataclass(frozen=True)

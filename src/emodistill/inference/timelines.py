@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emodistill.audio.channels import ChannelMeter, Channels, check_channels, speaker_names
-from emodistill.audio.decoding import DecodableSource
+from emodistill.audio.decoding import DecodableSource, name_in_messages
 from emodistill.audio.recording import SILENCE_PEAK, decodable_source
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, load_channels, measure_channels
@@ -163,11 +163,11 @@ def timeline(
     """
     check_options(recognizer, voice=voice, adapt=adapt, channels=channels, names=names)
     source = decodable_source(source, "a path, the bytes of a file or a file opened in binary mode")
-    name = str(source) if isinstance(source, (str, Path)) else ""
+    name, spoken = str(source) if isinstance(source, (str, Path)) else "", name_in_messages(source)
     # A given segment may be compared with segments that end while it is read, so there are two passes.
     passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
     split = _Split.of(source, names, max_s) if channels == "split" else None
-    plan = _plan(given, channels, split, voice, name or "<bytes>")
+    plan = _plan(given, channels, split, voice, spoken)
 
     def scorer(speaker_voice: Voice | None) -> WindowScorer:
         return window_scorer(recognizer, hop_s, window_s, speaker_voice, passes)
@@ -178,9 +178,7 @@ def timeline(
         lanes.append(
             SpeechLane(scorer(part.voice), detector, part.channel, part.speaker, gain, traced)
             if part.given is None
-            else GivenLane(
-                scorer(part.voice), part.given, adapt, name or "<bytes>", part.channel, part.speaker, traced
-            )
+            else GivenLane(scorer(part.voice), part.given, adapt, spoken, part.channel, part.speaker, traced)
         )
     meter = ChannelMeter()
     for pieces in load_channels(source, [lane.channel for lane in lanes], max_s, meter):
@@ -220,7 +218,7 @@ class _Split:
         meter = measure_channels(source, max_s)
         if position is not None and hasattr(source, "seek"):
             source.seek(position)
-        recording = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+        recording = name_in_messages(source)
         gains = [QUIET_PEAK / peak if SILENCE_PEAK <= peak < LOW_PEAK else 1.0 for peak in meter.peaks]
         return cls(speaker_names(meter.num_channels, names, recording), gains)
 

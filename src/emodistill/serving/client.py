@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from emodistill.audio.decoding import refuse_url
 from emodistill.errors import AudioError, ConfigError, MissingExtraError, ModelError, ServerError
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.segmentation import Segment, WindowUpdate
@@ -242,6 +243,7 @@ def _form_file(source: Source) -> tuple[str, BinaryIO]:
         try:
             return Path(source).name, BytesIO(Path(source).read_bytes())
         except OSError as error:
+            refuse_url(source)
             raise AudioError(f"cannot read '{source}': {error.strerror}") from error
     # httpx2 rewinds a file before it sends it, so a request can be sent again.
     seekable = hasattr(source, "seekable") and source.seekable()

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
+from emodistill.audio.decoding import THE_AUDIO
 from emodistill.errors import (
     AudioError,
     AudioTooLongError,
@@ -113,7 +114,7 @@ def to_http_error(error: Exception) -> HTTPException:
 
 def message_without_source(error: Exception) -> str:
     """An error's message without the placeholder for unnamed audio. The client knows which file it sent."""
-    return str(error).removeprefix("<bytes>: ").removeprefix("<stream>: ")
+    return str(error).removeprefix(f"{THE_AUDIO}: ")
 
 
 def install_error_handlers(app: FastAPI) -> None:
