@@ -1,6 +1,8 @@
 """Chromium, the static page behind a file server, and a page whose errors fail the test."""
 
 import base64
+import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,12 @@ LOADED = """
   globalThis.recognizer ??= await (await import('./page/recognizer.js')).Recognizer.load();
   const samples = new Float32Array(Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
 """
+
+
+def page_data(page: str, name: str) -> Any:
+    """What the page of a recording holds as JSON, in the script element of this id."""
+    (text,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import pytest
 import soundfile
 import srt
 import webvtt
+from factories_page import page_data
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -153,6 +154,14 @@ def read_elan(path: Path) -> list[Span]:
     return spans
 
 
+def read_html(path: Path) -> list[Span]:
+    row = page_data(path.read_text(encoding="utf-8"), "timeline-data")
+    return [
+        (part["start_s"], part["end_s"], part.get("speaker"), part["emotion"] or UNSURE)
+        for part in row["segments"]
+    ]
+
+
 READERS: dict[str, Callable[[Path], list[Span]]] = {
     "json": read_json,
     "csv": read_csv,
@@ -162,6 +171,7 @@ READERS: dict[str, Callable[[Path], list[Span]]] = {
     "audacity": read_audacity,
     "textgrid": read_textgrid,
     "elan": read_elan,
+    "html": read_html,
 }
 # Name of a format that cannot hold all of a span -> the part of a span that its reader returns.
 KEPT: dict[str, Callable[[Span], Span]] = {}
@@ -344,11 +354,11 @@ def client(exported: Path) -> Iterator[TestClient]:
 
 
 def test_the_server_answers_in_every_format(client: TestClient, sound: Path, tmp_path: Path) -> None:
-    assert TIMELINE_RESPONSES.keys() == {format.media_type for format in FORMATS.values()}
+    assert TIMELINE_RESPONSES.keys() == {format.media_type for format in formats_without_source()}
     described = client.get("/openapi.json").json()
     content = described["paths"]["/v1/timeline"]["post"]["responses"]["200"]["content"]
     assert content.keys() == TIMELINE_RESPONSES.keys()
-    for format in FORMATS.values():
+    for format in formats_without_source():
         sent = {"files": ("a.wav", sound.read_bytes())}
         answer = client.post("/v1/timeline", files=sent, headers={"Accept": format.media_type})
         assert answer.headers["content-type"].partition(";")[0] == format.media_type
@@ -367,9 +377,11 @@ def test_the_server_answers_in_every_prediction_format(client: TestClient, sound
 
 
 def test_a_format_that_needs_the_recording_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = formats_without_source()
+    assert FORMATS["html"] not in served
     clips = replace(FORMATS["json"], name="clips", needs_source=True)
     monkeypatch.setattr(formats, "FORMATS", {**FORMATS, "clips": clips})
-    assert formats_without_source() == list(FORMATS.values())
+    assert formats_without_source() == served
 
 
 def listed(script: str) -> list[dict[str, str]]:
@@ -382,7 +394,7 @@ def test_each_page_offers_what_it_can_write(client: TestClient, tmp_path: Path) 
     export_web("bundled", tmp_path / "page")
     static = listed((tmp_path / "page" / "page" / "formats.js").read_text(encoding="utf-8"))
     served = listed(client.get("/page/formats.js").text)
-    assert [entry["name"] for entry in served] == list(FORMATS)
+    assert [entry["name"] for entry in served] == [format.name for format in formats_without_source()]
     assert [entry["name"] for entry in static] == [
         name for name, format in FORMATS.items() if format.in_static_page
     ]

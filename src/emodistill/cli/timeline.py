@@ -27,6 +27,7 @@ from emodistill.cli.options import (
     speaker_voice,
 )
 from emodistill.console import hint_at_channels, report_failures, say, with_progress
+from emodistill.errors import ConfigError
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 
 if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
@@ -67,6 +68,18 @@ PlotOption = Annotated[
         "gets one picture for each recording. Default: no picture."
     ),
 ]
+TrendOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Write the trend in place of the segments: emotions, arousal and valence for each step of this "
+        "many seconds, e.g. 60. As a table, csv or json. A page (html) and a picture use this step too.",
+    ),
+]
+NoAudioOption = Annotated[
+    bool,
+    typer.Option("--no-audio", help="Write a page (html) without the sound of the recording."),
+]
 
 
 # Long: Typer makes an option of each parameter.
@@ -78,6 +91,8 @@ def timeline(
     output: TimelineOutputOption = None,
     segments: SegmentsOption = None,
     plot: PlotOption = None,
+    trend: TrendOption = None,
+    no_audio: NoAudioOption = False,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: Coverage = None,
@@ -102,13 +117,23 @@ def timeline(
     Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others
     are done. 2: nothing was started, since an option or the model is wrong.
 
-    Example: emodistill timeline call.wav --format srt -o call.srt --plot call.png
+    Examples:
+
+    emodistill timeline call.wav -o call.html
+
+    emodistill timeline call.wav --trend 60
+
+    emodistill timeline call.wav --format srt -o call.srt --plot call.png
     """
+    from dataclasses import replace
+
     from emodistill.inference import batch
+    from emodistill.inference.formats import WriterContext
     from emodistill.inference.given_segments import read_segments
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.timelines import TimelineOptions, check_options
+    from emodistill.inference.trend import check_trend
 
     options = TimelineOptions(
         voice=speaker_voice(voice, adapt),
@@ -119,11 +144,16 @@ def timeline(
     found = find_audio_files(paths)
     files = found.files
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
+    if trend is not None:
+        check_trend(trend, outputs.format)
+    if no_audio and outputs.format != "html":
+        raise ConfigError(f"--no-audio is for the format html, but the format is {outputs.format}")
     given = read_segments(segments, len(files)) if segments is not None else None
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
     )
     check_options(recognizer, **options)
+    outputs = replace(outputs, context=WriterContext(recognizer.card, not no_audio, trend))
     outputs.ensure_same_settings(recognizer, given, **options)
     unfinished = outputs.unfinished(files)
     jobs = number_of_jobs(jobs, len(unfinished))

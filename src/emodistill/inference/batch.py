@@ -4,7 +4,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from emodistill.console import UNENCODABLE, results, say
 from emodistill.errors import ConfigError, one_of
-from emodistill.inference.formats import FORMATS, UNSURE, write
+from emodistill.inference.formats import FORMATS, UNSURE, WriterContext, file_parts, write
 from emodistill.inference.formats.base import one_line
 from emodistill.inference.given_segments import GivenSegments
 from emodistill.inference.model_card import file_sha256
@@ -21,6 +21,7 @@ from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import ensure_same_settings
 from emodistill.inference.timelines import Timeline, TimelineOptions, timelines
+from emodistill.inference.trend import to_table as to_trend_table
 
 TABLE = "table"  # the format for reading, which is no file format of the registry
 FAILURES = "failures.csv"  # in an output folder: path, error
@@ -37,6 +38,7 @@ class Outputs:
         file: the single output; None for standard output, or with a folder.
         names: recording -> its file, relative to the folder.
         pictures: recording -> its picture; None without pictures.
+        context: what the writers need besides the timelines.
     """
 
     format: str
@@ -44,6 +46,7 @@ class Outputs:
     file: Path | None = None
     names: dict[Path, Path] | None = None
     pictures: dict[Path, Path] | None = None
+    context: WriterContext = field(default_factory=WriterContext)
 
     def ensure_same_settings(
         self,
@@ -69,6 +72,8 @@ class Outputs:
             "adapt": None if adapt == "none" else adapt,
             "channels": None if channels == "mix" else channels,
             "names": None if names is None else list(names),
+            "trend": self.context.trend_s,
+            "audio": None if self.context.audio else False,
         }
         ensure_same_settings(self.folder / MADE_WITH, self.folder, settings)
 
@@ -161,9 +166,10 @@ def run(
                 failed.append(row)
             else:
                 if outputs.pictures is not None:
-                    plot_timeline(row, recognizer.emotions, outputs.pictures[path])
+                    plot_timeline(row, recognizer.emotions, outputs.pictures[path], outputs.context.trend_s)
                 if outputs.folder is not None and outputs.names is not None:
-                    write([row], outputs.format, outputs.folder / outputs.names[path], recognizer.emotions)
+                    file = outputs.folder / outputs.names[path]
+                    write([row], outputs.format, file, recognizer.emotions, outputs.context)
             yield replace(row, trace=None)  # the traces of many recordings would not fit into memory
     finally:  # after Ctrl-C too
         if outputs.folder is not None:
@@ -184,16 +190,18 @@ def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) 
         if outputs.format != TABLE and not FORMATS[outputs.format].holds_errors:
             return
     if outputs.format == TABLE:
+        step_s = outputs.context.trend_s
+        table = to_table(rows) if step_s is None else to_trend_table(rows, step_s)
         if outputs.file is None:
-            results().print(to_table(rows))
+            results().print(table)
             return
         outputs.file.parent.mkdir(parents=True, exist_ok=True)
         with outputs.file.open("w", encoding="utf-8", errors=UNENCODABLE) as stream:
-            results(stream).print(to_table(rows))
+            results(stream).print(table)
     elif outputs.file is not None:
-        write(rows, outputs.format, outputs.file, emotions)
+        write(rows, outputs.format, outputs.file, emotions, outputs.context)
     else:
-        sys.stdout.write(FORMATS[outputs.format].to_text(rows, emotions))
+        sys.stdout.writelines(file_parts(rows, outputs.format, emotions, outputs.context))
 
 
 def to_table(rows: Iterable[Timeline]) -> Table:

@@ -1,4 +1,4 @@
-"""A picture of a timeline: the waveform in the colours of the segments, above the probabilities over time."""
+"""A picture of a timeline: the waveform and the probabilities over time, or the trend of a long recording."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,45 +11,144 @@ from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 from emodistill.files import atomic_write
 from emodistill.inference.lanes import ENVELOPE_SAMPLES
 from emodistill.inference.timelines import Timeline
+from emodistill.inference.trend import TrendStep, clock_label, default_step_s, trend
 from emodistill.labels import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 UNSURE_COLOUR = "#505050"  # of a segment without an emotion
 SUFFIXES = (".png", ".svg", ".pdf")
+WHOLE_S = 120.0  # a longer recording is drawn as a trend
+DIMENSION_COLOURS = {"arousal": "#c2410c", "valence": "#0f766e"}
+LINE_STYLES = ("-", "--", ":", "-.")  # one a speaker
+TICKS_S = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 MOST_PEAKS = 4000  # more would not be visible in a picture
 
 Curve = list[tuple[float, float]]  # (time in seconds, probability)
 
 
-def plot_timeline(row: Timeline, emotions: Sequence[str], path: Path) -> None:
-    """Draw a timeline that was made with `traced=True`, and write the picture to `path`.
+def plot_timeline(row: Timeline, emotions: Sequence[str], path: Path, step_s: float | None = None) -> None:
+    """Draw a timeline and write the picture to `path`.
+
+    Up to `WHOLE_S` the picture has the waveform and the probabilities of each window, for a timeline that was
+    made with `traced=True`. A longer one has the trend: shares of the emotions for each step, with one row
+    for each speaker, and arousal and valence. `step_s` chooses the step, and the trend for any length.
 
     Raises `ConfigError` for a suffix other than .png, .svg and .pdf, `MissingExtraError` without matplotlib,
     and `EmodistillError` for a timeline without a trace.
     """
     check_picture(path)
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     if row.trace is None or row.duration_s is None:
         raise EmodistillError(f"'{row.path}' was not traced: call timeline(…, traced=True) to draw it")
-    figure = Figure(figsize=(min(24.0, max(9.0, 5 + row.duration_s / 12)), 5.0), layout="constrained")
+    if step_s is not None or row.duration_s > WHOLE_S:
+        figure = _trend_figure(row, emotions, step_s or default_step_s(row.duration_s))
+    else:
+        figure = _window_figure(row, emotions)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=150)
+
+
+def _window_figure(row: Timeline, emotions: Sequence[str]) -> "Figure":
+    """The waveform in the colours of the segments, above the probabilities of each window."""
+    from matplotlib.figure import Figure
+
+    assert row.duration_s is not None
+    figure = Figure(figsize=(min(16.0, max(9.0, 5 + row.duration_s / 12)), 5.0), layout="constrained")
     waveform_axes, curve_axes = figure.subplots(2, sharex=True, height_ratios=[1, 1.2])
     _draw_waveform(waveform_axes, row)
     _draw_probabilities(curve_axes, row, emotions)
     for axes in (waveform_axes, curve_axes):
         axes.spines[["top", "right"]].set_visible(False)
-    legend = [
-        Patch(color=COLOURS[name], label=f"{name}  {row.summary.get(name, 0.0):.1f} s") for name in emotions
-    ]
+    _add_legend(figure, row, emotions)
+    return figure
+
+
+def _trend_figure(row: Timeline, emotions: Sequence[str], step_s: float) -> "Figure":
+    """The stacked shares of the emotions in each step, a row a speaker, above arousal and valence."""
+    from matplotlib.figure import Figure
+
+    assert row.duration_s is not None
+    steps = trend(row, step_s)
+    names: list[str | None] = [*dict.fromkeys(step.speaker for step in steps if step.speaker is not None)]
+    has_curves = any(step.dimensions is not None for step in steps)
+    heights = [*(1.0 for _ in names or [None]), *([1.0] if has_curves else [])]
+    figure = Figure(figsize=(12.0, max(3.6, 0.8 + 2.0 * len(heights))), layout="constrained")
+    axes_list = figure.subplots(len(heights), sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(axes_list, names or [None], strict=False):
+        _draw_shares(axes, [step for step in steps if step.speaker == name], emotions)
+        axes.set_ylabel(_short(name) if name else "share of the time")
+    axes_list[0].set_title(f"{Path(row.path).name}  ·  {_clock(row.duration_s)}", loc="left")
+    if has_curves:
+        _draw_dimensions(axes_list[-1], steps, names or [None])
+    for axes in axes_list:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(0, 1)
+    _label_time(axes_list[-1], row.duration_s)
+    axes_list[-1].set_xlabel(f"{axes_list[-1].get_xlabel()}  (one step: {_step(step_s)})")
+    _add_legend(figure, row, emotions)
+    return figure
+
+
+def _draw_shares(axes: "Axes", steps: Sequence[TrendStep], emotions: Sequence[str]) -> None:
+    """Draw one stacked bar for each step. What is left white is silence, or the speech of others."""
+    starts = np.array([step.start_s for step in steps])
+    lengths = np.array([step.end_s - step.start_s for step in steps])
+    whole = np.maximum(lengths, [step.speech_s for step in steps])
+    reached = np.zeros(len(steps))
+    for name, colour in (*((name, COLOURS[name]) for name in emotions), (None, UNSURE_COLOUR)):
+        seconds = [step.unsure_s if name is None else step.seconds.get(name, 0.0) for step in steps]
+        heights = np.array(seconds) / whole
+        axes.bar(starts, heights, 0.94 * lengths, reached, align="edge", color=colour, linewidth=0)
+        reached += heights
+
+
+def _draw_dimensions(axes: "Axes", steps: Sequence[TrendStep], names: Sequence[str | None]) -> None:
+    """Draw arousal and valence as curves through the middles of the steps, with a line style a speaker."""
+    for number, name in enumerate(names):
+        for dimension, colour in DIMENSION_COLOURS.items():
+            points = [
+                ((step.start_s + step.end_s) / 2, step.dimensions[dimension])
+                for step in steps
+                if step.speaker == name and step.dimensions is not None
+            ]
+            if points:
+                label = f"{dimension}, {_short(name)}" if name else dimension
+                axes.plot(
+                    *zip(*points, strict=True),
+                    LINE_STYLES[number % len(LINE_STYLES)],
+                    color=colour,
+                    label=label,
+                )
+    axes.set_ylabel("arousal, valence")
+    axes.grid(axis="y", color="#e6e6e6")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def _step(step_s: float) -> str:
+    return f"{step_s:g} s" if step_s < 60 else f"{step_s / 60:g} min"
+
+
+def _add_legend(figure: "Figure", row: Timeline, emotions: Sequence[str]) -> None:
+    """Add the colour of each emotion, with its sum over the recording."""
+    from matplotlib.patches import Patch
+
+    assert row.duration_s is not None
+    in_minutes = row.duration_s > WHOLE_S
+    sums = [(name, COLOURS[name], row.summary.get(name, 0.0)) for name in emotions]
     unsure_s = sum(segment.end_s - segment.start_s for segment in row.segments if segment.emotion is None)
     if unsure_s:
-        legend.append(Patch(color=UNSURE_COLOUR, label=f"unsure  {unsure_s:.1f} s"))
+        sums.append(("unsure", UNSURE_COLOUR, unsure_s))
+    legend = [
+        Patch(color=colour, label=f"{name}  {clock_label(value) if in_minutes else f'{value:.1f} s'}")
+        for name, colour, value in sums
+    ]
     figure.legend(handles=legend, loc="outside right upper", frameon=False, title="emotion, in all")
-    with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=150)
 
 
 def check_picture(path: Path) -> None:
@@ -89,8 +188,6 @@ def _draw_waveform(axes: "Axes", row: Timeline) -> None:
 
 def _draw_probabilities(axes: "Axes", row: Timeline, emotions: Sequence[str]) -> None:
     """Draw one curve for each emotion, and the time axis below."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     assert row.duration_s is not None
     for emotion in emotions:
         for curve in _curves(row, emotion):
@@ -99,14 +196,21 @@ def _draw_probabilities(axes: "Axes", row: Timeline, emotions: Sequence[str]) ->
             )
     axes.set_ylim(0, 1)
     axes.set_ylabel("probability")
-    axes.set_xlim(0, row.duration_s)
-    axes.set_xlabel(
-        "time, s" if row.duration_s < 90 else "time, min:s" if row.duration_s < 3600 else "time, h:min:s"
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 5, 6, 10]))
-    if row.duration_s >= 90:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda time, _: _clock(time)))
+    _label_time(axes, row.duration_s)
     axes.grid(axis="y", color="#e6e6e6")
+
+
+def _label_time(axes: "Axes", duration_s: float) -> None:
+    """Scale the time axis to the recording, with ticks at whole minutes where it is long."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+
+    axes.set_xlim(0, duration_s)
+    axes.set_xlabel("time, s" if duration_s < 90 else "time, min:s" if duration_s < 3600 else "time, h:min:s")
+    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 5, 6, 10]))
+    if duration_s >= 90:
+        tick_s = next((tick_s for tick_s in TICKS_S if duration_s <= 12 * tick_s), TICKS_S[-1])
+        axes.xaxis.set_major_locator(MultipleLocator(tick_s))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda time, _: clock_label(time)))
 
 
 def _curves(row: Timeline, emotion: str) -> list[Curve]:
@@ -147,10 +251,5 @@ def _stretch_ends(row: Timeline) -> list[float]:
 
 
 def _clock(time_s: float) -> str:
-    """A time for reading: `12.3 s`, `5:07` (minutes and seconds) or `1:02:03` (with hours)."""
-    whole = round(time_s)
-    if time_s < 90:
-        return f"{time_s:.1f} s"
-    if time_s < 3600:
-        return f"{whole // 60}:{whole % 60:02d}"
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    """A duration for reading: `12.3 s`, `5:07` (minutes and seconds) or `1:02:03` (with hours)."""
+    return f"{time_s:.1f} s" if time_s < 90 else clock_label(time_s)

@@ -8,7 +8,7 @@ A segment without an emotion (below `min_confidence`) is kept in every format: n
 CSV, `?` where a label is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from emodistill.console import UNENCODABLE
 from emodistill.errors import ConfigError, one_of
 from emodistill.files import atomic_write
-from emodistill.inference.formats.base import UNSURE, TimelineFormat
+from emodistill.inference import trend
+from emodistill.inference.formats.base import UNSURE, TimelineFormat, WriterContext
 
 if TYPE_CHECKING:
     from emodistill.inference.timelines import Timeline
@@ -27,12 +28,15 @@ __all__ = [
     "FORMAT_BY_SUFFIX",
     "UNSURE",
     "TimelineFormat",
+    "WriterContext",
+    "file_parts",
     "formats_without_source",
     "write",
 ]
 
 _HELPERS = {"base"}  # modules of this package that describe no format
 _FIRST = ("json", "csv")
+_NO_CONTEXT = WriterContext()
 
 
 def _load_formats() -> dict[str, TimelineFormat]:
@@ -57,13 +61,37 @@ def formats_without_source() -> list[TimelineFormat]:
     return [format for format in FORMATS.values() if not format.needs_source]
 
 
-def write(rows: Sequence["Timeline"], format: str, path: Path, emotions: Sequence[str]) -> None:
-    """Write timelines to a file, which appears complete or not at all; its folder is made.
+def file_parts(
+    rows: Sequence["Timeline"], format: str, emotions: Sequence[str], context: WriterContext
+) -> Iterator[str]:
+    """Yield the content of a file part by part. With `context.trend_s` it is the trend.
 
-    Raises `ConfigError` for an unknown format.
+    Raises `ConfigError` for an unknown format, and for a trend in a format that cannot hold it.
     """
     if format not in FORMATS:
         raise ConfigError(one_of("format", format, FORMATS))
-    text = FORMATS[format].to_text(rows, emotions)
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors=UNENCODABLE, newline="")
+    to_parts = FORMATS[format].to_parts
+    if to_parts is not None:
+        yield from to_parts(rows, emotions, context)
+    elif context.trend_s is None:
+        yield FORMATS[format].to_text(rows, emotions)
+    else:
+        yield trend.to_text(rows, format, emotions, context.trend_s)
+
+
+def write(
+    rows: Sequence["Timeline"],
+    format: str,
+    path: Path,
+    emotions: Sequence[str],
+    context: WriterContext = _NO_CONTEXT,
+) -> None:
+    """Write timelines to a file, which appears complete or not at all; its folder is made.
+
+    Raises the errors of `file_parts`.
+    """
+    with (
+        atomic_write(path) as partial,
+        partial.open("w", encoding="utf-8", errors=UNENCODABLE, newline="") as stream,
+    ):
+        stream.writelines(file_parts(rows, format, emotions, context))

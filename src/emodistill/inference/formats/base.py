@@ -9,10 +9,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from emodistill.inference.model_card import Card
     from emodistill.inference.segmentation import Segment
     from emodistill.inference.timelines import Timeline
 
 UNSURE = "?"  # the label of a segment without an emotion
+
+
+@dataclass(frozen=True)
+class WriterContext:
+    """What a writer may need besides the timelines.
+
+    Attributes:
+        card: of the model that made the timelines; None: not known.
+        audio: whether a file may hold the sound of the recording.
+        trend_s: the step of a trend in seconds. Most formats then hold the trend in place of the segments.
+            None: no trend was asked for.
+    """
+
+    card: "Card | None" = None
+    audio: bool = True
+    trend_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,8 @@ class TimelineFormat:
         in_static_page: `assets/web/writers.js` has the same writer, so the static page offers the format.
         chosen_by_suffix: `--output FILE` with this suffix chooses the format. False where the suffix
             is too common.
+        to_parts: the same writer as `to_text` for a format that also needs a `WriterContext`, or whose files
+            are large. It yields the content part by part.
     """
 
     name: str
@@ -44,6 +63,7 @@ class TimelineFormat:
     needs_source: bool = False
     in_static_page: bool = False
     chosen_by_suffix: bool = True
+    to_parts: Callable[[Sequence["Timeline"], Sequence[str], WriterContext], Iterator[str]] | None = None
 
 
 def all_segments(rows: Sequence["Timeline"]) -> Iterator["Segment"]:

@@ -1,0 +1,318 @@
+"""HTML: one page for one recording, with its sound, lanes, curves, text, summary and what to trust.
+
+The page is one file that asks no other address for anything, and its content policy forbids it to. It holds
+no voice: neither statistics nor vectors. Its parts are in `assets/recording`.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from emodistill.inference.formats.base import TimelineFormat, WriterContext
+
+if TYPE_CHECKING:
+    from emodistill.inference.model_card import Card
+    from emodistill.inference.timelines import Timeline
+    from emodistill.inference.trend import TrendStep
+
+_MARK = re.compile(r"<!--([a-z-]+)-->")  # a place in page.html that this module fills
+_BLOCK_BYTES = 3 * 2**18  # of sound; a multiple of 3, so that Base64 needs no padding in between
+_NO_CONTEXT = WriterContext()
+_UNSURE_COLOUR = "#6b7280"
+
+
+def to_html(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
+    """The page of one recording as one text."""
+    return "".join(to_parts(rows, emotions, _NO_CONTEXT))
+
+
+def to_parts(rows: Sequence["Timeline"], emotions: Sequence[str], context: WriterContext) -> Iterator[str]:
+    """Yield the page of one recording part by part, in ASCII.
+
+    The sound is the recording at `Timeline.path`. If it cannot be read, the page states why and has no sound.
+    """
+    from tempfile import TemporaryFile
+
+    (row,) = rows
+    with TemporaryFile() as sound:
+        envelope, problem = _read_recording(row, sound, context.audio)
+        yield from _fill(row, emotions, context, envelope, problem, sound)
+
+
+def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list[str], str | None]:
+    """Write the recording's MP3 to `sound`; return its envelope as Base64, and why the page has no sound."""
+    from emodistill.audio.playback import write_mp3
+    from emodistill.errors import AudioError
+
+    try:
+        envelope = write_mp3(row.path, sound if audio else None)
+    except AudioError as error:
+        sound.truncate(0)
+        return [], str(error)
+    texts = [base64.b64encode(channel.tobytes()).decode() for channel in envelope]
+    return texts, None if audio else "The page was made without it."
+
+
+def _fill(
+    row: "Timeline",
+    emotions: Sequence[str],
+    context: WriterContext,
+    envelope: Sequence[str],
+    problem: str | None,
+    sound: BinaryIO,
+) -> Iterator[str]:
+    """Yield page.html with its places filled."""
+    from emodistill.inference.trend import default_step_s, trend
+
+    step_s = context.trend_s or default_step_s(row.duration_s or 0.0)
+    steps = trend(row, step_s)
+    style, script = _style(emotions), _asset("page.js")
+    facts = {
+        "emotions": list(emotions),
+        "envelope": list(envelope),
+        "step_s": step_s,
+        "trend": [step.as_dict() for step in steps],
+        "sound": problem is None,
+    }
+    places = {
+        "policy": _policy(style, script),
+        "title": _text(PurePath(row.path).name or "Recording"),
+        "about": _about(row, context.card),
+        "style": style,
+        "no-sound": "" if problem is None else f"<p class=quiet>No sound: {_text(problem)}</p>",
+        "summary": _summary(row, emotions),
+        "trend": _trend_table(steps, step_s),
+        "trust": _trust(row, context.card),
+        "timeline": _json(row.as_dict()),
+        "facts": _json(facts),
+        "script": script,
+    }
+    for place, part in enumerate(_MARK.split(_asset("page.html"))):
+        if place % 2 == 0:
+            yield part
+        elif part == "sound":
+            yield from _data_uri(sound)
+        else:
+            yield places[part]
+
+
+def _data_uri(sound: BinaryIO) -> Iterator[str]:
+    """Yield the attribute `src` with the sound itself as its address; nothing without sound."""
+    if sound.seek(0, 2):
+        sound.seek(0)
+        yield ' src="data:audio/mpeg;base64,'
+        while block := sound.read(_BLOCK_BYTES):
+            yield base64.b64encode(block).decode()
+        yield '"'
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("emodistill") / "assets" / "recording" / name).read_text(encoding="utf-8")
+
+
+def _style(emotions: Sequence[str]) -> str:
+    """The style sheet with a class for each emotion, `e0` for the first one, and `unsure`."""
+    from emodistill.labels import COLOURS
+
+    colours = {f"e{place}": COLOURS.get(name, "#808080") for place, name in enumerate(emotions)}
+    rules = [
+        f".{name} {{ --own: {colour}; }}" for name, colour in {**colours, "unsure": _UNSURE_COLOUR}.items()
+    ]
+    return _asset("page.css") + "\n".join(rules) + "\n"
+
+
+def _policy(style: str, script: str) -> str:
+    """A content policy that permits this style, this script and the sound, and no other address."""
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; style-src {source(style)}; script-src {source(script)}; media-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _text(text: str) -> str:
+    """A text for HTML, in ASCII; a part of a file name that is no valid text becomes `?`."""
+    valid = text.encode("utf-8", "replace").decode()
+    return html.escape(valid).encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _json(data: Any) -> str:
+    """JSON for a script element: no `<` can end the element, or begin a comment in it."""
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# --- the parts of the page ------------------------------------------------------------------------
+
+
+def _about(row: "Timeline", card: "Card | None") -> str:
+    from emodistill.inference.trend import clock_label, speakers_of
+
+    facts = [clock_label(row.duration_s or 0.0)]
+    if num_speakers := len(speakers_of(row.segments)):
+        facts.append(f"{num_speakers} {'speaker' if num_speakers == 1 else 'speakers'}")
+    facts.append(f"{len(row.segments)} {'segment' if len(row.segments) == 1 else 'segments'}")
+    if card is not None:
+        facts.append(f"model {card.name}")
+    return _text(" · ".join(facts))
+
+
+def _summary(row: "Timeline", emotions: Sequence[str]) -> str:
+    """A card for the whole recording, and one for each speaker."""
+    from emodistill.inference.trend import whole
+
+    if not row.segments:
+        reason = row.error or (row.reason or "no speech").replace("_", " ")
+        return f"<p>No segment: {_text(reason)}.</p>"
+    return "".join(_summary_card(row, step, emotions) for step in whole(row))
+
+
+def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -> str:
+    from emodistill.inference.trend import clock_label
+
+    values = [(f"e{place}", name, step.seconds.get(name, 0.0)) for place, name in enumerate(emotions)]
+    values = [*values, ("unsure", "unsure", step.unsure_s)]
+    bar, reached = [], 0.0
+    for name, _, seconds in values:
+        width = 100 * seconds / (step.speech_s or 1.0)
+        bar.append(f'<rect class="fill {name}" x="{reached:.2f}" width="{width:.2f}" height="10"/>')
+        reached += width
+    items = [
+        f'<li class="{key}"><i></i>{_text(name)} <b>{100 * seconds / (step.speech_s or 1.0):.0f}&nbsp;%</b> '
+        f"<span>{clock_label(seconds)}</span></li>"
+        for key, name, seconds in sorted(values, key=lambda value: -value[2])
+        if seconds
+    ]
+    dimensions = "".join(
+        f"<div><dt>{name}</dt><dd>{value:.2f}</dd></div>" for name, value in (step.dimensions or {}).items()
+    )
+    title = "Whole recording" if step.speaker is None else step.speaker
+    of = f" of {clock_label(row.duration_s or 0.0)}" if step.speaker is None else ""
+    return (
+        f'<article><h3 dir="auto">{_text(title)}</h3>'
+        f'<p class="quiet">speech {clock_label(step.speech_s)}{of}</p>'
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f"{''.join(bar)}</svg>"
+        f'<ul class="shares">{"".join(items)}</ul>'
+        + (f'<dl class="dimensions">{dimensions}</dl>' if dimensions else "")
+        + "</article>"
+    )
+
+
+def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
+    """A table with a row for each step and speaker."""
+    from emodistill.inference.trend import clock_label, shares
+
+    speakers = any(step.speaker is not None for step in steps)
+    dimensions = any(step.dimensions is not None for step in steps)
+    head = ["start", *(["speaker"] if speakers else []), "speech", "emotions"]
+    head += ["arousal", "valence"] if dimensions else []
+    rows = []
+    for step in steps:
+        cells = [clock_label(step.start_s)] if step.speaker is None else [""]
+        cells += [step.speaker or "all"] if speakers else []
+        cells += [f"{step.speech_s:.0f} s", shares(step)]
+        if dimensions:
+            cells += [f"{value:.2f}" for value in (step.dimensions or {}).values()] or ["", ""]
+        kind = ' class="first"' if step.speaker is None else ""
+        rows.append(f"<tr{kind}>{''.join(f'<td dir=auto>{_text(cell)}</td>' for cell in cells)}</tr>")
+    heads = "".join(f'<th scope="col">{name}</th>' for name in head)
+    return (
+        f"<p class=quiet>Each row is {step_s:g} s. The shares are those of the speech in it.</p>"
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _trust(row: "Timeline", card: "Card | None") -> str:
+    """What the model is for, its limits, its scores, and what the words on the page mean."""
+    from emodistill.inference.model_card import licence_text
+
+    parts: list[tuple[str, str]] = []
+    if card is not None:
+        parts += [("Intended use", card.intended_use), ("Limits", card.limits)]
+        if scores := _scores(card):
+            parts.append(("How often it is right", scores))
+    surety = _surety(row)
+    if surety:
+        parts.append(("How sure it is", surety))
+    if sources := {part.dimensions_from for part in row.segments if part.dimensions_from}:
+        made = "computed from the probabilities of the emotions" if "emotions" in sources else "predicted"
+        parts.append(
+            (
+                "Arousal and valence",
+                f"Both are from 0 to 1, and {made}. Arousal is how active a voice sounds, and valence is how "
+                "pleasant.",
+            )
+        )
+    if card is not None:
+        languages = ", ".join(card.languages) or "not stated"
+        parts.append(("Model", f"{card.name}. Emotions: {', '.join(card.emotions)}. Languages: {languages}."))
+        parts.append(("Licence of the weights", licence_text(card)))
+    else:
+        parts.append(("Model", "This page was written without the card of the model."))
+    return "".join(f"<dt>{title}</dt><dd>{_text(text)}</dd>" for title, text in parts)
+
+
+def _scores(card: "Card") -> str:
+    """The scores on test, and how the share of right answers grows with confidence."""
+    sentences = []
+    test = card.scores.get("test", {})
+    if "ua" in test:
+        interval = ""
+        if "ua_low" in test:
+            interval = f" (95 % interval {100 * test['ua_low']:.0f} to {100 * test['ua_high']:.0f})"
+        sentences.append(
+            f"On its test recordings it finds {100 * test['ua']:.0f} % of an emotion{interval}, as a mean "
+            f"over the emotions. Chance is {100 / len(card.emotions):.0f} %."
+        )
+    for share, name in ((1.0, "all answers"), (0.5, "the surer half"), (0.1, "the surest tenth")):
+        near = [point for point in card.coverage if abs(point.coverage - share) <= 0.05]
+        if near:
+            point = min(near, key=lambda point: abs(point.coverage - share))
+            sentences.append(f"Of {name}, {100 * point.accuracy:.0f} % are right.")
+    if card.coverage and card.calibration_note:
+        sentences.append(f"These shares: {card.calibration_note}")
+    return " ".join(sentences)
+
+
+def _surety(row: "Timeline") -> str:
+    """The share of the time by surety; empty where no segment has one."""
+    seconds: dict[str, float] = {}
+    for part in row.segments:
+        if part.surety is not None:
+            seconds[part.surety] = seconds.get(part.surety, 0.0) + part.end_s - part.start_s
+    if not seconds:
+        return ""
+    order = ("likely", "unsure", "no better than a guess")
+    shares = [
+        f"{name} {100 * seconds[name] / sum(seconds.values()):.0f} %" for name in order if name in seconds
+    ]
+    return (
+        f"By time: {', '.join(shares)}. Likely: at least three of four such answers are right on the "
+        "recordings that the card names. No better than a guess: hardly more are right than by chance."
+    )
+
+
+FORMAT = TimelineFormat(
+    name="html",
+    title="HTML",
+    suffix=".html",
+    media_type="text/html",
+    to_text=to_html,
+    holds_several=False,
+    holds_errors=True,
+    needs_source=True,
+    to_parts=to_parts,
+)
