@@ -22,6 +22,7 @@ from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline, timeline, timelines
+from emodistill.inference.voices import leave_one_out
 
 LOUD = make.LoudnessDetector()
 RAVDESS = make.DATA / "corpora/ravdess"
@@ -398,3 +399,53 @@ def test_options_that_timeline_refuses(
     done = emodistill("timeline", "call.wav", *options)
     assert done.code == 2
     assert message in done.err
+
+
+def test_predict_gives_a_row_for_each_channel(
+    emodistill: make.CommandLine, bundled: Recognizer, call: bytes, call_file: Path, tmp_path: Path
+) -> None:
+    mono = tmp_path / "mono.wav"
+    mono.write_bytes(channel_files(call)[1])
+    missing = tmp_path / "missing.wav"
+    expected = [
+        *(bundled.predict(call_file, channel=channel) for channel in (0, 1)),
+        bundled.predict(mono, channel=0),
+    ]
+    done = emodistill("predict", call_file, mono, missing, "--channels", "split", "-f", "json", "--jobs", "2")
+    assert done.code == 1
+    *rows, failed = json.loads(done.out)
+    assert [(row["path"], row["channel"]) for row in rows] == [(row.path, row.channel) for row in expected]
+    for row, one in zip(rows, expected, strict=True):
+        assert row["probabilities"] == pytest.approx(one.probabilities, abs=1e-5)
+    assert failed["error"] == f"{missing}: no such file"
+    text = emodistill("predict", call_file, mono, "--channels", "split", "-f", "csv").out
+    assert [row["channel"] for row in csv.DictReader(io.StringIO(text))] == ["0", "1", "0"]
+    assert text.splitlines()[0].endswith(",channel"), "the column is added at the end"
+    table = emodistill("predict", call_file, "--channels", "split").out
+    assert [line.split("│")[2].strip() for line in table.splitlines()[3:5]] == ["0", "1"]
+    (row,) = json.loads(emodistill("predict", call_file, "--channels", "1", "-f", "json").out)
+    assert row["channel"] == 1
+    assert row["probabilities"] == pytest.approx(expected[1].probabilities, abs=1e-5)
+    assert "channel" not in emodistill("predict", call_file, "-f", "csv").out
+
+
+def test_predict_compares_a_channel_with_the_same_channel_of_other_files(
+    emodistill: make.CommandLine, bundled: Recognizer, call: bytes, tmp_path: Path
+) -> None:
+    samples, rate_hz = soundfile.read(io.BytesIO(call))
+    paths = [tmp_path / f"{number}.wav" for number in range(3)]
+    for path, part in zip(paths, np.array_split(samples, 3), strict=True):
+        soundfile.write(path, part, rate_hz)
+    done = emodistill("predict", *paths, "--channels", "split", "--adapt", "together", "-f", "json")
+    rows = json.loads(done.out)
+    assert [(row["path"], row["channel"]) for row in rows] == [
+        (str(path), c) for path in paths for c in (0, 1)
+    ]
+    for channel in (0, 1):
+        statistics = list(bundled.statistics_all(paths, channel=channel))
+        voices = leave_one_out(statistics, bundled.card.sha256)
+        compared = [row for row in rows if row["channel"] == channel]
+        for row, *pair in zip(compared, statistics, voices, strict=True):
+            expected = bundled.predict_statistics(*pair)
+            assert row["voice_utterances"] == expected.voice_utterances == 2
+            assert row["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)

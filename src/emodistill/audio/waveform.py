@@ -177,19 +177,20 @@ def load_channels(
     """Yield the pieces of several waveforms of one recording, which is decoded once.
 
     There is one waveform for each of `channels`: that of a channel from 0, or that of all channels mixed for
-    None. Options and errors are those of `load_blocks`.
+    None. `meter` measures the channels where they are mixed. The other options and the errors are those of
+    `load_blocks`.
     """
     name = name_in_messages(source)
     streams: list[MonoStream] = []
     empty = True
     for rate_hz, frames in _decoded(source, max_s):
         streams = streams or [MonoStream(rate_hz, name) for _ in channels]
-        if meter is not None:
-            meter.add(frames)
         pieces = tuple(
             stream.push(pick_channel(frames, channel, name))
             for stream, channel in zip(streams, channels, strict=True)
         )
+        if meter is not None and None in channels:  # the mix has checked the samples of all channels
+            meter.add(frames)
         empty = empty and not any(piece.size for piece in pieces)
         yield pieces
     pieces = tuple(stream.finish() for stream in streams)

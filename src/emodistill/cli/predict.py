@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from emodistill.cli.options import (
     Adapt,
     Adaptation,
+    ChannelsRead,
     Coverage,
     Emotions,
     Jobs,
@@ -19,11 +21,12 @@ from emodistill.cli.options import (
     Threads,
     VoiceFile,
     app,
+    channels_in,
     choose_format,
     names_in,
     number_of_jobs,
 )
-from emodistill.console import report_failures, say, with_progress
+from emodistill.console import hint_at_channels, report_failures, say, with_progress
 from emodistill.errors import ConfigError
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
 
@@ -74,10 +77,11 @@ def predict(
     teachers: TeachersOption = False,
     voice: VoiceFile = None,
     adapt: Adapt = Adaptation.none,
+    channels: ChannelsRead = "mix",
     threads: Threads = None,
     jobs: Jobs = None,
 ) -> None:
-    """Recognise one emotion for each audio file.
+    """Recognise one emotion for each audio file, or for each of its channels.
 
     People differ in how they usually sound. With --voice or --adapt, the recogniser compares each file with
     the usual of its speaker: what is left is how this file differs from the speaker's other utterances. No
@@ -91,6 +95,7 @@ def predict(
     Example: emodistill predict call.wav clips/ --format json
     """
     from emodistill.inference.adaptation import files_sha256, groups_of, predict_compared
+    from emodistill.inference.channel_rows import predict_channels
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
@@ -103,6 +108,7 @@ def predict(
             f"the format {format} cannot hold the teachers' probabilities: "
             f"add --format {' or '.join(_TEACHER_FORMATS)}"
         )
+    read_channels = channels_in(channels)
     adapted = adapt is not Adaptation.none
     if voice is not None and adapted:
         raise ConfigError(
@@ -130,23 +136,25 @@ def predict(
             "voice": None if known is None else known.sha256,
             "adapt": str(adapt) if adapted else None,
             "set of files": files_sha256(files) if adapted else None,
+            "channels": None if read_channels == "mix" else read_channels,
         }
         groups = [set(map(str, group)) for group in groups_of(files, adapt)] if adapted else []
         finished = finished_paths(output, set(map(str, files)), recognizer.emotions, settings, groups)
     unfinished = [file for file in files if str(file) not in finished]
     if adapted:
-        predictions = predict_compared(recognizer, unfinished, adapt, jobs)
+        predictions = predict_compared(recognizer, unfinished, adapt, jobs, read_channels)
     else:
         predictions = with_progress(
-            recognizer.predict_all(unfinished, jobs=jobs, voice=known), "predict", len(unfinished)
+            predict_channels(recognizer, unfinished, read_channels, known, jobs), "predict", len(unfinished)
         )
-    rows = report_failures(predictions, found.undecodable)
+    rows = hint_at_channels(report_failures(chain.from_iterable(predictions), found.undecodable))
     if not teachers:
         rows = (replace(row, teachers=None) for row in rows)
     with open_output(output, resumed) as stream:
         num_failed = write_rows(
-            rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted
-        )
+            rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted,
+            has_channels=read_channels != "mix",
+        )  # fmt: skip
     if finished:
         say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
     raise typer.Exit(1 if num_failed or found.num_empty else 0)

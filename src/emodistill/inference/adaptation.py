@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from emodistill.audio.channels import Channels
 from emodistill.console import warn, with_progress
+from emodistill.inference.channel_rows import statistics_of_channels
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.voices import SpeechStatistics, leave_one_out
+from emodistill.inference.voices import SpeechStatistics, Voice, leave_one_out
 
 MAX_NAMES = 5  # of files in one warning
 
@@ -34,9 +36,15 @@ def files_sha256(files: Sequence[Path]) -> str:
 
 
 def predict_compared(
-    recognizer: Recognizer, files: Sequence[Path], adapt: str, jobs: int = 1
-) -> Iterator[Prediction]:
-    """Yield a prediction for each file, in order, compared with the other files of its group.
+    recognizer: Recognizer,
+    files: Sequence[Path],
+    adapt: str,
+    jobs: int = 1,
+    channels: Channels = "mix",
+) -> Iterator[list[Prediction]]:
+    """Yield the predictions of each file, in order, compared with the other files of its group.
+
+    There is one for each of `channels`. A channel is compared with the same channel of the other files.
 
     A group's rows come when all its files are read. A file that is named twice counts once in the group, and
     has two rows. In the end a warning names the files that no other file could be compared with.
@@ -48,27 +56,42 @@ def predict_compared(
     for key, file in zip(keys, files, strict=True):
         unique.setdefault(key, file)
     num_unread = Counter(group for group, _ in unique)
-    read: dict[Path, dict[tuple[Path, Path], SpeechStatistics]] = defaultdict(dict)
-    ready: dict[tuple[Path, Path], Prediction] = {}
+    read: dict[Path, dict[tuple[Path, Path], list[SpeechStatistics]]] = defaultdict(dict)
+    ready: dict[tuple[Path, Path], list[Prediction]] = {}
     alone: list[str] = []
     num_yielded = 0
-    statistics = recognizer.statistics_all(unique.values(), jobs=jobs)
-    for key, item in zip(unique, with_progress(statistics, "predict", len(unique)), strict=True):
+    statistics = statistics_of_channels(recognizer, list(unique.values()), channels, jobs)
+    for key, items in zip(unique, with_progress(statistics, "predict", len(unique)), strict=True):
         group = key[0]
-        read[group][key] = item
+        read[group][key] = items
         num_unread[group] -= 1
         if num_unread[group]:
             continue
         members = read.pop(group)
-        voices = leave_one_out(list(members.values()), recognizer.card.sha256)
-        for (member, known), voice in zip(members.items(), voices, strict=True):
-            ready[member] = recognizer.predict_statistics(known, voice)
-            if voice is None and len(known.windows):
-                alone.append(known.path)
+        compared = _compare(recognizer, [item for items in members.values() for item in items])
+        for member, known in members.items():
+            rows = [next(compared) for _ in known]
+            ready[member] = [row for row, _ in rows]
+            if any(voice is None and len(item.windows) for item, (_, voice) in zip(known, rows, strict=True)):
+                alone.append(known[0].path)
         while num_yielded < len(files) and keys[num_yielded] in ready:
-            yield replace(ready[keys[num_yielded]], path=str(files[num_yielded]))
+            path = str(files[num_yielded])
+            yield [replace(row, path=path) for row in ready[keys[num_yielded]]]
             num_yielded += 1
     if alone:
         names = ", ".join(alone[:MAX_NAMES]) + (", …" if len(alone) > MAX_NAMES else "")
         place = "in the same folder " if adapt == "folder" else ""
         warn(f"recognised without a voice, because no other file {place}has speech: {names}")
+
+
+def _compare(
+    recognizer: Recognizer, statistics: Sequence[SpeechStatistics]
+) -> Iterator[tuple[Prediction, Voice | None]]:
+    """Yield the prediction of each input, and the voice of all other inputs of its channel."""
+    by_channel: dict[int | None, list[SpeechStatistics]] = defaultdict(list)
+    for item in statistics:
+        by_channel[item.channel].append(item)
+    voices = {channel: leave_one_out(items, recognizer.card.sha256) for channel, items in by_channel.items()}
+    for item in statistics:
+        voice = next(voices[item.channel])
+        yield recognizer.predict_statistics(item, voice), voice

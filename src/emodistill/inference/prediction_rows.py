@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Writer(Protocol):
     """A function that writes predictions to a text stream; `emotions` are those of the model.
 
-    With `has_voices`, rows may have `voice_utterances`. A format with a header then has a column for it.
+    With `has_voices`, rows may have `voice_utterances`, and with `has_channels` a `channel`. A format with a
+    header then has a column for it.
     """
 
     def __call__(
@@ -29,6 +30,7 @@ class Writer(Protocol):
         stream: TextIO,
         emotions: Sequence[str],
         has_voices: bool = False,
+        has_channels: bool = False,
     ) -> None: ...
 
 
@@ -57,6 +59,7 @@ def write_rows(
     stream: TextIO,
     emotions: Sequence[str],
     has_voices: bool = False,
+    has_channels: bool = False,
 ) -> int:
     """Write predictions in a format of `PREDICTION_FORMATS`; returns how many of them have an error.
 
@@ -70,27 +73,39 @@ def write_rows(
             num_failed += row.error is not None
             yield row
 
-    PREDICTION_FORMATS[format].write(count_failures(), stream, emotions, has_voices)
+    PREDICTION_FORMATS[format].write(count_failures(), stream, emotions, has_voices, has_channels)
     return num_failed
 
 
 def write_table(
-    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+    rows: Iterable["Prediction"],
+    stream: TextIO,
+    emotions: Sequence[str],
+    has_voices: bool = False,
+    has_channels: bool = False,
 ) -> None:
     """A table for reading."""
     from rich.table import Table
 
-    table = Table("file", "emotion", "confidence", *(["utterances known"] if has_voices else []), "note")
+    table = Table(
+        "file", *(["channel"] if has_channels else []), "emotion", "confidence",
+        *(["utterances known"] if has_voices else []), "note",
+    )  # fmt: skip
     for row in rows:
         confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
         note = escape(row.error or row.reason or "")
         known = [str(row.voice_utterances or "–")] if has_voices else []
-        table.add_row(escape(row.path), row.emotion or "–", confidence, *known, note)
+        channel = ["" if row.channel is None else str(row.channel)] if has_channels else []
+        table.add_row(escape(row.path), *channel, row.emotion or "–", confidence, *known, note)
     results(stream).print(table)
 
 
 def write_json(
-    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+    rows: Iterable["Prediction"],
+    stream: TextIO,
+    emotions: Sequence[str],
+    has_voices: bool = False,
+    has_channels: bool = False,
 ) -> None:
     """One array, written when all rows are known."""
     objects = [row.as_dict() for row in rows]
@@ -98,7 +113,11 @@ def write_json(
 
 
 def write_jsonl(
-    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+    rows: Iterable["Prediction"],
+    stream: TextIO,
+    emotions: Sequence[str],
+    has_voices: bool = False,
+    has_channels: bool = False,
 ) -> None:
     """One object on each line, written as soon as it is known."""
     for row in rows:
@@ -107,19 +126,24 @@ def write_jsonl(
 
 
 def write_csv(
-    rows: Iterable["Prediction"], stream: TextIO, emotions: Sequence[str], has_voices: bool = False
+    rows: Iterable["Prediction"],
+    stream: TextIO,
+    emotions: Sequence[str],
+    has_voices: bool = False,
+    has_channels: bool = False,
 ) -> None:
     """A header, then one line for each row; what a row does not have is an empty field."""
     writer = csv.writer(stream, lineterminator="\n")
     header = ["path", "emotion", "confidence", "abstained", "reason", "error"]
     header += ["voice_utterances"] if has_voices else []
-    writer.writerow([*header, *(f"p_{name}" for name in emotions)])
+    writer.writerow([*header, *(f"p_{name}" for name in emotions), *(["channel"] if has_channels else [])])
     for row in rows:
         values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
         values += [row.voice_utterances] if has_voices else []
         fields = ["" if value is None else value for value in values]
         probabilities: dict[str, Any] = row.probabilities or {}
-        writer.writerow([row.path, *fields, *(probabilities.get(name, "") for name in emotions)])
+        channel = ["" if row.channel is None else row.channel] if has_channels else []
+        writer.writerow([row.path, *fields, *(probabilities.get(name, "") for name in emotions), *channel])
 
 
 PREDICTION_FORMATS: Mapping[str, PredictionFormat] = {
