@@ -10,7 +10,6 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-
 MAX_HINTS = 3  # files that a hint names
 
 
@@ -21,10 +20,10 @@ class Row(Protocol):
     def path(self) -> str: ...
 
     @property
-    def mixed_channels(self) -> int | None: ...
+    def error(self) -> str | None: ...
 
     @property
-    def error(self) -> str | None: ...
+    def mixed_channels(self) -> int | None: ...
 
 
 T = TypeVar("T")
