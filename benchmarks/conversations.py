@@ -39,7 +39,11 @@ from emodistill.protocol import read_protocol
 
 MAIN_SHARE = 0.8  # the main emotion fills more of the speech than this
 NUM_OTHER_TURNS = 0.15  # share of the turns that begin with another emotion; some of them may be replaced
-PAUSE_S = (0.4, 1.2)
+PAUSE_S = (0.4, 1.2)  # between turns
+NUM_PHASES = 4  # of a conversation in phases; each has one emotion
+PHASE_S = (20.0, 60.0)
+TURN_S = (2.0, 15.0)  # in phases; a turn holds one utterance at least
+SHORT_PAUSE_S = (0.1, 0.5)  # between the utterances of a turn
 ROOM_RMS = 10 ** (-60 / 20)
 TRIM_DB = 40.0
 RESAMPLES = 2000
@@ -56,11 +60,17 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Conversation:
-    """A waveform (samples,) at 16 kHz, its turns, and their true emotions."""
+    """A waveform (samples,) at 16 kHz, its turns, their true emotions, and the spans of their utterances."""
 
     waveform: Waveform
     turns: tuple[GivenSegment, ...]
     emotions: tuple[str, ...]
+    speech: tuple[tuple[float, float, str], ...]  # start and end in seconds, true emotion
+
+    @property
+    def minutes(self) -> float:
+        """The length of the recording."""
+        return len(self.waveform) / SAMPLE_RATE / 60
 
 
 def main() -> None:
@@ -159,7 +169,7 @@ def converse(
     while main is not None and main_share(sounds, emotions, main) <= MAIN_SHARE:
         place = next(place for place, name in enumerate(emotions) if name != main)
         emotions[place], sounds[place] = main, deck.draw(turn_speakers[place], main)
-    return join_turns(sounds, turn_speakers, emotions, rng)
+    return join_turns([[sound] for sound in sounds], turn_speakers, emotions, rng)
 
 
 class Deck:
@@ -186,21 +196,69 @@ def main_share(sounds: Sequence[Waveform], emotions: Sequence[str], main: str) -
     return float(lengths[[name == main for name in emotions]].sum() / lengths.sum())
 
 
-def join_turns(
-    sounds: Sequence[Waveform], speakers: Sequence[str], emotions: Sequence[str], rng: np.random.Generator
+def converse_in_phases(
+    pools: dict[str, Pool], number: int, num_speakers: int, num_emotions: int, rng: np.random.Generator
 ) -> Conversation:
-    """Return the conversation of utterances (samples,) with pauses between them."""
+    """Return a conversation of `NUM_PHASES` phases, with one emotion for each phase, or one for all."""
+    corpora = sorted(pools)
+    pool = pools[corpora[number % len(corpora)]]
+    names = sorted(pool)
+    speakers = [names[place] for place in rng.permutation(len(names))[:num_speakers]]
+    shared = sorted(set.intersection(*(set(pool[speaker]) for speaker in speakers)))
+    if len(shared) < 2:
+        return converse_in_phases(pools, number, num_speakers, num_emotions, rng)
+    deck = Deck(pool, rng)
+    sounds: list[list[Waveform]] = []
+    turn_speakers: list[str] = []
+    emotions: list[str] = []
+    emotion = ""
+    for _ in range(NUM_PHASES):
+        if num_emotions > 1 or not emotion:
+            emotion = str(rng.choice([name for name in shared if name != emotion]))
+        left_s = rng.uniform(*PHASE_S)
+        while left_s > 0:
+            speaker = speakers[len(sounds) % num_speakers]
+            sounds.append(speak(deck, speaker, emotion, rng))
+            turn_speakers.append(speaker)
+            emotions.append(emotion)
+            left_s -= sum(len(sound) for sound in sounds[-1]) / SAMPLE_RATE + sum(PAUSE_S) / 2
+    return join_turns(sounds, turn_speakers, emotions, rng)
+
+
+def speak(deck: Deck, speaker: str, emotion: str, rng: np.random.Generator) -> list[Waveform]:
+    """Return the utterances of a turn; together they are about as long as a length drawn from `TURN_S`."""
+    wanted_s = rng.uniform(*TURN_S)
+    sounds = [deck.draw(speaker, emotion)]
+    while (length_s := sum(map(len, sounds)) / SAMPLE_RATE) < wanted_s:
+        following = deck.draw(speaker, emotion)
+        if length_s + len(following) / SAMPLE_RATE > TURN_S[1]:
+            break
+        sounds.append(following)
+    return sounds
+
+
+def join_turns(
+    turns: Sequence[Sequence[Waveform]],
+    speakers: Sequence[str],
+    emotions: Sequence[str],
+    rng: np.random.Generator,
+) -> Conversation:
+    """Return the conversation of turns, each a list of utterances (samples,), with pauses between them."""
     parts: list[Waveform] = []
-    turns: list[GivenSegment] = []
+    given: list[GivenSegment] = []
+    speech: list[tuple[float, float, str]] = []
     num_samples = 0
-    for sound, speaker in zip(sounds, speakers, strict=True):
-        pause = np.zeros(round(rng.uniform(*PAUSE_S) * SAMPLE_RATE), dtype=np.float32)
-        start, num_samples = num_samples + len(pause), num_samples + len(pause) + len(sound)
-        parts += [pause, sound]
-        turns.append(GivenSegment(start / SAMPLE_RATE, num_samples / SAMPLE_RATE, speaker))
+    for sounds, speaker, emotion in zip(turns, speakers, emotions, strict=True):
+        for place, sound in enumerate(sounds):
+            pause_s = rng.uniform(*(SHORT_PAUSE_S if place else PAUSE_S))
+            pause = np.zeros(round(pause_s * SAMPLE_RATE), dtype=np.float32)
+            start, num_samples = num_samples + len(pause), num_samples + len(pause) + len(sound)
+            parts += [pause, sound]
+            speech.append((start / SAMPLE_RATE, num_samples / SAMPLE_RATE, emotion))
+        given.append(GivenSegment(speech[-len(sounds)][0], num_samples / SAMPLE_RATE, speaker))
     waveform = np.concatenate(parts)
     waveform = 0.7 * waveform / np.abs(waveform).max() + ROOM_RMS * rng.standard_normal(num_samples)
-    return Conversation(waveform.astype(np.float32), tuple(turns), tuple(emotions))
+    return Conversation(waveform.astype(np.float32), tuple(given), tuple(emotions), tuple(speech))
 
 
 def compare(

@@ -1,7 +1,6 @@
 """Measures streams and timelines: compute for each hop, latency of segments, memory for hours of audio.
 
     python benchmarks/streaming.py [--model DIR] [--speech DIR] [--minutes 5] [--hours 3] [--quick]
-    python benchmarks/streaming.py [--model DIR] --changes MANIFEST [--speakers 4,10,12,14]
 
 The speech is made of the recordings in and below --speech, with pauses of 0.7 to 1.5 s. Without --speech it
 is synthetic. There are three measurements, each on one thread:
@@ -11,14 +10,9 @@ is synthetic. There are three measurements, each on one thread:
   40 dB of the loudest frame. Latency is in audio time with chunks of 20 ms, without and with the compute of
   that push.
 * Memory: the peak of a separate process that makes the timeline of a recording of --hours.
-
---changes measures how well segments follow changes of emotion, for several values of CHANGE_COST. Utterances
-of one speaker are joined without pauses: six emotions with one to three utterances each, or six utterances of
-one emotion. CHANGE_COST was chosen by this, on dev speakers.
 """
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
@@ -33,10 +27,9 @@ import soundfile
 
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.audio.waveform import SAMPLE_RATE, load, trim_silence
-from emodistill.corpora import read_manifest
-from emodistill.inference import segmentation as segments_module
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import HOP_S, Segment
+from emodistill.inference.segmentation import Segment
+from emodistill.inference.segmentation_options import HOP_S
 from emodistill.inference.streaming import StreamingRecognizer
 
 CHILD = """
@@ -62,14 +55,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="length of the stream")
     parser.add_argument("--hours", type=float, default=3.0, help="length of the file; 0: no file")
     parser.add_argument("--quick", action="store_true", help="a stream of one minute, and a file of six")
-    parser.add_argument("--changes", type=Path, help="a manifest of `emodistill corpus prepare`")
-    parser.add_argument(
-        "--speakers", help="with --changes: speakers of the manifest, e.g. 4,10; default: all"
-    )
     given = parser.parse_args()
-    if given.changes:
-        changes(Recognizer(given.model, threads=1), given.changes, given.speakers)
-        return
     minutes, hours = (1.0, 0.1) if given.quick else (given.minutes, given.hours)
     recognizer = Recognizer(given.model, threads=1)
     waveform, ends = programme(given.speech, 60 * minutes)
@@ -173,69 +159,6 @@ def memory(model: str, waveform: np.ndarray, hours: float) -> None:
             duration_s, segments, seconds, peak_mb = map(float, done.stdout.split())
             print(f"a file of {duration_s / 3600:.2f} h: {segments:.0f} segments, {seconds:.1f} s ", end="")
             print(f"({duration_s / seconds:.0f} × real time), peak {peak_mb:.0f} MB")
-
-
-def changes(recognizer: Recognizer, manifest: Path, speakers: str | None) -> None:
-    """Print, for several values of CHANGE_COST, how much of the time has the right emotion."""
-    by_speaker: dict[str, dict[str, list[Path]]] = {}
-    for utterance in read_manifest(manifest):
-        chosen = speakers is None or utterance.speaker in speakers.split(",")
-        if chosen and utterance.path is not None and utterance.emotion in recognizer.emotions:
-            emotions = by_speaker.setdefault(utterance.speaker, {})
-            emotions.setdefault(utterance.emotion, []).append(utterance.path)
-    cached = CachedRecognizer(recognizer)
-    print("| CHANGE_COST | right, six emotions | segments / true | right, one emotion | segments / true |")
-    print("| --- | --- | --- | --- | --- |")
-    for cost in (0.5, 1.0, 1.5, 2.0, 3.0, 4.0):
-        segments_module.CHANGE_COST = cost
-        row = [f"{cost}"]
-        for num_emotions in (6, 1):
-            num_right = num_samples = num_segments = 0
-            rng = np.random.default_rng(1)
-            for number in range(24):
-                recordings = by_speaker[sorted(by_speaker)[number % len(by_speaker)]]
-                waveform, truth = join_utterances(recordings, num_emotions, rng)
-                scorer = segments_module.WindowScorer(cached)
-                scorer.append(waveform)
-                stretch = segments_module.Stretch(scorer, 0)
-                for event in (*stretch.extend(len(waveform)), *stretch.close(len(waveform))):
-                    if isinstance(event, Segment):
-                        span = slice(round(event.start_s * SAMPLE_RATE), round(event.end_s * SAMPLE_RATE))
-                        num_right += int((truth[span] == event.emotion).sum())
-                        num_samples += len(truth[span])
-                        num_segments += 1
-            row += [f"{100 * num_right / num_samples:.1f} %", f"{num_segments / (24 * num_emotions):.2f}"]
-        print("| " + " | ".join(row) + " |", flush=True)
-
-
-def join_utterances(
-    recordings: dict[str, list[Path]], num_emotions: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a waveform (samples,) and the emotion of each of its samples."""
-    parts, truth, last = [], [], ""
-    for _ in range(num_emotions):
-        last = str(rng.choice([name for name in sorted(recordings) if name != last]))
-        num = min(len(recordings[last]), int(rng.integers(1, 4)) if num_emotions > 1 else 6)
-        for index in rng.choice(len(recordings[last]), num, replace=False):
-            parts.append(trim_silence(load(recordings[last][index]), 35.0))
-            truth += [last] * len(parts[-1])
-    return np.concatenate(parts), np.array(truth)
-
-
-class CachedRecognizer:
-    """A recogniser that runs the model only once for the same window."""
-
-    def __init__(self, recognizer: Recognizer) -> None:
-        self.emotions, self.min_confidence = recognizer.emotions, 0.0
-        self._recognizer = recognizer
-        self._cache: dict[bytes, np.ndarray] = {}
-
-    def probabilities(self, waveform: np.ndarray) -> np.ndarray:
-        """Return the probabilities (emotions,) of a waveform (samples,)."""
-        key = hashlib.sha256(waveform.tobytes()).digest()
-        if key not in self._cache:
-            self._cache[key] = self._recognizer.probabilities(waveform)
-        return self._cache[key]
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from emodistill import Recognizer
 from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
 from emodistill.audio.waveform import from_samples, load
 from emodistill.corpora import DEMO_CORPUS as CORPUS
+from emodistill.inference.emotion_path import EmotionPath
 from emodistill.inference.formats import FORMATS
-from emodistill.inference.segmentation import CHANGE_COST, Segment, _Path
+from emodistill.inference.segmentation import CHANGE_COST, MAX_UNDECIDED_CELLS, MIN_RUN_CELLS, Segment
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.labels import EMOTIONS
 from emodistill.serving.static_page import export_web
@@ -313,7 +314,7 @@ def test_the_path_of_emotions_in_the_browser_equals_pythons(browser: Any, static
             stretches,
         )
     for gains, decided in zip(stretches, answers, strict=True):
-        path = _Path(CHANGE_COST)
+        path = EmotionPath(CHANGE_COST, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS)
         assert decided == [*(path.push(np.array(gain)) for gain in gains), path.finish()]
     assert max(len(part) for decided in answers for part in decided[:-1]) > 1
 

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,15 @@ from hypothesis import strategies as st
 
 from emodistill.audio.waveform import SAMPLE_RATE, MonoStream, from_samples, load, load_blocks
 from emodistill.errors import AudioError, ConfigError
+from emodistill.inference.emotion_path import EmotionPath
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import CHANGE_COST, MAX_UNDECIDED_CELLS, Segment, WindowUpdate, _Path
+from emodistill.inference.segmentation import (
+    CHANGE_COST,
+    MAX_UNDECIDED_CELLS,
+    MIN_RUN_CELLS,
+    Segment,
+    WindowUpdate,
+)
 from emodistill.inference.streaming import (
     PAUSE_S,
     Event,
@@ -46,9 +53,11 @@ def stream(rate_hz: int = SAMPLE_RATE, **options: Any) -> StreamingRecognizer:
     )
 
 
-def events_of(samples: np.ndarray, cuts: Sequence[int], rate_hz: int = SAMPLE_RATE) -> list[Event]:
+def events_of(
+    samples: np.ndarray, cuts: Sequence[int], rate_hz: int = SAMPLE_RATE, **options: float
+) -> list[Event]:
     """All events of samples pushed in pieces between cuts."""
-    live = stream(rate_hz)
+    live = stream(rate_hz, **options)
     events = [event for piece in np.split(samples, sorted(cuts)) for event in live.push(piece)]
     return events + live.finish()
 
@@ -65,6 +74,14 @@ PROGRAMMES = st.lists(
     min_size=1,
     max_size=6,
 )
+OPTIONS = st.fixed_dictionaries(
+    {
+        "smooth_s": st.sampled_from([0.0, 0.5, 3.0, 8.0]),
+        "min_duration_s": st.sampled_from([0.0, 1.2, 4.0]),
+        "hop_s": st.sampled_from([0.25, 0.5]),
+        "window_s": st.sampled_from([1.0, 2.0]),
+    }
+)
 
 
 # --- any chunking is the file ---------------------------------------------------------------------
@@ -76,10 +93,16 @@ PROGRAMMES = st.lists(
     fractions=st.lists(st.floats(0, 1), max_size=40),
     channels=st.sampled_from([0, 1, 2]),
     integers=st.booleans(),
+    options=OPTIONS,
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_chunking_gives_the_events_of_the_file(
-    parts: list[Part], rate_hz: int, fractions: list[float], channels: int, integers: bool
+    parts: list[Part],
+    rate_hz: int,
+    fractions: list[float],
+    channels: int,
+    integers: bool,
+    options: dict[str, float],
 ) -> None:
     samples = programme(parts, rate_hz)
     if channels:
@@ -87,11 +110,11 @@ def test_any_chunking_gives_the_events_of_the_file(
     if integers:
         samples = np.round(samples * 32767).astype(np.int16)
     cuts = [round(fraction * len(samples)) for fraction in fractions]
-    whole, cut = events_of(samples, [], rate_hz), events_of(samples, cuts, rate_hz)
+    whole, cut = events_of(samples, [], rate_hz, **options), events_of(samples, cuts, rate_hz, **options)
     assert cut == whole
     file = io.BytesIO()
     soundfile.write(file, samples, rate_hz, format="WAV", subtype="PCM_16" if integers else "FLOAT")
-    found = timeline(file.getvalue(), make.ToneRecognizer(), detector=make.LoudnessDetector())
+    found = timeline(file.getvalue(), make.ToneRecognizer(), detector=make.LoudnessDetector(), **options)
     assert list(found.segments) == segments(cut)
 
 
@@ -297,6 +320,82 @@ def test_a_segment_comes_soon_after_its_speech_ended(length_s: float, rate_hz: i
     assert PAUSE_S <= delays_s[0] <= 0.7
 
 
+# --- smoothing ------------------------------------------------------------------------------------
+
+
+def changes(found: Sequence[Segment]) -> int:
+    return sum(one.emotion != two.emotion for one, two in pairwise(found))
+
+
+@given(parts=PROGRAMMES, options=OPTIONS)
+@settings(max_examples=60, deadline=None)
+def test_smooth_segments_tile_the_same_speech_in_order(parts: list[Part], options: dict[str, float]) -> None:
+    samples = programme(parts)
+    events = events_of(samples, [], **options)
+    found = segments(events)
+    spoken = [event.time_s for event in events if isinstance(event, (SpeechStarted, SpeechEnded))]
+    edges = [time for one in found for time in (one.start_s, one.end_s)]
+    assert edges == sorted(edges)
+    inner = {one.end_s for one, two in pairwise(found) if one.end_s == two.start_s}
+    assert [time for time in edges if time not in inner] == spoken
+    plain = segments(events_of(samples, [], **{**options, "smooth_s": 0.0}))
+    assert sum(one.end_s - one.start_s for one in found) == pytest.approx(
+        sum(one.end_s - one.start_s for one in plain)
+    )
+
+
+def test_with_smoothing_one_word_of_another_emotion_is_no_change() -> None:
+    samples = programme(
+        [("sad", 3.0), ("silence", 0.5), ("angry", 0.6), ("silence", 0.5), ("sad", 3.0), ("silence", 0.5)]
+    )
+    assert [one.emotion for one in segments(events_of(samples, []))] == ["sad", "angry", "sad"]
+    assert [one.emotion for one in segments(events_of(samples, [], smooth_s=8.0))] == ["sad", "sad", "sad"]
+
+
+def test_with_smoothing_a_long_change_is_found_where_it_begins() -> None:
+    samples = programme(
+        [*[("sad", 1.5), ("silence", 0.5)] * 6, *[("angry", 1.5), ("silence", 0.5)] * 6]
+    )  # fmt: skip
+    found = segments(events_of(samples, [], smooth_s=8.0))
+    assert [one.emotion for one in found] == ["sad"] * 6 + ["angry"] * 6
+
+
+@pytest.mark.parametrize("smooth_s", [1.0, 4.0, 8.0])
+def test_a_smooth_segment_comes_at_most_smooth_s_later(smooth_s: float) -> None:
+    parts: list[Part] = [("sad", 5.0), ("silence", 0.6), ("angry", 1.0), ("silence", 0.6), ("sad", 1.7)]
+    live = stream(smooth_s=smooth_s)
+    delays_s = []
+    for chunk in np.split(programme([*parts, ("silence", 20.0)]), range(320, 464_000, 320)):
+        delays_s += [live.time_s - one.end_s for one in segments(live.push(chunk))]
+    assert live.finish() == []
+    assert len(delays_s) >= 3
+    assert max(delays_s) <= smooth_s + 2.0 + 0.7  # the next cell needs a window; the detector needs 0.4 s
+
+
+@given(parts=PROGRAMMES, min_duration_s=st.sampled_from([1.0, 2.0, 3.5]))
+@settings(max_examples=60, deadline=None)
+def test_an_emotion_lasts_for_min_duration_s_of_speech(parts: list[Part], min_duration_s: float) -> None:
+    found = segments(events_of(programme(parts), [], smooth_s=4.0, min_duration_s=min_duration_s))
+    runs = [list(run) for _, run in groupby(found, key=lambda segment: segment.emotion)]
+    for run in runs[:-1]:
+        # A stretch may end with a part of a hop, which counts as a cell.
+        missing_s = 0.5 * len(run)
+        assert sum(one.end_s - one.start_s for one in run) >= min_duration_s - missing_s - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"smooth_s": -1.0}, r"bad smooth_s -1\.0, expected 0 to 60 s"),
+        ({"smooth_s": float("nan")}, "bad smooth_s nan, expected 0 to 60 s"),
+        ({"min_duration_s": 61.0}, r"bad min_duration_s 61\.0, expected 0 to 60 s"),
+    ],
+)
+def test_smoothing_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stream(**options)
+
+
 # --- the path of emotions -------------------------------------------------------------------------
 
 
@@ -324,7 +423,7 @@ def _score(gains: np.ndarray, emotions: Sequence[int]) -> float:
 
 
 def path_of(gains: np.ndarray) -> list[int]:
-    path = _Path(CHANGE_COST)
+    path = EmotionPath(CHANGE_COST, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS)
     emotions = [emotion for gain in gains for emotion in path.push(gain)]
     return emotions + path.finish()
 
@@ -344,7 +443,7 @@ def test_the_path_has_the_highest_score_of_all_paths(
 @settings(max_examples=30, deadline=None)
 def test_no_cell_stays_undecided_for_long(seed: int, spread: float) -> None:
     gains = spread * np.random.default_rng(seed).standard_normal((80, 4))
-    path = _Path(CHANGE_COST)
+    path = EmotionPath(CHANGE_COST, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS)
     num_decided = 0
     for number, gain in enumerate(gains, start=1):
         num_decided += len(path.push(gain))

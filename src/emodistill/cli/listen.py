@@ -8,17 +8,28 @@ import typer
 from emodistill.cli.options import (
     Coverage,
     Emotions,
+    Hop,
     MinConfidence,
+    MinDuration,
     Model,
+    Smooth,
     SpeakerVoice,
     StreamAdapt,
     StreamAdaptation,
+    Window,
     app,
     names_in,
     speaker_voice,
 )
 from emodistill.console import results, say
 from emodistill.errors import ConfigError
+from emodistill.inference.segmentation_options import (
+    HOP_S,
+    MIN_DURATION_S,
+    SMOOTH_S,
+    WINDOW_S,
+    SegmentationOptions,
+)
 
 
 # Long: Typer makes an option of each parameter.
@@ -48,6 +59,10 @@ def listen(
     coverage: Coverage = None,
     voice: SpeakerVoice = None,
     adapt: StreamAdapt = StreamAdaptation.none,
+    smooth: Smooth = SMOOTH_S,
+    min_duration: MinDuration = MIN_DURATION_S,
+    hop: Hop = HOP_S,
+    window: Window = WINDOW_S,
 ) -> None:
     """Recognise emotions while somebody speaks.
 
@@ -74,6 +89,7 @@ def listen(
             "- reads standard input, which is a terminal: pipe audio into it, or leave the - out to use the "
             "microphone"
         )
+    options = SegmentationOptions(hop, window, smooth, min_duration)
     known = speaker_voice(voice, adapt)
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
@@ -81,5 +97,5 @@ def listen(
     check_adaptation(recognizer, known, adapt.value)
     opened = pipe(sys.stdin.buffer, rate, channels) if source else microphone(device)
     with opened as audio:
-        summary = run_listen(recognizer, audio, sys.stdout, results(), known, adapt.value)
+        summary = run_listen(recognizer, audio, sys.stdout, results(), known, adapt.value, options)
     say(summary)

@@ -132,6 +132,27 @@ StreamAdapt = Annotated[
     typer.Option("--adapt", help="Compare the speech with the usual of the speech before it (`running`)."),
 ]
 
+Hop = Annotated[
+    float, typer.Option(metavar="S", help="Seconds from one window of the model to the next, at least 0.1.")
+]
+Window = Annotated[
+    float, typer.Option(metavar="S", help="Seconds of a window of the model, a whole number of hops.")
+]
+Smooth = Annotated[
+    float,
+    typer.Option(
+        metavar="S",
+        help="How strongly to smooth changes of emotion, 0 to 60 seconds. The higher, the more evidence a "
+        "change needs; a live segment comes up to this much later. 0: each stretch of speech stands alone.",
+    ),
+]
+MinDuration = Annotated[
+    float,
+    typer.Option(
+        metavar="S", help="The least seconds of speech of an emotion, if there is another one, 0 to 60."
+    ),
+]
+
 
 ChannelsRead = Annotated[
     str,

@@ -12,13 +12,17 @@ from emodistill.cli.options import (
     ChannelsRead,
     Coverage,
     Emotions,
+    Hop,
     Jobs,
     MinConfidence,
+    MinDuration,
     Model,
     Paths,
+    Smooth,
     SpeakerVoice,
     TimelineAdapt,
     TimelineAdaptation,
+    Window,
     app,
     channels_in,
     choose_format,
@@ -29,6 +33,7 @@ from emodistill.cli.options import (
 from emodistill.console import hint_at_channels, report_failures, say, with_progress
 from emodistill.errors import ConfigError
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
+from emodistill.inference.segmentation_options import HOP_S, MIN_DURATION_S, SMOOTH_S, WINDOW_S
 
 if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
     TimelineChoice = str
@@ -100,6 +105,10 @@ def timeline(
     adapt: TimelineAdapt = TimelineAdaptation.none,
     channels: ChannelsRead = "mix",
     names: ChannelNames = None,
+    smooth: Smooth = SMOOTH_S,
+    min_duration: MinDuration = MIN_DURATION_S,
+    hop: Hop = HOP_S,
+    window: Window = WINDOW_S,
     jobs: Jobs = None,
 ) -> None:
     """Recognise emotions over time: segments with start, end, emotion and confidence.
@@ -140,6 +149,10 @@ def timeline(
         adapt=adapt.value,
         channels=channels_in(channels),
         names=names_in(names),
+        hop_s=hop,
+        window_s=window,
+        smooth_s=smooth,
+        min_duration_s=min_duration,
     )
     found = find_audio_files(paths)
     files = found.files

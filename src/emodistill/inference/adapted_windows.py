@@ -22,14 +22,15 @@ import numpy.typing as npt
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import ConfigError, one_of
+from emodistill.inference.emotion_path import Values
 from emodistill.inference.model_card import Card
 from emodistill.inference.segmentation import (
-    Values,
     WindowClassifier,
     WindowScore,
     WindowScorer,
     log_probabilities,
 )
+from emodistill.inference.segmentation_options import SegmentationOptions
 from emodistill.inference.voices import (
     UTTERANCE_S,
     Vector,
@@ -101,8 +102,8 @@ class KnownSpeech:
 class VoiceScorer(WindowScorer):
     """Compares all windows with a given voice."""
 
-    def __init__(self, recognizer: VoiceClassifier, hop_s: float, window_s: float, voice: Voice) -> None:
-        super().__init__(recognizer, hop_s, window_s)
+    def __init__(self, recognizer: VoiceClassifier, options: SegmentationOptions, voice: Voice) -> None:
+        super().__init__(recognizer, options)
         self._classifier, self._voice = recognizer, voice
 
     def score(self, begin: int, end: int, new_samples: int = 0) -> WindowScore:
@@ -114,8 +115,8 @@ class VoiceScorer(WindowScorer):
 class RunningScorer(WindowScorer):
     """Compares each window with the speech before it. It takes the windows in order of time."""
 
-    def __init__(self, recognizer: VoiceClassifier, hop_s: float, window_s: float) -> None:
-        super().__init__(recognizer, hop_s, window_s)
+    def __init__(self, recognizer: VoiceClassifier, options: SegmentationOptions) -> None:
+        super().__init__(recognizer, options)
         assert recognizer.card.voice_dim is not None
         self._classifier = recognizer
         self._past = KnownSpeech.none(recognizer.card.voice_dim)
@@ -138,8 +139,8 @@ class RunningScorer(WindowScorer):
 class FirstPassScorer(WindowScorer):
     """Scores windows without a voice, and keeps their statistics for a second pass."""
 
-    def __init__(self, recognizer: VoiceClassifier, hop_s: float, window_s: float) -> None:
-        super().__init__(recognizer, hop_s, window_s)
+    def __init__(self, recognizer: VoiceClassifier, options: SegmentationOptions) -> None:
+        super().__init__(recognizer, options)
         assert recognizer.card.voice_dim is not None
         self.classifier = recognizer
         self.statistics: dict[tuple[int, int], Vector] = {}  # span of samples -> (parts, dim)
@@ -170,7 +171,7 @@ class SecondPassScorer(WindowScorer):
     """Compares the windows of a first pass with known speech. It runs the head of the model alone."""
 
     def __init__(self, first_pass: FirstPassScorer, known: KnownSpeech) -> None:
-        super().__init__(first_pass.classifier, first_pass.hop / SAMPLE_RATE, first_pass.window / SAMPLE_RATE)
+        super().__init__(first_pass.classifier, first_pass.options)
         self._first_pass = first_pass
         self._shrunk, self._voice_utterances = known.shrunk(), known.voice_utterances
 
@@ -182,19 +183,19 @@ class SecondPassScorer(WindowScorer):
 
 
 def window_scorer(
-    recognizer: WindowClassifier, hop_s: float, window_s: float, voice: Voice | None, adapt: Adapt
+    recognizer: WindowClassifier, options: SegmentationOptions, voice: Voice | None, adapt: Adapt
 ) -> WindowScorer:
     """Return the scorer of the windows of one recording or stream; for `recording`, that of the first pass.
 
-    The options are those that `check_adaptation` has checked.
+    `check_adaptation` has checked the voice and `adapt`.
     """
     if voice is None and adapt == "none":
-        return WindowScorer(recognizer, hop_s, window_s)
+        return WindowScorer(recognizer, options)
     assert isinstance(recognizer, VoiceClassifier)
     if voice is not None:
-        return VoiceScorer(recognizer, hop_s, window_s, voice)
+        return VoiceScorer(recognizer, options, voice)
     scorer = RunningScorer if adapt == "running" else FirstPassScorer
-    return scorer(recognizer, hop_s, window_s)
+    return scorer(recognizer, options)
 
 
 def check_adaptation(

@@ -4,7 +4,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -20,7 +20,7 @@ from emodistill.inference.model_card import file_sha256
 from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import ensure_same_settings
-from emodistill.inference.timelines import Timeline, TimelineOptions, timelines
+from emodistill.inference.timelines import Timeline, TimelineOptions, segmentation_options, timelines
 from emodistill.inference.trend import to_table as to_trend_table
 
 TABLE = "table"  # the format for reading, which is no file format of the registry
@@ -74,6 +74,7 @@ class Outputs:
             "names": None if names is None else list(names),
             "trend": self.context.trend_s,
             "audio": None if self.context.audio else False,
+            **asdict(segmentation_options(options)),
         }
         ensure_same_settings(self.folder / MADE_WITH, self.folder, settings)
 

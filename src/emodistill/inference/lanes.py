@@ -19,6 +19,7 @@ from emodistill.inference.adapted_windows import Adapt, FirstPassScorer, KnownSp
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import (
     Segment,
+    SegmentTrack,
     Stretch,
     Windows,
     WindowScore,
@@ -112,10 +113,12 @@ class SpeechLane(Lane):
         if isinstance(self.scorer, FirstPassScorer):
             # The stretches of speech, and so the windows, stay as they are.
             compared = self.scorer.second_pass(self.scorer.known)
+            track = SegmentTrack(compared)
             for start, end in zip(self._edges[::2], self._edges[1::2], strict=True):
-                stretch = Stretch(compared, start)
+                stretch = Stretch(compared, start, track)
                 self._keep_results(stretch.extend(end))
                 self._keep_results(stretch.close(end))
+            self._keep_results(track.finish())
         return self._found
 
     def _keep(self, events: Iterable[Event]) -> None:

@@ -6,7 +6,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, BinaryIO, TextIO
 
@@ -25,6 +25,7 @@ from emodistill.inference.batch import clock
 from emodistill.inference.formats import UNSURE
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation import Segment, WindowUpdate
+from emodistill.inference.segmentation_options import DEFAULT_OPTIONS, SegmentationOptions
 from emodistill.inference.streaming import Event, SpeechEnded, SpeechStarted
 from emodistill.inference.voices import Voice
 from emodistill.labels import COLOURS
@@ -194,6 +195,7 @@ def listen(
     terminal: Console,
     voice: Voice | None = None,
     adapt: Adapt = "none",
+    options: SegmentationOptions = DEFAULT_OPTIONS,
 ) -> str:
     """Recognise sound as it arrives, until its end or Ctrl-C; return a summary in one line.
 
@@ -201,7 +203,7 @@ def listen(
     `adapt` are those of `Recognizer.stream`. Raises `AudioError` if a microphone is disconnected, after it
     has reported all events.
     """
-    stream = recognizer.stream(sound.rate_hz, voice=voice, adapt=adapt)
+    stream = recognizer.stream(sound.rate_hz, voice=voice, adapt=adapt, **asdict(options))
     display = Display(recognizer.emotions, sound.name)
     live = Live(display, console=terminal, auto_refresh=False) if terminal.is_terminal else None
 

@@ -26,7 +26,7 @@ from emodistill.inference.confidence import Probabilities, apply_temperature, co
 from emodistill.inference.exported_student import ExportedStudent, Outputs
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.prediction import Prediction
-from emodistill.inference.segmentation import HOP_S, WINDOW_S
+from emodistill.inference.segmentation_options import HOP_S, MIN_DURATION_S, SMOOTH_S, WINDOW_S
 from emodistill.inference.sources import as_list, ensure_several, source_name
 from emodistill.inference.speech_windows import speech_windows
 from emodistill.inference.streaming import Detector, StreamingRecognizer
@@ -389,6 +389,8 @@ class Recognizer:
         given: Sequence[GivenSegment] | None = None,
         hop_s: float = HOP_S,
         window_s: float = WINDOW_S,
+        smooth_s: float = SMOOTH_S,
+        min_duration_s: float = MIN_DURATION_S,
         detector: Detector | None = None,
         traced: bool = False,
         max_s: float | None = None,
@@ -399,9 +401,9 @@ class Recognizer:
     ) -> Timeline:
         """Return the emotions over time in one recording. Options and errors: `emodistill.timeline`."""
         return timeline(
-            source, self, given=given, hop_s=hop_s, window_s=window_s, voice=voice, adapt=adapt,
-            detector=detector or self._detector, traced=traced, max_s=max_s,
-            channels=channels, names=names,
+            source, self, given=given, hop_s=hop_s, window_s=window_s, smooth_s=smooth_s,
+            min_duration_s=min_duration_s, detector=detector or self._detector, traced=traced, max_s=max_s,
+            voice=voice, adapt=adapt, channels=channels, names=names,
         )  # fmt: skip
 
     def stream(
@@ -410,14 +412,16 @@ class Recognizer:
         *,
         hop_s: float = HOP_S,
         window_s: float = WINDOW_S,
+        smooth_s: float = SMOOTH_S,
+        min_duration_s: float = MIN_DURATION_S,
         detector: Detector | None = None,
         voice: Voice | None = None,
         adapt: Adapt = "none",
     ) -> StreamingRecognizer:
         """Open a stream of chunks of audio. Options and errors: `StreamingRecognizer`."""
         return StreamingRecognizer(
-            self, rate_hz, hop_s=hop_s, window_s=window_s, voice=voice, adapt=adapt,
-            detector=detector or self._detector,
+            self, rate_hz, hop_s=hop_s, window_s=window_s, smooth_s=smooth_s, min_duration_s=min_duration_s,
+            detector=detector or self._detector, voice=voice, adapt=adapt,
         )  # fmt: skip
 
     def probabilities(self, waveform: Waveform, voice: Voice | None = None) -> Probabilities:

@@ -2,35 +2,37 @@
 
     windows, one ending at every hop → log-probabilities
     → mean over the windows that cover a cell (one hop)
-    → the path of emotions with the highest score → segments
+    → the path of emotions with the highest score (`emotion_path`) → segments
 
-A stretch is continuous speech: the pauses in it are shorter than `streaming.PAUSE_S`. All positions are
-samples at 16 kHz from the beginning of the audio.
+A stretch is continuous speech: the pauses in it are shorter than `streaming.PAUSE_S`. With smoothing, one
+path goes through all stretches of a recording. All positions are samples at 16 kHz from the beginning of the
+audio.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
-from emodistill.errors import ConfigError
+from emodistill.inference.emotion_path import EmotionPath, Values
 from emodistill.inference.prediction import OPTIONAL, DimensionsSource, Surety
-
-HOP_S = 0.5  # from one window to the next
-MIN_HOP_S = 0.1
-WINDOW_S = 2.0  # the input of the model
-CHANGE_COST = (
-    1.5  # nats of log-probability, summed over cells, that a change must gain (benchmarks/streaming.py)
+from emodistill.inference.segmentation_options import (
+    DEFAULT_OPTIONS,
+    HOP_S,
+    SegmentationOptions,
 )
-MIN_RUN_CELLS = 2  # cells that an emotion lasts at least, if the stretch has another one
-MAX_UNDECIDED_CELLS = 16  # after this many cells, the best path so far decides the oldest one
-MIN_PROBABILITY = 1e-3  # lower ones are raised to this, so that no single window can exclude an emotion
 
-Values = npt.NDArray[np.float64]
+# Nats of log-probability, summed over cells of HOP_S, that a change of emotion must gain.
+CHANGE_COST = 1.5
+CHANGE_COST_PER_S = 0.75  # more nats for each second of smooth_s (benchmarks/conversations.py)
+MIN_RUN_CELLS = 2  # cells that an emotion lasts at least, if there is another one
+# Without smoothing, the best path so far decides the oldest cell after this many cells.
+MAX_UNDECIDED_CELLS = 16
+MIN_PROBABILITY = 1e-3  # lower ones are raised to this, so that no single window can exclude an emotion
 
 
 class WindowClassifier(Protocol):
@@ -146,25 +148,10 @@ class WindowScorer:
     The subclasses in `adapted_windows` compare the windows with a voice.
     """
 
-    def __init__(
-        self, recognizer: WindowClassifier, hop_s: float = HOP_S, window_s: float = WINDOW_S
-    ) -> None:
-        """Start without audio.
-
-        Raises `ConfigError` for a hop below `MIN_HOP_S`, or a window that is not a whole number of hops.
-        """
-        if not MIN_HOP_S <= hop_s < np.inf:
-            raise ConfigError(f"bad hop_s {hop_s}, expected at least {MIN_HOP_S} s")
-        if not 0 < window_s < np.inf:
-            raise ConfigError(
-                f"bad window_s {window_s}, expected a whole number of hops of {hop_s} s, e.g. {hop_s}"
-            )
-        self.hop, self.window = round(hop_s * SAMPLE_RATE), round(window_s * SAMPLE_RATE)  # samples
-        if self.window % self.hop or not self.window:
-            raise ConfigError(
-                f"bad window_s {window_s}, expected a whole number of hops of {hop_s} s, "
-                f"e.g. {max(1, round(window_s / hop_s)) * hop_s:g}"
-            )
+    def __init__(self, recognizer: WindowClassifier, options: SegmentationOptions = DEFAULT_OPTIONS) -> None:
+        """Start without audio."""
+        self.options = options
+        self.hop, self.window = (round(length * SAMPLE_RATE) for length in (options.hop_s, options.window_s))
         self.num_samples = 0  # received
         self._recognizer = recognizer
         self._blocks: deque[tuple[int, Waveform]] = deque()  # first sample, samples
@@ -227,15 +214,111 @@ def log_probabilities(probabilities: Values) -> Values:
     return np.asarray(np.log(np.maximum(probabilities, MIN_PROBABILITY)))
 
 
+def mean_score(scores: Sequence[WindowScore]) -> WindowScore:
+    """Return the mean score of several windows in order of time, with the voice of the last one."""
+    values = np.mean([score.log_probabilities for score in scores], axis=0)
+    return WindowScore(values, scores[-1].voice_utterances)
+
+
+class SegmentTrack:
+    """Makes segments of the cells of one recording or stream, in order of time.
+
+    A segment ends where the emotion changes, or where the speech pauses.
+    """
+
+    def __init__(self, scorer: WindowScorer) -> None:
+        """Start without cells; `scorer` makes the segments."""
+        self._scorer, options = scorer, scorer.options
+        self._is_smooth = options.smooth_s > 0
+        self._max_wait = round(options.smooth_s * SAMPLE_RATE)
+        min_cells = max(MIN_RUN_CELLS, math.ceil(round(options.min_duration_s / options.hop_s, 6)))
+        cost = CHANGE_COST + CHANGE_COST_PER_S * options.smooth_s
+        self._path = EmotionPath(cost, min_cells, None if self._is_smooth else MAX_UNDECIDED_CELLS)
+        self._undecided: deque[_Cell] = deque()
+        self._run: _Run | None = None  # the decided cells that are no segment yet
+        self._paused_at = -1  # the end of the last stretch that is over
+
+    def add(self, begin: int, end: int, score: WindowScore) -> Iterator[Segment]:
+        """Add the next cell; yield the segments that are now known."""
+        yield from self.decide_before(begin)
+        self._undecided.append(_Cell(begin, end, score))
+        gains = score.log_probabilities * ((end - begin) / (HOP_S * SAMPLE_RATE))
+        yield from self._add_decided(self._path.push(gains))
+
+    def pause(self, end: int) -> Iterator[Segment]:
+        """End a stretch at this sample; yield the segments that are now known, all of them if not smooth."""
+        self._paused_at = end
+        if not self._is_smooth:
+            yield from self._add_decided(self._path.finish())
+        elif not self._undecided:
+            yield from self._close_run()
+
+    def decide_before(self, begin: int) -> Iterator[Segment]:
+        """Decide the cells that waited long enough, if the next cell begins at this sample or later."""
+        while self._undecided and begin - self._undecided[0].end >= self._max_wait and self._is_smooth:
+            yield from self._add_decided(self._path.decide_oldest())
+
+    def finish(self) -> Iterator[Segment]:
+        """Yield the remaining segments."""
+        yield from self._add_decided(self._path.finish())
+
+    def _add_decided(self, emotions: Sequence[int]) -> Iterator[Segment]:
+        """Add the emotions of the oldest undecided cells."""
+        for emotion in emotions:
+            cell = self._undecided.popleft()
+            if self._run is not None and (self._run.emotion != emotion or self._run.end != cell.begin):
+                yield from self._close_run()
+            if self._run is None:
+                self._run = _Run(cell.begin, emotion)
+            self._run.extend(cell.end, cell.score)
+            if cell.end == self._paused_at:
+                yield from self._close_run()
+
+    def _close_run(self) -> Iterator[Segment]:
+        if self._run is not None:
+            yield self._run.segment(self._scorer)
+        self._run = None
+
+
+class _Cell(NamedTuple):
+    """One hop of speech, or the rest of a stretch: its first sample, its end, its score."""
+
+    begin: int
+    end: int
+    score: WindowScore
+
+
+class _Run:
+    """Consecutive cells of one emotion, which become one segment."""
+
+    def __init__(self, begin: int, emotion: int) -> None:
+        self.begin = self.end = begin  # samples
+        self.emotion = emotion  # as an index
+        self._sum: Values = np.zeros(0)  # of log-probabilities, weighted by samples
+        self._voice_utterances: int | None = None  # of the last cell
+
+    def extend(self, end: int, score: WindowScore) -> None:
+        """Add the next cell, which ends at this sample."""
+        weighted = score.log_probabilities * (end - self.end)
+        self._sum = weighted + (self._sum if self._sum.size else 0.0)
+        self.end = end
+        self._voice_utterances = score.voice_utterances
+
+    def segment(self, scorer: WindowScorer) -> Segment:
+        """Return the segment of these cells."""
+        mean = WindowScore(self._sum / (self.end - self.begin), self._voice_utterances)
+        return scorer.segment(self.begin, self.end, mean)
+
+
 class Stretch:
-    """One stretch of speech that is not over yet: yields its window updates and its segments.
+    """One stretch of speech that is not over yet: yields its window updates, and the track's segments.
 
     A cell is one hop. Its log-probabilities are the mean over the windows that cover it. So a cell is known
     once the window that begins with it has been classified.
     """
 
-    def __init__(self, scorer: WindowScorer, start: int) -> None:
-        self._scorer, self._start = scorer, start
+    def __init__(self, scorer: WindowScorer, start: int, track: SegmentTrack) -> None:
+        self._scorer, self._start, self._track = scorer, start, track
         self._windows = Windows(start, scorer.window, scorer.hop)
         self._cells_per_window = scorer.window // scorer.hop
         # Windows of full length: the cell that they begin with, score. Older ones cover no new cell.
@@ -243,9 +326,6 @@ class Stretch:
         self._last_values: Values | None = None  # log-probabilities of the last window
         self._covered = start  # the end of the last window that counts for segments
         self._num_cells = 0
-        self._path = _Path(CHANGE_COST)
-        self._undecided: deque[tuple[int, WindowScore]] = deque()  # cells: their end, score
-        self._run = _Run(start)
 
     def extend(self, until: int) -> Iterator[WindowUpdate | Segment]:
         """Yield what is new if the speech continues at least until this sample."""
@@ -266,8 +346,7 @@ class Stretch:
             yield self._update(*last, last_window[0])
         while (begin := self._start + self._num_cells * self._scorer.hop) < end:
             yield from self._add_cell(min(begin + self._scorer.hop, end), last_window)
-        yield from self._add_decided(self._path.finish())
-        yield self._run.segment(self._scorer)
+        yield from self._track.pause(end)
 
     def first_needed_sample(self, until: int) -> int:
         """Return the first sample that a window may still need, if the speech continues after this sample."""
@@ -288,135 +367,6 @@ class Stretch:
     def _add_cell(self, end: int, last_window: Sequence[WindowScore] = ()) -> Iterator[Segment]:
         """Add the next cell, which ends at this sample. All windows that cover it are known."""
         covering = [score for cell, score in self._recent if cell > self._num_cells - self._cells_per_window]
-        score = mean_score([*covering, *last_window])
         begin = self._start + self._num_cells * self._scorer.hop
         self._num_cells += 1
-        self._undecided.append((end, score))
-        gains = score.log_probabilities * ((end - begin) / self._scorer.hop)
-        yield from self._add_decided(self._path.push(gains))
-
-    def _add_decided(self, emotions: Sequence[int]) -> Iterator[Segment]:
-        """Add the emotions of the oldest undecided cells. Yield a segment at each change of the emotion."""
-        for emotion in emotions:
-            end, score = self._undecided.popleft()
-            if self._run.emotion not in (None, emotion):
-                yield self._run.segment(self._scorer)
-                self._run = _Run(self._run.end)
-            self._run.extend(emotion, end, score)
-
-
-def mean_score(scores: Sequence[WindowScore]) -> WindowScore:
-    """Return the mean score of several windows in order of time, with the voice of the last one."""
-    values = np.mean([score.log_probabilities for score in scores], axis=0)
-    return WindowScore(values, scores[-1].voice_utterances)
-
-
-class _Run:
-    """Consecutive cells of one emotion, which become one segment."""
-
-    def __init__(self, begin: int) -> None:
-        self.begin = self.end = begin  # samples
-        self.emotion: int | None = None  # as an index
-        self._sum: Values = np.zeros(0)  # of log-probabilities, weighted by samples
-        self._voice_utterances: int | None = None  # of the last cell
-
-    def extend(self, emotion: int, end: int, score: WindowScore) -> None:
-        """Add the next cell, which ends at this sample."""
-        self.emotion = emotion
-        weighted = score.log_probabilities * (end - self.end)
-        self._sum = weighted + (self._sum if self._sum.size else 0.0)
-        self.end = end
-        self._voice_utterances = score.voice_utterances
-
-    def segment(self, scorer: WindowScorer) -> Segment:
-        """Return the segment of these cells."""
-        mean = WindowScore(self._sum / (self.end - self.begin), self._voice_utterances)
-        return scorer.segment(self.begin, self.end, mean)
-
-
-class _Path:
-    """The path of emotions through the cells of a stretch that has the highest score (Viterbi's algorithm).
-
-    The score of a path is Σ log p(emotion of the cell) − cost · (number of changes). Each emotion lasts at
-    least `MIN_RUN_CELLS` cells. A cell is decided once no later cell can change its emotion. The emotion of a
-    run has the highest mean log-probability in it, because any other emotion would have given a higher score.
-
-    A state is the pair (how many cells the emotion has lasted, at most `MIN_RUN_CELLS`; emotion), as one
-    index.
-    """
-
-    def __init__(self, cost: float) -> None:
-        self._cost = cost
-        self._scores: Values | None = None  # (states,): of the best path that ends in each state
-        # For each undecided cell: state -> state of the cell before, (states,).
-        self._back: list[npt.NDArray[np.intp]] = []
-
-    def push(self, log_probabilities: Values) -> list[int]:
-        """Add a cell with its log-probabilities (emotions,); return the emotions now decided, in order."""
-        num_emotions, last = len(log_probabilities), MIN_RUN_CELLS - 1
-        if self._scores is None:
-            scores = np.full((MIN_RUN_CELLS, num_emotions), -np.inf)
-            scores[0] = log_probabilities
-            back = np.zeros((MIN_RUN_CELLS, num_emotions), dtype=np.intp)  # never followed
-        else:
-            before = self._scores.reshape(MIN_RUN_CELLS, num_emotions)
-            index = np.arange(MIN_RUN_CELLS * num_emotions).reshape(MIN_RUN_CELLS, num_emotions)
-            scores, back = np.empty_like(before), np.empty_like(index)
-            # A new emotion follows the best state that has lasted long enough. The best emotion itself
-            # follows the second best, because a change must lead to another emotion.
-            best = int(before[last].argmax())
-            others = np.where(np.arange(num_emotions) == best, -np.inf, before[last])
-            back[0] = index[last, best]
-            back[0, best] = index[last, others.argmax()]
-            scores[0] = before[last, best] - self._cost
-            scores[0, best] = others.max() - self._cost
-            scores[1:], back[1:] = before[:-1], index[:-1]
-            stays = before[last] >= scores[last]
-            scores[last] = np.where(stays, before[last], scores[last])
-            back[last] = np.where(stays, index[last], back[last])
-            scores += log_probabilities
-        self._scores = scores.ravel()
-        self._back.append(back.ravel())
-        return self._decided(num_emotions)
-
-    def finish(self) -> list[int]:
-        """Return the emotions of the remaining cells, in order."""
-        if self._scores is None or not self._back:
-            return []
-        num_emotions = len(self._scores) // MIN_RUN_CELLS
-        long_enough = self._scores[-num_emotions:]  # none of them is finite if the whole stretch is shorter
-        best = (
-            len(self._scores) - num_emotions + int(long_enough.argmax())
-            if np.isfinite(long_enough).any()
-            else int(self._scores.argmax())
-        )
-        return self._trace_back(best, len(self._back) - 1, num_emotions)
-
-    def _decided(self, num_emotions: int) -> list[int]:
-        """Return the emotions of the cells that all possible paths share, in order."""
-        assert self._scores is not None
-        states = np.flatnonzero(np.isfinite(self._scores))
-        for cell in range(len(self._back) - 1, 0, -1):
-            if len(states) == 1:
-                return self._trace_back(int(states[0]), cell, num_emotions)
-            states = np.unique(self._back[cell][states])
-        if len(states) == 1:
-            return self._trace_back(int(states[0]), 0, num_emotions)
-        if len(self._back) <= MAX_UNDECIDED_CELLS:
-            return []
-        # Too many cells are undecided: keep the best path, and drop the paths that began otherwise.
-        oldest = np.arange(len(self._scores))
-        for back in self._back[:0:-1]:
-            oldest = back[oldest]
-        first = oldest[self._scores.argmax()]
-        self._scores[oldest != first] = -np.inf
-        return self._trace_back(int(first), 0, num_emotions)
-
-    def _trace_back(self, state: int, cell: int, num_emotions: int) -> list[int]:
-        """Return the emotions up to a cell whose state is known, in order, and remove these cells."""
-        emotions = [state % num_emotions]
-        for back in self._back[cell:0:-1]:
-            state = int(back[state])
-            emotions.append(state % num_emotions)
-        del self._back[: cell + 1]
-        return emotions[::-1]
+        yield from self._track.add(begin, end, mean_score([*covering, *last_window]))

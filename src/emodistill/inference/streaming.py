@@ -29,13 +29,19 @@ from emodistill.inference.adapted_windows import (
     window_scorer,
 )
 from emodistill.inference.segmentation import (
-    HOP_S,
-    WINDOW_S,
     Segment,
+    SegmentTrack,
     Stretch,
     WindowClassifier,
     WindowScorer,
     WindowUpdate,
+)
+from emodistill.inference.segmentation_options import (
+    HOP_S,
+    MIN_DURATION_S,
+    SMOOTH_S,
+    WINDOW_S,
+    SegmentationOptions,
 )
 from emodistill.inference.voices import Voice
 
@@ -57,7 +63,11 @@ class SpeechStarted:
 
 @dataclass(frozen=True)
 class SpeechEnded:
-    """Speech ended at `time_s`, `PAUSE_S` ago. The events of its segments came before."""
+    """Speech ended at `time_s`, `PAUSE_S` ago.
+
+    Without smoothing, the events of its segments came before. With smoothing, some may come up to `smooth_s`
+    later.
+    """
 
     kind: ClassVar[str] = "speech_ended"
     time_s: float
@@ -94,7 +104,7 @@ class ScorerStream:
         self, scorer: WindowScorer, rate_hz: int = SAMPLE_RATE, detector: Detector | None = None
     ) -> None:
         """Open a stream. `rate_hz` and `detector` are those of `StreamingRecognizer`."""
-        self._scorer = scorer
+        self._scorer, self._track = scorer, SegmentTrack(scorer)
         self._mono = MonoStream(rate_hz)
         self._detector = (detector or SpeechDetector()).stream()
         self._rest = np.zeros(0, dtype=np.float32)  # samples that are not yet a whole block
@@ -131,7 +141,7 @@ class ScorerStream:
         self._rest = self._rest[:0]
         if self._speaking:
             events += self._end_speech()
-        return events
+        return [*events, *self._track.finish()]
 
     def _add_samples(self, piece: Waveform) -> Iterator[Event]:
         """Add samples at 16 kHz, in blocks of the absolute grid."""
@@ -158,10 +168,12 @@ class ScorerStream:
             yield from self._continue_speech()
         elif self._speaking and end - self._until >= round(PAUSE_S * SAMPLE_RATE):
             yield from self._end_speech()
+        if not self._speaking:
+            yield from self._track.decide_before(end)
 
     def _continue_speech(self) -> Iterator[Event]:
         if self._stretch is None and self._until - self._start >= round(MIN_STRETCH_S * SAMPLE_RATE):
-            self._stretch = Stretch(self._scorer, self._start)
+            self._stretch = Stretch(self._scorer, self._start, self._track)
             yield SpeechStarted(self._start / SAMPLE_RATE)
         if self._stretch is not None:
             yield from self._stretch.extend(self._until)
@@ -195,6 +207,8 @@ class StreamingRecognizer(ScorerStream):
         *,
         hop_s: float = HOP_S,
         window_s: float = WINDOW_S,
+        smooth_s: float = SMOOTH_S,
+        min_duration_s: float = MIN_DURATION_S,
         detector: Detector | None = None,
         voice: Voice | None = None,
         adapt: Adapt = "none",
@@ -206,6 +220,9 @@ class StreamingRecognizer(ScorerStream):
             rate_hz: of the chunks, at least 2000.
             hop_s: from one window to the next, at least 0.1.
             window_s: the length of a window, a whole number of hops.
+            smooth_s: how strongly changes of emotion are smoothed, 0 to 60. Segments come up to this much
+                later. 0: each stretch of speech stands alone, and its segments come before it has ended.
+            min_duration_s: the least speech of an emotion, if there is another one, 0 to 60.
             detector: finds the speech; None: the packaged one.
             voice: of the speaker, from `Recognizer.enrol`. All windows are compared with its usual.
             adapt: "running": each window is compared with the speech before it. "none": without a voice, or
@@ -213,10 +230,12 @@ class StreamingRecognizer(ScorerStream):
 
         Raises:
             AudioError: the rate is below 2000 Hz.
-            ConfigError: the hop is too short, the window is not a whole number of hops, `adapt` has another
-                value, or there is a voice together with `adapt`.
+            ConfigError: the hop is too short, the window is not a whole number of hops, `smooth_s` or
+                `min_duration_s` is out of range, `adapt` has another value, or there is a voice together with
+                `adapt`.
             ModelError: the model has no voices, or the voice is one of another model.
         """
         check_adaptation(recognizer, voice, adapt, STREAM_ADAPT)
-        super().__init__(window_scorer(recognizer, hop_s, window_s, voice, adapt), rate_hz, detector)
+        options = SegmentationOptions(hop_s, window_s, smooth_s, min_duration_s)
+        super().__init__(window_scorer(recognizer, options, voice, adapt), rate_hz, detector)
         self.recognizer = recognizer

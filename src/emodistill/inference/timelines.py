@@ -18,12 +18,17 @@ from emodistill.inference.adapted_windows import Adapt, check_adaptation, window
 from emodistill.inference.given_segments import GivenSegment, GivenSegments
 from emodistill.inference.lanes import GivenLane, Lane, SpeechLane
 from emodistill.inference.segmentation import (
-    HOP_S,
-    WINDOW_S,
     Segment,
     WindowClassifier,
     WindowScorer,
     WindowUpdate,
+)
+from emodistill.inference.segmentation_options import (
+    HOP_S,
+    MIN_DURATION_S,
+    SMOOTH_S,
+    WINDOW_S,
+    SegmentationOptions,
 )
 from emodistill.inference.streaming import Detector
 from emodistill.inference.thread_map import map_in_order
@@ -95,6 +100,10 @@ class Timeline:
 class TimelineOptions(TypedDict, total=False):
     """The options of `timeline` that are the same for many recordings."""
 
+    hop_s: float
+    window_s: float
+    smooth_s: float
+    min_duration_s: float
     traced: bool
     voice: Voice | Mapping[str, Voice] | None
     adapt: Adapt
@@ -110,6 +119,8 @@ def timeline(
     given: Sequence[GivenSegment] | None = None,
     hop_s: float = HOP_S,
     window_s: float = WINDOW_S,
+    smooth_s: float = SMOOTH_S,
+    min_duration_s: float = MIN_DURATION_S,
     detector: Detector | None = None,
     traced: bool = False,
     max_s: float | None = None,
@@ -140,6 +151,9 @@ def timeline(
             A segment with a `channel` is read from that channel.
         hop_s: from one window to the next, at least 0.1.
         window_s: the length of a window, a whole number of hops.
+        smooth_s: how strongly changes of emotion are smoothed, 0 to 60: the higher, the more evidence a
+            change needs. 0: each stretch of speech stands alone. Given segments are not smoothed.
+        min_duration_s: the least speech of an emotion, if there is another one, 0 to 60.
         detector: finds the speech; None: the packaged one.
         traced: fill `trace`, which a picture needs.
         max_s: the longest recording that is accepted; longer ones are decoded no further.
@@ -156,11 +170,13 @@ def timeline(
     Raises:
         AudioError: the audio cannot be read, has no such channel, or a given segment begins after its end.
         AudioTooLongError: the audio is longer than `max_s`.
-        ConfigError: the hop or the window is out of range, or a given segment does not end after its start.
+        ConfigError: the hop, the window, `smooth_s` or `min_duration_s` is out of range, or a given segment
+            does not end after its start.
             `adapt` or `channels` has another value, there are more or fewer `names` than channels, a voice is
             of no speaker, or there is a voice together with `adapt`.
         ModelError: the model has no voices, or the voice is one of another model.
     """
+    segmentation = SegmentationOptions(hop_s, window_s, smooth_s, min_duration_s)
     check_options(recognizer, voice=voice, adapt=adapt, channels=channels, names=names)
     source = decodable_source(source, "a path, the bytes of a file or a file opened in binary mode")
     name, spoken = str(source) if isinstance(source, (str, Path)) else "", name_in_messages(source)
@@ -170,7 +186,7 @@ def timeline(
     plan = _plan(given, channels, split, voice, spoken)
 
     def scorer(speaker_voice: Voice | None) -> WindowScorer:
-        return window_scorer(recognizer, hop_s, window_s, speaker_voice, passes)
+        return window_scorer(recognizer, segmentation, speaker_voice, passes)
 
     lanes: list[Lane] = []
     for part in plan:
@@ -189,11 +205,22 @@ def timeline(
     return _joined(lanes, recognizer.emotions, name, [] if split is None else split.names, meter)
 
 
+def segmentation_options(options: TimelineOptions) -> SegmentationOptions:
+    """Return the options of segmentation among those of `timeline`; raise `ConfigError` out of range."""
+    return SegmentationOptions(
+        options.get("hop_s", HOP_S),
+        options.get("window_s", WINDOW_S),
+        options.get("smooth_s", SMOOTH_S),
+        options.get("min_duration_s", MIN_DURATION_S),
+    )
+
+
 def check_options(recognizer: WindowClassifier, **options: Unpack[TimelineOptions]) -> None:
     """Raise the errors of `timeline` for options that no recording can have."""
     voice, adapt = options.get("voice"), options.get("adapt", "none")
     channels, names = options.get("channels", "mix"), options.get("names")
     check_channels(channels, names)
+    segmentation_options(options)
     if not isinstance(voice, Mapping):
         check_adaptation(recognizer, voice, adapt)
         return

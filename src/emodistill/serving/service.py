@@ -19,7 +19,7 @@ from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelE
 from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import HOP_S, WINDOW_S
+from emodistill.inference.segmentation_options import HOP_S, WINDOW_S
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.inference.voices import SpeechStatistics, Voice
 from emodistill.serving.job_store import JobStore

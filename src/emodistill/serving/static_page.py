@@ -16,7 +16,14 @@ import numpy as np
 
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError, ModelError
-from emodistill.inference import recognizer, segmentation, speech_windows, streaming, voices
+from emodistill.inference import (
+    recognizer,
+    segmentation,
+    segmentation_options,
+    speech_windows,
+    streaming,
+    voices,
+)
 from emodistill.inference.formats import FORMATS, TimelineFormat
 from emodistill.inference.model_card import HEAD, Card
 from emodistill.labels import COLOURS
@@ -27,7 +34,8 @@ _BROWSER_RECOGNIZER = _PACKAGE / "assets" / "web"
 # The modules whose constants the JavaScript reads, as `settings.NAME`.
 _CONSTANT_MODULES = {
     "waveform": waveform, "recording": recording, "speech_activity": speech_activity,
-    "speech_windows": speech_windows, "segmentation": segmentation, "streaming": streaming,
+    "speech_windows": speech_windows, "segmentation": segmentation,
+    "segmentation_options": segmentation_options, "streaming": streaming,
     "voices": voices,
 }  # fmt: skip
 _SETTINGS_HEAD = """\

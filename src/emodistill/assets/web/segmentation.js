@@ -11,8 +11,8 @@ import settings from './settings.js';
 import { concatenate } from './speech_activity.js';
 
 const { SAMPLE_RATE } = settings.waveform;
-const { HOP_S, WINDOW_S, CHANGE_COST, MIN_PROBABILITY } = settings.segmentation;
-const { MIN_RUN_CELLS, MAX_UNDECIDED_CELLS } = settings.segmentation;
+const { HOP_S, WINDOW_S } = settings.segmentation_options;
+const { CHANGE_COST, MIN_PROBABILITY, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS } = settings.segmentation;
 const HOP = Math.round(HOP_S * SAMPLE_RATE);
 const WINDOW = Math.round(WINDOW_S * SAMPLE_RATE);
 const CELLS_PER_WINDOW = WINDOW / HOP;
