@@ -23,6 +23,7 @@ from emodistill.inference import batch
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.given_segments import GivenSegment, read_segments
 from emodistill.inference.plots import plot_timeline
+from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import ensure_same_settings
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import (
@@ -391,6 +392,10 @@ def test_timeline_continues_a_folder(run_timeline: make.CommandLine, calls: Path
     code, _, err = run_timeline(*args, "--min-confidence", 0.5)
     assert code == 2
     assert "was begun with another min_confidence: name another output" in err
+    for option in ("smooth", "min-duration", "hop", "window"):
+        code, _, err = run_timeline(*args, f"--{option}", 1)
+        assert code == 2
+        assert f"was begun with another {option.replace('-', '_')}_s: name another output" in err
     assert (tmp_path / "pictures/below/c.png").read_bytes().startswith(b"\x89PNG")
     complete = (out / "a.csv").read_bytes()
     (row,) = csv.DictReader((out / "failures.csv").read_text().splitlines())
@@ -405,6 +410,21 @@ def test_timeline_continues_a_folder(run_timeline: make.CommandLine, calls: Path
     assert (out / "d.csv").read_text() == "kept as it is"
     assert (out / "b.csv").is_file()
     assert not (out / "failures.csv").exists()
+
+
+def test_the_options_of_segmentation_reach_the_timeline(
+    run_timeline: make.CommandLine, calls: Path, exported: Path
+) -> None:
+    (row,) = json.loads(
+        run_timeline(
+            calls / "a.wav", "-f", "json", "--smooth", 5, "--min-duration", 2, "--hop", 1, "--window", 3
+        )[1]
+    )
+    chosen = {"smooth_s": 5.0, "min_duration_s": 2.0, "hop_s": 1.0, "window_s": 3.0}
+    own = Recognizer(exported, threads=1).timeline(calls / "a.wav", **chosen).as_dict()
+    assert row["segments"] == own["segments"]
+    code, _, err = run_timeline(calls / "a.wav", "--smooth", 61)
+    assert (code, "bad smooth_s 61.0, expected 0 to 60 s" in err) == (2, True)
 
 
 def test_timeline_writes_the_same_segments_in_every_format(

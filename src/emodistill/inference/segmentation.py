@@ -86,7 +86,7 @@ class Segment:
     start_s: float
     end_s: float
     emotion: str | None
-    confidence: float | None  # the highest probability, 0 to 1
+    confidence: float | None  # the probability of the emotion, 0 to 1; without smoothing the highest one
     probabilities: dict[str, float]
     speaker: str | None = None  # of a given segment
     voice_utterances: int | None = None
@@ -190,13 +190,17 @@ class WindowScorer:
         values /= values.sum()
         return dict(zip(self._recognizer.emotions, map(float, values), strict=True))
 
-    def segment(self, begin: int, end: int, score: WindowScore, speaker: str | None = None) -> Segment:
+    def segment(
+        self, begin: int, end: int, score: WindowScore, speaker: str | None = None, chosen: int | None = None
+    ) -> Segment:
         """Return the segment between two samples with its mean score.
 
-        It has no emotion below `min_confidence`.
+        Its emotion is `chosen`, an index, or else the most probable one. It has none below `min_confidence`.
         """
         probabilities = self.probabilities(score.log_probabilities)
         emotion = max(probabilities, key=probabilities.__getitem__)
+        if chosen is not None:
+            emotion = self._recognizer.emotions[chosen]
         confidence = probabilities[emotion]
         return Segment(
             begin / SAMPLE_RATE,
@@ -236,6 +240,8 @@ class SegmentTrack:
         self._path = EmotionPath(cost, min_cells, None if self._is_smooth else MAX_UNDECIDED_CELLS)
         self._undecided: deque[_Cell] = deque()
         self._run: _Run | None = None  # the decided cells that are no segment yet
+        self._last: _Run | None = None  # the last segment
+        self._forgetting = 1 / self._max_wait if self._max_wait else 0.0  # for each sample
         self._paused_at = -1  # the end of the last stretch that is over
 
     def add(self, begin: int, end: int, score: WindowScore) -> Iterator[Segment]:
@@ -269,15 +275,19 @@ class SegmentTrack:
             if self._run is not None and (self._run.emotion != emotion or self._run.end != cell.begin):
                 yield from self._close_run()
             if self._run is None:
-                self._run = _Run(cell.begin, emotion)
-            self._run.extend(cell.end, cell.score)
+                self._run = _Run(cell.begin, emotion, self._memory_of(emotion))
+            self._run.extend(cell.end, cell.score, self._forgetting)
             if cell.end == self._paused_at:
                 yield from self._close_run()
+
+    def _memory_of(self, emotion: int) -> "_Mean | None":
+        """Return the mean of the last segment, if it has the same emotion and the track is smooth."""
+        return self._last.mean if self._is_smooth and self._last and self._last.emotion == emotion else None
 
     def _close_run(self) -> Iterator[Segment]:
         if self._run is not None:
             yield self._run.segment(self._scorer)
-        self._run = None
+        self._run, self._last = None, self._run
 
 
 class _Cell(NamedTuple):
@@ -288,26 +298,42 @@ class _Cell(NamedTuple):
     score: WindowScore
 
 
-class _Run:
-    """Consecutive cells of one emotion, which become one segment."""
+class _Mean(NamedTuple):
+    """The mean of log-probabilities (emotions,), and the samples that it counts for."""
 
-    def __init__(self, begin: int, emotion: int) -> None:
+    values: Values
+    num_samples: float
+
+
+class _Run:
+    """Consecutive cells of one emotion, which become one segment.
+
+    With smoothing, its probabilities also count the segments of this emotion just before it: the less, the
+    longer ago.
+    """
+
+    def __init__(self, begin: int, emotion: int, memory: _Mean | None) -> None:
         self.begin = self.end = begin  # samples
         self.emotion = emotion  # as an index
-        self._sum: Values = np.zeros(0)  # of log-probabilities, weighted by samples
+        self.mean = memory
         self._voice_utterances: int | None = None  # of the last cell
 
-    def extend(self, end: int, score: WindowScore) -> None:
-        """Add the next cell, which ends at this sample."""
-        weighted = score.log_probabilities * (end - self.end)
-        self._sum = weighted + (self._sum if self._sum.size else 0.0)
+    def extend(self, end: int, score: WindowScore, forgetting: float) -> None:
+        """Add the next cell, which ends at this sample. The memory fades at this rate for each sample."""
+        new = end - self.end
+        old = 0.0 if self.mean is None else self.mean.num_samples * math.exp(-new * forgetting)
+        values = score.log_probabilities * (new / (old + new))
+        if self.mean is not None:
+            values = values + self.mean.values * (old / (old + new))
+        self.mean = _Mean(values, old + new)
         self.end = end
         self._voice_utterances = score.voice_utterances
 
     def segment(self, scorer: WindowScorer) -> Segment:
         """Return the segment of these cells."""
-        mean = WindowScore(self._sum / (self.end - self.begin), self._voice_utterances)
-        return scorer.segment(self.begin, self.end, mean)
+        assert self.mean is not None
+        score = WindowScore(self.mean.values, self._voice_utterances)
+        return scorer.segment(self.begin, self.end, score, chosen=self.emotion)
 
 
 class Stretch:

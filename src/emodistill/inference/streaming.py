@@ -200,6 +200,7 @@ class StreamingRecognizer(ScorerStream):
     for a file of them. A stream is not thread-safe, but one recogniser can serve many streams.
     """
 
+    # Long: each parameter is an option.
     def __init__(
         self,
         recognizer: WindowClassifier,
