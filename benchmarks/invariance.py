@@ -188,7 +188,7 @@ def probabilities(loaded: Recognizer, clips: list[Utterance], change: Change) ->
     rows = []
     for clip in clips:
         samples, rate_hz = soundfile.read(clip.path, dtype="float32", always_2d=True)
-        prediction = loaded.predict(change(samples[:, 0], rate_hz))
+        prediction = loaded.predict(change(samples[:, 0], rate_hz), SAMPLE_RATE)
         row = prediction.probabilities or dict.fromkeys(loaded.emotions, 1.0)
         rows.append(np.array(list(row.values())) / sum(row.values()))
     return np.array(rows)

@@ -101,7 +101,7 @@ def synthetic(length_s: float, rng: np.random.Generator) -> np.ndarray:
 def compute(recognizer: Recognizer, waveform: np.ndarray) -> None:
     """Print the wall and CPU time for each hop."""
     size = round(HOP_S * SAMPLE_RATE)
-    stream = StreamingRecognizer(recognizer)
+    stream = StreamingRecognizer(recognizer, SAMPLE_RATE)
     stream.push(waveform[: 10 * size])  # warm
     wall_ms, cpu_ms = [], []
     for start in range(10 * size, len(waveform) - size, size):
@@ -119,7 +119,7 @@ def compute(recognizer: Recognizer, waveform: np.ndarray) -> None:
 def latency(recognizer: Recognizer, waveform: np.ndarray, ends: list[int]) -> None:
     """Print the time from the end of an utterance to its segment."""
     size = SAMPLE_RATE // 50
-    stream = StreamingRecognizer(recognizer)
+    stream = StreamingRecognizer(recognizer, SAMPLE_RATE)
     audio_ms, total_ms, after_ms = [], [], []
     for start in range(0, len(waveform), size):
         started = time.perf_counter()

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
+from emodistill.inference.confidence import Answer
+
 RATE = 16_000  # Hz
 # The folder of real corpora and models, which may not exist: EMODISTILL_DATA, or `shared` beside the
 # checkout.
@@ -299,7 +301,7 @@ class ToneRecognizer:
 
     def __init__(self, min_confidence: float = 0.0) -> None:
         self.emotions = tuple(TONES_HZ)
-        self.min_confidence = min_confidence
+        self._min_confidence = min_confidence
         self.longest = 0  # the longest waveform of a call, in samples
         self.calls = 0
 
@@ -313,6 +315,12 @@ class ToneRecognizer:
         )
         values = shares + 0.02
         return np.asarray(values / values.sum(), dtype=np.float64)
+
+    def answer(
+        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None
+    ) -> Answer:
+        """Return the chosen emotion, or the most probable one."""
+        return Answer.of(probabilities, self._min_confidence, emotion=emotion)
 
 
 class LoudnessDetector:

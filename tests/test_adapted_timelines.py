@@ -53,7 +53,7 @@ def recognizer(model: Path) -> Recognizer:
 
 @pytest.fixture(scope="module")
 def voice(recognizer: Recognizer) -> Voice:
-    return recognizer.enrol([make.speech(1.2, 120 + 30 * number, number) for number in range(3)])
+    return recognizer.enrol([make.speech(1.2, 120 + 30 * number, number) for number in range(3)], make.RATE)
 
 
 def programme(parts: Sequence[Part]) -> np.ndarray:
@@ -73,7 +73,7 @@ def segments_of_chunks(
     recognizer: Recognizer, samples: np.ndarray, cuts: Sequence[int], **options: Any
 ) -> Any:
     """The segments of samples that a stream gets in pieces between cuts."""
-    stream = recognizer.stream(**options)
+    stream = recognizer.stream(make.RATE, **options)
     events = [event for piece in np.split(samples, sorted(cuts)) for event in stream.push(piece)]
     return tuple(event for event in events + stream.finish() if isinstance(event, Segment))
 
@@ -298,7 +298,7 @@ def test_an_exported_model_gives_the_same_segments_live_and_for_a_file(
 
 
 def test_a_running_voice_keeps_no_audio_and_few_statistics(recognizer: Recognizer) -> None:
-    stream = recognizer.stream(adapt="running", detector=LOUD)
+    stream = recognizer.stream(make.RATE, adapt="running", detector=LOUD)
     for _ in range(20):
         stream.push(programme([("sad", 3.0), ("silence", 0.5)]))
         assert len(stream._scorer._recent) <= 5  # type: ignore[attr-defined]
@@ -354,16 +354,16 @@ def test_options_that_are_refused(recognizer: Recognizer, voice: Voice, tmp_path
     other = Recognizer(voice_model(tmp_path / "other", seed=1), threads=1)
     uses: list[tuple[Callable[[], Any], type[Exception], str]] = [
         (lambda: recognizer.timeline(path, voice=voice, adapt="running"), ConfigError, both),
-        (lambda: recognizer.stream(voice=voice, adapt="running"), ConfigError, both),
+        (lambda: recognizer.stream(make.RATE, voice=voice, adapt="running"), ConfigError, both),
         (lambda: recognizer.timeline(path, adapt="on"), ConfigError,  # type: ignore[arg-type]
          "bad adapt 'on', expected one of"),
-        (lambda: recognizer.stream(adapt="recording"), ConfigError,
+        (lambda: recognizer.stream(make.RATE, adapt="recording"), ConfigError,
          r"bad adapt 'recording', expected one of .*; a stream cannot know the whole recording"),
         (lambda: other.timeline(path, voice=voice), ModelError, "enrol the speaker again with this model"),
-        (lambda: other.stream(voice=voice), ModelError, "enrol the speaker again with this model"),
+        (lambda: other.stream(make.RATE, voice=voice), ModelError, "enrol the speaker again with this model"),
         (lambda: timeline(path, make.ToneRecognizer(), adapt="running"), ConfigError,
          r"expected an emodistill\.Recognizer for a voice or adapt 'running', got factories\.ToneRecognizer"),
-        (lambda: recognizer.stream(voice="anna.voice.json"), ConfigError,  # type: ignore[arg-type]
+        (lambda: recognizer.stream(make.RATE, voice="anna.voice.json"), ConfigError,  # type: ignore[arg-type]
          "expected a Voice, got builtins.str"),
     ]  # fmt: skip
     for use, kind, message in uses:
@@ -375,7 +375,8 @@ def test_a_model_without_voices_is_refused(exported: Path, voice: Voice) -> None
     plain = Recognizer(exported, threads=1)
     uses: list[Callable[[], Any]] = [
         lambda: plain.timeline(wav(CALL), adapt="recording"), lambda: plain.timeline(wav(CALL), voice=voice),
-        lambda: plain.stream(adapt="running"), lambda: plain.stream(voice=voice),
+        lambda: plain.stream(make.RATE, adapt="running"),
+        lambda: plain.stream(make.RATE, voice=voice),
     ]  # fmt: skip
     for use in uses:
         with pytest.raises(ModelError, match=r"has no voices: choose a model"):
@@ -491,7 +492,7 @@ def test_listen_is_adapted(model: Path, recognizer: Recognizer, voice: Voice, vo
     for options, arguments in cases:
         command = [sys.executable, "-m", "emodistill", "listen", "-", "-m", str(model), *options]
         done = subprocess.run(command, input=pcm.tobytes(), capture_output=True, check=True)
-        stream = recognizer.stream(**arguments)
+        stream = recognizer.stream(make.RATE, **arguments)
         events = stream.push(pcm) + stream.finish()
         lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
         assert lines == [{"event": event.kind, **event.as_dict()} for event in events]
@@ -504,7 +505,7 @@ def test_listen_is_adapted(model: Path, recognizer: Recognizer, voice: Voice, vo
 
 def test_the_live_display_shows_how_many_utterances_are_known(recognizer: Recognizer) -> None:
     for adapt, text in (("none", None), ("running", "2 utterances known")):
-        stream = recognizer.stream(adapt=adapt, detector=LOUD)  # type: ignore[arg-type]
+        stream = recognizer.stream(make.RATE, adapt=adapt, detector=LOUD)  # type: ignore[arg-type]
         display = listen.Display(recognizer.emotions, "desk mic")
         display.update(stream.push(CALL), stream.time_s)
         console = Console(file=io.StringIO(), width=120)

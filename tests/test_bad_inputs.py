@@ -223,7 +223,7 @@ def test_an_unreadable_file_is_an_error_that_begins_with_its_name(
     message = str(caught.value)
     assert message.startswith(f"{folder / name}: ")
     assert "\n" not in message
-    (row,) = recognizer.predict_all([folder / name])
+    (row,) = recognizer.predict_all([folder / name], make.RATE)
     assert row == Prediction(str(folder / name), error=message)
 
 
@@ -273,11 +273,11 @@ def test_a_stream_refuses_samples_that_a_file_may_not_hold(
 
 
 def test_an_offset_changes_neither_silence_nor_prediction(recognizer: Recognizer) -> None:
-    clean = recognizer.predict(SPEECH).probabilities
+    clean = recognizer.predict(SPEECH, make.RATE).probabilities
     for offset in (-0.3, -0.01, 0.001, 0.1, 0.4):
-        found = recognizer.predict(SPEECH + np.float32(offset)).probabilities
+        found = recognizer.predict(SPEECH + np.float32(offset), make.RATE).probabilities
         assert found == pytest.approx(clean, abs=1e-2)
-        assert recognizer.predict(np.full(make.RATE, offset, np.float32)).reason == "silence"
+        assert recognizer.predict(np.full(make.RATE, offset, np.float32), make.RATE).reason == "silence"
         raw = recognizer.probabilities(SPEECH + np.float32(offset))
         np.testing.assert_allclose(raw, recognizer.probabilities(SPEECH), atol=1e-2)
 
@@ -286,7 +286,7 @@ def test_a_file_that_was_cut_off_is_read_to_its_end(recognizer: Recognizer, fold
     kept = (len((folder / "cut-off.wav").read_bytes()) - 44) // 2
     assert 0.6 * len(SPEECH) < kept < 0.8 * len(SPEECH)
     found = recognizer.predict(folder / "cut-off.wav").probabilities
-    assert found == pytest.approx(recognizer.predict(SPEECH[:kept]).probabilities, abs=1e-3)
+    assert found == pytest.approx(recognizer.predict(SPEECH[:kept], make.RATE).probabilities, abs=1e-3)
 
 
 def test_the_error_of_a_wrong_source_names_its_type(recognizer: Recognizer, folder: Path) -> None:
@@ -303,8 +303,8 @@ def test_the_error_of_a_wrong_source_names_its_type(recognizer: Recognizer, fold
             (np.array(["a"]), "expected integer or float samples"),
         ):
             with pytest.raises(AudioError, match=message):
-                recognizer.predict(source)  # type: ignore[arg-type]
-            (row,) = recognizer.predict_all([source])  # type: ignore[list-item]
+                recognizer.predict(source, make.RATE)  # type: ignore[arg-type]
+            (row,) = recognizer.predict_all([source], make.RATE)  # type: ignore[list-item]
             assert row.error is not None
 
 

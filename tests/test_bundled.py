@@ -45,9 +45,9 @@ def test_it_is_small_and_its_card_is_complete(bundled: Recognizer) -> None:
 def test_gain_and_silence_around_speech_change_nothing(bundled: Recognizer) -> None:
     sound = make.speech(1.5)
     around = np.concatenate([np.zeros(16_000), sound, np.zeros(8_000)]).astype(np.float32)
-    first = bundled.predict(sound)
+    first = bundled.predict(sound, make.RATE)
     for other in (0.1 * sound, around):
-        prediction = bundled.predict(other)
+        prediction = bundled.predict(other, make.RATE)
         assert prediction.emotion == first.emotion
         for name in SEVEN:
             assert prediction.probabilities[name] == pytest.approx(first.probabilities[name], abs=0.05)
@@ -88,8 +88,10 @@ def test_its_recipe_trains_on_other_recordings(tmp_path: Path, command: Callable
     command("export", tmp_path / "run", "-o", tmp_path / "model")
     found = Recognizer(tmp_path / "model", threads=1)
     assert found.emotions == ("happy", "sad", "neutral")
-    prediction = found.predict(make.speech(1.5))
-    assert set(prediction.teachers or {}) == set(Recognizer().predict(make.speech(1.5)).teachers or {})
+    prediction = found.predict(make.speech(1.5), make.RATE)
+    assert set(prediction.teachers or {}) == set(
+        Recognizer().predict(make.speech(1.5), make.RATE).teachers or {}
+    )
 
 
 def test_it_can_be_trained_on_other_emotions(tmp_path: Path, command: Callable[..., None]) -> None:

@@ -102,7 +102,9 @@ def test_predict_json(emodistill: Call, exported: Path, clips: Path) -> None:
     order = [clips / name for name in ("a.wav", "b.wav", "below/c.flac", "d.wav", "a.wav")]
     assert [row["path"] for row in rows] == [str(path) for path in order]
     keys = ["path", "emotion", "confidence", "probabilities", "abstained", "reason", "error"]
-    assert all(list(row) == keys for row in rows)
+    assert all(list(row)[: len(keys)] == keys for row in rows)
+    optional = ["surety", "dimensions", "dimensions_from"]
+    assert all(list(row)[len(keys) :] == (optional if row["emotion"] else []) for row in rows)
     good, bad, _, silent, again = rows
     assert good == again
     assert good["probabilities"][good["emotion"]] == good["confidence"]
@@ -130,6 +132,7 @@ def test_all_prediction_formats_hold_the_same_values(emodistill: Call, exported:
     table = list(csv.DictReader(io.StringIO(output("csv"))))
     assert list(table[0]) == [
         "path", "emotion", "confidence", "abstained", "reason", "error", "p_angry", "p_sad",
+        "surety", "arousal", "valence", "dimensions_from", "channel",
     ]  # fmt: skip
     for row, other in zip(table, expected, strict=True):
         assert row["path"] == other["path"]
@@ -138,6 +141,8 @@ def test_all_prediction_formats_hold_the_same_values(emodistill: Call, exported:
         if other["emotion"]:
             assert float(row["confidence"]) == other["confidence"]
             assert float(row["p_sad"]) == other["probabilities"]["sad"]
+            assert float(row["arousal"]) == other["dimensions"]["arousal"]
+            assert row["surety"] == other["surety"]
     table_for_reading = output("table")
     assert "silence" in table_for_reading
     assert expected[0]["emotion"] in table_for_reading
@@ -185,7 +190,15 @@ def test_predict_writes_teachers_only_on_request(emodistill: Call, exported: Pat
     assert with_teachers == without, "a silent file has no teachers' probabilities"
 
 
-def test_coverage_1_answers_every_file_and_coverage_0_only_the_surest(
+@pytest.mark.parametrize(("format", "coverage"), [("json", 0.5), ("csv", 0.25), ("table", 0.75)])
+def test_coverage_is_the_share_of_the_files_that_get_an_emotion(
+    emodistill: Call, exported: Path, manifest: Path, format: str, coverage: float
+) -> None:
+    out = emodistill("predict", manifest.parent, "-m", exported, "-f", format, "--coverage", coverage).out
+    assert out.count("low_confidence") == 36 - round(36 * coverage)
+
+
+def test_a_share_of_dev_1_answers_every_file_and_0_only_the_surest(
     emodistill: Call, exported: Path, manifest: Path
 ) -> None:
     """The thresholds come from the coverage curve that the export wrote into the card."""
@@ -194,8 +207,8 @@ def test_coverage_1_answers_every_file_and_coverage_0_only_the_surest(
     card = read_card(exported)
     assert card.coverage[0].coverage == 1
     folder = manifest.parent
-    for coverage, least in ((1.0, 0.0), (0.0, 1.0)):
-        args = ["-m", exported, "-f", "json", "--coverage", coverage]
+    for share, least in ((1.0, 0.0), (0.0, 1.0)):
+        args = ["-m", exported, "-f", "json", "--min-confidence", f"dev:{share}"]
         rows = json.loads(emodistill("predict", folder, *args).out)
         assert len(rows) == 36
         assert all((row["reason"] == "low_confidence") == (row["confidence"] < least) for row in rows)
@@ -351,7 +364,13 @@ def test_usage_errors_exit_with_2(emodistill: Call, exported: Path, clips: Path,
             ["predict", clips, "-m", exported, "--teachers"],
             "the format table cannot hold the teachers' probabilities: add --format json or jsonl",
         ),
-        (["predict", clips, "-m", exported, "--coverage", 0.5, "--min-confidence", 0.5], "give one of them"),
+        (
+            ["predict", clips, "-m", exported, "-f", "jsonl", "--coverage", 0.5],
+            "elsewhere give min_confidence",
+        ),
+        (["timeline", clips, "-m", exported, "--coverage", 0.5], "elsewhere give min_confidence, .* dev:0.8"),
+        (["listen", "-m", exported, "--coverage", 0.5], "elsewhere give min_confidence"),
+        (["predict", clips, "-m", exported, "--min-confidence", "dev:8"], "bad min_confidence dev:8"),
         (["predict", clips, "-m", exported, "--emotions", ","], "no emotions: expected some of"),
         (["predict", clips, "-m", "no/such"], "'no/such' is no folder here, and could not be downloaded"),
         (["crossval", "ravdes-whisper"], "bad recipe 'ravdes-whisper'.*did you mean 'ravdess-whisper'"),

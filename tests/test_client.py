@@ -61,7 +61,7 @@ def test_the_events_of_a_stream_equal_those_of_the_recogniser(
 ) -> None:
     sound = np.concatenate([load(SPEECH[0]), np.zeros(16_000, dtype=np.float32)])
     samples = (sound * 32767).astype(np.int16) if kind == "int16" else sound.astype(kind)
-    own = StreamingRecognizer(bundled)
+    own = StreamingRecognizer(bundled, 16_000)
     expected = [*own.push(samples), *own.finish()]
     assert list(client.stream(np.array_split(samples, 20), 16_000)) == expected
     assert len(expected) >= 4

@@ -236,7 +236,7 @@ def test_fp16_is_smaller_and_gives_the_same_emotions(run: Path, exported: Path, 
     assert (tmp_path / "half/model.onnx").stat().st_size < (exported / "model.onnx").stat().st_size
     recognizers = Recognizer(exported), Recognizer(tmp_path / "half")
     for waveform in GATE:
-        one, two = (recognizer.predict(waveform) for recognizer in recognizers)
+        one, two = (recognizer.predict(waveform, make.RATE) for recognizer in recognizers)
         assert one.emotion == two.emotion
         assert one.confidence == pytest.approx(two.confidence, abs=1e-2)
 
@@ -309,7 +309,7 @@ def test_a_checkpoint_is_exported_without_a_run(run: Path, many: Path, tmp_path:
         "mine", "compact", "fp32", ("prosodic", "linguistic"),
     )  # fmt: skip
     assert (card.scores, card.parity["utterances"] >= 64) == ({}, True)
-    assert Recognizer(tmp_path / "out").predict(GATE[2]).emotion in make.EMOTIONS
+    assert Recognizer(tmp_path / "out").predict(GATE[2], make.RATE).emotion in make.EMOTIONS
     with pytest.raises(ModelError, match="holds a ProsodicTeacher, expected a student"):
         export_checkpoint(run / "fold-1/refit/prosodic", tmp_path / "x", read_manifest(many))
 

@@ -135,7 +135,7 @@ def test_a_fetched_model_gives_the_answers_of_the_exported_one(
                     continue  # Int8 rounds its inputs, so other outputs differ by a step of their scale.
                 np.testing.assert_allclose(outputs[output], value, atol=tolerance, err_msg=output)
         ours, theirs = (
-            model.predict(WAVES[2], voice=model.enrol(WAVES[:2])).probabilities
+            model.predict(WAVES[2], make.RATE, voice=model.enrol(WAVES[:2], make.RATE)).probabilities
             for model in (fetched, exported)
         )
         assert ours == pytest.approx(theirs, abs=tolerance)
@@ -304,7 +304,7 @@ print(*fetch.fetch_model("tiny", revision="v1"))
         hub.shutdown()
     assert (done.returncode, done.stdout) == (0, "tiny tiny-int8\n"), done.stderr
     assert any("/resolve/v1/" in request for request in hub.requests)
-    assert Recognizer("tiny-int8").predict(WAVES[1]).probabilities
+    assert Recognizer("tiny-int8").predict(WAVES[1], make.RATE).probabilities
 
 
 def test_the_command_line_fetches_lists_and_uses_the_model(
@@ -381,7 +381,7 @@ def test_a_shipped_model_runs_after_it_is_fetched(name: str, own_cache: Path) ->
     if not WHISPER_BASE.is_dir():
         pytest.skip("no Whisper-base in EMODISTILL_DATA")
     fetch_model(name, WHISPER_BASE)
-    assert Recognizer(name).predict(WAVES[2]).probabilities
+    assert Recognizer(name).predict(WAVES[2], make.RATE).probabilities
 
 
 def test_a_student_over_whisper_base_is_split_and_fetched(

@@ -54,7 +54,7 @@ def test_predict_takes_other_rates_and_two_channels(
     sound = make.speech(1.2, rate_hz=rate_hz)
     sent = wav(np.stack([sound, 0 * sound], axis=1), rate_hz)
     (row,) = client.post("/v1/predict", files=[("files", ("a.wav", sent))]).json()
-    prediction = bundled.predict(sent).as_dict()
+    prediction = bundled.predict(sent, make.RATE).as_dict()
     prediction.pop("teachers", None)
     assert row == {**prediction, "path": "a.wav"}
 
@@ -175,8 +175,7 @@ def test_a_stopping_server_is_not_ready_and_refuses_work() -> None:
         ({"emotions": ""}, "emotions"),
         ({"min_confidence": "2"}, "min_confidence"),
         ({"min_confidence": "nan"}, "min_confidence"),
-        ({"min_confidence": "0.5", "coverage": "0.5"}, "give one of them"),
-        ({"emotions": "sad", "coverage": "0.5"}, "coverage curve"),
+        ({"emotions": "sad", "min_confidence": "dev:0.5"}, "coverage curve"),
         ({"model": "/etc/passwd"}, "bad model '/etc/passwd', expected one of ['emodistill-bundled']"),
         ({"model": "http://127.0.0.1/model"}, "bad model"),
         ({"min_confidense": "0.5"}, "did you mean 'min_confidence'"),

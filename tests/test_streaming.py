@@ -275,7 +275,7 @@ def test_a_moment_of_another_emotion_makes_no_segment() -> None:
 def test_below_min_confidence_a_segment_has_no_emotion() -> None:
     samples = programme([("sad", 1.0), ("silence", 0.5)])
     for least, emotion in ((0.5, "sad"), (0.9, None)):
-        live = StreamingRecognizer(make.ToneRecognizer(least), detector=make.LoudnessDetector())
+        live = StreamingRecognizer(make.ToneRecognizer(least), make.RATE, detector=make.LoudnessDetector())
         (segment,) = segments(live.push(samples) + live.finish())
         assert (segment.emotion, segment.confidence) == (emotion, max(segment.probabilities.values()))
 
@@ -293,7 +293,9 @@ def test_a_short_window_has_its_full_length_wherever_its_stretch_begins() -> Non
 
     for frames in range(10):
         lengths: list[int] = []
-        live = StreamingRecognizer(Listener(), hop_s=0.1, window_s=0.1, detector=make.LoudnessDetector())
+        live = StreamingRecognizer(
+            Listener(), make.RATE, hop_s=0.1, window_s=0.1, detector=make.LoudnessDetector()
+        )
         sound = programme([("silence", 1 + frames / 50), ("sad", 1.0), ("silence", 1.0)])
         assert segments(live.push(sound) + live.finish())
         assert set(lengths) == {1600}

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emodistill.audio.waveform import SAMPLE_RATE
-from emodistill.errors import AudioError, ConfigError, EmodistillError
+from emodistill.errors import AudioError, AudioTooLongError, ConfigError, EmodistillError
 from emodistill.inference import batch
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.given_segments import GivenSegment, read_segments
@@ -58,7 +58,8 @@ def test_a_timeline_as_data() -> None:
     assert list(data) == ["path", "duration_s", "segments", "summary", "reason", "error"]
     assert (data["path"], data["duration_s"], data["reason"], data["error"]) == ("", 7.0, None, None)
     assert all(
-        list(row) == ["start_s", "end_s", "emotion", "confidence", "probabilities"]
+        list(row)
+        == ["start_s", "end_s", "emotion", "confidence", "probabilities", "dimensions", "dimensions_from"]
         for row in data["segments"]
     )
     assert [(row["start_s"], row["end_s"], row["emotion"]) for row in data["segments"]] == [
@@ -482,9 +483,9 @@ def test_a_timeline_accepts_the_files_of_predict_and_no_other_source() -> None:
     closed.close()
     with pytest.raises(AudioError, match="expected an open file, got a closed one"):
         timeline(closed, recognizer, detector=LOUD)
-    for source in (None, np.zeros(16000), io.StringIO("text")):
+    for source in (None, io.StringIO("text")):
         with pytest.raises(
-            AudioError, match="expected a path, the bytes of a file or a file opened in binary"
+            AudioError, match="expected a path, the bytes of a file, a file opened in binary mode or a NumPy"
         ):
             timeline(source, recognizer, detector=LOUD)
 
@@ -535,3 +536,21 @@ def test_clock_writes_times_for_reading() -> None:
     assert [batch.clock(time_s) for time_s in (0, 9.97, 61.04, 3599.96, 36_000)] == [
         "0:00.0", "0:10.0", "1:01.0", "1:00:00.0", "10:00:00.0",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_timeline_of_an_array_is_the_one_of_its_file(rate_hz: int, channels: int) -> None:
+    sound = make.tone("angry", 3.3, rate_hz)
+    samples = np.stack([sound] * channels, axis=1) if channels > 1 else sound
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format="WAV", subtype="FLOAT")
+    file.seek(0)
+    expected = timeline(file, make.ToneRecognizer(), detector=LOUD)
+    assert expected.segments
+    found = timeline(samples, make.ToneRecognizer(), rate_hz, detector=LOUD)
+    assert found == expected
+    with pytest.raises(AudioTooLongError, match=r"the audio: longer than the limit of 2 s"):
+        timeline(samples, make.ToneRecognizer(), rate_hz, detector=LOUD, max_s=2)
+    with pytest.raises(AudioError, match="states no rate: give rate_hz"):
+        timeline(samples, make.ToneRecognizer(), detector=LOUD)

@@ -44,7 +44,7 @@ def sounds() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def voice(recognizer: Recognizer, sounds: list[np.ndarray]) -> Voice:
     """The voice of all sounds but the first."""
-    return recognizer.enrol(sounds[1:])
+    return recognizer.enrol(sounds[1:], make.RATE)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_shrinkage_is_n_over_n_plus_k() -> None:
 def test_a_voice_is_the_mean_of_the_statistics_by_seconds_of_speech(
     recognizer: Recognizer, sounds: list[np.ndarray], voice: Voice
 ) -> None:
-    known = [recognizer.statistics(sound) for sound in sounds[1:]]
+    known = [recognizer.statistics(sound, make.RATE) for sound in sounds[1:]]
     assert [item.windows.shape for item in known] == [(1, DIM)] * 4
     seconds = [float(item.speech_s.sum()) for item in known]
     assert all(
@@ -103,7 +103,9 @@ def test_a_voice_is_the_mean_of_the_statistics_by_seconds_of_speech(
 def test_the_voice_of_two_sets_is_their_sum(
     recognizer: Recognizer, sounds: list[np.ndarray], voice: Voice
 ) -> None:
-    assert_same_voice(recognizer.enrol(sounds[1:3]) + recognizer.enrol(sounds[3:]), voice)
+    assert_same_voice(
+        recognizer.enrol(sounds[1:3], make.RATE) + recognizer.enrol(sounds[3:], make.RATE), voice
+    )
     with pytest.raises(ModelError, match="enrol both with the same model"):
         voice + Voice("0" * 64, voice.mean, 1, 1.0)
 
@@ -111,8 +113,8 @@ def test_the_voice_of_two_sets_is_their_sum(
 def test_the_order_of_the_sources_and_the_number_of_jobs_do_not_matter(
     recognizer: Recognizer, sounds: list[np.ndarray], voice: Voice
 ) -> None:
-    assert_same_voice(recognizer.enrol(sounds[:0:-1]), voice)
-    assert recognizer.enrol(sounds[1:], jobs=3) == voice
+    assert_same_voice(recognizer.enrol(sounds[:0:-1], make.RATE), voice)
+    assert recognizer.enrol(sounds[1:], make.RATE, jobs=3) == voice
 
 
 def test_paths_bytes_pipes_and_arrays_give_the_same_voice(
@@ -120,11 +122,11 @@ def test_paths_bytes_pipes_and_arrays_give_the_same_voice(
 ) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, sounds[0], make.RATE, subtype="FLOAT")
-    expected = recognizer.enrol(sounds[0])
+    expected = recognizer.enrol(sounds[0], make.RATE)
     with piped(path.read_bytes()) as pipe:
         sources: list[Any] = [path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), pipe]
         for source in sources:
-            assert recognizer.enrol(source) == expected
+            assert recognizer.enrol(source, make.RATE) == expected
     assert recognizer.enrol([path]) == expected
 
 
@@ -143,9 +145,9 @@ def piped(content: bytes) -> Any:
 def test_a_long_recording_counts_as_an_utterance_for_each_3_s_of_speech(
     recognizer: Recognizer, long_sound: np.ndarray
 ) -> None:
-    known = recognizer.statistics(long_sound)
+    known = recognizer.statistics(long_sound, make.RATE)
     assert known.windows.shape == (2, DIM)
-    voice = recognizer.enrol(long_sound)
+    voice = recognizer.enrol(long_sound, make.RATE)
     assert voice.speech_s == known.speech_s.sum() > 20
     assert voice.utterances == round(voice.speech_s / 3) > 5
 
@@ -156,15 +158,18 @@ def test_a_long_recording_counts_as_an_utterance_for_each_3_s_of_speech(
 def test_the_model_classifies_the_statistics_minus_the_shrunk_voice(
     recognizer: Recognizer, sounds: list[np.ndarray], voice: Voice
 ) -> None:
-    prediction = recognizer.predict(sounds[0], voice=voice)
-    (statistics,) = recognizer.statistics(sounds[0]).windows
+    prediction = recognizer.predict(sounds[0], make.RATE, voice=voice)
+    (statistics,) = recognizer.statistics(sounds[0], make.RATE).windows
     outputs = recognizer.run(sounds[0])
     np.testing.assert_allclose(outputs["embedding"], outputs["statistics"], err_msg="without a voice")
     (head,) = recognizer.student.run_head((statistics - voice.shrunk())[None])
     expected = apply_temperature(head["probabilities"], recognizer.card.temperature)
     assert list(prediction.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-5)
-    assert prediction.probabilities != recognizer.predict(sounds[0]).probabilities
-    assert (prediction.voice_utterances, recognizer.predict(sounds[0]).voice_utterances) == (4, None)
+    assert prediction.probabilities != recognizer.predict(sounds[0], make.RATE).probabilities
+    assert (prediction.voice_utterances, recognizer.predict(sounds[0], make.RATE).voice_utterances) == (
+        4,
+        None,
+    )
 
 
 def test_a_voice_of_zeros_gives_the_same_prediction_as_no_voice(
@@ -172,22 +177,29 @@ def test_a_voice_of_zeros_gives_the_same_prediction_as_no_voice(
 ) -> None:
     zeros = Voice(recognizer.card.sha256, np.zeros(DIM), 7, 20.0)
     for sound in (*sounds, long_sound):
-        with_zeros, without = recognizer.predict(sound, voice=zeros), recognizer.predict(sound, voice=None)
+        with_zeros, without = (
+            recognizer.predict(sound, make.RATE, voice=zeros),
+            recognizer.predict(sound, make.RATE, voice=None),
+        )
         assert with_zeros.probabilities == without.probabilities
         assert with_zeros.teachers == without.teachers
-        assert_close(recognizer.predict_statistics(recognizer.statistics(sound)), without)
+        assert_close(recognizer.predict_statistics(recognizer.statistics(sound, make.RATE)), without)
 
 
 def test_statistics_give_the_prediction_of_the_audio(
     recognizer: Recognizer, sounds: list[np.ndarray], long_sound: np.ndarray, voice: Voice
 ) -> None:
     for sound in (*sounds, long_sound):
-        known = recognizer.statistics(sound)
-        assert_close(recognizer.predict_statistics(known, voice), recognizer.predict(sound, voice=voice))
+        known = recognizer.statistics(sound, make.RATE)
+        assert_close(
+            recognizer.predict_statistics(known, voice), recognizer.predict(sound, make.RATE, voice=voice)
+        )
     for sound in (np.zeros(make.RATE, np.float32), sounds[0][:800], 0.1 * np.ones(make.RATE, np.float32)):
-        known = recognizer.statistics(sound)
+        known = recognizer.statistics(sound, make.RATE)
         assert known.windows.shape[0] == known.num_utterances == 0
-        assert recognizer.predict_statistics(known, voice) == recognizer.predict(sound, voice=voice)
+        assert recognizer.predict_statistics(known, voice) == recognizer.predict(
+            sound, make.RATE, voice=voice
+        )
 
 
 def test_the_trunk_runs_once_for_each_window(
@@ -201,21 +213,21 @@ def test_the_trunk_runs_once_for_each_window(
         "run",
         lambda waveform, *voice: (lengths.append(len(waveform)), run(waveform, *voice))[1],
     )
-    known = recognizer.statistics(long_sound)
+    known = recognizer.statistics(long_sound, make.RATE)
     for _ in range(2):
         recognizer.predict_statistics(known, voice)
     assert len(lengths) == 2
-    recognizer.predict(long_sound, voice=voice)
+    recognizer.predict(long_sound, make.RATE, voice=voice)
     assert len(lengths) == 4
-    recognizer.predict_together([long_sound, long_sound[: 2 * make.RATE]])
+    recognizer.predict_together([long_sound, long_sound[: 2 * make.RATE]], make.RATE)
     assert len(lengths) == 7
 
 
 def test_many_sources_with_a_voice(recognizer: Recognizer, sounds: list[np.ndarray], voice: Voice) -> None:
-    expected = [recognizer.predict(sound, voice=voice) for sound in sounds]
-    assert recognizer.predict(sounds, voice=voice) == expected
+    expected = [recognizer.predict(sound, make.RATE, voice=voice) for sound in sounds]
+    assert recognizer.predict(sounds, make.RATE, voice=voice) == expected
     for jobs in (1, 3):
-        assert list(recognizer.predict_all(sounds[::-1], jobs=jobs, voice=voice)) == expected[::-1]
+        assert list(recognizer.predict_all(sounds[::-1], make.RATE, jobs=jobs, voice=voice)) == expected[::-1]
 
 
 def test_predict_together_compares_each_source_with_all_others(
@@ -224,23 +236,25 @@ def test_predict_together_compares_each_source_with_all_others(
     (tmp_path / "broken.wav").write_text("no audio")
     silence = np.zeros(make.RATE, np.float32)
     sources = [*sounds[:3], tmp_path / "broken.wav", silence, *sounds[3:]]
-    rows = recognizer.predict_together(sources)
+    rows = recognizer.predict_together(sources, make.RATE)
     speech = [0, 1, 2, 5, 6]
     for index in speech:
-        others = recognizer.enrol([sources[other] for other in speech if other != index])
-        assert_close(rows[index], recognizer.predict(sources[index], voice=others))
+        others = recognizer.enrol([sources[other] for other in speech if other != index], make.RATE)
+        assert_close(rows[index], recognizer.predict(sources[index], make.RATE, voice=others))
         assert rows[index].voice_utterances == 4
     assert (rows[3].path, rows[3].voice_utterances) == (str(tmp_path / "broken.wav"), None)
     assert "cannot be decoded" in (rows[3].error or "")
     assert (rows[4].reason, rows[4].voice_utterances) == ("silence", None)
-    assert recognizer.predict_together(iter(sources), jobs=3) == rows
+    assert recognizer.predict_together(iter(sources), make.RATE, jobs=3) == rows
 
 
 def test_the_order_does_not_matter_in_predict_together(
     recognizer: Recognizer, sounds: list[np.ndarray]
 ) -> None:
     for row, other in zip(
-        recognizer.predict_together(sounds), recognizer.predict_together(sounds[::-1])[::-1], strict=True
+        recognizer.predict_together(sounds, make.RATE),
+        recognizer.predict_together(sounds[::-1], make.RATE)[::-1],
+        strict=True,
     ):
         assert_close(row, other)
 
@@ -248,26 +262,31 @@ def test_the_order_does_not_matter_in_predict_together(
 def test_a_source_without_others_has_no_voice(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
     silence = np.zeros(make.RATE, np.float32)
     assert recognizer.predict_together([]) == []
-    row, _ = recognizer.predict_together([sounds[0], silence])
-    assert_close(row, recognizer.predict(sounds[0]))
+    row, _ = recognizer.predict_together([sounds[0], silence], make.RATE)
+    assert_close(row, recognizer.predict(sounds[0], make.RATE))
     assert list(leave_one_out([SpeechStatistics("a", reason="silence")], "m")) == [None]
 
 
 def test_a_prediction_with_a_voice_is_equal_after_a_round_trip_through_json(
     recognizer: Recognizer, sounds: list[np.ndarray], voice: Voice
 ) -> None:
-    prediction = recognizer.predict(sounds[0], voice=voice)
-    assert list(prediction.as_dict())[-2:] == ["teachers", "voice_utterances"]
+    prediction = recognizer.predict(sounds[0], make.RATE, voice=voice)
+    assert list(prediction.as_dict())[7:] == [
+        "teachers", "voice_utterances", "dimensions", "dimensions_from",
+    ]  # fmt: skip
     assert Prediction(**json.loads(json.dumps(prediction.as_dict()))) == prediction
-    assert "voice_utterances" not in recognizer.predict(sounds[0]).as_dict()
+    assert "voice_utterances" not in recognizer.predict(sounds[0], make.RATE).as_dict()
 
 
 def test_a_voice_has_its_own_temperature(tmp_path: Path, sounds: list[np.ndarray]) -> None:
     plain = Recognizer(voice_model(tmp_path / "one"), threads=1)
     other = Recognizer(voice_model(tmp_path / "two", temperature_voice=3.0), threads=1)
-    voice = plain.enrol(sounds[1:])
-    assert other.predict(sounds[0]) == plain.predict(sounds[0])
-    sharp, flat = plain.predict(sounds[0], voice=voice), other.predict(sounds[0], voice=voice)
+    voice = plain.enrol(sounds[1:], make.RATE)
+    assert other.predict(sounds[0], make.RATE) == plain.predict(sounds[0], make.RATE)
+    sharp, flat = (
+        plain.predict(sounds[0], make.RATE, voice=voice),
+        other.predict(sounds[0], make.RATE, voice=voice),
+    )
     expected = apply_temperature(np.array([*sharp.probabilities.values()]), 3.0 / 1.5)
     assert list(flat.probabilities.values()) == pytest.approx(expected.tolist())
     assert flat.teachers == sharp.teachers
@@ -276,10 +295,10 @@ def test_a_voice_has_its_own_temperature(tmp_path: Path, sounds: list[np.ndarray
 def test_options_apply_with_a_voice(recognizer: Recognizer, sounds: list[np.ndarray], voice: Voice) -> None:
     some = recognizer.with_options(emotions=["sad", "angry"], min_confidence=1.0)
     assert some.voice_dim == recognizer.voice_dim == DIM
-    prediction = some.predict(sounds[0], voice=voice)
+    prediction = some.predict(sounds[0], make.RATE, voice=voice)
     assert list(prediction.probabilities) == ["angry", "sad"]
     assert (prediction.reason, prediction.voice_utterances) == ("low_confidence", 4)
-    assert some.predict_statistics(some.statistics(sounds[0]), voice).reason == "low_confidence"
+    assert some.predict_statistics(some.statistics(sounds[0], make.RATE), voice).reason == "low_confidence"
 
 
 def test_probabilities_of_a_waveform_take_a_voice(
@@ -292,12 +311,15 @@ def test_probabilities_of_a_waveform_take_a_voice(
 
 def test_an_exported_student_has_voices(exported_voice: Path, sounds: list[np.ndarray]) -> None:
     recognizer = Recognizer(exported_voice, threads=1)
-    voice = recognizer.enrol(sounds[1:])
+    voice = recognizer.enrol(sounds[1:], make.RATE)
     assert voice.mean.shape == (recognizer.voice_dim,)
-    compared, plain = recognizer.predict(sounds[0], voice=voice), recognizer.predict(sounds[0])
+    compared, plain = (
+        recognizer.predict(sounds[0], make.RATE, voice=voice),
+        recognizer.predict(sounds[0], make.RATE),
+    )
     assert compared.probabilities != plain.probabilities
-    assert_close(recognizer.predict_together(sounds)[0], compared)
-    assert_close(recognizer.predict_statistics(recognizer.statistics(sounds[0])), plain)
+    assert_close(recognizer.predict_together(sounds, make.RATE)[0], compared)
+    assert_close(recognizer.predict_statistics(recognizer.statistics(sounds[0], make.RATE)), plain)
 
 
 # --- recordings that cannot be enrolled ------------------------------------------------------------
@@ -308,8 +330,9 @@ def test_what_is_left_out_of_a_voice_is_a_warning(
 ) -> None:
     (tmp_path / "broken.wav").write_text("no audio")
     silence = np.zeros(make.RATE, np.float32)
-    voice = recognizer.enrol([sounds[1], tmp_path / "broken.wav", silence, tmp_path / "none.wav", sounds[2]])
-    assert_same_voice(voice, recognizer.enrol(sounds[1:3]))
+    sources = [sounds[1], tmp_path / "broken.wav", silence, tmp_path / "none.wav", sounds[2]]
+    voice = recognizer.enrol(sources, make.RATE)
+    assert_same_voice(voice, recognizer.enrol(sounds[1:3], make.RATE))
     out, err = capsys.readouterr()
     assert out == ""
     first, second, third = err.splitlines()
@@ -321,7 +344,9 @@ def test_what_is_left_out_of_a_voice_is_a_warning(
 def test_a_voice_of_silence_alone_is_an_error_that_names_each(recognizer: Recognizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "quiet.wav", np.zeros(make.RATE), make.RATE)
     with pytest.raises(AudioError) as caught:
-        recognizer.enrol([tmp_path / "quiet.wav", tmp_path / "none.wav", np.zeros(800, np.float32)])
+        recognizer.enrol(
+            [tmp_path / "quiet.wav", tmp_path / "none.wav", np.zeros(800, np.float32)], make.RATE
+        )
     first, *rest = str(caught.value).splitlines()
     assert first == "no recording to make a voice of: expected at least one with speech"
     assert rest[0] == f"- '{tmp_path / 'quiet.wav'}': silence"
@@ -334,7 +359,7 @@ def test_a_voice_of_silence_alone_is_an_error_that_names_each(recognizer: Recogn
 def test_a_voice_of_little_speech_is_a_warning(
     recognizer: Recognizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    voice = recognizer.enrol(make.speech(0.2, seed=3))
+    voice = recognizer.enrol(make.speech(0.2, seed=3), make.RATE)
     assert voice.utterances == 1
     assert "the voice has only 0.2 s of speech" in capsys.readouterr().err
 
@@ -452,9 +477,11 @@ def test_a_voice_of_another_model_is_refused(
 ) -> None:
     other = Recognizer(voice_model(tmp_path / "other", seed=1), threads=1)
     uses: list[Callable[[], Any]] = [
-        lambda: other.predict(sounds[0], voice=voice), lambda: other.predict(sounds, voice=voice),
-        lambda: list(other.predict_all(sounds, voice=voice)), lambda: other.probabilities(sounds[0], voice),
-        lambda: other.predict_statistics(other.statistics(sounds[0]), voice),
+        lambda: other.predict(sounds[0], make.RATE, voice=voice),
+        lambda: other.predict(sounds, make.RATE, voice=voice),
+        lambda: list(other.predict_all(sounds, make.RATE, voice=voice)),
+        lambda: other.probabilities(sounds[0], voice),
+        lambda: other.predict_statistics(other.statistics(sounds[0], make.RATE), voice),
     ]  # fmt: skip
     for use in uses:
         with pytest.raises(ModelError, match="enrol the speaker again with this model"):
@@ -465,10 +492,10 @@ def test_what_is_not_a_voice_of_the_right_size_is_refused(
     recognizer: Recognizer, sounds: list[np.ndarray]
 ) -> None:
     with pytest.raises(ConfigError, match=r"expected a Voice, got builtins.str: load a voice file"):
-        recognizer.predict(sounds[0], voice="anna.voice.json")  # type: ignore[call-overload]
+        recognizer.predict(sounds[0], make.RATE, voice="anna.voice.json")  # type: ignore[call-overload]
     large = Voice(recognizer.card.sha256, np.zeros(DIM + 1), 1, 1.0)
     with pytest.raises(ModelError, match=f"has {DIM + 1} numbers, but the model .* expects {DIM}"):
-        recognizer.predict(sounds[0], voice=large)
+        recognizer.predict(sounds[0], make.RATE, voice=large)
     with pytest.raises(ModelError, match="compute them with this model"):
         recognizer.predict_statistics(SpeechStatistics("", np.zeros((1, 3), np.float32), np.ones(1)))
     with pytest.raises(AudioError, match="expected several sources"):
@@ -479,10 +506,10 @@ def test_a_model_without_voices_refuses_all_that_needs_them(
     sounds: list[np.ndarray], voice: Voice, tmp_path: Path
 ) -> None:
     plain = Recognizer(model_without_voices(tmp_path / "plain"), threads=1)
-    assert plain.predict(sounds[0]).emotion in plain.emotions
+    assert plain.predict(sounds[0], make.RATE).emotion in plain.emotions
     uses: list[Callable[[], Any]] = [
-        lambda: plain.enrol(sounds), lambda: plain.predict(sounds[0], voice=voice),
-        lambda: plain.predict_together(sounds), lambda: plain.statistics(sounds[0]),
+        lambda: plain.enrol(sounds, make.RATE), lambda: plain.predict(sounds[0], make.RATE, voice=voice),
+        lambda: plain.predict_together(sounds, make.RATE), lambda: plain.statistics(sounds[0], make.RATE),
         lambda: plain.predict_statistics(SpeechStatistics("", reason="silence")),
     ]  # fmt: skip
     for use in uses:
@@ -493,11 +520,13 @@ def test_a_model_without_voices_refuses_all_that_needs_them(
 def test_a_head_that_is_missing_or_changed_is_refused(tmp_path: Path, sounds: list[np.ndarray]) -> None:
     folder = voice_model(tmp_path / "model")
     card = read_card(folder)
-    known = Recognizer(folder, threads=1).statistics(sounds[0])
+    known = Recognizer(folder, threads=1).statistics(sounds[0], make.RATE)
     head = (folder / "head.onnx").read_bytes()
     (folder / "head.onnx").write_bytes(head + b"\0")
     recognizer = Recognizer(folder, threads=1)
-    assert recognizer.predict(sounds[0]).error is None, "without statistics, the head is not needed"
+    assert recognizer.predict(sounds[0], make.RATE).error is None, (
+        "without statistics, the head is not needed"
+    )
     with pytest.raises(ModelError, match=r"'.*head\.onnx' was changed"):
         recognizer.predict_statistics(known)
     (folder / "head.onnx").unlink()
@@ -578,7 +607,7 @@ def test_formats_have_voice_utterances_only_with_a_voice(
         assert [row.get("voice_utterances") for row in json.loads(output("json", *options))] == [number] * 4
         rows = list(csv.DictReader(io.StringIO(output("csv", *options))))
         assert [row.get("voice_utterances") for row in rows] == [number and str(number)] * 4
-        assert list(rows[0])[-4:] == [f"p_{name}" for name in EMOTIONS]
+        assert list(rows[0])[-9:-5] == [f"p_{name}" for name in EMOTIONS]
         assert ("utterances known" in output("table", *options)) is (number is not None)
 
 

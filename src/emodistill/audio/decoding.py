@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,16 @@ _MEDIA_OPTIONS = {
     "protocol_whitelist": "file",
 }
 
+
+class RatedArray(NamedTuple):
+    """Samples (n,) or (n, channels) in memory, and their rate in Hz."""
+
+    samples: npt.NDArray[Any]
+    rate_hz: int
+
+
 DecodableSource = str | Path | bytes | BinaryIO
+BlockSource = DecodableSource | RatedArray
 RatedSamples = tuple[int, npt.NDArray[np.float32]]  # a rate in Hz, samples (n, channels)
 
 
@@ -292,11 +301,16 @@ def _media_handle(source: DecodableSource) -> Any:
     return source
 
 
-def decode_blocks(source: DecodableSource, name: str) -> Iterator[RatedSamples]:
+def decode_blocks(source: BlockSource, name: str) -> Iterator[RatedSamples]:
     """Yield a recording about a second at a time: its own rate in Hz, and samples (n, channels).
 
     `name` is what messages call the recording. Raises `AudioError` if it is missing or cannot be decoded.
     """
+    if isinstance(source, RatedArray):
+        columns = source.samples[:, None] if source.samples.ndim == 1 else source.samples
+        for start in range(0, len(columns), max(1, int(source.rate_hz))):
+            yield source.rate_hz, columns[start : start + int(source.rate_hz)]
+        return
     check_file(source)
     try:
         file = open_recording(source)

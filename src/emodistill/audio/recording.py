@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from emodistill.audio.channels import ChannelMeter
 from emodistill.audio.decoding import DecodableSource, is_longer_than
-from emodistill.audio.waveform import SAMPLE_RATE, Waveform, from_samples, load, load_blocks
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, check_rate, from_samples, load, load_blocks
 from emodistill.errors import AudioError
 
 MIN_UTTERANCE_S = 0.1  # shorter audio has no emotion
@@ -62,11 +62,11 @@ class Recording:
     A recording of over `MAX_IN_MEMORY_S` is decoded again for each pass.
     """
 
-    def __init__(self, source: AudioSource, rate_hz: int, channel: int | None = None) -> None:
+    def __init__(self, source: AudioSource, rate_hz: int | None, channel: int | None = None) -> None:
         """Read the source once.
 
-        `rate_hz` is the rate of an array; files state their own. `channel` is the one that is read, from 0;
-        None: all channels mixed. `channels` measures all of them.
+        `rate_hz` is the rate of an array, which needs it; files state their own. `channel` is the one that is
+        read, from 0; None: all channels mixed. `channels` measures all of them.
 
         Raises `AudioError` if the source cannot be read, or has no such channel.
         """
@@ -161,10 +161,10 @@ def _long_source(source: Any) -> DecodableSource | None:
     return source if is_long else None
 
 
-def _decode(source: AudioSource, rate_hz: int, channel: int | None, meter: ChannelMeter) -> Waveform:
+def _decode(source: AudioSource, rate_hz: int | None, channel: int | None, meter: ChannelMeter) -> Waveform:
     """Return the waveform (samples,) of any source."""
     if isinstance(source, np.ndarray):
-        return from_samples(source, rate_hz, channel=channel, meter=meter)
+        return from_samples(source, check_rate(rate_hz), channel=channel, meter=meter)
     decodable = decodable_source(source, "a path, bytes, a file opened in binary mode or a NumPy array")
     return load(decodable, channel=channel, meter=meter)
 

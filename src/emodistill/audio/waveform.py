@@ -16,7 +16,9 @@ from emodistill.audio.channels import ChannelMeter, pick_channel
 from emodistill.audio.decoding import (
     MAX_CHANNELS,
     THE_AUDIO,
+    BlockSource,
     DecodableSource,
+    RatedArray,
     RatedSamples,
     check_file,
     decode_blocks,
@@ -153,7 +155,7 @@ def load_bounded(source: DecodableSource, max_s: float, channel: int | None = No
 
 
 def load_blocks(
-    source: DecodableSource,
+    source: BlockSource,
     max_s: float | None = None,
     channel: int | None = None,
     meter: ChannelMeter | None = None,
@@ -169,7 +171,7 @@ def load_blocks(
 
 
 def load_channels(
-    source: DecodableSource,
+    source: BlockSource,
     channels: Sequence[int | None],
     max_s: float | None = None,
     meter: ChannelMeter | None = None,
@@ -199,7 +201,7 @@ def load_channels(
     yield pieces
 
 
-def measure_channels(source: DecodableSource, max_s: float | None = None) -> ChannelMeter:
+def measure_channels(source: BlockSource, max_s: float | None = None) -> ChannelMeter:
     """Return the meter of all channels of a recording. Raises the errors of `load_blocks`."""
     meter = ChannelMeter()
     for _, frames in _decoded(source, max_s):
@@ -209,7 +211,7 @@ def measure_channels(source: DecodableSource, max_s: float | None = None) -> Cha
     return meter
 
 
-def _decoded(source: DecodableSource, max_s: float | None) -> Iterator[RatedSamples]:
+def _decoded(source: BlockSource, max_s: float | None) -> Iterator[RatedSamples]:
     """Yield the decoded blocks, samples (n, channels).
 
     Raises `AudioError` if the number of channels changes.
@@ -226,14 +228,14 @@ def _decoded(source: DecodableSource, max_s: float | None) -> Iterator[RatedSamp
         yield rate_hz, frames
 
 
-def blocks_up_to(max_s: float, source: DecodableSource, name: str) -> Iterator[RatedSamples]:
+def blocks_up_to(max_s: float, source: BlockSource, name: str) -> Iterator[RatedSamples]:
     """Yield the blocks of a recording. Raises `AudioTooLongError` for one that is longer than `max_s`.
 
     If the header states the length, no block is decoded. Otherwise decoding ends as soon as the blocks are
     longer together.
     """
     low, high = UNTRUSTED_RATES_HZ
-    header = read_header(source)
+    header = None if isinstance(source, RatedArray) else read_header(source)
     if header is not None and low <= header.rate_hz <= high and not header.is_estimated:
         stated_s = header.duration_s or 0.0
         if stated_s > max_s:
@@ -281,6 +283,15 @@ def from_samples(
         if mono.size == 0:
             raise AudioError(f"{name}: too short to hold a sample at {SAMPLE_RATE} Hz")
     return np.ascontiguousarray(mono / max(1.0, float(np.abs(mono).max())), dtype=np.float32)
+
+
+def check_rate(rate_hz: int | None) -> int:
+    """Return the rate of an array in Hz. Raises `AudioError` if the caller gave none."""
+    if rate_hz is None:
+        raise AudioError(
+            "an array of samples states no rate: give rate_hz, the samples per second, e.g. rate_hz=16000"
+        )
+    return rate_hz
 
 
 def _check_rate(rate_hz: float, name: str) -> None:

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from emodistill.cli.options import (
-    Coverage,
     Emotions,
     Hop,
     MinConfidence,
     MinDuration,
     Model,
+    NoCoverage,
     Smooth,
     SpeakerVoice,
     StreamAdapt,
@@ -19,6 +19,7 @@ from emodistill.cli.options import (
     Window,
     app,
     names_in,
+    refuse_coverage,
     speaker_voice,
 )
 from emodistill.console import results, say
@@ -56,7 +57,7 @@ def listen(
     ] = None,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
-    coverage: Coverage = None,
+    coverage: NoCoverage = None,
     voice: SpeakerVoice = None,
     adapt: StreamAdapt = StreamAdaptation.none,
     smooth: Smooth = SMOOTH_S,
@@ -89,11 +90,10 @@ def listen(
             "- reads standard input, which is a terminal: pipe audio into it, or leave the - out to use the "
             "microphone"
         )
+    refuse_coverage(coverage)
     options = SegmentationOptions(hop, window, smooth, min_duration)
     known = speaker_voice(voice, adapt)
-    recognizer = Recognizer(
-        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
-    )
+    recognizer = Recognizer(model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1)
     check_adaptation(recognizer, known, adapt.value)
     opened = pipe(sys.stdin.buffer, rate, channels) if source else microphone(device)
     with opened as audio:

@@ -56,13 +56,16 @@ Model = Annotated[
 ]  # fmt: skip
 Emotions = Annotated[str | None, typer.Option(help="Allow only these emotions, e.g. angry,happy,sad.")]
 MinConfidence = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Below this confidence, give no emotion.")
-]
-Coverage = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        min=0, max=1, help="Give an emotion for about this share of the inputs, the most confident ones."
+        metavar="CONFIDENCE",
+        help="Below this confidence, from 0 to 1, give no emotion. dev:0.8 stands for the confidence that "
+        "80 % of the utterances had that the model was calibrated on.",
     ),
+]
+NoCoverage = Annotated[
+    float | None,
+    typer.Option("--coverage", hidden=True, help="Only for predict; here, use --min-confidence dev:0.8."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads for one run of the model.")]
 Jobs = Annotated[
@@ -197,6 +200,14 @@ def need_training() -> None:
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     del lightning, torch
+
+
+def refuse_coverage(coverage: float | None) -> None:
+    """Raise `ConfigError` for --coverage in a verb whose answers are written one by one."""
+    from emodistill.inference.confidence import NO_COVERAGE
+
+    if coverage is not None:
+        raise ConfigError(NO_COVERAGE)
 
 
 def names_in(listed: str | None) -> list[str] | None:

@@ -12,7 +12,6 @@ from emodistill.cli.options import (
     Adapt,
     Adaptation,
     ChannelsRead,
-    Coverage,
     Emotions,
     Jobs,
     MinConfidence,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registr
 else:
     PredictionChoice = StrEnum("PredictionChoice", {name: name for name in PREDICTION_FORMATS})
 
+_COVERAGE_FORMATS = [format.name for format in PREDICTION_FORMATS.values() if not format.can_resume]
 _TEACHER_FORMATS = [format.name for format in PREDICTION_FORMATS.values() if format.holds_teachers]
 
 PredictionFormatOption = Annotated[
@@ -55,6 +55,14 @@ PredictionOutputOption = Annotated[
         "Default: standard output.",
     ),
 ]
+CoverageOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1,
+        help="Give an emotion for this share of the files, the most confident ones. Formats: "
+        f"{', '.join(_COVERAGE_FORMATS)}.",
+    ),
+]  # fmt: skip
 TeachersOption = Annotated[
     bool,
     typer.Option(
@@ -73,7 +81,7 @@ def predict(
     output: PredictionOutputOption = None,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
-    coverage: Coverage = None,
+    coverage: CoverageOption = None,
     teachers: TeachersOption = False,
     voice: VoiceFile = None,
     adapt: Adapt = Adaptation.none,
@@ -96,6 +104,7 @@ def predict(
     """
     from emodistill.inference.adaptation import files_sha256, groups_of, predict_compared
     from emodistill.inference.channel_rows import predict_channels
+    from emodistill.inference.confidence import NO_COVERAGE, keep_most_confident
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
@@ -109,6 +118,8 @@ def predict(
             f"add --format {' or '.join(_TEACHER_FORMATS)}"
         )
     read_channels = channels_in(channels)
+    if coverage is not None and format not in _COVERAGE_FORMATS:
+        raise ConfigError(NO_COVERAGE)
     adapted = adapt is not Adaptation.none
     if voice is not None and adapted:
         raise ConfigError(
@@ -120,7 +131,7 @@ def predict(
     files = found.files
     jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(
-        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage,
+        model, emotions=names_in(emotions), min_confidence=min_confidence,
         threads=threads or (1 if jobs > 1 else None),
     )  # fmt: skip
     if known is not None:
@@ -150,6 +161,8 @@ def predict(
     rows = hint_at_channels(report_failures(chain.from_iterable(predictions), found.undecodable))
     if not teachers:
         rows = (replace(row, teachers=None) for row in rows)
+    if coverage is not None:
+        rows = iter(keep_most_confident(list(rows), coverage))
     with open_output(output, resumed) as stream:
         num_failed = write_rows(
             rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted,

@@ -10,13 +10,13 @@ from emodistill.cli.options import (
     TABLE,
     ChannelNames,
     ChannelsRead,
-    Coverage,
     Emotions,
     Hop,
     Jobs,
     MinConfidence,
     MinDuration,
     Model,
+    NoCoverage,
     Paths,
     Smooth,
     SpeakerVoice,
@@ -28,6 +28,7 @@ from emodistill.cli.options import (
     choose_format,
     names_in,
     number_of_jobs,
+    refuse_coverage,
     speaker_voice,
 )
 from emodistill.console import hint_at_channels, report_failures, say, with_progress
@@ -100,7 +101,7 @@ def timeline(
     no_audio: NoAudioOption = False,
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
-    coverage: Coverage = None,
+    coverage: NoCoverage = None,
     voice: SpeakerVoice = None,
     adapt: TimelineAdapt = TimelineAdaptation.none,
     channels: ChannelsRead = "mix",
@@ -144,6 +145,7 @@ def timeline(
     from emodistill.inference.timelines import TimelineOptions, check_options
     from emodistill.inference.trend import check_trend
 
+    refuse_coverage(coverage)
     options = TimelineOptions(
         voice=speaker_voice(voice, adapt),
         adapt=adapt.value,
@@ -162,9 +164,7 @@ def timeline(
     if no_audio and outputs.format != "html":
         raise ConfigError(f"--no-audio is for the format html, but the format is {outputs.format}")
     given = read_segments(segments, len(files)) if segments is not None else None
-    recognizer = Recognizer(
-        model, emotions=names_in(emotions), min_confidence=min_confidence, coverage=coverage, threads=1
-    )
+    recognizer = Recognizer(model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1)
     check_options(recognizer, **options)
     outputs = replace(outputs, context=WriterContext(recognizer.card, not no_audio, trend))
     outputs.ensure_same_settings(recognizer, given, **options)

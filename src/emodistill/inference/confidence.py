@@ -1,15 +1,62 @@
-"""The confidence of a prediction: probabilities after calibration, and the threshold for an answer."""
+"""What a recogniser answers for probabilities: their temperature, the threshold of an answer, its surety."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emodistill.errors import ConfigError
-from emodistill.inference.model_card import Card
+from emodistill.inference.dimensions import dimensions
+from emodistill.inference.model_card import AccuracyPoint, Card, CoveragePoint
+from emodistill.inference.prediction import DimensionsSource, Prediction, Surety
+
+LIKELY_ACCURACY = 0.75  # answers that are right at least this often are "likely"
+GUESS_FACTOR = 1.5  # answers that are right less often than this times chance are "no better than a guess"
+DEV_PREFIX = "dev:"  # of a threshold that is a share of the utterances of the calibration
+
+NO_COVERAGE = (
+    "coverage needs all answers before the first one is written: use it in predict with the formats table, "
+    "json or csv; elsewhere give min_confidence, a confidence from 0 to 1, or e.g. dev:0.8, the confidence "
+    "that 80 % of the utterances reached that the model was calibrated on"
+)
 
 Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a recogniser says about probabilities by emotion. The fields are those of `Prediction`."""
+
+    emotion: str | None
+    confidence: float
+    surety: Surety | None = None
+    dimensions: dict[str, float] | None = None
+    dimensions_from: DimensionsSource | None = None
+
+    @classmethod
+    def of(
+        cls,
+        probabilities: Mapping[str, float],
+        min_confidence: float = 0.0,
+        surety: Surety | None = None,
+        emotion: str | None = None,
+    ) -> "Answer":
+        """Return an emotion, or none below `min_confidence`, with arousal and valence.
+
+        `emotion` was chosen by other means; None: the most probable one.
+        """
+        emotion = emotion or max(probabilities, key=probabilities.__getitem__)
+        confidence = probabilities[emotion]
+        place = dimensions(probabilities)
+        return cls(
+            emotion if confidence >= min_confidence else None,
+            confidence,
+            surety,
+            place,
+            None if place is None else "emotions",
+        )
 
 
 def apply_temperature(probabilities: npt.NDArray[Any], temperature: float) -> Probabilities:
@@ -22,38 +69,97 @@ def apply_temperature(probabilities: npt.NDArray[Any], temperature: float) -> Pr
     return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True), dtype=np.float64)
 
 
-def confidence_threshold(
-    card: Card, emotions: Sequence[str], min_confidence: float | None, coverage: float | None
-) -> float:
-    """Return the confidence below which the recogniser abstains, from one of two options.
+def confidence_thresholds(
+    card: Card, emotions: Sequence[str], min_confidence: float | str | None
+) -> tuple[float, float]:
+    """Return the confidences below which the recogniser abstains: without a voice, and with one.
 
     Args:
-        card: of the model; `coverage` needs its curve.
+        card: of the model; "dev:…" needs its curve.
         emotions: which the recogniser considers.
-        min_confidence: the confidence itself.
-        coverage: the share of the utterances that the model was calibrated on which reached the confidence.
+        min_confidence: the confidence itself; or "dev:0.8", the confidence that this share of the utterances
+            that the model was calibrated on reached; None: 0, so the recogniser never abstains.
 
-    Without an option it is 0, so the recogniser never abstains. Raises `ConfigError` for values out of range,
-    for both options at once, and for `coverage` without a curve over the same emotions.
+    Raises `ConfigError` for values out of range, and for "dev:…" without a curve over the same emotions.
     """
-    for name, value in (("min_confidence", min_confidence), ("coverage", coverage)):
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"bad {name} {value}, expected a share from 0 to 1")
-    if coverage is None:
-        return min_confidence or 0.0
-    if min_confidence is not None:
-        raise ConfigError("min_confidence and coverage set the same threshold: give one of them")
+    if min_confidence is None:
+        return 0.0, 0.0
+    is_share = isinstance(min_confidence, str) and min_confidence.startswith(DEV_PREFIX)
+    try:
+        value = float(min_confidence.removeprefix(DEV_PREFIX) if isinstance(min_confidence, str) else
+                      min_confidence)  # fmt: skip
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ConfigError(
+            f"bad min_confidence {min_confidence}, expected a confidence from 0 to 1, or {DEV_PREFIX} and a "
+            f"share, e.g. {DEV_PREFIX}0.8"
+        )
+    if not is_share:
+        return value, value
     if not card.coverage:
         raise ConfigError(
-            f"the card of '{card.name}' has no coverage curve: give min_confidence, or export the model again"
+            f"the card of '{card.name}' has no coverage curve, which min_confidence {min_confidence} needs: "
+            "give a confidence from 0 to 1, or export the model again"
         )
     if len(emotions) < len(card.emotions):
         raise ConfigError(
-            "the coverage curve of the card is over all its emotions: with fewer emotions, give "
-            "min_confidence instead of coverage"
+            f"min_confidence {min_confidence} needs a coverage curve over the chosen emotions, but the card "
+            "has one over all emotions: give a confidence from 0 to 1"
         )
-    if coverage == 1:
+    return (
+        _threshold_of_share(card.coverage, value),
+        _threshold_of_share(card.coverage_voice or card.coverage, value),
+    )
+
+
+def _threshold_of_share(points: Sequence[CoveragePoint], share: float) -> float:
+    if share == 1:
         return 0.0  # The lowest confidence of the curve may be above that of other audio.
-    curve = [(0.0, 1.0), *((point.coverage, point.min_confidence) for point in card.coverage[::-1])]
+    curve = [(0.0, 1.0), *((point.coverage, point.min_confidence) for point in points[::-1])]
     shares, thresholds = zip(*curve, strict=True)
-    return float(np.interp(coverage, shares, thresholds))
+    return float(np.interp(share, shares, thresholds))
+
+
+def surety(card: Card, num_emotions: int, confidence: float, has_voice: bool) -> Surety | None:
+    """Return how far an answer can be trusted, from how often answers of its confidence are right.
+
+    The card has this accuracy by confidence. It is over all emotions of the model. With fewer emotions, the
+    calibrated confidence itself takes its place. Returns None for a card without the table.
+
+    "likely": right in at least `LIKELY_ACCURACY`. "no better than a guess": right less often than
+    `GUESS_FACTOR` / number of emotions. "unsure": between the two.
+    """
+    table = (card.accuracy_voice or card.accuracy) if has_voice else card.accuracy
+    if not table:
+        return None
+    accuracy = confidence if num_emotions < len(card.emotions) else expected_accuracy(table, confidence)
+    if accuracy >= LIKELY_ACCURACY:
+        return "likely"
+    return "no better than a guess" if accuracy < GUESS_FACTOR / num_emotions else "unsure"
+
+
+def expected_accuracy(table: Sequence[AccuracyPoint], confidence: float) -> float:
+    """Return the share of right answers at a confidence, interpolated between the points of a card."""
+    return float(
+        np.interp(confidence, [point.confidence for point in table], [point.accuracy for point in table])
+    )
+
+
+def keep_most_confident(predictions: Sequence[Prediction], coverage: float) -> list[Prediction]:
+    """Return the predictions, with an emotion for the share `coverage` of those that have one.
+
+    The least confident ones abstain with the reason `low_confidence`. Of n predictions with an emotion,
+    round(coverage · n) keep it; of equal confidences, the earlier prediction keeps it.
+
+    Raises `ConfigError` for a share outside of 0 to 1.
+    """
+    if not 0 <= coverage <= 1:
+        raise ConfigError(f"bad coverage {coverage}, expected a share from 0 to 1")
+    answered = [place for place, row in enumerate(predictions) if row.emotion is not None]
+    by_confidence = sorted(answered, key=lambda place: -(predictions[place].confidence or 0.0))
+    dropped = set(by_confidence[round(coverage * len(answered)) :])
+    return [
+        replace(row, emotion=None, abstained=True, reason="low_confidence") if place in dropped else row
+        for place, row in enumerate(predictions)
+    ]

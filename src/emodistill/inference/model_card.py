@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emodistill.errors import ModelError, field_messages
 from emodistill.files import atomic_write
+from emodistill.inference.dimensions import COORDINATES
 
 BUNDLED = Path(str(files("emodistill"))) / "assets" / "bundled"  # the model that comes with the package
 METADATA = "emodistill"  # the metadata key of an ONNX file that holds the student's description
@@ -35,6 +36,13 @@ class CoveragePoint(_Frozen):
     min_confidence: float  # the lowest confidence of an answer
     coverage: float  # the share of utterances that get an answer
     accuracy: float  # the share of these answers that are correct
+
+
+class AccuracyPoint(_Frozen):
+    """One point of the table of accuracy by confidence."""
+
+    confidence: float  # the mean confidence of some answers
+    accuracy: float  # the share of these answers that are correct; it never falls as the confidence rises
 
 
 class DataSource(_Frozen):
@@ -87,6 +95,11 @@ class Card(_Frozen):
     calibration: dict[str, float] = {}
     calibration_note: str = ""  # the data that the temperature was fitted on
     coverage: tuple[CoveragePoint, ...] = ()  # on the utterances of `calibration_note`, by rising confidence
+    coverage_voice: tuple[CoveragePoint, ...] = ()  # the same with known utterances of the speaker
+    # How often answers of a confidence are correct, by rising confidence, on the utterances of
+    # `calibration_note`: without a voice, and with known utterances of the speaker.
+    accuracy: tuple[AccuracyPoint, ...] = ()
+    accuracy_voice: tuple[AccuracyPoint, ...] = ()
     parity: dict[str, float]  # the largest difference from torch, and the number of utterances
     versions: dict[str, str]
     licence: str = "The licences of the training corpora apply: read their terms before any use."
@@ -217,6 +230,7 @@ def card_markdown(card: Card) -> str:
         _data(card),
         _scores(card),
         _calibration(card),
+        _dimensions(card),
         _origin(card),
         "" if card.external else licence,
     ]
@@ -314,16 +328,51 @@ def _calibration(card: Card) -> str:
             f"{temperature} {card.calibration_note}".rstrip() + "\n\n" + _table(["figure", "value"], figures)
         )
     if card.coverage:
-        rows = [
-            [f"{point.min_confidence:.3f}", f"{100 * point.coverage:.0f}", f"{100 * point.accuracy:.1f}"]
-            for point in card.coverage
-        ]
         parts.append(
-            "With `min_confidence` or `coverage` the recogniser abstains from unsure answers. On the "
-            "utterances that the temperature was fitted on:\n\n"
-            + _table(["min_confidence", "answered, %", "correct of these, %"], rows)
+            "With `min_confidence` the recogniser abstains from unsure answers. On the utterances that the "
+            f"temperature was fitted on:\n\n{_coverage_table(card.coverage)}"
         )
+    if card.coverage_voice:
+        parts.append(f"With known utterances of the speaker:\n\n{_coverage_table(card.coverage_voice)}")
+    if card.accuracy:
+        parts.append(
+            "`surety` is *likely* where answers of this confidence are correct in at least 75 %, *no better "
+            f"than a guess* below {150 / len(card.emotions):.0f} % (1.5 times chance), and *unsure* "
+            f"between.\n\n{_accuracy_table(card.accuracy)}"
+        )
+    if card.accuracy_voice:
+        parts.append(f"With known utterances of the speaker:\n\n{_accuracy_table(card.accuracy_voice)}")
     return "## Calibration and abstention\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def _coverage_table(points: Sequence[CoveragePoint]) -> str:
+    rows = [
+        [f"{point.min_confidence:.3f}", f"{100 * point.coverage:.0f}", f"{100 * point.accuracy:.1f}"]
+        for point in points
+    ]
+    return _table(["min_confidence", "answered, %", "correct of these, %"], rows)
+
+
+def _accuracy_table(points: Sequence[AccuracyPoint]) -> str:
+    rows = [[f"{point.confidence:.3f}", f"{100 * point.accuracy:.1f}"] for point in points]
+    return _table(["confidence", "correct, %"], rows)
+
+
+def _dimensions(card: Card) -> str:
+    rows = [
+        [emotion, *(f"{value:.3f}" for value in COORDINATES[emotion])]
+        for emotion in card.emotions
+        if emotion in COORDINATES
+    ]
+    if not rows:
+        return ""
+    return (
+        "## Arousal and valence\n\nThe recogniser computes them from the probabilities p of the emotions e, "
+        "as Σ p(e) · coordinate of e. The coordinates are the ratings of the emotions' words in the Glasgow "
+        "Norms (Scott et al. 2019, https://doi.org/10.3758/s13428-018-1099-3, CC BY 4.0), on a scale from 0 "
+        "to 1."
+        "\n\n" + _table(["emotion", "arousal", "valence"], rows)
+    )
 
 
 def _origin(card: Card) -> str:

@@ -15,6 +15,11 @@ from emodistill.console import results
 
 if TYPE_CHECKING:
     from emodistill.inference.prediction import Prediction
+    from emodistill.inference.segmentation import Segment
+
+
+# Columns of CSV after the probabilities, in predictions and in timelines.
+OPTIONAL_COLUMNS = ("surety", "arousal", "valence", "dimensions_from", "channel")
 
 
 class Writer(Protocol):
@@ -88,15 +93,18 @@ def write_table(
     from rich.table import Table
 
     table = Table(
-        "file", *(["channel"] if has_channels else []), "emotion", "confidence",
-        *(["utterances known"] if has_voices else []), "note",
+        "file", *(["channel"] if has_channels else []), "emotion", "confidence", "surety", "arousal",
+        "valence", *(["utterances known"] if has_voices else []), "note",
     )  # fmt: skip
     for row in rows:
         confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
         note = escape(row.error or row.reason or "")
         known = [str(row.voice_utterances or "–")] if has_voices else []
         channel = ["" if row.channel is None else str(row.channel)] if has_channels else []
-        table.add_row(escape(row.path), *channel, row.emotion or "–", confidence, *known, note)
+        place = [f"{value:.2f}" for value in (row.dimensions or {}).values()] or ["", ""]
+        table.add_row(
+            escape(row.path), *channel, row.emotion or "–", confidence, row.surety or "", *place, *known, note
+        )
     results(stream).print(table)
 
 
@@ -136,14 +144,21 @@ def write_csv(
     writer = csv.writer(stream, lineterminator="\n")
     header = ["path", "emotion", "confidence", "abstained", "reason", "error"]
     header += ["voice_utterances"] if has_voices else []
-    writer.writerow([*header, *(f"p_{name}" for name in emotions), *(["channel"] if has_channels else [])])
+    writer.writerow([*header, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS])
     for row in rows:
         values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
         values += [row.voice_utterances] if has_voices else []
         fields = ["" if value is None else value for value in values]
         probabilities: dict[str, Any] = row.probabilities or {}
-        channel = ["" if row.channel is None else row.channel] if has_channels else []
-        writer.writerow([row.path, *fields, *(probabilities.get(name, "") for name in emotions), *channel])
+        by_emotion = [probabilities.get(name, "") for name in emotions]
+        writer.writerow([row.path, *fields, *by_emotion, *optional_fields(row)])
+
+
+def optional_fields(row: "Prediction | Segment") -> list[Any]:
+    """The values of `OPTIONAL_COLUMNS` in a row of CSV; empty where the row has no value."""
+    place = row.dimensions or {}
+    values = [row.surety, place.get("arousal"), place.get("valence"), row.dimensions_from, row.channel]
+    return ["" if value is None else value for value in values]
 
 
 PREDICTION_FORMATS: Mapping[str, PredictionFormat] = {

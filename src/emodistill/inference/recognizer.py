@@ -22,7 +22,14 @@ from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, trim_silence
 from emodistill.errors import AudioError, ConfigError, ModelError, one_of
 from emodistill.inference.adapted_windows import Adapt
-from emodistill.inference.confidence import Probabilities, apply_temperature, confidence_threshold
+from emodistill.inference.confidence import (
+    DEV_PREFIX,
+    Answer,
+    Probabilities,
+    apply_temperature,
+    confidence_thresholds,
+    surety,
+)
 from emodistill.inference.exported_student import ExportedStudent, Outputs
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.prediction import Prediction
@@ -60,8 +67,7 @@ class Recognizer:
         model: str | Path = "bundled",
         *,
         emotions: Sequence[str] | None = None,
-        min_confidence: float | None = None,
-        coverage: float | None = None,
+        min_confidence: float | str | None = None,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
@@ -73,19 +79,19 @@ class Recognizer:
                 "organisation/name". "organisation/name@revision" selects a branch, a tag or a commit of it
                 (needs [hub]).
             emotions: recognise only these; their probabilities are scaled to sum to 1.
-            min_confidence: abstain with the reason `low_confidence` below this confidence.
-            coverage: abstain below the confidence that this share of utterances had in calibration.
+            min_confidence: abstain with the reason `low_confidence` below this confidence. "dev:0.8" is the
+                confidence that this share of the utterances had that the model was calibrated on.
             threads: CPU threads for one run of the model; None: ONNX Runtime's default.
             providers: ONNX Runtime's execution providers in order of preference; None: the CPU.
 
         Raises:
             ModelError: there is no such model, or one of its files is missing, changed or not a model.
             ConfigError: an emotion that the model does not have, a provider that ONNX Runtime does not have,
-                a value out of range, or options that exclude each other.
+                or a value out of range.
         """
         self.student = ExportedStudent(model, threads, providers)
         self.folder, self.card = self.student.folder, self.student.card
-        self._set_options(emotions, min_confidence, coverage)
+        self._set_options(emotions, min_confidence)
 
     @classmethod
     def load(cls, model: str | Path = "bundled", **options: Any) -> "Recognizer":
@@ -96,31 +102,23 @@ class Recognizer:
         self,
         *,
         emotions: Sequence[str] | _Option | None = KEEP,
-        min_confidence: float | _Option | None = KEEP,
-        coverage: float | _Option | None = KEEP,
+        min_confidence: float | str | _Option | None = KEEP,
     ) -> "Recognizer":
         """Return a recogniser with other options that shares the loaded model; this one does not change.
 
         An option that you do not give stays as it is. None resets it to the model's own: all emotions, no
-        abstention. `min_confidence` and `coverage` set the same threshold, so giving one of them replaces
-        both.
+        abstention.
 
         Raises `ConfigError` as the constructor does.
         """
         chosen = self.emotions if emotions is KEEP else emotions
-        if min_confidence is KEEP and coverage is KEEP:
-            confidence, share = self._threshold_options
-        else:
-            confidence = None if min_confidence is KEEP else min_confidence
-            share = None if coverage is KEEP else coverage
+        confidence = self.min_confidence if min_confidence is KEEP else min_confidence
         _ = self._detector  # Load it once, so that all copies share it.
         other = copy(self)
-        other._set_options(chosen, confidence, share)
+        other._set_options(chosen, confidence)
         return other
 
-    def _set_options(
-        self, emotions: Sequence[str] | None, min_confidence: float | None, coverage: float | None
-    ) -> None:
+    def _set_options(self, emotions: Sequence[str] | None, min_confidence: float | str | None) -> None:
         if isinstance(emotions, str):  # Iterating over it would give its letters.
             raise ConfigError(f"bad emotions '{emotions}', expected a list, e.g. {emotions.split(',')}")
         emotions = None if emotions is None else tuple(emotions)
@@ -130,8 +128,9 @@ class Recognizer:
             if name not in self.card.emotions:
                 raise ConfigError(one_of("emotion", name, self.card.emotions))
         self.emotions = tuple(name for name in self.card.emotions if not emotions or name in emotions)
-        self.min_confidence = confidence_threshold(self.card, self.emotions, min_confidence, coverage)
-        self._threshold_options = (min_confidence, coverage)
+        self._thresholds = confidence_thresholds(self.card, self.emotions, min_confidence)
+        is_share = isinstance(min_confidence, str) and min_confidence.startswith(DEV_PREFIX)
+        self.min_confidence = min_confidence if is_share else self._thresholds[0]
         self._columns = [self.card.emotions.index(name) for name in self.emotions]
 
     @property
@@ -152,7 +151,7 @@ class Recognizer:
     def predict(  # type: ignore[overload-overlap]
         self,
         source: AudioSource,
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int | None = None,
         *,
         voice: Voice | None = None,
         channel: int | None = None,
@@ -162,7 +161,7 @@ class Recognizer:
     def predict(
         self,
         source: Iterable[AudioSource],
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int | None = None,
         *,
         voice: Voice | None = None,
         channel: int | None = None,
@@ -171,7 +170,7 @@ class Recognizer:
     def predict(
         self,
         source: AudioSource | Iterable[AudioSource],
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int | None = None,
         *,
         voice: Voice | None = None,
         channel: int | None = None,
@@ -187,13 +186,13 @@ class Recognizer:
             source: a path, the bytes of an audio file, an open binary file or pipe, or an array of samples
                 (n,) or (n, channels): floats from -1 to 1, or integers that use the full scale of their type.
                 Or an iterable of these.
-            rate_hz: the rate of arrays; files state their own.
+            rate_hz: the rate of arrays, which need it; files state their own.
             voice: of the speaker, from `enrol`. The utterance is compared with this voice's usual.
             channel: recognise this channel, from 0; None: all channels mixed.
 
         Raises:
-            AudioError: the audio cannot be read, or has no such channel. In a list, such an input gives a
-                prediction with its `error`.
+            AudioError: the audio cannot be read, has no such channel, or is an array without `rate_hz`. In a
+                list, such an input gives a prediction with its `error`.
             ConfigError: a channel that no audio has.
             ModelError: the model has no voices, or the voice is one of another model.
         """
@@ -206,7 +205,7 @@ class Recognizer:
     def predict_all(
         self,
         sources: Iterable[AudioSource],
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int | None = None,
         jobs: int = 1,
         *,
         voice: Voice | None = None,
@@ -231,7 +230,7 @@ class Recognizer:
         yield from map_in_order(predict_one, sources, jobs)
 
     def predict_together(
-        self, sources: Iterable[AudioSource], rate_hz: int = SAMPLE_RATE, jobs: int = 1
+        self, sources: Iterable[AudioSource], rate_hz: int | None = None, jobs: int = 1
     ) -> list[Prediction]:
         """Return a prediction for each source, in order, each compared with the usual of all other sources.
 
@@ -248,7 +247,7 @@ class Recognizer:
     def enrol(
         self,
         sources: AudioSource | Iterable[AudioSource],
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int | None = None,
         jobs: int = 1,
         *,
         channel: int | None = None,
@@ -273,7 +272,7 @@ class Recognizer:
         return voice
 
     def statistics(
-        self, source: AudioSource, rate_hz: int = SAMPLE_RATE, *, channel: int | None = None
+        self, source: AudioSource, rate_hz: int | None = None, *, channel: int | None = None
     ) -> SpeechStatistics:
         """Return the statistics of one recording: all that voices and predictions with a voice need of it.
 
@@ -303,7 +302,7 @@ class Recognizer:
     def statistics_all(
         self,
         sources: Iterable[AudioSource],
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int | None = None,
         jobs: int = 1,
         *,
         channel: int | None = None,
@@ -349,7 +348,9 @@ class Recognizer:
         outputs = self.student.run_head(statistics.windows, None if voice is None else voice.shrunk())
         return self._prediction(about, outputs, voice)
 
-    def _predict_one(self, source: Any, rate_hz: int, voice: Voice | None, channel: int | None) -> Prediction:
+    def _predict_one(
+        self, source: Any, rate_hz: int | None, voice: Voice | None, channel: int | None
+    ) -> Prediction:
         recording = Recording(source, rate_hz, channel)
         about = Prediction(
             source_name(source), channel=channel, mixed_channels=_mixed_channels(recording, channel)
@@ -367,24 +368,36 @@ class Recognizer:
         """
         means = self._mean_probabilities(outputs, voice is not None)
         values = means.pop("student")
-        best = int(values.argmax())
-        confidence = float(values[best])
-        is_sure = confidence >= self.min_confidence
+        probabilities = self._by_emotion(values)
+        answer = self.answer(probabilities, voice is not None)
+        is_sure = answer.emotion is not None
         return replace(
             about,
-            emotion=self.emotions[best] if is_sure else None,
-            confidence=confidence,
-            probabilities=self._by_emotion(values),
+            probabilities=probabilities,
             abstained=not is_sure,
             reason=None if is_sure else "low_confidence",
             teachers={teacher: self._by_emotion(value) for teacher, value in means.items()} or None,
             voice_utterances=None if voice is None else voice.utterances,
+            **answer.__dict__,
         )
+
+    def answer(
+        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None
+    ) -> Answer:
+        """Return emotion, confidence, surety, arousal and valence for probabilities by emotion.
+
+        `has_voice`: the probabilities come from a comparison with a voice. `emotion` was chosen by other
+        means; None: the most probable one.
+        """
+        confidence = max(probabilities.values()) if emotion is None else probabilities[emotion]
+        trust = surety(self.card, len(self.emotions), confidence, has_voice)
+        return Answer.of(probabilities, self._thresholds[has_voice], trust, emotion)
 
     # Long: the options of `emodistill.timeline`.
     def timeline(
         self,
         source: TimelineSource,
+        rate_hz: int | None = None,
         *,
         given: Sequence[GivenSegment] | None = None,
         hop_s: float = HOP_S,
@@ -401,14 +414,14 @@ class Recognizer:
     ) -> Timeline:
         """Return the emotions over time in one recording. Options and errors: `emodistill.timeline`."""
         return timeline(
-            source, self, given=given, hop_s=hop_s, window_s=window_s, smooth_s=smooth_s,
+            source, self, rate_hz, given=given, hop_s=hop_s, window_s=window_s, smooth_s=smooth_s,
             min_duration_s=min_duration_s, detector=detector or self._detector, traced=traced, max_s=max_s,
             voice=voice, adapt=adapt, channels=channels, names=names,
         )  # fmt: skip
 
     def stream(
         self,
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int,
         *,
         hop_s: float = HOP_S,
         window_s: float = WINDOW_S,

@@ -11,13 +11,14 @@ audio.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
+from emodistill.inference.confidence import Answer
 from emodistill.inference.emotion_path import EmotionPath, Values
 from emodistill.inference.prediction import OPTIONAL, DimensionsSource, Surety
 from emodistill.inference.segmentation_options import (
@@ -42,9 +43,13 @@ class WindowClassifier(Protocol):
     def emotions(self) -> tuple[str, ...]:
         """The emotions in the order of the probabilities."""
 
-    @property
-    def min_confidence(self) -> float:
-        """A segment with a lower confidence has no emotion."""
+    def answer(
+        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None, /
+    ) -> Answer:
+        """Return the answer for probabilities; `has_voice`: they come from a comparison with a voice.
+
+        `emotion` was chosen by other means; None: the most probable one.
+        """
 
     def probabilities(self, waveform: Waveform, /) -> Values:
         """Return the probabilities (emotions,) of a waveform (samples,)."""
@@ -63,18 +68,20 @@ class WindowUpdate:
     end_s: float
     probabilities: dict[str, float]
     voice_utterances: int | None = None  # of the voice that the latest window was compared with
+    dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
+    dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; `voice_utterances` is left out where it is None.
+        """Return plain data for JSON; `voice_utterances` and the fields after it are left out where None.
 
         `WindowUpdate(**update.as_dict())` equals the update.
         """
-        return _plain_data(self, ("voice_utterances",))
+        return _plain_data(self, ("voice_utterances", "dimensions", "dimensions_from"))
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a recording with one emotion: the most probable one, or None below `min_confidence`.
+    """A part of a recording with one emotion: the most probable one, or None where it is not sure enough.
 
     A given segment without audio has no emotion, no confidence and no probabilities.
 
@@ -195,22 +202,29 @@ class WindowScorer:
     ) -> Segment:
         """Return the segment between two samples with its mean score.
 
-        Its emotion is `chosen`, an index, or else the most probable one. It has none below `min_confidence`.
+        Its emotion is `chosen`, an index, or else the most probable one. It has none where it is not sure
+        enough.
         """
         probabilities = self.probabilities(score.log_probabilities)
-        emotion = max(probabilities, key=probabilities.__getitem__)
-        if chosen is not None:
-            emotion = self._recognizer.emotions[chosen]
-        confidence = probabilities[emotion]
+        emotion = None if chosen is None else self._recognizer.emotions[chosen]
+        answer = self._recognizer.answer(probabilities, score.voice_utterances is not None, emotion)
         return Segment(
             begin / SAMPLE_RATE,
             end / SAMPLE_RATE,
-            emotion if confidence >= self._recognizer.min_confidence else None,
-            confidence,
-            probabilities,
-            speaker,
-            score.voice_utterances,
+            probabilities=probabilities,
+            speaker=speaker,
+            voice_utterances=score.voice_utterances,
+            **answer.__dict__,
         )
+
+    def update(self, begin: int, end: int, score: WindowScore) -> WindowUpdate:
+        """Return the update of the window between two samples with its score."""
+        probabilities = self.probabilities(score.log_probabilities)
+        answer = self._recognizer.answer(probabilities, score.voice_utterances is not None)
+        return WindowUpdate(
+            begin / SAMPLE_RATE, end / SAMPLE_RATE, probabilities, score.voice_utterances,
+            answer.dimensions, answer.dimensions_from,
+        )  # fmt: skip
 
 
 def log_probabilities(probabilities: Values) -> Values:
@@ -387,8 +401,7 @@ class Stretch:
         values = score.log_probabilities
         smoothed = values if self._last_values is None else (self._last_values + values) / 2
         self._last_values = values
-        probabilities = self._scorer.probabilities(smoothed)
-        return WindowUpdate(begin / SAMPLE_RATE, end / SAMPLE_RATE, probabilities, score.voice_utterances)
+        return self._scorer.update(begin, end, WindowScore(smoothed, score.voice_utterances))
 
     def _add_cell(self, end: int, last_window: Sequence[WindowScore] = ()) -> Iterator[Segment]:
         """Add the next cell, which ends at this sample. All windows that cover it are known."""

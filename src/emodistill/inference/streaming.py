@@ -204,7 +204,7 @@ class StreamingRecognizer(ScorerStream):
     def __init__(
         self,
         recognizer: WindowClassifier,
-        rate_hz: int = SAMPLE_RATE,
+        rate_hz: int,
         *,
         hop_s: float = HOP_S,
         window_s: float = WINDOW_S,
@@ -217,7 +217,7 @@ class StreamingRecognizer(ScorerStream):
         """Open a stream.
 
         Args:
-            recognizer: classifies the windows; its `emotions` and `min_confidence` hold for the segments.
+            recognizer: classifies the windows, and answers for the segments.
             rate_hz: of the chunks, at least 2000.
             hop_s: from one window to the next, at least 0.1.
             window_s: the length of a window, a whole number of hops.

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from emodistill.audio.channels import ChannelMeter, Channels, check_channels, speaker_names
-from emodistill.audio.decoding import DecodableSource, name_in_messages
-from emodistill.audio.recording import SILENCE_PEAK, decodable_source
+from emodistill.audio.decoding import BlockSource, RatedArray, name_in_messages
+from emodistill.audio.recording import SILENCE_PEAK, AudioSource, decodable_source
 from emodistill.audio.speech_activity import SpeechDetector
-from emodistill.audio.waveform import SAMPLE_RATE, load_channels, measure_channels
+from emodistill.audio.waveform import SAMPLE_RATE, check_rate, load_channels, measure_channels
 from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.inference.adapted_windows import Adapt, check_adaptation, window_scorer
 from emodistill.inference.given_segments import GivenSegment, GivenSegments
@@ -30,6 +30,7 @@ from emodistill.inference.segmentation_options import (
     WINDOW_S,
     SegmentationOptions,
 )
+from emodistill.inference.sources import source_name
 from emodistill.inference.streaming import Detector
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import Voice
@@ -38,7 +39,7 @@ from emodistill.inference.voices import Voice
 # speech below a peak of 0.003.
 LOW_PEAK, QUIET_PEAK = 0.01, 0.1
 
-TimelineSource = str | Path | bytes | bytearray | memoryview | BinaryIO
+TimelineSource = AudioSource
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class TimelineOptions(TypedDict, total=False):
 def timeline(
     source: TimelineSource,
     recognizer: WindowClassifier,
+    rate_hz: int | None = None,
     *,
     given: Sequence[GivenSegment] | None = None,
     hop_s: float = HOP_S,
@@ -145,8 +147,10 @@ def timeline(
     and its `speaker`, and `Timeline.speakers` has the summary of each.
 
     Args:
-        source: a path, the bytes of a file, or an open binary file or pipe.
-        recognizer: classifies the windows; its `emotions` and `min_confidence` hold for the segments.
+        source: a path, the bytes of a file, an open binary file or pipe, or an array of samples (n,) or
+            (n, channels).
+        recognizer: classifies the windows, and answers for the segments.
+        rate_hz: the rate of an array, which needs it; files state their own.
         given: classify these segments instead of the speech that is found, each by the mean over its windows.
             A segment with a `channel` is read from that channel.
         hop_s: from one window to the next, at least 0.1.
@@ -168,7 +172,8 @@ def timeline(
         names: the speakers in the channels, in order, for "split"; None: "channel 0", "channel 1", ….
 
     Raises:
-        AudioError: the audio cannot be read, has no such channel, or a given segment begins after its end.
+        AudioError: the audio cannot be read, has no such channel, or is an array without `rate_hz`. A given
+            segment begins after the end of the audio.
         AudioTooLongError: the audio is longer than `max_s`.
         ConfigError: the hop, the window, `smooth_s` or `min_duration_s` is out of range, or a given segment
             does not end after its start.
@@ -178,11 +183,11 @@ def timeline(
     """
     segmentation = SegmentationOptions(hop_s, window_s, smooth_s, min_duration_s)
     check_options(recognizer, voice=voice, adapt=adapt, channels=channels, names=names)
-    source = decodable_source(source, "a path, the bytes of a file or a file opened in binary mode")
-    name, spoken = str(source) if isinstance(source, (str, Path)) else "", name_in_messages(source)
+    name, decodable = source_name(source), _block_source(source, rate_hz)
+    spoken = name_in_messages(decodable)
     # A given segment may be compared with segments that end while it is read, so there are two passes.
     passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
-    split = _Split.of(source, names, max_s) if channels == "split" else None
+    split = _Split.of(decodable, names, max_s) if channels == "split" else None
     plan = _plan(given, channels, split, voice, spoken)
 
     def scorer(speaker_voice: Voice | None) -> WindowScorer:
@@ -197,7 +202,7 @@ def timeline(
             else GivenLane(scorer(part.voice), part.given, adapt, spoken, part.channel, part.speaker, traced)
         )
     meter = ChannelMeter()
-    for pieces in load_channels(source, [lane.channel for lane in lanes], max_s, meter):
+    for pieces in load_channels(decodable, [lane.channel for lane in lanes], max_s, meter):
         for lane, piece in zip(lanes, pieces, strict=True):
             lane.push(piece)
     for lane in lanes:
@@ -212,6 +217,17 @@ def segmentation_options(options: TimelineOptions) -> SegmentationOptions:
         options.get("window_s", WINDOW_S),
         options.get("smooth_s", SMOOTH_S),
         options.get("min_duration_s", MIN_DURATION_S),
+    )
+
+
+def _block_source(source: TimelineSource, rate_hz: int | None) -> BlockSource:
+    """Return a source that can be decoded block by block. Raises `AudioError` for one that cannot."""
+    if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):  # for example a tensor
+        source = np.asarray(source)
+    if isinstance(source, np.ndarray):
+        return RatedArray(source, check_rate(rate_hz))
+    return decodable_source(
+        source, "a path, the bytes of a file, a file opened in binary mode or a NumPy array"
     )
 
 
@@ -239,11 +255,11 @@ class _Split:
     gains: list[float]
 
     @classmethod
-    def of(cls, source: DecodableSource, names: Sequence[str] | None, max_s: float | None) -> "_Split":
+    def of(cls, source: BlockSource, names: Sequence[str] | None, max_s: float | None) -> "_Split":
         """Measure the channels of a source, and leave an open file where it is."""
-        position = source.tell() if hasattr(source, "tell") else None
+        position = None if isinstance(source, RatedArray) or not hasattr(source, "tell") else source.tell()
         meter = measure_channels(source, max_s)
-        if position is not None and hasattr(source, "seek"):
+        if position is not None and not isinstance(source, RatedArray) and hasattr(source, "seek"):
             source.seek(position)
         recording = name_in_messages(source)
         gains = [QUIET_PEAK / peak if SILENCE_PEAK <= peak < LOW_PEAK else 1.0 for peak in meter.peaks]

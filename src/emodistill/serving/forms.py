@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from emodistill.errors import one_of
+from emodistill.inference.confidence import NO_COVERAGE
 from emodistill.inference.recognizer import Recognizer
 from emodistill.serving import openapi
 from emodistill.serving.problems import RequestRefused
@@ -36,12 +37,15 @@ Emotions = Annotated[
     ),
 ]
 MinConfidence = Annotated[
-    float | None, Form(ge=0, le=1, description="Give no emotion where the confidence is lower.")
-]
+    str | None,
+    Form(description="Give no emotion where the confidence, from 0 to 1, is lower. dev:0.8 stands for the "
+         "confidence that this share of the utterances had that the model was calibrated on.",
+         max_length=MAX_NAME_LENGTH),
+]  # fmt: skip
 Coverage = Annotated[
     float | None,
-    Form(ge=0, le=1, description="Give no emotion where the model is least sure, so that about this share of "
-         "the answers has one. Cannot be combined with min_confidence or emotions."),
+    Form(ge=0, le=1, description="Give an emotion for this share of the answers of the request, the most "
+         "confident ones."),
 ]  # fmt: skip
 Flag = Literal["true", "false"]
 VoiceFile = Annotated[
@@ -76,7 +80,6 @@ class Options:
     model: Model = None
     emotions: Emotions = None
     min_confidence: MinConfidence = None
-    coverage: Coverage = None
 
 
 @dataclass
@@ -132,7 +135,7 @@ async def select_recognizer(service: Service, request: Request, options: Options
     await check_fields(request)
     emotions = options.emotions
     names = None if emotions is None else [name.strip() for name in emotions.split(",") if name.strip()]
-    return service.recognizer(options.model, names, options.min_confidence, options.coverage)
+    return service.recognizer(options.model, names, options.min_confidence)
 
 
 async def check_fields(request: Request) -> None:
@@ -144,11 +147,10 @@ async def check_fields(request: Request) -> None:
     for field, value in form.multi_items():
         # FastAPI ignores unknown fields, and treats an empty field as missing.
         if field not in known or value == "":
-            message = (
-                "is empty: give it a value or leave it out"
-                if field in known
-                else one_of("field", field, sorted(known))
-            )
+            if field in known:
+                message = "is empty: give it a value or leave it out"
+            else:
+                message = NO_COVERAGE if field == "coverage" else one_of("field", field, sorted(known))
             raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "value_error"}])
 
 

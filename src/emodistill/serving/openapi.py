@@ -36,22 +36,22 @@ none.
 not make the whole request fail: the row of that file has an `error`.
 
 **`/v1/stream`.** First send JSON: `{"encoding": "pcm16" | "float32" | "webm", "rate": 48000, "channels": 1}`.
-Optional members are `model`, `emotions`, `min_confidence`, `coverage`, `updates`, `token`, and one of `voice`
+Optional members are `model`, `emotions`, `min_confidence`, `updates`, `token`, and one of `voice`
 (an object) and `adapt` (none or running). The server answers `{"event": "started", …}`. Then send audio as
 binary messages, and `{"type": "end"}` after the last one. The server sends each event as JSON:
 `speech_started`, `update`, `segment`, `speech_ended`, and `summary` at the end. An `error` event has the
 members of a problem document.
 """
 _VOICE_FIELDS = ("voice", "adapt", "return_voice")  # a model without voices refuses them
-_OPTIONS = {"files", "model", "emotions", "min_confidence", "coverage"}
+_OPTIONS = {"files", "model", "emotions", "min_confidence"}
 _FIELDS = {
-    "/v1/predict": {*_OPTIONS, *_VOICE_FIELDS, "teachers"},
+    "/v1/predict": {*_OPTIONS, *_VOICE_FIELDS, "teachers", "coverage"},
     "/v1/timeline": {*_OPTIONS, *_VOICE_FIELDS},
     "/v1/jobs": {*_OPTIONS, *_VOICE_FIELDS},
     "/v1/voices": {"files", "model"},
     "/v1/audio": {"files"},
 }
-_EXCLUSIVE_FIELDS = (("min_confidence", "coverage"), ("emotions", "coverage"), ("voice", "adapt"))
+_EXCLUSIVE_FIELDS = (("voice", "adapt"),)
 
 
 def form_fields(path: str) -> set[str]:
@@ -158,7 +158,15 @@ def _complete_form(form: dict[str, Any], service: Service) -> None:
             "pattern": f"^({emotions})(,({emotions}))*$",
             "examples": ["angry,happy,sad,neutral"],
         }
-        properties["min_confidence"]["examples"] = [0.5]
+        properties["min_confidence"] |= {
+            "pattern": r"^(dev:)?(0(\.[0-9]+)?|1(\.0+)?)$",
+            "examples": ["0.5", "dev:0.8"],
+        }
+        # The curve of dev: is over all emotions of the model.
+        both = {"required": ["emotions", "min_confidence"]}
+        is_share = {"properties": {"min_confidence": {"pattern": "^dev:"}}}
+        form.setdefault("allOf", []).append({"not": both | is_share})
+    if "coverage" in properties:
         properties["coverage"]["examples"] = [0.8]
 
 

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request, Response, UploadFile
 
 from emodistill.errors import AudioError
+from emodistill.inference.confidence import keep_most_confident
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.voices import Voice, enrol, ensure_voices, leave_one_out
 from emodistill.serving import openapi
 from emodistill.serving.forms import (
     ERROR_STATUSES,
+    Coverage,
     Files,
     Flag,
     Model,
@@ -59,7 +61,7 @@ def _add_predict_route(router: APIRouter, service: Service, problems: Responses)
     )  # fmt: skip
     async def predict(
         request: Request, files: Files, options: Annotated[Options, Depends()], voice: VoiceFile = None,
-        adapt: PredictAdapt = "none", return_voice: ReturnVoice = "false",
+        adapt: PredictAdapt = "none", return_voice: ReturnVoice = "false", coverage: Coverage = None,
         teachers: Annotated[Flag, Form(description="Also return what each teacher would predict.")] = "false",
     ) -> Response:  # fmt: skip
         """One row for each file, in the order of the request. An unreadable file has a row with `error`."""
@@ -77,6 +79,8 @@ def _add_predict_route(router: APIRouter, service: Service, problems: Responses)
         else:
             rows, learned = await _predict_from_statistics(service, request, files, recognizer, known, adapt)
         rows = [row if teachers == "true" else replace(row, teachers=None) for row in rows]
+        if coverage is not None:
+            rows = keep_most_confident(rows, coverage)
         if return_voice == "true":
             return text_response(rows_with_voices(rows, learned), media_type)
         text = write_response(rows, media_type, PREDICTION_RESPONSES, recognizer.emotions)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from emodistill.inference.prediction import DimensionsSource, Surety
 from emodistill.serving.problems import Problem
 
 MAX_NAME_LENGTH = 200  # of the name of a model or an emotion
@@ -12,6 +13,10 @@ _PROBABILITIES = {
     "surprised": 0.01,
 }  # fmt: skip
 _VOICE_UTTERANCES = "How many utterances the voice is made of that this was compared with."
+_SURETY = "How far to trust the answer, from how often answers of this confidence are right."
+_DIMENSIONS = "Arousal and valence, from 0 to 1."
+_DIMENSIONS_FROM = "Whether they are computed from the emotions, or predicted by a head of the model."
+_CHANNEL = "The channel of the recording, from 0. Without it, all channels are mixed."
 _RETURNED_VOICE = "With the option `return_voice`: the voice that was learned from this file."
 
 
@@ -48,6 +53,10 @@ class PredictionRow(BaseModel):
         "as estimated by the model. Only of models that can.",
     )  # fmt: skip
     voice_utterances: int | None = Field(None, ge=1, description=_VOICE_UTTERANCES)
+    surety: Surety | None = Field(None, description=_SURETY)
+    dimensions: dict[str, float] | None = Field(None, description=_DIMENSIONS)
+    dimensions_from: DimensionsSource | None = Field(None, description=_DIMENSIONS_FROM)
+    channel: int | None = Field(None, description=_CHANNEL)
     voice: VoiceContent | None = Field(None, description=_RETURNED_VOICE)
 
 
@@ -59,7 +68,13 @@ class SegmentRow(BaseModel):
     emotion: str | None
     confidence: float | None = Field(ge=0, le=1)
     probabilities: dict[str, float]
+    speaker: str | None = Field(None, description="Of a given segment, or of a channel.")
     voice_utterances: int | None = Field(None, ge=0, description=_VOICE_UTTERANCES)
+    surety: Surety | None = Field(None, description=_SURETY)
+    dimensions: dict[str, float] | None = Field(None, description=_DIMENSIONS)
+    dimensions_from: DimensionsSource | None = Field(None, description=_DIMENSIONS_FROM)
+    channel: int | None = Field(None, description=_CHANNEL)
+    text: str | None = Field(None, description="The words of a given segment.")
 
 
 class TimelineRow(BaseModel):
@@ -73,6 +88,9 @@ class TimelineRow(BaseModel):
         description="Why there is no segment."
     )
     error: str | None
+    speakers: dict[str, dict[str, float]] | None = Field(
+        None, description="Seconds of each emotion, for each speaker."
+    )
     voice: VoiceContent | None = Field(None, description=_RETURNED_VOICE)
 
 
@@ -133,8 +151,8 @@ class StreamStart(BaseModel):
     channels: int = Field(1, ge=1, le=8)
     model: str | None = Field(None, max_length=MAX_NAME_LENGTH)
     emotions: list[Annotated[str, Field(max_length=MAX_NAME_LENGTH)]] | None = Field(None, max_length=64)
-    min_confidence: float | None = Field(None, ge=0, le=1)
-    coverage: float | None = Field(None, ge=0, le=1)
+    min_confidence: float | Annotated[str, Field(max_length=MAX_NAME_LENGTH)] | None = None
+    coverage: float | None = None  # refused, with a message that names min_confidence
     updates: bool = True  # whether to send `update` events too
     voice: dict[str, Any] | None = None  # the content of a voice file
     adapt: Literal["none", "running"] = "none"

@@ -99,8 +99,7 @@ class Service:
         self,
         model: str | None,
         emotions: Sequence[str] | None,
-        min_confidence: float | None,
-        coverage: float | None,
+        min_confidence: float | str | None,
     ) -> Recognizer:
         """A loaded model, by default the first one, with a request's options.
 
@@ -109,7 +108,7 @@ class Service:
         if model is not None and model not in self.models:
             raise ModelError(one_of("model", model, self.models))
         loaded = self.models[model] if model is not None else next(iter(self.models.values()))
-        return loaded.with_options(emotions=emotions, min_confidence=min_confidence, coverage=coverage)
+        return loaded.with_options(emotions=emotions, min_confidence=min_confidence)
 
     async def predict(
         self,
@@ -125,7 +124,7 @@ class Service:
         """
 
         def predict_file() -> Prediction:
-            return recognizer.predict(self._load(file, "predict"), voice=voice)
+            return recognizer.predict(self._load(file, "predict"), SAMPLE_RATE, voice=voice)
 
         try:
             row = replace(await self.run_in_thread(predict_file, is_connected), path=name)
@@ -150,7 +149,7 @@ class Service:
         """
 
         def read_file() -> SpeechStatistics:
-            return recognizer.statistics(self._load(file, endpoint))
+            return recognizer.statistics(self._load(file, endpoint), SAMPLE_RATE)
 
         try:
             statistics = replace(await self.run_in_thread(read_file, is_connected), path=name)

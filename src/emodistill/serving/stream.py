@@ -19,7 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from emodistill.audio.waveform import SAMPLE_RATE
-from emodistill.errors import AudioError, EmodistillError, field_messages
+from emodistill.errors import AudioError, ConfigError, EmodistillError, field_messages
+from emodistill.inference.confidence import NO_COVERAGE
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, StreamingRecognizer
 from emodistill.inference.timelines import seconds_by_emotion
@@ -118,8 +119,10 @@ class LiveStream:
         """
         self._start = await self._receive_start()
         try:
+            if self._start.coverage is not None:
+                raise ConfigError(NO_COVERAGE)
             self._recognizer = self._service.recognizer(
-                self._start.model, self._start.emotions, self._start.min_confidence, self._start.coverage
+                self._start.model, self._start.emotions, self._start.min_confidence
             )
             text = None if self._start.voice is None else json.dumps(self._start.voice).encode()
             self._voice = parse_voice(text, self._start.adapt, self._recognizer)

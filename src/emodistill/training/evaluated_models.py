@@ -107,7 +107,7 @@ class ExportedModel:
         parts: list[SpeechStatistics] = []
 
         def predict(waveform: Waveform) -> Prediction:
-            parts.append(self.recognizer.statistics(waveform))
+            parts.append(self.recognizer.statistics(waveform, SAMPLE_RATE))
             return self.recognizer.predict_statistics(parts[-1])
 
         rows, probabilities = self._classify(utterances, predict)
