@@ -140,7 +140,7 @@ def try_serve(there: Install) -> None:
             "import sys, soundfile\n"
             "from emodistill import Client\n"
             f"with Client('http://127.0.0.1:{PORT}') as client:\n"
-            "    (prediction,) = client.predict(sys.argv[1])\n"
+            "    prediction = client.predict(sys.argv[1])\n"
             "    assert prediction.error is None and prediction.emotion, prediction\n"
             "    samples, rate = soundfile.read(sys.argv[1], dtype='int16')\n"
             "    chunks = [samples[first : first + rate] for first in range(0, len(samples), rate)]\n"

@@ -101,7 +101,7 @@ class MonoStream:
             raise AudioError(
                 f"{self._name}: a chunk came after the stream was finished; start a new stream for more audio"
             )
-        array = _as_columns(samples, self._name)
+        array = as_columns(samples, self._name)
         if self._alive is None:
             self._alive = np.zeros(array.shape[1], dtype=np.bool_)
         if array.shape[1] != len(self._alive):
@@ -145,7 +145,7 @@ def load_bounded(source: DecodableSource, max_s: float, channel: int | None = No
     alive: npt.NDArray[np.bool_] | None = None  # (channels,): which make a sound
     rate_hz = SAMPLE_RATE
     for block_rate_hz, frames in blocks_up_to(max_s, source, name):
-        rate_hz, array = block_rate_hz, pick_channel(_as_columns(frames, name), channel, name)
+        rate_hz, array = block_rate_hz, pick_channel(as_columns(frames, name), channel, name)
         alive_here = (array != 0).any(axis=0)
         alive = alive_here if alive is None else alive | alive_here
         sums.append(array.sum(axis=1, dtype=np.float32))
@@ -205,7 +205,7 @@ def measure_channels(source: BlockSource, max_s: float | None = None) -> Channel
     """Return the meter of all channels of a recording. Raises the errors of `load_blocks`."""
     meter = ChannelMeter()
     for _, frames in _decoded(source, max_s):
-        meter.add(_as_columns(frames, name_in_messages(source)))
+        meter.add(as_columns(frames, name_in_messages(source)))
     if not meter.num_channels:
         raise AudioError(f"{name_in_messages(source)}: holds no samples")
     return meter
@@ -268,7 +268,7 @@ def from_samples(
     that no audio has.
     """
     _check_rate(rate_hz, name)
-    array = _as_columns(samples, name)
+    array = as_columns(samples, name)
     if array.size == 0:
         raise AudioError(f"{name}: holds no samples")
     if meter is not None:
@@ -300,7 +300,7 @@ def _check_rate(rate_hz: float, name: str) -> None:
         raise AudioError(f"{name}: expected a rate in Hz, at least {MIN_RATE_HZ}, got {rate_hz!r}")
 
 
-def _as_columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
+def as_columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
     """Return finite float32 samples (n, channels) of integer or float samples, (n,) or (n, channels)."""
     array = np.asarray(samples)
     if array.dtype.kind not in "iuf":

@@ -1,32 +1,72 @@
 """A Python client for `emodistill serve`. It returns what the recogniser returns, and needs no model."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from io import BytesIO
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.audio.decoding import refuse_url
+from emodistill.audio.recording import AudioSource
 from emodistill.errors import AudioError, ConfigError, MissingExtraError, ModelError, ServerError
 from emodistill.inference.prediction import Prediction
-from emodistill.inference.segmentation import Segment, WindowUpdate
-from emodistill.inference.streaming import Event, SpeechEnded, SpeechStarted
+from emodistill.inference.sources import as_list, ensure_several, source_name
+from emodistill.inference.streaming import Event
+from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.timelines import Timeline
 from emodistill.inference.voices import Voice
+from emodistill.serving.stream_client import send_and_receive
+from emodistill.serving.uploads import form
 
 if TYPE_CHECKING:
     import httpx2
 
-Row = TypeVar("Row")
-Source = str | Path | bytes | BinaryIO
-_EVENT_CLASSES: dict[str, type[Event]] = {
-    event.kind: event for event in (SpeechStarted, WindowUpdate, Segment, SpeechEnded)
-}
+Result = TypeVar("Result")
+Row = TypeVar("Row", Prediction, Timeline)
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.2, 5.0  # between two questions about a job
+_TOO_LARGE = 413
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job on a server, from `Client.submit`. `Job(id)` is one that another program has submitted."""
+
+    id: str
+    names: tuple[str, ...] | None = None  # the paths of its sources; None: as the server calls them
+    several: bool = True  # whether it was submitted with an iterable, so that its result is a list
+
+
+@dataclass(frozen=True)
+class _Endpoint(Generic[Row]):
+    """An endpoint that answers with one row for each source."""
+
+    path: str
+    build: Callable[[Any], Row]
+    failed: Callable[[str, str], Row]  # the row of a source with a name and an error
+    options: Mapping[str, Any] = field(default_factory=dict)  # that differ from the defaults of the server
+
+    def rows(self, answer: Sequence[Any], names: Sequence[str] | None) -> list[Row]:
+        """The rows of an answer, with the names of the sources on this machine."""
+        rows = [self.build(row) for row in answer]
+        if names is None:
+            return rows
+        return [
+            replace(row, path=name, error=row.error and f"{name}: {row.error}".removeprefix(": "))
+            for row, name in zip(rows, names, strict=True)
+        ]
+
+
+_PREDICT = _Endpoint[Prediction](
+    "/v1/predict", lambda row: Prediction(**row), lambda name, error: Prediction(name, error=error),
+    {"teachers": True},
+)  # fmt: skip
+_TIMELINE = _Endpoint[Timeline](
+    "/v1/timeline", Timeline.from_dict, lambda name, error: Timeline(name, error=error)
+)
 
 
 class Client(AbstractContextManager["Client"]):
@@ -52,34 +92,168 @@ class Client(AbstractContextManager["Client"]):
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx2.Client(base_url=self.url, headers=self._headers, timeout=timeout_s)
 
-    def predict(self, *sources: Source, **options: Any) -> list[Prediction]:
-        """Return one prediction for each source: a path, the bytes of a file, or an open binary file.
+    @overload
+    def predict(self, source: AudioSource, rate_hz: int | None = None, **options: Any) -> Prediction: ...
 
-        `options` are `model`, `emotions` (a list of names), `min_confidence`, `coverage` and `teachers`. With
-        `voice`, a `Voice`, the sources are compared with this voice's usual. With `adapt="together"`, each is
-        compared with the usual of the other sources. A source that the server cannot read gives a prediction
-        with `error`. Raises `ServerError`.
+    @overload
+    def predict(
+        self, source: Iterable[AudioSource], rate_hz: int | None = None, **options: Any
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, source: AudioSource | Iterable[AudioSource], rate_hz: int | None = None, **options: Any
+    ) -> Prediction | list[Prediction]:
+        """Return the prediction of one source, or a list with the prediction of each source of an iterable.
+
+        Sources and answers are those of `Recognizer.predict`: a path, the bytes of an audio file, an open
+        binary file, or an array of samples (n,) or (n, channels), or an iterable of these. The sources of an
+        iterable are sent one after the other.
+
+        Args:
+            source: one source, or an iterable of sources.
+            rate_hz: the rate of arrays, which must be given for them; files state their own.
+            options: `model`, `emotions` (a list of names), `min_confidence`, `coverage`, and `voice`, a
+                `Voice` to compare the source with. With `adapt="together"`, the sources of an iterable are
+                sent in one request, and each is compared with the usual of the others. `teachers=False`
+                leaves out what the teachers would predict.
+
+        Raises:
+            AudioError: the source cannot be read. In a list, such a source gives a prediction with its
+                `error`, and so does one that is too large for the server.
+            ServerError: the server refuses the request, or does not answer.
         """
-        return self._post("/v1/predict", sources, options, lambda row: Prediction(**row))
+        sources = as_list(source)
+        if sources is not None and options.get("adapt") == "together":
+            return self._post(_PREDICT, sources, rate_hz, options)
+        if sources is not None:
+            return list(self.predict_all(sources, rate_hz, **options))
+        return self._one(_PREDICT, source, rate_hz, options)
 
-    def timeline(self, *sources: Source, **options: Any) -> list[Timeline]:
-        """Return the emotion over time in each source. Takes the options of `predict`, without `teachers`.
+    def predict_all(
+        self, sources: Iterable[AudioSource], rate_hz: int | None = None, jobs: int = 1, **options: Any
+    ) -> Iterator[Prediction]:
+        """Yield one prediction for each source, in order, with `jobs` requests at the same time.
 
-        With `adapt="recording"`, each part of a source is compared with the usual of the whole source; with
-        `adapt="running"`, with that of the speech before it. Raises `ServerError`.
+        Options and errors are those of `predict` for a list. Raises `AudioError` for a single source.
         """
-        return self._post("/v1/timeline", sources, options, Timeline.from_dict)
+        ensure_several(sources, "predict")
+        return self._each(_PREDICT, sources, rate_hz, options, jobs)
 
-    def enrol(self, *sources: Source, model: str | None = None) -> Voice:
+    def predict_together(
+        self, sources: Iterable[AudioSource], rate_hz: int | None = None, **options: Any
+    ) -> list[Prediction]:
+        """Return a prediction for each source, each compared with the usual of all other sources.
+
+        All sources are sent in one request. Options and errors are those of `predict` for a list.
+        """
+        ensure_several(sources, "predict")
+        return self._post(_PREDICT, list(sources), rate_hz, {**options, "adapt": "together"})
+
+    @overload
+    def timeline(self, source: AudioSource, rate_hz: int | None = None, **options: Any) -> Timeline: ...
+
+    @overload
+    def timeline(
+        self, source: Iterable[AudioSource], rate_hz: int | None = None, **options: Any
+    ) -> list[Timeline]: ...
+
+    def timeline(
+        self, source: AudioSource | Iterable[AudioSource], rate_hz: int | None = None, **options: Any
+    ) -> Timeline | list[Timeline]:
+        """Return the emotions over time in one source, or a list with the timeline of each of an iterable.
+
+        Sources, errors and options are those of `predict`, without `teachers`. With `adapt="recording"`, each
+        part of a source is compared with the usual of the whole source; with `adapt="running"`, with that of
+        the speech before it.
+        """
+        sources = as_list(source)
+        if sources is not None:
+            return list(self._each(_TIMELINE, sources, rate_hz, options))
+        return self._one(_TIMELINE, source, rate_hz, options)
+
+    def submit(
+        self, source: AudioSource | Iterable[AudioSource], rate_hz: int | None = None, **options: Any
+    ) -> Job:
+        """Send one source, or all sources of an iterable, as a job for `timeline`, and return the job.
+
+        The server works on it also after this client is closed. Sources and options are those of `timeline`.
+
+        Raises:
+            AudioError: a source cannot be read.
+            ServerError: the server refuses the job; its `status` is 503 where too many jobs wait.
+        """
+        sources = as_list(source)
+        listed = [source] if sources is None else sources
+        with ExitStack() as opened:
+            content = form(listed, rate_hz, options, opened)  # type: ignore[arg-type]
+            response = self._request("POST", "/v1/jobs", **content)
+        names = tuple(source_name(each) for each in listed)  # type: ignore[arg-type]
+        return Job(self._parse(response, lambda body: str(body["id"])), names, sources is not None)
+
+    def wait(
+        self,
+        job: Job,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Timeline | list[Timeline]:
+        """Wait until a job has ended, and return what `timeline` returns: a timeline, or a list of them.
+
+        Args:
+            job: from `submit`.
+            timeout_s: how long to wait; None: as long as it takes.
+            on_progress: called now and then with the share of the job that is done, from 0 to 1.
+
+        Raises:
+            AudioError: the one source of the job cannot be read.
+            ServerError: the job has failed or is gone; `status` says why, and is 410 for a job that is gone.
+            TimeoutError: it takes longer than `timeout_s`. The job goes on.
+        """
+        began_s, pause_s = time.monotonic(), _FIRST_POLL_S
+        while True:
+            status = self._parse(self._request("GET", f"/v1/jobs/{job.id}"), dict)
+            if status.get("problem") is not None:
+                raise ServerError(
+                    status["problem"]["status"], f"the job failed: {status['problem']['detail']}"
+                )
+            if status.get("result") is not None:
+                break
+            if on_progress is not None:
+                on_progress(status.get("progress", 0.0))
+            if timeout_s is not None and time.monotonic() - began_s + pause_s > timeout_s:
+                raise TimeoutError(f"the job {job.id} is {status['state']} after {timeout_s:g} s")
+            time.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, _LONGEST_POLL_S)
+        rows = _TIMELINE.rows(status["result"], job.names)
+        if on_progress is not None:
+            on_progress(1.0)
+        return rows if job.several else _only(rows)
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job, or delete its result. Raises `ServerError`, also for a job that is gone."""
+        self._raise_for_error(self._request("DELETE", f"/v1/jobs/{job.id}"))
+
+    def enrol(
+        self,
+        sources: AudioSource | Iterable[AudioSource],
+        rate_hz: int | None = None,
+        *,
+        model: str | None = None,
+    ) -> Voice:
         """Return the voice of a speaker, from recordings of the speaker alone. The server does not keep it.
 
-        A source without speech, or that the server cannot read, is left out with a warning on standard error.
+        Sources are those of `predict`; all are sent in one request. A source without speech, or that the
+        server cannot read, is left out with a warning on standard error.
 
-        Raises `ServerError` if no source has speech, or the model has no voices.
+        Raises:
+            AudioError: a source cannot be read on this machine.
+            ServerError: no source has speech, or the model has no voices.
         """
         from emodistill.console import warn  # Not above: importing rich takes 12 ms.
 
-        response = self._request("POST", "/v1/voices", **_form(sources, {"model": model}))
+        listed: Any = [sources] if (several := as_list(sources)) is None else several
+        with ExitStack() as opened:
+            response = self._request("POST", "/v1/voices", **form(listed, rate_hz, {"model": model}, opened))
 
         def read_answer(body: dict[str, Any]) -> Voice:
             for warning in body["warnings"]:
@@ -106,7 +280,7 @@ class Client(AbstractContextManager["Client"]):
         address = f"ws{self.url.removeprefix('http')}/v1/stream"
         try:
             with connect(address, additional_headers=self._headers, compression=None) as socket:
-                yield from _send_and_receive(socket, iter(chunks), rate_hz, options)
+                yield from send_and_receive(socket, iter(chunks), rate_hz, options)
         except ConnectionClosed as error:
             raise ServerError(0, f"the stream ended early: {error}") from error
         except (WebSocketException, OSError) as error:
@@ -121,13 +295,54 @@ class Client(AbstractContextManager["Client"]):
     ) -> None:
         self.close()
 
-    def _post(
-        self, path: str, sources: tuple[Source, ...], options: dict[str, Any], build: Callable[[Any], Row]
-    ) -> list[Row]:
-        response = self._request("POST", path, **_form(sources, options))
-        return self._parse(response, lambda rows: [build(row) for row in rows])
+    def _one(
+        self, endpoint: "_Endpoint[Row]", source: Any, rate_hz: int | None, options: Mapping[str, Any]
+    ) -> Row:
+        """The row of one source. Raises `AudioError` and `ServerError`."""
+        return _only(self._post(endpoint, [source], rate_hz, options))
 
-    def _parse(self, response: "httpx2.Response", build: Callable[[Any], Row]) -> Row:
+    def _each(
+        self,
+        endpoint: "_Endpoint[Row]",
+        sources: Iterable[AudioSource],
+        rate_hz: int | None,
+        options: Mapping[str, Any],
+        jobs: int = 1,
+    ) -> Iterator[Row]:
+        """Yield the row of each source, which has its own request. Raises `ServerError`."""
+
+        def row(source: AudioSource) -> Row:
+            try:
+                (only,) = self._post(endpoint, [source], rate_hz, options)
+            except AudioError as error:
+                return endpoint.failed(source_name(source), str(error))
+            except ServerError as error:
+                if error.status != _TOO_LARGE:
+                    raise
+                return endpoint.failed(source_name(source), str(error))
+            return only
+
+        return map_in_order(row, sources, jobs)
+
+    def _post(
+        self,
+        endpoint: "_Endpoint[Row]",
+        sources: Sequence[AudioSource],
+        rate_hz: int | None,
+        options: Mapping[str, Any],
+    ) -> list[Row]:
+        """The rows of one request. Raises `AudioError` and `ServerError`."""
+        if rate_hz is not None and not isinstance(rate_hz, (int, float, np.number)):
+            raise ConfigError(
+                f"bad rate_hz {rate_hz!r}, expected a number of Hz; give several sources as a list"
+            )
+        with ExitStack() as opened:
+            content = form(sources, rate_hz, {**endpoint.options, **options}, opened)
+            response = self._request("POST", endpoint.path, **content)
+        names = [source_name(source) for source in sources]
+        return self._parse(response, lambda rows: endpoint.rows(rows, names))
+
+    def _parse(self, response: "httpx2.Response", build: Callable[[Any], Result]) -> Result:
         """Build the result of a response. Raises `ServerError` if it is an error, or of another program."""
         try:
             return build(self._raise_for_error(response).json())
@@ -171,88 +386,9 @@ class _RequestTrace(list[str]):
         self.append(step)
 
 
-def _send_and_receive(
-    socket: Any, chunks: Iterator[npt.NDArray[Any]], rate_hz: int, options: dict[str, Any]
-) -> Iterator[Event]:
-    from websockets.exceptions import ConnectionClosed
-
-    first = next(chunks, np.zeros(0, dtype=np.int16))
-    integers = first.dtype.kind != "f"
-    if integers and first.dtype != np.int16:
-        raise AudioError(f"expected int16 or float samples, got {first.dtype}")
-    start = {
-        "encoding": "pcm16" if integers else "float32", "rate": rate_hz,
-        "channels": 1 if first.ndim == 1 else first.shape[1], **options,
-    }  # fmt: skip
-    if start.get("voice") is not None:
-        start["voice"] = json.loads(_voice_text(start["voice"]))
-    kind = "<i2" if integers else "<f4"
-    try:
-        socket.send(json.dumps(start))
-        socket.send(np.ascontiguousarray(first, dtype=kind).tobytes())
-        for chunk in chunks:
-            socket.send(np.ascontiguousarray(chunk, dtype=kind).tobytes())
-            yield from _receive_events(socket, until_end=False)
-        socket.send('{"type": "end"}')
-    except ConnectionClosed:
-        pass  # the server sent the reason before it closed; _receive_events raises it
-    yield from _receive_events(socket, until_end=True)
-
-
-def _receive_events(socket: Any, until_end: bool) -> Iterator[Event]:
-    """The events that have arrived, or all up to the end of the stream. Raises `ServerError`."""
-    while True:
-        try:
-            message = json.loads(socket.recv(timeout=None if until_end else 0))
-        except TimeoutError:
-            return
-        kind = message.pop("event")
-        if kind == "error":
-            raise ServerError(message["status"], message["detail"])
-        if kind == "summary":
-            return
-        if kind in _EVENT_CLASSES:
-            yield _EVENT_CLASSES[kind](**message)
-
-
-def _form(sources: Sequence[Source], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The files and the fields of a form. Raises `AudioError` for a source that cannot be read."""
-    files: list[tuple[str, tuple[str, Any]]] = [("files", _form_file(source)) for source in sources]
-    data = {name: value for name, value in options.items() if value is not None}
-    voice = data.pop("voice", None)
-    if voice is not None:
-        files.append(("voice", ("voice.json", _voice_text(voice))))
-    return {"files": files, "data": {name: _form_text(value) for name, value in data.items()}}
-
-
-def _voice_text(voice: Any) -> str:
-    """The text of a voice file. Raises `ConfigError` for what is not a `Voice`."""
-    if not isinstance(voice, Voice):
-        raise ConfigError(
-            f"expected a Voice, got {type(voice).__name__}: load a voice file with Voice.load, or make a "
-            "voice with enrol"
-        )
-    return voice.to_json()
-
-
-def _form_file(source: Source) -> tuple[str, BinaryIO]:
-    """The name and the content of a source. Raises `AudioError` if it cannot be read."""
-    if isinstance(source, bytes):
-        return "bytes", BytesIO(source)
-    if isinstance(source, (str, Path)):
-        try:
-            return Path(source).name, BytesIO(Path(source).read_bytes())
-        except OSError as error:
-            refuse_url(source)
-            raise AudioError(f"cannot read '{source}': {error.strerror}") from error
-    # httpx2 rewinds a file before it sends it, so a request can be sent again.
-    seekable = hasattr(source, "seekable") and source.seekable()
-    return Path(str(getattr(source, "name", "file"))).name, source if seekable else BytesIO(source.read())
-
-
-def _form_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    return str(value)
+def _only(rows: Sequence[Row]) -> Row:
+    """The one row. Raises `AudioError` where it has an error."""
+    (row,) = rows
+    if row.error is not None:
+        raise AudioError(row.error)
+    return row

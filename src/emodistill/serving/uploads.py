@@ -1,0 +1,85 @@
+"""The forms that `Client` sends: sources of audio as files, and options as fields."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from emodistill.audio.decoding import check_file
+from emodistill.audio.recording import AudioSource, decodable_source
+from emodistill.audio.waveform import as_columns
+from emodistill.errors import AudioError, ConfigError
+from emodistill.inference.sources import source_name
+from emodistill.inference.voices import Voice
+
+Form = dict[str, Any]  # the arguments `files` and `data` of a request
+_EXPECTED = "a path, bytes, a file opened in binary mode or a NumPy array"
+
+
+def form(
+    sources: Sequence[AudioSource], rate_hz: int | None, options: Mapping[str, Any], opened: ExitStack
+) -> Form:
+    """The form for sources and options; options that are None are left out.
+
+    `opened` closes the files that this opens. Raises `AudioError` for a source that cannot be read, and
+    `ConfigError` for a voice that is none.
+    """
+    files: list[tuple[str, tuple[str, Any]]] = [
+        ("files", _file(source, rate_hz, opened)) for source in sources
+    ]
+    data = {name: value for name, value in options.items() if value is not None}
+    voice = data.pop("voice", None)
+    if voice is not None:
+        files.append(("voice", ("voice.json", voice_text(voice))))
+    return {"files": files, "data": {name: _text(value) for name, value in data.items()}}
+
+
+def voice_text(voice: Any) -> str:
+    """The text of a voice file. Raises `ConfigError` for what is not a `Voice`."""
+    if not isinstance(voice, Voice):
+        raise ConfigError(
+            f"expected a Voice, got {type(voice).__name__}: load a voice file with Voice.load, or make a "
+            "voice with enrol"
+        )
+    return voice.to_json()
+
+
+def _file(source: Any, rate_hz: int | None, opened: ExitStack) -> tuple[str, BinaryIO]:
+    """The name and the content of a source. httpx2 rewinds a file before it sends it, also once more."""
+    if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+        return "samples.wav", _wav(np.asarray(source), rate_hz)
+    source = decodable_source(source, _EXPECTED)
+    if isinstance(source, bytes):
+        return "bytes", BytesIO(source)
+    if isinstance(source, (str, Path)):
+        check_file(source)
+        try:
+            return Path(source).name, opened.enter_context(Path(source).open("rb"))
+        except OSError as error:
+            raise AudioError(f"{source_name(source)}: {error.strerror}") from error
+    return Path(str(getattr(source, "name", "file"))).name, source
+
+
+def _wav(samples: Any, rate_hz: int | None) -> BinaryIO:
+    """Samples as a WAV file of 32-bit floats, which keeps them as the recogniser would read them."""
+    if rate_hz is None:
+        raise AudioError(
+            f"got samples of shape {samples.shape} without their rate: give rate_hz, e.g. rate_hz=16000"
+        )
+    if not float(rate_hz).is_integer():
+        raise AudioError(f"expected a whole number of Hz as rate_hz, got {rate_hz}")
+    file = BytesIO()
+    soundfile.write(file, as_columns(samples, "<array>"), int(rate_hz), subtype="FLOAT", format="WAV")
+    return file
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value)
