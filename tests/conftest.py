@@ -35,6 +35,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def emodistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> make.CommandLine:
     """A function that runs a command line as the entry point does."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "end_process", sys.exit)  # this process runs the tests
 
     def run_command(*arguments: object) -> make.CommandResult:
         monkeypatch.setattr(sys, "argv", ["emodistill", *map(str, arguments)])

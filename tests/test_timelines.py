@@ -24,7 +24,7 @@ from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.given_segments import GivenSegment, read_segments
 from emodistill.inference.plots import plot_timeline
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.resume import ensure_same_settings
+from emodistill.inference.resume import MadeWith
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import (
     Timeline,
@@ -325,12 +325,13 @@ def test_a_damaged_settings_file_is_an_error(tmp_path: Path, text: str) -> None:
     note = tmp_path / ".made_with.json"
     note.write_text(text)
     with pytest.raises(
-        ConfigError, match=r"made_with\.json', which holds the settings of .* is damaged: name another output"
+        ConfigError,
+        match=r"made_with\.json', which holds the settings of .* is damaged: .* or add --force",
     ):
-        ensure_same_settings(note, tmp_path, {"model": "a"})
-    note.unlink()
-    ensure_same_settings(note, tmp_path, {"model": "a"})
-    ensure_same_settings(note, tmp_path, {"model": "a"})
+        MadeWith.read(note, tmp_path)
+    assert MadeWith.read(note, tmp_path, force=True).settings == {}
+    MadeWith(note, tmp_path).write({"model": "a"}, [])
+    MadeWith.read(note, tmp_path).ensure_same_settings({"model": "a"})
     assert [file.name for file in tmp_path.iterdir()] == [note.name]
 
 

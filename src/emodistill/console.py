@@ -29,9 +29,6 @@ class Row(Protocol):
 T = TypeVar("T")
 RowT = TypeVar("RowT", bound=Row)
 
-# How to write a file name that is not valid text (bytes of another encoding): as \udcXX. JSON reads it back.
-UNENCODABLE = "backslashreplace"
-
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

@@ -1,28 +1,152 @@
-"""Files that appear complete or not at all, and the cache folder."""
+"""Files that appear complete or not at all, outputs of every kind, and the cache folder."""
 
+import errno
+import io
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TextIO
+
+# How to write a file name that is not valid text (bytes of another encoding): as \udcXX. JSON reads it back.
+UNENCODABLE = "backslashreplace"
+
+MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path to write to. When the block ends, the file written there replaces `path`.
+    """Give a path to write to. When the block ends, `path` has the content that was written there.
 
     If the block raises an error, `path` stays as it was and the partial file is deleted. The partial file is
     in the folder of `path`, which is created if it is missing. It keeps the suffix of `path`, because some
     writers choose their format by it. Its name has the process id, so two processes never write to the same
     file.
+
+    A symbolic link stays, and its target gets the content. An existing file keeps its permissions. A device,
+    a FIFO or a pipe is never replaced: the content is written to it when the block ends.
+
+    Raises `OSError` with the name `path` if there is no space left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    with _explain_no_space(path):
+        real = real_path(path)
+        if is_stream(real):
+            with tempfile.TemporaryDirectory(prefix="emodistill-") as folder:
+                partial = Path(folder) / f"output{path.suffix}"
+                yield partial
+                with partial.open("rb") as source, _open_descriptor(real) as stream:
+                    shutil.copyfileobj(source, stream)
+            return
+        real.parent.mkdir(parents=True, exist_ok=True)
+        partial = real.with_name(f".{real.stem}.{os.getpid()}.partial{path.suffix}")
+        try:
+            yield partial
+            if real.is_file():
+                shutil.copymode(real, partial)
+            partial.replace(real)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_output(path: Path | None, append: bool = False) -> Iterator[TextIO]:
+    """Give a text stream of UTF-8 to `path`, or standard output for None. Its `buffer` takes bytes.
+
+    With `append`, a file is extended, and keeps what was written if the block raises an error. Otherwise it
+    is written by `atomic_write`. A device, a FIFO or a pipe gets each line as soon as it is flushed.
+
+    Raises `OSError` with the name `path` if there is no space left.
+    """
+    if path is None:
+        with _explain_no_space("standard output"):
+            yield sys.stdout
+            sys.stdout.flush()
+    elif is_stream(path):
+        with _explain_no_space(path), _open_descriptor(real_path(path)) as raw, _text(raw) as stream:
+            yield stream
+    elif append:
+        real = real_path(path)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with _explain_no_space(path), real.open("ab") as raw, _text(raw) as stream:
+            yield stream
+    else:
+        with atomic_write(path) as partial, partial.open("wb") as raw, _text(raw) as stream:
+            yield stream
+
+
+def ensure_writable(path: Path) -> None:
+    """Raise `OSError` if `path` cannot be written: a folder, or in a place that is none or is read-only.
+
+    It creates nothing, so that it can be called before the work starts.
+    """
+    real = real_path(path)
+    if is_stream(real):
+        return
+    if real.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected the name of a file, got a folder", str(path))
+    folder = next(parent for parent in real.parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"cannot be written, since '{folder}' is no folder", str(path)
+        )
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, f"cannot be written, since '{folder}' is read-only", str(path))
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether `path` takes bytes but holds no file: a device, a FIFO, a pipe or an open descriptor."""
+    real = real_path(path)
+    if _descriptor(real) is not None or real.is_relative_to("/proc"):
+        return True
+    return real.exists() and not real.is_file() and not real.is_dir()
+
+
+def real_path(path: Path) -> Path:
+    """Return the path at the end of all symbolic links; a descriptor like /dev/stdout is not followed."""
+    for _ in range(MAX_LINKS):
+        # Links in /proc lead to files that are open; their names may be those of pipes, or of other files.
+        path = path.parent.resolve() / path.name
+        if _descriptor(path) is not None or path.is_relative_to("/proc") or not path.is_symlink():
+            return path
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, "too many symbolic links", str(path))
+
+
+def _descriptor(real: Path) -> int | None:
+    """Return the number of a file that this process has open, for a path such as /dev/fd/63; else None."""
+    if real.name.isdigit() and real.parent in (Path("/dev/fd"), Path(f"/proc/{os.getpid()}/fd")):
+        return int(real.name)
+    return None
+
+
+def _open_descriptor(real: Path) -> BinaryIO:
+    """Open a device, a FIFO, a pipe or a descriptor to write to it.
+
+    A descriptor is duplicated: opened by its name, a file would lose what was written to it before.
+    """
+    descriptor = _descriptor(real)
+    return real.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
+
+
+def _text(raw: BinaryIO) -> TextIO:
+    return io.TextIOWrapper(raw, encoding="utf-8", errors=UNENCODABLE, newline="")
+
+
+@contextmanager
+def _explain_no_space(output: Path | str) -> Iterator[None]:
+    """Name the output in the error of a full disk, and say what to do."""
     try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        of_other_file = error.filename is not None and ".partial" not in str(error.filename)
+        if error.errno not in _NO_SPACE or of_other_file:
+            raise
+        message = "no space left; free some, or name an output on another disk, and run the command again"
+        raise OSError(error.errno, message, str(output)) from error
 
 
 def cache_folder() -> Path:

@@ -1,12 +1,16 @@
 """The command line: one function for each verb. Heavy imports happen inside the verb that needs them."""
 
+import os
+import re
 import sys
 from importlib import import_module
 from io import TextIOWrapper
+from typing import NoReturn
 
-from emodistill.cli.options import app
-from emodistill.console import UNENCODABLE, console
+from emodistill.cli.options import INTERRUPTED, app
+from emodistill.console import console
 from emodistill.errors import EmodistillError
+from emodistill.files import UNENCODABLE
 
 __all__ = ["app", "main"]
 
@@ -32,7 +36,20 @@ def main() -> None:
             stream.reconfigure(errors=UNENCODABLE)
     try:
         app()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            end_process(INTERRUPTED)
+        raise
     except (EmodistillError, OSError) as error:
-        text = " ".join(str(error).split()) if isinstance(error, OSError) else str(error)
+        text = str(error)
+        if isinstance(error, OSError):
+            text = re.sub(r"^\[Errno \d+\] ", "", " ".join(text.split()))
         console.print(f"error: {text}", style="bold red", markup=False)
         sys.exit(2)
+
+
+def end_process(code: int) -> NoReturn:
+    """End at once: threads that still process a file after Ctrl-C would delay a normal exit by minutes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

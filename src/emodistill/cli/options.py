@@ -1,6 +1,7 @@
 """The command line app, and the options that several verbs share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from os import cpu_count
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emodistill.errors import ConfigError, MissingExtraError
+from emodistill.console import warn
+from emodistill.errors import ConfigError, MissingExtraError, one_of
 from emodistill.version import __version__
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from emodistill.inference.voices import Voice
 
 TABLE = "table"  # for reading; the format where neither --format nor a suffix chooses one
+TABLE_SUFFIX = ".txt"
+INTERRUPTED = 130  # the exit code after Ctrl-C
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,6 +70,10 @@ MinConfidence = Annotated[
 NoCoverage = Annotated[
     float | None,
     typer.Option("--coverage", hidden=True, help="Only for predict; here, use --min-confidence dev:0.8."),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Begin anew: replace the results that an earlier run left in --output."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads for one run of the model.")]
 Jobs = Annotated[
@@ -216,10 +224,30 @@ def names_in(listed: str | None) -> list[str] | None:
 
 
 def choose_format(format: str | None, output: Path | None, by_suffix: Mapping[str, str]) -> str:
-    """Return the format that was named, else the one of the output's suffix, else `table`."""
+    """Return the format that was named, else the one of the output's suffix.
+
+    Without an output, and for an output without a suffix, it is `table`. Raises `ConfigError` for a suffix
+    that is not in `by_suffix`.
+    """
     if format is not None:
         return str(format)
-    return TABLE if output is None else by_suffix.get(output.suffix.lower(), TABLE)
+    if output is None or not output.suffix or output.is_dir():
+        return TABLE
+    known = {TABLE_SUFFIX: TABLE, **by_suffix}
+    if output.suffix.lower() not in known:
+        message = one_of("suffix of --output", output.suffix, known)
+        raise ConfigError(f"{message}; with --format the file may have any name")
+    return known[output.suffix.lower()]
+
+
+@contextmanager
+def stoppable(message: Callable[[], str]) -> Iterator[None]:
+    """After Ctrl-C, print the message instead of a traceback and end with exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        warn(message())
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def channels_in(text: str) -> "Channels":

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emodistill.cli.options import (
+    TABLE,
     Adapt,
     Adaptation,
     ChannelsRead,
     Emotions,
+    Force,
     Jobs,
     MinConfidence,
     Model,
@@ -24,9 +26,11 @@ from emodistill.cli.options import (
     choose_format,
     names_in,
     number_of_jobs,
+    stoppable,
 )
 from emodistill.console import hint_at_channels, report_failures, say, with_progress
 from emodistill.errors import ConfigError
+from emodistill.files import ensure_writable, is_stream, open_output
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
 
 if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
@@ -51,8 +55,8 @@ PredictionOutputOption = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write to this file. An existing .jsonl file is continued: rows that failed are tried again. "
-        "Default: standard output.",
+        help="Write to this file. An existing .jsonl file is continued: files that failed or "
+        "have changed are done again. Default: standard output.",
     ),
 ]
 CoverageOption = Annotated[
@@ -88,6 +92,7 @@ def predict(
     channels: ChannelsRead = "mix",
     threads: Threads = None,
     jobs: Jobs = None,
+    force: Force = False,
 ) -> None:
     """Recognise one emotion for each audio file, or for each of its channels.
 
@@ -99,6 +104,7 @@ def predict(
 
     Exit code 0: all inputs were read. 1: an input could not be read (its row holds the error), or a folder
     holds no audio; the others are done. 2: nothing was started, since an option or the model is wrong.
+    130: you stopped it with Ctrl-C.
 
     Example: emodistill predict call.wav clips/ --format json
     """
@@ -108,10 +114,10 @@ def predict(
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
-    from emodistill.inference.resume import finished_paths, open_output
+    from emodistill.inference.resume import finished_paths, stopped_message
     from emodistill.inference.voices import Voice, check_voice, ensure_voices
 
-    format = choose_format(format, output, {f".{name}": name for name in PREDICTION_FORMATS})
+    format = choose_format(format, output, {f".{name}": name for name in PREDICTION_FORMATS if name != TABLE})
     if teachers and format not in _TEACHER_FORMATS:
         raise ConfigError(
             f"the format {format} cannot hold the teachers' probabilities: "
@@ -120,6 +126,8 @@ def predict(
     read_channels = channels_in(channels)
     if coverage is not None and format not in _COVERAGE_FORMATS:
         raise ConfigError(NO_COVERAGE)
+    if output is not None:
+        ensure_writable(output)
     adapted = adapt is not Adaptation.none
     if voice is not None and adapted:
         raise ConfigError(
@@ -138,8 +146,9 @@ def predict(
         check_voice(known, recognizer.card)
     elif adapted:
         ensure_voices(recognizer.card)
+    requested = set(map(str, files))
     finished: set[str] = set()
-    resumed = output is not None and PREDICTION_FORMATS[format].can_resume
+    resumed = output is not None and PREDICTION_FORMATS[format].can_resume and not is_stream(output)
     if output is not None and resumed:
         settings = {
             **recognizer.settings,
@@ -150,7 +159,7 @@ def predict(
             "channels": None if read_channels == "mix" else read_channels,
         }
         groups = [set(map(str, group)) for group in groups_of(files, adapt)] if adapted else []
-        finished = finished_paths(output, set(map(str, files)), recognizer.emotions, settings, groups)
+        finished = finished_paths(output, requested, recognizer.emotions, settings, groups, force)
     unfinished = [file for file in files if str(file) not in finished]
     if adapted:
         predictions = predict_compared(recognizer, unfinished, adapt, jobs, read_channels)
@@ -161,9 +170,10 @@ def predict(
     rows = hint_at_channels(report_failures(chain.from_iterable(predictions), found.undecodable))
     if not teachers:
         rows = (replace(row, teachers=None) for row in rows)
-    if coverage is not None:
-        rows = iter(keep_most_confident(list(rows), coverage))
-    with open_output(output, resumed) as stream:
+    stopped = stoppable(lambda: stopped_message(output, resumed, requested))
+    with stopped, open_output(output, append=resumed) as stream:
+        if coverage is not None:
+            rows = iter(keep_most_confident(list(rows), coverage))
         num_failed = write_rows(
             rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted,
             has_channels=read_channels != "mix",

@@ -11,6 +11,7 @@ from emodistill.cli.options import (
     ChannelNames,
     ChannelsRead,
     Emotions,
+    Force,
     Hop,
     Jobs,
     MinConfidence,
@@ -30,6 +31,7 @@ from emodistill.cli.options import (
     number_of_jobs,
     refuse_coverage,
     speaker_voice,
+    stoppable,
 )
 from emodistill.console import hint_at_channels, report_failures, say, with_progress
 from emodistill.errors import ConfigError
@@ -55,7 +57,7 @@ TimelineOutputOption = Annotated[
         "--output",
         "-o",
         help="Write to this file. A path without a suffix is a folder, which gets one file for each "
-        "recording. A folder is continued: recordings that have a file are skipped. "
+        "recording. A folder is continued: recordings that have a file and did not change are skipped. "
         "Default: standard output.",
     ),
 ]
@@ -111,6 +113,7 @@ def timeline(
     hop: Hop = HOP_S,
     window: Window = WINDOW_S,
     jobs: Jobs = None,
+    force: Force = False,
 ) -> None:
     """Recognise emotions over time: segments with start, end, emotion and confidence.
 
@@ -125,7 +128,7 @@ def timeline(
     names the speaker. With several speakers in one channel, a diarizer finds who speaks when: see --segments.
 
     Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others
-    are done. 2: nothing was started, since an option or the model is wrong.
+    are done. 2: nothing was started, since an option or the model is wrong. 130: you stopped it with Ctrl-C.
 
     Examples:
 
@@ -167,17 +170,17 @@ def timeline(
     recognizer = Recognizer(model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1)
     check_options(recognizer, **options)
     outputs = replace(outputs, context=WriterContext(recognizer.card, not no_audio, trend))
-    outputs.ensure_same_settings(recognizer, given, **options)
-    unfinished = outputs.unfinished(files)
+    unfinished = outputs.begin(files, outputs.settings(recognizer, given, **options), force)
     jobs = number_of_jobs(jobs, len(unfinished))
     written = batch.run(recognizer, unfinished, outputs, given, jobs, **options)
     rows, num_failed = [], 0
     reported = report_failures(with_progress(written, "timeline", len(unfinished)), found.undecodable)
-    for row in hint_at_channels(reported):
-        num_failed += row.error is not None
-        if outputs.folder is None:  # in a folder it is written by now, and many rows would fill the memory
-            rows.append(row)
-    batch.finish(rows, outputs, recognizer.emotions)
+    with stoppable(lambda: outputs.stopped_message(files)):
+        for row in hint_at_channels(reported):
+            num_failed += row.error is not None
+            if outputs.folder is None:  # in a folder it is written by now; many rows would fill the memory
+                rows.append(row)
+        batch.finish(rows, outputs, recognizer.emotions)
     if len(unfinished) < len(files):
         num_skipped = len(files) - len(unfinished)
         say(f"{num_skipped} files were there already, {len(unfinished) - num_failed} added to {output}")

@@ -7,6 +7,7 @@ import typer
 
 from emodistill.cli.options import Jobs, Model, Paths, Threads, app, number_of_jobs
 from emodistill.console import say, skipped_message, warn, with_progress
+from emodistill.files import ensure_writable
 
 
 @app.command("enrol")
@@ -42,6 +43,7 @@ def enrol(
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.recognizer import Recognizer
 
+    ensure_writable(output)
     found = find_audio_files(paths)
     files = list({file.resolve(): file for file in found.files}.values())  # each counts once
     jobs = number_of_jobs(jobs, len(files))

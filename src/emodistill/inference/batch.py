@@ -1,7 +1,6 @@
 """Many recordings at once: where the outputs of their timelines go."""
 
 import csv
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,15 +10,16 @@ from typing import Unpack
 from rich.markup import escape
 from rich.table import Table
 
-from emodistill.console import UNENCODABLE, results, say
+from emodistill.console import results, say
 from emodistill.errors import ConfigError, one_of
-from emodistill.inference.formats import FORMATS, UNSURE, WriterContext, file_parts, write
+from emodistill.files import ensure_writable, is_stream, open_output, real_path
+from emodistill.inference.formats import FORMATS, UNSURE, WriterContext, write
 from emodistill.inference.formats.base import one_line
 from emodistill.inference.given_segments import GivenSegments
 from emodistill.inference.model_card import file_sha256
 from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.resume import ensure_same_settings
+from emodistill.inference.resume import CONTINUE, MadeWith, say_changed
 from emodistill.inference.timelines import Timeline, TimelineOptions, segmentation_options, timelines
 from emodistill.inference.trend import to_table as to_trend_table
 
@@ -48,18 +48,46 @@ class Outputs:
     pictures: dict[Path, Path] | None = None
     context: WriterContext = field(default_factory=WriterContext)
 
-    def ensure_same_settings(
+    def begin(
         self,
-        recognizer: Recognizer,
-        given: GivenSegments | None,
-        **options: Unpack[TimelineOptions],
-    ) -> None:
-        """Keep the settings in the output folder; raise `ConfigError` if the folder was begun with others."""
-        if self.folder is None:
-            return
+        files: Sequence[Path],
+        settings: Mapping[str, object],
+        force: bool = False,
+    ) -> list[Path]:
+        """Return the recordings to process: in a folder, those that have no complete output there.
+
+        The outputs of recordings that have changed since are deleted, and with `force` those of all
+        recordings. The folder keeps the `settings`, and the sizes and times of the recordings.
+
+        Raises `ConfigError` if the folder was begun with other settings. With `force` it does so only if the
+        folder has outputs of further recordings, because these would stay.
+        """
+        if self.folder is None or self.names is None:
+            return list(files)
+        before = MadeWith.read(self.folder / MADE_WITH, self.folder, force)
+        others = before.inputs.keys() - set(map(str, files))
+        if not force:
+            before.ensure_same_settings(settings)
+        elif others:
+            remedy = f"name its {len(others)} other recordings too (e.g. '{min(others)}'), or another output"
+            before.ensure_same_settings(settings, remedy)
+        changed = before.changed(map(str, files))
+        again = [file for file in files if force or str(file) in changed]
+        done = {file for file in again if any(output.is_file() for output in self._outputs_of(file))}
+        if not force:
+            say_changed(done)
+        for output in (output for file in done for output in self._outputs_of(file)):
+            real_path(output).unlink(missing_ok=True)
+        before.write(settings, map(str, files))
+        return self.unfinished(files)
+
+    def settings(
+        self, recognizer: Recognizer, given: GivenSegments | None, **options: Unpack[TimelineOptions]
+    ) -> dict[str, object]:
+        """Return the settings that all timelines of an output folder share, as plain data for JSON."""
         voice, adapt = options.get("voice"), options.get("adapt", "none")
         channels, names = options.get("channels", "mix"), options.get("names")
-        settings = {
+        return {
             **recognizer.settings,
             "segments": None if given is None else file_sha256(given.source),
             "voice": (
@@ -76,18 +104,27 @@ class Outputs:
             "audio": None if self.context.audio else False,
             **asdict(segmentation_options(options)),
         }
-        ensure_same_settings(self.folder / MADE_WITH, self.folder, settings)
 
     def unfinished(self, files: Sequence[Path]) -> list[Path]:
-        """The recordings without a complete output; without a folder, all of them."""
+        """Return the recordings without a complete output; without a folder, all of them."""
         if self.folder is None or self.names is None:
             return list(files)
-        folder, names, pictures = self.folder, self.names, self.pictures or {}
-        return [
-            file
-            for file in files
-            if not (folder / names[file]).is_file() or (file in pictures and not pictures[file].is_file())
-        ]
+        return [file for file in files if not all(output.is_file() for output in self._outputs_of(file))]
+
+    def stopped_message(self, files: Sequence[Path]) -> str:
+        """Return what `timeline` says after Ctrl-C: what is done, and how to continue."""
+        if self.folder is not None:
+            num_done = len(files) - len(self.unfinished(files))
+            return f"stopped: {num_done} of {len(files)} files are in {self.folder}; {CONTINUE}"
+        state = "nothing was written" + ("" if self.file is None else f" to '{self.file}'")
+        return f"stopped: {state}; a folder can be continued, e.g. --format csv -o timelines"
+
+    def _outputs_of(self, file: Path) -> list[Path]:
+        """Return the output of a recording in the folder, and its picture if there is one."""
+        assert self.folder is not None
+        assert self.names is not None
+        pictures = [self.pictures[file]] if self.pictures is not None and file in self.pictures else []
+        return [self.folder / self.names[file], *pictures]
 
 
 def plan(
@@ -95,11 +132,12 @@ def plan(
 ) -> Outputs:
     """Decide which files are written.
 
-    `output` and `plot` stand for folders if they are folders or have no suffix. In a folder each recording
-    has its own file, at the same place as below the one of `roots` that contains it. Otherwise there is one
-    output.
+    `output` and `plot` stand for folders if they are folders, or have no suffix and are no device or pipe. In
+    a folder each recording has its own file, at the same place as below the one of `roots` that contains it.
+    Otherwise there is one output.
 
-    Raises `ConfigError` for an unknown format, and where one file or picture would have to hold several
+    Raises `ConfigError` for an unknown format, `OSError` for an output that cannot be written, and
+    `ConfigError` where one file or picture would have to hold several
     recordings.
     """
     if format not in (TABLE, *FORMATS):
@@ -110,6 +148,8 @@ def plan(
             raise ConfigError(f"a table can't go to the folder '{output}': add --format, e.g. json")
         names = output_names(files, roots, FORMATS[format].suffix)
         return Outputs(format, folder=output, names=names, pictures=pictures)
+    if output is not None:
+        ensure_writable(output)
     if len(files) > 1 and format != TABLE and not FORMATS[format].holds_several:
         raise ConfigError(
             f"a file of the format {format} holds one recording, but there are {len(files)}: "
@@ -193,16 +233,10 @@ def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) 
     if outputs.format == TABLE:
         step_s = outputs.context.trend_s
         table = to_table(rows) if step_s is None else to_trend_table(rows, step_s)
-        if outputs.file is None:
-            results().print(table)
-            return
-        outputs.file.parent.mkdir(parents=True, exist_ok=True)
-        with outputs.file.open("w", encoding="utf-8", errors=UNENCODABLE) as stream:
+        with open_output(outputs.file) as stream:
             results(stream).print(table)
-    elif outputs.file is not None:
-        write(rows, outputs.format, outputs.file, emotions, outputs.context)
     else:
-        sys.stdout.writelines(file_parts(rows, outputs.format, emotions, outputs.context))
+        write(rows, outputs.format, outputs.file, emotions, outputs.context)
 
 
 def to_table(rows: Iterable[Timeline]) -> Table:
@@ -267,7 +301,7 @@ def clock(time_s: float) -> str:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() or not path.suffix
+    return path.is_dir() or not (path.suffix or is_stream(path))
 
 
 def _plan_pictures(
@@ -288,8 +322,7 @@ def _write_failures(path: Path, failed: Sequence[Timeline]) -> None:
     if not failed:
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors=UNENCODABLE, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with open_output(path) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["path", "error"])
         writer.writerows([row.path, row.error] for row in failed)

@@ -1,36 +1,85 @@
 """Outputs that a later run continues: `predict` extends a jsonl file, `timeline` adds files to a folder."""
 
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from emodistill.console import UNENCODABLE
+from emodistill.console import say
 from emodistill.errors import ConfigError
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, is_stream, real_path
+
+CONTINUE = "run the same command again to continue"
+BEGIN_ANEW = "name another output, or add --force to begin anew"
+_INPUTS = "inputs"  # in the JSON file of `MadeWith`, beside the settings
 
 
-def ensure_same_settings(note: Path, output: Path, settings: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if `output` was begun with other settings, else write the settings to `note`.
+@dataclass(frozen=True)
+class MadeWith:
+    """What an output was made with: a JSON file that is hidden beside the output.
 
-    `note` is a JSON file beside the output. So one output never mixes answers of two models or two settings.
+    Attributes:
+        path: of the JSON file.
+        output: the output that messages name.
+        settings: of the run that began the output. So one output never mixes two models or two settings.
+        inputs: path of a recording -> its size in bytes and its modification time in nanoseconds.
     """
-    if note.is_file():
+
+    path: Path
+    output: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, output: Path, force: bool = False) -> "MadeWith":
+        """Return the content of the file, or an empty one if there is no file.
+
+        Raises `ConfigError` if the file is damaged; with `force` it is then an empty one.
+        """
+        if not path.is_file():
+            return cls(path, output)
         try:
-            begun_with = json.loads(note.read_text(encoding="utf-8"))
-        except ValueError as error:
+            settings = dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls(path, output, inputs=dict(settings.pop(_INPUTS, {})), settings=settings)
+        except (ValueError, TypeError) as error:
+            if force:
+                return cls(path, output)
             raise ConfigError(
-                f"'{note}', which holds the settings of '{output}', is damaged: name another output"
+                f"'{path}', which holds the settings of '{output}', is damaged: {BEGIN_ANEW}"
             ) from error
-        different = [name for name, value in settings.items() if begun_with.get(name) != value]
+
+    def ensure_same_settings(self, settings: Mapping[str, Any], remedy: str = BEGIN_ANEW) -> None:
+        """Raise `ConfigError` if the output was begun with other settings; the message ends with `remedy`."""
+        if not self.settings:
+            return
+        different = [name for name, value in settings.items() if self.settings.get(name) != value]
         if different:
-            raise ConfigError(
-                f"'{output}' was begun with another {' and '.join(different)}: name another output"
-            )
-    with atomic_write(note) as partial:
-        partial.write_text(json.dumps(dict(settings), indent=1) + "\n", encoding="utf-8")
+            raise ConfigError(f"'{self.output}' was begun with another {' and '.join(different)}: {remedy}")
+
+    def changed(self, paths: Iterable[str]) -> set[str]:
+        """Return those of the recordings whose size or modification time is another one than before.
+
+        A recording that is new, or that is no file any more, is not among them.
+        """
+        return {
+            path
+            for path in paths
+            if path in self.inputs and (now := _size_and_time(path)) and now != list(self.inputs[path])
+        }
+
+    def write(self, settings: Mapping[str, Any], paths: Iterable[str]) -> None:
+        """Write the file with these settings, and with the sizes and times of these recordings too."""
+        new = {path: now for path in paths if (now := _size_and_time(path))}
+        data = {**settings, _INPUTS: {**self.inputs, **new}}
+        with atomic_write(self.path) as partial:
+            partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def say_changed(changed: Collection[object]) -> None:
+    """Print how many files have changed since the output was made."""
+    if number := len(changed):
+        say(f"{number} {'file has' if number == 1 else 'files have'} changed since the last run: done again")
 
 
 def finished_paths(
@@ -39,70 +88,75 @@ def finished_paths(
     emotions: Sequence[str],
     settings: Mapping[str, Any],
     groups: Iterable[set[str]] = (),
+    force: bool = False,
 ) -> set[str]:
-    """The paths that need no new row in the jsonl file `output`, since they have one.
+    """Return the paths that need no new row in the jsonl file `output`, since they have one.
 
-    Rows that have to be written again are removed from the file: an incomplete last row, and failed rows of
-    requested files. The files of one of `groups` were compared with each other. If one of them needs a new
-    row, all of them do. The settings are kept in a hidden file beside the output.
+    Rows that have to be written again are removed from the file: an incomplete last row, and rows of
+    requested files that failed or have changed since. The files of one of `groups` were compared with each
+    other. If one of them needs a new row, all of them do. The settings, and the sizes and times of the files,
+    are kept in a hidden file beside the output. With `force` there are no rows to keep.
 
     Raises `ConfigError` for a line that is no prediction, a row with other emotions, or a file that was begun
     with other settings.
     """
-    note = output.with_name(f".{output.name}.made_with.json")
-    if not output.is_file():
-        note.unlink(missing_ok=True)
-        ensure_same_settings(note, output, settings)
+    real = real_path(output)
+    note = real.with_name(f".{real.name}.made_with.json")
+    if force or not real.is_file():
+        real.unlink(missing_ok=True)
+        MadeWith(note, output).write(settings, requested)
         return set()
-    *lines, last = output.read_bytes().split(b"\n")
-    rows: list[tuple[str, bytes]] = []  # the rows to keep, with their paths
-    finished: set[str] = set()
-    for number, line in enumerate(lines, start=1):
-        where = f"'{output}', line {number}"
-        try:
-            row = json.loads(line)
-            path, failed, row_emotions = (
-                str(row["path"]),
-                row["error"] is not None,
-                list(row["probabilities"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{where} is no prediction: move the file away, or name another output"
-            ) from error
-        if row_emotions and set(row_emotions) != set(emotions):
-            raise ConfigError(
-                f"{where} has the emotions {row_emotions}, but the model has {list(emotions)}: "
-                "name another output"
-            )
-        if failed and path in requested:
-            continue
-        rows.append((path, line))
-        finished.add(path)
-    ensure_same_settings(note, output, settings)
-    incomplete = {path for group in groups if not group <= finished for path in group}
-    finished -= incomplete
-    kept = [line for path, line in rows if path not in incomplete]
+    *lines, last = real.read_bytes().split(b"\n")
+    rows = [(_read_row(line, f"'{output}', line {i}", emotions), line) for i, line in enumerate(lines, 1)]
+    before = MadeWith.read(note, output)
+    before.ensure_same_settings(settings)
+    changed = before.changed(requested)
+    failed_before = {path for (path, failed), _ in rows if failed and path in requested}
+    say_changed(changed - failed_before)
+    again = changed | failed_before
+    finished = {path for (path, _), _ in rows} - again
+    again |= {path for group in groups if not group <= finished for path in group}
+    kept = [line for (path, _), line in rows if path not in again]
     if last or len(kept) < len(lines):
-        with atomic_write(output) as partial:
+        with atomic_write(real) as partial:
             partial.write_bytes(b"".join(line + b"\n" for line in kept))
-    return finished
+    before.write(settings, requested)  # now: a row of a file that has changed is never taken for a new one
+    return finished - again
 
 
-@contextmanager
-def open_output(output: Path | None, resumed: bool) -> Iterator[TextIO]:
-    """Give a text stream: standard output for None, the end of a resumed file, or else a new file.
+def _read_row(line: bytes, where: str, emotions: Sequence[str]) -> tuple[str, bool]:
+    """Return the path of a row, and whether its file could not be read."""
+    try:
+        row = json.loads(line)
+        path, failed, row_emotions = str(row["path"]), row["error"] is not None, list(row["probabilities"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{where} is no prediction: move the file away, or name another output") from error
+    if row_emotions and set(row_emotions) != set(emotions):
+        raise ConfigError(
+            f"{where} has the emotions {row_emotions}, but the model has {list(emotions)}: "
+            "name another output"
+        )
+    return path, failed
 
-    A new file is written as `OUTPUT.partial` and takes the place of `output` when the block ends without an
-    error.
+
+def stopped_message(output: Path | None, resumed: bool, requested: set[str]) -> str:
+    """Return what `predict` says after Ctrl-C: what is done, and how to continue.
+
+    `resumed` tells whether `output` is a file that the next run continues.
     """
-    if output is None:
-        yield sys.stdout
-        return
-    if output.is_dir():
-        raise ConfigError(f"--output '{output}' is a folder, expected a file, e.g. '{output / 'rows.csv'}'")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = output if resumed else output.with_name(f"{output.name}.partial")
-    with path.open("a" if resumed else "w", encoding="utf-8", errors=UNENCODABLE, newline="") as stream:
-        yield stream
-    path.replace(output)
+    if output is not None and resumed:
+        lines = real_path(output).read_bytes().split(b"\n")[:-1]
+        done = requested & {str(json.loads(line)["path"]) for line in lines}
+        return f"stopped: {len(done)} of {len(requested)} files are in {output}; {CONTINUE}"
+    complete_only = output is not None and not is_stream(output)
+    state = f"nothing was written to '{output}'" if complete_only else "the output is not complete"
+    return f"stopped: {state}; a .jsonl file can be continued, e.g. -o rows.jsonl"
+
+
+def _size_and_time(path: str) -> list[int]:
+    """Return the size in bytes and the modification time in nanoseconds; empty if there is no such file."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]

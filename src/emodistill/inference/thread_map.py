@@ -17,7 +17,7 @@ def map_in_order(
     One job runs in the thread of the caller.
     At most `2 * jobs` inputs are taken ahead of the result that is yielded, so `inputs` may be endless. When
     the caller closes the iterator, work that has not begun is cancelled. An error of `function` is raised in
-    place of its result.
+    place of its result. Ctrl-C does not wait for the work that has begun.
     """
     if jobs <= 1:
         yield from map(function, inputs)
@@ -25,6 +25,7 @@ def map_in_order(
     # Threads are enough: the model, the detector and the decoders run outside Python's global lock.
     pool = ThreadPoolExecutor(jobs, "emodistill")
     waiting: deque[Future[Result]] = deque()
+    wait = True
     try:
         for item in inputs:
             waiting.append(pool.submit(function, item))
@@ -32,5 +33,8 @@ def map_in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except KeyboardInterrupt:
+        wait = False
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait, cancel_futures=True)

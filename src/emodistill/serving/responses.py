@@ -44,6 +44,7 @@ PREDICTION_RESPONSES: dict[str, ResponseFormat[Prediction]] = {
 TIMELINE_RESPONSES: dict[str, ResponseFormat[Timeline]] = {
     format.media_type: ResponseFormat(format.to_text, format.holds_several, format.holds_errors)
     for format in formats_without_source()
+    if format.to_text is not None
 }
 
 

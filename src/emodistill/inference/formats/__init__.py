@@ -14,9 +14,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from emodistill.console import UNENCODABLE
 from emodistill.errors import ConfigError, one_of
-from emodistill.files import atomic_write
+from emodistill.files import open_output
 from emodistill.inference import trend
 from emodistill.inference.formats.base import UNSURE, TimelineFormat, WriterContext
 
@@ -29,7 +28,6 @@ __all__ = [
     "UNSURE",
     "TimelineFormat",
     "WriterContext",
-    "file_parts",
     "formats_without_source",
     "write",
 ]
@@ -57,41 +55,41 @@ FORMAT_BY_SUFFIX: Mapping[str, str] = {  # suffix in lower case -> name
 
 
 def formats_without_source() -> list[TimelineFormat]:
-    """The formats that need no access to the recording: those that a server can send."""
-    return [format for format in FORMATS.values() if not format.needs_source]
-
-
-def file_parts(
-    rows: Sequence["Timeline"], format: str, emotions: Sequence[str], context: WriterContext
-) -> Iterator[str]:
-    """Yield the content of a file part by part. With `context.trend_s` it is the trend.
-
-    Raises `ConfigError` for an unknown format, and for a trend in a format that cannot hold it.
-    """
-    if format not in FORMATS:
-        raise ConfigError(one_of("format", format, FORMATS))
-    to_parts = FORMATS[format].to_parts
-    if to_parts is not None:
-        yield from to_parts(rows, emotions, context)
-    elif context.trend_s is None:
-        yield FORMATS[format].to_text(rows, emotions)
-    else:
-        yield trend.to_text(rows, format, emotions, context.trend_s)
+    """The formats that a server can send: they are text, and need no access to the recording."""
+    return [format for format in FORMATS.values() if format.to_text is not None and not format.needs_source]
 
 
 def write(
     rows: Sequence["Timeline"],
     format: str,
-    path: Path,
+    path: Path | None,
     emotions: Sequence[str],
     context: WriterContext = _NO_CONTEXT,
 ) -> None:
-    """Write timelines to a file, which appears complete or not at all; its folder is made.
+    """Write timelines to a file, or to standard output for None, as `files.open_output` does.
 
-    Raises the errors of `file_parts`.
+    With `context.trend_s` the trend is written. Raises `ConfigError` for an unknown format, and for a trend
+    in a format that cannot hold it, and `MissingExtraError` if a package for the format is missing.
     """
-    with (
-        atomic_write(path) as partial,
-        partial.open("w", encoding="utf-8", errors=UNENCODABLE, newline="") as stream,
-    ):
-        stream.writelines(file_parts(rows, format, emotions, context))
+    if format not in FORMATS:
+        raise ConfigError(one_of("format", format, FORMATS))
+    with open_output(path) as stream:
+        for part in _parts(rows, FORMATS[format], emotions, context):
+            if isinstance(part, str):
+                stream.write(part)
+            else:
+                stream.buffer.write(part)
+
+
+def _parts(
+    rows: Sequence["Timeline"], format: TimelineFormat, emotions: Sequence[str], context: WriterContext
+) -> Iterator[str | bytes]:
+    """Yield the content of a file part by part."""
+    if format.to_parts is not None:
+        yield from format.to_parts(rows, emotions, context)
+    elif context.trend_s is not None:
+        yield trend.to_text(rows, format.name, emotions, context.trend_s)
+    elif format.to_text is not None:
+        yield format.to_text(rows, emotions)
+    elif format.to_bytes is not None:
+        yield format.to_bytes(rows, emotions)

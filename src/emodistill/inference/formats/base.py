@@ -32,7 +32,7 @@ class WriterContext:
     trend_s: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TimelineFormat:
     """A file format for timelines: all facts that command line, server, pages and documentation need.
 
@@ -42,6 +42,9 @@ class TimelineFormat:
         suffix: the end of a file name, with its dot.
         media_type: the value of the HTTP headers Accept and Content-Type.
         to_text: the writer. It gets timelines and the model's emotions, and returns the content of one file.
+        to_bytes: the writer of a binary format, in place of `to_text`. The server and the pages, which send
+            text, do not offer the format.
+        check: raises `MissingExtraError` if the writer needs a package that is missing; None: it needs none.
         holds_several: one file can hold several recordings. Otherwise the writer gets exactly one timeline.
         holds_errors: a file can say why a recording could not be read. Otherwise the writer ignores `error`.
         needs_source: the writer opens the recording at `Timeline.path`. The server and the pages have no such
@@ -57,7 +60,9 @@ class TimelineFormat:
     title: str
     suffix: str
     media_type: str
-    to_text: Callable[[Sequence["Timeline"], Sequence[str]], str]
+    to_text: Callable[[Sequence["Timeline"], Sequence[str]], str] | None = None
+    to_bytes: Callable[[Sequence["Timeline"], Sequence[str]], bytes] | None = None
+    check: Callable[[], None] | None = None
     holds_several: bool
     holds_errors: bool = False
     needs_source: bool = False
