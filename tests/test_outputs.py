@@ -474,9 +474,10 @@ def calls(tmp_path: Path) -> Path:
     """400 recordings of 20 s, which are one file on the disk."""
     folder = tmp_path / "calls"
     folder.mkdir()
-    shutil.copyfile(DEMO, folder / "000.ogg")
+    samples, rate_hz = soundfile.read(DEMO)
+    soundfile.write(folder / "000.wav", samples.mean(axis=1), rate_hz)
     for number in range(1, 400):
-        os.link(folder / "000.ogg", folder / f"{number:03d}.ogg")
+        os.link(folder / "000.wav", folder / f"{number:03d}.wav")
     return folder
 
 
