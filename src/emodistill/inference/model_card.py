@@ -238,9 +238,9 @@ def card_markdown(card: Card) -> str:
 
 
 def model_bytes(folder: Path) -> int:
-    """Return the size of `model.onnx` and of the external weights that the folder holds."""
+    """Return the size of `model.onnx`, of the head and of the external weights that the folder holds."""
     return sum(
-        (folder / name).stat().st_size for name in ("model.onnx", WEIGHTS) if (folder / name).is_file()
+        (folder / name).stat().st_size for name in ("model.onnx", HEAD, WEIGHTS) if (folder / name).is_file()
     )
 
 
