@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from emodistill.corpora import READERS, Reader
+from emodistill.inference.dimensions import COORDINATES
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md")
@@ -45,10 +46,20 @@ def corpora_count() -> str:
     return str(sum(any(reader.packaged is None for reader in readers) for readers in _by_module().values()))
 
 
+def coordinates() -> str:
+    """Return the arousal and the valence of each emotion as a Markdown table."""
+    lines = ["| emotion | arousal | valence |", "| --- | ---: | ---: |"]
+    lines += [
+        f"| {emotion} | {arousal:.3f} | {valence:.3f} |" for emotion, (arousal, valence) in COORDINATES.items()
+    ]
+    return "\n" + "\n".join(lines) + "\n"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "corpora-table": corpora_table,
     "corpora-sections": corpora_sections,
     "corpora-count": corpora_count,
+    "coordinates": coordinates,
 }
 
 
