@@ -50,7 +50,8 @@ def coordinates() -> str:
     """Return the arousal and the valence of each emotion as a Markdown table."""
     lines = ["| emotion | arousal | valence |", "| --- | ---: | ---: |"]
     lines += [
-        f"| {emotion} | {arousal:.3f} | {valence:.3f} |" for emotion, (arousal, valence) in COORDINATES.items()
+        f"| {emotion} | {arousal:.3f} | {valence:.3f} |"
+        for emotion, (arousal, valence) in COORDINATES.items()
     ]
     return "\n" + "\n".join(lines) + "\n"
 

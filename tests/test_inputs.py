@@ -1,5 +1,6 @@
 """Where audio comes from: folders, standard input, lists, limits of length, and messages about sources."""
 
+import csv
 import io
 import json
 import sys
@@ -9,13 +10,16 @@ import factories as make
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
-from emodistill import AudioError, AudioTooLongError
+from emodistill import AudioError, AudioTooLongError, Recognizer
 from emodistill.audio import decoding, load, load_blocks
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, name_in_messages, read_header
 from emodistill.audio.waveform import load_bounded
 from emodistill.console import skipped_message
 from emodistill.inference.input_files import find_audio_files
+from emodistill.inference.input_lists import seconds_in
 
 Call = make.CommandLine
 
@@ -232,3 +236,258 @@ def test_a_missing_file_is_no_url() -> None:
     for path in ("missing.wav", "c:/missing.wav", "a/b:c/d.wav", "talk: part 1.wav"):
         with pytest.raises(AudioError, match="no such file"):
             load(path)
+
+
+# --- standard input ------------------------------------------------------------------------------
+
+
+class Stdin:
+    """Standard input as a redirected file, a pipe or a terminal."""
+
+    def __init__(self, content: bytes = b"", seekable: bool = False, terminal: bool = False) -> None:
+        self.buffer = io.BytesIO(content)
+        if not seekable:
+            self.buffer.seekable = lambda: False  # type: ignore[method-assign]
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".m4a"])
+def test_standard_input_gives_the_answers_of_the_file(
+    emodistill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, seekable: bool
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".m4a":
+        write_media(path)
+    else:
+        soundfile.write(path, make.speech(1.0, 120, seed=1), make.RATE)
+    for verb in ("predict", "timeline"):
+        monkeypatch.setattr(sys, "stdin", Stdin(path.read_bytes(), seekable))
+        result = emodistill(verb, "-", "-f", "json")
+        (row,) = json.loads(result.out)
+        (expected,) = json.loads(emodistill(verb, path, "-f", "json").out)
+        assert row == {**expected, "path": "-"}
+        assert result.code == 0
+
+
+def test_what_standard_input_cannot_be(
+    emodistill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin(terminal=True))
+    for verb in ("predict", "timeline"):
+        result = emodistill(verb, "-")
+        assert (result.code, result.out) == (2, "")
+        assert "- reads audio from standard input, which is a terminal: pipe it in, e.g." in result.err
+    result = emodistill("predict", "--from", "-")
+    assert result.code == 2
+    assert "- reads a list from standard input, which is a terminal" in result.err
+    monkeypatch.setattr(sys, "stdin", Stdin(b"no audio"))
+    result = emodistill("predict", "-", "-f", "json")
+    assert result.code == 1
+    assert json.loads(result.out)[0]["error"].startswith("standard input: cannot be decoded as audio")
+    for arguments in (["-", "-"], ["-", "--from", "-"], []):
+        result = emodistill("predict", *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("error: ")
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    """A folder with a stereo call whose halves and channels differ."""
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    low, high = make.speech(3.0, 110, seed=1), make.speech(3.0, 230, seed=2)
+    soundfile.write(folder / "call.wav", np.stack([np.r_[low, high], np.r_[high, low]], axis=1), make.RATE)
+    return folder
+
+
+ROWS = [
+    {"path": "call.wav", "id": "whole", "start": None, "end": None, "speaker": None, "channel": None},
+    {"path": "call.wav", "id": "first", "start": 0, "end": 3, "speaker": "anna", "channel": None},
+    {"path": "call.wav", "id": "second", "start": "0:03", "end": "0:00:05.5", "speaker": "ben", "channel": 1},
+    {"path": "call.wav", "id": "rest", "start": "3.0", "end": None, "speaker": None, "channel": 0},
+]
+
+
+def write_list(path: Path) -> Path:
+    if path.suffix == ".jsonl":
+        text = "".join(json.dumps(row) + "\n\n" for row in ROWS)
+    else:
+        delimiter = {".csv": ",", ".txt": ";", ".tsv": "\t"}[path.suffix]
+        lines = [[*ROWS[0], "remark"], *([*row.values(), "x"] for row in ROWS)]
+        text = "".join(
+            delimiter.join("" if value is None else str(value) for value in line) + "\r\n" for line in lines
+        )
+    path.write_text(text, encoding="utf-8-sig" if path.suffix == ".csv" else "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl"])
+def test_a_list_gives_the_answers_of_its_parts(
+    emodistill: Call, calls: Path, suffix: str, bundled: Recognizer
+) -> None:
+    result = emodistill("predict", "--from", write_list(calls / f"list{suffix}"), "-f", "json")
+    rows = json.loads(result.out)
+    assert result.code == 0
+    assert [row["id"] for row in rows] == ["whole", "first", "second", "rest"]
+    assert [row.get("speaker") for row in rows] == [None, "anna", "ben", None]
+    assert [row.get("start_s") for row in rows] == [None, 0.0, 3.0, 3.0]
+    assert [row.get("end_s") for row in rows] == [None, 3.0, 5.5, None]
+    assert [row.get("channel") for row in rows] == [None, None, 1, 0]
+    assert {row["path"] for row in rows} == {"call.wav"}
+    samples, _ = soundfile.read(calls / "call.wav", dtype="float32", always_2d=True)
+    cut = make.RATE * 3
+    parts = [samples, samples[:cut], samples[cut : round(5.5 * make.RATE), 1], samples[cut:, 0]]
+    for row, part in zip(rows, parts, strict=True):
+        expected = bundled.predict(part, make.RATE)
+        assert row["probabilities"] == pytest.approx(expected.probabilities, abs=1e-4)
+
+
+def test_a_plain_list_has_one_path_a_line_relative_to_its_folder(
+    emodistill: Call, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (calls / "with, comma.wav").write_bytes((calls / "call.wav").read_bytes())
+    listed = calls / "paths.txt"
+    listed.write_text(f"call.wav\n\n  with, comma.wav\n{calls / 'call.wav'}\n")
+    rows = json.loads(emodistill("predict", "--from", listed, "-f", "json").out)
+    assert [row["path"] for row in rows] == ["call.wav", "with, comma.wav", str(calls / "call.wav")]
+    assert [row["error"] for row in rows] == [None] * 3
+    assert "id" not in rows[0]
+    monkeypatch.chdir(calls)
+    monkeypatch.setattr(sys, "stdin", Stdin(listed.read_bytes()))
+    assert json.loads(emodistill("predict", "--from", "-", "-f", "json").out) == rows
+
+
+def test_the_csv_ends_with_what_the_list_states(emodistill: Call, calls: Path) -> None:
+    result = emodistill("predict", "--from", write_list(calls / "list.csv"), "-f", "csv")
+    header, *rows = list(csv.reader(io.StringIO(result.out)))
+    assert header[-5:] == ["channel", "id", "start_s", "end_s", "speaker"]
+    assert [row[-4] for row in rows] == ["whole", "first", "second", "rest"]
+    assert rows[2][-5:] == ["1", "second", "3.0", "5.5", "ben"]
+    table = emodistill("predict", "--from", calls / "list.csv").out
+    assert "second" in table
+    assert "ben" in table
+
+
+def test_a_bad_row_is_a_row_with_its_error(emodistill: Call, calls: Path) -> None:
+    listed = calls / "list.csv"
+    listed.write_text(
+        "path,id,start,end,channel\ncall.wav,good,,,\nmissing.wav,missing,,,\ncall.wav,backwards,5,2,\n"
+        "call.wav,late,60,70,\ncall.wav,channel,,,7\n.,folder,,,\nhttps://x.org/a.wav,url,,,\n"
+        "call.wav,negative,-1,2,\n"
+    )
+    result = emodistill("predict", "--from", listed, "-f", "json")
+    errors = {row["id"]: row["error"] for row in json.loads(result.out)}
+    assert result.code == 1
+    assert errors.pop("good") is None
+    for id, message in {
+        "missing": "no such file",
+        "backwards": "bad part from 5.0 s to 2.0 s, expected 0 ≤ start < end",
+        "late": "holds no samples",
+        "channel": "channel",
+        "folder": "is a folder, expected a file",
+        "url": "https://x.org/a.wav: is a URL",
+        "negative": "expected 0 ≤ start",
+    }.items():
+        assert message in errors.pop(id)
+    assert not errors
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "file,id\ncall.wav,a\n", "line 1: expected a header with the column path"),
+        ("a.csv", "path,id\ncall.wav,a\ncall.wav\n", "line 3: expected 2 fields as in the header"),
+        ("a.csv", "path,start\ncall.wav,soon\n", "line 2: bad start 'soon', expected seconds or m:ss"),
+        ("a.csv", "path,id\ncall.wav,a\ncall.wav,a\n", "line 3: the id 'a' is in line 2 too"),
+        ("a.csv", "path,channel\ncall.wav,left\n", "line 2: bad channel 'left', expected a whole number"),
+        ("a.csv", "path,id\n,a\n", "line 2: expected a path, got None"),
+        ("a.csv", 'path,id\n"call.wav,a\n', "is no CSV"),
+        ("a.jsonl", '{"path": "call.wav"}\n{"path"\n', "line 2: is no JSON"),
+        ("a.jsonl", '{"path": "call.wav"}\n["call.wav"]\n', "line 2: expected an object with 'path'"),
+        ("a.jsonl", '{"path": "call.wav", "end": true}\n', "line 1: bad end True"),
+        ("a.txt", "\n", "holds no paths"),
+    ],
+)
+def test_a_bad_table_is_a_usage_error_with_its_line(
+    emodistill: Call, calls: Path, name: str, text: str, message: str
+) -> None:
+    (calls / name).write_text(text)
+    result = emodistill("predict", "--from", calls / name)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert f"'{calls / name}'" in result.err
+
+
+def test_a_list_that_is_missing_or_no_text_is_a_usage_error(emodistill: Call, calls: Path) -> None:
+    assert "no file" in emodistill("predict", "--from", calls / "missing.csv").err
+    (calls / "bad.csv").write_bytes(b"path\na.wav\n\xff.wav\n")
+    result = emodistill("predict", "--from", calls / "bad.csv")
+    assert result.code == 2
+    assert "line 3: is not UTF-8 text" in result.err
+
+
+@pytest.mark.parametrize("options", [[], ["--channels", "split"], ["--adapt", "together"]])
+def test_a_list_whose_rows_share_a_path_is_resumed(
+    emodistill: Call, calls: Path, tmp_path: Path, options: list[str]
+) -> None:
+    listed = calls / "list.jsonl"
+    rows = [
+        {"path": "call.wav", "start": 0, "end": 3},
+        {"path": "call.wav", "start": 3, "end": 6},
+        {"path": "call.wav", "start": 3, "end": 6, "channel": 1},
+        {"path": "call.wav", "id": "a"},
+        {"path": "call.wav"},
+    ]
+    listed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = tmp_path / "whole.jsonl"
+    assert emodistill("predict", "--from", listed, "-o", whole, *options).code == 0
+    lines = whole.read_text().splitlines()
+    assert len(lines) == (9 if "split" in options else 5)
+    again = emodistill("predict", "--from", listed, "-o", whole, *options)
+    assert f"{len(rows)} rows were there already, 0 added" in again.err
+    assert whole.read_text().splitlines() == lines
+    num_rows = 2 if "split" in options else 1  # of an input
+    whole.write_text("\n".join([*lines[:num_rows], *lines[-num_rows:]]) + "\n")
+    assert emodistill("predict", "--from", listed, "-o", whole, *options).code == 0
+    assert sorted(whole.read_text().splitlines()) == sorted(lines)
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_clock_times_are_seconds(hours: int, minutes: int, seconds: int, milliseconds: int) -> None:
+    total = 3600 * hours + 60 * minutes + seconds + milliseconds / 1000
+    written = f"{hours}:{minutes:02}:{seconds:02}.{milliseconds:03}"
+    assert seconds_in(written) == pytest.approx(total)
+    assert seconds_in(f"{60 * hours + minutes}:{seconds:02}.{milliseconds:03}") == pytest.approx(total)
+    assert seconds_in(str(total)) == seconds_in(total) == total
+
+
+# --- long inputs ---------------------------------------------------------------------------------
+
+
+def test_predict_advises_the_timeline_for_long_inputs(
+    emodistill: Call, tmp_path: Path, bundled: Recognizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        length_s = 59.5 if number == 0 else 60.5
+        soundfile.write(tmp_path / f"{number} long.wav", np.zeros(round(length_s * 4000)), 4000)
+    result = emodistill("predict", tmp_path, "-f", "json")
+    assert len(json.loads(result.out)) == 5
+    lines = result.err.splitlines()
+    path = tmp_path / "1 long.wav"
+    assert lines[0] == (
+        f"{path}: is longer than 60 s; for its emotions over time: emodistill timeline '{path}'"
+    )
+    assert lines[-1] == "1 more inputs are longer than 60 s"
+    assert len(lines) == 4
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,start,end\n1 long.wav,0,30\n")
+    assert emodistill("predict", "--from", listed, "-f", "json").err == ""
+    bundled.predict(path)
+    assert capsys.readouterr().err == ""

@@ -1,7 +1,6 @@
 """A recording as a small MP3 for a browser, and its envelope for a picture."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from emodistill.audio.decoding import decode_blocks
+from emodistill.audio.decoding import DecodableSource, decode_blocks, name_in_messages
 from emodistill.audio.waveform import SAMPLE_RATE, MonoStream
 from emodistill.errors import AudioError
 
@@ -24,7 +23,7 @@ _COMPRESSION = (160_000 - BIT_RATE) / (160_000 - 8_000)
 Frames = npt.NDArray[np.float32]  # (n, channels)
 
 
-def write_mp3(path: str | Path, out: BinaryIO | None) -> npt.NDArray[np.uint8]:
+def write_mp3(source: DecodableSource, out: BinaryIO | None) -> npt.NDArray[np.uint8]:
     """Write a recording to `out` as MP3 and return its envelope (channels, peaks); None writes nothing.
 
     The MP3 has 16 kHz and two channels if the recording has two, else one. Block by block, so memory does not
@@ -37,7 +36,7 @@ def write_mp3(path: str | Path, out: BinaryIO | None) -> npt.NDArray[np.uint8]:
     rest: Frames | None = None  # samples whose peak is not complete
     skip = ENCODER_DELAY
     try:
-        for frames in _frames(path):
+        for frames in _frames(source):
             if out is not None:
                 encoder = encoder or _open_mp3(out, frames.shape[1])
                 encoder.write(np.clip(frames[skip:], -1, 1))
@@ -51,7 +50,7 @@ def write_mp3(path: str | Path, out: BinaryIO | None) -> npt.NDArray[np.uint8]:
         if encoder is not None:
             encoder.close()
     if rest is None:
-        raise AudioError(f"{path}: holds no samples")
+        raise AudioError(f"{name_in_messages(source)}: holds no samples")
     if len(rest):
         envelope.append(np.abs(rest).max(axis=0, keepdims=True))
     magnitudes = np.concatenate(envelope).T
@@ -70,16 +69,16 @@ def _open_mp3(out: BinaryIO, channels: int) -> soundfile.SoundFile:
         ) from error
 
 
-def _frames(path: str | Path) -> Iterator[Frames]:
+def _frames(source: DecodableSource) -> Iterator[Frames]:
     """Yield the recording at 16 kHz with its two channels, or else with one."""
     mono: MonoStream | None = None
     stereo: soxr.ResampleStream | None = None
     nothing = np.zeros((0, 2), dtype=np.float32)
-    for rate_hz, frames in decode_blocks(path, str(path)):
+    for rate_hz, frames in decode_blocks(source, name_in_messages(source)):
         if not np.isfinite(frames).all():
-            raise AudioError(f"{path}: holds NaN or Inf")
+            raise AudioError(f"{name_in_messages(source)}: holds NaN or Inf")
         if frames.shape[1] != 2:
-            mono = mono or MonoStream(rate_hz, str(path))
+            mono = mono or MonoStream(rate_hz, name_in_messages(source))
             yield mono.push(frames)[:, None]
         elif rate_hz == SAMPLE_RATE:
             yield frames

@@ -46,7 +46,9 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Defau
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PATH", help="Audio files, or folders: all audio files in and below them, sorted."
+        metavar="PATH",
+        help="Audio files; folders: all audio and video files in and below them, sorted; `-` reads one "
+        "audio file from standard input.",
     ),
 ]
 # Options of every verb that recognises emotions.

@@ -1,5 +1,7 @@
 """emodistill predict: one emotion for each file."""
 
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from itertools import chain
@@ -18,7 +20,6 @@ from emodistill.cli.options import (
     Jobs,
     MinConfidence,
     Model,
-    Paths,
     Threads,
     VoiceFile,
     app,
@@ -33,12 +34,19 @@ from emodistill.errors import ConfigError
 from emodistill.files import ensure_writable, is_stream, open_output
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
 
+if TYPE_CHECKING:
+    from emodistill.inference.inputs import Input
+    from emodistill.inference.prediction import Prediction
+
 if TYPE_CHECKING:  # typer needs an Enum, which mypy cannot build from a registry; its members are strings
     PredictionChoice = str
 else:
     PredictionChoice = StrEnum("PredictionChoice", {name: name for name in PREDICTION_FORMATS})
 
 _COVERAGE_FORMATS = [format.name for format in PREDICTION_FORMATS.values() if not format.can_resume]
+LONG_S = 60.0  # one emotion says little about a longer input
+MAX_NOTES = 3  # about long inputs
+
 _TEACHER_FORMATS = [format.name for format in PREDICTION_FORMATS.values() if format.holds_teachers]
 
 PredictionFormatOption = Annotated[
@@ -76,10 +84,32 @@ TeachersOption = Annotated[
 ]
 
 
+PathsOption = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="PATH",
+        help="Audio files; folders: all audio and video files in and below them, sorted; `-` reads one audio "
+        "file from standard input.",
+        show_default=False,
+    ),
+]
+ListOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Read the inputs from a list, or from standard input with `-`: one path a line, or CSV or JSON "
+        "lines with `path`, and if you like `id`, `start` and `end` (seconds or m:ss), `speaker`, `channel` "
+        "(from 0). Paths are relative to the folder of the list. The rows get `id` and `speaker` back.",
+    ),
+]
+
+
 # Long: Typer makes an option of each parameter.
 @app.command()
 def predict(
-    paths: Paths,
+    paths: PathsOption = None,
+    listed: ListOption = None,
     model: Model = "bundled",
     format: PredictionFormatOption = None,
     output: PredictionOutputOption = None,
@@ -108,13 +138,12 @@ def predict(
 
     Example: emodistill predict call.wav clips/ --format json
     """
-    from emodistill.inference.adaptation import files_sha256, groups_of, predict_compared
-    from emodistill.inference.channel_rows import predict_channels
+    from emodistill.inference.adaptation import groups_of, inputs_sha256, predict_compared
     from emodistill.inference.confidence import NO_COVERAGE, keep_most_confident
-    from emodistill.inference.input_files import find_audio_files
+    from emodistill.inference.inputs import predict_inputs
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
-    from emodistill.inference.resume import finished_paths, stopped_message
+    from emodistill.inference.resume import finished_keys, stopped_message
     from emodistill.inference.voices import Voice, check_voice, ensure_voices
 
     format = choose_format(format, output, {f".{name}": name for name in PREDICTION_FORMATS if name != TABLE})
@@ -135,9 +164,8 @@ def predict(
             "other files; give one of them"
         )
     known = None if voice is None else Voice.load(voice)
-    found = find_audio_files(paths)
-    files = found.files
-    jobs = number_of_jobs(jobs, len(files))
+    inputs, undecodable, num_empty = _inputs(paths or [], listed)
+    jobs = number_of_jobs(jobs, len(inputs))
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence,
         threads=threads or (1 if jobs > 1 else None),
@@ -146,7 +174,7 @@ def predict(
         check_voice(known, recognizer.card)
     elif adapted:
         ensure_voices(recognizer.card)
-    requested = set(map(str, files))
+    requested = {item.key: str(item.location) for item in inputs}
     finished: set[str] = set()
     resumed = output is not None and PREDICTION_FORMATS[format].can_resume and not is_stream(output)
     if output is not None and resumed:
@@ -155,19 +183,20 @@ def predict(
             "teachers": teachers,
             "voice": None if known is None else known.sha256,
             "adapt": str(adapt) if adapted else None,
-            "set of files": files_sha256(files) if adapted else None,
+            "set of files": inputs_sha256(inputs) if adapted else None,
             "channels": None if read_channels == "mix" else read_channels,
         }
-        groups = [set(map(str, group)) for group in groups_of(files, adapt)] if adapted else []
-        finished = finished_paths(output, requested, recognizer.emotions, settings, groups, force)
-    unfinished = [file for file in files if str(file) not in finished]
+        groups = [{item.key for item in group} for group in groups_of(inputs, adapt)] if adapted else []
+        finished = finished_keys(output, requested, recognizer.emotions, settings, groups, force)
+    unfinished = [item for item in inputs if item.key not in finished]
     if adapted:
         predictions = predict_compared(recognizer, unfinished, adapt, jobs, read_channels)
     else:
         predictions = with_progress(
-            predict_channels(recognizer, unfinished, read_channels, known, jobs), "predict", len(unfinished)
+            predict_inputs(recognizer, unfinished, read_channels, known, jobs), "predict", len(unfinished)
         )
-    rows = hint_at_channels(report_failures(chain.from_iterable(predictions), found.undecodable))
+    noted = _note_long(unfinished, predictions)
+    rows = hint_at_channels(report_failures(chain.from_iterable(noted), undecodable))
     if not teachers:
         rows = (replace(row, teachers=None) for row in rows)
     stopped = stoppable(lambda: stopped_message(output, resumed, requested))
@@ -176,8 +205,50 @@ def predict(
             rows = iter(keep_most_confident(list(rows), coverage))
         num_failed = write_rows(
             rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted,
-            has_channels=read_channels != "mix",
+            has_channels=read_channels != "mix" or any(item.channel is not None for item in inputs),
+            listed=listed is not None,
         )  # fmt: skip
     if finished:
         say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
-    raise typer.Exit(1 if num_failed or found.num_empty else 0)
+    raise typer.Exit(1 if num_failed or num_empty else 0)
+
+
+def _inputs(paths: Sequence[Path], listed: Path | None) -> tuple[list["Input"], frozenset[str], int]:
+    """Return the inputs, the paths that this install cannot decode, and the number of empty folders.
+
+    Raises `ConfigError` if there are neither paths nor a list, or both read standard input.
+    """
+    from emodistill.inference.input_files import find_audio_files
+    from emodistill.inference.input_lists import read_list
+    from emodistill.inference.inputs import inputs_of
+    from emodistill.inference.sources import STANDARD_INPUT
+
+    if not paths and listed is None:
+        raise ConfigError(
+            "no input: give audio files or folders, - for standard input, or a list with --from FILE"
+        )
+    if Path(STANDARD_INPUT) in paths and listed == Path(STANDARD_INPUT):
+        raise ConfigError("- and --from - both read standard input: give one of them")
+    found = find_audio_files(paths)
+    inputs = inputs_of(found.files)
+    if listed is not None:
+        inputs += read_list(listed)
+    return inputs, found.undecodable, found.num_empty
+
+
+def _note_long(
+    inputs: Iterable["Input"], predictions: Iterable[list["Prediction"]]
+) -> Iterator[list["Prediction"]]:
+    """The same predictions, for each input. At the end, also after Ctrl-C, a note names the long inputs."""
+    long: list[Input] = []
+    try:
+        for item, rows in zip(inputs, predictions, strict=True):
+            if rows[0].error is None and (item.duration_s() or 0.0) > LONG_S:
+                long.append(item)
+            yield rows
+    finally:
+        for item in long[:MAX_NOTES]:
+            advice = f"emodistill timeline {shlex.quote(str(item.location))}"
+            say(f"{item.path}: is longer than {LONG_S:g} s; for its emotions over time: {advice}")
+        if len(long) > MAX_NOTES:
+            say(f"{len(long) - MAX_NOTES} more inputs are longer than {LONG_S:g} s")

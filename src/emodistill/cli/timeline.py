@@ -145,6 +145,7 @@ def timeline(
     from emodistill.inference.given_segments import read_segments
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.recognizer import Recognizer
+    from emodistill.inference.sources import STANDARD_INPUT, standard_input
     from emodistill.inference.timelines import TimelineOptions, check_options
     from emodistill.inference.trend import check_trend
 
@@ -161,6 +162,8 @@ def timeline(
     )
     found = find_audio_files(paths)
     files = found.files
+    if Path(STANDARD_INPUT) in files:
+        standard_input()
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     if trend is not None:
         check_trend(trend, outputs.format)

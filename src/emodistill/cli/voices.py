@@ -1,5 +1,6 @@
 """emodistill enrol: learn a voice from recordings of one speaker."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def enrol(
     """
     from emodistill.inference import voices
     from emodistill.inference.input_files import find_audio_files
+    from emodistill.inference.inputs import inputs_of, statistics_of_inputs
     from emodistill.inference.recognizer import Recognizer
 
     ensure_writable(output)
@@ -48,8 +50,8 @@ def enrol(
     files = list({file.resolve(): file for file in found.files}.values())  # each counts once
     jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None))
-    read = with_progress(recognizer.statistics_all(files, jobs=jobs), "enrol", len(files))
-    statistics = list(read)
+    read = with_progress(statistics_of_inputs(recognizer, inputs_of(files), jobs=jobs), "enrol", len(files))
+    statistics = list(chain.from_iterable(read))
     skipped = [item.path for item in statistics if item.error and item.path in found.undecodable]
     if skipped:
         warn(skipped_message(skipped))

@@ -9,6 +9,7 @@ DimensionsSource = Literal["emotions", "head"]
 
 # Optional fields of predictions and of segments: JSON leaves them out where they are None.
 OPTIONAL = ("surety", "dimensions", "dimensions_from", "channel")
+LISTED = ("id", "start_s", "end_s", "speaker")  # of predictions alone: what a list of inputs states
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Prediction:
     dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
     channel: int | None = None  # of the recording, from 0; None: all channels mixed
+    id: str | None = None  # of the utterance in a list of inputs
+    start_s: float | None = None  # where the utterance begins in its recording; None: at the beginning
+    end_s: float | None = None  # where it ends; None: at the end
+    speaker: str | None = None  # of the utterance in a list of inputs
     mixed_channels: int | None = field(default=None, compare=False, repr=False)  # that differ; not in JSON
 
     def as_dict(self) -> dict[str, Any]:
@@ -40,7 +45,7 @@ class Prediction:
         """
         data = {**self.__dict__, "probabilities": dict(self.probabilities)}
         del data["mixed_channels"]
-        for name in ("teachers", "voice_utterances", *OPTIONAL):
+        for name in ("teachers", "voice_utterances", *OPTIONAL, *LISTED):
             if data[name] is None:
                 del data[name]
         return data

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 OPTIONAL_COLUMNS = ("surety", "arousal", "valence", "dimensions_from", "channel")
 
 
+# More columns of predictions of a list: what the list states.
+LISTED_COLUMNS = ("id", "start_s", "end_s", "speaker")
+
+
 class Writer(Protocol):
     """A function that writes predictions to a text stream; `emotions` are those of the model.
 
     With `has_voices`, rows may have `voice_utterances`, and with `has_channels` a `channel`. A format with a
-    header then has a column for it.
+    header then has a column for it. With `listed`, the header ends with `LISTED_COLUMNS`.
     """
 
     def __call__(
@@ -36,6 +40,7 @@ class Writer(Protocol):
         emotions: Sequence[str],
         has_voices: bool = False,
         has_channels: bool = False,
+        listed: bool = False,
     ) -> None: ...
 
 
@@ -65,6 +70,7 @@ def write_rows(
     emotions: Sequence[str],
     has_voices: bool = False,
     has_channels: bool = False,
+    listed: bool = False,
 ) -> int:
     """Write predictions in a format of `PREDICTION_FORMATS`; returns how many of them have an error.
 
@@ -78,7 +84,7 @@ def write_rows(
             num_failed += row.error is not None
             yield row
 
-    PREDICTION_FORMATS[format].write(count_failures(), stream, emotions, has_voices, has_channels)
+    PREDICTION_FORMATS[format].write(count_failures(), stream, emotions, has_voices, has_channels, listed)
     return num_failed
 
 
@@ -88,13 +94,17 @@ def write_table(
     emotions: Sequence[str],
     has_voices: bool = False,
     has_channels: bool = False,
+    listed: bool = False,
 ) -> None:
     """A table for reading."""
     from rich.table import Table
 
+    rows = list(rows)
+    columns = [name for name in LISTED_COLUMNS if any(getattr(row, name) is not None for row in rows)]
     table = Table(
-        "file", *(["channel"] if has_channels else []), "emotion", "confidence", "surety", "arousal",
-        "valence", *(["utterances known"] if has_voices else []), "note",
+        "file", *(name.removesuffix("_s") for name in columns), *(["channel"] if has_channels else []),
+        "emotion", "confidence", "surety", "arousal", "valence",
+        *(["utterances known"] if has_voices else []), "note",
     )  # fmt: skip
     for row in rows:
         confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
@@ -102,9 +112,11 @@ def write_table(
         known = [str(row.voice_utterances or "–")] if has_voices else []
         channel = ["" if row.channel is None else str(row.channel)] if has_channels else []
         place = [f"{value:.2f}" for value in (row.dimensions or {}).values()] or ["", ""]
+        stated = ["" if (value := getattr(row, name)) is None else escape(str(value)) for name in columns]
         table.add_row(
-            escape(row.path), *channel, row.emotion or "–", confidence, row.surety or "", *place, *known, note
-        )
+            escape(row.path), *stated, *channel, row.emotion or "–", confidence, row.surety or "", *place,
+            *known, note,
+        )  # fmt: skip
     results(stream).print(table)
 
 
@@ -114,6 +126,7 @@ def write_json(
     emotions: Sequence[str],
     has_voices: bool = False,
     has_channels: bool = False,
+    listed: bool = False,
 ) -> None:
     """One array, written when all rows are known."""
     objects = [row.as_dict() for row in rows]
@@ -126,6 +139,7 @@ def write_jsonl(
     emotions: Sequence[str],
     has_voices: bool = False,
     has_channels: bool = False,
+    listed: bool = False,
 ) -> None:
     """One object on each line, written as soon as it is known."""
     for row in rows:
@@ -139,19 +153,22 @@ def write_csv(
     emotions: Sequence[str],
     has_voices: bool = False,
     has_channels: bool = False,
+    listed: bool = False,
 ) -> None:
     """A header, then one line for each row; what a row does not have is an empty field."""
     writer = csv.writer(stream, lineterminator="\n")
     header = ["path", "emotion", "confidence", "abstained", "reason", "error"]
     header += ["voice_utterances"] if has_voices else []
-    writer.writerow([*header, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS])
+    columns = LISTED_COLUMNS if listed else ()
+    writer.writerow([*header, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS, *columns])
     for row in rows:
         values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
         values += [row.voice_utterances] if has_voices else []
         fields = ["" if value is None else value for value in values]
         probabilities: dict[str, Any] = row.probabilities or {}
         by_emotion = [probabilities.get(name, "") for name in emotions]
-        writer.writerow([row.path, *fields, *by_emotion, *optional_fields(row)])
+        stated = ["" if (value := getattr(row, name)) is None else value for name in columns]
+        writer.writerow([row.path, *fields, *by_emotion, *optional_fields(row), *stated])
 
 
 def optional_fields(row: "Prediction | Segment") -> list[Any]:

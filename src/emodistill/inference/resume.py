@@ -82,20 +82,35 @@ def say_changed(changed: Collection[object]) -> None:
         say(f"{number} {'file has' if number == 1 else 'files have'} changed since the last run: done again")
 
 
-def finished_paths(
+def row_key(
+    path: str,
+    id: str | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    channel: int | None = None,
+) -> str:
+    """Return what identifies a row: its id, else its path with the part and the channel, if it has them."""
+    if id is not None:
+        return json.dumps({"id": id})
+    part = (start_s, end_s, channel)
+    return path if part == (None, None, None) else json.dumps([path, *part])
+
+
+def finished_keys(
     output: Path,
-    requested: set[str],
+    requested: Mapping[str, str],
     emotions: Sequence[str],
     settings: Mapping[str, Any],
     groups: Iterable[set[str]] = (),
     force: bool = False,
 ) -> set[str]:
-    """Return the paths that need no new row in the jsonl file `output`, since they have one.
+    """Return the keys of inputs that need no new row in the jsonl file `output`, since they have one.
 
+    `requested` is the key of each input, by `row_key`, with the path of its file. `groups` hold keys too.
     Rows that have to be written again are removed from the file: an incomplete last row, and rows of
-    requested files that failed or have changed since. The files of one of `groups` were compared with each
-    other. If one of them needs a new row, all of them do. The settings, and the sizes and times of the files,
-    are kept in a hidden file beside the output. With `force` there are no rows to keep.
+    requested inputs that failed, or whose file has changed since. The inputs of one of `groups` were compared
+    with each other. If one of them needs a new row, all of them do. The settings, and the sizes and times of
+    the files, are kept in a hidden file beside the output. With `force` there are no rows to keep.
 
     Raises `ConfigError` for a line that is no prediction, a row with other emotions, or a file that was begun
     with other settings.
@@ -104,49 +119,67 @@ def finished_paths(
     note = real.with_name(f".{real.name}.made_with.json")
     if force or not real.is_file():
         real.unlink(missing_ok=True)
-        MadeWith(note, output).write(settings, requested)
+        MadeWith(note, output).write(settings, requested.values())
         return set()
     *lines, last = real.read_bytes().split(b"\n")
-    rows = [(_read_row(line, f"'{output}', line {i}", emotions), line) for i, line in enumerate(lines, 1)]
+    rows = [
+        (_read_row(line, f"'{output}', line {number}", emotions, requested), line)
+        for number, line in enumerate(lines, 1)
+    ]
     before = MadeWith.read(note, output)
     before.ensure_same_settings(settings)
-    changed = before.changed(requested)
-    failed_before = {path for (path, failed), _ in rows if failed and path in requested}
+    changed_files = before.changed(requested.values())
+    changed = {key for key, file in requested.items() if file in changed_files}
+    failed_before = {key for (key, failed), _ in rows if failed and key in requested}
     say_changed(changed - failed_before)
     again = changed | failed_before
-    finished = {path for (path, _), _ in rows} - again
-    again |= {path for group in groups if not group <= finished for path in group}
-    kept = [line for (path, _), line in rows if path not in again]
+    finished = {key for (key, _), _ in rows} - again
+    again |= {key for group in groups if not group <= finished for key in group}
+    kept = [line for (key, _), line in rows if key not in again]
     if last or len(kept) < len(lines):
         with atomic_write(real) as partial:
             partial.write_bytes(b"".join(line + b"\n" for line in kept))
-    before.write(settings, requested)  # now: a row of a file that has changed is never taken for a new one
+    before.write(
+        settings, requested.values()
+    )  # now: a row of a file that has changed is never taken for a new one
     return finished - again
 
 
-def _read_row(line: bytes, where: str, emotions: Sequence[str]) -> tuple[str, bool]:
-    """Return the path of a row, and whether its file could not be read."""
+def _key_in_file(row: Mapping[str, Any], requested: Collection[str]) -> str:
+    """Return the key of a row. Its channel counts where the input of the row stated it."""
+    keys = [
+        row_key(str(row["path"]), row.get("id"), row.get("start_s"), row.get("end_s"), channel)
+        for channel in (row.get("channel"), None)
+    ]
+    return keys[0] if keys[0] in requested else keys[1]
+
+
+def _read_row(
+    line: bytes, where: str, emotions: Sequence[str], requested: Collection[str]
+) -> tuple[str, bool]:
+    """Return the key of a row, and whether its input could not be read."""
     try:
         row = json.loads(line)
-        path, failed, row_emotions = str(row["path"]), row["error"] is not None, list(row["probabilities"])
-    except (ValueError, KeyError, TypeError) as error:
+        failed, row_emotions = row["error"] is not None, list(row["probabilities"])
+        key = _key_in_file(row, requested)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{where} is no prediction: move the file away, or name another output") from error
     if row_emotions and set(row_emotions) != set(emotions):
         raise ConfigError(
             f"{where} has the emotions {row_emotions}, but the model has {list(emotions)}: "
             "name another output"
         )
-    return path, failed
+    return key, failed
 
 
-def stopped_message(output: Path | None, resumed: bool, requested: set[str]) -> str:
+def stopped_message(output: Path | None, resumed: bool, requested: Collection[str]) -> str:
     """Return what `predict` says after Ctrl-C: what is done, and how to continue.
 
     `resumed` tells whether `output` is a file that the next run continues.
     """
     if output is not None and resumed:
         lines = real_path(output).read_bytes().split(b"\n")[:-1]
-        done = requested & {str(json.loads(line)["path"]) for line in lines}
+        done = set(requested) & {_key_in_file(json.loads(line), requested) for line in lines}
         return f"stopped: {len(done)} of {len(requested)} files are in {output}; {CONTINUE}"
     complete_only = output is not None and not is_stream(output)
     state = f"nothing was written to '{output}'" if complete_only else "the output is not complete"

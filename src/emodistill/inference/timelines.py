@@ -1,7 +1,7 @@
 """Emotion over time in recordings of any length, for the speech that is found or for given segments."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -30,7 +30,7 @@ from emodistill.inference.segmentation_options import (
     WINDOW_S,
     SegmentationOptions,
 )
-from emodistill.inference.sources import source_name
+from emodistill.inference.sources import audio_of, source_name
 from emodistill.inference.streaming import Detector
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import Voice
@@ -396,6 +396,8 @@ def timelines(
 ) -> Iterator[Timeline]:
     """Yield one timeline for each path, in order, with `jobs` threads. The options are those of `timeline`.
 
+    The path `-` is the audio of standard input.
+
     A recording that cannot be read, or that has no given segments, gives a timeline with its `error`. Raises
     the errors of `timeline` for options that no recording can have.
     """
@@ -405,7 +407,8 @@ def timelines(
     def timeline_of(source: str | Path) -> Timeline:
         try:
             segments = None if given is None else given.for_recording(source)
-            return timeline(source, recognizer, given=segments, detector=shared_detector, **options)
+            row = timeline(audio_of(source), recognizer, given=segments, detector=shared_detector, **options)
+            return replace(row, path=str(source))
         except (AudioError, ConfigError) as error:
             return Timeline(str(source), error=str(error))
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from emodistill.audio.decoding import check_file
+from emodistill.audio.decoding import THE_AUDIO, check_file
 from emodistill.audio.recording import AudioSource, decodable_source
 from emodistill.audio.waveform import as_columns
 from emodistill.errors import AudioError, ConfigError
@@ -73,7 +73,7 @@ def _wav(samples: Any, rate_hz: int | None) -> BinaryIO:
     if not float(rate_hz).is_integer():
         raise AudioError(f"expected a whole number of Hz as rate_hz, got {rate_hz}")
     file = BytesIO()
-    soundfile.write(file, as_columns(samples, "<array>"), int(rate_hz), subtype="FLOAT", format="WAV")
+    soundfile.write(file, as_columns(samples, THE_AUDIO), int(rate_hz), subtype="FLOAT", format="WAV")
     return file
 
 

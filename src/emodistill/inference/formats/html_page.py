@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from emodistill.inference.formats.base import TimelineFormat, WriterContext
+from emodistill.inference.sources import audio_of
 
 if TYPE_CHECKING:
     from emodistill.inference.model_card import Card
@@ -52,7 +53,7 @@ def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list
     from emodistill.errors import AudioError
 
     try:
-        envelope = write_mp3(row.path, sound if audio else None)
+        envelope = write_mp3(audio_of(row.path), sound if audio else None)
     except AudioError as error:
         sound.truncate(0)
         return [], str(error)

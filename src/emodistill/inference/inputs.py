@@ -1,0 +1,150 @@
+"""The inputs of `predict`: files, parts of files, and standard input. And how each is recognised."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emodistill.audio.channels import Channels
+from emodistill.audio.decoding import num_channels, read_header
+from emodistill.audio.waveform import SAMPLE_RATE, load
+from emodistill.errors import AudioError, ConfigError
+from emodistill.inference.prediction import Prediction
+from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.resume import row_key
+from emodistill.inference.sources import STANDARD_INPUT, audio_of, standard_input
+from emodistill.inference.thread_map import map_in_order
+from emodistill.inference.voices import SpeechStatistics, Voice
+
+
+@dataclass(frozen=True)
+class Input:
+    """One utterance: a recording, or a part of it.
+
+    Attributes:
+        path: as the user wrote it; the `path` of its row.
+        file: where it is; None: at `path`. `-` is standard input.
+        id: of the utterance, for the row.
+        start_s, end_s: the part, in seconds; None: from the beginning, to the end.
+        speaker: of the utterance, for the row.
+        channel: the channel to recognise, from 0; None: all channels mixed.
+        error: why the input cannot be recognised, if that is known before it is read.
+    """
+
+    path: str
+    file: Path | None = None
+    id: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    speaker: str | None = None
+    channel: int | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What identifies the input in an output that is resumed."""
+        return row_key(self.path, self.id, self.start_s, self.end_s, self.channel)
+
+    @property
+    def location(self) -> Path:
+        """The path of the file."""
+        return Path(self.path) if self.file is None else self.file
+
+    def duration_s(self) -> float | None:
+        """Return the duration in seconds by the header; None where it states none."""
+        header = read_header(audio_of(self.location))
+        if header is None or header.duration_s is None:
+            return None
+        end_s = header.duration_s if self.end_s is None else min(self.end_s, header.duration_s)
+        return max(0.0, end_s - (self.start_s or 0.0))
+
+    @property
+    def audio(self) -> tuple[Any, ...]:
+        """What is equal for inputs of the same audio."""
+        return self.location.resolve(), self.start_s, self.end_s, self.channel
+
+    def row(self, computed: Prediction) -> Prediction:
+        """Return a prediction with what the user knows of this input."""
+        return replace(
+            computed, path=self.path, id=self.id, start_s=self.start_s, end_s=self.end_s, speaker=self.speaker
+        )
+
+
+def inputs_of(files: Sequence[Path]) -> list[Input]:
+    """Return an input for each file. Raises `ConfigError` if `-` is there twice, or is a terminal."""
+    if [str(file) for file in files].count(STANDARD_INPUT) > 1:
+        raise ConfigError("- is there twice, but standard input holds one recording: give it once")
+    if Path(STANDARD_INPUT) in files:
+        standard_input()
+    return [Input(str(file)) for file in files]
+
+
+def predict_inputs(
+    recognizer: Recognizer,
+    inputs: Iterable[Input],
+    channels: Channels = "mix",
+    voice: Voice | None = None,
+    jobs: int = 1,
+) -> Iterator[list[Prediction]]:
+    """Yield the predictions of each input, in order, with `jobs` threads: one for each of `channels`.
+
+    An input with a channel has one prediction. One that cannot be read has one too, with its `error`. The
+    other errors are those of `Recognizer.predict`.
+    """
+
+    def predictions_of(item: Input) -> list[Prediction]:
+        rows: list[Prediction] = []
+        try:
+            for channel in _channels_of(item, channels):
+                audio, part = _source(item, channel)
+                row = recognizer.predict(audio, SAMPLE_RATE, voice=voice, channel=part)
+                rows.append(replace(row, channel=channel))
+        except AudioError as error:
+            rows = [Prediction(item.path, error=str(error), channel=item.channel)]
+        return [item.row(row) for row in rows]
+
+    yield from map_in_order(predictions_of, inputs, jobs)
+
+
+def statistics_of_inputs(
+    recognizer: Recognizer, inputs: Iterable[Input], channels: Channels = "mix", jobs: int = 1
+) -> Iterator[list[SpeechStatistics]]:
+    """Yield the statistics of each input, in order, with `jobs` threads, as `predict_inputs` does."""
+
+    def statistics_of(item: Input) -> list[SpeechStatistics]:
+        rows: list[SpeechStatistics] = []
+        try:
+            for channel in _channels_of(item, channels):
+                audio, part = _source(item, channel)
+                row = recognizer.statistics(audio, SAMPLE_RATE, channel=part)
+                rows.append(replace(row, channel=channel))
+        except AudioError as error:
+            rows = [SpeechStatistics(item.path, error=str(error), channel=item.channel)]
+        return [replace(row, path=item.path) for row in rows]
+
+    yield from map_in_order(statistics_of, inputs, jobs)
+
+
+def _channels_of(item: Input, channels: Channels) -> list[int | None]:
+    """Return the channels of an input that have a row: None for all mixed, or channels from 0.
+
+    Raises `AudioError` if the input is known to be bad, or has to be opened and cannot be read.
+    """
+    if item.error is not None:
+        raise AudioError(item.error)
+    if item.channel is not None:
+        return [item.channel]
+    if channels == "split":
+        return list(range(num_channels(audio_of(item.location))))
+    return [None if channels == "mix" else int(channels)]
+
+
+def _source(item: Input, channel: int | None) -> tuple[Any, int | None]:
+    """Return the audio of an input, and the channel of this audio that is to be recognised.
+
+    Raises `AudioError` for a part of a recording that cannot be read.
+    """
+    source = audio_of(item.location)
+    if item.start_s is None and item.end_s is None:
+        return source, channel
+    return load(source, item.start_s, item.end_s, channel), None
