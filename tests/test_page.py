@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -354,9 +355,16 @@ def test_the_downloads_of_the_static_page_equal_pythons(browser: Any, static: st
     row["duration_s"] = 3603.0
     own = Timeline(**{**row, "segments": tuple(Segment(**part) for part in row["segments"])})
     silent = Timeline("b.wav", 2.5, (), dict.fromkeys(names, 0.0), "silence")
+    speakers = ("anna", 'b "x" <y>\n & -- z, w', "anna")
+    times = ((0.5, 2.0), (1.0, 3.0), (1.5, 2.5))
+    spoken = tuple(
+        replace(own.segments[0], start_s=start_s, end_s=end_s, speaker=name, channel=index)
+        for index, (name, (start_s, end_s)) in enumerate(zip(speakers, times, strict=True))
+    )
+    call = Timeline("c.wav", 4.0, spoken, dict.fromkeys(names, 0.0), speakers={"anna": {"angry": 1.0}})
     with Watched(browser, static) as page:
         for format in (format for format in FORMATS.values() if format.in_static_page):
-            for data, timeline_row in ((row, own), (silent.as_dict(), silent)):
+            for data, timeline_row in ((row, own), *((each.as_dict(), each) for each in (silent, call))):
                 text = page.evaluate(
                     """async ([row, format, names]) => {
                       const { WRITERS } = await import('./page/writers.js');

@@ -1,5 +1,7 @@
 """Both pages with several files, long files and channels, and what they say about a recording as a whole."""
 
+import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +23,13 @@ from factories_page import (
 from factories_serving import SPEECH, Running, serving
 
 from emodistill import Recognizer
+from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
 from emodistill.audio.waveform import load
 from emodistill.inference.timelines import timeline
 from emodistill.serving.static_page import export_web
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+FRAME_S = SPEECH_FRAME_SAMPLES / make.RATE
 OVERFLOW = """() => {
   const card = document.getElementById('result').getBoundingClientRect();
   const all = [...document.querySelectorAll('#result *:not(#segments span)')];
@@ -167,7 +171,7 @@ def test_an_analysis_shows_its_progress_and_can_be_cancelled(browser: Any, addre
         until(row).to_have_attribute("data-state", "cancelled")
         until(page.locator("#files li").nth(1)).to_have_attribute("data-state", "done")
         texts = page.evaluate("[...texts]")
-        wanted = ("decoding", "windows") if api_is_local(page) else ("uploading", "the server is working")
+        wanted = ("decoding", "windows") if api_is_local(page) else ("uploading", "the server is working: ")
         for part in wanted:
             assert any(part in text for text in texts if text), texts
         assert row.get_attribute("data-state") == "cancelled"
@@ -227,6 +231,122 @@ def test_a_long_recording_has_zoom_a_small_copy_and_a_list(browser: Any, server:
         assert page.locator("#segments button[aria-pressed=true]").get_attribute("data-index") == str(
             total - 1
         )
+
+
+# --- channels -------------------------------------------------------------------------------------------
+
+
+def write_call(path: Path, rate_hz: int = make.RATE) -> Path:
+    """A stereo call: two utterances on each channel, the second channel 40 dB below the first."""
+    length = 12 * make.RATE
+    channels = np.zeros((length, 2), dtype=np.float32)
+    for number, utterance in enumerate(SPEECH):
+        waveform = load(utterance)
+        start = number * 3 * make.RATE
+        channels[start : start + len(waveform), number % 2] = waveform * (0.01 if number % 2 else 1.0)
+    soundfile.write(path, channels, rate_hz, subtype="FLOAT")
+    return path
+
+
+@pytest.mark.parametrize("names", [None, ["agent", "customer"]])
+def test_each_channel_by_itself_in_the_browser_equals_python(
+    browser: Any, static: str, tmp_path: Path, names: list[str] | None
+) -> None:
+    call = write_call(tmp_path / "call.wav")
+    own = timeline(call, Recognizer(threads=1), channels="split", names=names)
+    assert own.speakers is not None
+    with Watched(browser, static) as page:
+        row = page.evaluate(
+            """async ([data, names]) => {
+              const { decode } = await import('./page/decode.js');
+              const { Recognizer } = await import('./page/recognizer.js');
+              const { timelineOfChannels } = await import('./page/timelines.js');
+              const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+              const channels = await decode(new Blob([bytes]), true);
+              return timelineOfChannels(channels, names, await Recognizer.load());
+            }""",
+            [base64.b64encode(call.read_bytes()).decode(), names],
+        )
+    assert (row["duration_s"], row["reason"]) == (own.duration_s, own.reason)
+    assert len(row["segments"]) == len(own.segments) >= 4
+    for mine, theirs in zip(row["segments"], own.segments, strict=True):
+        assert (mine["emotion"], mine["speaker"], mine["channel"]) == (
+            theirs.emotion,
+            theirs.speaker,
+            theirs.channel,
+        )
+        assert mine["start_s"] == pytest.approx(theirs.start_s, abs=FRAME_S)
+        assert mine["probabilities"] == pytest.approx(theirs.probabilities, abs=1e-3)
+    assert list(row["speakers"]) == list(own.speakers)
+    for name, summary in own.speakers.items():
+        assert row["speakers"][name] == pytest.approx(summary, abs=0.1)
+
+
+def test_stereo_has_two_lanes_and_a_switch_for_each_channel_by_itself(
+    browser: Any, static: str, tmp_path: Path
+) -> None:
+    call = write_call(tmp_path / "call.wav")
+    with Watched(browser, static, viewport={"width": 390, "height": 844}) as page:
+        page.set_input_files("#file", SPEECH[0])
+        wait_for_result(page)
+        assert page.is_hidden("#channels")
+        assert page.locator("#lane-names li").count() == 0
+        page.set_input_files("#file", call)
+        until(page.locator("#result-title")).to_have_text(call.name)
+        wait_for_result(page)
+        assert page.locator("#lane-names li").all_text_contents() == ["channel 0", "channel 1"]
+        assert page.locator("#segments > div").count() == 1
+        page.fill("#names", "agent,customer")
+        page.check("#split")
+        until(page.locator("#speakers li")).to_have_count(2)
+        wait_for_result(page)
+        assert page.locator("#lane-names li").all_text_contents() == ["agent", "customer"]
+        assert page.locator("#segments > div").count() == 2
+        speakers = page.locator("#speakers li strong").all_text_contents()
+        assert speakers == ["agent", "customer"]
+        assert "customer" in page.locator("#rows").inner_text()
+        second = page.locator("#segments > div").nth(1).locator("button")
+        assert second.count() >= 2
+        assert "customer" in str(second.first.get_attribute("aria-label"))
+        assert page.evaluate(OVERFLOW) == [390, []]
+        with page.expect_download() as saved:
+            page.click("[data-format=json]")
+        (row,) = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))
+        assert list(row["speakers"]) == ["agent", "customer"]
+        page.fill("#names", "agent,customer,third")
+        page.locator("#names").blur()
+        until(page.locator("#problem")).to_contain_text("give one for each channel")
+
+
+# --- what the browser cannot play -----------------------------------------------------------------------
+
+
+def write_aiff(path: Path) -> Path:
+    """A file that Chromium cannot decode."""
+    soundfile.write(path, load(SPEECH[0]), make.RATE, format="AIFF")
+    return path
+
+
+def test_the_server_decodes_for_playing_what_the_browser_cannot(
+    browser: Any, server: Running, tmp_path: Path
+) -> None:
+    sound = write_aiff(tmp_path / "call.aiff")
+    with Watched(browser, server.url) as page:
+        page.set_input_files("#file", sound)
+        wait_for_result(page)
+        page.locator("#segments button").first.click()
+        until(page.locator("#clock")).to_contain_text(" of ")
+        page.wait_for_selector("#teachers table")
+
+
+def test_the_static_page_says_that_the_browser_cannot_decode(
+    browser: Any, static: str, tmp_path: Path
+) -> None:
+    sound = write_aiff(tmp_path / "call.aiff")
+    with Watched(browser, static) as page:
+        page.set_input_files("#file", sound)
+        until(page.locator("#problem")).to_contain_text("call.aiff: this browser cannot decode it as audio")
+        assert "Convert it to WAV" in page.inner_text("#problem")
 
 
 # --- live -----------------------------------------------------------------------------------------------

@@ -13,7 +13,14 @@ from typer.testing import CliRunner
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.cli import app
 from emodistill.errors import ConfigError, ModelError
-from emodistill.inference import segmentation, speech_windows, streaming, voices
+from emodistill.inference import (
+    segmentation,
+    segmentation_options,
+    speech_windows,
+    streaming,
+    timelines,
+    voices,
+)
 from emodistill.inference.model_card import BUNDLED
 from emodistill.labels import COLOURS
 from emodistill.serving.page_router import PAGE_FOLDER
@@ -50,7 +57,9 @@ def test_the_page_has_the_constants_of_the_python_modules(tmp_path: Path) -> Non
         "speech_windows": speech_windows,
         "speech_activity": speech_activity,
         "segmentation": segmentation,
+        "segmentation_options": segmentation_options,
         "streaming": streaming,
+        "timelines": timelines,
         "voices": voices,
     }
     assert settings.keys() == modules.keys()

@@ -22,6 +22,7 @@ from emodistill.inference import (
     segmentation_options,
     speech_windows,
     streaming,
+    timelines,
     voices,
 )
 from emodistill.inference.formats import FORMATS, TimelineFormat
@@ -36,7 +37,7 @@ _CONSTANT_MODULES = {
     "waveform": waveform, "recording": recording, "speech_activity": speech_activity,
     "speech_windows": speech_windows, "segmentation": segmentation,
     "segmentation_options": segmentation_options, "streaming": streaming,
-    "voices": voices,
+    "timelines": timelines, "voices": voices,
 }  # fmt: skip
 _SETTINGS_HEAD = """\
 // Written by `emodistill export --web`: constants of the Python modules that the scripts here translate.

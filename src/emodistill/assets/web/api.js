@@ -4,7 +4,8 @@
 import { decode, Resampler } from './decode.js';
 import { Recognizer } from './recognizer.js';
 import {
-  applyMinConfidence, secondsByEmotion, StreamingRecognizer, timeline as computeTimeline,
+  applyMinConfidence, secondsByEmotion, secondsBySpeaker, StreamingRecognizer, timeline as computeTimeline,
+  timelineOfChannels,
 } from './timelines.js';
 import { WRITERS } from './writers.js';
 
@@ -28,50 +29,60 @@ const cacheByFile = (compute) => {
 let loading = null;
 const recognizer = () => (loading ??= Recognizer.load());
 
-// The samples of the latest file alone: those of an hour take 230 MB.
-let latest = { file: null, samples: null };
-const getSamples = async (file, { signal, onProgress }) => {
-  if (latest.file !== file) {
-    latest = { file: null, samples: null };
+// The waveforms of the latest file alone: those of an hour take 230 MB.
+let latest = {};
+const getWaveforms = async (file, split, { signal, onProgress }) => {
+  if (latest.file !== file || latest.split !== split) {
+    latest = {};
     onProgress({ text: 'decoding', share: null });
-    const samples = await decode(file).catch(() => {
+    const waveforms = await decode(file, split).catch(() => {
       throw new Error(
-        `this browser cannot decode it as audio. Convert it to WAV, FLAC or MP3, or use 'emodistill serve', ` +
-          'which can decode more.',
+        'this browser cannot decode it as audio. Convert it to WAV, FLAC or MP3, or use the page of ' +
+          "'emodistill serve', which decodes more.",
       );
     });
     signal?.throwIfAborted();
-    latest = { file, samples };
+    latest = { file, split, waveforms };
   }
-  return latest.samples;
+  return latest.waveforms;
 };
 
-// Progress as the page shows it, of a share from 0 to 1 and a number of windows. Throws an error if the user
+// Progress as the page shows it, from a share and a number of windows. Throws an error if the user has
 // cancelled the analysis, which ends it.
-const progress = ({ signal, onProgress }, from, to) => (share, numWindows) => {
+const progressOf = ({ signal, onProgress }) => (share, numWindows) => {
   signal?.throwIfAborted();
-  const done = from + (to - from) * share;
-  onProgress({ text: `${Math.floor(100 * done)} %, ${numWindows} windows`, share: done });
+  onProgress({ text: `${Math.floor(100 * share)} %, ${numWindows} windows`, share });
 };
 
 // These results do not depend on the minimum confidence, so the user can move it without a new analysis.
-const getTimeline = cacheByFile(async (file, adapt, report) =>
-  computeTimeline(await getSamples(file, report), await recognizer(), progress(report, 0, 1), adapt),
-);
-const getPrediction = cacheByFile(async (file, report) =>
-  (await recognizer()).predict(await getSamples(file, report), () => report.signal?.throwIfAborted()),
-);
+const getTimeline = cacheByFile(async (file, { adapt, split, names }, report) => {
+  const waveforms = await getWaveforms(file, split, report);
+  const onProgress = progressOf(report);
+  if (!split) return computeTimeline(waveforms[0], await recognizer(), onProgress, adapt);
+  return timelineOfChannels(waveforms, names, await recognizer(), onProgress, adapt);
+});
+const getPrediction = cacheByFile(async (file, report) => {
+  const [waveform] = await getWaveforms(file, false, report);
+  return (await recognizer()).predict(waveform, () => report.signal?.throwIfAborted());
+});
 
 const NO_REPORT = { onProgress: () => {} };
 
 export const models = async () => ({ models: [(await recognizer()).card] });
 
-// `compared`: compare each part with the usual of the whole recording.
-export const timeline = async (file, { threshold, compared, ...report }) => {
-  const adapt = compared ? 'recording' : 'none';
-  const row = await getTimeline(file, adapt, adapt, { ...NO_REPORT, ...report });
+// `compared`: compare each part with the usual of the whole recording. `split`: each channel by itself, with
+// the `names` of the speakers, separated by commas.
+export const timeline = async (file, { threshold, compared, split, names, ...report }) => {
+  const options = {
+    adapt: compared ? 'recording' : 'none', split: Boolean(split),
+    names: split && names ? names.split(',').map((name) => name.trim()) : null,
+  };
+  const row = await getTimeline(file, JSON.stringify(options), options, { ...NO_REPORT, ...report });
   const segments = applyMinConfidence(row.segments, threshold);
-  return { path: file.name, ...row, segments, summary: secondsByEmotion(segments, Object.keys(row.summary)) };
+  const emotions = Object.keys(row.summary);
+  const speakers = row.speakers && secondsBySpeaker(segments, emotions, Object.keys(row.speakers));
+  const summary = secondsByEmotion(segments, emotions);
+  return { path: file.name, ...row, segments, summary, ...(speakers && { speakers }) };
 };
 
 export const timelineAs = async (file, format, options) => {

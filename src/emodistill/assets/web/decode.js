@@ -136,23 +136,33 @@ const headerRate = (bytes) => {
   }
 };
 
-// Samples (Float32Array) at 16 kHz: the mean of the channels that are not silent.
-export const decode = async (file) => {
+const clip = (samples) => samples.map((value) => Math.max(-1, Math.min(1, value)));
+
+const resample = async (samples, rate) => {
+  if (rate === SAMPLE_RATE) return clip(samples);
+  const resampler = new Resampler(rate);
+  const parts = [];
+  for (let at = 0; at < samples.length; at += rate) {
+    parts.push(resampler.push(samples.subarray(at, at + rate)));
+    if (parts.length % 20 === 0) await new Promise((resume) => setTimeout(resume)); // lets the page react
+  }
+  return concatenate(...parts, resampler.finish());
+};
+
+// Waveforms (Float32Array) at 16 kHz: the mean of the channels that are not silent; if `split`, each channel.
+export const decode = async (file, split = false) => {
   const bytes = await file.arrayBuffer();
   const ownRate = bytes.byteLength < 64 ? NaN : headerRate(new Uint8Array(bytes));
   const rate = ownRate >= RATES_HZ[0] && ownRate <= RATES_HZ[1] ? ownRate : DEFAULT_HZ;
   const buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
   const all = Array.from({ length: buffer.numberOfChannels }, (_, at) => buffer.getChannelData(at));
+  if (split) {
+    const waveforms = [];
+    for (const samples of all) waveforms.push(await resample(samples, rate));
+    return waveforms;
+  }
   const audible = all.filter((samples) => samples.some((value) => value !== 0));
   const channels = audible.length ? audible : all.slice(0, 1);
   const meanAt = (at) => channels.reduce((sum, samples) => sum + samples[at], 0) / channels.length;
-  const mono = channels.length === 1 ? channels[0] : channels[0].map((_, at) => meanAt(at));
-  if (rate === SAMPLE_RATE) return mono.map((value) => Math.max(-1, Math.min(1, value)));
-  const resampler = new Resampler(rate);
-  const parts = [];
-  for (let at = 0; at < mono.length; at += rate) {
-    parts.push(resampler.push(mono.subarray(at, at + rate)));
-    if (parts.length % 20 === 0) await new Promise((resume) => setTimeout(resume)); // lets the page react
-  }
-  return concatenate(...parts, resampler.finish());
+  return [await resample(channels.length === 1 ? channels[0] : channels[0].map((_, at) => meanAt(at)), rate)];
 };

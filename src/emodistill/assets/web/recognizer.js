@@ -18,9 +18,8 @@ const removeOffset = (samples) => {
   return samples.map((value) => value - mean);
 };
 
-// Why a waveform cannot have an emotion: 'too_short' or 'silence'. Null if it can.
-export const unusableReason = (waveform) => {
-  if (waveform.length < MIN_UTTERANCE_S * SAMPLE_RATE) return 'too_short';
+// The largest magnitude of a waveform without its DC offset.
+export const peakWithoutOffset = (waveform) => {
   let [sum, low, high] = [0, Infinity, -Infinity];
   for (const value of waveform) {
     sum += value;
@@ -28,7 +27,13 @@ export const unusableReason = (waveform) => {
     high = Math.max(high, value);
   }
   const mean = sum / waveform.length;
-  return Math.max(high - mean, mean - low) < SILENCE_PEAK ? 'silence' : null;
+  return Math.max(high - mean, mean - low);
+};
+
+// Why a waveform cannot have an emotion: 'too_short' or 'silence'. Null if it can.
+export const unusableReason = (waveform) => {
+  if (waveform.length < MIN_UTTERANCE_S * SAMPLE_RATE) return 'too_short';
+  return peakWithoutOffset(waveform) < SILENCE_PEAK ? 'silence' : null;
 };
 
 const peakNormalise = (samples) => {

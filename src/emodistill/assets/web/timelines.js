@@ -1,7 +1,7 @@
 // Emotion over time: `emodistill/inference/streaming.py` and `timelines.py` in the browser. A file is a
 // stream too.
 
-import { unusableReason } from './recognizer.js';
+import { peakWithoutOffset, unusableReason } from './recognizer.js';
 import { Stretch } from './segmentation.js';
 import settings from './settings.js';
 import { concatenate, SpeechStream } from './speech_activity.js';
@@ -10,6 +10,8 @@ import { windowScorer } from './voices.js';
 const { SAMPLE_RATE } = settings.waveform;
 const { BLOCK_SAMPLES, SPEECH_FRAME_SAMPLES, SPEECH_ON, SPEECH_OFF } = settings.speech_activity;
 const { PAUSE_S, MIN_STRETCH_S } = settings.streaming;
+const { SILENCE_PEAK } = settings.recording;
+const { LOW_PEAK, QUIET_PEAK } = settings.timelines;
 
 // Takes samples at 16 kHz in chunks of any length. Yields events
 // { event: 'speech_started' | 'update' | 'segment' | 'speech_ended', … }. `adapt` is 'none', or 'running': each
@@ -99,6 +101,15 @@ export const secondsByEmotion = (segments, emotions) => {
   return Object.fromEntries(rounded);
 };
 
+// What `secondsByEmotion` returns for each speaker: those named, then others as they appear. Undefined
+// without speakers.
+export const secondsBySpeaker = (segments, emotions, names = []) => {
+  const speakers = new Set([...names, ...segments.map(({ speaker }) => speaker).filter(Boolean)]);
+  if (speakers.size === 0) return undefined;
+  const secondsOf = (name) => secondsByEmotion(segments.filter(({ speaker }) => speaker === name), emotions);
+  return Object.fromEntries([...speakers].map((name) => [name, secondsOf(name)]));
+};
+
 // The segments of a recording whose windows are compared with all of its speech. `spans` are its stretches of
 // speech. The windows are those of the first pass.
 const secondPass = async (scorer, spans) => {
@@ -113,8 +124,8 @@ const secondPass = async (scorer, spans) => {
 };
 
 // Emotion over time in a whole waveform: samples (Float32Array) at 16 kHz. `onProgress` gets the share that
-// is done and the number of windows; an error that it throws ends the analysis. `adapt` is 'none', 'running' as
-// in a stream, or 'recording': each window is compared with the speech of the whole waveform.
+// is done and the number of windows; an error that it throws ends the analysis. `adapt` is 'none', 'running'
+// as in a stream, or 'recording': each window is compared with the speech of the whole waveform.
 export const timeline = async (samples, recognizer, onProgress = () => {}, adapt = 'none') => {
   const stream = new StreamingRecognizer(recognizer, adapt);
   let segments = [];
@@ -142,5 +153,47 @@ export const timeline = async (samples, recognizer, onProgress = () => {}, adapt
     summary: secondsByEmotion(segments, recognizer.emotions),
     reason: segments.length ? null : unusableReason(samples) ?? 'no_speech',
     error: null,
+  };
+};
+
+const amplifyQuiet = (samples) => {
+  const peak = peakWithoutOffset(samples);
+  const gain = peak >= SILENCE_PEAK && peak < LOW_PEAK ? QUIET_PEAK / peak : 1;
+  return gain === 1 ? samples : samples.map((value) => value * gain);
+};
+
+// Emotion over time in each channel of a recording: waveforms (Float32Array) of equal length at 16 kHz.
+// `names` are the speakers in the channels; null: "channel 0", "channel 1", …. `report` and `adapt` are as for
+// `timeline`.
+export const timelineOfChannels = async (channels, names, recognizer, report = () => {}, adapt = 'none') => {
+  if (names && names.length !== channels.length) {
+    const counted = `${channels.length} channel${channels.length === 1 ? '' : 's'}`;
+    throw new Error(
+      `has ${counted}, but there are ${names.length} names (${names.join(', ')}): give one for each channel`,
+    );
+  }
+  const speakers = names ?? channels.map((_, channel) => `channel ${channel}`);
+  const segments = [];
+  const reasons = new Set();
+  let numWindows = 0;
+  for (const [channel, samples] of channels.entries()) {
+    let ofChannel = 0;
+    const onProgress = (share, windows) => {
+      ofChannel = windows;
+      report((channel + share) / channels.length, numWindows + windows);
+    };
+    const row = await timeline(amplifyQuiet(samples), recognizer, onProgress, adapt);
+    numWindows += ofChannel;
+    reasons.add(unusableReason(samples) ?? 'no_speech');
+    segments.push(...row.segments.map((segment) => ({ ...segment, speaker: speakers[channel], channel })));
+  }
+  segments.sort((a, b) => a.start_s - b.start_s || a.end_s - b.end_s || a.channel - b.channel);
+  return {
+    duration_s: channels[0].length / SAMPLE_RATE,
+    segments,
+    summary: secondsByEmotion(segments, recognizer.emotions),
+    reason: segments.length ? null : reasons.size === 1 ? [...reasons][0] : 'no_speech',
+    error: null,
+    speakers: secondsBySpeaker(segments, recognizer.emotions, speakers),
   };
 };

@@ -1,9 +1,13 @@
 // Timelines as files, in the browser: the same text as the Python writers in `emodistill/inference/formats`,
-// for one recording without speakers. A format is here exactly if its `in_static_page` is True.
+// for one recording. A format is here exactly if its `in_static_page` is True.
 
 const UNSURE = '?'; // the label of a segment without an emotion
 
-const label = (segment) => segment.emotion ?? UNSURE;
+// A text with every run of white space, line breaks included, replaced by a space.
+const oneLine = (text) => text.split(/\s+/).filter(Boolean).join(' ');
+const emotionOf = (segment) => segment.emotion ?? UNSURE;
+const label = (segment) =>
+  segment.speaker === undefined ? emotionOf(segment) : `${oneLine(segment.speaker)}: ${emotionOf(segment)}`;
 const percent = (segment) => `${Math.round(100 * segment.confidence)} %`;
 // A number as Python writes a float.
 const decimal = (value) => (Number.isInteger(value) ? `${value}.0` : String(value));
@@ -12,18 +16,23 @@ const field = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""
 
 const json = (row) => `${JSON.stringify([row], null, 1)}\n`;
 
+// Columns that a file has if a segment has a value for them: before and after the probabilities.
+const OPTIONAL = [['voice_utterances'], ['channel', 'text']];
+
 const csv = (row, emotions) => {
+  const [before, after] = OPTIONAL.map((names) =>
+    names.filter((name) => row.segments.some((segment) => segment[name] !== undefined)),
+  );
   const columns = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'reason', 'error'];
-  const hasVoices = row.segments.some((segment) => segment.voice_utterances !== undefined);
-  if (hasVoices) columns.push('voice_utterances');
-  const header = [...columns, ...emotions.map((name) => `p_${name}`)];
+  const header = [...columns, ...before, ...emotions.map((name) => `p_${name}`), ...after];
   const lines = row.segments.map((segment) => {
-    const probabilities = emotions.map((name) => decimal(segment.probabilities[name]));
-    const times = [segment.start_s, segment.end_s].map(decimal);
-    const confidence = decimal(segment.confidence);
-    const known = hasVoices ? [segment.voice_utterances ?? ''] : [];
-    const fields = [field(row.path), ...times, '', segment.emotion ?? '', confidence, '', ''];
-    return [...fields, ...known, ...probabilities];
+    const { start_s, end_s, speaker, emotion, confidence, probabilities } = segment;
+    const optional = (names) => names.map((name) => field(String(segment[name] ?? '')));
+    const times = [start_s, end_s].map(decimal);
+    const answer = [emotion ?? '', decimal(confidence), '', ''];
+    const fields = [field(row.path), ...times, field(speaker ?? ''), ...answer];
+    const values = emotions.map((name) => decimal(probabilities[name]));
+    return [...fields, ...optional(before), ...values, ...optional(after)];
   });
   const blanks = emotions.map(() => '');
   if (row.reason) lines.push([field(row.path), '', '', '', '', '', row.reason, '', ...blanks]);
@@ -35,15 +44,40 @@ const clock = (seconds, decimalMark) =>
   new Date(Math.round(1000 * seconds)).toISOString().slice(11, 23).replace('.', decimalMark);
 
 // The numbered blocks of subtitles.
-const subtitles = (row, decimalMark) =>
+const subtitles = (row, decimalMark, labelOf) =>
   row.segments.map((segment, index) => {
     const times = [segment.start_s, segment.end_s].map((time) => clock(time, decimalMark));
-    return `${index + 1}\n${times.join(' --> ')}\n${label(segment)} ${percent(segment)}\n`;
+    return `${index + 1}\n${times.join(' --> ')}\n${labelOf(segment)} ${percent(segment)}\n`;
   });
 
-const srt = (row) => subtitles(row, ',').join('\n');
+const srt = (row) => subtitles(row, ',', label).join('\n');
 
-const vtt = (row) => ['WEBVTT\n', ...subtitles(row, '.')].join('\n');
+// A text with `<`, `>`, `&` and `--` escaped.
+const escape = (text) =>
+  text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('--', '-&#45;');
+const voice = ({ speaker }) => (speaker === undefined ? '' : `<v ${escape(oneLine(speaker))}>`);
+const cue = (segment) => `${voice(segment)}${emotionOf(segment)}`;
+
+const vtt = (row) => ['WEBVTT\n', ...subtitles(row, '.', cue)].join('\n');
+
+// Named tiers [name, segments]: one for each speaker, without overlaps inside a tier; `tiers` in Python.
+const tiers = (segments) => {
+  const groups = [];
+  for (const segment of segments) {
+    const isFree = ([speaker, group]) => speaker === segment.speaker && group.at(-1).end_s <= segment.start_s;
+    const free = groups.find(isFree);
+    if (free) free[1].push(segment);
+    else groups.push([segment.speaker, [segment]]);
+  }
+  const named = new Map();
+  for (const [speaker, group] of groups) {
+    const first = speaker || 'emotion';
+    let name = first;
+    for (let number = 2; named.has(name); number++) name = `${first} ${number}`;
+    named.set(name, group);
+  }
+  return named.size ? [...named] : [['emotion', []]];
+};
 
 // Intervals [start, end, label] without gaps from 0 to the end; a gap between segments has an empty label.
 const intervals = (segments, end) => {
@@ -51,7 +85,7 @@ const intervals = (segments, end) => {
   let reached = 0;
   for (const segment of segments) {
     if (segment.start_s > reached) filled.push([reached, segment.start_s, '']);
-    filled.push([segment.start_s, segment.end_s, label(segment)]);
+    filled.push([segment.start_s, segment.end_s, emotionOf(segment)]);
     reached = segment.end_s;
   }
   if (end > reached || filled.length === 0) filled.push([reached, end, '']);
@@ -59,18 +93,25 @@ const intervals = (segments, end) => {
 };
 
 const textgrid = (row) => {
-  const end = decimal(Math.max(row.duration_s, ...row.segments.map(({ end_s }) => end_s)));
-  const tier = intervals(row.segments, Number(end));
+  const seconds = row.segments.reduce((last, { end_s }) => Math.max(last, end_s), row.duration_s);
+  const end = decimal(seconds);
+  const named = tiers(row.segments);
+  const quote = (text) => `"${text.replaceAll('"', '""')}"`;
+  const tierLines = ([name, segments], index) => {
+    const parts = intervals(segments, seconds);
+    return [
+      `    item [${index + 1}]:`, '        class = "IntervalTier"', `        name = ${quote(name)}`,
+      '        xmin = 0', `        xmax = ${end}`, `        intervals: size = ${parts.length}`,
+      ...parts.flatMap(([from, to, text], at) => [
+        `        intervals [${at + 1}]:`, `            xmin = ${decimal(from)}`,
+        `            xmax = ${decimal(to)}`, `            text = ${quote(text)}`,
+      ]),
+    ];
+  };
   return [
     'File type = "ooTextFile"', 'Object class = "TextGrid"', '',
-    'xmin = 0', `xmax = ${end}`, 'tiers? <exists>', 'size = 1', 'item []:',
-    '    item [1]:', '        class = "IntervalTier"', '        name = "emotion"',
-    '        xmin = 0', `        xmax = ${end}`, `        intervals: size = ${tier.length}`,
-    ...tier.flatMap(([from, to, text], index) => [
-      `        intervals [${index + 1}]:`,
-      `            xmin = ${decimal(from)}`, `            xmax = ${decimal(to)}`, `            text = "${text}"`,
-    ]),
-    '',
+    'xmin = 0', `xmax = ${end}`, 'tiers? <exists>', `size = ${named.length}`, 'item []:',
+    ...named.flatMap(tierLines), '',
   ].join('\n');
 };
 

@@ -72,21 +72,79 @@ const post = (path, file, { token, threshold, mediaType, fields = {}, onProgress
 
 // `compared`: compare each part with the usual of the whole recording. `split`: each channel by itself, with
 // the `names` of the speakers.
-const postTimeline = (file, { compared, split, names, ...options }) => {
-  const fields = {
-    ...(compared && { adapt: 'recording' }), ...(split && { channels: 'split' }), ...(split && names && { names }),
-  };
-  return post('v1/timeline', file, { ...options, fields });
+const timelineFields = ({ compared, split, names }) => ({
+  ...(compared && { adapt: 'recording' }), ...(split && { channels: 'split' }),
+  ...(split && names && { names }),
+});
+const postTimeline = (file, options) =>
+  post('v1/timeline', file, { ...options, fields: timelineFields(options) });
+
+// A larger file is a job: the server tells how much of it is done, and stops when the user cancels it.
+const JOB_BYTES = 4e6;
+const POLL_MS = 700;
+const jobs = new WeakMap(); // file -> the job of its last timeline: { id, key }
+const keyOf = ({ threshold, ...options }) => JSON.stringify([threshold, timelineFields(options)]);
+
+const wait = (ms, signal) =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener('abort', () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+
+const timelineOfJob = async (file, options) => {
+  const { token, signal, onProgress = () => {} } = options;
+  const submitted = await post('v1/jobs', file, { ...options, fields: timelineFields(options) });
+  const { id } = await submitted.json();
+  const remove = () => fetch(`v1/jobs/${id}`, { method: 'DELETE', headers: headers(token) }).catch(() => {});
+  signal?.addEventListener('abort', remove, { once: true });
+  if (signal?.aborted) remove();
+  for (;;) {
+    await wait(POLL_MS, signal);
+    const response = await fetch(`v1/jobs/${id}`, { headers: headers(token) }).catch(() => {
+      throw new Error(UNREACHABLE);
+    });
+    if (response.status === 429) {
+      await wait(1000 * Number(response.headers.get('Retry-After') ?? 1), signal);
+      continue;
+    }
+    const { state, progress = 0, result, problem } = await (await check(response)).json();
+    if (state === 'failed') throw new ServerError(problem.status, problem.detail);
+    if (state === 'done') {
+      signal?.removeEventListener('abort', remove);
+      jobs.set(file, { id, key: keyOf(options) });
+      return result[0];
+    }
+    const done = Math.floor(100 * progress);
+    if (state === 'waiting') onProgress({ text: 'waiting for the server', share: null });
+    else onProgress({ text: `the server is working: ${done} %`, share: progress });
+  }
 };
 
-export const timeline = async (file, options) => (await (await postTimeline(file, options)).json())[0];
-export const timelineAs = async (file, format, options) =>
-  (await postTimeline(file, { ...options, mediaType: format.mediaType })).blob();
+export const timeline = async (file, options) => {
+  jobs.delete(file);
+  if (file.size >= JOB_BYTES) return timelineOfJob(file, options);
+  return (await (await postTimeline(file, options)).json())[0];
+};
+
+export const timelineAs = async (file, { mediaType }, options) => {
+  const job = jobs.get(file);
+  if (job?.key === keyOf(options)) {
+    // The server keeps the result of a job for an hour.
+    const response = await fetch(`v1/jobs/${job.id}/result`, { headers: headers(options.token, mediaType) });
+    if (response.ok) return response.blob();
+  }
+  return (await postTimeline(file, { ...options, mediaType })).blob();
+};
+
 export const predict = async (file, options) =>
   (await (await post('v1/predict', file, { ...options, fields: { teachers: 'true' } })).json())[0];
 
 // The sound of a recording that this browser cannot play, decoded by the server.
-export const playable = async (file, options) => (await post('v1/audio', file, options)).blob();
+export const playable = async (file, { token }) =>
+  (await post('v1/audio', file, { token, mediaType: 'audio/mpeg' })).blob();
 
 // Open a stream of 16-bit PCM. Call `send` with each chunk, then `end`. `onEvent` gets the server's events,
 // and `onError` the reason if the stream ends early. `compared`: compare with the speech so far.

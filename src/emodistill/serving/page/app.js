@@ -113,7 +113,8 @@ const showResult = async () => {
 
 const showTime = (now) => {
   const { duration_s } = state.timeline;
-  find('clock').textContent = now === null ? formatTime(duration_s) : `${formatTime(now)} of ${formatTime(duration_s)}`;
+  const whole = formatTime(duration_s);
+  find('clock').textContent = now === null ? whole : `${formatTime(now)} of ${whole}`;
 };
 
 // Decode the shown file, so that it can be drawn and played.
@@ -146,8 +147,8 @@ const segmentRow = (segment, index) => {
   const speaker = segment.speaker ? [element('small', { textContent: segment.speaker })] : [];
   const surety = segment.surety ? [element('small', { textContent: segment.surety })] : [];
   const emotion = element('td', {}, swatch(colourOf(segment)), nameOf(segment), ...surety);
-  const confidence = element('td', { textContent: segment.confidence === null ? '' : percent(segment.confidence) });
-  row.append(element('td', {}, button, ...speaker), emotion, confidence);
+  const confidence = segment.confidence === null ? '' : percent(segment.confidence);
+  row.append(element('td', {}, button, ...speaker), emotion, element('td', { textContent: confidence }));
   return row;
 };
 
@@ -200,7 +201,8 @@ const playSegment = async (index) => {
   if (!state.buffer) return;
   strip.play(segment);
   const { compared, split } = state.options;
-  if (compared || split) return; // the teachers compare with no voice and hear all channels, so they would not fit
+  // The teachers compare with no voice and hear all channels, so they would not fit.
+  if (compared || split) return;
   const { start_s, end_s } = segment;
   const { buffer, timeline } = state;
   try {

@@ -4,8 +4,8 @@ import { element } from './view.js';
 
 // An entry's `state` is 'waiting', 'working', 'done', 'failed' or 'cancelled'.
 export class FileList {
-  // `analyse(file, { signal, onProgress })` returns a result. `describe(result)` returns its nodes for the list.
-  // `onShow` gets the entry to show, or null. `onState` gets an entry whose state has changed.
+  // `analyse(file, { signal, onProgress })` returns a result. `describe(result)` returns its nodes for the
+  // list. `onShow` gets the entry to show. `onState` gets an entry whose state has changed.
   constructor(root, { analyse, describe, onShow, onState }) {
     Object.assign(this, { root, analyse, describe, onShow, onState });
     this.entries = [];

@@ -38,8 +38,8 @@ export class LiveView {
 
   // Show an event of the stream. Returns a text for screen readers where the emotion changes, else null.
   //
-  // Strip, chip and text have the same emotion for the newest speech: that of the latest update, or of a segment
-  // that reaches as far.
+  // Strip, chip and text have the same emotion for the newest speech: that of the latest update, or of a
+  // segment that reaches as far.
   showEvent(event) {
     if (event.event !== 'update' && event.event !== 'segment') return null;
     const { start_s, end_s, probabilities } = event;

@@ -1,8 +1,9 @@
-// The picture of a recording: its waveform, with a lane for each channel, the segments below it, and the whole
-// recording in small. wavesurfer.js and its plugins draw, zoom and scroll.
+// The picture of a recording: its waveform, with a lane for each channel, the segments below it, and the
+// whole recording in small. wavesurfer.js and its plugins draw, zoom and scroll.
 
 import {
-  cssColour, drawWave, element, formatClock, laneName, nameOf, percent, shortTimes, textColourOn, UNSURE_COLOUR,
+  cssColour, drawWave, element, formatClock, laneName, nameOf, percent, shortTimes, textColourOn,
+  UNSURE_COLOUR,
 } from './view.js';
 import Minimap from './vendor/wavesurfer-minimap.esm.js';
 import Timeline from './vendor/wavesurfer-timeline.esm.js';
@@ -44,7 +45,7 @@ const firstEndingAfter = (segments, seconds) => {
 };
 
 export class Strip {
-  // `onSelect` gets the index of a segment, or null; `onPlay` gets the index of a segment; `onTime` gets seconds.
+  // `onSelect` gets the index of a segment, or null; `onPlay` gets the index of one; `onTime` gets seconds.
   constructor({ onSelect, onPlay, onTime }) {
     Object.assign(this, { onSelect, onPlay, onTime });
     this.selected = null;
@@ -77,18 +78,20 @@ export class Strip {
     const loudest = peaks.reduce((top, lane) => lane.reduce((a, b) => Math.max(a, b), top), 1e-4);
     const colours = this.lanes.map((lane) => this.colourBetween([lane]));
     const draw = (colour) => drawWave(colour, loudest, (left) => this.secondsAt(left));
+    const all = this.colourBetween(this.isSplit ? this.lanes : this.lanes.slice(0, 1));
+    const inMinimap = (left) => (left / find('minimap').clientWidth) * timeline.duration_s;
+    const lanes = colours.map((colour) => ({ renderFunction: draw(colour) }));
     this.wave = WaveSurfer.create({
       container: find('wave'), height: heights, cursorColor: cssColour('--ink'), cursorWidth: 2,
       progressColor: 'transparent', minPxPerSec: this.startZoom(), renderFunction: draw(colours[0]),
-      splitChannels: peaks.length > 1 ? colours.map((colour) => ({ renderFunction: draw(colour) })) : undefined,
+      splitChannels: lanes.length > 1 ? lanes : undefined,
       plugins: [
         Zoom.create({ maxZoom: MAX_PX_PER_S, exponentialZooming: true }),
         Timeline.create({ height: 18, formatTimeCallback: formatClock, secondaryLabelOpacity: 0.7 }),
         Minimap.create({
           container: find('minimap'), height: MINIMAP_PX, overlayColor: cssColour('--overlay'),
-          progressColor: 'transparent', cursorColor: cssColour('--ink'), dragToSeek: true, splitChannels: undefined,
-          renderFunction: drawWave(this.colourBetween(this.isSplit ? this.lanes : this.lanes.slice(0, 1)), loudest, (left) =>
-            (left / find('minimap').clientWidth) * timeline.duration_s),
+          progressColor: 'transparent', cursorColor: cssColour('--ink'), dragToSeek: true,
+          renderFunction: drawWave(all, loudest, inMinimap),
         }),
       ],
     });

@@ -121,7 +121,8 @@ export const REASONS = {
 
 const duration = ({ start_s, end_s }) => end_s - start_s;
 
-// The seconds of each emotion that occurs, the longest first. Segments below the minimum confidence are 'unsure'.
+// The seconds of each emotion that occurs, the longest first. Segments below the minimum confidence are
+// 'unsure'.
 const secondsByEmotion = (segments) => {
   const seconds = new Map();
   for (const segment of segments) {
@@ -153,13 +154,16 @@ const ofOneSegment = ({ emotion, confidence, probabilities, surety }, colours) =
   return [emotionChip(emotion, colours), `, with a confidence of ${percent(confidence)}${how}.`];
 };
 
-// One sentence about a recording as a whole, as nodes, from its segments alone. `compared`: with the voice's usual.
+// One sentence about a recording as a whole, as nodes, from its segments alone. `compared`: they were
+// compared with the voice's usual.
 export const asWhole = ({ segments, reason }, compared, colours) => {
   if (reason) return [REASONS[reason]];
-  const content = segments.length === 1 ? ofOneSegment(segments[0], colours) : [...shares(segments, colours), '.'];
+  const [first, ...others] = segments;
+  const content = others.length ? [...shares(segments, colours), '.'] : ofOneSegment(first, colours);
   if (!compared) return ['Whole recording: ', ...content];
   const known = Math.max(...segments.map(({ voice_utterances }) => voice_utterances));
-  return [`Compared with this voice's usual (${known} ${known === 1 ? 'utterance' : 'utterances'}): `, ...content];
+  const utterances = known === 1 ? 'utterance' : 'utterances';
+  return [`Compared with this voice's usual (${known} ${utterances}): `, ...content];
 };
 
 // What the list of recordings says about one: the emotion of most of its speech, as nodes.
@@ -183,8 +187,8 @@ const speakerOf = ({ speaker, channel }) => speaker ?? (channel === undefined ? 
 
 // A drawing function for wavesurfer.js: bars of the waveform, each in the colour of its segments. A bar shows
 // the louder channel. `colourBetween` takes two positions in seconds, `loudest` is the peak of the recording,
-// and `secondsAt` takes pixels from the left end of the recording. A long waveform has several canvases, and each
-// call draws one.
+// and `secondsAt` takes pixels from the left end of the recording. A long waveform has several canvases, and
+// each call draws one.
 export const drawWave = (colourBetween, loudest, secondsAt) => (channels, context) => {
   const { width, height, style } = context.canvas;
   const ratio = window.devicePixelRatio || 1;
