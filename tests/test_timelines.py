@@ -236,11 +236,11 @@ def test_segments_are_read_from_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "start,end\n1,2\n", r"expected RTTM \(\*\.rttm\) or a CSV with the columns start_s,end_s"),
+        ("a.csv", "start,stop\n1,2\n", r"expected a CSV with the columns start,end.*got the columns"),
         ("a.csv", "", r"got the columns \[\]"),
         ("a.csv", "start_s,end_s\n", "holds no segments"),
         ("a.csv", "start_s,end_s\n1,2\n3,three\n",
-         r"line 3: expected a start and an end in seconds, got '3' and 'three'"),
+         r"line 3: expected a start and an end as seconds, m:ss or hh:mm:ss, got '3' and 'three'"),
         ("a.csv", "start_s,end_s\n2,1\n",
          r"line 2: bad segment from 2\.0 s to 1\.0 s, expected 0 ≤ start < end"),
         ("a.csv", "start_s,end_s\n1\n", r"line 2: expected a start and an end"),
@@ -248,7 +248,7 @@ def test_segments_are_read_from_csv(tmp_path: Path) -> None:
         ("a.rttm", "SPEAKER talk 1 0.5 0 <NA> <NA> anna", r"line 1: bad segment from 0\.5 s to 0\.5 s"),
         ("a.rttm", "LEXEME talk", "holds no segments"),
         ("none.csv", None, "no file"),
-        ("a.csv", "start_s,end_s\n1,2,é".encode("latin-1"), "neither RTTM nor CSV: it is not UTF-8"),
+        ("a.csv", "start_s,end_s\n1,2,é".encode("latin-1"), "holds no segments: it is not UTF-8"),
     ],
 )  # fmt: skip
 def test_segment_files_that_are_refused(
@@ -507,6 +507,7 @@ def test_timeline_recognises_given_segments(
     ]
     assert all(part["emotion"] is None and part["confidence"] < 1 for part in row["segments"])
     assert set(row["summary"].values()) == {0.0}
+    turns.write_text(turns.read_text() + "SPEAKER b 1 3 1 <NA> <NA> bob <NA> <NA>\n")
     code, out, _ = run_timeline(calls / "d.wav", "--segments", turns, "-f", "json")
     assert (code, "has no segments of 'd'" in json.loads(out)[0]["error"]) == (1, True)
 
@@ -521,7 +522,7 @@ def test_timeline_recognises_given_segments(
         (("--plot", "a.png"), "'a.png' is one picture, but there are 4 recordings: name a folder"),
         (("--plot", "a.jpg"), "cannot draw to 'a.jpg': expected .png, .svg or .pdf"),
         (("-o", "folder"), "a table can't go to the folder 'folder': add --format, e.g. json"),
-        (("--segments", "none.csv"), "no file 'none.csv': expected the segments as RTTM or CSV"),
+        (("--segments", "none.csv"), "no file 'none.csv': expected the segments as CSV, RTTM"),
         (("--emotions", "angri"), "bad emotion 'angri'"),
     ],
 )

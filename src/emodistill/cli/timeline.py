@@ -65,8 +65,9 @@ SegmentsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Recognise the emotion of these segments; without it, speech is detected. An RTTM file, or a "
-        "CSV file with the columns start_s and end_s in seconds, and optionally speaker and path.",
+        help="Recognise the emotion of these segments; without it, speech is detected. RTTM, JSON of "
+        "whisperX or pyannote, or CSV with the columns start and end (seconds, m:ss or hh:mm:ss), and "
+        "optionally speaker, path, channel and text.",
     ),
 ]
 PlotOption = Annotated[

@@ -1,0 +1,108 @@
+"""Segments that the user gives: the turns of speakers, from a diarizer, a transcriber or a table.
+
+To add a file format: a module with a `SegmentsFormat`, and its entry in `SEGMENT_FORMATS`.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from emodistill.errors import ConfigError
+from emodistill.inference.given_segments.base import (
+    GivenRow,
+    GivenSegment,
+    GivenSegments,
+    SegmentsFormat,
+    rttm_id,
+    seconds,
+)
+from emodistill.inference.given_segments.csv_table import FORMAT as CSV
+from emodistill.inference.given_segments.pyannote import FORMAT as PYANNOTE
+from emodistill.inference.given_segments.rttm import FORMAT as RTTM
+from emodistill.inference.given_segments.whisperx import FORMAT as WHISPERX
+
+__all__ = ["SEGMENT_FORMATS", "GivenSegment", "GivenSegments", "parse_segments", "read_segments", "rttm_id"]
+
+# The first format that recognises a text reads it.
+SEGMENT_FORMATS: tuple[SegmentsFormat, ...] = (WHISPERX, PYANNOTE, RTTM, CSV)
+
+
+def read_segments(path: Path, num_recordings: int = 1) -> GivenSegments:
+    """Return the segments in a file of one of `SEGMENT_FORMATS`. The content decides the format.
+
+    Raises `ConfigError` for a file that is missing, and as `parse_segments`.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no file '{path}': expected the segments as {_expected()}")
+    return parse_segments(path.read_bytes(), f"'{path}'", num_recordings, path)
+
+
+def parse_segments(
+    content: bytes | str, name: str, num_recordings: int = 1, source: Path | None = None
+) -> GivenSegments:
+    """Return the segments in the content of a file; `name` is what messages call it.
+
+    Raises `ConfigError` for another format, and for a segment that does not end after its start; the message
+    names the line, or the index in JSON. With several recordings, each segment must name its recording.
+    """
+    if isinstance(content, bytes):
+        try:
+            content = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{name} holds no segments: it is not UTF-8 text, expected {_expected()}"
+            ) from error
+    format = next((each for each in SEGMENT_FORMATS if each.recognises(content)), None)
+    if format is None:
+        raise ConfigError(
+            f"{name} has none of the known formats{_json_error(content)}: expected {_expected()}"
+        )
+    by_name: dict[str | None, list[GivenSegment]] = {}
+    for row in format.rows(content, name):
+        by_name.setdefault(row.recording, []).append(_segment(row, f"{name}, {row.where}: "))
+    if not by_name:
+        raise ConfigError(f"{name} holds no segments")
+    if None in by_name and num_recordings > 1:
+        raise ConfigError(
+            f"{name} does not name the recording of each segment, and there are {num_recordings} recordings: "
+            "give one recording, or a CSV with a column path"
+        )
+    serves_any = format.names_are_free and num_recordings == 1 and len(by_name) == 1
+    segments = {recording: tuple(parts) for recording, parts in by_name.items()}
+    return GivenSegments(source or Path(name), segments, serves_any)
+
+
+def _segment(row: GivenRow, where: str) -> GivenSegment:
+    try:
+        start_s, end_s = seconds(row.start), seconds(row.end)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{where}expected a start and an end as seconds, m:ss or hh:mm:ss, got {row.start!r} and "
+            f"{row.end!r}"
+        ) from error
+    channel = row.channel
+    if channel is not None:
+        try:
+            channel = int(channel)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}expected a channel from 0 on, got {channel!r}") from error
+    segment = GivenSegment(start_s, end_s, row.speaker, channel, row.text)
+    segment.check(where)
+    return segment
+
+
+def _json_error(text: str) -> str:
+    """Return why a text is no JSON, for a message; empty if it is."""
+    try:
+        json.loads(text)
+    except ValueError as error:
+        return f", and is no JSON ({error})"
+    return ""
+
+
+def _expected() -> str:
+    def joined(texts: Iterable[str]) -> str:
+        *first, last = texts
+        return f"{', '.join(first)} or {last}"
+
+    return joined(format.title for format in SEGMENT_FORMATS[::-1])

@@ -1,0 +1,47 @@
+"""CSV with a header: `start,end`, and optionally `speaker`, `path`, `channel` and `text`."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+from emodistill.errors import ConfigError
+from emodistill.inference.given_segments.base import GivenRow, SegmentsFormat, text_or_none
+
+STARTS, ENDS = ("start_s", "start"), ("end_s", "end")
+
+
+def recognises(text: str) -> bool:
+    """Return whether a text may be CSV: it is no JSON. `rows` explains what its header lacks."""
+    return not text.lstrip().startswith(("{", "["))
+
+
+def rows(text: str, name: str) -> Iterator[GivenRow]:
+    """Yield the rows of a table whose columns are parted by commas, semicolons or tabs."""
+    head = text.splitlines()[0] if text else ""
+    delimiter = next((mark for mark in ",;\t" if mark in head), ",")
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    columns = reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or []]
+    start = next((column for column in STARTS if column in columns), None)
+    end = next((column for column in ENDS if column in columns), None)
+    if start is None or end is None:
+        raise ConfigError(
+            f"{name} has none of the known formats: expected a CSV with the columns "
+            "start,end[,speaker][,path][,channel][,text], RTTM, or JSON of whisperX or pyannote, got the "
+            f"columns {list(columns)}"
+        )
+    try:
+        for row in reader:
+            yield GivenRow(
+                f"line {reader.line_num}",
+                row[start],
+                row[end],
+                text_or_none(row.get("speaker")),
+                text_or_none(row.get("path")),
+                text_or_none(row.get("channel")),
+                text_or_none(row.get("text")),
+            )
+    except csv.Error as error:
+        raise ConfigError(f"{name}, line {reader.line_num}: is no CSV ({error})") from error
+
+
+FORMAT = SegmentsFormat("CSV", recognises, rows)
