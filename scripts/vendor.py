@@ -24,6 +24,17 @@ PACKAGES = {
             "LICENSE": "serving/page/vendor/wavesurfer-LICENSE",
         },
     ),
+    "swagger-ui-dist": (
+        "5.35.0",
+        "sha512-U06rpMtW9V3XPGOBeamTUSr0Z09jMX4IJuANpE/EZbAhw0G8CgwrzU4YmXkn/h0wCDNsXdGarTNNHC3sU8yVUQ==",
+        {
+            "swagger-ui-bundle.js": "serving/docs_page/vendor/swagger-ui-bundle.js.gz",
+            "swagger-ui.css": "serving/docs_page/vendor/swagger-ui.css.gz",
+            "LICENSE": "serving/docs_page/vendor/swagger-ui-LICENSE",
+            "NOTICE": "serving/docs_page/vendor/swagger-ui-NOTICE",
+            "swagger-ui-bundle.js.LICENSE.txt": "serving/docs_page/vendor/swagger-ui-bundle-LICENSES",
+        },
+    ),
     "onnxruntime-web": (  # the tarball lacks its licence (MIT), which is in this repository
         "1.30.0",
         "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
@@ -52,11 +63,13 @@ def main() -> None:
                     member = archive.extractfile(f"package/{name}")
                     assert member is not None
                     data = member.read()
-                    if name.endswith("js"):  # source maps are not shipped, so drop the links to them
+                    if name.endswith(
+                        ("js", ".css")
+                    ):  # source maps are not shipped, so drop the links to them
                         data = b"".join(
                             line
                             for line in data.splitlines(keepends=True)
-                            if not line.startswith(b"//# sourceMapping")
+                            if not line.startswith((b"//# sourceMapping", b"/*# sourceMapping"))
                         )
                     if target.endswith(".gz"):
                         data = gzip.compress(data, mtime=0)

@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from emodistill.labels import COLOURS
 from emodistill.serving import openapi
 from emodistill.serving.audio_router import create_audio_router
+from emodistill.serving.docs_router import create_docs_router
 from emodistill.serving.jobs import Jobs
 from emodistill.serving.jobs_router import create_jobs_router
 from emodistill.serving.metrics import CONTENT_TYPE
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None, lifespan: Lifespan | None = Non
     app.include_router(create_audio_router(service))
     app.include_router(create_jobs_router(service, jobs))
     app.include_router(_create_router(service))
+    app.include_router(create_docs_router())
     if service.settings.page:
         app.include_router(create_page_router())
     app.add_middleware(AccessMiddleware, service=service, jobs=jobs)
