@@ -267,6 +267,8 @@ def test_timelines_in_the_browser_equal_pythons(browser: Any, static: str, tmp_p
                 assert abs(mine["end_s"] - theirs.end_s) <= FRAME_S
                 assert abs(mine["confidence"] - (theirs.confidence or 0.0)) <= 1e-3
                 assert mine["probabilities"] == pytest.approx(theirs.probabilities, abs=1e-3)
+                assert mine["dimensions"] == pytest.approx(theirs.dimensions, abs=1e-3)
+                assert mine.get("surety") == theirs.surety
             assert row["summary"] == pytest.approx(own.summary, abs=FRAME_S * (1 + len(own.segments)))
             num_segments += len(own.segments)
     assert num_segments > 20
@@ -358,7 +360,7 @@ def test_the_downloads_of_the_static_page_equal_pythons(browser: Any, static: st
     speakers = ("anna", 'b "x" <y>\n & -- z, w', "anna")
     times = ((0.5, 2.0), (1.0, 3.0), (1.5, 2.5))
     spoken = tuple(
-        replace(own.segments[0], start_s=start_s, end_s=end_s, speaker=name, channel=index)
+        replace(own.segments[0], start_s=start_s, end_s=end_s, speaker=name, channel=index, surety="likely")
         for index, (name, (start_s, end_s)) in enumerate(zip(speakers, times, strict=True))
     )
     call = Timeline("c.wav", 4.0, spoken, dict.fromkeys(names, 0.0), speakers={"anna": {"angry": 1.0}})

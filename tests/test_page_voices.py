@@ -25,6 +25,7 @@ from emodistill import Recognizer
 from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
 from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.inference.formats import FORMATS
+from emodistill.inference.model_card import AccuracyPoint
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.inference.voices import shrinkage
 from emodistill.serving.static_page import export_web
@@ -81,7 +82,7 @@ def test_the_switch_compares_a_recording_with_itself(
         until(page.locator("#headline")).to_contain_text(HEADLINE)
         wait_for_result(page)
         rows = page.locator("#rows tr td:nth-child(2)").all_text_contents()
-        assert rows == [segment.emotion for segment in own.segments]
+        assert rows == [f"{segment.emotion}{segment.surety or ''}" for segment in own.segments]
         page.locator("#segments button").first.click()
         assert page.locator("#bars tr").count() == len(own.summary)
         with page.expect_download() as saved:
@@ -157,6 +158,9 @@ def check_equal(row: dict[str, Any], own: Timeline) -> None:
         assert abs(mine["end_s"] - theirs.end_s) <= FRAME_S
         assert mine["probabilities"] == pytest.approx(theirs.probabilities, abs=1e-3)
         assert mine.get("voice_utterances") == theirs.voice_utterances
+        assert mine.get("surety") == theirs.surety
+        assert mine["dimensions"] == pytest.approx(theirs.dimensions, abs=1e-3)
+        assert mine["dimensions_from"] == theirs.dimensions_from
 
 
 @pytest.mark.parametrize("adapt", ["none", "recording", "running"])
@@ -183,6 +187,48 @@ def test_the_temperature_with_a_voice_holds_in_the_browser(browser: Any, tmp_pat
         check_equal(row, own)
     confidences = [[segment.confidence for segment in own.segments[:5]] for _, own in both.values()]
     assert np.ptp(np.array(confidences), axis=0).max() > 0.1  # a voice changes the answers
+
+
+def test_surety_arousal_and_valence_in_the_browser_equal_pythons(browser: Any, tmp_path: Path) -> None:
+    def table(*accuracies: float) -> tuple[AccuracyPoint, ...]:
+        return tuple(
+            AccuracyPoint(confidence=confidence, accuracy=accuracy)
+            for confidence, accuracy in zip((0.3, 0.5, 0.9), accuracies, strict=True)
+        )
+
+    model = voice_model(
+        tmp_path / "model", accuracy=table(0.2, 0.5, 1.0), accuracy_voice=table(0.35, 0.75, 0.76)
+    )
+    export_web(model, tmp_path / "page")
+    recognizer = Recognizer(model, threads=1)
+    shares = np.linspace(0.25, 1.0, 31)
+    rows = [dict(zip(recognizer.emotions, [x, *[(1 - x) / 3] * 3], strict=True)) for x in shares.tolist()]
+    sureties = set()
+    with serve_folder(tmp_path / "page") as url, Watched(browser, url) as page:
+        answers = page.evaluate(
+            """async (rows) => {
+              const { Recognizer } = await import('./page/recognizer.js');
+              const recognizer = await Recognizer.load();
+              return rows.map((row) => [false, true].map((hasVoice) => recognizer.answer(row, hasVoice)));
+            }""",
+            rows,
+        )
+        for row, pair in zip(rows, answers, strict=True):
+            for has_voice, mine in zip((False, True), pair, strict=True):
+                theirs = recognizer.answer(row, has_voice)
+                sureties.add(theirs.surety)
+                assert mine.pop("dimensions") == pytest.approx(theirs.dimensions)
+                assert mine == {
+                    "emotion": theirs.emotion, "confidence": theirs.confidence, "surety": theirs.surety,
+                    "dimensions_from": "emotions",
+                }  # fmt: skip
+        for adapt in ("none", "recording"):
+            check_equal(*timelines_of_both(page, recognizer, long_recording(), adapt, tmp_path))
+        page.set_input_files("#file", SPEECH[0])
+        wait_for_result(page)
+        assert page.locator("#dimensions th").all_text_contents() == ["arousal", "valence"]
+        assert any(str(word) in page.inner_text("#headline") for word in sureties)
+    assert sureties == {"likely", "unsure", "no better than a guess"}
 
 
 def test_the_csv_with_a_voice_in_the_browser_equals_pythons(

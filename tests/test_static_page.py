@@ -14,6 +14,8 @@ from emodistill.audio import recording, speech_activity, waveform
 from emodistill.cli import app
 from emodistill.errors import ConfigError, ModelError
 from emodistill.inference import (
+    confidence,
+    dimensions,
     segmentation,
     segmentation_options,
     speech_windows,
@@ -61,6 +63,8 @@ def test_the_page_has_the_constants_of_the_python_modules(tmp_path: Path) -> Non
         "streaming": streaming,
         "timelines": timelines,
         "voices": voices,
+        "confidence": confidence,
+        "dimensions": dimensions,
     }
     assert settings.keys() == modules.keys()
     for path in (tmp_path / "page" / "page").glob("*.js"):
@@ -68,7 +72,8 @@ def test_the_page_has_the_constants_of_the_python_modules(tmp_path: Path) -> Non
             r"const \{ ([A-Z_, ]+) \} = settings\.(\w+);", path.read_text(encoding="utf-8")
         ):
             for name in names.split(", "):
-                assert settings[module][name] == getattr(modules[module], name)
+                value = getattr(modules[module], name)
+                assert settings[module][name] == json.loads(json.dumps(value))
 
 
 def test_both_api_scripts_have_the_same_functions() -> None:

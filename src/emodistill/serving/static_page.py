@@ -17,6 +17,8 @@ import numpy as np
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError, ModelError
 from emodistill.inference import (
+    confidence,
+    dimensions,
     recognizer,
     segmentation,
     segmentation_options,
@@ -37,7 +39,7 @@ _CONSTANT_MODULES = {
     "waveform": waveform, "recording": recording, "speech_activity": speech_activity,
     "speech_windows": speech_windows, "segmentation": segmentation,
     "segmentation_options": segmentation_options, "streaming": streaming,
-    "timelines": timelines, "voices": voices,
+    "timelines": timelines, "voices": voices, "confidence": confidence, "dimensions": dimensions,
 }  # fmt: skip
 _SETTINGS_HEAD = """\
 // Written by `emodistill export --web`: constants of the Python modules that the scripts here translate.
@@ -107,10 +109,12 @@ def formats_script(formats: Iterable[TimelineFormat]) -> str:
     return f"// Written from the registry of timeline formats.\n\nexport default {text};\n"
 
 
-def _constants(module: ModuleType) -> Mapping[str, float]:
-    """The numbers of a module whose names are in capitals, without booleans."""
+def _constants(module: ModuleType) -> Mapping[str, object]:
+    """The numbers of a module whose names are in capitals, without booleans, and its tables of numbers."""
     return {
-        name: value for name, value in vars(module).items() if name.isupper() and type(value) in (int, float)
+        name: value
+        for name, value in vars(module).items()
+        if name.isupper() and (type(value) in (int, float) or isinstance(value, Mapping))
     }
 
 
@@ -122,6 +126,8 @@ def _model_info(card: Card) -> dict[str, object]:
         "trim_db": card.trim_db, "temperature": card.temperature,
         "temperature_voice": card.temperature_voice, "voice_dim": card.voice_dim,
         "num_parameters": card.num_parameters,
+        "accuracy": [point.model_dump() for point in card.accuracy],
+        "accuracy_voice": [point.model_dump() for point in card.accuracy_voice],
         "licence": card.licence, "limits": card.limits, "intended_use": card.intended_use,
         "sha256": card.sha256,
     }  # fmt: skip

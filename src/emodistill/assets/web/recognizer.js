@@ -1,6 +1,6 @@
-// The recogniser: `recognizer.py` and `speech_windows.py` of `emodistill/inference`, and
-// `emodistill/audio/recording.py`, in the browser, with their constants. For the same samples, the
-// probabilities equal Python's within 1e-3 (`tests/test_page.py`).
+// The recogniser: `recognizer.py`, `speech_windows.py`, `confidence.py` and `dimensions.py` of
+// `emodistill/inference`, and `emodistill/audio/recording.py`, in the browser, with their constants. For the
+// same samples, the probabilities equal Python's within 1e-3 (`tests/test_page.py`).
 
 import { Network } from './network.js';
 import settings from './settings.js';
@@ -10,6 +10,8 @@ const { SAMPLE_RATE, MIN_INPUT_SAMPLES, FRAME_SAMPLES } = settings.waveform;
 const { MIN_UTTERANCE_S, SILENCE_PEAK, MAX_WINDOW_S } = settings.recording;
 const { SPEECH_MARGIN_S, MAX_PAUSE_S } = settings.speech_windows;
 const { NO_SPEECH } = settings.speech_activity;
+const { LIKELY_ACCURACY, GUESS_FACTOR } = settings.confidence;
+const { COORDINATES } = settings.dimensions;
 
 const peakOf = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
@@ -100,6 +102,26 @@ const applyTemperature = (probabilities, temperature) => {
   return scaled.map((value) => value / sum);
 };
 
+// The fields with arousal and valence for probabilities by emotion; none if no emotion has coordinates.
+export const dimensionFields = (probabilities) => {
+  const known = Object.entries(probabilities).filter(([emotion]) => emotion in COORDINATES);
+  const total = known.reduce((sum, [, value]) => sum + value, 0);
+  if (!(total > 0)) return {};
+  const mean = (axis) =>
+    known.reduce((sum, [emotion, value]) => sum + value * COORDINATES[emotion][axis], 0) / total;
+  return { dimensions: { arousal: mean(0), valence: mean(1) }, dimensions_from: 'emotions' };
+};
+
+// The share of right answers at a confidence, interpolated between the points of a card.
+const expectedAccuracy = (table, confidence) => {
+  const next = table.findIndex((point) => point.confidence > confidence);
+  if (next === 0) return table[0].accuracy;
+  if (next < 0) return table.at(-1).accuracy;
+  const [before, after] = [table[next - 1], table[next]];
+  const share = (confidence - before.confidence) / (after.confidence - before.confidence);
+  return before.accuracy + share * (after.accuracy - before.accuracy);
+};
+
 const abstention = (reason) => ({
   emotion: null, confidence: null, probabilities: {}, abstained: true, reason, error: null,
 });
@@ -124,6 +146,24 @@ export class Recognizer {
     return Object.fromEntries(this.emotions.map((emotion, at) => [emotion, values[at]]));
   }
 
+  // Emotion, confidence, surety, arousal and valence for probabilities by emotion. `hasVoice`: they come from
+  // a comparison with a voice. `emotion` was chosen by other means; by default it is the most probable one.
+  answer(probabilities, hasVoice, emotion = this.emotions[argmax(Object.values(probabilities))]) {
+    const confidence = probabilities[emotion];
+    const surety = this.surety(confidence, hasVoice);
+    return { emotion, confidence, ...(surety && { surety }), ...dimensionFields(probabilities) };
+  }
+
+  // How far an answer can be trusted; null for a card without the table.
+  surety(confidence, hasVoice) {
+    const { accuracy, accuracy_voice: accuracyVoice } = this.card;
+    const table = hasVoice && accuracyVoice.length ? accuracyVoice : accuracy;
+    if (table.length === 0) return null;
+    const expected = expectedAccuracy(table, confidence);
+    if (expected >= LIKELY_ACCURACY) return 'likely';
+    return expected < GUESS_FACTOR / this.emotions.length ? 'no better than a guess' : 'unsure';
+  }
+
   // The emotion of one utterance: samples (Float32Array) at 16 kHz. `onProgress` gets the share that is done.
   async predict(waveform, onProgress = () => {}) {
     const reason = unusableReason(waveform);
@@ -134,13 +174,11 @@ export class Recognizer {
     const outputs = await this.run(parts, null, (share) => onProgress((1 + share) / 2));
     const means = this.meanProbabilities(outputs, false);
     const { student, ...others } = means;
-    const best = argmax(student);
+    const probabilities = this.byEmotion(student);
     const teacherEntries = Object.entries(others).map(([name, values]) => [name, this.byEmotion(values)]);
     const teachers = Object.fromEntries(teacherEntries);
-    return {
-      emotion: this.emotions[best], confidence: student[best], probabilities: this.byEmotion(student),
-      abstained: false, reason: null, error: null, teachers,
-    };
+    const answer = this.answer(probabilities, false);
+    return { probabilities, abstained: false, reason: null, error: null, teachers, ...answer };
   }
 
   // The probabilities of any samples of at most MAX_WINDOW_S, without a check for silence and for speech, and

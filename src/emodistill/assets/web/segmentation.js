@@ -6,7 +6,7 @@
 //
 // All positions are samples at 16 kHz from the beginning of the audio.
 
-import { argmax } from './recognizer.js';
+import { argmax, dimensionFields } from './recognizer.js';
 import settings from './settings.js';
 import { concatenate } from './speech_activity.js';
 
@@ -81,12 +81,13 @@ export class WindowScorer {
     return this.recognizer.byEmotion(values.map((value) => value / sum));
   }
 
-  segment(begin, end, score) {
+  // The segment between two samples with its mean score. Its emotion is the one with the index `chosen`.
+  segment(begin, end, score, chosen) {
     const probabilities = this.probabilities(score.values);
-    const emotion = this.recognizer.emotions[argmax(Object.values(probabilities))];
+    const hasVoice = score.voiceUtterances !== null;
     return {
-      start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE,
-      emotion, confidence: probabilities[emotion], probabilities, ...voiceField(score),
+      start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE, probabilities, ...voiceField(score),
+      ...this.recognizer.answer(probabilities, hasVoice, this.recognizer.emotions[chosen]),
     };
   }
 }
@@ -154,7 +155,8 @@ export class Stretch {
     this.lastValues = values;
     const probabilities = this.scorer.probabilities(smoothed);
     const times = { start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE };
-    return { event: 'update', ...times, probabilities, ...voiceField(score) };
+    const optional = { ...voiceField(score), ...dimensionFields(probabilities) };
+    return { event: 'update', ...times, probabilities, ...optional };
   }
 
   // Add the next cell, which ends at this sample. All windows that cover it are known.
@@ -194,7 +196,7 @@ class Run {
   segment(scorer) {
     const values = this.sum.map((value) => value / (this.end - this.begin));
     const score = { values, voiceUtterances: this.voiceUtterances }; // with the voice of the last cell
-    return { event: 'segment', ...scorer.segment(this.begin, this.end, score) };
+    return { event: 'segment', ...scorer.segment(this.begin, this.end, score, this.emotion) };
   }
 }
 

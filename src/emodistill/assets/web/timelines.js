@@ -163,8 +163,8 @@ const amplifyQuiet = (samples) => {
 };
 
 // Emotion over time in each channel of a recording: waveforms (Float32Array) of equal length at 16 kHz.
-// `names` are the speakers in the channels; null: "channel 0", "channel 1", …. `report` and `adapt` are as for
-// `timeline`.
+// `names` are the speakers in the channels; null: "channel 0", "channel 1", …. `report` and `adapt` are as
+// for `timeline`.
 export const timelineOfChannels = async (channels, names, recognizer, report = () => {}, adapt = 'none') => {
   if (names && names.length !== channels.length) {
     const counted = `${channels.length} channel${channels.length === 1 ? '' : 's'}`;

@@ -16,25 +16,25 @@ const field = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""
 
 const json = (row) => `${JSON.stringify([row], null, 1)}\n`;
 
-// Columns that a file has if a segment has a value for them: before and after the probabilities.
-const OPTIONAL = [['voice_utterances'], ['channel', 'text']];
-
 const csv = (row, emotions) => {
-  const [before, after] = OPTIONAL.map((names) =>
-    names.filter((name) => row.segments.some((segment) => segment[name] !== undefined)),
-  );
   const columns = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'reason', 'error'];
-  const header = [...columns, ...before, ...emotions.map((name) => `p_${name}`), ...after];
+  const hasVoices = row.segments.some((segment) => segment.voice_utterances !== undefined);
+  const voices = hasVoices ? ['voice_utterances'] : [];
+  const last = ['surety', 'arousal', 'valence', 'dimensions_from', 'channel', 'text'];
+  const header = [...columns, ...voices, ...emotions.map((name) => `p_${name}`), ...last];
+  const optional = (value) => (value === undefined ? '' : field(String(value)));
+  const optionalDecimal = (value) => (value === undefined ? '' : decimal(value));
   const lines = row.segments.map((segment) => {
-    const { start_s, end_s, speaker, emotion, confidence, probabilities } = segment;
-    const optional = (names) => names.map((name) => field(String(segment[name] ?? '')));
-    const times = [start_s, end_s].map(decimal);
-    const answer = [emotion ?? '', decimal(confidence), '', ''];
-    const fields = [field(row.path), ...times, field(speaker ?? ''), ...answer];
-    const values = emotions.map((name) => decimal(probabilities[name]));
-    return [...fields, ...optional(before), ...values, ...optional(after)];
+    const { start_s, end_s, emotion, confidence, probabilities, dimensions = {} } = segment;
+    return [
+      field(row.path), decimal(start_s), decimal(end_s), optional(segment.speaker), emotion ?? '',
+      decimal(confidence), '', '', ...voices.map((name) => optional(segment[name])),
+      ...emotions.map((name) => decimal(probabilities[name])), optional(segment.surety),
+      optionalDecimal(dimensions.arousal), optionalDecimal(dimensions.valence),
+      optional(segment.dimensions_from), optional(segment.channel), optional(segment.text),
+    ];
   });
-  const blanks = emotions.map(() => '');
+  const blanks = header.slice(columns.length).map(() => '');
   if (row.reason) lines.push([field(row.path), '', '', '', '', '', row.reason, '', ...blanks]);
   return [header, ...lines].map((line) => `${line.join(',')}\n`).join('');
 };

@@ -175,7 +175,7 @@ const select = (index) => {
   find('selection-title').textContent = title + (segment?.surety ? `: ${segment.surety}` : '');
   const hint = 'Select a segment to see its probabilities.';
   find('bars').replaceChildren(hasValues ? bars(segment.probabilities, state.colours, title) : hint);
-  find('dimensions').replaceChildren(...dimensionBars(segment));
+  find('dimensions').replaceChildren(...dimensionBars(segment ? [segment] : state.timeline.segments));
   find('details').hidden = state.timeline.segments.length === 0;
   find('teachers').replaceChildren();
 };

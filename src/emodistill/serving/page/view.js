@@ -78,13 +78,20 @@ export const bars = (probabilities, colours, caption) => {
   return table;
 };
 
-// Arousal and valence of a prediction or a segment, as bars. Nothing if it has none.
-export const dimensionBars = (row) => {
-  if (!row?.dimensions) return [];
-  const source = row.dimensions_from === 'emotions' ? ' (computed from the emotions)' : '';
+const duration = ({ start_s, end_s }) => end_s - start_s;
+
+// Arousal and valence of segments, as bars of the means over their time. Nothing if they have none.
+export const dimensionBars = (segments) => {
+  const rated = segments.filter(({ dimensions }) => dimensions);
+  if (rated.length === 0) return [];
+  const source = rated[0].dimensions_from === 'emotions' ? ' (computed from the emotions)' : '';
+  const total = rated.reduce((sum, segment) => sum + duration(segment), 0);
+  const mean = (name) =>
+    rated.reduce((sum, segment) => sum + duration(segment) * segment.dimensions[name], 0) / total;
   const table = element('table', { className: 'bars' });
   table.append(element('caption', { className: 'hidden-text', textContent: 'Arousal and valence' }));
-  for (const [name, value] of Object.entries(row.dimensions)) {
+  for (const name of Object.keys(rated[0].dimensions)) {
+    const value = mean(name);
     const fill = element('i');
     fill.style.width = `${100 * value}%`;
     table.append(
@@ -118,8 +125,6 @@ export const REASONS = {
   no_speech: 'There is no speech in the recording.',
   too_short: 'The recording is too short.',
 };
-
-const duration = ({ start_s, end_s }) => end_s - start_s;
 
 // The seconds of each emotion that occurs, the longest first. Segments below the minimum confidence are
 // 'unsure'.
