@@ -1,5 +1,6 @@
 """The command line app, and the options that several verbs share."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emodistill.console import warn
+from emodistill.cli.defaults import VERBS, read_defaults
+from emodistill.console import say, warn
 from emodistill.errors import ConfigError, MissingExtraError, one_of
 from emodistill.version import __version__
 
@@ -187,6 +189,36 @@ ChannelNames = Annotated[
 ]
 
 
+class _LogPrinter(logging.Handler):
+    """Prints log records as messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        say(record.getMessage())
+
+
+def _be_verbose(context: typer.Context, requested: bool) -> bool:
+    """Print what the recogniser logs, and which file states the defaults, if `--verbose` is given."""
+    logger = logging.getLogger("emodistill.inference")
+    logger.setLevel(logging.INFO if requested else logging.NOTSET)
+    logger.handlers = [_LogPrinter()] if requested else []
+    if requested and context.obj is not None:
+        say(f"defaults: {context.obj}")
+    return requested
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        callback=_be_verbose,
+        help="Print the model, its folder and emotions, and for each file its rate, channels, duration and "
+        "the time it took, to standard error.",
+    ),
+]
+
+
 def _print_version(requested: bool) -> None:
     if requested:
         typer.echo(f"emodistill {__version__}")
@@ -195,11 +227,18 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    verb = context.invoked_subcommand
+    if verb in VERBS:
+        callbacks = [info.callback for info in app.registered_commands if info.callback is not None]
+        defaults = read_defaults(verb, {callback.__name__: callback for callback in callbacks})
+        if defaults is not None:
+            context.default_map = {verb: dict(defaults.values)}
+            context.obj = defaults.source  # for `--verbose`
 
 
 def need_training() -> None:

@@ -21,6 +21,7 @@ from emodistill.cli.options import (
     MinConfidence,
     Model,
     Threads,
+    Verbose,
     VoiceFile,
     app,
     channels_in,
@@ -123,6 +124,7 @@ def predict(
     threads: Threads = None,
     jobs: Jobs = None,
     force: Force = False,
+    verbose: Verbose = False,
 ) -> None:
     """Recognise one emotion for each audio file, or for each of its channels.
 

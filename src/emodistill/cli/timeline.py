@@ -23,6 +23,7 @@ from emodistill.cli.options import (
     SpeakerVoice,
     TimelineAdapt,
     TimelineAdaptation,
+    Verbose,
     Window,
     app,
     channels_in,
@@ -115,6 +116,7 @@ def timeline(
     window: Window = WINDOW_S,
     jobs: Jobs = None,
     force: Force = False,
+    verbose: Verbose = False,
 ) -> None:
     """Recognise emotions over time: segments with start, end, emotion and confidence.
 

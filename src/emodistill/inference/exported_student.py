@@ -37,8 +37,9 @@ class ExportedStudent:
         """
         self.folder = model_folder(model)
         self.card = read_card(self.folder)
-        self._threads, self._providers = threads, providers
+        self.threads, self._providers = threads, providers
         self._session = open_session(self.folder / "model.onnx", threads, providers)
+        self.providers = list(self._session.get_providers())  # that ONNX Runtime uses
         self.outputs = [output.name for output in self._session.get_outputs()]
         self._check_inputs()
         self._check_emotions()
@@ -95,7 +96,7 @@ class ExportedStudent:
                 "model again"
             )
         check_sha256([path], self.card.head_sha256)
-        session = open_session(path, self._threads, self._providers)
+        session = open_session(path, self.threads, self._providers)
         inputs = [item.name for item in session.get_inputs()]
         outputs = [item.name for item in session.get_outputs()]
         if inputs != ["statistics", "voice"] or "probabilities" not in outputs:

@@ -12,6 +12,7 @@ from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import row_key
+from emodistill.inference.run_log import logged
 from emodistill.inference.sources import STANDARD_INPUT, audio_of, standard_input
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import SpeechStatistics, Voice
@@ -95,10 +96,11 @@ def predict_inputs(
     def predictions_of(item: Input) -> list[Prediction]:
         rows: list[Prediction] = []
         try:
-            for channel in _channels_of(item, channels):
-                audio, part = _source(item, channel)
-                row = recognizer.predict(audio, SAMPLE_RATE, voice=voice, channel=part)
-                rows.append(replace(row, channel=channel))
+            with logged(audio_of(item.location)):
+                for channel in _channels_of(item, channels):
+                    audio, part = _source(item, channel)
+                    row = recognizer.predict(audio, SAMPLE_RATE, voice=voice, channel=part)
+                    rows.append(replace(row, channel=channel))
         except AudioError as error:
             rows = [Prediction(item.path, error=str(error), channel=item.channel)]
         return [item.row(row) for row in rows]
@@ -114,10 +116,11 @@ def statistics_of_inputs(
     def statistics_of(item: Input) -> list[SpeechStatistics]:
         rows: list[SpeechStatistics] = []
         try:
-            for channel in _channels_of(item, channels):
-                audio, part = _source(item, channel)
-                row = recognizer.statistics(audio, SAMPLE_RATE, channel=part)
-                rows.append(replace(row, channel=channel))
+            with logged(audio_of(item.location)):
+                for channel in _channels_of(item, channels):
+                    audio, part = _source(item, channel)
+                    row = recognizer.statistics(audio, SAMPLE_RATE, channel=part)
+                    rows.append(replace(row, channel=channel))
         except AudioError as error:
             rows = [SpeechStatistics(item.path, error=str(error), channel=item.channel)]
         return [replace(row, path=item.path) for row in rows]

@@ -33,6 +33,7 @@ from emodistill.inference.confidence import (
 from emodistill.inference.exported_student import ExportedStudent, Outputs
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.prediction import Prediction
+from emodistill.inference.run_log import log_model
 from emodistill.inference.segmentation_options import HOP_S, MIN_DURATION_S, SMOOTH_S, WINDOW_S
 from emodistill.inference.sources import as_list, ensure_several, source_name
 from emodistill.inference.speech_windows import speech_windows
@@ -91,6 +92,7 @@ class Recognizer:
         """
         self.student = ExportedStudent(model, threads, providers)
         self.folder, self.card = self.student.folder, self.student.card
+        log_model(self.student)
         self._set_options(emotions, min_confidence)
 
     @classmethod

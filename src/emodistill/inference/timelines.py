@@ -17,6 +17,7 @@ from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.inference.adapted_windows import Adapt, check_adaptation, window_scorer
 from emodistill.inference.given_segments import GivenSegment, GivenSegments
 from emodistill.inference.lanes import GivenLane, Lane, SpeechLane
+from emodistill.inference.run_log import logged
 from emodistill.inference.segmentation import (
     Segment,
     WindowClassifier,
@@ -407,7 +408,9 @@ def timelines(
     def timeline_of(source: str | Path) -> Timeline:
         try:
             segments = None if given is None else given.for_recording(source)
-            row = timeline(audio_of(source), recognizer, given=segments, detector=shared_detector, **options)
+            audio = audio_of(source)
+            with logged(audio):
+                row = timeline(audio, recognizer, given=segments, detector=shared_detector, **options)
             return replace(row, path=str(source))
         except (AudioError, ConfigError) as error:
             return Timeline(str(source), error=str(error))
