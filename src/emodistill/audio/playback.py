@@ -23,11 +23,12 @@ _COMPRESSION = (160_000 - BIT_RATE) / (160_000 - 8_000)
 Frames = npt.NDArray[np.float32]  # (n, channels)
 
 
-def write_mp3(source: DecodableSource, out: BinaryIO | None) -> npt.NDArray[np.uint8]:
-    """Write a recording to `out` as MP3 and return its envelope (channels, peaks); None writes nothing.
+def write_mp3(source: DecodableSource, out: BinaryIO | None) -> Frames:
+    """Write a recording to `out` as MP3 and return its envelope (peaks, channels); None writes nothing.
 
-    The MP3 has 16 kHz and two channels if the recording has two, else one. Block by block, so memory does not
-    grow with the recording. The envelope has `PEAKS_PER_S` magnitudes per second, and 255 is the largest one.
+    The MP3 has 16 kHz and two channels if the recording has two, else one. The envelope has the largest
+    magnitude of each step of 1 / `PEAKS_PER_S`. Work goes block by block, so only the envelope grows with the
+    recording.
 
     Raises `AudioError` if the recording cannot be decoded, or if this libsndfile cannot write MP3.
     """
@@ -53,8 +54,7 @@ def write_mp3(source: DecodableSource, out: BinaryIO | None) -> npt.NDArray[np.u
         raise AudioError(f"{name_in_messages(source)}: holds no samples")
     if len(rest):
         envelope.append(np.abs(rest).max(axis=0, keepdims=True))
-    magnitudes = np.concatenate(envelope).T
-    return np.round(255 * magnitudes / max(1e-9, float(magnitudes.max(initial=0.0)))).astype(np.uint8)
+    return np.concatenate(envelope)
 
 
 def _open_mp3(out: BinaryIO, channels: int) -> soundfile.SoundFile:

@@ -26,7 +26,7 @@ const lanes = (laneNames.length ? laneNames : [null]).map((name) => {
   return { name, segments: own, peaks: envelopeOf(own) };
 });
 const hasDimensions = segments.some((segment) => segment.dimensions);
-const state = { time: 0, start: 0, span: duration, row: 0, printing: false, shown: -1 };
+const state = { time: 0, start: 0, span: duration, row: 0, printing: false, shown: null };
 
 // --- texts ----------------------------------------------------------------------------------------
 
@@ -53,14 +53,14 @@ function described(segment) {
 function make(tag, attributes = {}, text = '') {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text) element.textContent = text;
+  if (text !== '') element.textContent = text;
   return element;
 }
 
 function draw(parent, tag, attributes, text = '') {
   const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text) element.textContent = text;
+  if (text !== '') element.textContent = text;
   parent.append(element);
   return element;
 }
@@ -71,12 +71,16 @@ function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
+// The envelope, 0 to 1, of the channel that a lane was made of, or of all channels together.
 function envelopeOf(own) {
-  const all = facts.envelope.map(bytesOf);
-  const channels = new Set(own.map((segment) => segment.channel));
-  const [channel] = channels;
-  if (channels.size === 1 && all[channel]) return all[channel];
-  return all.length < 2 ? all[0] : all[0].map((peak, place) => Math.max(peak, all[1][place]));
+  const [channel, ...others] = new Set(own.map((segment) => segment.channel));
+  const single = others.length ? undefined : facts.envelope[channel];
+  const channels = single ? [single] : facts.envelope;
+  if (!channels.length) return null;
+  const loudest = Math.max(1e-9, ...channels.map((each) => each.largest));
+  const all = channels.map((each) => bytesOf(each.peaks));
+  const scales = channels.map((each) => each.largest / loudest / 255);
+  return Float32Array.from(all[0], (_, place) => Math.max(...all.map((peaks, at) => peaks[place] * scales[at])));
 }
 
 function prepareSound() {
@@ -148,6 +152,7 @@ function showCurrent(current) {
     if (segment.text) line.append(`: ${segment.text}`);
     now.append(line);
   }
+  if (!current.length) now.append(make('span', { class: 'quiet' }, 'No speech here.'));
   for (const tint of byId('strip').querySelectorAll('.tint')) {
     tint.classList.toggle('now', current.some((segment) => String(segment.index) === tint.dataset.index));
   }
@@ -264,7 +269,7 @@ function drawPeaks(lane, inside, y, width) {
     const last = Math.max(first + 1, Math.ceil((from + 2 * seconds) * PEAKS_PER_S));
     let peak = 0;
     for (let place = first; place < last; place += 1) peak = Math.max(peak, lane.peaks[place] ?? 0);
-    const half = Math.max(0.5, (peak / 255) * (LANE.wave / 2 - 8));
+    const half = Math.max(0.5, peak * (LANE.wave / 2 - 8));
     const segment = inside.find((part) => part.start_s <= from + seconds && from + seconds < part.end_s);
     const name = segment ? `wave ${className(segment.emotion)}` : 'wave silent';
     const bar = `M${pixel} ${(middle - half).toFixed(1)}h1.6v${(2 * half).toFixed(1)}h-1.6z`;
@@ -280,8 +285,11 @@ function curveNames() {
 }
 
 function drawCurves(lane, y, width) {
-  draw(strip.svg, 'line', { class: 'rule', x1: 0, x2: width, y1: y, y2: y });
-  draw(strip.svg, 'line', { class: 'rule', x1: 0, x2: width, y1: y + LANE.curves - 8, y2: y + LANE.curves - 8 });
+  for (const value of [0, 1]) {
+    const level = y + (1 - value) * (LANE.curves - 8);
+    draw(strip.svg, 'line', { class: 'rule', x1: 0, x2: width, y1: level, y2: level });
+    draw(strip.svg, 'text', { x: 4, y: value ? level + 11 : level - 3 }, value);
+  }
   for (const name of curveNames()) {
     const isDimension = name === 'arousal' || name === 'valence';
     let d = '';
@@ -304,25 +312,30 @@ function drawOverview() {
   byId('zoom').hidden = duration <= WHOLE_S && !facts.sound;
   if (duration <= WHOLE_S) return;
   const width = Math.max(200, Math.round(byId('overview-figure').clientWidth));
-  const row = 44;
+  const row = 56;
   const named = lanes.length > 1 || lanes[0].name !== null;
   const title = named ? LANE.title : 0;
   clear(overview, width, lanes.length * (title + row + 4) + 20, 0, duration);
   byId('overview-caption').textContent =
-    `Whole recording: the share of each emotion per ${facts.step_s < 60 ? `${facts.step_s} s` : `${facts.step_s / 60} min`}`;
+    `Whole recording: how long each emotion lasts in steps of ${facts.step_s < 60 ? `${facts.step_s} s` : `${facts.step_s / 60} min`}${hasDimensions ? ', with arousal and valence' : ''}`;
+  const isShown = (step) => lanes.some((lane) => lane.name === (step.speaker ?? null));
+  const shares = facts.trend.filter(isShown).map((step) => step.speech_s / (step.end_s - step.start_s));
+  const top = Math.min(1, Math.max(0.05, ...shares)); // the share of the time that fills a row
   let y = 0;
   for (const lane of lanes) {
     if (named) draw(overview.svg, 'text', { class: 'name', x: 0, y: y + 13 }, lane.name ?? 'no speaker');
     y += title;
     draw(overview.svg, 'rect', { class: 'box', x: 0, y, width, height: row });
     const steps = facts.trend.filter((step) => (step.speaker ?? null) === lane.name);
-    for (const step of steps) drawShares(step, y, row);
+    for (const step of steps) drawShares(step, y, row, top);
     for (const name of hasDimensions ? ['arousal', 'valence'] : []) {
       const points = steps.filter((step) => step.dimensions).map((step) => {
         const x = overview.x((step.start_s + step.end_s) / 2).toFixed(1);
         return `${x} ${(y + (1 - step.dimensions[name]) * row).toFixed(1)}`;
       });
-      if (points.length) draw(overview.svg, 'path', { class: `curve ${name}`, d: `M${points.join('L')}` });
+      for (const kind of points.length ? ['halo', `curve ${name}`] : []) {
+        draw(overview.svg, 'path', { class: kind, d: `M${points.join('L')}` });
+      }
     }
     y += row + 4;
   }
@@ -331,14 +344,14 @@ function drawOverview() {
   overview.head = draw(overview.svg, 'line', { class: 'head', y1: 0, y2: y });
 }
 
-function drawShares(step, y, row) {
+function drawShares(step, y, row, top) {
   const x = overview.x(step.start_s);
   const size = Math.max(0.5, overview.x(step.end_s) - x - 0.6);
   const whole = Math.max(step.end_s - step.start_s, step.speech_s);
   let bottom = y + row;
   const parts = [...facts.emotions.map((name) => [className(name), step.seconds[name] ?? 0]), ['unsure', step.unsure_s]];
   for (const [name, seconds] of parts) {
-    const height = (seconds / whole) * row;
+    const height = (seconds / whole / top) * row;
     if (!height) continue;
     bottom -= height;
     draw(overview.svg, 'rect', { class: `fill ${name}`, x, y: bottom, width: size, height });
@@ -351,12 +364,16 @@ function drawLegend() {
   const used = new Set(segments.map((segment) => segment.emotion));
   const add = (key, text, line = false) => {
     const item = make('li', { class: key });
-    item.append(make('i', line ? { class: 'line' } : {}), text);
+    item.append(make('i', line ? { class: `line ${key}` } : {}), text);
     legend.append(item);
   };
   for (const name of facts.emotions) if (used.has(name) || curveNames().includes(name)) add(className(name), name);
   if (used.has(null)) add('unsure', 'unsure');
-  if (curveNames().includes('arousal')) for (const name of ['arousal', 'valence']) add(name, name, true);
+  const isDimensions = curveNames().includes('arousal');
+  if (isDimensions) for (const name of ['arousal', 'valence']) add(name, name, true);
+  byId('curves-note').textContent = segments.length
+    ? `Curves below each waveform: ${isDimensions ? 'arousal and valence' : 'the probability of each emotion'}, from 0 to 1.`
+    : '';
 }
 
 // --- pointer and keyboard -------------------------------------------------------------------------

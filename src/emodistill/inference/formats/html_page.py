@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from emodistill.inference.trend import TrendStep
 
 _MARK = re.compile(r"<!--([a-z-]+)-->")  # a place in page.html that this module fills
-_BLOCK_BYTES = 3 * 2**18  # of sound; a multiple of 3, so that Base64 needs no padding in between
+_BLOCK_BYTES = 3 * 2**14  # of sound; a multiple of 3, so that Base64 needs no padding in between
 _NO_CONTEXT = WriterContext()
 _UNSURE_COLOUR = "#6b7280"
 
@@ -47,8 +47,12 @@ def to_parts(rows: Sequence["Timeline"], emotions: Sequence[str], context: Write
         yield from _fill(row, emotions, context, envelope, problem, sound)
 
 
-def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list[str], str | None]:
-    """Write the recording's MP3 to `sound`; return its envelope as Base64, and why the page has no sound."""
+def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list[dict[str, Any]], str | None]:
+    """Write the recording's MP3 to `sound`; return its envelope, and why the page has no sound.
+
+    Each channel of the envelope has `peaks`, bytes in Base64 of which 255 is its largest one, and `largest`,
+    the magnitude of that one.
+    """
     from emodistill.audio.playback import write_mp3
     from emodistill.errors import AudioError
 
@@ -57,15 +61,20 @@ def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list
     except AudioError as error:
         sound.truncate(0)
         return [], str(error)
-    texts = [base64.b64encode(channel.tobytes()).decode() for channel in envelope]
-    return texts, None if audio else "The page was made without it."
+    channels = []
+    for peaks in envelope.T:
+        largest = float(peaks.max())
+        levels = (peaks * (255 / max(largest, 1e-9))).round().astype("uint8")
+        text = base64.b64encode(levels.tobytes()).decode()
+        channels.append({"largest": round(largest, 4), "peaks": text})
+    return channels, None if audio else "The page was made without it."
 
 
 def _fill(
     row: "Timeline",
     emotions: Sequence[str],
     context: WriterContext,
-    envelope: Sequence[str],
+    envelope: Sequence[dict[str, Any]],
     problem: str | None,
     sound: BinaryIO,
 ) -> Iterator[str]:
@@ -179,9 +188,14 @@ def _summary(row: "Timeline", emotions: Sequence[str]) -> str:
     return "".join(_summary_card(row, step, emotions) for step in whole(row))
 
 
-def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -> str:
+def _length(seconds: float) -> str:
+    """A length of time for reading, such as `8.3 s` or `12:05`."""
     from emodistill.inference.trend import clock_label
 
+    return f"{seconds:.1f} s" if seconds < 60 else clock_label(seconds)
+
+
+def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -> str:
     values = [(f"e{place}", name, step.seconds.get(name, 0.0)) for place, name in enumerate(emotions)]
     values = [*values, ("unsure", "unsure", step.unsure_s)]
     bar, reached = [], 0.0
@@ -191,7 +205,7 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
         reached += width
     items = [
         f'<li class="{key}"><i></i>{_text(name)} <b>{100 * seconds / (step.speech_s or 1.0):.0f}&nbsp;%</b> '
-        f"<span>{clock_label(seconds)}</span></li>"
+        f"<span>{_length(seconds)}</span></li>"
         for key, name, seconds in sorted(values, key=lambda value: -value[2])
         if seconds
     ]
@@ -199,10 +213,10 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
         f"<div><dt>{name}</dt><dd>{value:.2f}</dd></div>" for name, value in (step.dimensions or {}).items()
     )
     title = "Whole recording" if step.speaker is None else step.speaker
-    of = f" of {clock_label(row.duration_s or 0.0)}" if step.speaker is None else ""
+    of = f" of {_length(row.duration_s or 0.0)}" if step.speaker is None else ""
     return (
         f'<article><h3 dir="auto">{_text(title)}</h3>'
-        f'<p class="quiet">speech {clock_label(step.speech_s)}{of}</p>'
+        f'<p class="quiet">speech {_length(step.speech_s)}{of}</p>'
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f"{''.join(bar)}</svg>"
         f'<ul class="shares">{"".join(items)}</ul>'
