@@ -27,8 +27,8 @@ from emodistill import Recognizer
 from emodistill.audio.playback import BIT_RATE, PEAKS_PER_S, write_mp3
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError
-from emodistill.inference.formats import FORMATS, WriterContext, file_parts, write
-from emodistill.inference.formats.html_page import to_html
+from emodistill.inference.formats import FORMATS, WriterContext, write
+from emodistill.inference.formats.html_page import to_html, to_parts
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline, seconds_by_emotion
 from emodistill.labels import COLOURS
@@ -82,7 +82,7 @@ def long_row(path: Path | str = "long.wav", duration_s: float = 5400.0) -> Timel
 
 
 def page_of(row: Timeline, context: WriterContext | None = None) -> str:
-    return "".join(file_parts([row], "html", EMOTIONS, context or WriterContext()))
+    return "".join(to_parts([row], EMOTIONS, context or WriterContext()))
 
 
 def sound_of(page: str) -> bytes | None:
@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
         soundfile.write(path, np.tile(make.speech(60.0), minutes), make.RATE)
         row = row_of(path, 60.0 * minutes, part(0, 1, "angry"))
         tracemalloc.start()
-        num_letters = sum(map(len, file_parts([row], "html", EMOTIONS, WriterContext())))
+        num_letters = sum(map(len, to_parts([row], EMOTIONS, WriterContext())))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert num_letters > minutes * 60 * BIT_RATE / 8

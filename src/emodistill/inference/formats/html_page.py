@@ -304,6 +304,8 @@ def _scores(card: "Card") -> str:
 
 def _surety(row: "Timeline") -> str:
     """The share of the time by surety; empty where no segment has one."""
+    from emodistill.inference.confidence import GUESS_FACTOR, LIKELY_ACCURACY
+
     seconds: dict[str, float] = {}
     for part in row.segments:
         if part.surety is not None:
@@ -315,8 +317,9 @@ def _surety(row: "Timeline") -> str:
         f"{name} {100 * seconds[name] / sum(seconds.values()):.0f} %" for name in order if name in seconds
     ]
     return (
-        f"By time: {', '.join(shares)}. Likely: at least three of four such answers are right on the "
-        "recordings that the card names. No better than a guess: hardly more are right than by chance."
+        f"By time: {', '.join(shares)}. The model was calibrated on labelled utterances. Likely means that "
+        f"at least {100 * LIKELY_ACCURACY:.0f} % of such answers were right there. No better than a guess "
+        f"means that fewer were right than {GUESS_FACTOR:g} times chance."
     )
 
 
