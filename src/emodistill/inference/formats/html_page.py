@@ -16,7 +16,6 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from emodistill.inference.formats.base import TimelineFormat, WriterContext
-from emodistill.inference.sources import audio_of
 
 if TYPE_CHECKING:
     from emodistill.inference.model_card import Card
@@ -55,6 +54,7 @@ def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list
     """
     from emodistill.audio.playback import write_mp3
     from emodistill.errors import AudioError
+    from emodistill.inference.sources import audio_of
 
     try:
         envelope = write_mp3(audio_of(row.path), sound if audio else None)
@@ -93,7 +93,7 @@ def _fill(
     }
     places = {
         "policy": _policy(style, script),
-        "title": _text(PurePath(row.path).name or "Recording"),
+        "title": _text("Standard input" if row.path == "-" else PurePath(row.path).name or "Recording"),
         "about": _about(row, context.card),
         "style": style,
         "no-sound": "" if problem is None else f"<p class=quiet>No sound: {_text(problem)}</p>",
