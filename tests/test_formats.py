@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from praatio import textgrid
 from pyannote.database.util import load_rttm
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from emodistill import cli
@@ -162,6 +163,14 @@ def read_html(path: Path) -> list[Span]:
     ]
 
 
+def read_parquet(path: Path) -> list[Span]:
+    return [
+        (row["start_s"], row["end_s"], row["speaker"], row["emotion"] or UNSURE)
+        for row in parquet.read_table(path).to_pylist()
+        if row["start_s"] is not None
+    ]
+
+
 READERS: dict[str, Callable[[Path], list[Span]]] = {
     "json": read_json,
     "csv": read_csv,
@@ -172,6 +181,7 @@ READERS: dict[str, Callable[[Path], list[Span]]] = {
     "textgrid": read_textgrid,
     "elan": read_elan,
     "html": read_html,
+    "parquet": read_parquet,
 }
 # Name of a format that cannot hold all of a span -> the part of a span that its reader returns.
 KEPT: dict[str, Callable[[Span], Span]] = {}
@@ -261,23 +271,30 @@ def test_a_timeline_without_segments_is_a_valid_file(format: TimelineFormat, tmp
     assert READERS[format.name](path) == []
 
 
-@every_format
-def test_an_error_is_written_where_the_format_can_hold_it(format: TimelineFormat) -> None:
-    text = format.to_text([FAILED], EMOTIONS)
-    assert ("cannot be decoded" in text) == format.holds_errors
+def content(format: TimelineFormat, rows: Sequence[Timeline], folder: Path) -> bytes:
+    """What `write` writes."""
+    write(rows, format.name, folder / "content", EMOTIONS)
+    return (folder / "content").read_bytes()
 
 
 @every_format
-def test_equal_timelines_give_equal_files(format: TimelineFormat, talk: Timeline) -> None:
-    assert format.to_text([talk], EMOTIONS) == format.to_text([replace(talk)], EMOTIONS)
+def test_an_error_is_written_where_the_format_can_hold_it(format: TimelineFormat, tmp_path: Path) -> None:
+    assert (b"cannot be decoded" in content(format, [FAILED], tmp_path)) == format.holds_errors
 
 
 @every_format
-def test_one_file_holds_one_recording_or_several(format: TimelineFormat, talk: Timeline) -> None:
+def test_equal_timelines_give_equal_files(format: TimelineFormat, talk: Timeline, tmp_path: Path) -> None:
+    assert content(format, [talk], tmp_path) == content(format, [replace(talk)], tmp_path)
+
+
+@every_format
+def test_one_file_holds_one_recording_or_several(
+    format: TimelineFormat, talk: Timeline, tmp_path: Path
+) -> None:
     files = [Path("one.wav"), Path("two.wav")]
     if format.holds_several:
-        rows = [replace(talk, path=str(path)) for path in files]
-        assert all(path.stem in format.to_text(rows, EMOTIONS) for path in files)
+        written = content(format, [replace(talk, path=str(path)) for path in files], tmp_path)
+        assert all(path.stem.encode() in written for path in files)
         assert batch.plan(files, files, format.name, None, None).format == format.name
     else:
         with pytest.raises(ConfigError, match=f"{format.name} holds one recording, but there are 2"):
@@ -299,7 +316,7 @@ def test_names_titles_suffixes_and_media_types_are_unique() -> None:
         assert name == format.name
         assert re.fullmatch(r"[a-z]+", name)
         assert re.fullmatch(r"\.[A-Za-z]+", format.suffix)
-        assert re.fullmatch(r"(text|application)/[a-z+-]+", format.media_type)
+        assert re.fullmatch(r"(text|application)/[a-z+.-]+", format.media_type)
 
 
 def test_json_and_csv_come_first_and_the_others_by_name() -> None:
@@ -326,7 +343,7 @@ def test_the_command_line_takes_a_name_or_a_suffix(
     run("-f", format.name, "-o", named)
     assert len(READERS[format.name](named)) >= 1
     run("-o", by_suffix)
-    same = by_suffix.read_text(encoding="utf-8") == named.read_text(encoding="utf-8")
+    same = by_suffix.read_bytes() == named.read_bytes()
     assert same == format.chosen_by_suffix == (format.suffix.lower() in FORMAT_BY_SUFFIX)
     run("-f", format.name, "-o", tmp_path / "folder")
     assert (tmp_path / "folder" / f"a{format.suffix}").is_file()
@@ -378,7 +395,7 @@ def test_the_server_answers_in_every_prediction_format(client: TestClient, sound
 
 def test_a_format_that_needs_the_recording_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
     served = formats_without_source()
-    assert FORMATS["html"] not in served
+    assert [format.name for format in FORMATS.values() if format not in served] == ["html", "parquet"]
     clips = replace(FORMATS["json"], name="clips", needs_source=True)
     monkeypatch.setattr(formats, "FORMATS", {**FORMATS, "clips": clips})
     assert formats_without_source() == served
@@ -543,3 +560,23 @@ def test_a_file_is_complete_or_missing(tmp_path: Path) -> None:
         write([row], "jsn", tmp_path / "a.json", EMOTIONS)
     write([row], "json", tmp_path / "below/a.json", EMOTIONS)
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["below", "a.json"]
+
+
+def test_parquet_has_the_rows_of_csv_in_typed_columns(talk: Timeline, tmp_path: Path) -> None:
+    silent, named = Timeline("silent.wav", 1.0, reason="silence"), replace(talk, path="caf\udce9.wav")
+    rows = [talk, FAILED, silent, named]
+    for name in ("csv", "parquet"):
+        write(rows, name, tmp_path / f"rows.{name}", EMOTIONS)
+    table = parquet.read_table(tmp_path / "rows.parquet")
+    expected = list(csv.DictReader((tmp_path / "rows.csv").open(newline="", encoding="utf-8")))
+    assert table.column_names == list(expected[0])
+    for row, other in zip(table.to_pylist(), expected, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == other
+    types = {field.name: str(field.type) for field in table.schema}
+    assert {types[name] for name in ("start_s", "confidence", "arousal", "p_angry")} == {"double"}
+    assert {types[name] for name in ("path", "speaker", "error", "surety", "text")} == {"string"}
+    assert types["channel"] == "int64"
+    write([silent], "parquet", tmp_path / "silent.parquet", EMOTIONS)
+    assert parquet.read_schema(tmp_path / "silent.parquet") == table.schema, "types do not depend on values"
+    write([], "parquet", tmp_path / "empty.parquet", EMOTIONS)
+    assert parquet.read_table(tmp_path / "empty.parquet").num_rows == 0

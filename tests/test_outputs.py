@@ -1,6 +1,8 @@
 """Outputs: devices, pipes and links, full disks, Ctrl-C, and what a later run does again."""
 
+import csv
 import errno
+import io
 import json
 import os
 import re
@@ -17,6 +19,7 @@ from pathlib import Path
 import factories as make
 import pytest
 import soundfile
+from pyarrow import parquet
 
 from emodistill.files import atomic_write, ensure_writable, is_stream, open_output, real_path
 from emodistill.inference.model_card import BUNDLED
@@ -318,6 +321,60 @@ def test_an_output_of_predict_without_a_suffix_is_a_table(
 ) -> None:
     assert emodistill("predict", clips, "-m", exported, "-o", tmp_path / "rows").code == 0
     assert "│" in (tmp_path / "rows").read_text()
+
+
+# --- Parquet -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["predict", "timeline"])
+def test_many_files_have_one_parquet(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path, verb: str
+) -> None:
+    (clips / "bad.wav").write_text("no audio")
+    out = tmp_path / "rows.parquet"
+    assert emodistill(verb, clips, "-m", exported, "-o", out).code == 1
+    text = emodistill(verb, clips, "-m", exported, "-f", "csv").out
+    table = parquet.read_table(out)
+    expected = list(csv.DictReader(io.StringIO(text)))
+    assert table.column_names == list(expected[0])
+    for row, other in zip(table.to_pylist(), expected, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == other
+    assert {row["path"] for row in expected} == {str(path) for path in clips.iterdir()}
+    types = {field.name: str(field.type) for field in table.schema}
+    assert (types["confidence"], types["p_sad"], types["error"]) == ("double", "double", "string")
+    if verb == "predict":
+        assert types["abstained"] == "bool"
+
+
+@pytest.mark.parametrize("verb", ["predict", "timeline"])
+def test_parquet_without_pyarrow_names_the_extra_before_the_work(
+    emodistill: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = emodistill(verb, clips, "-m", "no/such", "-o", tmp_path / "rows.parquet")
+    assert (result.code, result.err) == (
+        2,
+        "error: Parquet needs the package 'pyarrow', which is not installed: "
+        "pip install 'emodistill[parquet]'\n",
+    )
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+@needs_model
+@pytest.mark.parametrize("verb", ["predict", "timeline"])
+def test_parquet_goes_to_a_pipe_and_not_to_a_terminal(clips: Path, verb: str) -> None:
+    command = [sys.executable, "-c", COMMAND, verb, str(clips / "0.wav"), "-f", "parquet"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert parquet.read_table(io.BytesIO(done.stdout))["path"].to_pylist()[0] == str(clips / "0.wav")
+    if sys.platform == "win32":
+        return
+    here, there = os.openpty()
+    refused = subprocess.run(command, stdout=there, stderr=subprocess.PIPE, text=True)
+    os.close(here)
+    os.close(there)
+    assert (refused.returncode, refused.stderr) == (
+        2, "error: this format is no text for a terminal: name a file with --output\n",
+    )  # fmt: skip
 
 
 # --- resuming ------------------------------------------------------------------------------------

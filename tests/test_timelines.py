@@ -434,7 +434,7 @@ def test_timeline_writes_the_same_segments_in_every_format(
 ) -> None:
     (row,) = json.loads(run_timeline(calls / "a.wav", "-f", "json")[1])
     emotions = [segment["emotion"] for segment in row["segments"]]
-    for format in ("table", *FORMATS):
+    for format in ("table", *(name for name, format in FORMATS.items() if format.to_text is not None)):
         code, out, err = run_timeline(calls / "a.wav", "-f", format)
         assert (code, err) == (0, "")
         assert len(re.findall("|".join(set(emotions)), out)) >= len(emotions), format
@@ -448,12 +448,12 @@ def test_an_existing_file_stays_if_every_recording_fails(
     for suffix in FORMAT_BY_SUFFIX:
         out = tmp_path / f"kept{suffix}"
         assert run_timeline(calls / "a.wav", "-o", out)[0] == 0
-        before = out.read_text(encoding="utf-8")
-        assert "│" not in before, "the suffix chooses the format"
+        before = out.read_bytes()
+        assert "│".encode() not in before, "the suffix chooses the format"
         code, printed, err = run_timeline(calls / "b.wav", "-o", out)
         assert (code, printed) == (1, "")
         assert "is not written: every recording failed" in err
-        assert out.read_text(encoding="utf-8") == before
+        assert out.read_bytes() == before
     assert run_timeline(calls / "b.wav", "-f", "textgrid")[1] == ""
 
 

@@ -78,11 +78,16 @@ def open_output(path: Path | None, append: bool = False) -> Iterator[TextIO]:
             yield stream
 
 
-def ensure_writable(path: Path) -> None:
+def ensure_writable(path: Path | None, binary: bool = False) -> None:
     """Raise `OSError` if `path` cannot be written: a folder, or in a place that is none or is read-only.
 
-    It creates nothing, so that it can be called before the work starts.
+    None stands for standard output. It is no place for a `binary` format if it is a terminal. This function
+    creates nothing, so that it can be called before the work starts.
     """
+    if path is None:
+        if binary and sys.stdout.isatty():
+            raise OSError(errno.EINVAL, "this format is no text for a terminal: name a file with --output")
+        return
     real = real_path(path)
     if is_stream(real):
         return

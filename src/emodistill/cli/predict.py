@@ -157,8 +157,9 @@ def predict(
     read_channels = channels_in(channels)
     if coverage is not None and format not in _COVERAGE_FORMATS:
         raise ConfigError(NO_COVERAGE)
-    if output is not None:
-        ensure_writable(output)
+    ensure_writable(output, PREDICTION_FORMATS[format].binary)
+    if (check := PREDICTION_FORMATS[format].check) is not None:
+        check()
     adapted = adapt is not Adaptation.none
     if voice is not None and adapted:
         raise ConfigError(

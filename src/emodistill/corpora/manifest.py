@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.corpora.base import Corpus, Utterance
-from emodistill.errors import CorpusError, MissingExtraError, one_of
+from emodistill.errors import CorpusError, one_of
 from emodistill.files import atomic_write
+from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.labels import EMOTIONS
 
 COLUMNS = tuple(item.name for item in fields(Utterance))
@@ -51,8 +52,8 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
     rows = [_row(utterance, path.parent.resolve()) for utterance in corpus]
     with atomic_write(path) as partial:
         if path.suffix == ".parquet":
-            arrow, parquet = _pyarrow()
-            parquet.write_table(arrow.Table.from_pylist(rows), partial)
+            arrow = load_pyarrow()
+            arrow.parquet.write_table(arrow.Table.from_pylist(rows), partial)
             return
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, delimiter=_delimiter(path), lineterminator="\n")
@@ -126,9 +127,9 @@ def _bad_csv(path: Path, rows_read: int, error: csv.Error) -> str:
 
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".parquet":
-        arrow, parquet = _pyarrow()
+        arrow = load_pyarrow()
         try:
-            yield from parquet.read_table(path).to_pylist()
+            yield from arrow.parquet.read_table(path).to_pylist()
         except (arrow.ArrowException, OSError) as error:
             raise CorpusError(f"'{path}' is not Parquet: {' '.join(str(error).split())}") from error
         return
@@ -146,15 +147,6 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _delimiter(path: Path) -> str:
     return "\t" if path.suffix == ".tsv" else ","
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "train") from error
-    return pyarrow, pyarrow.parquet
 
 
 def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:

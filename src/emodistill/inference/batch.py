@@ -142,14 +142,15 @@ def plan(
     """
     if format not in (TABLE, *FORMATS):
         raise ConfigError(one_of("format", format, [TABLE, *FORMATS]))
+    if format != TABLE and (check := FORMATS[format].check) is not None:
+        check()
     pictures = _plan_pictures(files, roots, plot)
     if output is not None and _is_folder(output):
         if format == TABLE:
             raise ConfigError(f"a table can't go to the folder '{output}': add --format, e.g. json")
         names = output_names(files, roots, FORMATS[format].suffix)
         return Outputs(format, folder=output, names=names, pictures=pictures)
-    if output is not None:
-        ensure_writable(output)
+    ensure_writable(output, format != TABLE and FORMATS[format].to_bytes is not None)
     if len(files) > 1 and format != TABLE and not FORMATS[format].holds_several:
         raise ConfigError(
             f"a file of the format {format} holds one recording, but there are {len(files)}: "

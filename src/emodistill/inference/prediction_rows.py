@@ -5,13 +5,14 @@ This module imports nothing heavy: the command line reads the table before it kn
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from rich.markup import escape
 
 from emodistill.console import results
+from emodistill.inference.parquet_table import check_pyarrow, to_parquet
 
 if TYPE_CHECKING:
     from emodistill.inference.prediction import Prediction
@@ -53,6 +54,8 @@ class PredictionFormat:
         write: the writer.
         media_type: the value of the HTTP headers Accept and Content-Type. None: the server does not offer it.
         holds_teachers: a row can hold the probabilities of the teachers (`--teachers`).
+        binary: the writer writes bytes, to the `buffer` of the stream; a terminal cannot show them.
+        check: raises `MissingExtraError` if the writer needs a package that is missing; None: it needs none.
         can_resume: a file of it can be continued, since each row is complete as soon as its line ends.
     """
 
@@ -61,6 +64,8 @@ class PredictionFormat:
     media_type: str | None = None
     holds_teachers: bool = False
     can_resume: bool = False
+    binary: bool = False
+    check: Callable[[], None] | None = None
 
 
 def write_rows(
@@ -157,25 +162,43 @@ def write_csv(
 ) -> None:
     """A header, then one line for each row; what a row does not have is an empty field."""
     writer = csv.writer(stream, lineterminator="\n")
-    header = ["path", "emotion", "confidence", "abstained", "reason", "error"]
-    header += ["voice_utterances"] if has_voices else []
-    columns = LISTED_COLUMNS if listed else ()
-    writer.writerow([*header, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS, *columns])
-    for row in rows:
-        values = [row.emotion, row.confidence, row.abstained, row.reason, row.error]
-        values += [row.voice_utterances] if has_voices else []
-        fields = ["" if value is None else value for value in values]
-        probabilities: dict[str, Any] = row.probabilities or {}
-        by_emotion = [probabilities.get(name, "") for name in emotions]
-        stated = ["" if (value := getattr(row, name)) is None else value for name in columns]
-        writer.writerow([row.path, *fields, *by_emotion, *optional_fields(row), *stated])
+    writer.writerow(_columns(emotions, has_voices, listed))
+    writer.writerows(_values(row, emotions, has_voices, listed) for row in rows)
 
 
-def optional_fields(row: "Prediction | Segment") -> list[Any]:
-    """The values of `OPTIONAL_COLUMNS` in a row of CSV; empty where the row has no value."""
+def write_parquet(
+    rows: Iterable["Prediction"],
+    stream: TextIO,
+    emotions: Sequence[str],
+    has_voices: bool = False,
+    has_channels: bool = False,
+    listed: bool = False,
+) -> None:
+    """The columns and rows of CSV in one Parquet file, written when all rows are known."""
+    values = (_values(row, emotions, has_voices, listed) for row in rows)
+    stream.buffer.write(to_parquet(_columns(emotions, has_voices, listed), values))
+
+
+def _columns(emotions: Sequence[str], has_voices: bool, listed: bool) -> list[str]:
+    """Return the names of the columns in CSV and Parquet."""
+    columns = ["path", "emotion", "confidence", "abstained", "reason", "error"]
+    columns += ["voice_utterances"] if has_voices else []
+    columns += [*(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS]
+    return [*columns, *LISTED_COLUMNS] if listed else columns
+
+
+def _values(row: "Prediction", emotions: Sequence[str], has_voices: bool, listed: bool) -> list[Any]:
+    """Return the values of a row for `_columns`; None where the row has no value."""
+    values = [row.path, row.emotion, row.confidence, row.abstained, row.reason, row.error]
+    values += [row.voice_utterances] if has_voices else []
+    values += [*(row.probabilities.get(name) for name in emotions), *optional_values(row)]
+    return [*values, *(getattr(row, name) for name in LISTED_COLUMNS)] if listed else values
+
+
+def optional_values(row: "Prediction | Segment") -> list[Any]:
+    """The values of `OPTIONAL_COLUMNS` in a row; None where the row has no value."""
     place = row.dimensions or {}
-    values = [row.surety, place.get("arousal"), place.get("valence"), row.dimensions_from, row.channel]
-    return ["" if value is None else value for value in values]
+    return [row.surety, place.get("arousal"), place.get("valence"), row.dimensions_from, row.channel]
 
 
 PREDICTION_FORMATS: Mapping[str, PredictionFormat] = {
@@ -185,5 +208,6 @@ PREDICTION_FORMATS: Mapping[str, PredictionFormat] = {
         PredictionFormat("json", write_json, "application/json", holds_teachers=True),
         PredictionFormat("jsonl", write_jsonl, "application/x-ndjson", holds_teachers=True, can_resume=True),
         PredictionFormat("csv", write_csv, "text/csv"),
+        PredictionFormat("parquet", write_parquet, binary=True, check=check_pyarrow),
     )
 }

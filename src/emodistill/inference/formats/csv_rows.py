@@ -3,40 +3,43 @@
 import csv
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emodistill.inference.formats.base import TimelineFormat
-from emodistill.inference.prediction_rows import OPTIONAL_COLUMNS, optional_fields
+from emodistill.inference.prediction_rows import OPTIONAL_COLUMNS, optional_values
 
 if TYPE_CHECKING:
     from emodistill.inference.timelines import Timeline
 
 
 def to_csv(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
-    """A header and one row for each segment.
+    """The header and the rows of `to_table`; what a row does not have is an empty field."""
+    stream = io.StringIO()
+    columns, lines = to_table(rows, emotions)
+    csv.writer(stream, lineterminator="\n").writerows([columns, *lines])
+    return stream.getvalue()
+
+
+def to_table(rows: Sequence["Timeline"], emotions: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
+    """Return the names of the columns, and one row of values for each segment.
 
     A recording without segments has one row with its `reason` or `error`. There is a column
-    `voice_utterances` if a segment has a value for it.
+    `voice_utterances` if a segment has a value for it. A value that a row does not have is None.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     segments = [segment for row in rows for segment in row.segments]
     voices = ["voice_utterances"] if any(part.voice_utterances is not None for part in segments) else []
-    columns = [*voices, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS, "text"]
-    writer.writerow(
-        ["path", "start_s", "end_s", "speaker", "emotion", "confidence", "reason", "error", *columns]
-    )
+    more = [*voices, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS, "text"]
+    lines: list[list[Any]] = []
     for row in rows:
         if row.reason or row.error:
-            writer.writerow([row.path, *[""] * 5, row.reason or "", row.error or "", *[""] * len(columns)])
+            lines.append([row.path, *[None] * 5, row.reason, row.error, *[None] * len(more)])
         for segment in row.segments:
-            values = [segment.speaker, segment.emotion, segment.confidence, None, None]
-            values += [segment.voice_utterances for _ in voices]
+            values = [segment.start_s, segment.end_s, segment.speaker, segment.emotion, segment.confidence]
+            values += [None, None, *(segment.voice_utterances for _ in voices)]
             values += [segment.probabilities.get(name) for name in emotions]
-            fields = ["" if value is None else value for value in values]
-            optional = [*optional_fields(segment), segment.text or ""]
-            writer.writerow([row.path, segment.start_s, segment.end_s, *fields, *optional])
-    return stream.getvalue()
+            lines.append([row.path, *values, *optional_values(segment), segment.text])
+    columns = ["path", "start_s", "end_s", "speaker", "emotion", "confidence", "reason", "error", *more]
+    return columns, lines
 
 
 FORMAT = TimelineFormat(
