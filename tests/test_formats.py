@@ -568,7 +568,7 @@ def test_parquet_has_the_rows_of_csv_in_typed_columns(talk: Timeline, tmp_path: 
     for name in ("csv", "parquet"):
         write(rows, name, tmp_path / f"rows.{name}", EMOTIONS)
     table = parquet.read_table(tmp_path / "rows.parquet")
-    expected = list(csv.DictReader((tmp_path / "rows.csv").open(newline="", encoding="utf-8")))
+    expected = make.read_rows(tmp_path / "rows.csv")
     assert table.column_names == list(expected[0])
     for row, other in zip(table.to_pylist(), expected, strict=True):
         assert {name: "" if value is None else str(value) for name, value in row.items()} == other
