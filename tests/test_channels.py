@@ -449,3 +449,26 @@ def test_predict_compares_a_channel_with_the_same_channel_of_other_files(
             expected = bundled.predict_statistics(*pair)
             assert row["voice_utterances"] == expected.voice_utterances == 2
             assert row["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+def test_predict_continues_a_file_whose_channels_are_not_all_there(
+    emodistill: make.CommandLine, call: bytes, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.wav" for number in range(2)]
+    for path in paths:
+        path.write_bytes(call)
+    output = tmp_path / "rows.jsonl"
+    assert emodistill("predict", *paths, "--channels", "split", "-o", output).code == 0
+    whole = output.read_text()
+    lines = whole.splitlines(keepends=True)
+    for kept in ("".join(lines[:3]), "".join(lines[:3]) + lines[3][:40]):
+        output.write_text(kept)
+        assert emodistill("predict", *paths, "--channels", "split", "-o", output).code == 0
+        found = [json.loads(line) for line in output.read_text().splitlines()]
+        assert [(row["path"], row["channel"]) for row in found] == [
+            (str(path), c) for path in paths for c in (0, 1)
+        ]
+    output.write_text(whole)
+    again = emodistill("predict", *paths, "--channels", "split", "-o", output)
+    assert "2 rows were there already, 0 added" in again.err
+    assert output.read_text() == whole

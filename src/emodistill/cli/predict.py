@@ -142,7 +142,7 @@ def predict(
     """
     from emodistill.inference.adaptation import groups_of, inputs_sha256, predict_compared
     from emodistill.inference.confidence import NO_COVERAGE, keep_most_confident
-    from emodistill.inference.inputs import predict_inputs
+    from emodistill.inference.inputs import num_rows, predict_inputs
     from emodistill.inference.prediction_rows import write_rows
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.resume import finished_keys, stopped_message
@@ -190,7 +190,11 @@ def predict(
             "channels": None if read_channels == "mix" else read_channels,
         }
         groups = [{item.key for item in group} for group in groups_of(inputs, adapt)] if adapted else []
-        finished = finished_keys(output, requested, recognizer.emotions, settings, groups, force)
+        input_of = {item.key: item for item in inputs}
+        finished = finished_keys(
+            output, requested, recognizer.emotions, settings, groups, force,
+            num_rows=lambda key: num_rows(input_of[key], read_channels),
+        )  # fmt: skip
     unfinished = [item for item in inputs if item.key not in finished]
     if adapted:
         predictions = predict_compared(recognizer, unfinished, adapt, jobs, read_channels)

@@ -128,6 +128,14 @@ def statistics_of_inputs(
     yield from map_in_order(statistics_of, inputs, jobs)
 
 
+def num_rows(item: Input, channels: Channels) -> int:
+    """Return how many predictions `predict_inputs` gives for an input."""
+    try:
+        return len(_channels_of(item, channels))
+    except AudioError:
+        return 1
+
+
 def _channels_of(item: Input, channels: Channels) -> list[int | None]:
     """Return the channels of an input that have a row: None for all mixed, or channels from 0.
 

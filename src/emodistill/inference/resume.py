@@ -1,7 +1,7 @@
 """Outputs that a later run continues: `predict` extends a jsonl file, `timeline` adds files to a folder."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,15 @@ def finished_keys(
     settings: Mapping[str, Any],
     groups: Iterable[set[str]] = (),
     force: bool = False,
+    num_rows: Callable[[str], int] = lambda key: 1,
 ) -> set[str]:
     """Return the keys of inputs that need no new row in the jsonl file `output`, since they have one.
 
     `requested` is the key of each input, by `row_key`, with the path of its file. `groups` hold keys too.
-    Rows that have to be written again are removed from the file: an incomplete last row, and rows of
-    requested inputs that failed, or whose file has changed since. The inputs of one of `groups` were compared
+    `num_rows` returns how many rows the input of a key has.
+    Rows that have to be written again are removed from the file: an incomplete last row, rows of the last
+    input if some of them are missing, and rows of requested inputs that failed, or whose file has changed
+    since. The inputs of one of `groups` were compared
     with each other. If one of them needs a new row, all of them do. The settings, and the sizes and times of
     the files, are kept in a hidden file beside the output. With `force` there are no rows to keep.
 
@@ -133,7 +136,10 @@ def finished_keys(
     failed_before = {key for (key, failed), _ in rows if failed and key in requested}
     say_changed(changed - failed_before)
     again = changed | failed_before
-    finished = {key for (key, _), _ in rows} - again
+    keys = [key for (key, _), _ in rows]
+    if keys and keys[-1] in requested and keys.count(keys[-1]) < num_rows(keys[-1]):
+        again.add(keys[-1])
+    finished = set(keys) - again
     again |= {key for group in groups if not group <= finished for key in group}
     kept = [line for (key, _), line in rows if key not in again]
     if last or len(kept) < len(lines):
