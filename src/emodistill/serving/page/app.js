@@ -23,11 +23,10 @@ const state = {
   recording: null, // while the microphone is on
 };
 
-// What the analysis of a file depends on.
+// What the analysis of all files depends on.
 const options = () => ({
   token: find('token').value.trim(), threshold: Number(find('threshold').value) / 100,
   compared: !find('comparison').hidden && find('compared').checked,
-  split: !find('channels').hidden && find('split').checked, names: find('names').value.trim(),
 });
 
 const showStatus = (text, busy = false) => {
@@ -62,9 +61,9 @@ const loadModel = async () => {
 
 const colourOf = (segment) => (segment.emotion ? state.colours[segment.emotion] : UNSURE_COLOUR);
 
-const analyse = async (file, { signal, onProgress }) => {
+const analyse = async ({ file, split, names }, { signal, onProgress }) => {
   if (!state.model) await loadModel();
-  const chosen = options();
+  const chosen = { ...options(), split, names };
   const timeline = await api.timeline(file, { ...chosen, signal, onProgress });
   if (timeline.error) throw new Error(timeline.error);
   return { timeline, options: chosen };
@@ -86,16 +85,20 @@ const onState = ({ file, state: fileState, result, error }) => {
 };
 
 // Show the entry of a file: its result, its error, or nothing while it is being analysed.
-const showEntry = ({ file, result, error }) => {
+const showEntry = (entry) => {
+  const { file, result, error } = entry;
+  find('channels').hidden = !entry.hasChannels;
+  find('split').checked = Boolean(entry.split);
+  find('names').value = entry.names ?? '';
   showError(error && new Error(`${file.name}: ${error.message}`));
   if (state.file !== file) state.buffer = null;
   Object.assign(state, { file, timeline: null, ...result, selected: null });
   find('result').hidden = !result;
-  if (result) showResult();
+  if (result) showResult(entry);
   else strip.close();
 };
 
-const showResult = async () => {
+const showResult = async (entry) => {
   const { timeline, file } = state;
   find('result-title').textContent = file.name;
   showTime(null);
@@ -109,6 +112,9 @@ const showResult = async () => {
   find('result').focus({ preventScroll: true });
   find('result').scrollIntoView({ block: 'start', behavior: 'instant' });
   await showSound();
+  if (state.timeline !== timeline || !(state.buffer?.numberOfChannels > 1)) return;
+  entry.hasChannels = true;
+  find('channels').hidden = false;
 };
 
 const showTime = (now) => {
@@ -130,7 +136,6 @@ const showSound = async () => {
     });
     if (isOutdated()) return;
     Object.assign(state, { buffer, sound: state.buffer ? state.sound : sound });
-    if (buffer.numberOfChannels > 1) find('channels').hidden = false;
     await strip.showSound(state.sound, peaksOf(buffer));
   } catch {
     if (!isOutdated()) showStatus(`${file.name} cannot be played here, but you can see its emotions below.`);
@@ -309,8 +314,15 @@ const addHandlers = () => {
   };
   find('microphone').onclick = () => (state.recording ? stopRecording() : startRecording());
   find('threshold').oninput = ({ target }) => (find('threshold-shown').textContent = `${target.value} %`);
-  for (const id of ['threshold', 'compared', 'split']) find(id).onchange = () => files.restart();
-  find('names').onchange = () => find('split').checked && files.restart();
+  for (const id of ['threshold', 'compared']) find(id).onchange = () => files.restart();
+  for (const id of ['split', 'names']) {
+    find(id).onchange = () => {
+      const [split, names] = [find('split').checked, find('names').value.trim()];
+      const wasSplit = files.shown.split;
+      Object.assign(files.shown, { split, names });
+      if (split || wasSplit) files.restart([files.shown]);
+    };
+  }
   find('rows').onkeydown = moveInList;
   find('fields').onsubmit = (event) => event.preventDefault();
   find('token').onchange = () =>

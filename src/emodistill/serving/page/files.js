@@ -4,7 +4,7 @@ import { element } from './view.js';
 
 // An entry's `state` is 'waiting', 'working', 'done', 'failed' or 'cancelled'.
 export class FileList {
-  // `analyse(file, { signal, onProgress })` returns a result. `describe(result)` returns its nodes for the
+  // `analyse(entry, { signal, onProgress })` returns a result. `describe(result)` returns its nodes for the
   // list. `onShow` gets the entry to show. `onState` gets an entry whose state has changed.
   constructor(root, { analyse, describe, onShow, onState }) {
     Object.assign(this, { root, analyse, describe, onShow, onState });
@@ -24,9 +24,9 @@ export class FileList {
     this.work();
   }
 
-  // Analyse all files again, the shown one first.
-  restart() {
-    for (const entry of this.entries) {
+  // Analyse files again, by default all of them, and the shown one first.
+  restart(entries = this.entries) {
+    for (const entry of entries) {
       if (entry.state === 'cancelled' && entry !== this.shown) continue;
       entry.controller?.abort();
       Object.assign(entry, { result: null, error: null });
@@ -68,7 +68,7 @@ export class FileList {
     this.setState(entry, 'working');
     const onProgress = (progress) => signal.aborted || this.showProgress(entry, progress);
     try {
-      const result = await this.analyse(entry.file, { signal, onProgress });
+      const result = await this.analyse(entry, { signal, onProgress });
       if (!signal.aborted) this.finish(entry, 'done', { result });
     } catch (error) {
       if (!signal.aborted) this.finish(entry, 'failed', { error });
@@ -96,7 +96,7 @@ export class FileList {
     const bar = element('progress', { max: 1, ariaLabel: `Progress of ${file.name}`, hidden: true });
     const stop = element('button', { type: 'button', className: 'stop', textContent: 'Cancel' });
     stop.setAttribute('aria-label', `Cancel ${file.name}`);
-    const row = element('li', {}, button, bar, stop);
+    const row = element('li', {}, button, stop, bar);
     const entry = { file, state: null, result: null, error: null, controller: null, row, button, bar, stop };
     button.onclick = () => this.show(entry);
     stop.onclick = () => this.cancel(entry);
