@@ -1,5 +1,6 @@
 """A picture of a timeline: the waveform and the probabilities over time, or the trend of a long recording."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +11,13 @@ from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 from emodistill.files import atomic_write
 from emodistill.inference.lanes import ENVELOPE_SAMPLES
+from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline
-from emodistill.inference.trend import TrendStep, clock_label, default_step_s, trend
+from emodistill.inference.trend import TrendStep, clock_label, default_step_s, speakers_of, trend
 from emodistill.labels import COLOURS
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -51,44 +54,50 @@ def plot_timeline(row: Timeline, emotions: Sequence[str], path: Path, step_s: fl
 
 
 def _window_figure(row: Timeline, emotions: Sequence[str]) -> "Figure":
-    """The waveform in the colours of the segments, above the probabilities of each window."""
-    from matplotlib.figure import Figure
-
+    """The waveform of each speaker in the colours of the segments, above the probabilities of each window."""
     assert row.duration_s is not None
-    figure = Figure(figsize=(min(16.0, max(9.0, 5 + row.duration_s / 12)), 5.0), layout="constrained")
-    waveform_axes, curve_axes = figure.subplots(2, sharex=True, height_ratios=[1, 1.2])
-    _draw_waveform(waveform_axes, row)
-    _draw_probabilities(curve_axes, row, emotions)
-    for axes in (waveform_axes, curve_axes):
-        axes.spines[["top", "right"]].set_visible(False)
-    _add_legend(figure, row, emotions)
+    names: Sequence[str | None] = list(dict.fromkeys(part.speaker for part in row.segments)) or [None]
+    has_curves = any(segment.dimensions is not None for segment in row.segments)
+    heights = [1.0 if len(names) == 1 else 0.7] * len(names) + [1.2] + [0.8] * has_curves
+    figure, axes_list = _figure(row, heights, width=min(16.0, max(9.0, 5 + row.duration_s / 12)))
+    for axes, name in zip(axes_list, names, strict=False):
+        _draw_waveform(axes, row, name)
+    _draw_probabilities(axes_list[len(names)], row, emotions)
+    if has_curves:
+        _draw_dimensions(axes_list[-1], row.segments, names)
+    _add_legend(figure, row, emotions, axes_list[-1])
     return figure
 
 
 def _trend_figure(row: Timeline, emotions: Sequence[str], step_s: float) -> "Figure":
     """The stacked shares of the emotions in each step, a row a speaker, above arousal and valence."""
+    steps = trend(row, step_s)
+    names: Sequence[str | None] = speakers_of(row.segments) or [None]
+    has_curves = any(step.dimensions is not None for step in steps)
+    figure, axes_list = _figure(row, [1.0] * (len(names) + has_curves), width=12.0)
+    for axes, name in zip(axes_list, names, strict=False):
+        _draw_shares(axes, [step for step in steps if step.speaker == name], emotions)
+        axes.set_ylabel("share of the time" if name is None else _short(name))
+    if has_curves:
+        _draw_dimensions(axes_list[-1], steps, names)
+    axes_list[-1].set_xlabel(f"{axes_list[-1].get_xlabel()}  (one step: {_step(step_s)})")
+    _add_legend(figure, row, emotions, axes_list[-1])
+    return figure
+
+
+def _figure(row: Timeline, heights: Sequence[float], width: float) -> tuple["Figure", Sequence["Axes"]]:
+    """A figure with one row of each relative height, a title and one time axis."""
     from matplotlib.figure import Figure
 
     assert row.duration_s is not None
-    steps = trend(row, step_s)
-    names: list[str | None] = [*dict.fromkeys(step.speaker for step in steps if step.speaker is not None)]
-    has_curves = any(step.dimensions is not None for step in steps)
-    heights = [*(1.0 for _ in names or [None]), *([1.0] if has_curves else [])]
-    figure = Figure(figsize=(12.0, max(3.6, 0.8 + 2.0 * len(heights))), layout="constrained")
-    axes_list = figure.subplots(len(heights), sharex=True, squeeze=False)[:, 0]
-    for axes, name in zip(axes_list, names or [None], strict=False):
-        _draw_shares(axes, [step for step in steps if step.speaker == name], emotions)
-        axes.set_ylabel(_short(name) if name else "share of the time")
-    axes_list[0].set_title(f"{Path(row.path).name}  ·  {_clock(row.duration_s)}", loc="left")
-    if has_curves:
-        _draw_dimensions(axes_list[-1], steps, names or [None])
+    figure = Figure(figsize=(width, max(3.6, 0.8 + 2.0 * sum(heights))), layout="constrained")
+    axes_list = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes in axes_list:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(0, 1)
+    axes_list[0].set_title(f"{Path(row.path).name}  ·  {_clock(row.duration_s)}", loc="left")
     _label_time(axes_list[-1], row.duration_s)
-    axes_list[-1].set_xlabel(f"{axes_list[-1].get_xlabel()}  (one step: {_step(step_s)})")
-    _add_legend(figure, row, emotions)
-    return figure
+    return figure, list(axes_list)
 
 
 def _draw_shares(axes: "Axes", steps: Sequence[TrendStep], emotions: Sequence[str]) -> None:
@@ -104,26 +113,29 @@ def _draw_shares(axes: "Axes", steps: Sequence[TrendStep], emotions: Sequence[st
         reached += heights
 
 
-def _draw_dimensions(axes: "Axes", steps: Sequence[TrendStep], names: Sequence[str | None]) -> None:
-    """Draw arousal and valence as curves through the middles of the steps, with a line style a speaker."""
+def _draw_dimensions(
+    axes: "Axes", parts: Sequence[TrendStep] | Sequence[Segment], names: Sequence[str | None]
+) -> None:
+    """Draw arousal and valence: a point for each step or a line for each segment, with a style a speaker."""
     for number, name in enumerate(names):
         for dimension, colour in DIMENSION_COLOURS.items():
-            points = [
-                ((step.start_s + step.end_s) / 2, step.dimensions[dimension])
-                for step in steps
-                if step.speaker == name and step.dimensions is not None
-            ]
+            points: Curve = []
+            for part in parts:
+                if part.speaker != name:
+                    continue
+                value = math.nan if part.dimensions is None else part.dimensions[dimension]
+                if isinstance(part, TrendStep):
+                    points.append(((part.start_s + part.end_s) / 2, value))
+                else:
+                    points += [(part.start_s, value), (part.end_s, value), (part.end_s, math.nan)]
             if points:
-                label = f"{dimension}, {_short(name)}" if name else dimension
                 axes.plot(
-                    *zip(*points, strict=True),
-                    LINE_STYLES[number % len(LINE_STYLES)],
-                    color=colour,
-                    label=label,
-                )
+                    *zip(*points, strict=True), LINE_STYLES[number % len(LINE_STYLES)], color=colour,
+                    label=dimension if name is None else f"{dimension}, {_short(name)}", linewidth=1.8,
+                    marker="." if isinstance(parts[0], TrendStep) else None, markersize=4,
+                )  # fmt: skip
     axes.set_ylabel("arousal, valence")
     axes.grid(axis="y", color="#e6e6e6")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
 def _short(name: str) -> str:
@@ -134,8 +146,8 @@ def _step(step_s: float) -> str:
     return f"{step_s:g} s" if step_s < 60 else f"{step_s / 60:g} min"
 
 
-def _add_legend(figure: "Figure", row: Timeline, emotions: Sequence[str]) -> None:
-    """Add the colour of each emotion, with its sum over the recording."""
+def _add_legend(figure: "Figure", row: Timeline, emotions: Sequence[str], curves: "Axes") -> None:
+    """Add the colour of each emotion, with its sum over the recording, and the labelled curves."""
     from matplotlib.patches import Patch
 
     assert row.duration_s is not None
@@ -144,10 +156,11 @@ def _add_legend(figure: "Figure", row: Timeline, emotions: Sequence[str]) -> Non
     unsure_s = sum(segment.end_s - segment.start_s for segment in row.segments if segment.emotion is None)
     if unsure_s:
         sums.append(("unsure", UNSURE_COLOUR, unsure_s))
-    legend = [
+    legend: list[Artist] = [
         Patch(color=colour, label=f"{name}  {clock_label(value) if in_minutes else f'{value:.1f} s'}")
         for name, colour, value in sums
     ]
+    legend += curves.get_legend_handles_labels()[0]
     figure.legend(handles=legend, loc="outside right upper", frameon=False, title="emotion, in all")
 
 
@@ -162,41 +175,35 @@ def check_picture(path: Path) -> None:
     del matplotlib
 
 
-def _draw_waveform(axes: "Axes", row: Timeline) -> None:
-    """Draw the envelope in grey, and each segment over it in the colour of its emotion."""
+def _draw_waveform(axes: "Axes", row: Timeline, speaker: str | None) -> None:
+    """Draw the envelope in grey, and each segment of a speaker over it in the colour of its emotion."""
     assert row.trace is not None
-    assert row.duration_s is not None
     step = max(1, len(row.trace.envelope) // MOST_PEAKS)
     peaks = np.maximum.reduceat(row.trace.envelope, np.arange(0, len(row.trace.envelope), step))
     step_s = step * ENVELOPE_SAMPLES / SAMPLE_RATE
     times = step_s * (np.arange(len(peaks)) + 0.5)
-    axes.fill_between(times, -peaks, peaks, color="#b8b8b8", linewidth=0)
+    axes.fill_between(times, -peaks, peaks, color="#c8c8c8", linewidth=0)
     for segment in row.segments:
+        if segment.speaker != speaker:
+            continue
         colour = COLOURS[segment.emotion] if segment.emotion else UNSURE_COLOUR
         axes.axvspan(segment.start_s, segment.end_s, color=colour, alpha=0.2, linewidth=0)
         first = max(0, round(segment.start_s / step_s - 0.5))
         inside = slice(first, max(first + 2, round(segment.end_s / step_s + 0.5)))
         axes.fill_between(times[inside], -peaks[inside], peaks[inside], color=colour, linewidth=0)
     top = max(0.01, float(peaks.max()))
-    for segment in row.segments:
-        if segment.speaker and segment.end_s - segment.start_s > 0.02 * row.duration_s:
-            axes.text(segment.start_s, 1.1 * top, f" {segment.speaker}", fontsize=8, va="top", clip_on=True)
     axes.set_ylim(-1.12 * top, 1.12 * top)
-    axes.set_ylabel("amplitude")
-    axes.set_title(f"{Path(row.path).name}  ·  {_clock(row.duration_s)}", loc="left")
+    axes.set_ylabel("amplitude" if speaker is None else _short(speaker))
 
 
 def _draw_probabilities(axes: "Axes", row: Timeline, emotions: Sequence[str]) -> None:
-    """Draw one curve for each emotion, and the time axis below."""
-    assert row.duration_s is not None
+    """Draw one curve for each emotion."""
     for emotion in emotions:
         for curve in _curves(row, emotion):
             axes.plot(
                 *zip(*curve, strict=True), color=COLOURS[emotion], linewidth=1.8, solid_capstyle="round"
             )
-    axes.set_ylim(0, 1)
     axes.set_ylabel("probability")
-    _label_time(axes, row.duration_s)
     axes.grid(axis="y", color="#e6e6e6")
 
 

@@ -205,7 +205,7 @@ def to_table(rows: Iterable["Timeline"], step_s: float) -> "Table":
         for step, following in zip(steps, [*steps[1:], None], strict=True):
             cells = [path if step is steps[0] else "", "" if step.speaker else clock_label(step.start_s)]
             cells += [escape(step.speaker or "all")] if speakers else []
-            cells += [f"{step.speech_s:.0f} s", shares(step)]
+            cells += [length_label(step.speech_s), shares(step)]
             if dimensions:
                 cells += [f"{step.dimensions[name]:.2f}" if step.dimensions else "" for name in DIMENSIONS]
             table.add_row(*cells, end_section=following is None or (speakers and following.speaker is None))
@@ -218,6 +218,11 @@ def shares(step: TrendStep) -> str:
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
     parts = [f"{name} {100 * value / step.speech_s:.0f} %" for name, value in largest_first if value]
     return ", ".join(parts) or "–"
+
+
+def length_label(time_s: float) -> str:
+    """A length of time for reading, such as `8.3 s` or, from a minute on, `12:05`."""
+    return f"{time_s:.1f} s" if time_s < 60 else clock_label(time_s)
 
 
 def clock_label(time_s: float) -> str:

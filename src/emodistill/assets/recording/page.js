@@ -313,16 +313,18 @@ function drawOverview() {
   if (duration <= WHOLE_S) return;
   const width = Math.max(200, Math.round(byId('overview-figure').clientWidth));
   const row = 56;
+  // A step without a speaker is that of all speakers, so no lane of segments without a speaker is drawn.
+  const shown = lanes.length > 1 ? lanes.filter((lane) => lane.name !== null) : lanes;
   const named = lanes.length > 1 || lanes[0].name !== null;
   const title = named ? LANE.title : 0;
-  clear(overview, width, lanes.length * (title + row + 4) + 20, 0, duration);
+  clear(overview, width, shown.length * (title + row + 4) + 20, 0, duration);
   byId('overview-caption').textContent =
     `Whole recording: how long each emotion lasts in steps of ${facts.step_s < 60 ? `${facts.step_s} s` : `${facts.step_s / 60} min`}${hasDimensions ? ', with arousal and valence' : ''}`;
-  const isShown = (step) => lanes.some((lane) => lane.name === (step.speaker ?? null));
+  const isShown = (step) => shown.some((lane) => lane.name === (step.speaker ?? null));
   const shares = facts.trend.filter(isShown).map((step) => step.speech_s / (step.end_s - step.start_s));
   const top = Math.min(1, Math.max(0.05, ...shares)); // the share of the time that fills a row
   let y = 0;
-  for (const lane of lanes) {
+  for (const lane of shown) {
     if (named) draw(overview.svg, 'text', { class: 'name', x: 0, y: y + 13 }, lane.name ?? 'no speaker');
     y += title;
     draw(overview.svg, 'rect', { class: 'box', x: 0, y, width, height: row });

@@ -188,14 +188,9 @@ def _summary(row: "Timeline", emotions: Sequence[str]) -> str:
     return "".join(_summary_card(row, step, emotions) for step in whole(row))
 
 
-def _length(seconds: float) -> str:
-    """A length of time for reading, such as `8.3 s` or `12:05`."""
-    from emodistill.inference.trend import clock_label
-
-    return f"{seconds:.1f} s" if seconds < 60 else clock_label(seconds)
-
-
 def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -> str:
+    from emodistill.inference.trend import length_label
+
     values = [(f"e{place}", name, step.seconds.get(name, 0.0)) for place, name in enumerate(emotions)]
     values = [*values, ("unsure", "unsure", step.unsure_s)]
     bar, reached = [], 0.0
@@ -205,7 +200,7 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
         reached += width
     items = [
         f'<li class="{key}"><i></i>{_text(name)} <b>{100 * seconds / (step.speech_s or 1.0):.0f}&nbsp;%</b> '
-        f"<span>{_length(seconds)}</span></li>"
+        f"<span>{length_label(seconds)}</span></li>"
         for key, name, seconds in sorted(values, key=lambda value: -value[2])
         if seconds
     ]
@@ -213,10 +208,10 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
         f"<div><dt>{name}</dt><dd>{value:.2f}</dd></div>" for name, value in (step.dimensions or {}).items()
     )
     title = "Whole recording" if step.speaker is None else step.speaker
-    of = f" of {_length(row.duration_s or 0.0)}" if step.speaker is None else ""
+    of = f" of {length_label(row.duration_s or 0.0)}" if step.speaker is None else ""
     return (
         f'<article><h3 dir="auto">{_text(title)}</h3>'
-        f'<p class="quiet">speech {_length(step.speech_s)}{of}</p>'
+        f'<p class="quiet">speech {length_label(step.speech_s)}{of}</p>'
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f"{''.join(bar)}</svg>"
         f'<ul class="shares">{"".join(items)}</ul>'
@@ -227,7 +222,7 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
 
 def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
     """A table with a row for each step and speaker."""
-    from emodistill.inference.trend import clock_label, shares
+    from emodistill.inference.trend import clock_label, length_label, shares
 
     speakers = any(step.speaker is not None for step in steps)
     dimensions = any(step.dimensions is not None for step in steps)
@@ -237,7 +232,7 @@ def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
     for step in steps:
         cells = [clock_label(step.start_s)] if step.speaker is None else [""]
         cells += [step.speaker or "all"] if speakers else []
-        cells += [f"{step.speech_s:.0f} s", shares(step)]
+        cells += [length_label(step.speech_s), shares(step)]
         if dimensions:
             cells += [f"{value:.2f}" for value in (step.dimensions or {}).values()] or ["", ""]
         kind = ' class="first"' if step.speaker is None else ""
