@@ -595,8 +595,9 @@ def test_ctrl_c_says_what_is_done_and_a_folder_is_continued(calls: Path, tmp_pat
 @pytest.mark.parametrize(
     ("verb", "message"),
     [
-        ("predict", "a .jsonl file can be continued, e.g. -o rows.jsonl"),
-        ("timeline", "a folder can be continued, e.g. --format csv -o timelines"),
+        ("predict", "; a .jsonl file can be continued, e.g. -o rows.jsonl"),
+        ("timeline", "; a folder can be continued, e.g. --format csv -o timelines"),
+        ("enrol", ""),
     ],
 )
 def test_ctrl_c_says_that_nothing_was_written(calls: Path, tmp_path: Path, verb: str, message: str) -> None:
@@ -605,5 +606,5 @@ def test_ctrl_c_says_that_nothing_was_written(calls: Path, tmp_path: Path, verb:
         [verb, calls, "-o", out, "--jobs", 1],
         lambda: bool(list(tmp_path.glob(".out*"))) or time.monotonic() > begun_s + 6,
     )
-    assert (code, err) == (130, f"stopped: nothing was written to '{out}'; {message}\n")
+    assert (code, err) == (130, f"stopped: nothing was written to '{out}'{message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["calls"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emodistill.cli.options import Jobs, Model, Paths, Threads, app, number_of_jobs
+from emodistill.cli.options import Jobs, Model, Paths, Threads, app, number_of_jobs, stoppable
 from emodistill.console import say, skipped_message, warn, with_progress
 from emodistill.files import ensure_writable
 
@@ -51,7 +51,8 @@ def enrol(
     jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None))
     read = with_progress(statistics_of_inputs(recognizer, inputs_of(files), jobs=jobs), "enrol", len(files))
-    statistics = list(chain.from_iterable(read))
+    with stoppable(lambda: f"stopped: nothing was written to '{output}'"):
+        statistics = list(chain.from_iterable(read))
     skipped = [item.path for item in statistics if item.error and item.path in found.undecodable]
     if skipped:
         warn(skipped_message(skipped))

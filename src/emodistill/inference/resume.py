@@ -145,9 +145,8 @@ def finished_keys(
     if last or len(kept) < len(lines):
         with atomic_write(real) as partial:
             partial.write_bytes(b"".join(line + b"\n" for line in kept))
-    before.write(
-        settings, requested.values()
-    )  # now: a row of a file that has changed is never taken for a new one
+    # Not before: after a crash, the row of a file that has changed would be taken for a new one.
+    before.write(settings, requested.values())
     return finished - again
 
 
