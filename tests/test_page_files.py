@@ -308,6 +308,11 @@ def test_stereo_has_two_lanes_and_a_switch_for_each_channel_by_itself(
         second = page.locator("#segments > div").nth(1).locator("button")
         assert second.count() >= 2
         assert "customer" in str(second.first.get_attribute("aria-label"))
+        drawn = page.locator("#segments path").evaluate_all(
+            "all => all.map((path) => path.getAttribute('d'))"
+        )
+        assert len(drawn) == 4  # arousal and valence of each channel
+        assert all(path.count("M") >= 2 for path in drawn)
         assert page.evaluate(OVERFLOW) == [390, []]
         with page.expect_download() as saved:
             page.click("[data-format=json]")

@@ -44,6 +44,35 @@ const firstEndingAfter = (segments, seconds) => {
   return low;
 };
 
+const SVG = 'http://www.w3.org/2000/svg';
+const CURVES = ['arousal', 'valence'];
+
+// An empty picture of arousal and valence over time. The details of a segment have the numbers.
+const curves = () => {
+  const picture = document.createElementNS(SVG, 'svg');
+  picture.setAttribute('viewBox', '0 0 1 1');
+  picture.setAttribute('preserveAspectRatio', 'none');
+  picture.setAttribute('aria-hidden', 'true');
+  for (const name of CURVES) {
+    const path = document.createElementNS(SVG, 'path');
+    path.setAttribute('class', name);
+    picture.append(path);
+  }
+  return picture;
+};
+
+// Draw a line for each segment between two positions in seconds: 0 is at the bottom, 1 at the top.
+const drawCurves = (picture, segments, start, end) => {
+  const rated = segments.filter(({ dimensions }) => dimensions);
+  picture.toggleAttribute('hidden', rated.length === 0);
+  const x = (seconds) => ((seconds - start) / (end - start)).toFixed(5);
+  CURVES.forEach((name, at) => {
+    const lines = rated.map(({ start_s, end_s, dimensions }) =>
+      `M${x(start_s)} ${(1 - dimensions[name]).toFixed(4)}H${x(end_s)}`);
+    picture.children[at].setAttribute('d', lines.join(''));
+  });
+};
+
 export class Strip {
   // `onSelect` gets the index of a segment, or null; `onPlay` gets the index of one; `onTime` gets seconds.
   constructor({ onSelect, onPlay, onTime }) {
@@ -118,12 +147,15 @@ export class Strip {
     this.lanes = Array.from({ length: channels }, (_, lane) => ({
       segments: ofLane(lane), name: laneName(ofLane(lane), lane, this.isSplit),
     }));
-    const names = channels > 1 ? this.lanes.map(({ name }) => element('li', { textContent: name })) : [];
-    find('lane-names').replaceChildren(...names);
+    const label = ({ name }) => element('li', {}, element('span', { textContent: name }));
+    find('lane-names').replaceChildren(...(channels > 1 ? this.lanes.map(label) : []));
     find('segments').replaceChildren(
-      ...(this.isSplit ? this.lanes : this.lanes.slice(0, 1)).map(() => element('div')),
+      ...(this.isSplit ? this.lanes : this.lanes.slice(0, 1)).map(() =>
+        element('div', {}, element('div', { className: 'buttons-in-time' }), curves()),
+      ),
     );
     find('segments').hidden = segments.length === 0;
+    find('curves-legend').hidden = !segments.some(({ dimensions }) => dimensions);
   }
 
   colourBetween(lanes) {
@@ -174,12 +206,14 @@ export class Strip {
     const hadFocus = focused !== undefined && find('segments').contains(document.activeElement);
     [...find('segments').children].forEach((row, lane) => {
       const { segments } = this.lanes[lane];
-      const buttons = [];
+      const [buttons, visible] = [[], []];
       for (let at = firstEndingAfter(segments, start); at < segments.length; at++) {
         if (segments[at].start_s >= end) break;
         buttons.push(this.segmentButton(segments[at], start, end));
+        visible.push(segments[at]);
       }
-      row.replaceChildren(...buttons);
+      row.firstChild.replaceChildren(...buttons);
+      drawCurves(row.lastChild, visible, start, end);
     });
     const buttons = find('segments').querySelectorAll('button');
     if (buttons.length && !find('segments').querySelector('[tabindex="0"]')) buttons[0].tabIndex = 0;
