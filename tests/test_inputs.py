@@ -10,8 +10,6 @@ import factories as make
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
 from emodistill import AudioError, AudioTooLongError, Recognizer
 from emodistill.audio import decoding, load, load_blocks
@@ -19,9 +17,9 @@ from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, name_in_messages
 from emodistill.audio.waveform import load_bounded
 from emodistill.console import skipped_message
 from emodistill.inference.input_files import find_audio_files
-from emodistill.inference.input_lists import seconds_in
 
 Call = make.CommandLine
+CALL = Path(decoding.__file__).parents[1] / "demo" / "call.ogg"
 
 
 def write_media(path: Path, codec: str = "aac", length_s: float = 1.0) -> Path:
@@ -459,15 +457,6 @@ def test_a_list_whose_rows_share_a_path_is_resumed(
     assert sorted(whole.read_text().splitlines()) == sorted(lines)
 
 
-@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
-def test_clock_times_are_seconds(hours: int, minutes: int, seconds: int, milliseconds: int) -> None:
-    total = 3600 * hours + 60 * minutes + seconds + milliseconds / 1000
-    written = f"{hours}:{minutes:02}:{seconds:02}.{milliseconds:03}"
-    assert seconds_in(written) == pytest.approx(total)
-    assert seconds_in(f"{60 * hours + minutes}:{seconds:02}.{milliseconds:03}") == pytest.approx(total)
-    assert seconds_in(str(total)) == seconds_in(total) == total
-
-
 # --- long inputs ---------------------------------------------------------------------------------
 
 
@@ -491,3 +480,76 @@ def test_predict_advises_the_timeline_for_long_inputs(
     assert emodistill("predict", "--from", listed, "-f", "json").err == ""
     bundled.predict(path)
     assert capsys.readouterr().err == ""
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+class Bar:
+    """A progress bar that keeps what it shows."""
+
+    def __init__(self) -> None:
+        self.total, self.shown = 0.0, [0.0]
+
+    def begin(self, _: str, total: int, count: str | None = None) -> tuple["Bar", int]:
+        assert count is not None
+        self.total = total
+        return self, 0
+
+    def update(self, _: int, completed: float) -> None:
+        self.shown.append(completed)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("predict", []),
+        ("timeline", []),
+        ("timeline", ["--channels", "split"]),
+        ("timeline", ["--adapt", "recording"]),
+        ("predict", ["--jobs", "2"]),
+    ],
+)
+def test_the_bar_moves_by_seconds_of_audio(
+    emodistill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, options: list[str]
+) -> None:
+    names = ["long.wav", *(["other.wav"] if "--jobs" in options else [])]
+    call, rate_hz = soundfile.read(CALL)
+    long = np.tile(call, (7, 1))[: 130 * rate_hz]
+    for name in names:
+        soundfile.write(tmp_path / name, long, rate_hz)
+    plain = emodistill(verb, *(tmp_path / name for name in names), "-f", "json", *options)
+    bar = Bar()
+    monkeypatch.setattr("emodistill.inference.audio_progress.progress", bar.begin)
+    monkeypatch.setattr("emodistill.inference.audio_progress.console", Terminal)
+    result = emodistill(verb, *(tmp_path / name for name in names), "-f", "json", *options)
+    assert result.out == plain.out
+    assert bar.total == 130 * len(names)
+    assert bar.shown == sorted(bar.shown)
+    assert bar.shown[-1] == pytest.approx(bar.total)
+    assert len(set(bar.shown)) > 100
+    assert max(np.diff(bar.shown)) < (2 if len(names) == 1 else 50), "it does not jump"
+
+
+class Terminal:
+    is_terminal = True
+
+
+def test_short_or_many_recordings_are_counted(
+    emodistill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_seconds(*_: object) -> None:
+        raise AssertionError("a bar in seconds")
+
+    monkeypatch.setattr("emodistill.inference.audio_progress.progress", no_seconds)
+    monkeypatch.setattr("emodistill.inference.audio_progress.console", Terminal)
+    for number in range(21):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(4000 * (3 if number else 10)), 4000)
+    assert emodistill("predict", tmp_path / "0.wav", "-f", "json").code == 0
+    assert emodistill("predict", tmp_path, "-f", "json").code == 0

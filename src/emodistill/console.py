@@ -106,15 +106,18 @@ def skipped_message(paths: Iterable[str]) -> str:
     return f"{total} file{'' if total == 1 else 's'} skipped ({listed}): pip install 'emodistill[media]'"
 
 
-def progress(description: str, total: int) -> tuple["Progress", "TaskID"]:
-    """A progress bar and its task; the bar is visible only in a terminal."""
+def progress(description: str, total: int, count: str | None = None) -> tuple["Progress", "TaskID"]:
+    """A progress bar and its task; the bar is visible only in a terminal.
+
+    `count` is the text behind the bar, in which `task` is the task; None: how many items are done, of all.
+    """
     # Imported here: the import takes longer than everything else in a short command without a progress bar.
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if count is None else TextColumn(count),
         TimeRemainingColumn(),
         console=console,
         transient=True,

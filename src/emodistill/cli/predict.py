@@ -30,7 +30,7 @@ from emodistill.cli.options import (
     number_of_jobs,
     stoppable,
 )
-from emodistill.console import hint_at_channels, report_failures, say, with_progress
+from emodistill.console import hint_at_channels, report_failures, say
 from emodistill.errors import ConfigError
 from emodistill.files import ensure_writable, is_stream, open_output
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
@@ -141,6 +141,7 @@ def predict(
     Example: emodistill predict call.wav clips/ --format json
     """
     from emodistill.inference.adaptation import groups_of, inputs_sha256, predict_compared
+    from emodistill.inference.audio_progress import with_audio_progress
     from emodistill.inference.confidence import NO_COVERAGE, keep_most_confident
     from emodistill.inference.inputs import num_rows, predict_inputs
     from emodistill.inference.prediction_rows import write_rows
@@ -199,8 +200,8 @@ def predict(
     if adapted:
         predictions = predict_compared(recognizer, unfinished, adapt, jobs, read_channels)
     else:
-        predictions = with_progress(
-            predict_inputs(recognizer, unfinished, read_channels, known, jobs), "predict", len(unfinished)
+        predictions = with_audio_progress(
+            predict_inputs(recognizer, unfinished, read_channels, known, jobs), "predict", unfinished, 3
         )
     noted = _note_long(unfinished, predictions)
     rows = hint_at_channels(report_failures(chain.from_iterable(noted), undecodable))

@@ -34,7 +34,7 @@ from emodistill.cli.options import (
     speaker_voice,
     stoppable,
 )
-from emodistill.console import hint_at_channels, report_failures, say, with_progress
+from emodistill.console import hint_at_channels, report_failures, say
 from emodistill.errors import ConfigError
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.segmentation_options import HOP_S, MIN_DURATION_S, SMOOTH_S, WINDOW_S
@@ -144,11 +144,12 @@ def timeline(
     from dataclasses import replace
 
     from emodistill.inference import batch
+    from emodistill.inference.audio_progress import with_audio_progress
     from emodistill.inference.formats import WriterContext
     from emodistill.inference.given_segments import read_segments
     from emodistill.inference.input_files import find_audio_files
+    from emodistill.inference.inputs import inputs_of
     from emodistill.inference.recognizer import Recognizer
-    from emodistill.inference.sources import STANDARD_INPUT, standard_input
     from emodistill.inference.timelines import TimelineOptions, check_options
     from emodistill.inference.trend import check_trend
 
@@ -165,8 +166,7 @@ def timeline(
     )
     found = find_audio_files(paths)
     files = found.files
-    if Path(STANDARD_INPUT) in files:
-        standard_input()
+    inputs_of(files)  # It refuses a terminal as standard input.
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     if trend is not None:
         check_trend(trend, outputs.format)
@@ -180,7 +180,9 @@ def timeline(
     jobs = number_of_jobs(jobs, len(unfinished))
     written = batch.run(recognizer, unfinished, outputs, given, jobs, **options)
     rows, num_failed = [], 0
-    reported = report_failures(with_progress(written, "timeline", len(unfinished)), found.undecodable)
+    passes = 2 if options["channels"] == "split" else 1
+    shown = with_audio_progress(written, "timeline", inputs_of(unfinished), passes)
+    reported = report_failures(shown, found.undecodable)
     with stoppable(lambda: outputs.stopped_message(files)):
         for row in hint_at_channels(reported):
             num_failed += row.error is not None

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.errors import ConfigError
+from emodistill.inference.given_segments.base import seconds
 from emodistill.inference.inputs import Input
 from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal
 
 COLUMNS = ("path", "id", "start", "end", "speaker", "channel")
-_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")  # hours, minutes, seconds
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 _Row = tuple[int, Mapping[str, Any]]  # the number of its line, its fields
@@ -47,19 +47,6 @@ def read_list(path: Path) -> list[Input]:
     if not inputs:
         raise ConfigError(f"{where} holds no paths: expected one a line, or CSV or JSON lines with 'path'")
     return inputs
-
-
-def seconds_in(value: Any) -> float:
-    """Return the seconds of a number, or of a text such as `83.5`, `1:23.5` or `0:01:23.5`.
-
-    Raises `ValueError` for any other value.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(value)
-    if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
-        hours, minutes, seconds = clock.groups()
-        return round(3600 * int(hours or 0) + 60 * int(minutes) + float(seconds), 9)
-    return float(value)
 
 
 def _text(path: Path, where: str) -> str:
@@ -134,8 +121,8 @@ def _input(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
     times: dict[str, float | None] = {}
     for name in ("start", "end"):
         try:
-            times[name] = None if values[name] is None else seconds_in(values[name])
-        except ValueError as error:
+            times[name] = None if values[name] is None else seconds(values[name])
+        except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"{where}: bad {name} {values[name]!r}, expected seconds or m:ss, e.g. 83.5 or 1:23.5"
             ) from error

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 Input = TypeVar("Input")
@@ -28,7 +29,7 @@ def map_in_order(
     wait = True
     try:
         for item in inputs:
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(copy_context().run, function, item))
             if len(waiting) > 2 * jobs:
                 yield waiting.popleft().result()
         while waiting:
