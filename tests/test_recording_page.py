@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emodistill import Recognizer
-from emodistill.audio.playback import BIT_RATE, PEAKS_PER_S, write_mp3
+from emodistill.audio.encoding import PEAKS_PER_S, Envelope, write_playable
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError
 from emodistill.inference.formats import FORMATS, WriterContext, write
@@ -94,6 +94,16 @@ def sound_of(page: str) -> bytes | None:
 @pytest.fixture(scope="module")
 def call() -> Timeline:
     return replace(Recognizer("bundled").timeline(CALL, channels="split", names=["agent", "customer"]))
+
+
+BIT_RATE = 32_000  # of the sound
+
+
+def write_mp3(path: Path, out: Any) -> np.ndarray:
+    """Write the MP3 of a page, and return its envelope."""
+    envelope = Envelope()
+    write_playable(path, out, "MP3", kbit_s=BIT_RATE // 1000, envelope=envelope)
+    return envelope.peaks()
 
 
 # --- the sound ------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emodistill.inference.trend import TrendStep
 
 _MARK = re.compile(r"<!--([a-z-]+)-->")  # a place in page.html that this module fills
+_KBIT_S = 32  # of the sound, for one channel or two, so that 90 minutes stay under 35 MB
 _BLOCK_BYTES = 3 * 2**14  # of sound; a multiple of 3, so that Base64 needs no padding in between
 _NO_CONTEXT = WriterContext()
 _UNSURE_COLOUR = "#6b7280"
@@ -52,17 +53,18 @@ def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list
     Each channel of the envelope has `peaks`, bytes in Base64 of which 255 is its largest one, and `largest`,
     the magnitude of that one.
     """
-    from emodistill.audio.playback import write_mp3
+    from emodistill.audio.encoding import Envelope, write_playable
     from emodistill.errors import AudioError
     from emodistill.inference.sources import audio_of
 
+    envelope = Envelope()
     try:
-        envelope = write_mp3(audio_of(row.path), sound if audio else None)
+        write_playable(audio_of(row.path), sound if audio else None, "MP3", kbit_s=_KBIT_S, envelope=envelope)
     except AudioError as error:
         sound.truncate(0)
         return [], str(error)
     channels = []
-    for peaks in envelope.T:
+    for peaks in envelope.peaks().T:
         largest = float(peaks.max())
         levels = (peaks * (255 / max(largest, 1e-9))).round().astype("uint8")
         text = base64.b64encode(levels.tobytes()).decode()
