@@ -209,6 +209,8 @@ def test_unknown_paths_and_methods_are_refused(client: TestClient) -> None:
     response = client.get("/v1/predict")
     problem(response, 405)
     assert response.headers["allow"] == "POST"
+    assert client.put(f"/v1/jobs/{32 * '0'}").headers["allow"] == "DELETE, GET"
+    assert client.put("/v1/jobs").headers["allow"] == "POST"
 
 
 def test_formats_that_the_server_does_not_have_are_refused(client: TestClient) -> None:

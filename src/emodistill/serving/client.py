@@ -112,10 +112,10 @@ class Client(AbstractContextManager["Client"]):
         Args:
             source: one source, or an iterable of sources.
             rate_hz: the rate of arrays, which must be given for them; files state their own.
-            options: `model`, `emotions` (a list of names), `min_confidence`, `coverage`, and `voice`, a
-                `Voice` to compare the source with. With `adapt="together"`, the sources of an iterable are
-                sent in one request, and each is compared with the usual of the others. `teachers=False`
-                leaves out what the teachers would predict.
+            options: `model`, `emotions` (a list of names), `min_confidence`, `channel`, and `voice`, a
+                `Voice` to compare the source with. With `coverage` or `adapt="together"`, the sources of an
+                iterable are sent in one request: `coverage` of them get an emotion, or each is compared with
+                the usual of the others. `teachers=False` leaves out what the teachers would predict.
 
         Raises:
             AudioError: the source cannot be read. In a list, such a source gives a prediction with its
@@ -123,7 +123,7 @@ class Client(AbstractContextManager["Client"]):
             ServerError: the server refuses the request, or does not answer.
         """
         sources = as_list(source)
-        if sources is not None and options.get("adapt") == "together":
+        if sources is not None and (options.get("adapt") == "together" or "coverage" in options):
             return self._post(_PREDICT, sources, rate_hz, options)
         if sources is not None:
             return list(self.predict_all(sources, rate_hz, **options))
@@ -162,9 +162,9 @@ class Client(AbstractContextManager["Client"]):
     ) -> Timeline | list[Timeline]:
         """Return the emotions over time in one source, or a list with the timeline of each of an iterable.
 
-        Sources, errors and options are those of `predict`, without `teachers`. With `adapt="recording"`, each
-        part of a source is compared with the usual of the whole source; with `adapt="running"`, with that of
-        the speech before it.
+        Sources and errors are those of `predict`. Options are `model`, `emotions`, `min_confidence` and one
+        `voice`, and those of `Recognizer.timeline`: `adapt`, `given` (a list of `GivenSegment`, or the path
+        of a file with segments), `channels`, `names`, `smooth_s`, `min_duration_s`, `hop_s`, `window_s`.
         """
         sources = as_list(source)
         if sources is not None:
@@ -269,10 +269,11 @@ class Client(AbstractContextManager["Client"]):
     def stream(self, chunks: Iterable[npt.NDArray[Any]], rate_hz: int, **options: Any) -> Iterator[Event]:
         """Send chunks of samples (n,) or (n, channels), int16 or float, and yield the server's events.
 
-        `options` are those of `predict` without `teachers`; `adapt` is "none" or "running": each window is
-        compared with the speech before it. With `updates=False` the server leaves out the `WindowUpdate`
-        events. After each chunk the client yields the events that have arrived, so `chunks` may be a
-        generator that waits for a microphone. Raises `ServerError`.
+        `options` are `model`, `emotions`, `min_confidence`, `voice`, and those of `Recognizer.stream`. With
+        `updates=False` the server leaves out the `WindowUpdate` events. After each chunk the client yields
+        the events that have arrived, so `chunks` may be a generator that waits for a microphone.
+
+        Raises `ServerError`, and `AudioError` for samples of another type.
         """
         from websockets.exceptions import ConnectionClosed, WebSocketException
         from websockets.sync.client import connect

@@ -10,9 +10,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from emodistill.audio.recording import MAX_WINDOW_S
 from emodistill.errors import one_of
 from emodistill.inference.confidence import NO_COVERAGE
 from emodistill.inference.recognizer import Recognizer
+from emodistill.inference.segmentation_options import (
+    HOP_S,
+    MAX_DURATION_S,
+    MAX_SMOOTH_S,
+    MIN_DURATION_S,
+    MIN_HOP_S,
+    SMOOTH_S,
+    WINDOW_S,
+)
 from emodistill.serving import openapi
 from emodistill.serving.problems import RequestRefused
 from emodistill.serving.schemas import MAX_NAME_LENGTH
@@ -70,6 +80,53 @@ TimelineAdapt = Annotated[
         "of the speech before it (running). Cannot be combined with voice."
     ),
 ]
+Channel = Annotated[
+    int | None,
+    Form(ge=0, le=127, description="Recognise this channel, from 0. By default, all channels mixed."),
+]
+Channels = Annotated[
+    str,
+    Form(
+        pattern="^(mix|split|[0-9]{1,3})$",
+        description="mix: the mean of all channels. split: each channel on its own, as a speaker. Or the "
+        "number of one channel, from 0.",
+    ),
+]
+Names = Annotated[
+    str | None,
+    Form(
+        description="The speakers in the channels, in order, separated by commas. With channels=split.",
+        max_length=1000,
+    ),
+]
+SegmentsFile = Annotated[
+    UploadFile | None,
+    File(
+        description="Recognise these segments instead of the speech that is found: RTTM, JSON of whisperX or "
+        "pyannote, or CSV with the columns start,end[,speaker][,path][,channel][,text]."
+    ),
+]
+Smooth = Annotated[
+    float,
+    Form(
+        ge=0, le=MAX_SMOOTH_S, description="How strongly changes of emotion are smoothed, in seconds. "
+        "0: each stretch of speech stands alone.",
+    ),
+]  # fmt: skip
+MinDuration = Annotated[
+    float, Form(ge=0, le=MAX_DURATION_S, description="The least speech of an emotion, in seconds.")
+]
+Hop = Annotated[
+    float, Form(ge=MIN_HOP_S, le=MAX_WINDOW_S, description="From one window to the next, in seconds.")
+]
+Window = Annotated[
+    float,
+    Form(
+        ge=MIN_HOP_S,
+        le=MAX_WINDOW_S,
+        description="The length of a window in seconds, a whole number of hops.",
+    ),
+]
 ERROR_STATUSES = (400, 401, 406, 408, 413, 422, 429, 500, 503, 507)
 
 
@@ -89,6 +146,13 @@ class TimelineFields(Options):
     voice: VoiceFile = None
     adapt: TimelineAdapt = "none"
     return_voice: ReturnVoice = "false"
+    segments: SegmentsFile = None
+    channels: Channels = "mix"
+    names: Names = None
+    smooth: Smooth = SMOOTH_S
+    min_duration: MinDuration = MIN_DURATION_S
+    hop: Hop = HOP_S
+    window: Window = WINDOW_S
 
 
 def form_route(max_files: int) -> type[APIRoute]:
@@ -108,7 +172,7 @@ def form_route(max_files: int) -> type[APIRoute]:
                 too_many = RequestRefused(422, "too-many-files", detail)
                 try:
                     form = await request.form(
-                        max_files=max_files + 1,  # the last one is for a voice
+                        max_files=max_files + 2,  # the last two are for a voice and for segments
                         max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES,
                     )  # fmt: skip
                     if len(form.getlist("files")) > max_files:
@@ -139,11 +203,12 @@ async def select_recognizer(service: Service, request: Request, options: Options
 
 
 async def check_fields(request: Request) -> None:
-    """Raise `RequestValidationError` for unknown and for empty fields of a form, and for several voices."""
+    """Raise `RequestValidationError` for unknown and empty fields, and for several voices or segments."""
     known, form = openapi.form_fields(request.url.path), await request.form()
-    if len(form.getlist("voice")) > 1:
-        message = "came more than once, expected one: a request has one voice"
-        raise RequestValidationError([{"loc": ("body", "voice"), "msg": message, "type": "value_error"}])
+    for field in ("voice", "segments"):
+        if len(form.getlist(field)) > 1:
+            message = f"came more than once, expected one: a request has one {field.removesuffix('s')} file"
+            raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "value_error"}])
     for field, value in form.multi_items():
         # FastAPI ignores unknown fields, and treats an empty field as missing.
         if field not in known or value == "":

@@ -77,14 +77,16 @@ class _Job:
     sizes: Sequence[tuple[str, int]]  # of its files: name, bytes
     work: Work
     turn: Turn
+    num_passes: int = 1  # how often each file is read
     num_read: int = 0  # bytes
     cancelled: bool = False
     submitted_s: float = field(default_factory=time.perf_counter)
 
     @property
     def progress(self) -> float:
-        """The share of the bytes that were read, 0 to 1. A recording may be read more than once."""
-        return min(1.0, self.num_read / max(1, sum(size for _, size in self.sizes)))
+        """The share of the bytes that were read, 0 to 1."""
+        num_bytes = self.num_passes * sum(size for _, size in self.sizes)
+        return min(1.0, self.num_read / max(1, num_bytes))
 
     def files(self) -> NamedFiles:
         """The files of the upload, with their names."""
@@ -163,8 +165,12 @@ class Jobs:
         if self._store.num_waiting() >= MAX_WAITING:
             raise _too_many_jobs()
 
-    async def submit(self, files: NamedFiles, work: Work, emotions: Sequence[str], instance: str) -> str:
+    async def submit(
+        self, files: NamedFiles, work: Work, emotions: Sequence[str], instance: str, num_passes: int = 1
+    ) -> str:
         """Keep a copy of the files, start the job as soon as possible, and return its id.
+
+        The work reads each file `num_passes` times.
 
         Raises `RequestRefused` (503), and `OSError` where the files cannot be kept.
         """
@@ -179,7 +185,7 @@ class Jobs:
         except BaseException:
             upload.close()
             raise
-        job = _Job(id, instance, upload, sizes, work, Turn(self._service.turns))
+        job = _Job(id, instance, upload, sizes, work, Turn(self._service.turns), num_passes)
         self._jobs[id] = job
         self._tasks.start_soon(self._process, job)
         return id

@@ -89,13 +89,15 @@ def _add_submit_route(router: APIRouter, service: Service, jobs: Jobs) -> None:
 
         The server deletes the files as soon as they are processed, and keeps the result for an hour.
         """
-        timeline = await TimelineRequest.read(service, request, fields, JSON)
+        timeline = await TimelineRequest.read(service, request, fields, JSON, len(files))
 
         async def work(files: NamedFiles) -> str:
             return await timeline.answer(service, files, JSON, endpoint="jobs")
 
-        emotions = timeline.recognizer.emotions
-        id = await jobs.submit(named_files(files), work, emotions, request.state.instance)
+        id = await jobs.submit(
+            named_files(files), work, timeline.recognizer.emotions, request.state.instance,
+            timeline.num_passes,
+        )  # fmt: skip
         return JSONResponse({"id": id, "state": "waiting"}, 202, {"Location": f"/v1/jobs/{id}"})
 
     router.include_router(forms)

@@ -36,7 +36,8 @@ none.
 not make the whole request fail: the row of that file has an `error`.
 
 **`/v1/stream`.** First send JSON: `{"encoding": "pcm16" | "float32" | "webm", "rate": 48000, "channels": 1}`.
-Optional members are `model`, `emotions`, `min_confidence`, `updates`, `token`, and one of `voice`
+Optional members are `model`, `emotions`, `min_confidence`, `updates`, `token`, `smooth`, `min_duration`,
+`hop`, `window`, and one of `voice`
 (an object) and `adapt` (none or running). The server answers `{"event": "started", …}`. Then send audio as
 binary messages, and `{"type": "end"}` after the last one. The server sends each event as JSON:
 `speech_started`, `update`, `segment`, `speech_ended`, and `summary` at the end. An `error` event has the
@@ -44,11 +45,14 @@ members of a problem document.
 """
 _VOICE_FIELDS = ("voice", "adapt", "return_voice")  # a model without voices refuses them
 _OPTIONS = {"files", "model", "emotions", "min_confidence"}
+_TIMELINE_FIELDS = {
+    *_OPTIONS, *_VOICE_FIELDS, "segments", "channels", "names", "smooth", "min_duration", "hop", "window",
+}  # fmt: skip
 _FIELDS = {
-    "/v1/predict": {*_OPTIONS, *_VOICE_FIELDS, "teachers", "coverage"},
-    "/v1/timeline": {*_OPTIONS, *_VOICE_FIELDS},
-    "/v1/jobs": {*_OPTIONS, *_VOICE_FIELDS},
-    "/v1/voices": {"files", "model"},
+    "/v1/predict": {*_OPTIONS, *_VOICE_FIELDS, "teachers", "coverage", "channel"},
+    "/v1/timeline": _TIMELINE_FIELDS,
+    "/v1/jobs": _TIMELINE_FIELDS,
+    "/v1/voices": {"files", "model", "channel"},
     "/v1/audio": {"files"},
 }
 _EXCLUSIVE_FIELDS = (("voice", "adapt"),)
@@ -166,6 +170,9 @@ def _complete_form(form: dict[str, Any], service: Service) -> None:
         both = {"required": ["emotions", "min_confidence"]}
         is_share = {"properties": {"min_confidence": {"pattern": "^dev:"}}}
         form.setdefault("allOf", []).append({"not": both | is_share})
+    if "names" in properties:
+        split = {"required": ["channels"], "properties": {"channels": {"const": "split"}}}
+        form.setdefault("allOf", []).append({"anyOf": [{"not": {"required": ["names"]}}, split]})
     if "coverage" in properties:
         properties["coverage"]["examples"] = [0.8]
 

@@ -25,6 +25,7 @@ from emodistill.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 INTERNAL_ERROR = "internal error of the server; its log has the details"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -207,8 +208,11 @@ _KINDS = {
 
 def _allowed_methods(app: FastAPI, scope: Scope) -> set[str]:
     """The methods of all routes with the path of a request."""
-    matching = (route for route in app.routes if route.matches(scope)[0] is not Match.NONE)
-    return {method for route in matching for method in getattr(route, "methods", None) or ()}
+    return {
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+    }
 
 
 def _request_id(request: Request) -> str | None:

@@ -14,6 +14,7 @@ from emodistill.inference.voices import Voice, enrol, ensure_voices, leave_one_o
 from emodistill.serving import openapi
 from emodistill.serving.forms import (
     ERROR_STATUSES,
+    Channel,
     Coverage,
     Files,
     Flag,
@@ -62,6 +63,7 @@ def _add_predict_route(router: APIRouter, service: Service, problems: Responses)
     async def predict(
         request: Request, files: Files, options: Annotated[Options, Depends()], voice: VoiceFile = None,
         adapt: PredictAdapt = "none", return_voice: ReturnVoice = "false", coverage: Coverage = None,
+        channel: Channel = None,
         teachers: Annotated[Flag, Form(description="Also return what each teacher would predict.")] = "false",
     ) -> Response:  # fmt: skip
         """One row for each file, in the order of the request. An unreadable file has a row with `error`."""
@@ -72,12 +74,14 @@ def _add_predict_route(router: APIRouter, service: Service, problems: Responses)
             check_return_voice(media_type, recognizer)
         if adapt == "none" and return_voice == "false":
             rows = [
-                await service.predict(recognizer, name, file, connection_check(request), known)
+                await service.predict(recognizer, name, file, connection_check(request), known, channel)
                 for name, file in named_files(files)
             ]
             learned: list[Voice | None] = []
         else:
-            rows, learned = await _predict_from_statistics(service, request, files, recognizer, known, adapt)
+            rows, learned = await _predict_from_statistics(
+                service, request, files, recognizer, known, adapt, channel
+            )
         rows = [row if teachers == "true" else replace(row, teachers=None) for row in rows]
         if coverage is not None:
             rows = keep_most_confident(rows, coverage)
@@ -97,14 +101,16 @@ def _add_timeline_route(router: APIRouter, service: Service, problems: Responses
     ) -> Response:
         """The segments of speech in each file, with start, end, emotion, confidence and probabilities."""
         media_type = choose_media_type(request.headers.get("accept"), TIMELINE_RESPONSES, len(files))
-        options = await TimelineRequest.read(service, request, fields, media_type)
+        options = await TimelineRequest.read(service, request, fields, media_type, len(files))
         text = await options.answer(service, named_files(files), media_type, connection_check(request))
         return text_response(text, media_type)
 
 
 def _add_voices_route(router: APIRouter, service: Service, problems: Responses) -> None:
     @router.post("/v1/voices", summary="Learn the voice of a speaker", responses=problems)
-    async def voices(request: Request, files: Files, model: Model = None) -> EnrolledVoice:
+    async def voices(
+        request: Request, files: Files, model: Model = None, channel: Channel = None
+    ) -> EnrolledVoice:
         """One voice, learned from files of one speaker without labels. The server does not keep it.
 
         A file without speech, or that cannot be read, is left out with a warning in the answer. A voice is
@@ -113,7 +119,7 @@ def _add_voices_route(router: APIRouter, service: Service, problems: Responses) 
         recognizer = await select_recognizer(service, request, Options(model=model))
         ensure_voices(recognizer.card)
         statistics = [
-            await service.statistics(recognizer, name, file, connection_check(request), "voices")
+            await service.statistics(recognizer, name, file, connection_check(request), "voices", channel)
             for name, file in named_files(files)
         ]
         try:
@@ -125,11 +131,11 @@ def _add_voices_route(router: APIRouter, service: Service, problems: Responses) 
 
 async def _predict_from_statistics(
     service: Service, request: Request, files: Sequence[UploadFile], recognizer: Recognizer,
-    voice: Voice | None, adapt: str,
+    voice: Voice | None, adapt: str, channel: int | None,
 ) -> tuple[list[Prediction], list[Voice | None]]:  # fmt: skip
     """The prediction of each file, and the voice of each file. The model's trunk runs once for each file."""
     statistics = [
-        await service.statistics(recognizer, name, file, connection_check(request))
+        await service.statistics(recognizer, name, file, connection_check(request), channel=channel)
         for name, file in named_files(files)
     ]
     voices: Sequence[Voice | None] = [voice] * len(files)

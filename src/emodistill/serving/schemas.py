@@ -4,7 +4,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from emodistill.audio.recording import MAX_WINDOW_S
 from emodistill.inference.prediction import DimensionsSource, Surety
+from emodistill.inference.segmentation_options import (
+    HOP_S,
+    MAX_DURATION_S,
+    MAX_SMOOTH_S,
+    MIN_DURATION_S,
+    MIN_HOP_S,
+    SMOOTH_S,
+    WINDOW_S,
+    SegmentationOptions,
+)
 from emodistill.serving.problems import Problem
 
 MAX_NAME_LENGTH = 200  # of the name of a model or an emotion
@@ -156,7 +167,15 @@ class StreamStart(BaseModel):
     updates: bool = True  # whether to send `update` events too
     voice: dict[str, Any] | None = None  # the content of a voice file
     adapt: Literal["none", "running"] = "none"
+    smooth: float = Field(SMOOTH_S, ge=0, le=MAX_SMOOTH_S)  # these four are in seconds
+    min_duration: float = Field(MIN_DURATION_S, ge=0, le=MAX_DURATION_S)
+    hop: float = Field(HOP_S, ge=MIN_HOP_S, le=MAX_WINDOW_S)
+    window: float = Field(WINDOW_S, ge=MIN_HOP_S, le=MAX_WINDOW_S)
     token: SecretStr | None = None  # for clients that cannot set the Authorization header, such as browsers
+
+    def segmentation(self) -> SegmentationOptions:
+        """The options of segmentation. Raises `ConfigError` for a window that is no whole number of hops."""
+        return SegmentationOptions(self.hop, self.window, self.smooth, self.min_duration)
 
 
 PREDICTION_EXAMPLE: dict[str, Any] = {

@@ -4,10 +4,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from os import SEEK_END
 from tempfile import TemporaryFile
-from typing import BinaryIO, Literal, Protocol, TypeVar
+from typing import BinaryIO, Literal, Protocol, TypeVar, Unpack
 
 import numpy as np
 from anyio import CapacityLimiter, sleep, to_thread
@@ -16,11 +15,11 @@ from emodistill.audio.encoding import PlayableFormat, write_playable
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load_bounded
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError, one_of
-from emodistill.inference.adapted_windows import Adapt
+from emodistill.inference.given_segments import GivenSegments
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation_options import HOP_S, WINDOW_S
-from emodistill.inference.timelines import Timeline, timeline
+from emodistill.inference.timelines import Timeline, TimelineOptions, timeline
 from emodistill.inference.voices import SpeechStatistics, Voice
 from emodistill.serving.job_store import JobStore
 from emodistill.serving.logs import log_event
@@ -117,21 +116,25 @@ class Service:
         file: BinaryIO,
         is_connected: IsConnected | None = None,
         voice: Voice | None = None,
+        channel: int | None = None,
     ) -> Prediction:
-        """Predict the emotion of one file. A file that cannot be read gives a row with `error`.
+        """Predict the emotion of one file, or of one channel of it.
+
+        A file that cannot be read gives a row with `error`.
 
         Raises `AudioTooLongError`, and `ClientDisconnectedError`.
         """
 
         def predict_file() -> Prediction:
-            return recognizer.predict(self._load(file, "predict"), SAMPLE_RATE, voice=voice)
+            return recognizer.predict(self._load(file, "predict", channel), SAMPLE_RATE, voice=voice)
 
         try:
-            row = replace(await self.run_in_thread(predict_file, is_connected), path=name)
+            row = await self.run_in_thread(predict_file, is_connected)
+            row = replace(row, path=name, channel=channel)
         except AudioTooLongError:
             raise
         except AudioError as error:
-            row = Prediction(name, error=message_without_source(error))
+            row = Prediction(name, error=message_without_source(error), channel=channel)
         self._count_prediction(row)
         return row
 
@@ -142,21 +145,25 @@ class Service:
         file: BinaryIO,
         is_connected: IsConnected | None = None,
         endpoint: Literal["predict", "voices"] = "predict",
+        channel: int | None = None,
     ) -> SpeechStatistics:
-        """Compute the statistics of one file. A file that cannot be read gives statistics with `error`.
+        """Compute the statistics of one file, or of one channel of it.
+
+        A file that cannot be read gives statistics with `error`.
 
         Raises `ModelError` for a model without voices, `AudioTooLongError`, and `ClientDisconnectedError`.
         """
 
         def read_file() -> SpeechStatistics:
-            return recognizer.statistics(self._load(file, endpoint), SAMPLE_RATE)
+            return recognizer.statistics(self._load(file, endpoint, channel), SAMPLE_RATE)
 
         try:
-            statistics = replace(await self.run_in_thread(read_file, is_connected), path=name)
+            statistics = await self.run_in_thread(read_file, is_connected)
+            statistics = replace(statistics, path=name, channel=channel)
         except AudioTooLongError:
             raise
         except AudioError as error:
-            statistics = SpeechStatistics(name, error=message_without_source(error))
+            statistics = SpeechStatistics(name, error=message_without_source(error), channel=channel)
         if endpoint == "voices":
             self._count(endpoint, "error" if statistics.error else statistics.reason or "voice")
         return statistics
@@ -190,25 +197,28 @@ class Service:
         is_connected: IsConnected | None = None,
         *,
         endpoint: Literal["timeline", "jobs"] = "timeline",
-        voice: Voice | None = None,
-        adapt: Adapt = "none",
+        given: GivenSegments | None = None,
+        **options: Unpack[TimelineOptions],
     ) -> Timeline:
         """Compute the timeline of one file. A file that cannot be read gives a row with `error`.
 
+        So does a file without segments in `given`, and one with another number of channels than `names`.
         A job has its turn already (`jobs.Turn`), so its work starts at once.
 
         Raises `AudioTooLongError`, and `ClientDisconnectedError`.
         """
-        compute = partial(
-            timeline, file, recognizer, detector=self.detector, max_s=self.settings.max_seconds, voice=voice,
-            adapt=adapt,
-        )  # fmt: skip
+        max_s = self.settings.max_seconds
+
+        def compute() -> Timeline:
+            segments = None if given is None else given.for_recording(name)
+            return timeline(file, recognizer, given=segments, detector=self.detector, max_s=max_s, **options)
+
         try:
             row = replace(await self._run(compute, is_connected, endpoint), path=name)
             self.metrics.audio_s.labels(endpoint).inc(row.duration_s or 0.0)
         except AudioTooLongError:
             raise
-        except AudioError as error:
+        except (AudioError, ConfigError) as error:
             row = Timeline(name, error=message_without_source(error))
         self._count(endpoint, "error" if row.error else row.reason or "segments")
         return row
@@ -216,6 +226,7 @@ class Service:
     async def statistics_of_timeline(
         self, recognizer: Recognizer, row: Timeline, file: BinaryIO,
         is_connected: IsConnected | None = None, endpoint: Literal["timeline", "jobs"] = "timeline",
+        channel: int | None = None,
     ) -> SpeechStatistics:  # fmt: skip
         """Compute the statistics of a file whose timeline is known; none if it cannot be read.
 
@@ -226,7 +237,7 @@ class Service:
 
         def read_file() -> SpeechStatistics:
             file.seek(0)
-            return recognizer.statistics(file)
+            return recognizer.statistics(file, channel=channel)
 
         return await self._run(read_file, is_connected, endpoint)
 
@@ -258,9 +269,12 @@ class Service:
         self._count("audio", "decoded")
         return decoded
 
-    def _load(self, file: BinaryIO, endpoint: str) -> Waveform:
-        """The waveform of a file for one prediction. Raises `AudioError`, and `AudioTooLongError`."""
-        waveform = load_bounded(file, self.settings.max_predict_seconds)
+    def _load(self, file: BinaryIO, endpoint: str, channel: int | None) -> Waveform:
+        """The waveform of a file, or of one channel, for one prediction.
+
+        Raises `AudioError`, and `AudioTooLongError`.
+        """
+        waveform = load_bounded(file, self.settings.max_predict_seconds, channel)
         self.metrics.audio_s.labels(endpoint).inc(len(waveform) / SAMPLE_RATE)
         return waveform
 

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import anyio
@@ -98,6 +99,7 @@ class LiveStream:
         self._start = StreamStart(rate=SAMPLE_RATE)
         self._recognizer = next(iter(service.models.values()))
         self._voice: Voice | None = None
+        self._segmentation = self._start.segmentation()
         self._stream: StreamingRecognizer | None = None
         self._segments: list[Segment] = []  # for the summary
         self._receiving: anyio.CancelScope | None = None
@@ -124,6 +126,7 @@ class LiveStream:
             self._recognizer = self._service.recognizer(
                 self._start.model, self._start.emotions, self._start.min_confidence
             )
+            self._segmentation = self._start.segmentation()
             text = None if self._start.voice is None else json.dumps(self._start.voice).encode()
             self._voice = parse_voice(text, self._start.adapt, self._recognizer)
         except EmodistillError as error:
@@ -216,7 +219,7 @@ class LiveStream:
         if self._stream is None:
             self._stream = StreamingRecognizer(
                 self._recognizer, rate_hz, detector=self._service.detector, voice=self._voice,
-                adapt=self._start.adapt,
+                adapt=self._start.adapt, **asdict(self._segmentation),
             )  # fmt: skip
         stream, before_s = self._stream, self.audio_s
         try:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from emodistill.errors import AudioError, ServerError
 from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, SpeechEnded, SpeechStarted
-from emodistill.serving.uploads import voice_text
+from emodistill.serving.uploads import voice_text, with_field_names
 
 _EVENT_CLASSES: dict[str, type[Event]] = {
     event.kind: event for event in (SpeechStarted, WindowUpdate, Segment, SpeechEnded)
@@ -29,7 +29,7 @@ def send_and_receive(
         raise AudioError(f"expected int16 or float samples, got {first.dtype}")
     start = {
         "encoding": "pcm16" if integers else "float32", "rate": rate_hz,
-        "channels": 1 if first.ndim == 1 else first.shape[1], **options,
+        "channels": 1 if first.ndim == 1 else first.shape[1], **with_field_names(options),
     }  # fmt: skip
     if start.get("voice") is not None:
         start["voice"] = json.loads(voice_text(start["voice"]))

@@ -1,8 +1,9 @@
 """The forms that `Client` sends: sources of audio as files, and options as fields."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,9 +14,14 @@ from emodistill.audio.decoding import THE_AUDIO, check_file
 from emodistill.audio.recording import AudioSource, decodable_source
 from emodistill.audio.waveform import as_columns
 from emodistill.errors import AudioError, ConfigError
+from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.sources import source_name
 from emodistill.inference.voices import Voice
 
+_FIELD_NAMES = {
+    "smooth_s": "smooth", "min_duration_s": "min_duration", "hop_s": "hop", "window_s": "window",
+    "given": "segments",
+}  # fmt: skip
 Form = dict[str, Any]  # the arguments `files` and `data` of a request
 _EXPECTED = "a path, bytes, a file opened in binary mode or a NumPy array"
 
@@ -28,14 +34,42 @@ def form(
     `opened` closes the files that this opens. Raises `AudioError` for a source that cannot be read, and
     `ConfigError` for a voice that is none.
     """
+    options = with_field_names(options)
     files: list[tuple[str, tuple[str, Any]]] = [
         ("files", _file(source, rate_hz, opened)) for source in sources
     ]
     data = {name: value for name, value in options.items() if value is not None}
-    voice = data.pop("voice", None)
-    if voice is not None:
+    if (voice := data.pop("voice", None)) is not None:
         files.append(("voice", ("voice.json", voice_text(voice))))
+    if (segments := data.pop("segments", None)) is not None:
+        files.append(("segments", ("segments.csv", segments_content(segments))))
     return {"files": files, "data": {name: _text(value) for name, value in data.items()}}
+
+
+def with_field_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the server's names in place of those of Python, e.g. `smooth` for `smooth_s`."""
+    return {_FIELD_NAMES.get(name, name): value for name, value in options.items()}
+
+
+def segments_content(segments: Any) -> str | bytes:
+    """The content of a file with segments: of a path, or CSV of `GivenSegment`s.
+
+    Raises `ConfigError` for a file that cannot be read, and for what is no segment.
+    """
+    if isinstance(segments, (str, Path)):
+        try:
+            return Path(segments).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read the segments '{segments}': {error.strerror}") from error
+    table = StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["start", "end", "speaker", "channel", "text"])
+    for segment in segments:
+        if not isinstance(segment, GivenSegment):
+            raise ConfigError(f"expected a path or a list of GivenSegment, got {segment!r}")
+        row = (segment.start_s, segment.end_s, segment.speaker, segment.channel, segment.text)
+        writer.writerow(["" if value is None else value for value in row])
+    return table.getvalue()
 
 
 def voice_text(voice: Any) -> str:
