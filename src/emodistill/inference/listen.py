@@ -24,8 +24,8 @@ from emodistill.inference.adapted_windows import Adapt
 from emodistill.inference.batch import clock
 from emodistill.inference.formats import UNSURE
 from emodistill.inference.recognizer import Recognizer
-from emodistill.inference.segmentation import Segment, WindowUpdate
-from emodistill.inference.segmentation_options import DEFAULT_OPTIONS, SegmentationOptions
+from emodistill.inference.segmentation import DEFAULT_OPTIONS, Segment, WindowUpdate
+from emodistill.inference.segmentation_options import SegmentationOptions
 from emodistill.inference.streaming import Event, SpeechEnded, SpeechStarted
 from emodistill.inference.voices import Voice
 from emodistill.labels import COLOURS

@@ -21,12 +21,9 @@ from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.inference.confidence import Answer
 from emodistill.inference.emotion_path import EmotionPath, Values
 from emodistill.inference.prediction import OPTIONAL, DimensionsSource, Surety
-from emodistill.inference.segmentation_options import (
-    DEFAULT_OPTIONS,
-    HOP_S,
-    SegmentationOptions,
-)
+from emodistill.inference.segmentation_options import HOP_S, SegmentationOptions
 
+DEFAULT_OPTIONS = SegmentationOptions()
 # Nats of log-probability, summed over cells of HOP_S, that a change of emotion must gain.
 CHANGE_COST = 1.5
 CHANGE_COST_PER_S = 0.75  # more nats for each second of smooth_s (benchmarks/conversations.py)

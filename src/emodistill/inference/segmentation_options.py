@@ -50,6 +50,3 @@ class SegmentationOptions:
         for name, highest in (("smooth_s", MAX_SMOOTH_S), ("min_duration_s", MAX_DURATION_S)):
             if not 0 <= getattr(self, name) <= highest:
                 raise ConfigError(f"bad {name} {getattr(self, name)}, expected 0 to {highest:g} s")
-
-
-DEFAULT_OPTIONS = SegmentationOptions()
