@@ -50,7 +50,7 @@ class Trace:
     Attributes:
         envelope: (peaks,) the largest magnitude in every `ENVELOPE_SAMPLES`.
         updates: the update of each window; empty if segments were given, and for several channels.
-        channels: the trace of each channel, if the recording was split.
+        channels: the trace of each channel, if the recording was split; empty if segments were given.
     """
 
     envelope: npt.NDArray[np.float32]
@@ -360,7 +360,8 @@ def _trace(lanes: Sequence[Lane], is_split: bool) -> Trace | None:
     if len(lanes) == 1 and not is_split:
         return traces[0]
     highest = np.max([trace.envelope for trace in traces], axis=0)
-    return Trace(highest, traces[0].updates if len(lanes) == 1 else (), traces if is_split else ())
+    has_channels = is_split and all(isinstance(lane, SpeechLane) for lane in lanes)
+    return Trace(highest, traces[0].updates if len(lanes) == 1 else (), traces if has_channels else ())
 
 
 def seconds_by_emotion(segments: Iterable[Segment], emotions: Sequence[str]) -> dict[str, float]:

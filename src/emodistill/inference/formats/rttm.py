@@ -11,14 +11,19 @@ if TYPE_CHECKING:
 
 
 def to_rttm(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
-    """Lines whose speaker field is the emotion, or speaker/emotion; blanks in names become `_`."""
+    """Lines whose speaker field is the emotion, or speaker/emotion; blanks in names become `_`.
+
+    Channels count from 1, as RTTM wants.
+    """
     lines = []
     for row in rows:
         for segment in row.segments:
             confidence = "<NA>" if segment.confidence is None else f"{segment.confidence:.4f}"
+            times = f"{segment.start_s:.3f} {segment.end_s - segment.start_s:.3f}"
+            speaker = label(segment, between="/", blank="_")
             lines.append(
-                f"SPEAKER {rttm_id(row.path)} 1 {segment.start_s:.3f} {segment.end_s - segment.start_s:.3f} "
-                f"<NA> <NA> {label(segment, between='/', blank='_')} {confidence} <NA>\n"
+                f"SPEAKER {rttm_id(row.path)} {(segment.channel or 0) + 1} {times} <NA> <NA> {speaker} "
+                f"{confidence} <NA>\n"
             )
     return "".join(lines)
 
