@@ -176,10 +176,15 @@ def check_picture(path: Path) -> None:
 
 
 def _draw_waveform(axes: "Axes", row: Timeline, speaker: str | None) -> None:
-    """Draw the envelope in grey, and each segment of a speaker over it in the colour of its emotion."""
+    """Draw the envelope in grey, and each segment of a speaker over it in the colour of its emotion.
+
+    In a recording that was split, the envelope is that of the speaker's channel.
+    """
     assert row.trace is not None
-    step = max(1, len(row.trace.envelope) // MOST_PEAKS)
-    peaks = np.maximum.reduceat(row.trace.envelope, np.arange(0, len(row.trace.envelope), step))
+    channel = next((part.channel for part in row.segments if part.speaker == speaker), None)
+    trace = row.trace if channel is None or not row.trace.channels else row.trace.channels[channel]
+    step = max(1, len(trace.envelope) // MOST_PEAKS)
+    peaks = np.maximum.reduceat(trace.envelope, np.arange(0, len(trace.envelope), step))
     step_s = step * ENVELOPE_SAMPLES / SAMPLE_RATE
     times = step_s * (np.arange(len(peaks)) + 0.5)
     axes.fill_between(times, -peaks, peaks, color="#c8c8c8", linewidth=0)
