@@ -22,7 +22,7 @@ from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline, timeline, timelines
-from emodistill.inference.voices import leave_one_out
+from emodistill.inference.voices import Voice, leave_one_out
 
 LOUD = make.LoudnessDetector()
 RAVDESS = make.DATA / "corpora/ravdess"
@@ -472,3 +472,15 @@ def test_predict_continues_a_file_whose_channels_are_not_all_there(
     again = emodistill("predict", *paths, "--channels", "split", "-o", output)
     assert "2 rows were there already, 0 added" in again.err
     assert output.read_text() == whole
+
+
+def test_enrol_learns_the_voice_of_one_channel(
+    emodistill: make.CommandLine, bundled: Recognizer, call_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "agent.voice.json"
+    assert emodistill("enrol", call_file, "--channels", "1", "-o", output).code == 0
+    expected = bundled.enrol(call_file, channel=1)
+    assert Voice.load(output).mean == pytest.approx(expected.mean, abs=1e-4)
+    done = emodistill("enrol", call_file, "--channels", "split", "-o", output)
+    assert done.code == 2
+    assert "a voice is of one speaker: choose the speaker's channel" in done.err

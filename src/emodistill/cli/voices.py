@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
-from emodistill.cli.options import Jobs, Model, Paths, Threads, app, number_of_jobs, stoppable
+from emodistill.cli.options import (
+    Jobs,
+    Model,
+    Paths,
+    Threads,
+    app,
+    channels_in,
+    number_of_jobs,
+    stoppable,
+)
 from emodistill.console import say, skipped_message, warn, with_progress
+from emodistill.errors import ConfigError
 from emodistill.files import ensure_writable
 
 
@@ -19,6 +29,13 @@ def enrol(
         typer.Option("--output", "-o", metavar="FILE", help="The voice file to write, e.g. anna.voice.json."),
     ],
     model: Model = "bundled",
+    channels: Annotated[
+        str,
+        typer.Option(
+            metavar="mix|N",
+            help="mix: the mean of all channels. N: the channel of the speaker, counted from 0.",
+        ),
+    ] = "mix",
     threads: Threads = None,
     jobs: Jobs = None,
 ) -> None:
@@ -45,12 +62,17 @@ def enrol(
     from emodistill.inference.inputs import inputs_of, statistics_of_inputs
     from emodistill.inference.recognizer import Recognizer
 
+    speaker_channel = channels_in(channels)
+    if speaker_channel == "split":
+        raise ConfigError("a voice is of one speaker: choose the speaker's channel, e.g. --channels 0")
     ensure_writable(output)
     found = find_audio_files(paths)
     files = list({file.resolve(): file for file in found.files}.values())  # each counts once
     jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None))
-    read = with_progress(statistics_of_inputs(recognizer, inputs_of(files), jobs=jobs), "enrol", len(files))
+    read = with_progress(
+        statistics_of_inputs(recognizer, inputs_of(files), speaker_channel, jobs), "enrol", len(files)
+    )
     with stoppable(lambda: f"stopped: nothing was written to '{output}'"):
         statistics = list(chain.from_iterable(read))
     skipped = [item.path for item in statistics if item.error and item.path in found.undecodable]
