@@ -23,8 +23,8 @@ from emodistill import Recognizer, Voice, timeline
 from emodistill.audio.recording import Recording
 from emodistill.audio.waveform import SAMPLE_RATE, trim_silence
 from emodistill.errors import ConfigError, ModelError
-from emodistill.inference import listen
-from emodistill.inference.adapted_windows import ADAPT
+from emodistill.inference import adapted_windows, listen
+from emodistill.inference.adapted_windows import ADAPT, is_mixed
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import MIN_PROBABILITY, Segment, WindowUpdate
@@ -217,8 +217,42 @@ def test_given_speakers_have_voices_of_their_own(recognizer: Recognizer, adapt: 
     assert numbers == ([2, 0, 2, 1, None, 0, 1, 1] if adapt == "recording" else [0, 0, 1, 1, None, 0, 0, 1])
 
 
+@pytest.mark.parametrize("smooth_s", [0.0, 8.0])
+def test_auto_is_recording_where_several_emotions_are_evident_else_none(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, smooth_s: float
+) -> None:
+    found = {
+        adapt: recognizer.timeline(wav(TALK), adapt=adapt, smooth_s=smooth_s, traced=True)
+        for adapt in ("none", "recording")
+    }
+    assert found["none"] != found["recording"]
+    for fit, expected in ((1e-6, "recording"), (100.0, "none")):
+        monkeypatch.setattr(adapted_windows, "MIXED_FIT", fit)
+        row = recognizer.timeline(wav(TALK), adapt="auto", smooth_s=smooth_s, traced=True)
+        assert row == found[expected]
+        assert row.trace is not None
+        assert found[expected].trace is not None
+        assert row.trace.updates == found[expected].trace.updates
+
+
+def test_a_path_no_better_than_chance_is_not_mixed() -> None:
+    for num_emotions in (2, 4, 7):
+        assert not is_mixed(-np.log(num_emotions), num_emotions)
+        assert is_mixed(np.log(1.5 / num_emotions), num_emotions)
+    assert not is_mixed(-np.inf, 4)
+
+
+def test_auto_is_refused_for_given_segments_and_streams(recognizer: Recognizer) -> None:
+    with pytest.raises(ConfigError, match="adapt 'auto' is for speech that is found"):
+        recognizer.timeline(wav(TALK), given=TURNS, adapt="auto")
+    with pytest.raises(ConfigError, match="a stream cannot know the whole recording"):
+        recognizer.stream(adapt="auto")
+
+
 def test_the_order_of_given_segments_does_not_matter(recognizer: Recognizer) -> None:
     for adapt in ADAPT:
+        if adapt == "auto":
+            continue
         found = recognizer.timeline(wav(TALK), given=TURNS, adapt=adapt)
         assert recognizer.timeline(wav(TALK), given=TURNS[::-1], adapt=adapt) == found
 
@@ -315,7 +349,8 @@ def test_the_trunk_runs_as_often_as_without_a_voice(
     run = recognizer.student.run
     monkeypatch.setattr(recognizer.student, "run", lambda *args: (calls.append(1), run(*args))[1])
     numbers = []
-    cases: list[dict[str, Any]] = [{"adapt": adapt} for adapt in ADAPT] + [{"voice": voice}]
+    ways = [adapt for adapt in ADAPT if given is None or adapt != "auto"]
+    cases: list[dict[str, Any]] = [*({"adapt": adapt} for adapt in ways), {"voice": voice}]
     for options in cases:
         calls.clear()
         recognizer.timeline(wav(TALK), given=given, **options)

@@ -217,9 +217,9 @@ def test_bad_recordings_are_refused_block_by_block_too(tmp_path: Path) -> None:
 
 @given(parts=PROGRAMMES)
 @settings(max_examples=60, deadline=None)
-def test_segments_tile_the_speech(parts: list[Part]) -> None:
+def test_segments_tile_the_speech_and_come_before_its_end(parts: list[Part]) -> None:
     samples = programme(parts)
-    events = events_of(samples, range(8000, len(samples), 8000))
+    events = events_of(samples, range(8000, len(samples), 8000), smooth_s=0.0)
     stretches: list[list[Segment]] = []
     start = -1.0
     for event in events:
@@ -253,7 +253,7 @@ def test_the_segments_of_a_conversation() -> None:
         ("silence", 0.5), ("angry", 3.2), ("sad", 4.1), ("silence", 0.2), ("sad", 1.0), ("silence", 0.7),
         ("happy", 0.9), ("silence", 1.0), ("neutral", 0.1), ("silence", 1.0),
     ]  # fmt: skip
-    events = events_of(programme(parts), [])
+    events = events_of(programme(parts), [], smooth_s=0.0)
     found = [(segment.start_s, segment.end_s, segment.emotion) for segment in segments(events)]
     # Speech lasts over the pause of 0.2 s and not over that of 0.7 s; the change is found within a hop.
     assert found == [(0.5, 3.5, "angry"), (3.5, 9.0, "sad"), (9.7, 10.6, "happy")]
@@ -308,9 +308,9 @@ def test_no_samples_make_no_event() -> None:
 
 @pytest.mark.parametrize("length_s", [0.3, 1.3, 2.0, 2.9, 6.25])
 @pytest.mark.parametrize("rate_hz", [16000, 48000])
-def test_a_segment_comes_soon_after_its_speech_ended(length_s: float, rate_hz: int) -> None:
+def test_without_smoothing_a_segment_comes_soon_after_its_speech(length_s: float, rate_hz: int) -> None:
     samples = programme([("silence", 0.33), ("happy", length_s), ("silence", 2.0)], rate_hz)
-    live = stream(rate_hz)
+    live = stream(rate_hz, smooth_s=0.0)
     size = rate_hz // 50
     delays_s = [
         (start + size) / rate_hz - (0.33 + length_s)
@@ -350,7 +350,8 @@ def test_with_smoothing_one_word_of_another_emotion_is_no_change() -> None:
     samples = programme(
         [("sad", 3.0), ("silence", 0.5), ("angry", 0.6), ("silence", 0.5), ("sad", 3.0), ("silence", 0.5)]
     )
-    assert [one.emotion for one in segments(events_of(samples, []))] == ["sad", "angry", "sad"]
+    plain = segments(events_of(samples, [], smooth_s=0.0))
+    assert [one.emotion for one in plain] == ["sad", "angry", "sad"]
     assert [one.emotion for one in segments(events_of(samples, [], smooth_s=8.0))] == ["sad", "sad", "sad"]
 
 

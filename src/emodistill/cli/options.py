@@ -114,6 +114,7 @@ class TimelineAdaptation(StrEnum):
     """The speech of a recording that `timeline` compares its windows with."""
 
     none = "none"
+    auto = "auto"
     recording = "recording"
     running = "running"
 
@@ -139,7 +140,8 @@ TimelineAdapt = Annotated[
     typer.Option(
         "--adapt",
         help="Compare the speech with the usual of its own recording: with all of its speech (`recording`), "
-        "or with the speech before it (`running`). With --segments, each speaker has a usual of their own.",
+        "or with the speech before it (`running`). `auto`: as `recording`, but only where the recording "
+        "evidently has several emotions. With --segments, each speaker has a usual of their own.",
     ),
 ]
 StreamAdapt = Annotated[

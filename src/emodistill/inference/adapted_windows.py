@@ -4,14 +4,16 @@ The voice of a recording is the mean of the statistics of its speech. A window c
 earlier window covers, so windows that overlap count no speech twice. The voice is shrunk by `shrinkage`, with
 one utterance for each `UTTERANCE_S` of speech.
 
-There are two ways to learn it:
+There are three ways to learn it:
 
 - `recording`: in two passes. The first one runs the model on each window and keeps the statistics, not the
   audio. The second one compares all windows with the mean, and runs the head of the model alone.
+- `auto`: as `recording`, if the recording then evidently has several emotions; otherwise without a voice.
 - `running`: in one pass. A window is compared with the speech before it, that is with the windows that end
   where it begins, or earlier. This is what a stream can do.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from emodistill.errors import ConfigError, one_of
 from emodistill.inference.emotion_path import Values
 from emodistill.inference.model_card import Card
 from emodistill.inference.segmentation import (
+    VOICE_CHANGE_COST_PER_S,
     WindowClassifier,
     WindowScore,
     WindowScorer,
@@ -40,8 +43,10 @@ from emodistill.inference.voices import (
     shrinkage,
 )
 
-Adapt = Literal["none", "recording", "running"]
-ADAPT: tuple[Adapt, ...] = ("none", "recording", "running")  # of a timeline
+Adapt = Literal["none", "auto", "recording", "running"]
+ADAPT: tuple[Adapt, ...] = ("none", "auto", "recording", "running")  # of a timeline
+# The emotions of a mixed recording have this many times the probability of chance, as a geometric mean.
+MIXED_FIT = 1.3
 STREAM_ADAPT: tuple[Adapt, ...] = ("none", "running")
 
 
@@ -102,6 +107,8 @@ class KnownSpeech:
 class VoiceScorer(WindowScorer):
     """Compares all windows with a given voice."""
 
+    change_cost_per_s = VOICE_CHANGE_COST_PER_S
+
     def __init__(self, recognizer: VoiceClassifier, options: SegmentationOptions, voice: Voice) -> None:
         super().__init__(recognizer, options)
         self._classifier, self._voice = recognizer, voice
@@ -114,6 +121,8 @@ class VoiceScorer(WindowScorer):
 
 class RunningScorer(WindowScorer):
     """Compares each window with the speech before it. It takes the windows in order of time."""
+
+    change_cost_per_s = VOICE_CHANGE_COST_PER_S
 
     def __init__(self, recognizer: VoiceClassifier, options: SegmentationOptions) -> None:
         super().__init__(recognizer, options)
@@ -139,9 +148,13 @@ class RunningScorer(WindowScorer):
 class FirstPassScorer(WindowScorer):
     """Scores windows without a voice, and keeps their statistics for a second pass."""
 
-    def __init__(self, recognizer: VoiceClassifier, options: SegmentationOptions) -> None:
+    def __init__(
+        self, recognizer: VoiceClassifier, options: SegmentationOptions, may_reject: bool = False
+    ) -> None:
+        """Start without audio. With `may_reject`, the second pass counts only if `is_mixed` accepts it."""
         super().__init__(recognizer, options)
         assert recognizer.card.voice_dim is not None
+        self.may_reject = may_reject
         self.classifier = recognizer
         self.statistics: dict[tuple[int, int], Vector] = {}  # span of samples -> (parts, dim)
         self.known = KnownSpeech.none(recognizer.card.voice_dim)  # the speech of all windows so far
@@ -170,6 +183,8 @@ class FirstPassScorer(WindowScorer):
 class SecondPassScorer(WindowScorer):
     """Compares the windows of a first pass with known speech. It runs the head of the model alone."""
 
+    change_cost_per_s = VOICE_CHANGE_COST_PER_S
+
     def __init__(self, first_pass: FirstPassScorer, known: KnownSpeech) -> None:
         super().__init__(first_pass.classifier, first_pass.options)
         self._first_pass = first_pass
@@ -194,8 +209,22 @@ def window_scorer(
     assert isinstance(recognizer, VoiceClassifier)
     if voice is not None:
         return VoiceScorer(recognizer, options, voice)
-    scorer = RunningScorer if adapt == "running" else FirstPassScorer
-    return scorer(recognizer, options)
+    if adapt == "running":
+        return RunningScorer(recognizer, options)
+    return FirstPassScorer(recognizer, options, may_reject=adapt == "auto")
+
+
+def is_mixed(mean_log_probability: float, num_emotions: int) -> bool:
+    """Return whether a recording that is compared with its own speech evidently has several emotions.
+
+    Where one emotion fills a recording, it is the usual there. What is left is noise: no smooth path of
+    emotions fits it better than chance.
+
+    Args:
+        mean_log_probability: of the emotions of the smooth path, in nats.
+        num_emotions: that the recogniser chooses from.
+    """
+    return mean_log_probability >= math.log(MIXED_FIT / num_emotions)
 
 
 def check_adaptation(

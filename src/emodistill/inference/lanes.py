@@ -15,7 +15,7 @@ import numpy.typing as npt
 from emodistill.audio.recording import MIN_UTTERANCE_S, SILENCE_PEAK, LevelMeter
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import AudioError
-from emodistill.inference.adapted_windows import Adapt, FirstPassScorer, KnownSpeech
+from emodistill.inference.adapted_windows import Adapt, FirstPassScorer, KnownSpeech, is_mixed
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import (
     Segment,
@@ -27,6 +27,7 @@ from emodistill.inference.segmentation import (
     WindowUpdate,
     mean_score,
 )
+from emodistill.inference.segmentation_options import MAX_SMOOTH_S, SMOOTH_S
 from emodistill.inference.streaming import Detector, Event, ScorerStream, SpeechEnded, SpeechStarted
 
 ENVELOPE_SAMPLES = SAMPLE_RATE // 20  # one peak of an envelope: 50 ms
@@ -111,29 +112,36 @@ class SpeechLane(Lane):
     def _segments(self) -> list[Segment]:
         self._keep(self._stream.finish())
         if isinstance(self.scorer, FirstPassScorer):
-            # The stretches of speech, and so the windows, stay as they are.
-            compared = self.scorer.second_pass(self.scorer.known)
-            track = SegmentTrack(compared)
-            for start, end in zip(self._edges[::2], self._edges[1::2], strict=True):
-                stretch = Stretch(compared, start, track)
-                self._keep_results(stretch.extend(end))
-                self._keep_results(stretch.close(end))
-            self._keep_results(track.finish())
+            smooth_s = self.scorer.options.smooth_s
+            events, fit = self._second_pass(self.scorer, smooth_s)
+            if self.scorer.may_reject and smooth_s != SMOOTH_S:
+                fit = self._second_pass(self.scorer, SMOOTH_S)[1]  # `is_mixed` was chosen with this value
+            if not self.scorer.may_reject or is_mixed(fit, self.scorer.num_emotions):
+                self._found, self.updates = [], []
+                self._keep(events)
         return self._found
 
+    def _second_pass(self, scorer: FirstPassScorer, smooth_s: float) -> tuple[list[Event], float]:
+        """Return the results of windows compared with the recording, and the path's mean log-probability.
+
+        The stretches of speech, and so the windows, stay as they are.
+        """
+        compared = scorer.second_pass(scorer.known)
+        track = SegmentTrack(compared, smooth_s, MAX_SMOOTH_S)
+        events: list[Event] = []
+        for start, end in zip(self._edges[::2], self._edges[1::2], strict=True):
+            stretch = Stretch(compared, start, track)
+            found = (*stretch.extend(end), *stretch.close(end))
+            events += [event for event in found if self.traced or isinstance(event, Segment)]
+        return [*events, *track.finish()], track.mean_log_probability()
+
     def _keep(self, events: Iterable[Event]) -> None:
-        if not isinstance(self.scorer, FirstPassScorer):
-            self._keep_results(events)
-            return
         for event in events:
             if isinstance(event, (SpeechStarted, SpeechEnded)):
                 self._edges.append(round(event.time_s * SAMPLE_RATE))
-
-    def _keep_results(self, events: Iterable[Event]) -> None:
-        for event in events:
-            if isinstance(event, Segment):
+            elif isinstance(event, Segment):
                 self._found.append(event)
-            elif self.traced and isinstance(event, WindowUpdate):
+            elif self.traced:
                 self.updates.append(event)
 
 

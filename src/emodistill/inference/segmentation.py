@@ -26,7 +26,10 @@ from emodistill.inference.segmentation_options import HOP_S, SegmentationOptions
 DEFAULT_OPTIONS = SegmentationOptions()
 # Nats of log-probability, summed over cells of HOP_S, that a change of emotion must gain.
 CHANGE_COST = 1.5
-CHANGE_COST_PER_S = 0.75  # more nats for each second of smooth_s (benchmarks/conversations.py)
+# More nats for each second of smooth_s, for windows without and with a voice: a voice gives sharper
+# probabilities. All of them were chosen with benchmarks/conversations.py.
+CHANGE_COST_PER_S = 0.75
+VOICE_CHANGE_COST_PER_S = 1.5
 MIN_RUN_CELLS = 2  # cells that an emotion lasts at least, if there is another one
 # Without smoothing, the best path so far decides the oldest cell after this many cells.
 MAX_UNDECIDED_CELLS = 16
@@ -152,6 +155,8 @@ class WindowScorer:
     The subclasses in `adapted_windows` compare the windows with a voice.
     """
 
+    change_cost_per_s: ClassVar[float] = CHANGE_COST_PER_S
+
     def __init__(self, recognizer: WindowClassifier, options: SegmentationOptions = DEFAULT_OPTIONS) -> None:
         """Start without audio."""
         self.options = options
@@ -159,6 +164,11 @@ class WindowScorer:
         self.num_samples = 0  # received
         self._recognizer = recognizer
         self._blocks: deque[tuple[int, Waveform]] = deque()  # first sample, samples
+
+    @property
+    def num_emotions(self) -> int:
+        """How many emotions the recogniser chooses from."""
+        return len(self._recognizer.emotions)
 
     def append(self, block: Waveform) -> None:
         """Add the next block (samples,)."""
@@ -241,18 +251,28 @@ class SegmentTrack:
     A segment ends where the emotion changes, or where the speech pauses.
     """
 
-    def __init__(self, scorer: WindowScorer) -> None:
-        """Start without cells; `scorer` makes the segments."""
+    def __init__(
+        self, scorer: WindowScorer, smooth_s: float | None = None, max_wait_s: float | None = None
+    ) -> None:
+        """Start without cells.
+
+        Args:
+            scorer: of the cells. It also makes the segments, and its options hold.
+            smooth_s: in place of that of the options.
+            max_wait_s: how much later audio a cell waits for; None: `smooth_s`.
+        """
         self._scorer, options = scorer, scorer.options
-        self._is_smooth = options.smooth_s > 0
-        self._max_wait = round(options.smooth_s * SAMPLE_RATE)
+        smooth_s = options.smooth_s if smooth_s is None else smooth_s
+        self._is_smooth = smooth_s > 0
+        self._max_wait = round((smooth_s if max_wait_s is None else max_wait_s) * SAMPLE_RATE)
         min_cells = max(MIN_RUN_CELLS, math.ceil(round(options.min_duration_s / options.hop_s, 6)))
-        cost = CHANGE_COST + CHANGE_COST_PER_S * options.smooth_s
+        cost = CHANGE_COST + scorer.change_cost_per_s * smooth_s
         self._path = EmotionPath(cost, min_cells, None if self._is_smooth else MAX_UNDECIDED_CELLS)
         self._undecided: deque[_Cell] = deque()
         self._run: _Run | None = None  # the decided cells that are no segment yet
         self._last: _Run | None = None  # the last segment
-        self._forgetting = 1 / self._max_wait if self._max_wait else 0.0  # for each sample
+        self._forgetting = 1 / (smooth_s * SAMPLE_RATE) if self._is_smooth else 0.0  # for each sample
+        self._fit, self._num_samples = 0.0, 0  # of all decided cells: log-probability times samples, samples
         self._paused_at = -1  # the end of the last stretch that is over
 
     def add(self, begin: int, end: int, score: WindowScore) -> Iterator[Segment]:
@@ -279,10 +299,16 @@ class SegmentTrack:
         """Yield the remaining segments."""
         yield from self._add_decided(self._path.finish())
 
+    def mean_log_probability(self) -> float:
+        """Return the mean log-probability of the emotions that were decided; -inf without cells."""
+        return self._fit / self._num_samples if self._num_samples else -math.inf
+
     def _add_decided(self, emotions: Sequence[int]) -> Iterator[Segment]:
         """Add the emotions of the oldest undecided cells."""
         for emotion in emotions:
             cell = self._undecided.popleft()
+            self._fit += float(cell.score.log_probabilities[emotion]) * (cell.end - cell.begin)
+            self._num_samples += cell.end - cell.begin
             if self._run is not None and (self._run.emotion != emotion or self._run.end != cell.begin):
                 yield from self._close_run()
             if self._run is None:

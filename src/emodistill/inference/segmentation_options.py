@@ -8,7 +8,7 @@ from emodistill.errors import ConfigError
 HOP_S = 0.5  # from one window to the next
 MIN_HOP_S = 0.1
 WINDOW_S = 2.0  # the input of the model
-SMOOTH_S = 0.0  # the memory of the path; 0: each stretch has a path of its own
+SMOOTH_S = 8.0  # the memory of the path; 0: each stretch has a path of its own
 MAX_SMOOTH_S = 60.0
 MIN_DURATION_S = 0.0
 MAX_DURATION_S = 60.0  # the largest min_duration_s

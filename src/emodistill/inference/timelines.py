@@ -139,9 +139,10 @@ def timeline(
     an hour about 30 kB times `Recognizer.voice_dim`. The model still runs once for each window.
 
     With `adapt`, the windows are compared with a voice that is learned from the recording itself, without
-    labels. Do not use it where a speaker has one emotion only: this emotion is then the usual. Among given
-    segments, each speaker has a voice of their own; segments without a speaker share one. A given segment is
-    never compared with itself. So a speaker's only segment has no voice, and `voice_utterances` is 0.
+    labels. Do not use "recording" or "running" where a speaker has one emotion only: this emotion is then the
+    usual. "auto" notices most of these recordings. Among given segments, each speaker has a voice of their
+    own; segments without a speaker share one. A given segment is never compared with itself. So a speaker's
+    only segment has no voice, and `voice_utterances` is 0.
 
     With `channels="split"` each channel is a speaker, with speech detection and a voice of its own. A channel
     with a peak below 0.01 is amplified. The recording is then decoded twice. A segment states its `channel`
@@ -167,8 +168,9 @@ def timeline(
             a voice is recognised without one.
         adapt: "none": without a voice, or with `voice`. "recording": all windows are compared with the mean
             over the speech of the recording; a given segment with the speaker's other segments, without those
-            that overlap it. "running": each window is compared with the speech before it, as in a stream; a
-            given segment with the speaker's segments that end before it starts.
+            that overlap it. "auto": as "recording" if the recording then evidently has several emotions, else
+            as "none"; not for given segments. "running": each window is compared with the speech before it,
+            as in a stream; a given segment with the speaker's segments that end before it starts.
         channels: "mix": the mean of all channels. "split": each channel on its own. Or one channel, from 0.
         names: the speakers in the channels, in order, for "split"; None: "channel 0", "channel 1", ….
 
@@ -186,6 +188,11 @@ def timeline(
     check_options(recognizer, voice=voice, adapt=adapt, channels=channels, names=names)
     name, decodable = source_name(source), _block_source(source, rate_hz)
     spoken = name_in_messages(decodable)
+    if given is not None and adapt == "auto":
+        raise ConfigError(
+            "adapt 'auto' is for speech that is found, but segments are given: choose none, recording or "
+            "running"
+        )
     # A given segment may be compared with segments that end while it is read, so there are two passes.
     passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
     split = _Split.of(decodable, names, max_s) if channels == "split" else None
