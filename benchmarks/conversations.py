@@ -1,39 +1,57 @@
-"""Measures what the voice of a recording is worth in conversations: timelines with adapt none, running and
-recording.
+"""Measures timelines of conversations that are made of utterances: what the voice of a recording is worth,
+and how well segments follow phases of one emotion.
 
     python benchmarks/conversations.py MODEL --run RUN [--fold NAME] [--split dev]
-    python benchmarks/conversations.py MODEL --manifest utterances.csv [--speakers 4,10]
+    python benchmarks/conversations.py MODEL --manifest utterances.csv … [--speakers 4,10]
+    python benchmarks/conversations.py MODEL --phases --manifest utterances.csv … [--cache FOLDER]
 
-MODEL is the folder of an exported model with voices. The conversations are made of utterances of one split of
-RUN, a run folder (default: the dev split of its first fold), or of a manifest. There are four kinds: one
-speaker, or two who take turns; emotions drawn at random, or one emotion that fills over 80 % of the speech.
-This main emotion is another one in each conversation. A conversation has speakers of one corpus, pauses of
-0.4 to 1.2 s, and the noise of a quiet room. The same seed gives the same conversations.
+MODEL is the folder of an exported model with voices. The conversations are made of utterances of one
+split of RUN, a run folder (default: the dev split of its first fold), or of manifests. A conversation has
+speakers of one corpus, pauses, and the noise of a quiet room. The same seed gives the same conversations.
 
-The answer for a turn is the emotion that the segments of the timeline have for most of it. A turn without an
-answer counts as wrong. Scores are UA over all turns of a kind. Intervals are 95 % intervals by bootstrap over
-conversations. The differences from `none` are paired. "given" means that the turns and their speakers are
-given, so each speaker has a voice of their own.
+Without --phases there are four kinds: one speaker, or two who take turns; emotions drawn at random for
+each turn, or one emotion that fills over 80 % of the speech. This main emotion is another one in each
+conversation. The answer for a turn is the emotion that the segments of the timeline have for most of it.
+A turn without an answer counts as wrong. Scores are UA over all turns of a kind. The differences from
+`none` are paired. "given" means that the turns and their speakers are given, so each speaker has a voice
+of their own.
+
+With --phases, a conversation has four phases of 20 to 60 s, and each phase has one emotion. A third of
+the conversations have one emotion only. Turns last 2 to 15 s. They are made of utterances with short
+pauses between them. "right" is the share of the found speech within utterances whose segment has the
+right emotion. "switches" are changes of emotion from one segment to the next, for each minute of
+recording. The first row of each group is the baseline: no voice and no smoothing. --cache keeps what the
+model gives for each window, so that other constants can be tried in seconds.
+
+Intervals are 95 % intervals by bootstrap over conversations.
 """
 
 import argparse
+import hashlib
 import io
+import pickle
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
 from emodistill import Recognizer
+from emodistill.audio.speech_activity import SpeechDetector, SpeechStream
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, remove_offset, trim_silence
 from emodistill.corpora import Utterance, read_manifest
 from emodistill.evaluation.bootstrap import draw_speakers, percentile_interval
 from emodistill.inference.adapted_windows import ADAPT
+from emodistill.inference.exported_student import Outputs
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import Segment
+from emodistill.inference.segmentation_options import SMOOTH_S
 from emodistill.labels import get_label_map
 from emodistill.protocol import read_protocol
 
@@ -52,6 +70,13 @@ KINDS = {  # name -> speakers, whether one emotion fills most of the speech
     "two speakers, mixed": (2, False),
     "one speaker, one emotion over 80 %": (1, True),
     "two speakers, one emotion over 80 %": (2, True),
+}
+
+PHASES = {  # name -> speakers, emotions, share of --conversations
+    "one speaker, phases": (1, 4, 1.0),
+    "two speakers, phases": (2, 4, 1.0),
+    "one speaker, one emotion": (1, 1, 0.5),
+    "two speakers, one emotion": (2, 1, 0.5),
 }
 
 Pool = dict[str, dict[str, list[Utterance]]]  # speaker -> emotion -> utterances
@@ -81,17 +106,28 @@ def main() -> None:
     parser.add_argument("model", help="folder of an exported model with voices")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", type=Path, help="run folder; its utterances.csv names the audio")
-    source.add_argument("--manifest", type=Path, help="a manifest of `emodistill corpus prepare`")
+    source.add_argument(
+        "--manifest",
+        type=Path,
+        nargs="+",
+        help="manifests of `emodistill corpus prepare`, one for each corpus",
+    )
     parser.add_argument("--fold", help="with --run: the fold; default: the first")
     parser.add_argument("--split", default="dev", choices=["train", "dev", "test"], help="with --run")
     parser.add_argument("--speakers", help="with --manifest: speakers, e.g. 4,10; default: all")
     parser.add_argument("--labels", default="four", help="label map, or a list such as angry,sad")
+    parser.add_argument("--phases", action="store_true", help="conversations in phases of one emotion")
+    parser.add_argument("--smooth", default=f"{SMOOTH_S:g}", help="with --phases: values of smooth_s to try")
+    parser.add_argument("--cache", type=Path, help="with --phases: folder for what the model gives")
     parser.add_argument("--conversations", type=int, default=40, help="number of each kind")
     parser.add_argument("--turns", type=int, default=20, help="number of turns of a conversation")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     pools = group_by_corpus(choose_utterances(given), given.labels)
     emotions = sorted({name for pool in pools.values() for parts in pool.values() for name in parts})
+    if given.phases:
+        measure_phases(pools, emotions, given)
+        return
     recognizer = Recognizer(given.model, emotions=emotions, threads=1)
     print(f"{given.conversations} conversations of each kind with {given.turns} turns; {', '.join(emotions)}")
     print("| conversations | turns | adapt | UA | difference from none |\n| --- | --- | --- | --- | --- |")
@@ -109,7 +145,12 @@ def choose_utterances(given: argparse.Namespace) -> list[Utterance]:
     """Return the utterances of the split or the manifest that the options name."""
     if given.manifest is not None:
         speakers = given.speakers and given.speakers.split(",")
-        return [item for item in read_manifest(given.manifest) if not speakers or item.speaker in speakers]
+        return [
+            replace(item, corpus=item.corpus or path.parent.name)
+            for path in given.manifest
+            for item in read_manifest(path)
+            if not speakers or item.speaker in speakers
+        ]
     protocol = read_protocol(given.run / "protocol.json")
     fold = protocol.folds[0] if given.fold is None else protocol.fold(given.fold)
     ids = set(fold.split(given.split))
@@ -271,6 +312,8 @@ def compare(
     """Print the rows of one kind of conversations, with turns that are found or given."""
     none: npt.NDArray[np.float64] | None = None  # UA without adaptation: of all, then of each draw
     for adapt in ADAPT:
+        if is_given and adapt == "auto":  # only for speech that is found
+            continue
         right = np.zeros((len(conversations), len(emotions)), dtype=np.int64)
         total = np.zeros_like(right)
         for row, conversation in enumerate(conversations):
@@ -285,6 +328,169 @@ def compare(
         cells = [kind, "given" if is_given else "found", adapt, with_interval(values)]
         cells.append("" if none is values else with_interval(values - none))
         print(f"| {' | '.join(cells)} |", flush=True)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a timeline follows a conversation in phases."""
+
+    right_s: float  # of the found speech within utterances
+    found_s: float
+    spoken_s: float  # of all utterances
+    switches: int
+    true_switches: int
+    minutes: float
+
+
+def measure_phases(pools: dict[str, Pool], emotions: Sequence[str], given: argparse.Namespace) -> None:
+    """Print the table of conversations in phases."""
+    scores: dict[str, dict[str, dict[str, list[Score]]]] = {}  # corpus -> setting -> kind -> scores
+    for corpus, pool in pools.items():
+        rows = scores[corpus] = defaultdict(lambda: defaultdict(list))
+        for number, (kind, (num_speakers, num_emotions, share)) in enumerate(PHASES.items()):
+            for place in range(round(share * given.conversations)):
+                rng = np.random.default_rng([given.seed, number, place])
+                conversation = converse_in_phases({corpus: pool}, place, num_speakers, num_emotions, rng)
+                cache = given.cache and given.cache / f"{corpus}-{given.seed}-{number}-{place}.pickle"
+                with cached_model(given.model, emotions, cache) as (recognizer, detector):
+                    for setting, options in settings_of(given.smooth, conversation):
+                        found = recognizer.timeline(
+                            wav_bytes(conversation.waveform), detector=detector, **options
+                        )
+                        rows[setting][kind].append(score_phases(found.segments, conversation))
+    print("| corpus | conversations | setting | right, % | difference | switches a minute | true |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for corpus in [*scores, *(["mean"] if len(scores) > 1 else [])]:
+        chosen = list(scores.values()) if corpus == "mean" else [scores[corpus]]
+        for group, part in (("all", ""), ("phases", "phases"), ("one emotion", "one emotion")):
+            print_group(corpus, group, [
+                {name: [one for kind, list_ in kinds.items() if part in kind for one in list_]
+                 for name, kinds in rows.items()}
+                for rows in chosen
+            ])  # fmt: skip
+
+
+def settings_of(smooth: str, conversation: Conversation) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the names and the options of the timelines to compare; the first one is the baseline."""
+    yield "no voice, no smoothing", {"smooth_s": 0.0}
+    for smooth_s in map(float, smooth.split(",")):
+        for adapt in ADAPT:
+            yield f"{adapt}, smooth {smooth_s:g} s", {"adapt": adapt, "smooth_s": smooth_s}
+    for adapt in ("none", "recording"):
+        yield f"{adapt}, turns and speakers given", {"given": conversation.turns, "adapt": adapt}
+
+
+def score_phases(segments: Sequence[Segment], conversation: Conversation) -> Score:
+    """Return how segments follow a conversation."""
+    right_s = found_s = 0.0
+    for start_s, end_s, truth in conversation.speech:
+        for segment in segments:
+            overlap = min(segment.end_s, end_s) - max(segment.start_s, start_s)
+            if overlap > 0:
+                found_s += overlap
+                right_s += overlap * (segment.emotion == truth)
+    return Score(
+        right_s,
+        found_s,
+        sum(end_s - start_s for start_s, end_s, _ in conversation.speech),
+        sum(one.emotion != two.emotion for one, two in pairwise(segments)),
+        sum(one != two for one, two in pairwise(conversation.emotions)),
+        conversation.minutes,
+    )
+
+
+def print_group(corpus: str, group: str, corpora: Sequence[dict[str, list[Score]]]) -> None:
+    """Print the rows of one group of conversations: setting -> scores, of each of some corpora."""
+    baseline: npt.NDArray[np.float64] | None = None
+    for setting in corpora[0]:
+        parts = [rows[setting] for rows in corpora]
+        values = np.mean(
+            [ratio(part, lambda one: one.right_s, lambda one: one.found_s) for part in parts], axis=0
+        )
+        baseline = values if baseline is None else baseline
+        switches, true = (
+            np.mean([sum(map(count, part)) / sum(one.minutes for one in part) for part in parts])
+            for count in (lambda one: one.switches, lambda one: one.true_switches)
+        )
+        difference = "" if baseline is values else with_interval(values - baseline)
+        cells = [corpus, group, setting, with_interval(values), difference, f"{switches:.2f}", f"{true:.2f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def ratio(
+    scores: Sequence[Score], part: Callable[[Score], float], whole: Callable[[Score], float]
+) -> npt.NDArray[np.float64]:
+    """Return Σ part / Σ whole: of all scores, then of each draw of conversations."""
+    draws, row_of = draw_speakers([str(number) for number in range(len(scores))], RESAMPLES)
+    order = np.argsort(row_of)
+    all_draws = np.concatenate([np.ones((1, len(scores)), dtype=np.int64), draws])
+    parts, wholes = (np.array([get(one) for one in scores])[order] for get in (part, whole))
+    return np.asarray((all_draws @ parts) / (all_draws @ wholes), dtype=np.float64)
+
+
+class CachedRecognizer(Recognizer):
+    """A recogniser that runs the trunk of the model only once for the same window."""
+
+    statistics_of: dict[bytes, npt.NDArray[np.float32]]  # hash of a window -> (dim,)
+
+    def run(self, waveform: Waveform, voice: npt.NDArray[np.float32] | None = None) -> Outputs:
+        """Return the outputs for a waveform (samples,)."""
+        key = hashlib.blake2b(waveform.tobytes(), digest_size=16).digest()
+        if key not in self.statistics_of:
+            self.statistics_of[key] = super().run(waveform)["statistics"]
+        statistics = self.statistics_of[key]
+        (outputs,) = self.student.run_head(statistics[None], voice)
+        return {**outputs, "statistics": statistics}
+
+
+class ReplayedDetector:
+    """A speech detector that reads a waveform once, and then returns the same frames again."""
+
+    def __init__(self, frames: list[npt.NDArray[np.float32]]) -> None:
+        self.frames = frames  # of each push, then of finish
+        self._detector = SpeechDetector()
+
+    def stream(self) -> "ReplayedStream":
+        """Open a stream of the same waveform."""
+        return ReplayedStream(self.frames, self._detector.stream() if not self.frames else None)
+
+
+class ReplayedStream:
+    """The frames of a waveform, from the detector the first time."""
+
+    def __init__(self, frames: list[npt.NDArray[np.float32]], first: SpeechStream | None) -> None:
+        self._frames, self._first, self._place = frames, first, 0
+
+    def push(self, waveform: Waveform) -> npt.NDArray[np.float32]:
+        """Return the frames that are known after this chunk (samples,)."""
+        return self._next(lambda stream: stream.push(waveform))
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Return the last frames."""
+        return self._next(lambda stream: stream.finish())
+
+    def _next(self, read: Callable[[SpeechStream], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        if self._first is not None:
+            self._frames.append(read(self._first))
+        self._place += 1
+        return self._frames[self._place - 1]
+
+
+@contextmanager
+def cached_model(
+    model: str, emotions: Sequence[str], cache: Path | None
+) -> Iterator[tuple[CachedRecognizer, ReplayedDetector]]:
+    """Give a recogniser and a detector for one conversation. The file `cache` keeps what they compute."""
+    recognizer = CachedRecognizer(model, emotions=emotions, threads=1)
+    known = pickle.loads(cache.read_bytes()) if cache is not None and cache.is_file() else {}
+    model_hash = recognizer.card.sha256
+    recognizer.statistics_of, frames = known.get(model_hash, ({}, []))
+    num_known = len(recognizer.statistics_of)
+    detector = ReplayedDetector(frames)
+    yield recognizer, detector
+    if cache is not None and len(recognizer.statistics_of) > num_known:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_bytes(pickle.dumps({model_hash: (recognizer.statistics_of, detector.frames)}))
 
 
 def wav_bytes(waveform: Waveform) -> bytes:

@@ -246,7 +246,7 @@ def test_auto_is_refused_for_given_segments_and_streams(recognizer: Recognizer) 
     with pytest.raises(ConfigError, match="adapt 'auto' is for speech that is found"):
         recognizer.timeline(wav(TALK), given=TURNS, adapt="auto")
     with pytest.raises(ConfigError, match="a stream cannot know the whole recording"):
-        recognizer.stream(adapt="auto")
+        recognizer.stream(make.RATE, adapt="auto")
 
 
 def test_the_order_of_given_segments_does_not_matter(recognizer: Recognizer) -> None:

@@ -307,14 +307,14 @@ def test_the_path_of_emotions_in_the_browser_equals_pythons(browser: Any, static
     ]
     with Watched(browser, static) as page:
         answers = page.evaluate(
-            """async (stretches) => {
+            """async ([stretches, cost, minCells, maxUndecided]) => {
               const { Path } = await import('./page/segmentation.js');
               return stretches.map((gains) => {
-                const path = new Path();
+                const path = new Path(cost, minCells, maxUndecided);
                 return [...gains.map((gain) => path.push(gain)), path.finish()];
               });
             }""",
-            stretches,
+            [stretches, CHANGE_COST, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS],
         )
     for gains, decided in zip(stretches, answers, strict=True):
         path = EmotionPath(CHANGE_COST, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS)

@@ -11,8 +11,9 @@ import settings from './settings.js';
 import { concatenate } from './speech_activity.js';
 
 const { SAMPLE_RATE } = settings.waveform;
-const { HOP_S, WINDOW_S } = settings.segmentation_options;
-const { CHANGE_COST, MIN_PROBABILITY, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS } = settings.segmentation;
+const { HOP_S, WINDOW_S, SMOOTH_S, MIN_DURATION_S } = settings.segmentation_options;
+const { CHANGE_COST, CHANGE_COST_PER_S, VOICE_CHANGE_COST_PER_S } = settings.segmentation;
+const { MIN_PROBABILITY, MIN_RUN_CELLS, MAX_UNDECIDED_CELLS } = settings.segmentation;
 const HOP = Math.round(HOP_S * SAMPLE_RATE);
 const WINDOW = Math.round(WINDOW_S * SAMPLE_RATE);
 const CELLS_PER_WINDOW = WINDOW / HOP;
@@ -36,8 +37,14 @@ const voiceField = ({ voiceUtterances }) =>
 export class WindowScorer {
   constructor(recognizer) {
     this.recognizer = recognizer;
+    this.changeCostPerS = this.usesVoice ? VOICE_CHANGE_COST_PER_S : CHANGE_COST_PER_S;
     this.numSamples = 0; // received
     this.blocks = []; // [first sample, samples]
+  }
+
+  // Whether windows are compared with a voice.
+  get usesVoice() {
+    return false;
   }
 
   append(block) {
@@ -92,18 +99,104 @@ export class WindowScorer {
   }
 }
 
+// Makes segments of the cells of one recording or stream, in order of time. A segment ends where the emotion
+// changes, or where the speech pauses. Yields events { event: 'segment', … }.
+export class SegmentTrack {
+  // `maxWaitS` is how much later audio a cell waits for.
+  constructor(scorer, smoothS = SMOOTH_S, maxWaitS = smoothS) {
+    this.scorer = scorer;
+    this.isSmooth = smoothS > 0;
+    this.maxWait = Math.round(maxWaitS * SAMPLE_RATE);
+    const minCells = Math.max(MIN_RUN_CELLS, Math.ceil(MIN_DURATION_S / HOP_S));
+    const cost = CHANGE_COST + scorer.changeCostPerS * smoothS;
+    this.path = new Path(cost, minCells, this.isSmooth ? Infinity : MAX_UNDECIDED_CELLS);
+    this.forgetting = this.isSmooth ? 1 / (smoothS * SAMPLE_RATE) : 0; // for each sample
+    this.undecided = []; // cells { begin, end, score }
+    this.run = null; // the decided cells that are no segment yet
+    this.last = null; // the run of the last segment
+    this.pausedAt = -1; // the end of the last stretch that is over
+  }
+
+  // Add the next cell.
+  *add(begin, end, score) {
+    yield* this.decideBefore(begin);
+    this.undecided.push({ begin, end, score });
+    yield* this.addDecided(this.path.push(score.values.map((value) => value * ((end - begin) / HOP))));
+  }
+
+  // A stretch of speech ends at this sample.
+  *pause(end) {
+    this.pausedAt = end;
+    if (!this.isSmooth) yield* this.addDecided(this.path.finish());
+    else if (this.undecided.length === 0) yield* this.closeRun();
+  }
+
+  // Decide the cells that waited long enough, if the next cell begins at this sample or later.
+  *decideBefore(begin) {
+    while (this.isSmooth && this.undecided.length && begin - this.undecided[0].end >= this.maxWait) {
+      yield* this.addDecided(this.path.decideOldest());
+    }
+  }
+
+  *finish() {
+    yield* this.addDecided(this.path.finish());
+  }
+
+  // The emotions of the oldest undecided cells are now known.
+  *addDecided(emotions) {
+    for (const emotion of emotions) {
+      const { begin, end, score } = this.undecided.shift();
+      if (this.run && (this.run.emotion !== emotion || this.run.end !== begin)) yield* this.closeRun();
+      this.run ??= new Run(begin, emotion, this.memoryOf(emotion));
+      this.run.extend(end, score, this.forgetting);
+      if (end === this.pausedAt) yield* this.closeRun();
+    }
+  }
+
+  // The mean of the last segment, if it has the same emotion and the track is smooth.
+  memoryOf(emotion) {
+    return this.isSmooth && this.last?.emotion === emotion ? this.last.mean : null;
+  }
+
+  *closeRun() {
+    if (this.run) yield this.run.segment(this.scorer);
+    [this.run, this.last] = [null, this.run];
+  }
+}
+
+// Consecutive cells of one emotion. With smoothing, its probabilities also count the segments of this emotion
+// just before it: the less, the longer ago.
+class Run {
+  constructor(begin, emotion, memory) {
+    Object.assign(this, { begin, end: begin, emotion, mean: memory, voiceUtterances: null });
+  }
+
+  extend(end, { values, voiceUtterances }, forgetting) {
+    const added = end - this.end;
+    const old = this.mean ? this.mean.numSamples * Math.exp(-added * forgetting) : 0;
+    const before = this.mean?.values ?? values;
+    this.mean = {
+      values: values.map((value, at) => (value * added + before[at] * old) / (old + added)),
+      numSamples: old + added,
+    };
+    Object.assign(this, { end, voiceUtterances });
+  }
+
+  segment(scorer) {
+    const score = { values: this.mean.values, voiceUtterances: this.voiceUtterances }; // of the last cell
+    return { event: 'segment', ...scorer.segment(this.begin, this.end, score, this.emotion) };
+  }
+}
+
 // One stretch of speech. Yields its events { event: 'update' | 'segment', … }.
 export class Stretch {
-  constructor(scorer, start) {
-    Object.assign(this, { scorer, start });
+  constructor(scorer, start, track) {
+    Object.assign(this, { scorer, start, track });
     this.windowEnd = start; // of the last window
     this.lastValues = null; // log-probabilities of the last window
     this.recent = []; // windows of full length: [the cell that they begin with, score]
     this.covered = start; // the end of the last window that counts for segments
     this.numCells = 0;
-    this.undecided = []; // cells: [their end, score]
-    this.path = new Path();
-    this.run = new Run(start);
   }
 
   // The first sample that a window may still need, if the speech continues after the sample `until`.
@@ -138,8 +231,7 @@ export class Stretch {
     for (let begin = this.start + this.numCells * HOP; begin < end; begin += HOP) {
       yield* this.addCell(Math.min(begin + HOP, end), lastWindow);
     }
-    yield* this.addDecided(this.path.finish());
-    yield this.run.segment(this.scorer);
+    yield* this.track.pause(end);
   }
 
   // The score of a window that counts for segments.
@@ -165,48 +257,18 @@ export class Stretch {
     const score = meanScore([...this.recent.map(([, recent]) => recent), ...lastWindow]);
     const begin = this.start + this.numCells * HOP;
     this.numCells++;
-    this.undecided.push([end, score]);
-    yield* this.addDecided(this.path.push(score.values.map((value) => value * ((end - begin) / HOP))));
-  }
-
-  // The emotions of the oldest undecided cells are now known.
-  *addDecided(emotions) {
-    for (const emotion of emotions) {
-      const [end, score] = this.undecided.shift();
-      if (this.run.emotion !== null && this.run.emotion !== emotion) {
-        yield this.run.segment(this.scorer);
-        this.run = new Run(this.run.end);
-      }
-      this.run.extend(emotion, end, score);
-    }
+    yield* this.track.add(begin, end, score);
   }
 }
 
-// Consecutive cells of one emotion.
-class Run {
-  constructor(begin) {
-    Object.assign(this, { begin, end: begin, emotion: null, sum: null, voiceUtterances: null });
-  }
-
-  extend(emotion, end, { values, voiceUtterances }) {
-    this.sum = values.map((value, at) => value * (end - this.end) + (this.sum ? this.sum[at] : 0));
-    Object.assign(this, { emotion, end, voiceUtterances });
-  }
-
-  segment(scorer) {
-    const values = this.sum.map((value) => value / (this.end - this.begin));
-    const score = { values, voiceUtterances: this.voiceUtterances }; // with the voice of the last cell
-    return { event: 'segment', ...scorer.segment(this.begin, this.end, score, this.emotion) };
-  }
-}
-
-// The path of emotions through the cells of a stretch with the highest score: the sum of its
-// log-probabilities minus CHANGE_COST for each change, where each emotion lasts at least MIN_RUN_CELLS cells
-// (Viterbi's algorithm).
+// The path of emotions through cells with the highest score: the sum of its log-probabilities minus `cost` for
+// each change, where each emotion lasts at least `minCells` cells (Viterbi's algorithm). With more than
+// `maxUndecided` cells, the best path so far decides the oldest one.
 //
-// A state is the pair (how many cells the emotion has lasted, at most MIN_RUN_CELLS; emotion), as one index.
+// A state is the pair (how many cells the emotion has lasted, at most `minCells`; emotion), as one index.
 export class Path {
-  constructor() {
+  constructor(cost, minCells, maxUndecided) {
+    Object.assign(this, { cost, minCells, maxUndecided });
     this.scores = null; // of the best path that ends in each state
     this.back = []; // for each undecided cell: state -> state of the cell before
   }
@@ -214,10 +276,10 @@ export class Path {
   // Add a cell with its log-probabilities. Returns the emotions that are now decided, in order.
   push(logProbabilities) {
     const num = logProbabilities.length;
-    const first = (MIN_RUN_CELLS - 1) * num; // of the states whose emotion may change
+    const first = (this.minCells - 1) * num; // of the states whose emotion may change
     if (this.scores === null) {
       const start = (state) => (state < num ? logProbabilities[state] : -Infinity);
-      this.scores = Array.from({ length: MIN_RUN_CELLS * num }, (_, state) => start(state));
+      this.scores = Array.from({ length: this.minCells * num }, (_, state) => start(state));
       this.back.push(this.scores.map(() => 0)); // never followed
       return this.decided(num);
     }
@@ -230,7 +292,7 @@ export class Path {
     const from = before.map((_, state) =>
       state >= num ? state - num : first + (state === best ? secondBest : best),
     );
-    const scores = from.map((state, at) => before[state] - (at < num ? CHANGE_COST : 0));
+    const scores = from.map((state, at) => before[state] - (at < num ? this.cost : 0));
     if (best === secondBest) scores[best] = -Infinity; // there is no other emotion that may change
     for (let state = first; state < before.length; state++) {
       if (before[state] < scores[state]) continue;
@@ -242,14 +304,27 @@ export class Path {
     return this.decided(num);
   }
 
-  // The emotions of the remaining cells, in order.
+  // The emotions of the remaining cells, in order. The path then starts again without cells.
   finish() {
-    if (this.scores === null || this.back.length === 0) return [];
-    const num = this.scores.length / MIN_RUN_CELLS;
-    const first = this.scores.length - num;
-    const longEnough = this.scores.slice(first); // none of them is finite if the whole stretch is shorter
-    const state = longEnough.some(Number.isFinite) ? first + argmax(longEnough) : argmax(this.scores);
+    const { scores } = this;
+    this.scores = null;
+    if (scores === null || this.back.length === 0) return [];
+    const num = scores.length / this.minCells;
+    const first = scores.length - num;
+    const longEnough = scores.slice(first); // none of them is finite if there are fewer cells
+    const state = longEnough.some(Number.isFinite) ? first + argmax(longEnough) : argmax(scores);
     return this.traceBack(state, this.back.length - 1, num);
+  }
+
+  // The emotion of the oldest undecided cell by the best path so far; none without cells.
+  decideOldest() {
+    if (this.scores === null || this.back.length === 0) return [];
+    const later = this.back.slice(1);
+    const oldest = this.scores.map((_, state) => later.reduceRight((at, back) => back[at], state));
+    const first = oldest[argmax(this.scores)];
+    // Drop the paths that began otherwise.
+    this.scores = this.scores.map((score, state) => (oldest[state] === first ? score : -Infinity));
+    return this.traceBack(first, 0, this.scores.length / this.minCells);
   }
 
   decided(num) {
@@ -259,13 +334,7 @@ export class Path {
       states = [...new Set(states.map((state) => this.back[cell][state]))];
     }
     if (states.length === 1) return this.traceBack(states[0], 0, num);
-    if (this.back.length <= MAX_UNDECIDED_CELLS) return [];
-    // Too many cells are undecided: keep the best path, and drop the paths that began otherwise.
-    const later = this.back.slice(1);
-    const oldest = this.scores.map((_, state) => later.reduceRight((at, back) => back[at], state));
-    const first = oldest[argmax(this.scores)];
-    this.scores = this.scores.map((score, state) => (oldest[state] === first ? score : -Infinity));
-    return this.traceBack(first, 0, num);
+    return this.back.length > this.maxUndecided ? this.decideOldest() : [];
   }
 
   // The emotions up to a cell whose state is known. Removes these cells.

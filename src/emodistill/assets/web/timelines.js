@@ -2,7 +2,7 @@
 // stream too.
 
 import { peakWithoutOffset, unusableReason } from './recognizer.js';
-import { Stretch } from './segmentation.js';
+import { SegmentTrack, Stretch } from './segmentation.js';
 import settings from './settings.js';
 import { concatenate, SpeechStream } from './speech_activity.js';
 import { windowScorer } from './voices.js';
@@ -12,6 +12,7 @@ const { BLOCK_SAMPLES, SPEECH_FRAME_SAMPLES, SPEECH_ON, SPEECH_OFF } = settings.
 const { PAUSE_S, MIN_STRETCH_S } = settings.streaming;
 const { SILENCE_PEAK } = settings.recording;
 const { LOW_PEAK, QUIET_PEAK } = settings.timelines;
+const { MAX_SMOOTH_S, SMOOTH_S } = settings.segmentation_options;
 
 // Takes samples at 16 kHz in chunks of any length. Yields events
 // { event: 'speech_started' | 'update' | 'segment' | 'speech_ended', … }. `adapt` is 'none', or 'running': each
@@ -19,6 +20,7 @@ const { LOW_PEAK, QUIET_PEAK } = settings.timelines;
 export class StreamingRecognizer {
   constructor(recognizer, adapt = 'none') {
     this.scorer = windowScorer(recognizer, adapt);
+    this.track = new SegmentTrack(this.scorer);
     this.detector = new SpeechStream(recognizer.detector);
     this.rest = new Float32Array(0); // samples that are not yet a whole block
     this.numFrames = 0; // whose speech probability is known
@@ -46,6 +48,7 @@ export class StreamingRecognizer {
     for (const probability of await this.detector.push(this.rest)) yield* this.addFrame(probability);
     for (const probability of await this.detector.finish()) yield* this.addFrame(probability);
     if (this.speaking) yield* this.endSpeech();
+    yield* this.track.finish();
   }
 
   // Speech begins at SPEECH_ON, and continues while the probability stays above SPEECH_OFF.
@@ -61,11 +64,12 @@ export class StreamingRecognizer {
     } else if (this.speaking && end - this.until >= Math.round(PAUSE_S * SAMPLE_RATE)) {
       yield* this.endSpeech();
     }
+    if (!this.speaking) yield* this.track.decideBefore(end);
   }
 
   async *continueSpeech() {
     if (!this.stretch && this.until - this.start >= Math.round(MIN_STRETCH_S * SAMPLE_RATE)) {
-      this.stretch = new Stretch(this.scorer, this.start);
+      this.stretch = new Stretch(this.scorer, this.start, this.track);
       yield { event: 'speech_started', time_s: this.start / SAMPLE_RATE };
     }
     if (this.stretch) yield* this.stretch.extend(this.until);
@@ -114,12 +118,16 @@ export const secondsBySpeaker = (segments, emotions, names = []) => {
 // speech. The windows are those of the first pass.
 const secondPass = async (scorer, spans) => {
   const segments = [];
+  const collect = async (events) => {
+    for await (const { event, ...fields } of events) if (event === 'segment') segments.push(fields);
+  };
+  const track = new SegmentTrack(scorer, SMOOTH_S, MAX_SMOOTH_S);
   for (const [start, end] of spans) {
-    const stretch = new Stretch(scorer, start);
-    for (const events of [stretch.extend(end), stretch.close(end)]) {
-      for await (const { event, ...fields } of events) if (event === 'segment') segments.push(fields);
-    }
+    const stretch = new Stretch(scorer, start, track);
+    await collect(stretch.extend(end));
+    await collect(stretch.close(end));
   }
+  await collect(track.finish());
   return segments;
 };
 

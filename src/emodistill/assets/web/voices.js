@@ -42,6 +42,10 @@ class KnownSpeech {
 
 // Compares each window with the speech before it. It takes the windows in order of time.
 class RunningScorer extends WindowScorer {
+  get usesVoice() {
+    return true;
+  }
+
   constructor(recognizer) {
     super(recognizer);
     this.past = new KnownSpeech(recognizer.card.voice_dim);
@@ -81,6 +85,10 @@ class FirstPassScorer extends WindowScorer {
 
 // Compares the windows of a first pass with all of its speech. It runs the head of the model alone.
 class SecondPassScorer extends WindowScorer {
+  get usesVoice() {
+    return true;
+  }
+
   constructor(firstPass) {
     super(firstPass.recognizer);
     this.statistics = firstPass.statistics;
