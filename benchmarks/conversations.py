@@ -429,18 +429,35 @@ def ratio(
 
 
 class CachedRecognizer(Recognizer):
-    """A recogniser that runs the trunk of the model only once for the same window."""
+    """A recogniser that runs the trunk of the model only once for the same window, and the head too."""
 
     statistics_of: dict[bytes, npt.NDArray[np.float32]]  # hash of a window -> (dim,)
+    outputs_of: dict[tuple[bytes, bytes], Outputs]  # hash of a window, voice
 
     def run(self, waveform: Waveform, voice: npt.NDArray[np.float32] | None = None) -> Outputs:
         """Return the outputs for a waveform (samples,)."""
         key = hashlib.blake2b(waveform.tobytes(), digest_size=16).digest()
         if key not in self.statistics_of:
             self.statistics_of[key] = super().run(waveform)["statistics"]
-        statistics = self.statistics_of[key]
-        (outputs,) = self.student.run_head(statistics[None], voice)
-        return {**outputs, "statistics": statistics}
+        return self.head_outputs(self.statistics_of[key], voice)
+
+    def head_outputs(
+        self, statistics: npt.NDArray[np.float32], voice: npt.NDArray[np.float32] | None
+    ) -> Outputs:
+        """Return the outputs for the statistics (dim,) of a window."""
+        parts = (statistics.tobytes(), b"" if voice is None else voice.tobytes())
+        key = hashlib.blake2b(parts[0]).digest(), hashlib.blake2b(parts[1]).digest()
+        if key not in self.outputs_of:
+            (outputs,) = self.student.run_head(statistics[None], voice)
+            self.outputs_of[key] = {**outputs, "statistics": statistics}
+        return self.outputs_of[key]
+
+    def probabilities_of_statistics(
+        self, statistics: npt.NDArray[np.float32], shrunk: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return the probabilities (emotions,) of statistics (windows, dim)."""
+        outputs = [self.head_outputs(row, shrunk) for row in statistics]
+        return self._mean_probabilities(outputs, shrunk is not None)["student"]
 
 
 class ReplayedDetector:
@@ -485,6 +502,7 @@ def cached_model(
     known = pickle.loads(cache.read_bytes()) if cache is not None and cache.is_file() else {}
     model_hash = recognizer.card.sha256
     recognizer.statistics_of, frames = known.get(model_hash, ({}, []))
+    recognizer.outputs_of = {}
     num_known = len(recognizer.statistics_of)
     detector = ReplayedDetector(frames)
     yield recognizer, detector

@@ -24,7 +24,7 @@ from emodistill.audio.recording import Recording
 from emodistill.audio.waveform import SAMPLE_RATE, trim_silence
 from emodistill.errors import ConfigError, ModelError
 from emodistill.inference import adapted_windows, listen
-from emodistill.inference.adapted_windows import ADAPT, is_mixed
+from emodistill.inference.adapted_windows import ADAPT
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import MIN_PROBABILITY, Segment, WindowUpdate
@@ -235,11 +235,10 @@ def test_auto_is_recording_where_several_emotions_are_evident_else_none(
         assert row.trace.updates == found[expected].trace.updates
 
 
-def test_a_path_no_better_than_chance_is_not_mixed() -> None:
-    for num_emotions in (2, 4, 7):
-        assert not is_mixed(-np.log(num_emotions), num_emotions)
-        assert is_mixed(np.log(1.5 / num_emotions), num_emotions)
-    assert not is_mixed(-np.inf, 4)
+def test_auto_needs_several_emotions(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapted_windows, "MIXED_FIT", 1e-6)
+    one = programme([("sad", 3.0)])
+    assert recognizer.timeline(wav(one), adapt="auto") == recognizer.timeline(wav(one), adapt="none")
 
 
 def test_auto_is_refused_for_given_segments_and_streams(recognizer: Recognizer) -> None:

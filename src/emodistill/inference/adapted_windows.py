@@ -13,7 +13,6 @@ There are three ways to learn it:
   where it begins, or earlier. This is what a stream can do.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,7 +44,9 @@ from emodistill.inference.voices import (
 
 Adapt = Literal["none", "auto", "recording", "running"]
 ADAPT: tuple[Adapt, ...] = ("none", "auto", "recording", "running")  # of a timeline
-# The emotions of a mixed recording have this many times the probability of chance, as a geometric mean.
+# With "auto", a recording is compared with its own speech if its emotions then have this many times the
+# probability of chance, as a geometric mean over time. Where one emotion fills a recording, this emotion is
+# the usual. What is left is noise, which no smooth path of emotions fits.
 MIXED_FIT = 1.3
 STREAM_ADAPT: tuple[Adapt, ...] = ("none", "running")
 
@@ -212,19 +213,6 @@ def window_scorer(
     if adapt == "running":
         return RunningScorer(recognizer, options)
     return FirstPassScorer(recognizer, options, may_reject=adapt == "auto")
-
-
-def is_mixed(mean_log_probability: float, num_emotions: int) -> bool:
-    """Return whether a recording that is compared with its own speech evidently has several emotions.
-
-    Where one emotion fills a recording, it is the usual there. What is left is noise: no smooth path of
-    emotions fits it better than chance.
-
-    Args:
-        mean_log_probability: of the emotions of the smooth path, in nats.
-        num_emotions: that the recogniser chooses from.
-    """
-    return mean_log_probability >= math.log(MIXED_FIT / num_emotions)
 
 
 def check_adaptation(

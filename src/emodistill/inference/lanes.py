@@ -4,6 +4,7 @@ A recording is decoded once for all of its lanes. A lane has its own speech dete
 own segments. Its memory does not grow with the recording, except by what the docstring of `timeline` names.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from emodistill.audio.recording import MIN_UTTERANCE_S, SILENCE_PEAK, LevelMeter
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import AudioError
-from emodistill.inference.adapted_windows import Adapt, FirstPassScorer, KnownSpeech, is_mixed
+from emodistill.inference import adapted_windows
+from emodistill.inference.adapted_windows import Adapt, FirstPassScorer, KnownSpeech
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.segmentation import (
     Segment,
@@ -113,16 +115,17 @@ class SpeechLane(Lane):
         self._keep(self._stream.finish())
         if isinstance(self.scorer, FirstPassScorer):
             smooth_s = self.scorer.options.smooth_s
-            events, fit = self._second_pass(self.scorer, smooth_s)
+            events, track = self._second_pass(self.scorer, smooth_s)
             if self.scorer.may_reject and smooth_s != SMOOTH_S:
-                fit = self._second_pass(self.scorer, SMOOTH_S)[1]  # `is_mixed` was chosen with this value
-            if not self.scorer.may_reject or is_mixed(fit, self.scorer.num_emotions):
+                track = self._second_pass(self.scorer, SMOOTH_S)[1]  # MIXED_FIT was chosen with this value
+            least = math.log(adapted_windows.MIXED_FIT / self.scorer.num_emotions)
+            if not self.scorer.may_reject or track.is_mixed(least):
                 self._found, self.updates = [], []
                 self._keep(events)
         return self._found
 
-    def _second_pass(self, scorer: FirstPassScorer, smooth_s: float) -> tuple[list[Event], float]:
-        """Return the results of windows compared with the recording, and the path's mean log-probability.
+    def _second_pass(self, scorer: FirstPassScorer, smooth_s: float) -> tuple[list[Event], SegmentTrack]:
+        """Return the results of windows compared with the recording, and their track.
 
         The stretches of speech, and so the windows, stay as they are.
         """
@@ -133,7 +136,7 @@ class SpeechLane(Lane):
             stretch = Stretch(compared, start, track)
             found = (*stretch.extend(end), *stretch.close(end))
             events += [event for event in found if self.traced or isinstance(event, Segment)]
-        return [*events, *track.finish()], track.mean_log_probability()
+        return [*events, *track.finish()], track
 
     def _keep(self, events: Iterable[Event]) -> None:
         for event in events:

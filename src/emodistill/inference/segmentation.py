@@ -273,6 +273,7 @@ class SegmentTrack:
         self._last: _Run | None = None  # the last segment
         self._forgetting = 1 / (smooth_s * SAMPLE_RATE) if self._is_smooth else 0.0  # for each sample
         self._fit, self._num_samples = 0.0, 0  # of all decided cells: log-probability times samples, samples
+        self._emotions: set[int] = set()  # of all decided cells
         self._paused_at = -1  # the end of the last stretch that is over
 
     def add(self, begin: int, end: int, score: WindowScore) -> Iterator[Segment]:
@@ -299,9 +300,9 @@ class SegmentTrack:
         """Yield the remaining segments."""
         yield from self._add_decided(self._path.finish())
 
-    def mean_log_probability(self) -> float:
-        """Return the mean log-probability of the emotions that were decided; -inf without cells."""
-        return self._fit / self._num_samples if self._num_samples else -math.inf
+    def is_mixed(self, least: float) -> bool:
+        """Return whether the path has several emotions, with a mean log-probability of at least `least`."""
+        return len(self._emotions) > 1 and self._fit / self._num_samples >= least
 
     def _add_decided(self, emotions: Sequence[int]) -> Iterator[Segment]:
         """Add the emotions of the oldest undecided cells."""
@@ -309,6 +310,7 @@ class SegmentTrack:
             cell = self._undecided.popleft()
             self._fit += float(cell.score.log_probabilities[emotion]) * (cell.end - cell.begin)
             self._num_samples += cell.end - cell.begin
+            self._emotions.add(emotion)
             if self._run is not None and (self._run.emotion != emotion or self._run.end != cell.begin):
                 yield from self._close_run()
             if self._run is None:
