@@ -27,7 +27,14 @@ from emodistill.inference import adapted_windows, listen
 from emodistill.inference.adapted_windows import ADAPT
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.given_segments import GivenSegment
-from emodistill.inference.segmentation import MIN_PROBABILITY, Segment, WindowUpdate
+from emodistill.inference.segmentation import (
+    MIN_PROBABILITY,
+    Segment,
+    SegmentTrack,
+    WindowScore,
+    WindowScorer,
+    WindowUpdate,
+)
 from emodistill.inference.timelines import Timeline
 from emodistill.inference.voices import shrinkage
 
@@ -226,8 +233,8 @@ def test_auto_is_recording_where_several_emotions_are_evident_else_none(
         for adapt in ("none", "recording")
     }
     assert found["none"] != found["recording"]
-    for fit, expected in ((1e-6, "recording"), (100.0, "none")):
-        monkeypatch.setattr(adapted_windows, "MIXED_FIT", fit)
+    for accepted, expected in ((True, "recording"), (False, "none")):
+        monkeypatch.setattr(SegmentTrack, "is_mixed", lambda _, least, accepted=accepted: accepted)
         row = recognizer.timeline(wav(TALK), adapt="auto", smooth_s=smooth_s, traced=True)
         assert row == found[expected]
         assert row.trace is not None
@@ -235,10 +242,25 @@ def test_auto_is_recording_where_several_emotions_are_evident_else_none(
         assert row.trace.updates == found[expected].trace.updates
 
 
-def test_auto_needs_several_emotions(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapted_windows, "MIXED_FIT", 1e-6)
-    one = programme([("sad", 3.0)])
-    assert recognizer.timeline(wav(one), adapt="auto") == recognizer.timeline(wav(one), adapt="none")
+@pytest.mark.parametrize(
+    ("emotions", "fit", "expected"),
+    [
+        ([0] * 40 + [1] * 40, 0.9, True),
+        ([0] * 80, 0.9, False),  # one emotion
+        ([0] * 40 + [1] * 40, 0.26, False),  # hardly better than chance
+    ],
+)
+def test_a_recording_is_mixed_if_its_path_has_several_emotions_and_fits(
+    emotions: list[int], fit: float, expected: bool
+) -> None:
+    track = SegmentTrack(WindowScorer(make.ToneRecognizer()))
+    for number, emotion in enumerate(emotions):
+        values = np.full(4, np.log((1 - fit) / 3))
+        values[emotion] = np.log(fit)
+        assert len(list(track.add(8000 * number, 8000 * number + 8000, WindowScore(values)))) <= 1
+    found = [*track.finish(), *track.pause(640_000)]
+    assert found[-1].end_s == 40.0
+    assert bool(track.is_mixed(np.log(adapted_windows.MIXED_FIT / 4))) is expected
 
 
 def test_auto_is_refused_for_given_segments_and_streams(recognizer: Recognizer) -> None:

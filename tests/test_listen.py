@@ -322,7 +322,9 @@ def test_without_portaudio_the_library_is_named(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_the_display_shows_level_emotion_and_segments() -> None:
-    stream = StreamingRecognizer(make.ToneRecognizer(), make.RATE, detector=make.LoudnessDetector())
+    stream = StreamingRecognizer(
+        make.ToneRecognizer(), make.RATE, detector=make.LoudnessDetector(), smooth_s=0.0
+    )
     samples = np.concatenate([make.tone("sad", 2.0), make.silence(0.5), make.tone("angry", 1.2)])
     board = listen.Display(tuple(make.TONES_HZ), "desk mic")
 
