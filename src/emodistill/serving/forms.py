@@ -140,6 +140,18 @@ class Options:
 
 
 @dataclass
+class PredictFields(Options):
+    """The form fields of `/v1/predict`, without the files."""
+
+    voice: VoiceFile = None
+    adapt: PredictAdapt = "none"
+    return_voice: ReturnVoice = "false"
+    coverage: Coverage = None
+    channel: Channel = None
+    teachers: Annotated[Flag, Form(description="Also return what each teacher would predict.")] = "false"
+
+
+@dataclass
 class TimelineFields(Options):
     """The form fields of `/v1/timeline` and `/v1/jobs`, without the files."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Request, Response, UploadFile
 
 from emodistill.errors import AudioError
 from emodistill.inference.confidence import keep_most_confident
@@ -15,15 +15,11 @@ from emodistill.serving import openapi
 from emodistill.serving.forms import (
     ERROR_STATUSES,
     Channel,
-    Coverage,
     Files,
-    Flag,
     Model,
     Options,
-    PredictAdapt,
-    ReturnVoice,
+    PredictFields,
     TimelineFields,
-    VoiceFile,
     connection_check,
     form_route,
     named_files,
@@ -61,31 +57,27 @@ def _add_predict_route(router: APIRouter, service: Service, problems: Responses)
         responses=openapi.documented_rows(PREDICTION_RESPONSES, openapi.prediction_example()) | problems,
     )  # fmt: skip
     async def predict(
-        request: Request, files: Files, options: Annotated[Options, Depends()], voice: VoiceFile = None,
-        adapt: PredictAdapt = "none", return_voice: ReturnVoice = "false", coverage: Coverage = None,
-        channel: Channel = None,
-        teachers: Annotated[Flag, Form(description="Also return what each teacher would predict.")] = "false",
-    ) -> Response:  # fmt: skip
+        request: Request, files: Files, fields: Annotated[PredictFields, Depends()]
+    ) -> Response:
         """One row for each file, in the order of the request. An unreadable file has a row with `error`."""
-        recognizer = await select_recognizer(service, request, options)
-        known = await read_voice(voice, adapt, recognizer)
+        recognizer = await select_recognizer(service, request, fields)
+        known = await read_voice(fields.voice, fields.adapt, recognizer)
         media_type = choose_media_type(request.headers.get("accept"), PREDICTION_RESPONSES, len(files))
-        if return_voice == "true":
+        return_voice, channel = fields.return_voice == "true", fields.channel
+        if return_voice:
             check_return_voice(media_type, recognizer)
-        if adapt == "none" and return_voice == "false":
+        if fields.adapt == "none" and not return_voice:
             rows = [
                 await service.predict(recognizer, name, file, connection_check(request), known, channel)
                 for name, file in named_files(files)
             ]
             learned: list[Voice | None] = []
         else:
-            rows, learned = await _predict_from_statistics(
-                service, request, files, recognizer, known, adapt, channel
-            )
-        rows = [row if teachers == "true" else replace(row, teachers=None) for row in rows]
-        if coverage is not None:
-            rows = keep_most_confident(rows, coverage)
-        if return_voice == "true":
+            rows, learned = await _predict_from_statistics(service, request, files, recognizer, known, fields)
+        rows = [row if fields.teachers == "true" else replace(row, teachers=None) for row in rows]
+        if fields.coverage is not None:
+            rows = keep_most_confident(rows, fields.coverage)
+        if return_voice:
             return text_response(rows_with_voices(rows, learned), media_type)
         text = write_response(rows, media_type, PREDICTION_RESPONSES, recognizer.emotions)
         return text_response(text, media_type)
@@ -131,15 +123,15 @@ def _add_voices_route(router: APIRouter, service: Service, problems: Responses) 
 
 async def _predict_from_statistics(
     service: Service, request: Request, files: Sequence[UploadFile], recognizer: Recognizer,
-    voice: Voice | None, adapt: str, channel: int | None,
+    voice: Voice | None, fields: PredictFields,
 ) -> tuple[list[Prediction], list[Voice | None]]:  # fmt: skip
     """The prediction of each file, and the voice of each file. The model's trunk runs once for each file."""
     statistics = [
-        await service.statistics(recognizer, name, file, connection_check(request), channel=channel)
+        await service.statistics(recognizer, name, file, connection_check(request), channel=fields.channel)
         for name, file in named_files(files)
     ]
     voices: Sequence[Voice | None] = [voice] * len(files)
-    if adapt == "together":
+    if fields.adapt == "together":
         voices = list(leave_one_out(statistics, recognizer.card.sha256))
     rows = await service.predict_statistics(recognizer, statistics, voices, connection_check(request))
     return rows, [learned_voice(item, recognizer) for item in statistics]
