@@ -6,9 +6,9 @@ The speech is made of the recordings in and below --speech, with pauses of 0.7 t
 is synthetic. There are three measurements, each on one thread:
 
 * Compute: wall and CPU milliseconds for each hop of 0.5 s.
-* Latency: from the last loud sample of an utterance to the push that returns its segment. Loud means within
-  40 dB of the loudest frame. Latency is in audio time with chunks of 20 ms, without and with the compute of
-  that push.
+* Latency: from the last loud sample of an utterance to the push that returns its segment, without
+  smoothing. Loud means within 40 dB of the loudest frame. Latency is in audio time with chunks of 20 ms,
+  without and with the compute of that push.
 * Memory: the peak of a separate process that makes the timeline of a recording of --hours.
 """
 
@@ -119,7 +119,7 @@ def compute(recognizer: Recognizer, waveform: np.ndarray) -> None:
 def latency(recognizer: Recognizer, waveform: np.ndarray, ends: list[int]) -> None:
     """Print the time from the end of an utterance to its segment."""
     size = SAMPLE_RATE // 50
-    stream = StreamingRecognizer(recognizer, SAMPLE_RATE)
+    stream = StreamingRecognizer(recognizer, SAMPLE_RATE, smooth_s=0.0)
     audio_ms, total_ms, after_ms = [], [], []
     for start in range(0, len(waveform), size):
         started = time.perf_counter()

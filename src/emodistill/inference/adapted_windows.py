@@ -44,9 +44,9 @@ from emodistill.inference.voices import (
 
 Adapt = Literal["none", "auto", "recording", "running"]
 ADAPT: tuple[Adapt, ...] = ("none", "auto", "recording", "running")  # of a timeline
-# With "auto", a recording is compared with its own speech if its emotions then have this many times the
-# probability of chance, as a geometric mean over time. Where one emotion fills a recording, this emotion is
-# the usual. What is left is noise, which no smooth path of emotions fits.
+# With "auto", a recording is compared with its own speech if this makes its emotions probable: their
+# geometric mean over time is at least this many times chance. Where one emotion fills a recording, this
+# emotion is the usual. What is left is noise, which no smooth path of emotions fits.
 MIXED_FIT = 1.3
 STREAM_ADAPT: tuple[Adapt, ...] = ("none", "running")
 
