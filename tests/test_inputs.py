@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodistill import AudioError, AudioTooLongError, Recognizer
+from emodistill import AudioError, AudioTooLongError, Client, Recognizer
 from emodistill.audio import decoding, load, load_blocks
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, name_in_messages, read_header
 from emodistill.audio.waveform import load_bounded
@@ -149,7 +149,7 @@ def never_decode(*_: object) -> None:
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".m4a"])
 def test_a_recording_that_is_too_long_by_its_header_is_not_decoded(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, bundled: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"long{suffix}"
     if suffix == ".m4a":
@@ -167,6 +167,8 @@ def test_a_recording_that_is_too_long_by_its_header_is_not_decoded(
             load_bounded(source, 5)
         with pytest.raises(AudioTooLongError):
             list(load_blocks(source, 5))
+        with pytest.raises(AudioTooLongError):
+            bundled.timeline(source, max_s=5)
         if isinstance(source, io.BufferedReader):
             source.close()
 
@@ -228,6 +230,8 @@ def test_a_url_is_refused_with_one_sentence(emodistill: Call, url: str) -> None:
     assert result.code == 1
     with pytest.raises(AudioError, match="is a URL"):
         load(url)
+    with Client() as client, pytest.raises(AudioError, match="is a URL"):
+        client.predict(url)
 
 
 def test_a_missing_file_is_no_url() -> None:
@@ -286,6 +290,9 @@ def test_what_standard_input_cannot_be(
     result = emodistill("predict", "-", "-f", "json")
     assert result.code == 1
     assert json.loads(result.out)[0]["error"].startswith("standard input: cannot be decoded as audio")
+    monkeypatch.setattr(sys, "stdin", Stdin(b""))
+    result = emodistill("timeline", "-", "-f", "json")
+    assert "standard input: cannot be decoded as audio (it is empty: 0 bytes" in result.err
     for arguments in (["-", "-"], ["-", "--from", "-"], []):
         result = emodistill("predict", *arguments)
         assert (result.code, result.out) == (2, "")

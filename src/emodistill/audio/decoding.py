@@ -114,10 +114,13 @@ def open_recording(source: DecodableSource) -> soundfile.SoundFile:
             size = Path(source).stat().st_size
         except OSError as error:  # The file was deleted after `check_file`.
             raise RuntimeError(error.strerror) from error
-        if size == 0:
-            raise RuntimeError("it is empty: 0 bytes")
-        if not os.access(source, os.R_OK):
+        if size and not os.access(source, os.R_OK):
             raise RuntimeError("no permission to read it")
+    else:
+        size = len(source) if isinstance(source, bytes) else source.seek(0, os.SEEK_END)
+        _rewind(source)
+    if size == 0:
+        raise RuntimeError("it is empty: 0 bytes")
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except TypeError as error:  # soundfile needs the rate and the sample type of a *.raw file.

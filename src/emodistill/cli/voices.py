@@ -21,6 +21,7 @@ from emodistill.errors import ConfigError
 from emodistill.files import ensure_writable
 
 
+# Long: Typer makes an option of each parameter, and the help says what a voice is.
 @app.command("enrol")
 def enrol(
     paths: Paths,
