@@ -201,6 +201,18 @@ def test_the_page_holds_the_timeline_its_sound_and_the_card(call: Timeline) -> N
         assert text in visible
 
 
+def test_the_page_states_how_sure_and_how_often_right(call: Timeline) -> None:
+    card = Recognizer("bundled").card
+    assert "By time: likely 100 %." in page_of(hostile_row())
+    assert "How sure it is" not in page_of(row_of("a.wav", 3.0, part(0, 1, "angry")))
+    text = html.unescape(page_of(call, WriterContext(card=card, audio=False)))
+    everything = card.coverage[0]
+    assert everything.coverage == 1
+    assert f"right in {100 * everything.accuracy:.0f} % of all answers" in text
+    assert "computed from the probabilities of the emotions" in text
+    assert "without the card of the model" in page_of(call, WriterContext(audio=False))
+
+
 def test_the_page_holds_no_voice(call: Timeline) -> None:
     adapted = Recognizer("bundled").timeline(CALL, adapt="recording")
     page = page_of(adapted)

@@ -289,13 +289,16 @@ def _scores(card: "Card") -> str:
             f"On its test recordings it finds {100 * test['ua']:.0f} % of an emotion{interval}, as a mean "
             f"over the emotions. Chance is {100 / len(card.emotions):.0f} %."
         )
+    right = []
     for share, name in ((1.0, "all answers"), (0.5, "the surer half"), (0.1, "the surest tenth")):
         near = [point for point in card.coverage if abs(point.coverage - share) <= 0.05]
         if near:
             point = min(near, key=lambda point: abs(point.coverage - share))
-            sentences.append(f"Of {name}, {100 * point.accuracy:.0f} % are right.")
-    if card.coverage and card.calibration_note:
-        sentences.append(f"These shares: {card.calibration_note}")
+            right.append(f"{100 * point.accuracy:.0f} % of {name}")
+    if right:
+        sentences.append(f"On the utterances of its calibration it was right in {', '.join(right)}.")
+    if right and card.calibration_note:
+        sentences.append(f"Calibration: {card.calibration_note}")
     return " ".join(sentences)
 
 
