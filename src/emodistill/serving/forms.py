@@ -74,10 +74,11 @@ PredictAdapt = Annotated[
     ),
 ]
 TimelineAdapt = Annotated[
-    Literal["none", "recording", "running"],
+    Literal["none", "auto", "recording", "running"],
     Form(
         description="Compare each part of a recording with the usual of the whole recording (recording), or "
-        "of the speech before it (running). Cannot be combined with voice."
+        "of the speech before it (running). auto: as recording, but only where the recording evidently has "
+        "several emotions. Cannot be combined with voice, and auto not with segments."
     ),
 ]
 Channel = Annotated[
