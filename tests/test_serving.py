@@ -190,6 +190,22 @@ def test_bad_options_are_refused_with_the_fix(
         assert expected in problem(client.post(path, data=data, **sent), 422)["detail"]  # type: ignore[arg-type]
 
 
+def test_messages_name_no_class_and_no_validator(client: TestClient) -> None:
+    sent: dict[str, Any] = {"files": upload(SPEECH[0])}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"data": {"files": "/etc/passwd"}}, "files.0: expected a file, got a text"),
+        ({**sent, "data": {"voice": "me"}}, "voice: expected a file, got a text"),
+        ({**sent, "data": {"return_voice": "maybe"}}, "return_voice: Input should be 'true' or 'false'"),
+        ({**sent, "data": {"adapt": "all"}}, "adapt: Input should be"),
+    ]
+    for request, expected in cases:
+        for path in ("/v1/predict", "/v1/timeline", "/v1/jobs"):
+            text = client.post(path, **request).text
+            assert expected in problem(client.post(path, **request), 422)["detail"]
+            for odd in ("Value error", "validation error", "<class", "<bytes>", "pydantic"):
+                assert odd not in text
+
+
 def test_bodies_that_are_not_forms_are_refused(client: TestClient) -> None:
     assert problem(client.post("/v1/predict"), 422)["errors"][0]["field"] == "files"
     assert problem(client.post("/v1/predict", json={"path": "/etc/passwd"}), 422)

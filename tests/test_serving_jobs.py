@@ -493,7 +493,8 @@ def test_a_job_file_reads_like_a_file_of_its_part() -> None:
         def pause(self) -> None:
             """Nobody waits."""
 
-    job = jobs._Job("id", "urn", upload_file, sizes, None, Always())  # type: ignore[arg-type]
+    job = jobs._Job("id", "urn", upload_file, sizes, None, Always(), [0.25, 0.75])  # type: ignore[arg-type]
+    progress = []
     for (name, file), part in zip(job.files(), parts, strict=True):
         assert file.read() == part
         assert (file.read(3), file.tell()) == (b"", len(part))
@@ -504,5 +505,10 @@ def test_a_job_file_reads_like_a_file_of_its_part() -> None:
             assert file.tell() == expected.tell()
             assert file.read(4) == expected.read(4)
         assert name in "0123"
+        progress.append(job.progress)
+        file.seek(0)
+        file.read()
+    assert sorted(progress) == progress
+    assert progress[-1] == pytest.approx(0.25, abs=1e-4)
+    assert job.progress == pytest.approx(1)
     upload_file.close()
-    assert job.progress == 1

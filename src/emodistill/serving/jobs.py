@@ -77,22 +77,23 @@ class _Job:
     sizes: Sequence[tuple[str, int]]  # of its files: name, bytes
     work: Work
     turn: Turn
-    num_passes: int = 1  # how often each file is read
-    num_read: int = 0  # bytes
+    passes: Sequence[float]  # over each file: their shares of the time, which sum to 1
+    opened: list["_JobFile"] = field(default_factory=list)
     cancelled: bool = False
     submitted_s: float = field(default_factory=time.perf_counter)
 
     @property
     def progress(self) -> float:
-        """The share of the bytes that were read, 0 to 1."""
-        num_bytes = self.num_passes * sum(size for _, size in self.sizes)
-        return min(1.0, self.num_read / max(1, num_bytes))
+        """The share of the work that is done, 0 to 1, judged by the bytes that were read."""
+        num_bytes = sum(size for _, size in self.sizes)
+        return min(1.0, sum(file.bytes_done for file in self.opened) / max(1, num_bytes))
 
     def files(self) -> NamedFiles:
         """The files of the upload, with their names."""
         files, start = [], 0
         for name, size in self.sizes:
-            files.append((name, cast(BinaryIO, _JobFile(self, start, start + size))))
+            self.opened.append(_JobFile(self, start, start + size))
+            files.append((name, cast(BinaryIO, self.opened[-1])))
             start += size
         return files
 
@@ -108,6 +109,16 @@ class _JobFile:
     def __init__(self, job: _Job, start: int, end: int) -> None:
         self._job, self._start, self._end = job, start, end
         self._position = start
+        self._num_read = 0
+
+    @property
+    def bytes_done(self) -> float:
+        """The bytes of the file, times the share of its passes that is done."""
+        size = self._end - self._start
+        done = 0.0
+        for index, share in enumerate(self._job.passes):
+            done += share * min(size, max(0, self._num_read - index * size))
+        return done
 
     def read(self, size: int = -1) -> bytes:
         """Read at most `size` bytes, or all."""
@@ -119,7 +130,7 @@ class _JobFile:
         job.upload.seek(self._position)
         data = job.upload.read(left if size < 0 else min(size, left))
         self._position += len(data)
-        job.num_read += len(data)
+        self._num_read += len(data)
         return data
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
@@ -166,11 +177,16 @@ class Jobs:
             raise _too_many_jobs()
 
     async def submit(
-        self, files: NamedFiles, work: Work, emotions: Sequence[str], instance: str, num_passes: int = 1
+        self,
+        files: NamedFiles,
+        work: Work,
+        emotions: Sequence[str],
+        instance: str,
+        passes: Sequence[float] = (1.0,),
     ) -> str:
         """Keep a copy of the files, start the job as soon as possible, and return its id.
 
-        The work reads each file `num_passes` times.
+        The work reads each file once for each of `passes`: their shares of the time, which sum to 1.
 
         Raises `RequestRefused` (503), and `OSError` where the files cannot be kept.
         """
@@ -185,7 +201,7 @@ class Jobs:
         except BaseException:
             upload.close()
             raise
-        job = _Job(id, instance, upload, sizes, work, Turn(self._service.turns), num_passes)
+        job = _Job(id, instance, upload, sizes, work, Turn(self._service.turns), passes)
         self._jobs[id] = job
         self._tasks.start_soon(self._process, job)
         return id

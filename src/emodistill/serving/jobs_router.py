@@ -96,7 +96,7 @@ def _add_submit_route(router: APIRouter, service: Service, jobs: Jobs) -> None:
 
         id = await jobs.submit(
             named_files(files), work, timeline.recognizer.emotions, request.state.instance,
-            timeline.num_passes,
+            timeline.passes,
         )  # fmt: skip
         return JSONResponse({"id": id, "state": "waiting"}, 202, {"Location": f"/v1/jobs/{id}"})
 

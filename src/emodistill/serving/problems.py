@@ -135,7 +135,7 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         fields = [
             FieldProblem(
-                field=".".join(map(str, item["loc"][1:])) or "body", message=plain_message(item["msg"])
+                field=".".join(map(str, item["loc"][1:])) or "body", message=_plain_message(item["msg"])
             )
             for item in error.errors()
         ]
@@ -161,6 +161,11 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(OSError, recognizer_or_disk_error)
     app.add_exception_handler(sqlite3.OperationalError, database_error)
     app.add_exception_handler(Exception, unexpected_error)
+
+
+def _plain_message(message: str) -> str:
+    message = plain_message(message)
+    return "expected a file, got a text" if message.startswith("Expected UploadFile") else message
 
 
 def documented_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

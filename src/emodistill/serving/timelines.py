@@ -51,9 +51,11 @@ class TimelineRequest:
         return cls(recognizer, options, given, return_voice)
 
     @property
-    def num_passes(self) -> int:
-        """How often a file is read. Channels that are split are measured first."""
-        return (2 if self.options["channels"] == "split" else 1) + self.return_voice
+    def passes(self) -> list[float]:
+        """The share of each pass over a file in the time. Channels that are split are measured first."""
+        times = [0.1] if self.options["channels"] == "split" else []
+        times += [0.9, 0.5] if self.return_voice else [0.9]
+        return [each / sum(times) for each in times]
 
     async def answer(
         self, service: Service, files: Sequence[tuple[str, BinaryIO]], media_type: str,

@@ -12,7 +12,7 @@ import soundfile
 
 from emodistill.audio.decoding import THE_AUDIO, check_file
 from emodistill.audio.recording import AudioSource, decodable_source
-from emodistill.audio.waveform import as_columns
+from emodistill.audio.waveform import as_columns, check_rate
 from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.sources import source_name
@@ -100,10 +100,7 @@ def _file(source: Any, rate_hz: int | None, opened: ExitStack) -> tuple[str, Bin
 
 def _wav(samples: Any, rate_hz: int | None) -> BinaryIO:
     """Samples as a WAV file of 32-bit floats, which keeps them as the recogniser would read them."""
-    if rate_hz is None:
-        raise AudioError(
-            f"got samples of shape {samples.shape} without their rate: give rate_hz, e.g. rate_hz=16000"
-        )
+    rate_hz = check_rate(rate_hz)
     if not float(rate_hz).is_integer():
         raise AudioError(f"expected a whole number of Hz as rate_hz, got {rate_hz}")
     file = BytesIO()
