@@ -33,7 +33,8 @@ FRAME_S = SPEECH_FRAME_SAMPLES / make.RATE
 OVERFLOW = """() => {
   const card = document.getElementById('result').getBoundingClientRect();
   const all = [...document.querySelectorAll('#result *:not(#segments span)')];
-  const parts = all.map((part) => [part, part.getBoundingClientRect()]);
+  const boxes = all.map((part) => [part, part.getBoundingClientRect()]);
+  const parts = boxes.filter(([, box]) => box.width > 0);
   const outside = parts.filter(([, box]) => box.left < card.left - 1 || box.right > card.right + 1);
   return [document.documentElement.scrollWidth, outside.map(([part]) => part.outerHTML.slice(0, 80))];
 }"""

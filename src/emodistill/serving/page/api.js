@@ -81,7 +81,7 @@ const postTimeline = (file, options) =>
 
 // A larger file is a job: the server tells how much of it is done, and stops when the user cancels it.
 const JOB_BYTES = 4e6;
-const POLL_MS = 700;
+const POLL_MS = 1000;
 const jobs = new WeakMap(); // file -> the job of its last timeline: { id, key }
 const keyOf = ({ threshold, ...options }) => JSON.stringify([threshold, timelineFields(options)]);
 

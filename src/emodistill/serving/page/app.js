@@ -284,7 +284,10 @@ const stopRecording = async () => {
   showRecording(false);
   const name = `recording ${new Date().toISOString().slice(0, 19).replaceAll(':', '.')}.wav`;
   files.resume();
-  if (samples.length === 0) return;
+  if (samples.length === 0) {
+    if (files.shown) showEntry(files.shown);
+    return;
+  }
   files.add([new File([wav(samples, microphone.rate)], name, { type: 'audio/wav' })]);
 };
 
