@@ -232,6 +232,12 @@ def test_a_long_recording_has_zoom_a_small_copy_and_a_list(browser: Any, server:
         assert page.locator("#segments button[aria-pressed=true]").get_attribute("data-index") == str(
             total - 1
         )
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url))
+        with page.expect_download() as saved:
+            page.click("[data-format=srt]")
+        assert Path(saved.value.path()).read_text(encoding="utf-8").count("-->") == total
+        assert not any("/v1/timeline" in url for url in sent)  # the result is not computed again
 
 
 # --- channels -------------------------------------------------------------------------------------------
@@ -284,10 +290,10 @@ def test_each_channel_by_itself_in_the_browser_equals_python(
 
 
 def test_stereo_has_two_lanes_and_a_switch_for_each_channel_by_itself(
-    browser: Any, static: str, tmp_path: Path
+    browser: Any, address: str, tmp_path: Path
 ) -> None:
     call = write_call(tmp_path / "call.wav")
-    with Watched(browser, static, viewport={"width": 390, "height": 844}) as page:
+    with Watched(browser, address, viewport={"width": 390, "height": 844}) as page:
         page.set_input_files("#file", SPEECH[0])
         wait_for_result(page)
         assert page.is_hidden("#channels")
