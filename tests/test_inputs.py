@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import factories as make
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import soundfile
 
 from emodistill import AudioError, AudioTooLongError, Client, Recognizer
-from emodistill.audio import decoding, load, load_blocks
+from emodistill.audio import decoding, from_samples, load, load_blocks
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, name_in_messages, read_header
 from emodistill.audio.waveform import load_bounded
 from emodistill.console import skipped_message
@@ -352,6 +354,26 @@ def test_a_list_gives_the_answers_of_its_parts(
     for row, part in zip(rows, parts, strict=True):
         expected = bundled.predict(part, make.RATE)
         assert row["probabilities"] == pytest.approx(expected.probabilities, abs=1e-4)
+
+
+def test_a_part_of_a_container_is_decoded_up_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_media(tmp_path / "a.m4a", length_s=6)
+    blocks = list(decoding.decode_blocks(path, ""))
+    rate_hz, whole = blocks[0][0], np.concatenate([frames for _, frames in blocks])
+    decoded_s: list[float] = []
+    decode = decoding.decode_media
+
+    def count(*arguments: Any) -> Iterator[decoding.RatedSamples]:
+        for rate_hz, frames in decode(*arguments):
+            decoded_s.append(len(frames) / rate_hz)
+            yield rate_hz, frames
+
+    monkeypatch.setattr(decoding, "decode_media", count)
+    part = load(path, 0.5, 2.0)
+    np.testing.assert_array_equal(part, from_samples(whole[rate_hz // 2 : 2 * rate_hz], rate_hz))
+    assert 2 < sum(decoded_s) < 2.5
 
 
 def test_a_plain_list_has_one_path_a_line_relative_to_its_folder(

@@ -344,13 +344,21 @@ def _decode_blocks(source: BlockSource, name: str) -> Iterator[RatedSamples]:
             ) from error
 
 
-def decode_whole_media(source: DecodableSource, name: str, sndfile_error: Exception) -> RatedSamples:
-    """Return a recording decoded with PyAV: its rate in Hz, and samples (n, channels).
+def decode_whole_media(
+    source: DecodableSource, name: str, sndfile_error: Exception, end_s: float | None = None
+) -> RatedSamples:
+    """Return a recording decoded with PyAV up to `end_s`: its rate in Hz, and samples (n, channels).
 
     `sndfile_error` is why libsndfile could not read it. Raises `AudioError` as `decode_media` does, and for
     a recording without samples.
     """
-    decoded = list(decode_media(_media_handle(source), name, sndfile_error))
+    decoded: list[RatedSamples] = []
+    decoded_s = 0.0
+    for rate_hz, frames in decode_media(_media_handle(source), name, sndfile_error):
+        decoded.append((rate_hz, frames))
+        decoded_s += len(frames) / rate_hz
+        if end_s is not None and decoded_s > end_s:
+            break
     if not decoded:
         raise AudioError(f"{name}: holds no samples")
     return decoded[0][0], np.concatenate([frames for _, frames in decoded])

@@ -66,7 +66,7 @@ def load(
                 file.seek(start)
             frames = file.read(max(stop - start, 0), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        rate_hz, frames = decode_whole_media(source, name, error)
+        rate_hz, frames = decode_whole_media(source, name, error, end_s)
         start = 0 if start_s is None else round(start_s * rate_hz)
         frames = frames[start : None if end_s is None else round(end_s * rate_hz)]
     segment = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
