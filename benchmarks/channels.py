@@ -1,6 +1,7 @@
 """Measures the time and the memory that a stereo call needs: each channel on its own against the mix.
 
     python benchmarks/channels.py FOLDER [--minutes 60] [--rate 44100] [--runs 1]
+    python benchmarks/channels.py FOLDER --levels
 
 FOLDER holds recordings of speech, in any format. The files are dealt to the two channels in turn. There are
 two calls of the same length. In "turns" the speakers take turns, as in a real call. In "both" they speak at
@@ -9,6 +10,9 @@ the same time all the time, so there is twice as much speech to recognise as in 
 A measurement is a whole `emodistill timeline` in a process of its own, from the start of Python to the JSON
 file. The ways are measured in turn, so that other work on the machine slows down all of them. Time is CPU
 time, and the clock is beside it. Memory is the peak of the process (RSS).
+
+With --levels, it measures instead how much speech the detector finds at lower levels, in 16 bits, against the
+speech that it finds at a peak of 1.
 """
 
 import argparse
@@ -27,12 +31,15 @@ import soundfile
 import soxr
 
 from emodistill.audio.decoding import SUFFIXES
-from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, remove_offset, trim_silence
+from emodistill.audio.speech_activity import SpeechDetector, find_speech
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, peak_normalise, remove_offset, trim_silence
 
 WAYS = ("mix", "split")
 PEAK = 0.5
 PAUSE_S = 0.5  # after two utterances
 TRIM_DB = 40.0
+NUM_RECORDINGS = 200
+PEAKS = (1.0, 0.1, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001, 0.0005)
 
 
 class Measurement(NamedTuple):
@@ -53,10 +60,14 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=44_100, help="of the call, in Hz")
     parser.add_argument("--runs", type=int, default=1, help="measurements of each way; the least counts")
     parser.add_argument("--adapt", default="none", help="the option of `emodistill timeline`")
+    parser.add_argument("--levels", action="store_true", help="speech that is found at lower levels")
     given = parser.parse_args()
     files = sorted(path for path in given.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(files) < 2:
         raise SystemExit(f"expected at least two recordings below '{given.folder}', found {len(files)}")
+    if given.levels:
+        print_levels(files)
+        return
     print("| call | channels | CPU s | clock s | CPU against mix | peak MB |")
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
@@ -72,6 +83,24 @@ def main() -> None:
                 ratio = found.cpu_s / best["mix"].cpu_s
                 cells = [call, way, f"{found.cpu_s:.1f}", f"{found.clock_s:.1f}", f"{ratio:.2f}"]
                 print(f"| {' | '.join(cells)} | {found.memory_mb:.0f} |", flush=True)
+
+
+def print_levels(files: Sequence[Path]) -> None:
+    """Print the speech that is found in `NUM_RECORDINGS` of the files, at each of `PEAKS`."""
+    chosen = np.random.default_rng(0).permutation(len(files))[:NUM_RECORDINGS]
+    waveforms = [peak_normalise(remove_offset(load(files[place]))) for place in chosen]
+    detector = SpeechDetector()
+    print(f"{len(waveforms)} recordings\n| peak | speech against that at peak 1 | without speech |")
+    print("| --- | --- | --- |")
+    whole = 0
+    for peak in PEAKS:
+        lengths = []
+        for waveform in waveforms:
+            quiet = np.round(peak * 2**15 * waveform) / 2**15
+            spans = find_speech(detector.probabilities(quiet.astype(np.float32)))
+            lengths.append(sum(end - start for start, end in spans))
+        whole = whole or sum(lengths)
+        print(f"| {peak} | {100 * sum(lengths) / whole:.1f} % | {lengths.count(0)} |", flush=True)
 
 
 def write_call(path: Path, files: Sequence[Path], in_turns: bool, length_s: int, rate_hz: int) -> None:
