@@ -280,6 +280,7 @@ def test_predictions_and_statistics_of_a_channel_are_those_of_its_file(
     assert bundled.predict(call).mixed_channels == 2
     assert bundled.predict(call, channel=0).mixed_channels is None
     assert bundled.timeline(call).mixed_channels == 2
+    assert bundled.timeline(call, given=[GivenSegment(1.0, 3.0)]).mixed_channels is None
     assert "mixed_channels" not in bundled.predict(call).as_dict()
     with pytest.raises(AudioError, match="it has 2 channels"):
         bundled.predict(call, channel=2)

@@ -347,7 +347,8 @@ def _joined(
     if not segments and all(isinstance(lane, SpeechLane) for lane in lanes):
         reasons = {lane.level.unusable_reason() or "no_speech" for lane in lanes}
         reason = reasons.pop() if len(reasons) == 1 else "no_speech"
-    mixed = any(lane.channel is None for lane in lanes) and meter.differ
+    # Channels cannot be split where segments without a channel are given.
+    mixed = any(isinstance(lane, SpeechLane) and lane.channel is None for lane in lanes) and meter.differ
     return Timeline(
         name,
         lanes[0].num_samples / SAMPLE_RATE,
