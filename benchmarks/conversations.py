@@ -146,7 +146,7 @@ def choose_utterances(given: argparse.Namespace) -> list[Utterance]:
     if given.manifest is not None:
         speakers = given.speakers and given.speakers.split(",")
         return [
-            replace(item, corpus=item.corpus or path.parent.name)
+            replace(item, corpus=path.parent.name if item.corpus in (None, path.stem) else item.corpus)
             for path in given.manifest
             for item in read_manifest(path)
             if not speakers or item.speaker in speakers
