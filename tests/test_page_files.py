@@ -117,7 +117,7 @@ def test_both_pages_say_the_same_about_a_recording_as_a_whole(
     own = timeline(conversation, Recognizer(threads=1))
     most = max(own.summary, key=own.summary.__getitem__)
     share = round(100 * own.summary[most] / sum(own.summary.values()))
-    assert several.startswith(f"Whole recording: {most} {share} % of the speech, ")
+    assert several.startswith(f"Whole recording: {most} {share} % of the speech")
     assert long == several
     assert silent == "The recording is silent."
 
