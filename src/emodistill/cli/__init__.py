@@ -3,11 +3,12 @@
 import os
 import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import NoReturn
 
-from emodistill.cli.options import INTERRUPTED, app
+from emodistill.cli.options import INTERRUPTED, Stopped, app
 from emodistill.console import console
 from emodistill.errors import EmodistillError
 from emodistill.files import UNENCODABLE
@@ -36,10 +37,8 @@ def main() -> None:
             stream.reconfigure(errors=UNENCODABLE)
     try:
         app()
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            end_process(INTERRUPTED)
-        raise
+    except Stopped:
+        end_process(INTERRUPTED)
     except (EmodistillError, OSError) as error:
         text = str(error)
         if isinstance(error, OSError):
@@ -50,6 +49,6 @@ def main() -> None:
 
 def end_process(code: int) -> NoReturn:
     """End at once: threads that still process a file after Ctrl-C would delay a normal exit by minutes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # The reader of a pipe may have ended too.
+        sys.stdout.flush()
     os._exit(code)

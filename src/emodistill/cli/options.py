@@ -283,14 +283,18 @@ def choose_format(format: str | None, output: Path | None, by_suffix: Mapping[st
     return known[output.suffix.lower()]
 
 
+class Stopped(SystemExit):
+    """Ctrl-C was pressed while files were processed, and the message was printed."""
+
+
 @contextmanager
 def stoppable(message: Callable[[], str]) -> Iterator[None]:
-    """After Ctrl-C, print the message instead of a traceback and end with exit code 130."""
+    """After Ctrl-C, print the message and raise `Stopped`."""
     try:
         yield
     except KeyboardInterrupt:
         warn(message())
-        raise typer.Exit(INTERRUPTED) from None
+        raise Stopped(INTERRUPTED) from None
 
 
 def channels_in(text: str) -> "Channels":
