@@ -134,7 +134,7 @@ def finished_keys(
     changed_files = before.changed(requested.values())
     changed = {key for key, file in requested.items() if file in changed_files}
     failed_before = {key for (key, failed), _ in rows if failed and key in requested}
-    say_changed(changed - failed_before)
+    say_changed({requested[key] for key in changed - failed_before})
     again = changed | failed_before
     keys = [key for (key, _), _ in rows]
     if keys and keys[-1] in requested and keys.count(keys[-1]) < num_rows(keys[-1]):
