@@ -604,7 +604,7 @@ def test_ctrl_c_says_that_nothing_was_written(calls: Path, tmp_path: Path, verb:
     out, begun_s = tmp_path / "out.csv", time.monotonic()
     code, err = interrupt(
         [verb, calls, "-o", out, "--jobs", 1],
-        lambda: bool(list(tmp_path.glob(".out*"))) or time.monotonic() > begun_s + 6,
+        lambda: bool(list(tmp_path.glob(".out*"))) or time.monotonic() > begun_s + 10,
     )
     assert (code, err) == (130, f"stopped: nothing was written to '{out}'{message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["calls"]
