@@ -135,7 +135,7 @@ def test_a_recording_that_is_too_long_makes_the_job_fail(client: TestClient) -> 
     expected = {"type": "urn:emodistill:too-long", "title": "Request Entity Too Large", "status": 413}
     assert status["problem"] == {
         **expected, "title": status["problem"]["title"],
-        "detail": "longer than the limit of 120 s; cut it into parts",
+        "detail": "longer than the limit of 120 s (150.0 s); cut it into parts",
     }  # fmt: skip
     assert problem(client.get(f"/v1/jobs/{job}/result"), 413)["detail"] == status["problem"]["detail"]
 
