@@ -144,7 +144,7 @@ def predict(
     from emodistill.inference.audio_progress import with_audio_progress
     from emodistill.inference.confidence import NO_COVERAGE, keep_most_confident
     from emodistill.inference.inputs import num_rows, predict_inputs
-    from emodistill.inference.prediction_rows import write_rows
+    from emodistill.inference.prediction_rows import Columns, write_rows
     from emodistill.inference.recognizer import Recognizer
     from emodistill.inference.resume import finished_keys, stopped_message
     from emodistill.inference.voices import Voice, check_voice, ensure_voices
@@ -211,11 +211,8 @@ def predict(
     with stopped, open_output(output, append=resumed) as stream:
         if coverage is not None:
             rows = iter(keep_most_confident(list(rows), coverage))
-        num_failed = write_rows(
-            rows, format, stream, recognizer.emotions, has_voices=known is not None or adapted,
-            has_channels=read_channels != "mix" or any(item.channel is not None for item in inputs),
-            listed=listed is not None,
-        )  # fmt: skip
+        columns = Columns(recognizer.emotions, known is not None or adapted, listed is not None)
+        num_failed = write_rows(rows, format, stream, columns)
     if finished:
         say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
     raise typer.Exit(1 if num_failed or num_empty else 0)

@@ -21,28 +21,44 @@ if TYPE_CHECKING:
 
 # Columns of CSV after the probabilities, in predictions and in timelines.
 OPTIONAL_COLUMNS = ("surety", "arousal", "valence", "dimensions_from", "channel")
-
-
 # More columns of predictions of a list: what the list states.
 LISTED_COLUMNS = ("id", "start_s", "end_s", "speaker")
 
 
-class Writer(Protocol):
-    """A function that writes predictions to a text stream; `emotions` are those of the model.
+@dataclass(frozen=True)
+class Columns:
+    """What a format with a header has columns for. CSV and Parquet write the header before the first row.
 
-    With `has_voices`, rows may have `voice_utterances`, and with `has_channels` a `channel`. A format with a
-    header then has a column for it. With `listed`, the header ends with `LISTED_COLUMNS`.
+    Attributes:
+        emotions: of the model.
+        has_voices: rows may have `voice_utterances`.
+        listed: the rows come from a list, so there are `LISTED_COLUMNS` at the end.
     """
 
-    def __call__(
-        self,
-        rows: Iterable["Prediction"],
-        stream: TextIO,
-        emotions: Sequence[str],
-        has_voices: bool = False,
-        has_channels: bool = False,
-        listed: bool = False,
-    ) -> None: ...
+    emotions: Sequence[str]
+    has_voices: bool = False
+    listed: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns in CSV and Parquet."""
+        names = ["path", "emotion", "confidence", "abstained", "reason", "error"]
+        names += ["voice_utterances"] if self.has_voices else []
+        names += [*(f"p_{name}" for name in self.emotions), *OPTIONAL_COLUMNS]
+        return [*names, *LISTED_COLUMNS] if self.listed else names
+
+    def values(self, row: "Prediction") -> list[Any]:
+        """The value of a row in each column; None where the row has no value."""
+        values = [row.path, row.emotion, row.confidence, row.abstained, row.reason, row.error]
+        values += [row.voice_utterances] if self.has_voices else []
+        values += [*(row.probabilities.get(name) for name in self.emotions), *optional_values(row)]
+        return [*values, *(getattr(row, name) for name in LISTED_COLUMNS)] if self.listed else values
+
+
+class Writer(Protocol):
+    """A function that writes predictions to a text stream."""
+
+    def __call__(self, rows: Iterable["Prediction"], stream: TextIO, columns: Columns) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -68,19 +84,8 @@ class PredictionFormat:
     check: Callable[[], None] | None = None
 
 
-def write_rows(
-    rows: Iterable["Prediction"],
-    format: str,
-    stream: TextIO,
-    emotions: Sequence[str],
-    has_voices: bool = False,
-    has_channels: bool = False,
-    listed: bool = False,
-) -> int:
-    """Write predictions in a format of `PREDICTION_FORMATS`; returns how many of them have an error.
-
-    The other arguments are those of `Writer`.
-    """
+def write_rows(rows: Iterable["Prediction"], format: str, stream: TextIO, columns: Columns) -> int:
+    """Write predictions in a format of `PREDICTION_FORMATS`; returns how many of them have an error."""
     num_failed = 0
 
     def count_failures() -> Iterator["Prediction"]:
@@ -89,110 +94,57 @@ def write_rows(
             num_failed += row.error is not None
             yield row
 
-    PREDICTION_FORMATS[format].write(count_failures(), stream, emotions, has_voices, has_channels, listed)
+    PREDICTION_FORMATS[format].write(count_failures(), stream, columns)
     return num_failed
 
 
-def write_table(
-    rows: Iterable["Prediction"],
-    stream: TextIO,
-    emotions: Sequence[str],
-    has_voices: bool = False,
-    has_channels: bool = False,
-    listed: bool = False,
-) -> None:
-    """A table for reading."""
+def write_table(rows: Iterable["Prediction"], stream: TextIO, columns: Columns) -> None:
+    """A table for reading. A column that no row has a value for is left out."""
     from rich.table import Table
 
     rows = list(rows)
-    columns = [name for name in LISTED_COLUMNS if any(getattr(row, name) is not None for row in rows)]
+    stated = [
+        name for name in (*LISTED_COLUMNS, "channel") if any(getattr(row, name) is not None for row in rows)
+    ]
     table = Table(
-        "file", *(name.removesuffix("_s") for name in columns), *(["channel"] if has_channels else []),
-        "emotion", "confidence", "surety", "arousal", "valence",
-        *(["utterances known"] if has_voices else []), "note",
+        "file", *(name.removesuffix("_s") for name in stated), "emotion", "confidence", "surety", "arousal",
+        "valence", *(["utterances known"] if columns.has_voices else []), "note",
     )  # fmt: skip
     for row in rows:
         confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
         note = escape(row.error or row.reason or "")
-        known = [str(row.voice_utterances or "–")] if has_voices else []
-        channel = ["" if row.channel is None else str(row.channel)] if has_channels else []
+        known = [str(row.voice_utterances or "–")] if columns.has_voices else []
         place = [f"{value:.2f}" for value in (row.dimensions or {}).values()] or ["", ""]
-        stated = ["" if (value := getattr(row, name)) is None else escape(str(value)) for name in columns]
+        values = ["" if (value := getattr(row, name)) is None else escape(str(value)) for name in stated]
         table.add_row(
-            escape(row.path), *stated, *channel, row.emotion or "–", confidence, row.surety or "", *place,
-            *known, note,
-        )  # fmt: skip
+            escape(row.path), *values, row.emotion or "–", confidence, row.surety or "", *place, *known, note
+        )
     results(stream).print(table)
 
 
-def write_json(
-    rows: Iterable["Prediction"],
-    stream: TextIO,
-    emotions: Sequence[str],
-    has_voices: bool = False,
-    has_channels: bool = False,
-    listed: bool = False,
-) -> None:
+def write_json(rows: Iterable["Prediction"], stream: TextIO, columns: Columns) -> None:
     """One array, written when all rows are known."""
     objects = [row.as_dict() for row in rows]
     stream.write(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_jsonl(
-    rows: Iterable["Prediction"],
-    stream: TextIO,
-    emotions: Sequence[str],
-    has_voices: bool = False,
-    has_channels: bool = False,
-    listed: bool = False,
-) -> None:
+def write_jsonl(rows: Iterable["Prediction"], stream: TextIO, columns: Columns) -> None:
     """One object on each line, written as soon as it is known."""
     for row in rows:
         stream.write(json.dumps(row.as_dict(), ensure_ascii=False) + "\n")
         stream.flush()
 
 
-def write_csv(
-    rows: Iterable["Prediction"],
-    stream: TextIO,
-    emotions: Sequence[str],
-    has_voices: bool = False,
-    has_channels: bool = False,
-    listed: bool = False,
-) -> None:
+def write_csv(rows: Iterable["Prediction"], stream: TextIO, columns: Columns) -> None:
     """A header, then one line for each row; what a row does not have is an empty field."""
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_columns(emotions, has_voices, listed))
-    writer.writerows(_values(row, emotions, has_voices, listed) for row in rows)
+    writer.writerow(columns.names)
+    writer.writerows(map(columns.values, rows))
 
 
-def write_parquet(
-    rows: Iterable["Prediction"],
-    stream: TextIO,
-    emotions: Sequence[str],
-    has_voices: bool = False,
-    has_channels: bool = False,
-    listed: bool = False,
-) -> None:
+def write_parquet(rows: Iterable["Prediction"], stream: TextIO, columns: Columns) -> None:
     """The columns and rows of CSV in one Parquet file, written when all rows are known."""
-    values = (_values(row, emotions, has_voices, listed) for row in rows)
-    stream.buffer.write(to_parquet(_columns(emotions, has_voices, listed), values))
-
-
-def _columns(emotions: Sequence[str], has_voices: bool, listed: bool) -> list[str]:
-    """Return the names of the columns in CSV and Parquet."""
-    columns = ["path", "emotion", "confidence", "abstained", "reason", "error"]
-    columns += ["voice_utterances"] if has_voices else []
-    columns += [*(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS]
-    return [*columns, *LISTED_COLUMNS] if listed else columns
-
-
-def _values(row: "Prediction", emotions: Sequence[str], has_voices: bool, listed: bool) -> list[Any]:
-    """Return the values of a row for `_columns`; None where the row has no value."""
-    values = [row.path, row.emotion, row.confidence, row.abstained, row.reason, row.error]
-    values += [row.voice_utterances] if has_voices else []
-    values += [*(row.probabilities.get(name) for name in emotions), *optional_values(row)]
-    return [*values, *(getattr(row, name) for name in LISTED_COLUMNS)] if listed else values
+    stream.buffer.write(to_parquet(columns.names, map(columns.values, rows)))
 
 
 def optional_values(row: "Prediction | Segment") -> list[Any]:

@@ -9,7 +9,7 @@ from fastapi import Response
 
 from emodistill.inference.formats import formats_without_source
 from emodistill.inference.prediction import Prediction
-from emodistill.inference.prediction_rows import PREDICTION_FORMATS, PredictionFormat
+from emodistill.inference.prediction_rows import PREDICTION_FORMATS, Columns, PredictionFormat
 from emodistill.inference.timelines import Timeline
 from emodistill.serving.problems import RequestRefused
 
@@ -29,7 +29,7 @@ def _prediction_writer(format: PredictionFormat) -> Callable[[Sequence[Predictio
     def write(rows: Sequence[Prediction], emotions: Sequence[str]) -> str:
         stream = io.StringIO()
         has_voices = any(row.voice_utterances is not None for row in rows)
-        format.write(rows, stream, emotions, has_voices)
+        format.write(rows, stream, Columns(emotions, has_voices))
         return stream.getvalue()
 
     return write
