@@ -153,8 +153,13 @@ def test_channels_come_from_a_table_and_from_an_rttm_of_several() -> None:
         ('{"turns": []}', "known formats: expected CSV, RTTM, JSON of pyannote or JSON of whisperX"),
         ('{"segments": [', r"none of the known formats, and is no JSON \(Expecting value: line 1 column 15"),
         ("[1, 2]", "none of the known formats"),
+        (f'{{"segments": {"[" * 100_000}{"]" * 100_000}}}', "and its JSON is nested too deeply"),
+        (f'{{"segments": [{{"start": 0, "end": 1{"0" * 400}}}]}}', r"segments\[0\]: expected a start and an"),
+        (f"start,end\n0,{'9' * 400}:00:00\n", "line 2: expected a start and an end"),
+        ('{"segments": [{"start": 0, "end": 1, "channel": 1e999}]}', "expected a channel from 0 on, got inf"),
+        ('{"segments": [{"start": 0, "end": 1, "channel": 0.5}]}', "expected a channel from 0 on, got 0.5"),
         ("start,end,channel\n1,2,left\n", r"line 2: expected a channel from 0 on, got 'left'"),
-        ("start,end,channel\n1,2,-1\n", r"line 2: expected a channel from 0 on, got -1"),
+        ("start,end,channel\n1,2,-1\n", r"line 2: expected a channel from 0 on, got '-1'"),
         ("start,end\n1:75,2:00\n", r"line 2: expected a start and an end as seconds, m:ss or hh:mm:ss"),
         ("", r"got the columns \[\]"),
     ],
@@ -162,6 +167,11 @@ def test_channels_come_from_a_table_and_from_an_rttm_of_several() -> None:
 def test_content_that_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         segments_of(text)
+
+
+def test_halves_of_signs_become_question_marks() -> None:
+    text = '{"segments": [{"start": 1, "end": 2, "speaker": "a\\ud800", "text": "b\\udfff"}]}'
+    assert segments_of(text) == (GivenSegment(1.0, 2.0, "a?", text="b?"),)
 
 
 def test_the_words_are_in_the_output() -> None:

@@ -439,6 +439,8 @@ def test_a_bad_row_is_a_row_with_its_error(emodistill: Call, calls: Path) -> Non
         ("a.jsonl", '{"path": "call.wav"}\n{"path"\n', "line 2: is no JSON"),
         ("a.jsonl", '{"path": "call.wav"}\n["call.wav"]\n', "line 2: expected an object with 'path'"),
         ("a.jsonl", '{"path": "call.wav", "end": true}\n', "line 1: bad end True"),
+        ("a.jsonl", f'{{"path": "call.wav", "end": 1{"0" * 400}}}\n', "line 1: bad end 1000"),
+        ("a.jsonl", f'{{"path": {"[" * 100_000}{"]" * 100_000}}}\n', "line 1: is no JSON"),
         ("a.txt", "\n", "holds no paths"),
     ],
 )

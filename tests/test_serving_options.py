@@ -172,6 +172,8 @@ def test_bad_options_are_refused(
         (b"start,end\n5,2\n", 422, "expected 0"),
         (b"start,end\n" + b"0,59\n" * 5, 413, "have 295 s together, expected at most 240 s"),
         (b"start,end\n" + b"0,0.1\n" * 121, 413, "have 242 s together"),
+        (b'{"segments":' + b"[" * 100_000, 422, "nested too deeply"),
+        (b'{"segments": [{"start": 0, "end": 1%s}]}' % (b"0" * 400), 422, "expected a start and an end"),
         (b"x" * (timelines.MAX_SEGMENTS_BYTES + 1), 413, "more than 16 MB"),
     ],
 )

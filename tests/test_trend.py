@@ -6,6 +6,7 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,12 @@ def test_a_step_that_you_choose_is_drawn(tmp_path: Path) -> None:
     assert "probability" in texts(tmp_path / "a.svg")
     plot_timeline(row, EMOTIONS, tmp_path / "b.svg", step_s=20)
     assert any("one step: 20 s" in text for text in texts(tmp_path / "b.svg"))
+
+
+@pytest.mark.parametrize("duration_s", [60.0, 300.0])
+def test_names_are_drawn_as_they_are(tmp_path: Path, duration_s: float) -> None:
+    row = long_row(duration_s, (r"$\bad{$", "\udcff\x1b[31m"))
+    plot_timeline(replace(row, path="a/$x$ \udce9.wav"), EMOTIONS, tmp_path / "a.svg")
+    shown = texts(tmp_path / "a.svg")
+    assert {r"$\bad{$", "? [31m"} <= set(shown)
+    assert any(text.startswith("$x$ ?.wav") for text in shown)

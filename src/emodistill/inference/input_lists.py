@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.errors import ConfigError
-from emodistill.inference.given_segments.base import seconds
+from emodistill.inference.given_segments.base import channel_number, seconds
 from emodistill.inference.inputs import Input
 from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal
 
@@ -85,7 +85,7 @@ def _json_rows(text: str, where: str) -> Iterator[_Row]:
             continue
         try:
             fields = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where}, line {number}: is no JSON ({error})") from error
         if not isinstance(fields, dict):
             raise ConfigError(f"{where}, line {number}: expected an object with 'path', got {line.strip()}")
@@ -143,8 +143,7 @@ def _input(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
 
 
 def _channel(value: Any, where: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,3}", str(value).strip()):
-        raise ConfigError(f"{where}: bad channel {value!r}, expected a whole number from 0")
-    return int(value)
+    try:
+        return channel_number(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: bad channel {value!r}, expected a whole number from 0") from error

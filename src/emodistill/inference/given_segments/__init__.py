@@ -13,6 +13,7 @@ from emodistill.inference.given_segments.base import (
     GivenSegment,
     GivenSegments,
     SegmentsFormat,
+    channel_number,
     rttm_id,
     seconds,
 )
@@ -80,12 +81,10 @@ def _segment(row: GivenRow, where: str) -> GivenSegment:
             f"{where}expected a start and an end as seconds, m:ss or hh:mm:ss, got {row.start!r} and "
             f"{row.end!r}"
         ) from error
-    channel = row.channel
-    if channel is not None:
-        try:
-            channel = int(channel)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where}expected a channel from 0 on, got {channel!r}") from error
+    try:
+        channel = channel_number(row.channel)
+    except ValueError as error:
+        raise ConfigError(f"{where}expected a channel from 0 on, got {row.channel!r}") from error
     segment = GivenSegment(start_s, end_s, row.speaker, channel, row.text)
     segment.check(where)
     return segment
@@ -97,6 +96,8 @@ def _json_error(text: str) -> str:
         json.loads(text)
     except ValueError as error:
         return f", and is no JSON ({error})"
+    except RecursionError:
+        return ", and its JSON is nested too deeply"
     return ""
 
 

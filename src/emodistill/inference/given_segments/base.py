@@ -1,12 +1,15 @@
 """Given segments, and the description of a format that holds them."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emodistill.errors import ConfigError
+
+_CHANNEL = re.compile("[0-9]{1,3}")
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,11 @@ def rttm_id(path: str | Path) -> str:
 
 
 def text_or_none(value: Any) -> str | None:
-    """Return a value as text without blanks around it; None for None and for empty text."""
-    return None if value is None else str(value).strip() or None
+    """Return a value as text without blanks around it; None for None and for empty text.
+
+    JSON can hold halves of a sign, which no output can: each becomes `?`.
+    """
+    return None if value is None else str(value).strip().encode("utf-8", "replace").decode() or None
 
 
 def seconds(value: Any) -> float:
@@ -118,7 +124,7 @@ def seconds(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError("expected a time, got a boolean")
     if not isinstance(value, str):
-        return float(value)
+        return _finite(value)
     *larger, last = value.strip().replace(",", ".").split(":")
     total = float(last)
     if not larger:
@@ -128,5 +134,28 @@ def seconds(value: Any) -> float:
     if len(larger) == 2 and int(larger[1]) >= 60:
         raise ValueError(f"bad time '{value}'")
     for place, part in enumerate(reversed(larger), start=1):
-        total += int(part) * 60**place
+        total += _finite(int(part)) * 60**place
     return round(total, 6)
+
+
+def channel_number(value: Any) -> int | None:
+    """Return the number of a channel from 0 on: a whole number, or text of one; None for None.
+
+    Raises `ValueError` for anything else.
+
+    >>> channel_number(" 1 "), channel_number(0)
+    (1, 0)
+    """
+    if value is None:
+        return None
+    if isinstance(value, (bool, float)) or not _CHANNEL.fullmatch(str(value).strip()):
+        raise ValueError(f"bad channel {value!r}")
+    return int(value)
+
+
+def _finite(value: Any) -> float:
+    """Return a number as a float. Raises `ValueError` for one that is too large, and `TypeError`."""
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError("the number is too large") from error

@@ -13,7 +13,7 @@ def has_list(text: str, key: str) -> bool:
         return False
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(data, dict) and isinstance(data.get(key), list)
 
