@@ -199,6 +199,41 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is made"
 
 
+def test_an_input_is_no_output(emodistill: Call, exported_voice: Path, clips: Path, tmp_path: Path) -> None:
+    recording, listed, turns, voice = (
+        clips / "0.wav",
+        tmp_path / "l.csv",
+        tmp_path / "t.csv",
+        tmp_path / "v.json",
+    )
+    listed.write_text(f"path\n{recording}\n")
+    turns.write_text("path,start,end\n0,0,0.5\n")
+    assert emodistill("enrol", clips, "-m", exported_voice, "-o", voice).code == 0
+    link = tmp_path / "link.csv"
+    link.symlink_to(recording)
+    before = {path: path.read_bytes() for path in (recording, listed, turns, voice)}
+    for command in (
+        ["predict", recording, "-f", "csv", "-o", recording],
+        ["predict", clips, "-f", "csv", "-o", link],
+        ["predict", "--from", listed, "-o", listed],
+        ["predict", "--from", listed, "-f", "jsonl", "--force", "-o", recording],
+        ["predict", recording, "--voice", voice, "-o", voice],
+        ["timeline", recording, "--segments", turns, "-o", turns],
+        ["timeline", recording, "--segments", turns, "-f", "csv", "-o", tmp_path / "clips" / ".." / "t.csv"],
+        ["timeline", recording, "--voice", voice, "-o", voice],
+        ["enrol", recording, "-o", recording],
+    ):
+        result = emodistill(*command, "-m", exported_voice)
+        assert (result.code, "is an input of this command" in result.err) == (2, True), command
+        assert {path: path.read_bytes() for path in before} == before
+    copied = tmp_path / "0.csv"  # the output of 0.wav in this folder
+    turns.rename(copied)
+    result = emodistill(
+        "timeline", recording, "-m", exported_voice, "--segments", copied, "-f", "csv", "-o", tmp_path
+    )
+    assert (result.code, "is an input of this command" in result.err) == (2, True)
+
+
 @needs_devices
 def test_a_file_behind_standard_output_keeps_what_others_wrote(tmp_path: Path) -> None:
     code = (

@@ -6,10 +6,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
+
+from emodistill.errors import ConfigError
 
 # How to write a file name that is not valid text (bytes of another encoding): as \udcXX. JSON reads it back.
 UNENCODABLE = "backslashreplace"
@@ -100,6 +102,19 @@ def ensure_writable(path: Path | None, binary: bool = False) -> None:
         )
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, f"cannot be written, since '{folder}' is read-only", str(path))
+
+
+def ensure_not_read(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Raise `ConfigError` if an output is a file that the command reads, because it would replace it.
+
+    None stands for no file.
+    """
+    read = {real_path(path) for path in inputs if path is not None}
+    for output in outputs:
+        if output is not None and (real := real_path(output)) in read and not is_stream(real):
+            raise ConfigError(
+                f"'{output}' is an input of this command, and would be replaced: name another output"
+            )
 
 
 def is_stream(path: Path) -> bool:

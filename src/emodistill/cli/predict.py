@@ -32,7 +32,7 @@ from emodistill.cli.options import (
 )
 from emodistill.console import hint_at_channels, report_failures, say
 from emodistill.errors import ConfigError
-from emodistill.files import ensure_writable, is_stream, open_output
+from emodistill.files import ensure_not_read, ensure_writable, is_stream, open_output
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def predict(
         )
     known = None if voice is None else Voice.load(voice)
     inputs, undecodable, num_empty = _inputs(paths or [], listed)
+    ensure_not_read([output], [*(item.location for item in inputs), listed, voice])
     jobs = number_of_jobs(jobs, len(inputs))
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence,

@@ -36,6 +36,7 @@ from emodistill.cli.options import (
 )
 from emodistill.console import hint_at_channels, report_failures, say
 from emodistill.errors import ConfigError
+from emodistill.files import ensure_not_read
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.segmentation_options import HOP_S, MIN_DURATION_S, SMOOTH_S, WINDOW_S
 
@@ -168,6 +169,7 @@ def timeline(
     files = found.files
     inputs_of(files)  # It refuses a terminal as standard input.
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
+    ensure_not_read(outputs.paths, [*files, segments, voice])
     if trend is not None:
         check_trend(trend, outputs.format)
     if no_audio and outputs.format != "html":

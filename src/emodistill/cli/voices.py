@@ -18,7 +18,7 @@ from emodistill.cli.options import (
 )
 from emodistill.console import say, skipped_message, warn, with_progress
 from emodistill.errors import ConfigError
-from emodistill.files import ensure_writable
+from emodistill.files import ensure_not_read, ensure_writable
 
 
 # Long: Typer makes an option of each parameter, and the help says what a voice is.
@@ -68,6 +68,7 @@ def enrol(
         raise ConfigError("a voice is of one speaker: choose the speaker's channel, e.g. --channels 0")
     ensure_writable(output)
     found = find_audio_files(paths)
+    ensure_not_read([output], found.files)
     files = list({file.resolve(): file for file in found.files}.values())  # each counts once
     jobs = number_of_jobs(jobs, len(files))
     recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None))

@@ -48,6 +48,13 @@ class Outputs:
     pictures: dict[Path, Path] | None = None
     context: WriterContext = field(default_factory=WriterContext)
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are written, with the pictures."""
+        in_folder = [self.folder / name for name in (self.names or {}).values()] if self.folder else []
+        single = [] if self.file is None else [self.file]
+        return [*single, *in_folder, *(self.pictures or {}).values()]
+
     def begin(
         self,
         files: Sequence[Path],
