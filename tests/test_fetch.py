@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +417,25 @@ def test_a_student_over_whisper_base_is_split_and_fetched(
     keys = Safetensors(WHISPER_BASE / SOURCE_FILE).shapes
     assert {weight.key for weight in weight_list("large").weights} <= set(keys)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.skipif(not WHISPER_BASE.is_dir(), reason="Whisper-base is not here")
+def test_whisper_base_completes_the_model_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMODISTILL_CACHE", str(tmp_path))
+    assert list(fetchable_models()) == ["large"]
+    fetch_model("large", WHISPER_BASE)
+    large = Recognizer("large")
+    assert large.card.backbone == "openai/whisper-base"
+    assert "non-commercial" in large.card.licence
+    call = str(files("emodistill") / "demo" / "call.ogg")
+    voice = large.enrol(call)
+    plain, compared = large.predict(call), large.predict(call, voice=voice)
+    assert plain.emotion in large.emotions
+    assert compared.probabilities != plain.probabilities
+    with pytest.raises(ModelError, match="enrol the speaker again with this model"):
+        Recognizer("bundled").predict(call, voice=voice)
 
 
 def test_a_plain_model_ignores_another_file_named_like_weights(
