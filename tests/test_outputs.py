@@ -199,6 +199,16 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is made"
 
 
+@pytest.mark.parametrize("verb", ["predict", "timeline"])
+def test_a_dash_is_standard_output(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [verb, clips, "-m", exported, "-f", "csv"]
+    assert emodistill(*command, "-o", "-").out == emodistill(*command).out != ""
+    assert not Path("-").exists()
+
+
 def test_an_input_is_no_output(emodistill: Call, exported_voice: Path, clips: Path, tmp_path: Path) -> None:
     recording, listed, turns, voice = (
         clips / "0.wav",

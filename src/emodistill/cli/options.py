@@ -266,6 +266,11 @@ def names_in(listed: str | None) -> list[str] | None:
     return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
 
 
+def file_or_none(output: Path | None) -> Path | None:
+    """Return the path of --output; None for `-`, which is standard output."""
+    return None if output == Path("-") else output
+
+
 def choose_format(format: str | None, output: Path | None, by_suffix: Mapping[str, str]) -> str:
     """Return the format that was named, else the one of the output's suffix.
 

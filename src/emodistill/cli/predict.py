@@ -26,6 +26,7 @@ from emodistill.cli.options import (
     app,
     channels_in,
     choose_format,
+    file_or_none,
     names_in,
     number_of_jobs,
     stoppable,
@@ -149,6 +150,7 @@ def predict(
     from emodistill.inference.resume import finished_keys, stopped_message
     from emodistill.inference.voices import Voice, check_voice, ensure_voices
 
+    output = file_or_none(output)
     format = choose_format(format, output, {f".{name}": name for name in PREDICTION_FORMATS if name != TABLE})
     if teachers and format not in _TEACHER_FORMATS:
         raise ConfigError(

@@ -28,6 +28,7 @@ from emodistill.cli.options import (
     app,
     channels_in,
     choose_format,
+    file_or_none,
     names_in,
     number_of_jobs,
     refuse_coverage,
@@ -168,6 +169,7 @@ def timeline(
     found = find_audio_files(paths)
     files = found.files
     inputs_of(files)  # It refuses a terminal as standard input.
+    output = file_or_none(output)
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     ensure_not_read(outputs.paths, [*files, segments, voice])
     if trend is not None:
