@@ -470,6 +470,7 @@ def test_csv_holds_every_field(row: Timeline) -> None:
     for read, segment in zip(rows[1:], row.segments, strict=True):
         assert {name: float(read[f"p_{name}"]) for name in EMOTIONS} == segment.probabilities
         assert float(read["confidence"]) == segment.confidence
+        assert read["reason"] == ("low_confidence" if segment.emotion is None else "")
         assert read["speaker"] == (segment.speaker or "")
 
 

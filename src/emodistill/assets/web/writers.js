@@ -28,7 +28,7 @@ const csv = (row, emotions) => {
     const { start_s, end_s, emotion, confidence, probabilities, dimensions = {} } = segment;
     return [
       field(row.path), decimal(start_s), decimal(end_s), optional(segment.speaker), emotion ?? '',
-      decimal(confidence), '', '', ...voices.map((name) => optional(segment[name])),
+      decimal(confidence), emotion ? '' : 'low_confidence', '', ...voices.map((name) => optional(segment[name])),
       ...emotions.map((name) => decimal(probabilities[name])), optional(segment.surety),
       optionalDecimal(dimensions.arousal), optionalDecimal(dimensions.valence),
       optional(segment.dimensions_from), optional(segment.channel), optional(segment.text),

@@ -9,6 +9,7 @@ from emodistill.inference.formats.base import TimelineFormat
 from emodistill.inference.prediction_rows import OPTIONAL_COLUMNS, optional_values
 
 if TYPE_CHECKING:
+    from emodistill.inference.segmentation import Segment
     from emodistill.inference.timelines import Timeline
 
 
@@ -23,7 +24,8 @@ def to_csv(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
 def to_table(rows: Sequence["Timeline"], emotions: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
     """Return the names of the columns, and one row of values for each segment.
 
-    A recording without segments has one row with its `reason` or `error`. There is a column
+    A recording without segments has one row with its `reason` or `error`. The `reason` of a segment below the
+    least confidence is `low_confidence`; a given segment without audio has none. There is a column
     `voice_utterances` if a segment has a value for it. A value that a row does not have is None.
     """
     segments = [segment for row in rows for segment in row.segments]
@@ -35,11 +37,15 @@ def to_table(rows: Sequence["Timeline"], emotions: Sequence[str]) -> tuple[list[
             lines.append([row.path, *[None] * 5, row.reason, row.error, *[None] * len(more)])
         for segment in row.segments:
             values = [segment.start_s, segment.end_s, segment.speaker, segment.emotion, segment.confidence]
-            values += [None, None, *(segment.voice_utterances for _ in voices)]
+            values += [_reason(segment), None, *(segment.voice_utterances for _ in voices)]
             values += [segment.probabilities.get(name) for name in emotions]
             lines.append([row.path, *values, *optional_values(segment), segment.text])
     columns = ["path", "start_s", "end_s", "speaker", "emotion", "confidence", "reason", "error", *more]
     return columns, lines
+
+
+def _reason(segment: "Segment") -> str | None:
+    return "low_confidence" if segment.emotion is None and segment.confidence is not None else None
 
 
 FORMAT = TimelineFormat(
