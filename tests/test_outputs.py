@@ -21,7 +21,15 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
-from emodistill.files import atomic_write, ensure_writable, is_stream, open_output, real_path
+from emodistill.errors import ConfigError
+from emodistill.files import (
+    atomic_write,
+    ensure_not_read,
+    ensure_writable,
+    is_stream,
+    open_output,
+    real_path,
+)
 from emodistill.inference.model_card import BUNDLED
 from emodistill.inference.resume import MadeWith
 
@@ -242,6 +250,31 @@ def test_an_input_is_no_output(emodistill: Call, exported_voice: Path, clips: Pa
         "timeline", recording, "-m", exported_voice, "--segments", copied, "-f", "csv", "-o", tmp_path
     )
     assert (result.code, "is an input of this command" in result.err) == (2, True)
+
+
+def test_no_name_of_a_file_that_is_read_may_be_an_output(tmp_path: Path) -> None:
+    path, other, link, hard = (tmp_path / name for name in ("a.wav", "b.wav", "link.wav", "hard.wav"))
+    path.write_text("sound")
+    other.write_text("sound")
+    link.symlink_to(path)
+    hard.hardlink_to(path)
+    for output, source in ((path, path), (link, path), (path, link), (hard, path)):
+        with pytest.raises(ConfigError, match=f"'{re.escape(str(output))}' is an input of this command"):
+            ensure_not_read([None, other, output], [None, Path("-"), source])
+    ensure_not_read([other, tmp_path / "new", tmp_path], [path, tmp_path / "new", tmp_path])
+
+
+def test_an_input_that_cannot_be_found_does_not_stop_the_others(
+    emodistill: Call, exported: Path, clips: Path, tmp_path: Path
+) -> None:
+    circle, listed, out = (tmp_path / name for name in ("circle.wav", "list.jsonl", "out.csv"))
+    circle.symlink_to(circle)
+    paths = [clips / "0.wav", circle, f"{'a' * 5000}.wav", "a\0b.wav"]
+    listed.write_text("".join(json.dumps({"path": str(path)}) + "\n" for path in paths))
+    out.write_text("")
+    result = emodistill("predict", "--from", listed, "-m", exported, "-o", out)
+    rows = make.read_rows(out)
+    assert (result.code, [bool(row["error"]) for row in rows]) == (1, [False, True, True, True])
 
 
 @needs_devices

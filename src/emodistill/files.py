@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -107,14 +108,25 @@ def ensure_writable(path: Path | None, binary: bool = False) -> None:
 def ensure_not_read(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
     """Raise `ConfigError` if an output is a file that the command reads, because it would replace it.
 
-    None stands for no file.
+    Links are followed. None stands for no file. An input that cannot be found is ignored: its row will hold
+    the error.
     """
-    read = {real_path(path) for path in inputs if path is not None}
-    for output in outputs:
-        if output is not None and (real := real_path(output)) in read and not is_stream(real):
+    written = {identity: path for path in outputs if (identity := _identity(path)) is not None}
+    for path in inputs if written else ():
+        identity = _identity(path)
+        if identity is not None and (output := written.get(identity)) is not None:
             raise ConfigError(
                 f"'{output}' is an input of this command, and would be replaced: name another output"
             )
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Return the device and the number of the file at the end of all links; None if there is no file."""
+    try:
+        state = None if path is None else path.stat()
+    except (OSError, ValueError):  # missing, links in a circle, or no possible name
+        return None
+    return (state.st_dev, state.st_ino) if state is not None and stat.S_ISREG(state.st_mode) else None
 
 
 def is_stream(path: Path) -> bool:
