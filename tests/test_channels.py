@@ -452,6 +452,15 @@ def test_predict_compares_a_channel_with_the_same_channel_of_other_files(
             assert row["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
 
 
+def test_parts_of_different_channels_have_no_voice(
+    emodistill: make.CommandLine, call_file: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"path,channel\n{call_file},0\n{call_file},1\n")
+    err = emodistill("predict", "--from", listed, "--adapt", "together", "-f", "json").err
+    assert "because no other file has speech in the same channel: " in err
+
+
 def test_predict_continues_a_file_whose_channels_are_not_all_there(
     emodistill: make.CommandLine, call: bytes, tmp_path: Path
 ) -> None:

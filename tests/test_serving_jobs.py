@@ -300,6 +300,7 @@ def test_the_upload_is_deleted_as_soon_as_the_job_ends(
                 if uploads[0].closed:
                     break
                 time.sleep(0.02)
+            assert uploads[0].closed
     assert uploads[0].closed
     assert len(uploads) == 1
 
@@ -336,6 +337,8 @@ def test_a_full_disk_fails_one_job_and_not_the_server(
             if 'emodistill_jobs_total{outcome="failed"} 1.0' in client.get("/metrics").text:
                 break
             time.sleep(0.02)
+        else:
+            raise AssertionError("the job goes on")
         patch.setattr(JobStore, "num_waiting", full)
         assert problem(client.post("/v1/jobs", files=upload(SPEECH[0])), 503)["detail"].startswith(
             "the server cannot store its jobs"
@@ -408,6 +411,24 @@ def test_a_job_reads_as_done_only_after_it_has_run(operations: list[tuple[str, i
         assert (stored.result is not None) == (state == "done")
         assert (stored.problem is not None) == (state == "failed")
         assert len(job) == 32
+
+
+_ADDS = """
+import sys
+from pathlib import Path
+from emodistill.serving.job_store import JobStore
+
+store = JobStore(Path(sys.argv[1]))
+print(sum(store.add(["sad"]) is not None for _ in range(15)))
+"""
+
+
+def test_processes_that_add_at_the_same_time_keep_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    command = [sys.executable, "-c", _ADDS, str(file)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert sum(int(process.communicate()[0]) for process in processes) == MAX_WAITING
+    assert JobStore(file).num_waiting() == MAX_WAITING
 
 
 _KILLED = """

@@ -61,6 +61,7 @@ def predict_compared(
     read: dict[Path, dict[_Key, list[SpeechStatistics]]] = defaultdict(dict)
     ready: dict[_Key, list[Prediction]] = {}
     alone: list[str] = []
+    has_channels = channels != "mix" or any(item.channel is not None for item in inputs)
     num_yielded = 0
     statistics = statistics_of_inputs(recognizer, unique.values(), channels, jobs)
     for key, items in zip(unique, with_progress(statistics, "predict", len(unique)), strict=True):
@@ -82,7 +83,8 @@ def predict_compared(
     if alone:
         names = ", ".join(alone[:MAX_NAMES]) + (", …" if len(alone) > MAX_NAMES else "")
         place = "in the same folder " if adapt == "folder" else ""
-        warn(f"recognised without a voice, because no other file {place}has speech: {names}")
+        channel = " in the same channel" if has_channels else ""
+        warn(f"recognised without a voice, because no other file {place}has speech{channel}: {names}")
 
 
 def _compare(
