@@ -210,7 +210,7 @@ def test_predictions_in_the_browser_equal_pythons(browser: Any, static: str) -> 
             row = page.evaluate(
                 f"async (data) => {{ {LOADED} return recognizer.predict(samples); }}", as_base64(sound)
             )
-            own = recognizer.predict(sound)
+            own = recognizer.predict(sound, rate_hz=make.RATE)
             assert (row["emotion"], row["reason"]) == (own.emotion, own.reason)
             actual, expected = [row["probabilities"]], [own.probabilities]
             if own.teachers:

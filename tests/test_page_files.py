@@ -24,7 +24,7 @@ from factories_serving import SPEECH, Running, serving
 
 from emodistill import Recognizer
 from emodistill.audio.speech_activity import SPEECH_FRAME_SAMPLES
-from emodistill.audio.waveform import load
+from emodistill.audio.waveform import MonoStream, load
 from emodistill.inference.timelines import timeline
 from emodistill.serving.static_page import export_web
 
@@ -253,6 +253,29 @@ def write_call(path: Path, rate_hz: int = make.RATE) -> Path:
         channels[start : start + len(waveform), number % 2] = waveform * (0.01 if number % 2 else 1.0)
     soundfile.write(path, channels, rate_hz, subtype="FLOAT")
     return path
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 3])
+def test_channels_are_mixed_in_the_browser_as_in_python(
+    browser: Any, static: str, tmp_path: Path, num_channels: int
+) -> None:
+    """A channel counts from its first sound on, and a dead channel never."""
+    frames = np.zeros((make.RATE, num_channels), dtype=np.float32)
+    frames[:, 0] = 0.5
+    if num_channels > 1:
+        frames[make.RATE // 2 :, 1] = 0.1
+        frames[make.RATE * 3 // 4 :, 1] = 0.0
+    soundfile.write(tmp_path / "late.wav", frames, make.RATE, subtype="FLOAT")
+    with Watched(browser, static) as page:
+        mixed = page.evaluate(
+            """async (data) => {
+              const { decode } = await import('./page/decode.js');
+              const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+              return (await decode(new Blob([bytes]))).map((waveform) => [...waveform]);
+            }""",
+            base64.b64encode((tmp_path / "late.wav").read_bytes()).decode(),
+        )
+    assert np.array(mixed) == pytest.approx(MonoStream(make.RATE).push(frames)[None], abs=1e-6)
 
 
 @pytest.mark.parametrize("names", [None, ["agent", "customer"]])

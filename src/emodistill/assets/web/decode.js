@@ -149,20 +149,31 @@ const resample = async (samples, rate) => {
   return concatenate(...parts, resampler.finish());
 };
 
-// Waveforms (Float32Array) at 16 kHz: the mean of the channels that are not silent; if `split`, each channel.
+// The mean of channels as a stream would mix them: a channel counts from its first sound on.
+const mixDown = (all) => {
+  if (all.length === 1) return all[0];
+  const isAlive = all.map(() => false);
+  let numAlive = 0;
+  return all[0].map((_, at) => {
+    let sum = 0;
+    all.forEach((samples, channel) => {
+      sum += samples[at];
+      if (isAlive[channel] || samples[at] === 0) return;
+      isAlive[channel] = true;
+      numAlive++;
+    });
+    return sum / Math.max(1, numAlive);
+  });
+};
+
+// Waveforms (Float32Array) at 16 kHz: all channels mixed; if `split`, each channel.
 export const decode = async (file, split = false) => {
   const bytes = await file.arrayBuffer();
   const ownRate = bytes.byteLength < 64 ? NaN : headerRate(new Uint8Array(bytes));
   const rate = ownRate >= RATES_HZ[0] && ownRate <= RATES_HZ[1] ? ownRate : DEFAULT_HZ;
   const buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
   const all = Array.from({ length: buffer.numberOfChannels }, (_, at) => buffer.getChannelData(at));
-  if (split) {
-    const waveforms = [];
-    for (const samples of all) waveforms.push(await resample(samples, rate));
-    return waveforms;
-  }
-  const audible = all.filter((samples) => samples.some((value) => value !== 0));
-  const channels = audible.length ? audible : all.slice(0, 1);
-  const meanAt = (at) => channels.reduce((sum, samples) => sum + samples[at], 0) / channels.length;
-  return [await resample(channels.length === 1 ? channels[0] : channels[0].map((_, at) => meanAt(at)), rate)];
+  const waveforms = [];
+  for (const samples of split ? all : [mixDown(all)]) waveforms.push(await resample(samples, rate));
+  return waveforms;
 };

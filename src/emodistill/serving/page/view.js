@@ -11,7 +11,7 @@ export const element = (tag, properties = {}, ...children) => {
 export const percent = (share) => `${Math.round(100 * share)} %`;
 
 export const formatTime = (seconds) => {
-  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')} min`;
 };
