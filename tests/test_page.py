@@ -422,4 +422,5 @@ def test_the_minimum_confidence_makes_segments_unsure(browser: Any, static: str,
         page.locator("#threshold").fill("95")
         until(page.locator("#headline")).to_have_text("Whole recording: unsure 100 % of the speech.")
         assert page.locator("#segments button", has_text="unsure").count() >= 1
+        assert set(page.locator("#rows td:nth-child(2)").all_text_contents()) == {"unsure"}
         assert page.is_hidden("#token")

@@ -151,6 +151,7 @@ def test_several_files_make_a_list_and_one_failure_stops_nothing(
             assert rows.nth(number).locator(".file").get_attribute("aria-pressed") == "true"
             emotions = page.locator("#rows td:nth-child(2)").all_text_contents()
             assert rows.nth(number).locator(".chip").inner_text() in " ".join(emotions)
+            assert page.inner_text("#status").startswith(f"{path.name}: ")
 
 
 def test_an_analysis_shows_its_progress_and_can_be_cancelled(browser: Any, address: str, hour: Path) -> None:
@@ -205,6 +206,11 @@ def test_the_strip_never_leaves_the_card(browser: Any, server: Running, hour: Pa
                     assert abs(strip["width"] - wave["width"]) <= 1
 
 
+def is_in_view(locator: Any) -> bool:
+    box = locator.bounding_box()
+    return box is not None and 0 <= box["x"] < locator.page.viewport_size["width"]
+
+
 def test_a_long_recording_has_zoom_a_small_copy_and_a_list(browser: Any, server: Running, hour: Path) -> None:
     with Watched(browser, server.url) as page:
         page.set_input_files("#file", hour)
@@ -224,6 +230,8 @@ def test_a_long_recording_has_zoom_a_small_copy_and_a_list(browser: Any, server:
             page.click("#zoom-in")
         page.wait_for_timeout(200)
         assert 0 < page.locator("#segments button").count() < total / 10
+        notches = page.locator("#wave [part~=timeline-notch]").all()
+        assert sum(bool(notch.inner_text()) and is_in_view(notch) for notch in notches) >= 2
         box = page.locator("#minimap").bounding_box()
         page.mouse.click(box["x"] + box["width"] * 0.75, box["y"] + 10)
         until(page.locator("#clock")).to_have_text(re.compile(r"^4[45]:\d\d"))

@@ -142,8 +142,10 @@ def test_a_file_with_another_number_of_channels_is_a_row_with_an_error(
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"channels": "left"}, "channels"),
-        ({"channels": "-1"}, "channels"),
+        ({"channels": "left"}, "bad channel 'left', expected 'mix', 'split' or the number of a channel"),
+        ({"channels": "-1"}, "bad channel '-1'"),
+        ({"channels": "²"}, "bad channel '²'"),
+        ({"channels": "9999"}, "bad channel '9999'"),
         ({"names": "a,b"}, "need channels 'split'"),
         ({"channels": "split", "names": "a,a"}, "another name for each channel"),
         ({"channels": "split", "names": "a, "}, "bad names"),

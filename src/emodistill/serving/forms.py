@@ -85,10 +85,11 @@ Channel = Annotated[
     int | None,
     Form(ge=0, le=127, description="Recognise this channel, from 0. By default, all channels mixed."),
 ]
+CHANNELS = "^(mix|split|[0-9]{1,3})$"  # documented here, and checked where the message can be clearer
 Channels = Annotated[
     str,
     Form(
-        pattern="^(mix|split|[0-9]{1,3})$",
+        json_schema_extra={"pattern": CHANNELS},
         description="mix: the mean of all channels. split: each channel on its own, as a speaker. Or the "
         "number of one channel, from 0.",
     ),

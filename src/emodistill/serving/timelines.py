@@ -1,12 +1,13 @@
 """What `/v1/timeline` and `/v1/jobs` share: the options of a form, and the rows of its files."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 from fastapi import Request, UploadFile
 
-from emodistill.audio.channels import Channels
+from emodistill.audio.channels import Channels, check_channels
 from emodistill.inference.given_segments import GivenSegments, parse_segments
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation_options import WINDOW_S, SegmentationOptions
@@ -86,9 +87,12 @@ class TimelineRequest:
 
 
 def _options(fields: TimelineFields, voice: Voice | None) -> TimelineOptions:
-    """The options of `timeline` in a form. Raises `ConfigError` for a bad combination of hop and window."""
+    """The options of `timeline` in a form. Raises `ConfigError` for bad channels, hop or window."""
     SegmentationOptions(fields.hop, fields.window, fields.smooth, fields.min_duration)
-    channels: Any = int(fields.channels) if fields.channels.isdigit() else fields.channels
+    channels: Any = fields.channels
+    if re.fullmatch("[0-9]{1,3}", fields.channels):
+        channels = int(fields.channels)
+    check_channels(channels)
     read: Channels = channels
     names = None if fields.names is None else [name.strip() for name in fields.names.split(",")]
     return TimelineOptions(

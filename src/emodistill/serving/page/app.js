@@ -77,11 +77,13 @@ const onState = ({ file, state: fileState, result, error }) => {
   if (fileState === 'cancelled') showStatus(`${file.name}: cancelled.`);
   if (fileState === 'failed' && error.status === 401) showError(error);
   else if (fileState === 'failed') showStatus(`${file.name}: ${error.message}`);
-  if (fileState !== 'done') return;
-  const { segments, duration_s } = result.timeline;
+  if (fileState === 'done') showStatus(countOf(file, result));
+};
+
+const countOf = (file, { timeline: { segments, duration_s } }) => {
   const number = segments.length || 'no';
   const count = `${number} ${number === 1 ? 'segment' : 'segments'}`;
-  showStatus(`${file.name}: ${count} in ${formatTime(duration_s)}.`);
+  return `${file.name}: ${count} in ${formatTime(duration_s)}.`;
 };
 
 // Show the entry of a file: its result, its error, or nothing while it is being analysed.
@@ -94,6 +96,7 @@ const showEntry = (entry) => {
   if (state.file !== file) state.buffer = null;
   Object.assign(state, { file, timeline: null, ...result, selected: null });
   find('result').hidden = !result;
+  if (result && !files.working) showStatus(countOf(file, result));
   if (result) showResult(entry);
   else strip.close();
 };
@@ -142,6 +145,9 @@ const showSound = async () => {
   }
 };
 
+// Nothing for a segment below the minimum confidence, whose name is already 'unsure'.
+const suretyOf = ({ emotion, surety }) => (emotion ? surety : undefined);
+
 const segmentRow = (segment, index) => {
   const row = element('tr', {});
   row.dataset.index = index;
@@ -150,7 +156,7 @@ const segmentRow = (segment, index) => {
   button.tabIndex = index === 0 ? 0 : -1;
   button.onclick = () => playSegment(index);
   const speaker = segment.speaker ? [element('small', { textContent: segment.speaker })] : [];
-  const surety = segment.surety ? [element('small', { textContent: segment.surety })] : [];
+  const surety = suretyOf(segment) ? [element('small', { textContent: segment.surety })] : [];
   const emotion = element('td', {}, swatch(colourOf(segment)), nameOf(segment), ...surety);
   const confidence = segment.confidence === null ? '' : percent(segment.confidence);
   row.append(element('td', {}, button, ...speaker), emotion, element('td', { textContent: confidence }));
@@ -177,7 +183,7 @@ const select = (index) => {
   const segment = state.timeline.segments[index];
   const hasValues = segment && Object.keys(segment.probabilities).length > 0;
   const title = segment ? `Segment ${shortTimes(segment)}` : 'Probabilities';
-  find('selection-title').textContent = title + (segment?.surety ? `: ${segment.surety}` : '');
+  find('selection-title').textContent = title + (segment && suretyOf(segment) ? `: ${segment.surety}` : '');
   const hint = 'Select a segment to see its probabilities.';
   find('bars').replaceChildren(hasValues ? bars(segment.probabilities, state.colours, title) : hint);
   find('dimensions').replaceChildren(...dimensionBars(segment ? [segment] : state.timeline.segments));
@@ -282,7 +288,7 @@ const stopRecording = async () => {
   socket.end();
   view.close();
   showRecording(false);
-  const name = `recording ${new Date().toISOString().slice(0, 19).replaceAll(':', '.')}.wav`;
+  const name = `recording ${new Date().toLocaleString('sv').replaceAll(':', '.')}.wav`;
   files.resume();
   if (samples.length === 0) {
     if (files.shown) showEntry(files.shown);

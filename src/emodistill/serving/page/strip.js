@@ -16,6 +16,8 @@ const ZOOM_STEP = 2;
 const WAVE_PX = 128; // the height of all lanes together
 const MIN_LANE_PX = 72;
 const MINIMAP_PX = 36;
+const LABEL_STEPS_S = [1, 5, 10, 30, 60]; // between times on the axis
+const LABEL_PX = 60; // at least, between them
 
 const find = (id) => document.getElementById(id);
 
@@ -116,7 +118,10 @@ export class Strip {
       splitChannels: lanes.length > 1 ? lanes : undefined,
       plugins: [
         Zoom.create({ maxZoom: MAX_PX_PER_S, exponentialZooming: true }),
-        Timeline.create({ height: 18, formatTimeCallback: formatClock, secondaryLabelOpacity: 0.7 }),
+        Timeline.create({
+          height: 18, formatTimeCallback: (seconds) => this.timeLabel(seconds), secondaryLabelInterval: 1,
+          secondaryLabelOpacity: 0.7,
+        }),
         Minimap.create({
           container: find('minimap'), height: MINIMAP_PX, overlayColor: cssColour('--overlay'),
           progressColor: 'transparent', cursorColor: cssColour('--ink'), dragToSeek: true,
@@ -186,6 +191,13 @@ export class Strip {
     const after = Math.min(MAX_PX_PER_S, Math.max(whole, before * factor));
     this.wave.zoom(after <= whole ? 0 : after);
     this.wave.setScroll(middle * after - width / 2);
+  }
+
+  // The text of a notch of the time axis; empty where it would be too close to the one before it.
+  timeLabel(seconds) {
+    const pxPerS = this.wave.getWrapper().clientWidth / this.timeline.duration_s;
+    const step = LABEL_STEPS_S.find((step) => step * pxPerS >= LABEL_PX) ?? 60;
+    return seconds % step === 0 ? formatClock(seconds) : '';
   }
 
   // The position in seconds of a pixel of the waveform.
