@@ -534,6 +534,18 @@ def test_options_that_timeline_refuses(
     assert message in err
 
 
+def test_auto_with_segments_is_refused_before_the_work(
+    run_timeline: make.CommandLine, calls: Path, tmp_path: Path
+) -> None:
+    turns = tmp_path / "turns.csv"
+    turns.write_text("start,end\n0,1\n")
+    out = tmp_path / "out"
+    result = run_timeline(calls / "d.wav", "--segments", turns, "--adapt", "auto", "-f", "csv", "-o", out)
+    assert (result.code, result.out) == (2, "")
+    assert "adapt 'auto' is for speech that is found, but segments are given" in result.err
+    assert not out.exists()
+
+
 def test_clock_writes_times_for_reading() -> None:
     assert [batch.clock(time_s) for time_s in (0, 9.97, 61.04, 3599.96, 36_000)] == [
         "0:00.0", "0:10.0", "1:01.0", "1:00:00.0", "10:00:00.0",

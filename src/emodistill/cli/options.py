@@ -141,7 +141,8 @@ TimelineAdapt = Annotated[
         "--adapt",
         help="Compare the speech with the usual of its own recording: with all of its speech (`recording`), "
         "or with the speech before it (`running`). `auto`: as `recording`, but only where the recording "
-        "evidently has several emotions. With --segments, each speaker has a usual of their own.",
+        "evidently has several emotions. With --segments, each speaker has a usual of their own, and there "
+        "is no `auto`.",
     ),
 ]
 StreamAdapt = Annotated[

@@ -152,7 +152,7 @@ def timeline(
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.inputs import inputs_of
     from emodistill.inference.recognizer import Recognizer
-    from emodistill.inference.timelines import TimelineOptions, check_options
+    from emodistill.inference.timelines import TimelineOptions, check_adapt_of_given, check_options
     from emodistill.inference.trend import check_trend
 
     refuse_coverage(coverage)
@@ -177,6 +177,8 @@ def timeline(
     if no_audio and outputs.format != "html":
         raise ConfigError(f"--no-audio is for the format html, but the format is {outputs.format}")
     given = read_segments(segments, len(files)) if segments is not None else None
+    if given is not None:
+        check_adapt_of_given(options["adapt"])
     recognizer = Recognizer(model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1)
     check_options(recognizer, **options)
     outputs = replace(outputs, context=WriterContext(recognizer.card, not no_audio, trend))

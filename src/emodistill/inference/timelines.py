@@ -188,11 +188,8 @@ def timeline(
     check_options(recognizer, voice=voice, adapt=adapt, channels=channels, names=names)
     name, decodable = source_name(source), _block_source(source, rate_hz)
     spoken = name_in_messages(decodable)
-    if given is not None and adapt == "auto":
-        raise ConfigError(
-            "adapt 'auto' is for speech that is found, but segments are given: choose none, recording or "
-            "running"
-        )
+    if given is not None:
+        check_adapt_of_given(adapt)
     # A given segment may be compared with segments that end while it is read, so there are two passes.
     passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
     split = _Split.of(decodable, names, max_s) if channels == "split" else None
@@ -253,6 +250,15 @@ def check_options(recognizer: WindowClassifier, **options: Unpack[TimelineOption
     for name in voice if names is not None else ():
         if name not in (names or ()):
             raise ConfigError(one_of("speaker of a voice", name, names or ()))
+
+
+def check_adapt_of_given(adapt: Adapt) -> None:
+    """Raise `ConfigError` if given segments cannot be compared in this way."""
+    if adapt == "auto":
+        raise ConfigError(
+            "adapt 'auto' is for speech that is found, but segments are given: choose none, recording or "
+            "running"
+        )
 
 
 @dataclass(frozen=True)
@@ -412,6 +418,8 @@ def timelines(
     the errors of `timeline` for options that no recording can have.
     """
     check_options(recognizer, **options)
+    if given is not None:
+        check_adapt_of_given(options.get("adapt", "none"))
     shared_detector = detector or (SpeechDetector() if given is None else None)
 
     def timeline_of(source: str | Path) -> Timeline:
