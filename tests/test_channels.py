@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import factories as make
 import numpy as np
@@ -428,6 +429,14 @@ def test_predict_gives_a_row_for_each_channel(
     (row,) = json.loads(emodistill("predict", call_file, "--channels", "1", "-f", "json").out)
     assert row["channel"] == 1
     assert row["probabilities"] == pytest.approx(expected[1].probabilities, abs=1e-5)
+
+
+def test_a_channel_may_be_a_number_of_numpy(bundled: Recognizer, call: bytes) -> None:
+    number: Any = np.int64(1)
+    assert json.loads(json.dumps(bundled.predict(call, channel=number).as_dict()))["channel"] == 1
+    assert [type(row.channel) for row in bundled.predict_all([call, b"x"], channel=number)] == [int, int]
+    assert type(bundled.statistics(call, channel=number).channel) is int
+    assert {type(part.channel) for part in bundled.timeline(call, channels=number).segments} == {int}
 
 
 def test_predict_compares_a_channel_with_the_same_channel_of_other_files(

@@ -423,6 +423,18 @@ print(sum(store.add(["sad"]) is not None for _ in range(15)))
 """
 
 
+def test_a_worker_may_begin_the_file_while_another_one_does(tmp_path: Path) -> None:
+    """SQLite does not wait for the other one by itself: it raises "database is locked" at once."""
+    file = tmp_path / "jobs.sqlite"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, other.execute, ["COMMIT"]).start()
+    store = JobStore(file)
+    assert store.add(["sad"]) is not None
+    assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
+
+
 def test_processes_that_add_at_the_same_time_keep_the_limit(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     command = [sys.executable, "-c", _ADDS, str(file)]

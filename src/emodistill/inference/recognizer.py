@@ -201,7 +201,7 @@ class Recognizer:
         sources = as_list(source)
         if sources is not None:
             return list(self.predict_all(sources, rate_hz, voice=voice, channel=channel))
-        self._check(voice, channel)
+        channel = self._check(voice, channel)
         return self._predict_one(source, rate_hz, voice, channel)
 
     def predict_all(
@@ -221,7 +221,7 @@ class Recognizer:
         `channel` and their errors are those of `predict`.
         """
         ensure_several(sources, "predict")
-        self._check(voice, channel)
+        channel = self._check(voice, channel)
 
         def predict_one(source: AudioSource) -> Prediction:
             try:
@@ -286,7 +286,7 @@ class Recognizer:
             ModelError: the model has no voices.
         """
         ensure_voices(self.card)
-        self._check(None, channel)
+        channel = self._check(None, channel)
         name, recording = source_name(source), Recording(source, rate_hz, channel)
         windows = speech_windows(recording, self._detector)
         mixed = _mixed_channels(recording, channel)
@@ -316,7 +316,7 @@ class Recognizer:
         """
         ensure_voices(self.card)
         ensure_several(sources, "statistics")
-        self._check(None, channel)
+        channel = self._check(None, channel)
 
         def statistics_of(source: AudioSource) -> SpeechStatistics:
             try:
@@ -479,11 +479,13 @@ class Recognizer:
         """The ids of the utterances in training or dev of the model; empty if its file does not list them."""
         return self.student.known_ids
 
-    def _check(self, voice: Voice | None, channel: int | None = None) -> None:
+    def _check(self, voice: Voice | None, channel: int | None = None) -> int | None:
+        """Return the channel as an int, which JSON can hold. Raises the errors of `predict`."""
         if channel is not None:
             check_channel(channel)
         if voice is not None:
             check_voice(voice, self.card)
+        return None if channel is None else int(channel)
 
     @cached_property
     def _detector(self) -> SpeechDetector:

@@ -5,13 +5,14 @@ The file holds states and results. It holds no audio, and no voice except those 
 
 import json
 import secrets
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from emodistill.serving.shared_database import open_shared_database
 
 State = Literal["waiting", "running", "done", "failed"]
 MAX_WAITING = 20  # jobs, over all workers
@@ -50,12 +51,8 @@ class JobStore:
     def __init__(self, file: Path | None = None) -> None:
         """Open the file. None is a file of this process alone, which nobody else can open."""
         self._worker = secrets.token_hex(8)
-        # An empty name is a temporary database on the disk: it disappears with the process.
-        self._database = sqlite3.connect(file or "", timeout=5, isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = OFF")  # jobs need not outlive the server
-        self._database.execute("PRAGMA secure_delete = ON")  # a removed result is overwritten
-        self._database.execute(_TABLE)
+        # A removed result is overwritten.
+        self._database = open_shared_database(file, _TABLE, "PRAGMA secure_delete = ON")
 
     def num_waiting(self) -> int:
         """The number of jobs that no worker has started."""

@@ -1,12 +1,16 @@
 """The limit on how many requests a client may send, counted over all worker processes of a server."""
 
 import ipaddress
-import sqlite3
 import time
 from pathlib import Path
 
+from emodistill.serving.shared_database import open_shared_database
+
 FORGET_AFTER_S = 60.0  # an unused bucket is full again by then, and a full bucket need not be stored
 SWEEP_EVERY = 1_000  # calls of `take_token`
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS buckets (client TEXT PRIMARY KEY, tokens REAL, updated_s REAL) WITHOUT ROWID"
+)
 
 
 class RateLimiter:
@@ -18,17 +22,9 @@ class RateLimiter:
         self._num_calls = 0
         if per_minute is None:
             return
-        # Autocommit: `take_token` begins and ends its transaction itself, so a killed process leaves none
-        # open. Only the thread of the event loop uses the connection.
-        self._database = sqlite3.connect(
-            file or ":memory:", timeout=5, isolation_level=None, check_same_thread=False
-        )
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = OFF")  # the buckets need not outlive the server
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS buckets (client TEXT PRIMARY KEY, tokens REAL, updated_s REAL) "
-            "WITHOUT ROWID"
-        )
+        # `take_token` begins and ends its transaction itself, so a killed process leaves none open. Only the
+        # thread of the event loop uses the connection.
+        self._database = open_shared_database(file, _TABLE)
 
     def take_token(self, client: str) -> float:
         """Take a token from a client's bucket and return 0, or return the seconds until the next token.
