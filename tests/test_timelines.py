@@ -461,6 +461,9 @@ def test_the_table_ends_with_the_seconds_of_each_emotion(run_timeline: make.Comm
     (row,) = json.loads(run_timeline(calls / "a.wav", "-f", "json")[1])
     most = max(row["summary"], key=lambda name: row["summary"][name])
     assert re.search(rf"in all .*{most} 0:0[0-9]\.[0-9]", run_timeline(calls / "a.wav")[1])
+    assert re.search(
+        r"in all [^a-z]*\? 0:0[0-9]\.[0-9] ", run_timeline(calls / "a.wav", "--min-confidence", 1)[1]
+    )
 
 
 def test_a_timeline_accepts_the_files_of_predict_and_no_other_source() -> None:

@@ -20,6 +20,7 @@ from emodistill.inference.model_card import file_sha256
 from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import CONTINUE, MadeWith, say_changed
+from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline, TimelineOptions, segmentation_options, timelines
 from emodistill.inference.trend import to_table as to_trend_table
 
@@ -277,23 +278,26 @@ def to_table(rows: Iterable[Timeline]) -> Table:
             table.add_row(path, *times, *speaker, segment.emotion or UNSURE, confidence, *known, note)
         if row.segments and row.duration_s is not None:
             for name, summary in (row.speakers or {}).items():
-                cells = ["", "", escape(one_line(name)), "in all", "", *no_voice, sums_of(summary)]
+                cells = ["", "", escape(one_line(name)), "in all", "", *no_voice]
+                cells.append(sums_of(summary, [part for part in row.segments if part.speaker == name]))
                 table.add_row(path, *cells, style="dim")
             table.add_row(
-                path, "", clock(row.duration_s), *no_speaker, "in all", "", *no_voice, sums_of(row.summary),
-                style="dim", end_section=True,
+                path, "", clock(row.duration_s), *no_speaker, "in all", "", *no_voice,
+                sums_of(row.summary, row.segments), style="dim", end_section=True,
             )  # fmt: skip
     return table
 
 
-def sums_of(summary: Mapping[str, float]) -> str:
-    """The emotions of a summary with their times, the longest first; `?` without any.
+def sums_of(summary: Mapping[str, float], segments: Sequence[Segment] = ()) -> str:
+    """The emotions of a summary with their times, longest first; then `?` with that of unsure segments.
 
-    >>> sums_of({"angry": 3.0, "happy": 0.0, "sad": 64.5})
-    'sad 1:04.5, angry 0:03.0'
+    >>> sums_of({"angry": 3.0, "happy": 0.0, "sad": 64.5}, [Segment(2.0, 4.5, None, 0.2, {})])
+    'sad 1:04.5, angry 0:03.0, ? 0:02.5'
     """
     longest_first = sorted(summary.items(), key=lambda item: -item[1])
-    return ", ".join(f"{emotion} {clock(seconds)}" for emotion, seconds in longest_first if seconds) or UNSURE
+    unsure_s = sum(part.end_s - part.start_s for part in segments if part.emotion is None)
+    times = [*longest_first, (UNSURE, unsure_s)]
+    return ", ".join(f"{name} {clock(time_s)}" for name, time_s in times if time_s) or "no speech"
 
 
 def clock(time_s: float) -> str:
