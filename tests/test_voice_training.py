@@ -217,7 +217,7 @@ def test_an_exported_model_with_voices_has_a_head_that_agrees_with_it(exported_v
         again = head.run(names, {"statistics": outputs["statistics"], "voice": inputs["voice"]})
         for name, value in zip(names, again, strict=True):
             np.testing.assert_allclose(value, outputs[name], atol=1e-5)
-    assert Recognizer(exported_voice).predict(make.speech(1.0)).emotion in card.emotions
+    assert Recognizer(exported_voice).predict(make.speech(1.0), make.RATE).emotion in card.emotions
 
 
 def test_voices_need_a_student_and_batches_of_whole_groups(manifest: Path) -> None:

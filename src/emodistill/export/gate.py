@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from emodistill.audio.recording import AudioSource
-from emodistill.audio.waveform import load
+from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.console import with_progress
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, ModelError
@@ -54,7 +54,7 @@ def predict_through_recogniser(
     `CorpusError` for an utterance without a file, and `ModelError` for a file that cannot be read.
     """
     sources = (_source(utterances[name]) for name in table.utterances)
-    predictions = recognizer.predict_all(sources, jobs=os.cpu_count() or 1)
+    predictions = recognizer.predict_all(sources, SAMPLE_RATE, jobs=os.cpu_count() or 1)
     probabilities = np.eye(len(table.labels))[(table.truth + 1) % len(table.labels)]
     answered = np.zeros(len(table), dtype=bool)
     for row, prediction in enumerate(with_progress(predictions, "recognise the test split", len(table))):

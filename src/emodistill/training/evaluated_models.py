@@ -101,7 +101,7 @@ class ExportedModel:
         self.has_voices = self.recognizer.voice_dim is not None
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
-        return self._classify(utterances, self.recognizer.predict)
+        return self._classify(utterances, lambda waveform: self.recognizer.predict(waveform, SAMPLE_RATE))
 
     def with_statistics(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, SpeakerStatistics]:
         parts: list[SpeechStatistics] = []
