@@ -248,6 +248,18 @@ def test_a_long_recording_has_zoom_a_small_copy_and_a_list(browser: Any, server:
         assert not any("/v1/timeline" in url for url in sent)  # the result is not computed again
 
 
+def test_a_segment_says_that_it_keeps_the_emotion_around_it(browser: Any, server: Running) -> None:
+    row = timeline(SPEECH[0], Recognizer(threads=1)).as_dict()
+    for segment in row["segments"]:
+        segment["emotion"] = min(segment["probabilities"], key=segment["probabilities"].get)
+    with Watched(browser, server.url) as page:
+        page.route("**/v1/timeline", lambda route: route.fulfill(json=[row]))
+        page.set_input_files("#file", SPEECH[0])
+        wait_for_result(page)
+        page.locator("#rows button").first.click()
+        assert "The segment keeps the emotion of the speech around it" in page.inner_text("#bars")
+
+
 # --- channels -------------------------------------------------------------------------------------------
 
 
@@ -284,6 +296,17 @@ def test_channels_are_mixed_in_the_browser_as_in_python(
             base64.b64encode((tmp_path / "late.wav").read_bytes()).decode(),
         )
     assert np.array(mixed) == pytest.approx(MonoStream(make.RATE).push(frames)[None], abs=1e-6)
+
+
+def test_each_channel_needs_another_name_in_the_browser(browser: Any, static: str) -> None:
+    with Watched(browser, static) as page:
+        message = page.evaluate(
+            """async () => {
+              const { timelineOfChannels } = await import('./page/timelines.js');
+              return timelineOfChannels([[0], [0]], ['a', 'a'], null).catch((error) => error.message);
+            }"""
+        )
+    assert message == "expected another name for each channel, got a, a"
 
 
 @pytest.mark.parametrize("names", [None, ["agent", "customer"]])

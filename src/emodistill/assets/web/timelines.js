@@ -174,6 +174,9 @@ const amplifyQuiet = (samples) => {
 // `names` are the speakers in the channels; null: "channel 0", "channel 1", …. `report` and `adapt` are as
 // for `timeline`.
 export const timelineOfChannels = async (channels, names, recognizer, report = () => {}, adapt = 'none') => {
+  if (names && (names.includes('') || new Set(names).size < names.length)) {
+    throw new Error(`expected another name for each channel, got ${names.join(', ')}`);
+  }
   if (names && names.length !== channels.length) {
     const counted = `${channels.length} channel${channels.length === 1 ? '' : 's'}`;
     throw new Error(

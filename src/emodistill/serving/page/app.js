@@ -175,6 +175,10 @@ const showLegend = () => {
   find('legend').replaceChildren(...items);
 };
 
+// Whether smoothing gave a segment another emotion than the one with its highest probability.
+const keepsEmotion = ({ emotion, probabilities }) =>
+  emotion !== null && Object.values(probabilities).some((value) => value > probabilities[emotion]);
+
 // Show the probabilities of a segment; a hint if `index` is null.
 const select = (index) => {
   state.selected = index;
@@ -186,6 +190,10 @@ const select = (index) => {
   find('selection-title').textContent = title + (segment && suretyOf(segment) ? `: ${segment.surety}` : '');
   const hint = 'Select a segment to see its probabilities.';
   find('bars').replaceChildren(hasValues ? bars(segment.probabilities, state.colours, title) : hint);
+  if (hasValues && keepsEmotion(segment)) {
+    const text = `The segment keeps the emotion of the speech around it: ${segment.emotion}.`;
+    find('bars').append(element('p', { className: 'quiet', textContent: text }));
+  }
   find('dimensions').replaceChildren(...dimensionBars(segment ? [segment] : state.timeline.segments));
   find('details').hidden = state.timeline.segments.length === 0;
   find('teachers').replaceChildren();
