@@ -9,11 +9,9 @@ import numpy.typing as npt
 
 from emodistill.errors import ConfigError
 from emodistill.inference.dimensions import dimensions
-from emodistill.inference.model_card import AccuracyPoint, Card, CoveragePoint
+from emodistill.inference.model_card import GUESS_FACTOR, LIKELY_ACCURACY, AccuracyPoint, Card, CoveragePoint
 from emodistill.inference.prediction import DimensionsSource, Prediction, Surety
 
-LIKELY_ACCURACY = 0.75  # answers that are right at least this often are "likely"
-GUESS_FACTOR = 1.5  # answers that are right less often than this times chance are "no better than a guess"
 DEV_PREFIX = "dev:"  # of a threshold that is a share of the utterances of the calibration
 
 NO_COVERAGE = (

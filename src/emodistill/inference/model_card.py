@@ -24,6 +24,8 @@ METADATA = "emodistill"  # the metadata key of an ONNX file that holds the stude
 MODEL_FILES = ("card.json", "model.onnx")  # without both, a folder is not an exported model
 WEIGHTS = "weights.bin"  # beside model.onnx, where its weights are external
 HEAD = "head.onnx"  # a model with voices has it too: statistics and a voice in, the outputs of model.onnx out
+LIKELY_ACCURACY = 0.75  # answers that are right at least this often are "likely"
+GUESS_FACTOR = 1.5  # answers that are right less often than this times chance are "no better than a guess"
 
 
 class _Frozen(BaseModel):
@@ -336,8 +338,9 @@ def _calibration(card: Card) -> str:
         parts.append(f"With known utterances of the speaker:\n\n{_coverage_table(card.coverage_voice)}")
     if card.accuracy:
         parts.append(
-            "`surety` is *likely* where answers of this confidence are correct in at least 75 %, *no better "
-            f"than a guess* below {150 / len(card.emotions):.0f} % (1.5 times chance), and *unsure* "
+            "`surety` is *likely* where answers of this confidence are correct in at least "
+            f"{100 * LIKELY_ACCURACY:.0f} %, *no better than a guess* below "
+            f"{100 * GUESS_FACTOR / len(card.emotions):.0f} % ({GUESS_FACTOR} times chance), and *unsure* "
             f"between.\n\n{_accuracy_table(card.accuracy)}"
         )
     if card.accuracy_voice:

@@ -153,19 +153,29 @@ def _step(step_s: float) -> str:
 
 
 def _add_legend(figure: "Figure", row: Timeline, emotions: Sequence[str], curves: "Axes") -> None:
-    """Add the colour of each emotion, with its sum over the recording, and the labelled curves."""
+    """Add the colour of each emotion with its sum over the recording and each speaker, and the curves."""
     from matplotlib.patches import Patch
 
     assert row.duration_s is not None
     in_minutes = row.duration_s > WHOLE_S
+
+    def length(value: float) -> str:
+        return clock_label(value) if in_minutes else f"{value:.1f} s"
+
     sums = [(name, COLOURS[name], row.summary.get(name, 0.0)) for name in emotions]
     unsure_s = sum(segment.end_s - segment.start_s for segment in row.segments if segment.emotion is None)
     if unsure_s:
         sums.append(("unsure", UNSURE_COLOUR, unsure_s))
     legend: list[Artist] = [
-        Patch(color=colour, label=f"{name}  {clock_label(value) if in_minutes else f'{value:.1f} s'}")
-        for name, colour, value in sums
+        Patch(color=colour, label=f"{name}  {length(value)}") for name, colour, value in sums
     ]
+    for speaker, summary in (row.speakers or {}).items():
+        legend.append(Patch(alpha=0, label=_short(speaker)))
+        legend += [
+            Patch(color=COLOURS[name], label=f"  {name}  {length(value)}")
+            for name, value in summary.items()
+            if value
+        ]
     legend += curves.get_legend_handles_labels()[0]
     figure.legend(handles=legend, loc="outside right upper", frameon=False, title="emotion, in all")
 

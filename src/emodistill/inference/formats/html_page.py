@@ -304,7 +304,7 @@ def _scores(card: "Card") -> str:
 
 def _surety(row: "Timeline") -> str:
     """The share of the time by surety; empty where no segment has one."""
-    from emodistill.inference.confidence import GUESS_FACTOR, LIKELY_ACCURACY
+    from emodistill.inference.model_card import GUESS_FACTOR, LIKELY_ACCURACY
 
     seconds: dict[str, float] = {}
     for part in row.segments:
