@@ -590,6 +590,7 @@ def test_surety_is_how_often_such_answers_are_right(copy: Path) -> None:
     assert surety_of(0.5) == "no better than a guess", "0.7 is below 1.5 times chance, 0.75"
     assert surety_of(1.0) == "likely"
     assert surety_of(0.5, has_voice=True) == "likely", "with a voice it has a table of its own"
+    assert recognizer.with_options(emotions=["sad"]).answer({"sad": 1.0}, False).surety is None
     prediction = recognizer.predict(make.speech(1.0), make.RATE)
     assert prediction.surety == surety_of(prediction.confidence or 0)
     assert Recognizer(with_card(copy, accuracy=(), accuracy_voice=()), threads=1).answer(

@@ -350,7 +350,7 @@ def test_a_click_on_a_segment_plays_from_there(browser: Any, pages: dict[str, Pa
         page.locator("#segments button").last.click()
         page.wait_for_function("!document.getElementById('audio').paused")
         assert position(page) >= call.segments[-1].start_s - 0.05
-        assert page.inner_text("#play") == "Pause"
+        page.wait_for_function("document.getElementById('play').textContent === 'Pause'")
         assert page.locator("#segments tr[aria-current]").count() >= 1
 
 

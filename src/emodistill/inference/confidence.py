@@ -125,11 +125,13 @@ def surety(card: Card, num_emotions: int, confidence: float, has_voice: bool) ->
     The card has this accuracy by confidence. It is over all emotions of the model. With fewer emotions, the
     calibrated confidence itself takes its place. Returns None for a card without the table.
 
+    Returns None too if there is one emotion alone, whose confidence is always 1.
+
     "likely": right in at least `LIKELY_ACCURACY`. "no better than a guess": right less often than
     `GUESS_FACTOR` / number of emotions. "unsure": between the two.
     """
     table = (card.accuracy_voice or card.accuracy) if has_voice else card.accuracy
-    if not table:
+    if not table or num_emotions == 1:
         return None
     accuracy = confidence if num_emotions < len(card.emotions) else expected_accuracy(table, confidence)
     if accuracy >= LIKELY_ACCURACY:

@@ -154,11 +154,11 @@ export class Recognizer {
     return { emotion, confidence, ...(surety && { surety }), ...dimensionFields(probabilities) };
   }
 
-  // How far an answer can be trusted; null for a card without the table.
+  // How far an answer can be trusted; null for a card without the table, and for one emotion alone.
   surety(confidence, hasVoice) {
     const { accuracy, accuracy_voice: accuracyVoice } = this.card;
     const table = hasVoice && accuracyVoice.length ? accuracyVoice : accuracy;
-    if (table.length === 0) return null;
+    if (table.length === 0 || this.emotions.length === 1) return null;
     const expected = expectedAccuracy(table, confidence);
     if (expected >= LIKELY_ACCURACY) return 'likely';
     return expected < GUESS_FACTOR / this.emotions.length ? 'no better than a guess' : 'unsure';

@@ -2,7 +2,7 @@
 // functions: `assets/web/api.js`.
 
 export const ABOUT = {
-  privacy: 'Any audio or video file. The server keeps no copy of it.',
+  privacy: 'Any audio or video file. The server keeps no copy of it. It keeps the result of a file over 4 MB for an hour.',
   links: [['OpenAPI document', 'openapi.json'], ['Model card', 'v1/models']],
   token: true, // whether to show the field for an access token
 };
