@@ -1,6 +1,7 @@
 """The options of timelines, predictions and streams over HTTP: they give the recogniser's own answers."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from test_serving_jobs import submit, wait_for
 from emodistill import Client, ConfigError, Recognizer, ServerError
 from emodistill.audio.waveform import load
 from emodistill.inference.given_segments import GivenSegment, parse_segments
-from emodistill.serving import timelines
+from emodistill.serving import jobs, timelines
 from emodistill.serving.app import create_app
 from emodistill.serving.settings import Settings
 
@@ -228,7 +229,12 @@ def test_the_client_refuses_segments_that_it_cannot_send(remote: Client, call: b
     ]  # fmt: skip
 
 
-def test_the_progress_of_a_job_counts_both_passes_of_a_split(client: TestClient, call: bytes) -> None:
+def test_the_progress_of_a_job_counts_both_passes_of_a_split(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_beat_s = jobs.BEAT_S
+    monkeypatch.setattr(jobs, "BEAT_S", 0.02)
+    time.sleep(old_beat_s)  # The server reads it at the next beat.
     sound = np.tile(np.stack([load(SPEECH[0])] * 2, axis=1), (30, 1))[: 50 * RATE]
     job = submit(client, ("files", ("long.wav", wav(sound))), data={"channels": "split"})
     progress = []
