@@ -59,7 +59,8 @@ async (address) => {
   const file = await (await fetch(address)).blob();
   const buffer = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(await file.arrayBuffer());
   const { emotion: plain } = await recognizer.predict(buffer.getChannelData(0));
-  return { ...await recognizer.predict(await decode(file)), plain };
+  const [waveform] = await decode(file);
+  return { ...await recognizer.predict(waveform), plain };
 }
 """
 

@@ -256,7 +256,9 @@ def _note_long(
             yield rows
     finally:
         for item in long[:MAX_NOTES]:
-            advice = f"emodistill timeline {shlex.quote(str(item.location))}"
+            # Standard input has been read to its end, so no command is given for it.
+            file = "" if item.path == "-" else f" {shlex.quote(str(item.location))}"
+            advice = f"emodistill timeline{file}"
             say(f"{item.path}: is longer than {LONG_S:g} s; for its emotions over time: {advice}")
         if len(long) > MAX_NOTES:
             say(f"{len(long) - MAX_NOTES} more inputs are longer than {LONG_S:g} s")
