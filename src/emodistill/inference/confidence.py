@@ -16,8 +16,8 @@ DEV_PREFIX = "dev:"  # of a threshold that is a share of the utterances of the c
 
 NO_COVERAGE = (
     "coverage needs all answers before the first one is written: use it in predict with the formats table, "
-    "json, csv or parquet; elsewhere give min_confidence, a confidence from 0 to 1, or e.g. dev:0.8, the "
-    "confidence that 80 % of the utterances reached that the model was calibrated on"
+    "json, csv or parquet; elsewhere give min_confidence, a confidence from 0 to 1, or e.g. dev:0.8. That is "
+    "the confidence that 80 % of the utterances of the calibration reached"
 )
 
 Probabilities = npt.NDArray[np.float64]

@@ -27,7 +27,7 @@ class Prediction:
         None  # the student's estimate of each teacher's probabilities
     )
     voice_utterances: int | None = None  # of the voice that the input was compared with; None: no voice
-    surety: Surety | None = None  # by how often such answers are right; None: the card has no table
+    surety: Surety | None = None  # by how often such answers are right; None: not known
     dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
     channel: int | None = None  # of the recording, from 0; None: all channels mixed

@@ -97,7 +97,7 @@ class Segment:
     probabilities: dict[str, float]
     speaker: str | None = None  # of a given segment
     voice_utterances: int | None = None
-    surety: Surety | None = None  # by how often such answers are right; None: the card has no table
+    surety: Surety | None = None  # by how often such answers are right; None: not known
     dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
     channel: int | None = None  # of the recording, from 0; None: all channels mixed

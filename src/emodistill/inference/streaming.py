@@ -231,9 +231,8 @@ class StreamingRecognizer(ScorerStream):
 
         Raises:
             AudioError: the rate is below 2000 Hz.
-            ConfigError: the hop is too short, the window is not a whole number of hops, `smooth_s` or
-                `min_duration_s` is out of range, `adapt` has another value, or there is a voice together with
-                `adapt`.
+            ConfigError: the hop is too short, or the window is not a whole number of hops. `smooth_s` or
+                `min_duration_s` is out of range. `adapt` has another value, or there is a voice with it.
             ModelError: the model has no voices, or the voice is one of another model.
         """
         check_adaptation(recognizer, voice, adapt, STREAM_ADAPT)
