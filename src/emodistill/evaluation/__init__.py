@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         with_temperature,
     )
     from emodistill.evaluation.compare import Comparison, compare_runs, holm, mcnemar
+    from emodistill.evaluation.groups import RunGroup, group_runs, ungrouped
     from emodistill.evaluation.metrics import (
         Scores,
         score,
@@ -41,6 +42,7 @@ __all__ = [
     "Comparison",
     "Predictions",
     "Run",
+    "RunGroup",
     "RunScores",
     "Scores",
     "System",
@@ -50,6 +52,7 @@ __all__ = [
     "calibration_error",
     "compare_runs",
     "fit_temperature",
+    "group_runs",
     "holm",
     "join_predictions",
     "make_ablation_table",
@@ -65,6 +68,7 @@ __all__ = [
     "show_comparisons",
     "show_scores",
     "two_sided_p_value",
+    "ungrouped",
     "unweighted_accuracy",
     "weighted_accuracy",
     "weighted_f1",
@@ -79,6 +83,7 @@ __getattr__, __dir__ = lazy_names(
         "Comparison": "emodistill.evaluation.compare",
         "Predictions": "emodistill.evaluation.predictions",
         "Run": "emodistill.evaluation.run",
+        "RunGroup": "emodistill.evaluation.groups",
         "RunScores": "emodistill.evaluation.scores",
         "Scores": "emodistill.evaluation.metrics",
         "System": "emodistill.evaluation.ablation_table",
@@ -88,6 +93,7 @@ __getattr__, __dir__ = lazy_names(
         "calibration_error": "emodistill.evaluation.calibration",
         "compare_runs": "emodistill.evaluation.compare",
         "fit_temperature": "emodistill.evaluation.calibration",
+        "group_runs": "emodistill.evaluation.groups",
         "holm": "emodistill.evaluation.compare",
         "join_predictions": "emodistill.evaluation.predictions",
         "make_ablation_table": "emodistill.evaluation.ablation_table",
@@ -103,6 +109,7 @@ __getattr__, __dir__ = lazy_names(
         "show_comparisons": "emodistill.evaluation.tables",
         "show_scores": "emodistill.evaluation.tables",
         "two_sided_p_value": "emodistill.evaluation.bootstrap",
+        "ungrouped": "emodistill.evaluation.groups",
         "unweighted_accuracy": "emodistill.evaluation.metrics",
         "weighted_accuracy": "emodistill.evaluation.metrics",
         "weighted_f1": "emodistill.evaluation.metrics",
