@@ -19,12 +19,16 @@ from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
 from emodistill.protocol import (
     FIXED_FOLDS,
     FIXED_SPLITS,
+    RARE,
     SPLITS,
     Fold,
     Protocol,
+    absent_from_training,
     audit_protocol,
     audit_teacher,
     build_protocol,
+    class_warnings,
+    count_classes,
     identical_recordings,
     read_protocol,
 )
@@ -342,6 +346,76 @@ def test_shared_transcripts_are_counted() -> None:
     corpus = replace(FOUR, utterances=tuple(replace(u, transcript=words.get(u.id)) for u in FOUR))
     assert audit_protocol(corpus, protocol_of("a b", "c", "d")).shared_transcripts == {"1": 0.5}
     assert audit_protocol(FOUR, protocol_of("a b", "c", "d")).shared_transcripts == {}
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def with_emotions(**emotions: str) -> Corpus:
+    """A corpus where speaker a has an utterance for each letter of `a`: n is neutral, h happy, s sad."""
+    names = {"n": "neutral", "h": "happy", "s": "sad"}
+    return Corpus(
+        "fake",
+        tuple(
+            Utterance(f"{speaker}-{number}", speaker, names[letter])
+            for speaker, letters in emotions.items()
+            for number, letter in enumerate(letters)
+        ),
+    )
+
+
+def one_fold(corpus: Corpus, train: str, dev: str, test: str, name: str = "1") -> Fold:
+    """A fold whose splits hold all utterances of these speakers."""
+    return Fold(name, *(tuple(u.id for u in corpus if u.speaker in split) for split in (train, dev, test)))
+
+
+MANY = 12 * "nh"
+
+
+def test_balanced_folds_have_no_warnings() -> None:
+    corpus = with_emotions(a=MANY, b=MANY, c=MANY)
+    folds = tuple(one_fold(corpus, *names, name=names[2]) for names in ("abc", "bca", "cab"))
+    assert class_warnings(corpus, Protocol("fake", "x", folds)) == ()
+    assert absent_from_training(corpus, Protocol("fake", "x", folds)) == {}
+
+
+def test_emotions_that_are_absent_from_a_split_are_named() -> None:
+    corpus = with_emotions(a=MANY, b=MANY + "s" * 20, c=MANY + "s" * 20)
+    protocol = Protocol("fake", "x", (one_fold(corpus, *"abc", name="c"), one_fold(corpus, *"bca", name="a")))
+    assert class_warnings(corpus, protocol) == (
+        "no 'sad' in train of 1 of 2 folds (c): the model learns that it never occurs, so its recall is "
+        "about 0",
+        "no 'sad' in test of 1 of 2 folds (a): UA of such a fold is the mean over the other emotions",
+    )
+    assert absent_from_training(corpus, protocol) == {"c": ("sad",)}
+    single = Protocol("fake", "x", (one_fold(corpus, *"bac"),))
+    assert class_warnings(corpus, single) == ("no 'sad' in dev of fold 1: the epoch is chosen without it",)
+
+
+def test_rare_emotions_are_counted() -> None:
+    corpus = with_emotions(a=MANY + "sss", b=MANY + "s", c=MANY + "ss")
+    protocol = Protocol("fake", "x", (one_fold(corpus, *"abc"),))
+    assert class_warnings(corpus, protocol) == (
+        f"fewer than {RARE} training utterances of 'sad' in fold 1: 3",
+        f"fewer than {RARE} test utterances of 'sad' in all folds together: 2; one of them moves its "
+        "recall by 50 points",
+    )
+    assert count_classes(corpus, protocol)["1"]["train"] == {"neutral": 12, "happy": 12, "sad": 3}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text("nhs", min_size=1, max_size=30), min_size=3, max_size=5))
+def test_counts_of_classes_sum_to_the_splits(letters: list[str]) -> None:
+    corpus = with_emotions(**dict(zip("abcde", letters, strict=False)))
+    protocol = build_protocol(corpus, ProtocolConfig(kind="leave-one-speaker-out"))
+    counts = count_classes(corpus, protocol)
+    for fold in protocol.folds:
+        for split in SPLITS:
+            assert counts[fold.name][split].total() == len(fold.split(split))
+    absent = absent_from_training(corpus, protocol)
+    warned = " ".join(class_warnings(corpus, protocol))
+    for emotion in {name for names in absent.values() for name in names}:
+        assert f"no '{emotion}' in train" in warned
 
 
 # --- identical recordings ------------------------------------------------------------------------

@@ -1,19 +1,32 @@
 """Protocols: folds of a corpus, and the audit that refuses leaks."""
 
-from emodistill.protocol.audit import Audit, audit_protocol, audit_teacher, identical_recordings
+from emodistill.protocol.audit import (
+    RARE,
+    Audit,
+    absent_from_training,
+    audit_protocol,
+    audit_teacher,
+    class_warnings,
+    count_classes,
+    identical_recordings,
+)
 from emodistill.protocol.fixed_lists import FIXED_FOLDS, FIXED_SPLITS
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
 
 __all__ = [
     "FIXED_FOLDS",
     "FIXED_SPLITS",
+    "RARE",
     "SPLITS",
     "Audit",
     "Fold",
     "Protocol",
+    "absent_from_training",
     "audit_protocol",
     "audit_teacher",
     "build_protocol",
+    "class_warnings",
+    "count_classes",
     "identical_recordings",
     "read_protocol",
 ]

@@ -1,7 +1,7 @@
 """The audit of folds. It refuses a speaker, an utterance or an identical recording in two splits."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,7 +19,8 @@ _TRIM_DB = (35.0, 30.0, 25.0)  # below the peak; see `identical_recordings`
 # Largest difference of identical recordings, relative to the peak. 16-bit rounding of a recording at a tenth
 # of full scale stays below it.
 _TOLERANCE = 1e-3
-_NUM_LISTED = 5  # leaks that a message names
+_NUM_LISTED = 5  # leaks or folds that a message names
+RARE = 10  # utterances of an emotion; below this the audit warns
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,77 @@ def audit_protocol(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audi
     shared = {fold.name: _shared_transcripts(fold, by_id) for fold in protocol.folds}
     known = {name: share for name, share in shared.items() if share is not None}
     return Audit(len(corpus), tuple(duplicates), known)
+
+
+ClassCounts = Mapping[str, Mapping[str, Counter[str]]]  # fold -> split -> emotion -> number of utterances
+
+
+def count_classes(utterances: Iterable[Utterance], protocol: Protocol) -> ClassCounts:
+    """Return the number of utterances of each emotion in each split of each fold."""
+    emotion_of = {utterance.id: utterance.emotion or "none" for utterance in utterances}
+    return {
+        fold.name: {split: Counter(emotion_of[name] for name in fold.split(split)) for split in SPLITS}
+        for fold in protocol.folds
+    }
+
+
+def absent_from_training(utterances: Iterable[Utterance], protocol: Protocol) -> dict[str, tuple[str, ...]]:
+    """Return the emotions that occur in a fold's dev or test split but not in its training split, by fold.
+
+    Folds without such an emotion are left out.
+    """
+    absent = {
+        fold: tuple(sorted((splits["dev"].keys() | splits["test"].keys()) - splits["train"].keys()))
+        for fold, splits in count_classes(utterances, protocol).items()
+    }
+    return {fold: emotions for fold, emotions in absent.items() if emotions}
+
+
+def class_warnings(utterances: Collection[Utterance], protocol: Protocol) -> tuple[str, ...]:
+    """Return a warning for each emotion that is absent from a split, or rare in one.
+
+    Rare means fewer than `RARE` utterances in the training split of a fold, or in all test splits together.
+    An emotion that no split has is not counted: the corpus has it only in utterances that no fold uses.
+    """
+    counts = count_classes(utterances, protocol)
+    emotions = list(dict.fromkeys(u.emotion for u in utterances if u.emotion is not None))
+    used = [name for name in emotions if any(s[name] for splits in counts.values() for s in splits.values())]
+    consequences = {
+        "train": "the model learns that it never occurs, so its recall is about 0",
+        "dev": "the epoch is chosen without it",
+        "test": "UA of such a fold is the mean over the other emotions",
+    }
+    warnings = []
+    for emotion in used:
+        for split, consequence in consequences.items():
+            absent = [fold for fold, splits in counts.items() if not splits[split][emotion]]
+            if absent:
+                warnings.append(f"no '{emotion}' in {split} of {_named_folds(absent, counts)}: {consequence}")
+        rare = {fold: n for fold, splits in counts.items() if 0 < (n := splits["train"][emotion]) < RARE}
+        if rare:
+            fewest, most = min(rare.values()), max(rare.values())
+            warnings.append(
+                f"fewer than {RARE} training utterances of '{emotion}' in {_named_folds(rare, counts)}: "
+                + (f"{fewest}" if fewest == most else f"{fewest} to {most}")
+            )
+        tested = sum(splits["test"][emotion] for splits in counts.values())
+        if 0 < tested < RARE:
+            warnings.append(
+                f"fewer than {RARE} test utterances of '{emotion}' in all folds together: {tested}; "
+                f"one of them moves its recall by {100 / tested:.0f} points"
+            )
+    return tuple(warnings)
+
+
+def _named_folds(folds: Collection[str], of: Collection[str]) -> str:
+    """Return folds in words: the first ones by name, and how many of all they are."""
+    names = list(folds)
+    if len(of) == 1:
+        return f"fold {names[0]}"
+    if len(names) == len(of):
+        return f"all {len(of)} folds"
+    more = ", …" if len(names) > _NUM_LISTED else ""
+    return f"{len(names)} of {len(of)} folds ({', '.join(names[:_NUM_LISTED])}{more})"
 
 
 def audit_teacher(training_ids: Iterable[str], held_out_ids: Iterable[str], teacher: str) -> None:
