@@ -23,7 +23,9 @@ from emodistill.evaluation.ablation_table import (
     ensemble_predictions,
     make_ablation_table,
 )
+from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.predictions import Predictions, read_predictions
+from emodistill.evaluation.sweeps import choose_on_dev
 from emodistill.labels import LabelSet
 from emodistill.training import ablation as ablation_module
 from emodistill.training import fold as fold_module
@@ -124,6 +126,7 @@ def test_sweeps_of_backbone_layers_and_weights_change_the_predictions(tmp_path: 
     for first, second in combinations(probabilities.values(), 2):
         assert np.abs(first - second).max() > 1e-6
     table = (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8")
+    assert len(make.read_rows(tmp_path / "grid" / "sweeps.csv")) == 2 + 2 + 3, "values, and the own weight"
     for row in ("backbone=compact", "backbone=whisper", "layers=1", "layers=2", "prosodic=0.2", "prosodic=5"):
         assert f"{row} |" in table
 
@@ -222,8 +225,7 @@ def test_the_table_agrees_with_the_predictions(grid: tuple[Path, AblationTable, 
     rows = {row["cell"]: row for row in make.read_rows(out / "ablation.csv")}
     assert list(rows) == [row.cell for row in found.rows]
     assert list(rows)[len(PARTS) :] == [
-        "distillation.temperature=1", "distillation.temperature=2", "prosodic teacher", "linguistic teacher",
-        ENSEMBLE,
+        *shown_cells(out), "prosodic teacher", "linguistic teacher", ENSEMBLE,
     ]  # fmt: skip
     scores = [
         json.loads((out / f"cells/no-distillation/seed-{seed}/scores.json").read_text()) for seed in (0, 1)
@@ -238,7 +240,8 @@ def test_the_table_agrees_with_the_predictions(grid: tuple[Path, AblationTable, 
     assert float(row["pooled_ua"]) == pytest.approx(np.mean(pooled))
     assert rows["full"]["difference"] == rows["distillation.temperature=2"]["difference"] == ""
     text = (out / "ablation.md").read_text()
-    assert text.count("\n| ") == len(rows) + 1
+    swept = make.read_rows(out / "sweeps.csv")
+    assert text.count("\n| ") == len(rows) + len(swept) + 3
     assert "bootstrap over 6 speakers" in text
     assert (out / "ablation.png").stat().st_size > 10_000
 
@@ -335,6 +338,69 @@ def test_the_command_writes_a_table(manifest: Path, tmp_path: Path) -> None:
         ]
     with pytest.raises(ConfigError, match="bad seed 'x'"):
         CliRunner().invoke(app, [*arguments, "x"], catch_exceptions=False)
+
+
+# --- sweeps are chosen on dev -------------------------------------------------------------------
+
+
+def shown_cells(out: Path) -> list[str]:
+    """The swept cells of the fixture `grid` whose test scores may be shown: the chosen and the own one."""
+    rows = make.read_rows(out / "sweeps.csv")
+    return [row["cell"] for row in rows if row["chosen"] == "True" or row["own"] == "True"]
+
+
+def test_a_sweep_is_chosen_on_dev_and_shows_test_for_the_chosen_value_alone(
+    manifest: Path, tmp_path: Path
+) -> None:
+    recipe = quick(manifest, distillation={"teachers": []})
+    sweeps = ["student.optim.lr=1e-9,3e-3,1e-2", "student.optim.epochs=1,3"]
+    found = ablate(recipe, tmp_path, sweeps=sweeps, parts=False)
+    assert found.sweeps is not None
+    rows = make.read_rows(tmp_path / "sweeps.csv")
+    assert [row["cell"] for row in rows] == [
+        "student.optim.lr=1e-09", "student.optim.lr=0.003", "student.optim.lr=0.01", "full",
+        "student.optim.epochs=1", "student.optim.epochs=3",
+    ]  # fmt: skip
+    for row in rows:
+        folder = tmp_path / "cells" / (row["cell"] if row["own"] == "False" else "full") / "seed-0"
+        dev = json.loads((folder / "scores.json").read_text())["models"]["student"]["dev"]
+        assert float(row["dev_ua"]) == pytest.approx(dev["mean_over_folds"]["ua"]["mean"])
+        assert float(row["dev_ua_sd"]) == pytest.approx(dev["mean_over_folds"]["ua"]["sd"])
+    for field in ("student.optim.lr", "student.optim.epochs"):
+        values = [row for row in rows if row["field"] == field]
+        (chosen,) = (row for row in values if row["chosen"] == "True")
+        assert float(chosen["dev_ua"]) == max(float(row["dev_ua"]) for row in values)
+    expected = {"full", *shown_cells(tmp_path)}
+    hidden = {row["cell"] for row in rows} - expected
+    assert hidden, "otherwise this test shows nothing"
+    with_test = {row["cell"] for row in make.read_rows(tmp_path / "ablation.csv")}
+    assert with_test == expected
+    table_of_test, table_of_dev = (tmp_path / "ablation.md").read_text().split("| cell | dev UA |")
+    assert not any(f"| {cell} |" in table_of_test for cell in hidden)
+    assert all(f"| {cell} |" in table_of_dev for cell in hidden)
+    assert "chosen on dev among" in table_of_dev
+    assert "dev speakers of a fold are test speakers of another fold" in table_of_dev
+    assert (tmp_path / "sweeps.png").stat().st_size > 5_000
+
+    all_shown = ablate(recipe, tmp_path, sweeps=sweeps, parts=False, show_test=True)
+    assert {row.cell for row in all_shown.rows} == expected | hidden
+    assert "is chosen on test" in " ".join((tmp_path / "ablation.md").read_text().split())
+
+
+def test_of_equal_values_the_recipes_own_is_chosen_then_the_first() -> None:
+    sweeps = {"x": {"x=1": [0.5, 0.7], "x=2": [0.6, 0.6], "x=3": [0.1, 0.2]}}
+    assert choose_on_dev(("full", [0.6, 0.6]), sweeps, own_values=["x=2"]).chosen_cells == ("x=2",)
+    assert choose_on_dev(("full", [0.6, 0.6]), sweeps).chosen_cells == ("full",)
+    assert choose_on_dev(("full", [0.5, 0.6]), sweeps).chosen_cells == ("x=1",)
+
+
+def test_the_dev_score_with_voices_is_the_mean_of_two(voice_run: Path) -> None:
+    fold = next(voice_run.glob("fold-*"))
+    tables = [read_predictions(fold / f"{name}-dev.csv") for name in ("predictions", "known-predictions")]
+    assert dev_score(fold) == pytest.approx(np.mean([table.scores().ua for table in tables]))
+    assert dev_score(fold, "weighted_f1") == pytest.approx(
+        np.mean([table.scores().weighted_f1 for table in tables])
+    )
 
 
 # --- the statistics ------------------------------------------------------------------------------------

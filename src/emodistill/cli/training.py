@@ -82,6 +82,7 @@ def crossval(recipe: RecipeName, out: Out = None, set: Set = None) -> None:
     _crossval(recipe, set or (), out)
 
 
+# Long: its signature holds the options and their help.
 @app.command()
 def ablate(
     recipe: RecipeName,
@@ -108,6 +109,14 @@ def ablate(
             help="Run the cells that lack a part of the method, or only the full method and the sweeps."
         ),
     ] = True,
+    show_test: Annotated[
+        bool,
+        typer.Option(
+            "--show-test",
+            help="Show the test scores of all swept values. Do not choose a value by them: then it is chosen "
+            "on test.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the grid. Default: runs/RECIPE-ablation.")
     ] = None,
@@ -123,6 +132,10 @@ def ablate(
     recipe would. If you stop the command, run it again: it continues. You can add seeds, cells and sweeps
     later. It writes ablation.md, ablation.csv and ablation.png.
 
+    The values of a sweep are compared on dev, and the best one is chosen. Test scores are shown for the
+    chosen value and the recipe's own value alone. Cells that lack a part always show test, since nothing is
+    chosen there. The dev scores are in sweeps.csv and sweeps.png too.
+
     Example: emodistill ablate ravdess-whisper --set corpus.root=RAVDESS --seeds 0,1,2
     --sweep distillation.temperature=1,2,4,8
     """
@@ -134,9 +147,10 @@ def ablate(
     loaded = load_recipe(recipe, set or ())
     folder = out or Path("runs") / f"{loaded.name}-ablation"
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
-    table = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells))
+    table = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells), show_test)
     show_ablation_table(table, results())
-    say(f"written: {folder}/ablation.md, ablation.csv, ablation.png; the runs are in {folder / 'cells'}")
+    files = "ablation.md, ablation.csv, ablation.png" + (", sweeps.csv, sweeps.png" if table.sweeps else "")
+    say(f"written: {folder}/{files}; the runs are in {folder / 'cells'}")
 
 
 # Long: its signature holds the options and their help.

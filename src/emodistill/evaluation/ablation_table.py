@@ -23,6 +23,7 @@ from emodistill.evaluation.compare import RESAMPLES, holm
 from emodistill.evaluation.metrics import scores_of_confusions, unweighted_accuracy
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
+from emodistill.evaluation.sweeps import Sweeps
 from emodistill.evaluation.tables import format_p_value, format_percent
 
 TEACHERS, ORACLES = "teachers", "oracles"  # groups of systems that are no students
@@ -87,6 +88,7 @@ class AblationTable:
     closed_gap: (
         ClosedGap | None
     )  # None without plain student and ensemble, or if the gap's interval includes 0
+    sweeps: Sweeps | None = None  # the dev scores of swept values; None: no field was swept
 
     def write(self, folder: Path, name: str = "ablation") -> None:
         """Write the table as Markdown and CSV, and the plot as PNG, into a folder."""
@@ -96,12 +98,15 @@ class AblationTable:
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.rows)
         plot_ablation(self, folder / f"{name}.png")
+        if self.sweeps is not None:
+            self.sweeps.write(folder)
 
     def markdown(self) -> str:
         """The table and its notes as Markdown."""
         head = [[*HEADER], ["---", *["---:"] * (len(HEADER) - 1)]]
         lines = ["| " + " | ".join(cells) + " |" for cells in [*head, *map(format_row, self.rows)]]
-        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes())])
+        sweeps = [] if self.sweeps is None else [self.sweeps.markdown()]
+        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes()), *sweeps])
 
     def notes(self) -> list[str]:
         """How to read the table, and which cells it lacks."""
@@ -135,6 +140,8 @@ def show_ablation_table(ablation: AblationTable, to: Console) -> None:
         table.add_row(*map(escape, format_row(row)), end_section=ends_group)
     table.caption = "\n".join(ablation.notes())
     to.print(table)
+    if ablation.sweeps is not None:
+        ablation.sweeps.show(to)
 
 
 def format_row(row: AblationRow) -> list[str]:

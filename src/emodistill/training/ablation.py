@@ -4,11 +4,12 @@ grid folder/
   cells/<cell>/seed-<k>/   run folders, with the same predictions as `crossval` of the cell's recipe
   artifacts/               teachers, targets and predictions that the runs share
   ablation.md  ablation.csv  ablation.png
+  sweeps.csv  sweeps.png   dev scores of swept values
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -17,7 +18,10 @@ from emodistill.config import Recipe
 from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
+from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.run import read_run
+from emodistill.evaluation.sweeps import Sweeps, choose_on_dev
+from emodistill.protocol.folds import Protocol
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
 from emodistill.training.cross_validation import (
     AuditedData,
@@ -27,7 +31,7 @@ from emodistill.training.cross_validation import (
     read_data,
     with_absolute_paths,
 )
-from emodistill.training.grid import FULL, PLAIN, Cell, Grid, make_grid
+from emodistill.training.grid import FULL, PARTS, PLAIN, Cell, Grid, make_grid
 
 
 def ablate(
@@ -37,13 +41,16 @@ def ablate(
     sweeps: Sequence[str] = (),
     parts: bool = True,
     only: Sequence[str] | None = None,
+    show_test: bool = False,
 ) -> AblationTable:
     """Run every cell of a recipe's grid with every seed, and compare each cell with the full method.
 
     `make_grid` explains the cells, `sweeps`, `parts` and `only`. A grid that was stopped continues where it
     was. Cells, seeds and sweeps can be added later: the table covers all seeds with which all of these cells
-    were run. Writes `ablation.md`, `ablation.csv` and `ablation.png`. Raises `ConfigError` where `out` holds
-    another grid or a sweep changes the folds, and whatever `crossval` raises.
+    were run. Dev chooses a value of each sweep, and test is shown for this value alone, unless `show_test`.
+    Writes `ablation.md`, `ablation.csv` and `ablation.png`, and for sweeps `sweeps.csv` and `sweeps.png`.
+    Raises `ConfigError` where `out` holds another grid or a sweep changes the folds, and whatever `crossval`
+    raises.
     """
     seeds = tuple(dict.fromkeys(seeds if seeds is not None else (recipe.seed,)))
     runs = GridRuns(out)
@@ -57,8 +64,11 @@ def ablate(
             f"'{out}' also holds cells that this table leaves out: {', '.join(others)}; to have all cells in "
             "one table, give the options of those runs too"
         )
-    systems = read_systems(grid, out, seeds)
+    swept = read_sweeps(grid, out, seeds, runs.data(recipe).protocol, show_test)
+    shown = None if swept is None or show_test else swept.chosen_cells
+    systems = read_systems(grid, out, seeds, shown)
     table = make_ablation_table(systems, reference=FULL, plain=PLAIN, left_out=grid.left_out)
+    table = replace(table, sweeps=swept)
     table.write(out)
     return table
 
@@ -169,8 +179,41 @@ class GridProgress:
         console.print(bar.get_renderable())
 
 
-def read_systems(grid: Grid, out: Path, seeds: Sequence[int]) -> list[System]:
-    """The predictions of every cell over its seeds, then of the full method's teachers and their ensemble."""
+def read_sweeps(
+    grid: Grid, out: Path, seeds: Sequence[int], protocol: Protocol, show_test: bool = False
+) -> Sweeps | None:
+    """The dev scores of the swept values of a grid, and the value that dev chooses; None without a sweep."""
+
+    def scores(cell: Cell) -> list[float]:
+        folders = [cell.run_folder(out, seed) for seed in seeds]
+        return [dev_score(folder / f"fold-{fold.name}") for folder in folders for fold in protocol.folds]
+
+    full = grid.cells[0]
+    swept: dict[str, dict[str, list[float]]] = {}
+    for cell in grid.cells:
+        if cell.group != PARTS:
+            swept.setdefault(cell.group, {})[cell.name] = scores(cell)
+    if not swept:
+        return None
+    dev, test = ({item for fold in protocol.folds for item in fold.split(split)} for split in ("dev", "test"))
+    return choose_on_dev(
+        (full.name, scores(full)),
+        swept,
+        own_values=[cell.name for cell in grid.cells if cell.folder == full.folder],
+        dev_is_test_elsewhere=bool(dev & test),
+        has_voices=full.recipe.voice is not None,
+        shows_test=show_test,
+    )
+
+
+def read_systems(
+    grid: Grid, out: Path, seeds: Sequence[int], shown: Sequence[str] | None = None
+) -> list[System]:
+    """The predictions of every cell over its seeds, then of the full method's teachers and their ensemble.
+
+    With `shown`, only those swept cells are read that it names, or that have the recipe's own value.
+    """
+    full = grid.cells[0]
     cells = [
         System(
             cell.name,
@@ -179,6 +222,6 @@ def read_systems(grid: Grid, out: Path, seeds: Sequence[int]) -> list[System]:
             [read_run(cell.run_folder(out, seed)).table() for seed in seeds],
         )
         for cell in grid.cells
+        if shown is None or cell.group == PARTS or cell.folder == full.folder or cell.name in shown
     ]
-    full = grid.cells[0]
     return cells + teacher_systems([read_run(full.run_folder(out, seed)) for seed in seeds])

@@ -17,6 +17,7 @@ from emodistill.errors import ConfigError, one_of
 
 FULL = "full"
 PLAIN = "no-distillation"
+PARTS = "parts"  # the group of the full method and of the cells that lack a part of it
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Cell:
     """One recipe of a grid. Each seed has a run folder, `<folder>/seed-<k>`."""
 
     name: str
-    group: str  # "parts", or the field that is swept
+    group: str  # `PARTS`, or the field that is swept
     recipe: Recipe
     folder: str  # in the folder `cells`; cells with equal recipes have the same one
 
@@ -74,9 +75,9 @@ def make_grid(
     requested = recipe.distillation.teachers
     teachers = tuple(name for name in requested if has_transcripts or name != "linguistic")
     full = _with_values(recipe, "distillation", teachers=teachers)
-    variants = [(FULL, "parts", full)]
+    variants = [(FULL, PARTS, full)]
     if parts:
-        variants += [(name, "parts", part) for name, part in _parts(full, requested)]
+        variants += [(name, PARTS, part) for name, part in _parts(full, requested)]
     for sweep in sweeps:
         field, values = parse_sweep(sweep)
         variants += [
