@@ -367,6 +367,71 @@ def test_timeline_splits_a_call_with_names(
     assert "begun with another channels" in other.err
 
 
+def test_timeline_takes_a_voice_for_each_speaker(
+    emodistill: make.CommandLine, bundled: Recognizer, call: bytes, call_file: Path, tmp_path: Path
+) -> None:
+    voices = {}
+    for name, content in zip(("agent", "customer"), channel_files(call), strict=True):
+        voices[name] = bundled.enrol(content)
+        voices[name].save(tmp_path / f"{name}.json")
+    agent, customer = (f"{name}={tmp_path / name}.json" for name in voices)
+    split = ["timeline", call_file, "-f", "json", "--channels", "split", "--names", "agent,customer"]
+    for listed, known in (
+        ([agent, customer], voices),
+        ([customer], {"customer": voices["customer"]}),
+        ([str(tmp_path / "agent.json")], voices["agent"]),
+    ):
+        done = emodistill(*split, *(part for text in listed for part in ("--voice", text)))
+        assert (done.code, done.err) == (0, "")
+        own = bundled.timeline(call, channels="split", names=["agent", "customer"], voice=known)
+        assert json.loads(done.out)[0] == {**json.loads(json.dumps(own.as_dict())), "path": str(call_file)}
+    turns = tmp_path / "turns.csv"
+    turns.write_text("start,end,speaker\n0,2,agent\n2,4,customer\n", encoding="utf-8")
+    done = emodistill("timeline", call_file, "-f", "json", "--segments", turns, "--voice", customer)
+    assert ["voice_utterances" in part for part in json.loads(done.out)[0]["segments"]] == [False, True]
+    unknown = emodistill("timeline", call_file, "--segments", turns, "--voice", f"eve={tmp_path}/agent.json")
+    assert unknown.code == 1
+    assert "bad speaker of a voice 'eve', expected one of ['agent', 'customer']" in " ".join(
+        unknown.err.split()
+    )
+    odd = tmp_path / "a=b.json"  # an existing file is a file
+    voices["agent"].save(odd)
+    assert emodistill("timeline", call_file, "--voice", odd).code == 0
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (["a.json", "b.json"], "got 2 voices, and 'a.json' without a speaker"),
+        (["a=v.json", "b.json"], "got 2 voices, and 'b.json' without a speaker"),
+        (["a=v.json", "a=v.json"], "the speaker 'a' has two voices"),
+        (["=v.json"], "bad --voice '=v.json', expected FILE or NAME=FILE"),
+        (["a="], "bad --voice 'a=', expected FILE or NAME=FILE"),
+        (["a=nowhere.json"], "the voice file 'nowhere.json' cannot be read"),
+        (["a=v.json"], "voices of several speakers (a) need channels 'split' or given segments"),
+        (["a=v.json", "--adapt", "auto"], "--voice and --adapt auto exclude each other"),
+        (["eve=v.json", "--channels", "split", "--names", "ann,ben"], "bad speaker of a voice 'eve'"),
+        (["a=v.json", "--channels", "split", "-o", "v.json"], "v.json"),
+    ],
+)
+def test_voices_that_timeline_refuses(
+    emodistill: make.CommandLine, bundled: Recognizer, call_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, listed: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    bundled.enrol(call_file, channel=0).save("v.json")
+    before = Path("v.json").read_bytes()
+    words = [
+        word
+        for text in listed[:2]
+        for word in (["--voice", text] if "json" in text or "=" in text else [text])
+    ]
+    done = emodistill("timeline", call_file, *words, *listed[2:])
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert Path("v.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("verb", ["timeline", "predict"])
 def test_a_hint_names_recordings_whose_channels_differ(
     emodistill: make.CommandLine, call: bytes, call_file: Path, tmp_path: Path, verb: str

@@ -19,8 +19,9 @@ from factories_serving import SPEECH, in_thread, needs_voices, problem, upload, 
 from factories_voices import model_without_voices, voice_model
 from fastapi.testclient import TestClient
 
-from emodistill import Client, ConfigError, Recognizer, ServerError, Voice
+from emodistill import AudioError, Client, ConfigError, Recognizer, ServerError, Voice
 from emodistill.audio.waveform import load
+from emodistill.inference.given_segments import GivenSegment
 from emodistill.serving.app import create_app
 from emodistill.serving.logs import JsonFormatter
 from emodistill.serving.service import Service
@@ -250,6 +251,88 @@ def test_a_voice_with_adapt_none_is_accepted(client: TestClient, voice: Voice) -
     assert client.post("/v1/predict", files=sent, data={"adapt": "none"}).json()[0]["voice_utterances"] == 2
 
 
+@pytest.fixture(scope="module")
+def call() -> bytes:
+    """A call of two speakers, each in a channel of its own."""
+    sides = [[load(SPEECH[0]), np.zeros(16_000, np.float32), load(SPEECH[1])], [load(SPEECH[2])]]
+    left, right = (np.concatenate(side) for side in sides)
+    return wav(np.stack([left, np.pad(right, (0, len(left) - len(right)))], axis=1))
+
+
+NAMES = ("agent", "the, customer")  # a speaker's name may contain a comma
+
+
+def named_voices(recognizer: Recognizer) -> dict[str, Voice]:
+    return {name: recognizer.enrol(path) for name, path in zip(NAMES, SPEECH[2:], strict=True)}
+
+
+@pytest.mark.parametrize("chosen", [NAMES, NAMES[:1], NAMES[1:], ()])
+@pytest.mark.parametrize("is_given", [False, True])
+def test_the_client_takes_voices_by_speaker_name_as_the_recogniser_does(
+    remote: Client, recognizer: Recognizer, call: bytes, is_given: bool, chosen: tuple[str, ...]
+) -> None:
+    voices = named_voices(recognizer)
+    options: dict[str, Any] = {"voice": {name: voices[name] for name in chosen}, "channels": "split"}
+    if is_given:  # the segments name the speakers
+        found = recognizer.timeline(call, channels="split").segments
+        turns = [(part.start_s, part.end_s, NAMES[part.channel or 0], part.channel) for part in found]
+        options = {"voice": options["voice"], "given": [GivenSegment(*turn) for turn in turns]}
+    else:
+        renamed = dict(zip(NAMES, ("channel 0", "channel 1"), strict=True))
+        options["voice"] = {renamed[name]: each for name, each in options["voice"].items()}
+    own = recognizer.timeline(call, **options)
+    assert {part.speaker for part in own.segments if part.voice_utterances} == set(options["voice"])
+    assert remote.timeline(call, **options) == own
+    assert remote.timeline([call, call], **options) == [own, own]
+    assert remote.wait(remote.submit(call, **options)) == own
+
+
+def test_voices_by_speaker_name_that_do_not_fit_are_refused(
+    client: TestClient, remote: Client, recognizer: Recognizer, call: bytes
+) -> None:
+    voices = named_voices(recognizer)
+    parts = [voice_part(each.to_json()) for each in voices.values()]
+    split = {"channels": "split"}
+    for path in ("/v1/timeline", "/v1/jobs"):
+        for sent, fields, expected in (
+            (parts, split, "got 2 voices without voice_name, expected one"),
+            (parts, {**split, "voice_name": "a"}, "got 2 files in voice and 1 speakers in voice_name"),
+            (
+                parts,
+                {**split, "voice_name": ["a", "a"]},
+                "expected another voice_name for each voice, got a, a",
+            ),
+            ([], {**split, "voice_name": "a"}, "got 0 files in voice"),
+            (parts[:1], {"voice_name": "a"}, "voices of several speakers (a) need channels 'split' or given"),
+            (
+                parts[:1],
+                {**split, "voice_name": "a", "names": "b,c"},
+                "bad speaker of a voice 'a', expected one",
+            ),
+            (parts[:1], {**split, "voice_name": "a", "adapt": "auto"}, "got a voice and adapt=auto"),
+            (parts[:1], {**split, "voice_name": "a" * 1000}, "voice_name"),
+            (parts[:1] * 33, {**split, "voice_name": [str(n) for n in range(33)]}, "voice"),
+            ([voice_part("{}")], {**split, "voice_name": "a"}, "the voice has the format None"),
+        ):
+            response = client.post(path, files=[("files", ("a.wav", call)), *sent], data=fields)
+            assert expected in problem(response, 422)["detail"]
+    response = client.post("/v1/predict", files=[*upload(SPEECH[0]), parts[0]], data={"voice_name": "a"})
+    assert "bad field 'voice_name'" in problem(response, 422)["detail"]
+    unknown = {"eve": voices[NAMES[0]]}
+    with pytest.raises(ConfigError, match=r"bad speaker of a voice 'eve', .*\['channel 0', 'channel 1'\]"):
+        recognizer.timeline(call, channels="split", voice=unknown)
+    with pytest.raises(AudioError, match=r"bad speaker of a voice 'eve', .*\['channel 0', 'channel 1'\]"):
+        remote.timeline(call, channels="split", voice=unknown)
+    for given in ([GivenSegment(0, 1, "ann"), GivenSegment(1, 2, "bob")], [GivenSegment(0, 1)]):
+        expected = r"\['ann', 'bob'\]" if len(given) > 1 else "no segment names its speaker"
+        with pytest.raises(ConfigError, match=expected):
+            recognizer.timeline(call, given=given, voice=unknown)
+        with pytest.raises(AudioError, match=expected):
+            remote.timeline(call, given=given, voice=unknown)
+    with pytest.raises(ConfigError, match="expected a Voice, got str"):
+        remote.timeline(call, channels="split", voice={"channel 0": "anna.json"})
+
+
 def test_two_voices_and_a_voice_as_text_are_refused(client: TestClient, voice: Voice) -> None:
     part = voice_part(voice.to_json())
     response = client.post("/v1/predict", files=[*upload(SPEECH[0]), part, part])
@@ -401,6 +484,7 @@ def test_the_curl_examples_of_the_documentation_work(remote: Client, tmp_path: P
     assert len(examples) >= 5
     for at, name in enumerate(("anna1.wav", "anna2.wav", "call.wav", "1.wav", "2.wav", "3.wav")):
         shutil.copyfile(SPEECH[at % 4], tmp_path / name)
+    (tmp_path / "call.wav").write_bytes(wav(np.stack([load(SPEECH[2])] * 2, axis=1)))
     for example in examples:
         command, _, voice_file = example.replace("http://127.0.0.1:8000", remote.url).partition(
             " | jq .voice > "

@@ -1,7 +1,7 @@
 """The command line app, and the options that several verbs share."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from os import cpu_count
@@ -132,6 +132,16 @@ SpeakerVoice = Annotated[
         "--voice",
         metavar="FILE",
         help="Compare the speech with the usual of this voice, a file of `emodistill enrol`. "
+        "Default: no voice.",
+    ),
+]
+SpeakerVoices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--voice",
+        metavar="[NAME=]FILE",
+        help="Compare the speech with the usual of this voice, a file of `emodistill enrol`. NAME=FILE: only "
+        "the speech of this speaker, repeatable; with --channels split, or with speakers in --segments. "
         "Default: no voice.",
     ),
 ]
@@ -317,13 +327,50 @@ def number_of_jobs(jobs: int | None, num_files: int) -> int:
     return min(jobs or cpu_count() or 1, max(1, num_files))
 
 
-def speaker_voice(voice: Path | None, adapt: TimelineAdaptation | StreamAdaptation) -> "Voice | None":
+def speaker_voice(voice: Path | None, adapt: StreamAdaptation) -> "Voice | None":
     """Return the voice of a file, or None for None. Raises `ConfigError` if --adapt is given too."""
     from emodistill.inference.voices import Voice
 
-    if voice is not None and adapt.value != "none":
+    if voice is None:
+        return None
+    _refuse_voice_and_adapt(adapt)
+    return Voice.load(voice)
+
+
+def speaker_voices(
+    listed: Sequence[str], adapt: TimelineAdaptation
+) -> tuple[list[Path], "Voice | dict[str, Voice] | None"]:
+    """Return the files and the voices that --voice names: one voice for all speech, or voices by speaker.
+
+    An existing file is one voice, also if its path contains `=`. Raises `ConfigError` for several voices
+    without a name, for a name that comes twice, and if --adapt is given too.
+    """
+    from emodistill.inference.voices import Voice
+
+    if not listed:
+        return [], None
+    _refuse_voice_and_adapt(adapt)
+    by_speaker: dict[str, Path] = {}
+    for text in listed:
+        name, sign, file = text.partition("=")
+        if not sign or Path(text).is_file():
+            if len(listed) > 1:
+                raise ConfigError(
+                    f"got {len(listed)} voices, and '{text}' without a speaker: give one --voice FILE, or "
+                    "--voice NAME=FILE for each speaker"
+                )
+            return [Path(text)], Voice.load(text)
+        if not name.strip() or not file:
+            raise ConfigError(f"bad --voice '{text}', expected FILE or NAME=FILE, e.g. agent=anna.voice.json")
+        if name.strip() in by_speaker:
+            raise ConfigError(f"the speaker '{name.strip()}' has two voices, expected one for each speaker")
+        by_speaker[name.strip()] = Path(file)
+    return list(by_speaker.values()), {name: Voice.load(file) for name, file in by_speaker.items()}
+
+
+def _refuse_voice_and_adapt(adapt: TimelineAdaptation | StreamAdaptation) -> None:
+    if adapt.value != "none":
         raise ConfigError(
             f"--voice and --adapt {adapt.value} exclude each other: the speech is compared with a voice or "
             "with its own recording; give one of them"
         )
-    return None if voice is None else Voice.load(voice)

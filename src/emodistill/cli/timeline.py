@@ -20,7 +20,7 @@ from emodistill.cli.options import (
     NoCoverage,
     Paths,
     Smooth,
-    SpeakerVoice,
+    SpeakerVoices,
     TimelineAdapt,
     TimelineAdaptation,
     Verbose,
@@ -32,7 +32,7 @@ from emodistill.cli.options import (
     names_in,
     number_of_jobs,
     refuse_coverage,
-    speaker_voice,
+    speaker_voices,
     stoppable,
 )
 from emodistill.console import hint_at_channels, report_failures, say
@@ -108,7 +108,7 @@ def timeline(
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     coverage: NoCoverage = None,
-    voice: SpeakerVoice = None,
+    voice: SpeakerVoices = None,
     adapt: TimelineAdapt = TimelineAdaptation.none,
     channels: ChannelsRead = "mix",
     names: ChannelNames = None,
@@ -131,6 +131,7 @@ def timeline(
 
     A call often has one speaker in each channel. --channels split recognises each of them, and the answer
     names the speaker. With several speakers in one channel, a diarizer finds who speaks when: see --segments.
+    In both cases each speaker may have a voice, e.g. --voice agent=anna.json --voice customer=ben.json.
 
     Exit code 0: all inputs were read. 1: an input could not be read, or a folder holds no audio; the others
     are done. 2: nothing was started, since an option or the model is wrong. 130: you stopped it with Ctrl-C.
@@ -152,12 +153,13 @@ def timeline(
     from emodistill.inference.input_files import find_audio_files
     from emodistill.inference.inputs import inputs_of
     from emodistill.inference.recognizer import Recognizer
-    from emodistill.inference.timelines import TimelineOptions, check_adapt_of_given, check_options
+    from emodistill.inference.timelines import TimelineOptions, check_options
     from emodistill.inference.trend import check_trend
 
     refuse_coverage(coverage)
+    voice_files, voices = speaker_voices(voice or (), adapt)
     options = TimelineOptions(
-        voice=speaker_voice(voice, adapt),
+        voice=voices,
         adapt=adapt.value,
         channels=channels_in(channels),
         names=names_in(names),
@@ -171,16 +173,14 @@ def timeline(
     inputs_of(files)  # It refuses a terminal as standard input.
     output = file_or_none(output)
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
-    ensure_not_read(outputs.paths, [*files, segments, voice])
+    ensure_not_read(outputs.paths, [*files, segments, *voice_files])
     if trend is not None:
         check_trend(trend, outputs.format)
     if no_audio and outputs.format != "html":
         raise ConfigError(f"--no-audio is for the format html, but the format is {outputs.format}")
     given = read_segments(segments, len(files)) if segments is not None else None
-    if given is not None:
-        check_adapt_of_given(options["adapt"])
     recognizer = Recognizer(model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1)
-    check_options(recognizer, **options)
+    check_options(recognizer, given is not None, **options)
     outputs = replace(outputs, context=WriterContext(recognizer.card, not no_audio, trend))
     unfinished = outputs.begin(files, outputs.settings(recognizer, given, **options), force)
     jobs = number_of_jobs(jobs, len(unfinished))

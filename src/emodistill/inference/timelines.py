@@ -185,11 +185,9 @@ def timeline(
         ModelError: the model has no voices, or the voice is one of another model.
     """
     segmentation = SegmentationOptions(hop_s, window_s, smooth_s, min_duration_s)
-    check_options(recognizer, voice=voice, adapt=adapt, channels=channels, names=names)
+    check_options(recognizer, given is not None, voice=voice, adapt=adapt, channels=channels, names=names)
     name, decodable = source_name(source), _block_source(source, rate_hz)
     spoken = name_in_messages(decodable)
-    if given is not None:
-        check_adapt_of_given(adapt)
     # A given segment may be compared with segments that end while it is read, so there are two passes.
     passes: Adapt = "recording" if given is not None and adapt != "none" else adapt
     split = _Split.of(decodable, names, max_s) if channels == "split" else None
@@ -236,29 +234,34 @@ def _block_source(source: TimelineSource, rate_hz: int | None) -> BlockSource:
     )
 
 
-def check_options(recognizer: WindowClassifier, **options: Unpack[TimelineOptions]) -> None:
-    """Raise the errors of `timeline` for options that no recording can have."""
+def check_options(
+    recognizer: WindowClassifier, has_segments: bool, **options: Unpack[TimelineOptions]
+) -> None:
+    """Raise the errors of `timeline` for options that no recording can have.
+
+    `has_segments`: the segments are given.
+    """
     voice, adapt = options.get("voice"), options.get("adapt", "none")
     channels, names = options.get("channels", "mix"), options.get("names")
     check_channels(channels, names)
     segmentation_options(options)
+    if has_segments and adapt == "auto":
+        raise ConfigError(
+            "adapt 'auto' is for speech that is found, but segments are given: choose none, recording or "
+            "running"
+        )
     if not isinstance(voice, Mapping):
         check_adaptation(recognizer, voice, adapt)
         return
     for each in voice.values() or [None]:
         check_adaptation(recognizer, each, adapt)
-    for name in voice if names is not None else ():
-        if name not in (names or ()):
-            raise ConfigError(one_of("speaker of a voice", name, names or ()))
-
-
-def check_adapt_of_given(adapt: Adapt) -> None:
-    """Raise `ConfigError` if given segments cannot be compared in this way."""
-    if adapt == "auto":
+    if voice and not has_segments and channels != "split":
         raise ConfigError(
-            "adapt 'auto' is for speech that is found, but segments are given: choose none, recording or "
-            "running"
+            f"voices of several speakers ({', '.join(voice)}) need channels 'split' or given segments with "
+            "speakers"
         )
+    if names is not None and not has_segments:
+        _check_speakers(voice, names)
 
 
 @dataclass(frozen=True)
@@ -301,11 +304,6 @@ def _plan(
     voices = voice if isinstance(voice, Mapping) else {}
     common = None if isinstance(voice, Mapping) else voice
     if given is None and split is None:
-        if voices:
-            raise ConfigError(
-                f"voices of several speakers ({', '.join(voices)}) need channels 'split' or given segments "
-                "with speakers"
-            )
         return [_Part(None if channels == "mix" else int(channels), None, common)]
     if given is None:
         assert split is not None
@@ -336,6 +334,10 @@ def _plan(
 
 def _check_speakers(voices: Iterable[str], speakers: Sequence[str]) -> None:
     for name in voices:
+        if not speakers:
+            raise ConfigError(
+                f"a voice is of the speaker '{name}', but no segment names its speaker: give one voice"
+            )
         if name not in speakers:
             raise ConfigError(one_of("speaker of a voice", name, list(dict.fromkeys(speakers))))
 
@@ -417,9 +419,7 @@ def timelines(
     A recording that cannot be read, or that has no given segments, gives a timeline with its `error`. Raises
     the errors of `timeline` for options that no recording can have.
     """
-    check_options(recognizer, **options)
-    if given is not None:
-        check_adapt_of_given(options.get("adapt", "none"))
+    check_options(recognizer, given is not None, **options)
     shared_detector = detector or (SpeechDetector() if given is None else None)
 
     def timeline_of(source: str | Path) -> Timeline:

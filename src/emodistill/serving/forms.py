@@ -8,6 +8,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 from fastapi import File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 
 from emodistill.audio.recording import MAX_WINDOW_S
@@ -28,7 +29,8 @@ from emodistill.serving.problems import RequestRefused
 from emodistill.serving.schemas import MAX_NAME_LENGTH
 from emodistill.serving.service import IsConnected, Service
 
-MAX_FIELDS = 64  # of a form, without its files
+MAX_VOICES = 32  # of one request, each of another speaker
+MAX_FIELDS = 64 + MAX_VOICES  # of a form, without its files
 MAX_FIELD_BYTES = 8192
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Files = Annotated[list[UploadFile], File(description="One or more audio or video files.", min_length=1)]
@@ -61,6 +63,22 @@ Flag = Literal["true", "false"]
 VoiceFile = Annotated[
     UploadFile | None,
     File(description="The voice of the speaker, as /v1/voices returns it: JSON of at most 256 KiB."),
+]
+VoiceFiles = Annotated[
+    list[UploadFile] | None,
+    File(
+        description="The voice to compare speech with, as /v1/voices returns it: JSON, at most 256 KiB. With "
+        "voice_name, one for each speaker.",
+        max_length=MAX_VOICES,
+    ),
+]
+VoiceNames = Annotated[
+    list[Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]] | None,
+    Form(
+        description="The speakers of the voices: a field for each file in voice, in the same order. With "
+        "channels=split, or with segments that name their speakers.",
+        max_length=MAX_VOICES,
+    ),
 ]
 ReturnVoice = Annotated[
     Flag,
@@ -157,7 +175,8 @@ class PredictFields(Options):
 class TimelineFields(Options):
     """The form fields of `/v1/timeline` and `/v1/jobs`, without the files."""
 
-    voice: VoiceFile = None
+    voice: VoiceFiles = None
+    voice_name: VoiceNames = None
     adapt: TimelineAdapt = "none"
     return_voice: ReturnVoice = "false"
     segments: SegmentsFile = None
@@ -186,7 +205,7 @@ def form_route(max_files: int) -> type[APIRoute]:
                 too_many = RequestRefused(422, "too-many-files", detail)
                 try:
                     form = await request.form(
-                        max_files=max_files + 2,  # the last two are for a voice and for segments
+                        max_files=max_files + 1 + MAX_VOICES,  # one is for segments
                         max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES,
                     )  # fmt: skip
                     if len(form.getlist("files")) > max_files:
@@ -220,7 +239,8 @@ async def check_fields(request: Request) -> None:
     """Raise `RequestValidationError` for unknown and empty fields, and for several voices or segments."""
     known, form = openapi.form_fields(request.url.path), await request.form()
     for field in ("voice", "segments"):
-        if len(form.getlist(field)) > 1:
+        repeatable = field == "voice" and "voice_name" in known
+        if len(form.getlist(field)) > 1 and not repeatable:
             message = f"came more than once, expected one: a request has one {field.removesuffix('s')} file"
             raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "value_error"}])
     for field, value in form.multi_items():

@@ -43,13 +43,21 @@ binary messages, and `{"type": "end"}` after the last one. The server sends each
 `speech_started`, `update`, `segment`, `speech_ended`, and `summary` at the end. An `error` event has the
 members of a problem document.
 """
-_VOICE_FIELDS = ("voice", "adapt", "return_voice")  # a model without voices refuses them
+_VOICE_FIELDS = ("voice", "voice_name", "adapt", "return_voice")  # a model without voices refuses them
 _OPTIONS = {"files", "model", "emotions", "min_confidence"}
 _TIMELINE_FIELDS = {
     *_OPTIONS, *_VOICE_FIELDS, "segments", "channels", "names", "smooth", "min_duration", "hop", "window",
 }  # fmt: skip
 _FIELDS = {
-    "/v1/predict": {*_OPTIONS, *_VOICE_FIELDS, "teachers", "coverage", "channel"},
+    "/v1/predict": {
+        *_OPTIONS,
+        "voice",
+        "adapt",
+        "return_voice",
+        "teachers",
+        "coverage",
+        "channel",
+    },
     "/v1/timeline": _TIMELINE_FIELDS,
     "/v1/jobs": _TIMELINE_FIELDS,
     "/v1/voices": {"files", "model", "channel"},

@@ -17,7 +17,7 @@ from emodistill.serving.forms import TimelineFields, select_recognizer
 from emodistill.serving.problems import RequestRefused
 from emodistill.serving.responses import TIMELINE_RESPONSES, write_response
 from emodistill.serving.service import IsConnected, Service
-from emodistill.serving.voices import check_return_voice, learned_voice, read_voice, rows_with_voices
+from emodistill.serving.voices import check_return_voice, learned_voice, read_voices, rows_with_voices
 
 MAX_SEGMENTS_BYTES = 16_000_000  # of the file with the segments; whisperX writes 1 or 2 MB for an hour
 # Given segments may overlap, and each is recognised for itself, so their sum is limited.
@@ -39,12 +39,13 @@ class TimelineRequest:
     ) -> "TimelineRequest":
         """Check the fields of a form with `num_files` files, whose answer has a media type.
 
-        Raises `ConfigError`, and what `select_recognizer`, `read_voice` and `check_return_voice` raise.
+        Raises `ConfigError`, and what `select_recognizer`, `read_voices` and `check_return_voice` raise.
         Raises `RequestRefused` (413) for too many segments.
         """
         recognizer = await select_recognizer(service, request, fields)
-        options = _options(fields, await read_voice(fields.voice, fields.adapt, recognizer))
-        check_options(recognizer, **options)
+        voice = await read_voices(fields.voice or (), fields.voice_name, fields.adapt, recognizer)
+        options = _options(fields, voice)
+        check_options(recognizer, fields.segments is not None, **options)
         return_voice = fields.return_voice == "true"
         if return_voice:
             check_return_voice(media_type, recognizer)
@@ -86,7 +87,7 @@ class TimelineRequest:
         return write_response(rows, media_type, TIMELINE_RESPONSES, self.recognizer.emotions)
 
 
-def _options(fields: TimelineFields, voice: Voice | None) -> TimelineOptions:
+def _options(fields: TimelineFields, voice: Voice | dict[str, Voice] | None) -> TimelineOptions:
     """The options of `timeline` in a form. Raises `ConfigError` for bad channels, hop or window."""
     SegmentationOptions(fields.hop, fields.window, fields.smooth, fields.min_duration)
     channels: Any = fields.channels

@@ -22,6 +22,7 @@ _FIELD_NAMES = {
     "smooth_s": "smooth", "min_duration_s": "min_duration", "hop_s": "hop", "window_s": "window",
     "given": "segments",
 }  # fmt: skip
+_REPEATED = ("voice_name",)  # a field for each value
 Form = dict[str, Any]  # the arguments `files` and `data` of a request
 _EXPECTED = "a path, bytes, a file opened in binary mode or a NumPy array"
 
@@ -39,11 +40,17 @@ def form(
         ("files", _file(source, rate_hz, opened)) for source in sources
     ]
     data = {name: value for name, value in options.items() if value is not None}
-    if (voice := data.pop("voice", None)) is not None:
+    voice = data.pop("voice", None)
+    if isinstance(voice, Mapping):
+        files += [("voice", ("voice.json", voice_text(each))) for each in voice.values()]
+        if voice:
+            data["voice_name"] = [*map(str, voice)]
+    elif voice is not None:
         files.append(("voice", ("voice.json", voice_text(voice))))
     if (segments := data.pop("segments", None)) is not None:
         files.append(("segments", ("segments.csv", segments_content(segments))))
-    return {"files": files, "data": {name: _text(value) for name, value in data.items()}}
+    fields = {name: value if name in _REPEATED else _text(value) for name, value in data.items()}
+    return {"files": files, "data": fields}
 
 
 def with_field_names(options: Mapping[str, Any]) -> dict[str, Any]:

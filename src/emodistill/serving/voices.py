@@ -29,6 +29,36 @@ async def read_voice(upload: UploadFile | None, adapt: str, recognizer: Recogniz
     return parse_voice(content, adapt, recognizer)
 
 
+async def read_voices(
+    uploads: Sequence[UploadFile], names: Sequence[str] | None, adapt: str, recognizer: Recognizer
+) -> Voice | dict[str, Voice] | None:
+    """The voice of a form, None without one; with `names`, the voice of each of these speakers.
+
+    Raises `ConfigError` if there are not as many voices as names, or a name comes twice. The other errors are
+    those of `read_voice`.
+    """
+    if names is None and len(uploads) > 1:
+        raise ConfigError(
+            f"got {len(uploads)} voices without voice_name, expected one: give the speaker of each voice as "
+            "voice_name"
+        )
+    if names is None:
+        return await read_voice(uploads[0] if uploads else None, adapt, recognizer)
+    if len(names) != len(uploads):
+        raise ConfigError(
+            f"got {len(uploads)} files in voice and {len(names)} speakers in voice_name, expected as many of "
+            "each"
+        )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"expected another voice_name for each voice, got {', '.join(names)}")
+    voices = {}
+    for name, upload in zip(names, uploads, strict=True):
+        voice = await read_voice(upload, adapt, recognizer)
+        assert voice is not None
+        voices[name] = voice
+    return voices
+
+
 def parse_voice(content: bytes | None, adapt: str, recognizer: Recognizer) -> Voice | None:
     """The voice in the text of a voice file; None without a text. Checks the option `adapt` too.
 
