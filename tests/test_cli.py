@@ -429,6 +429,19 @@ def test_corpus_prepare_counts_what_it_leaves_out(emodistill: Call, tmp_path: Pa
     assert len(read_manifest(out)) == 1
 
 
+@pytest.mark.parametrize("name", ["x.xlsx", "x", "x.CSVS"])
+def test_corpus_prepare_refuses_an_unknown_suffix_before_it_reads(
+    emodistill: Call, tmp_path: Path, name: str
+) -> None:
+    result = emodistill("corpus", "prepare", "ravdess", tmp_path / "no such folder", "-o", tmp_path / name)
+    assert (result.code, result.out) == (2, "")
+    assert re.search(
+        r"bad suffix of a manifest '.*', expected one of \['.csv', '.tsv', '.parquet'\]", result.err
+    )
+    assert "no folder" not in result.err
+    assert not (tmp_path / name).exists()
+
+
 def test_corpus_stats(emodistill: Call, manifest: Path) -> None:
     result = emodistill("corpus", "stats", manifest)
     assert result.code == 0
@@ -442,7 +455,12 @@ def test_corpus_audit(emodistill: Call, manifest: Path, tmp_path: Path) -> None:
     recipe.write_text(recipe_toml(make.recipe(manifest)))
     result = emodistill("corpus", "audit", recipe)
     assert result.code == 0
-    assert "no leak" in result.out
+    assert re.search(r"hash \w{12}: no leak", " ".join(result.out.split()))
+
+    result = emodistill("corpus", "audit", recipe, "--set", 'protocol.allow=["speaker"]')
+    title = " ".join(result.out.split())
+    assert re.search(r"hash \w{12}: no leak except in speaker, which the recipe allows", title)
+    assert "BY DESIGN" not in title
     assert len([line for line in result.out.splitlines() if " 12 " in line]) == 3
     leak = emodistill("corpus", "audit", recipe, "--set", "protocol.kind=published")
     assert leak.code == 2
@@ -458,12 +476,32 @@ def test_train_runs_one_fold_and_export_follows(emodistill: Call, manifest: Path
     result = emodistill("train", recipe, "--fold", "2", *args)
     assert result.code == 0, result.err
     assert "UA" in result.out
-    assert f"run folder: {out}" in result.err
+    assert f"run folder: {out}\nnext: emodistill export {out} -o exported\n" in result.err
     assert sorted(path.name for path in out.glob("fold-*")) == ["fold-2"]
     assert {row["fold"] for row in make.read_rows(out / "predictions.csv")} == {"2"}
     unknown = emodistill("train", recipe, "--fold", "7", *args)
     assert unknown.code == 2
     assert "bad fold '7'" in unknown.err
+
+
+def test_after_a_teacher_alone_the_next_command_works(
+    emodistill: Call, manifest: Path, tmp_path: Path
+) -> None:
+    from emodistill.config import recipe_toml
+
+    recipe, out = tmp_path / "tiny.toml", tmp_path / "run"
+    optim = {**make.OPTIM, "epochs": 1}
+    teacher = make.recipe(
+        manifest, student="none", distillation={"teachers": ["linguistic"]}, linguistic={"optim": optim}
+    )
+    recipe.write_text(recipe_toml(teacher))
+    result = emodistill("train", recipe, "--out", out, "--set", "protocol.refit=false")
+    assert result.code == 0, result.err
+    (command,) = re.findall(r"next: emodistill (.*)", result.err)
+    assert command == f"scores {out}"
+    result = emodistill(*command.split())
+    assert result.code == 0, result.err
+    assert "linguistic" in result.out
 
 
 @pytest.mark.skipif(not BUNDLED.is_dir(), reason="no bundled model")

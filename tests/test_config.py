@@ -1,8 +1,11 @@
 """Recipes: unknown keys, errors, overrides, and TOML that is read back without loss."""
 
+import json
 import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import factories as make
 import pytest
@@ -14,6 +17,7 @@ from emodistill.config import (
     AugmentConfig,
     OptimConfig,
     Recipe,
+    Section,
     load_recipe,
     parse_recipe,
     recipe_toml,
@@ -83,15 +87,11 @@ SCALARS = {
 @settings(max_examples=100, deadline=None)
 @given(st.fixed_dictionaries(SCALARS))
 def test_any_recipe_is_read_back_from_its_toml(data: dict[str, Any]) -> None:
-    import tomllib
-
     recipe = parse_recipe(data)
     assert parse_recipe(tomllib.loads(recipe_toml(recipe))) == recipe
 
 
 def test_every_field_is_written_out() -> None:
-    import tomllib
-
     table = tomllib.loads(recipe_toml(load_recipe("ravdess-whisper")))
     assert table["student"]["optim"]["clip"] == 1.0
     assert table["student"]["optim"]["patience"] == "none"
@@ -110,9 +110,15 @@ def test_every_field_is_written_out() -> None:
         ({"acoustic": {"augment": {"veiws": 1}}}, r"'acoustic\.augment\.veiws'.*did you mean 'views'"),
         ({"student": {"optim": {"lr": -1}}}, r"student\.optim\.lr = -1: Input should be greater than 0"),
         ({"student": {"optim": {"epochs": 0}}}, r"epochs = 0: .* greater than or equal to 1"),
-        ({"protocol": {"kind": "kfold"}}, r"protocol\.kind = 'kfold': Input should be 'leave-one-speaker"),
-        ({"protocol": {"allow": ["everything"]}}, r"protocol\.allow\.0 = 'everything'"),
-        ({"distillation": {"teachers": ["prosody"]}}, r"distillation\.teachers\.0 = 'prosody'"),
+        ({"protocol": {"kind": "kfold"}}, r"protocol\.kind: bad value 'kfold'.* \(did you mean 'k-fold'\?\)"),
+        ({"protocol": {"allow": ["everything"]}}, r"protocol\.allow\.0: bad value 'everything'"),
+        ({"protocol": {"refit": "clasifier"}}, r"\['classifier', 'true', 'false'\] .*mean 'classifier'"),
+        ({"distillation": {"teachers": ["prosody"]}}, r"distillation\.teachers\.0: .* mean 'prosodic'"),
+        ({"distillation": {"teachers": "prosodic"}}, r"--set 'distillation\.teachers=\[\"prosodic\"\]'"),
+        ({"distillation": {"weights": {"prosdic": 1}}}, r"weights: bad value 'prosdic'.*mean 'prosodic'"),
+        ({"student": {"pool": "lst"}}, r"student\.pool: .* \(did you mean 'last'\?\), or a list of whole"),
+        ({"student": {"optim": {"optimizer": "adam"}}}, r"student\.optim\.optimizer: .*mean 'adamw'"),
+        ({"runtime": {"precision": 64}}, r"runtime\.precision: bad value '64', expected one of \['32', 'b"),
         ({"student": {"layers": 2, "frozen": 3}}, r"frozen = 3 is more than layers = 2"),
         ({"student": {"probe": 0.5}}, r"probe needs frozen layers"),
         ({"student": {"backbone": "compact", "frozen": 1}}, r"compact is trained from nothing: frozen must"),
@@ -131,6 +137,58 @@ def test_every_field_is_written_out() -> None:
 def test_bad_values_are_refused_with_field_and_reason(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_recipe({"name": "x", **data})
+
+
+def fields_of(section: type[Section], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path and the annotation of each field of a section and of the sections in it."""
+    for name, field in section.model_fields.items():
+        annotations = (field.annotation, *get_args(field.annotation))
+        inner = [item for item in annotations if isinstance(item, type) and issubclass(item, Section)]
+        if inner:
+            yield from fields_of(inner[0], (*path, name))
+        else:
+            yield (*path, name), field.annotation
+
+
+def choices_in(annotation: Any) -> list[str]:
+    """Return the texts that a field accepts by a `Literal` in its annotation."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for part in get_args(annotation) for choice in choices_in(part)]
+
+
+CHOICES = [(path, choices_in(annotation)) for path, annotation in fields_of(Recipe) if choices_in(annotation)]
+
+
+@pytest.mark.parametrize(("path", "choices"), CHOICES, ids=[".".join(path) for path, _ in CHOICES])
+def test_a_misspelt_choice_gets_the_nearest_one(path: tuple[str, ...], choices: list[str]) -> None:
+    assert len(CHOICES) > 10
+    is_list = path[-1] in ("teachers", "allow")
+    for choice in choices:
+        wrong: Any = f"{choice}x"
+        wrong = {wrong: 1.0} if path[-1] == "weights" else [wrong] if is_list else wrong
+        data: dict[str, Any] = {"name": "x"}
+        section = data
+        for name in path[:-1]:
+            section = section.setdefault(name, {})
+        section[path[-1]] = wrong
+        with pytest.raises(
+            ConfigError, match=rf"bad value '{choice}x', .*did you mean '{choice}'\?"
+        ) as caught:
+            parse_recipe(data)
+        assert len(str(caught.value).splitlines()) == 1
+        assert ".".join(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["32", '"32"', "bf16", "16"])
+def test_a_precision_is_a_number_or_a_text(text: str, tmp_path: Path) -> None:
+    expected = text.strip('"')
+    assert load_recipe("demo", [f"runtime.precision={text}"]).runtime.precision == expected
+    path = tmp_path / "x.toml"
+    path.write_text(f'name = "x"\n[runtime]\nprecision = {json.dumps(text) if text == "bf16" else text}\n')
+    recipe = load_recipe(path)
+    assert recipe.runtime.precision == expected
+    assert parse_recipe(tomllib.loads(recipe_toml(recipe))) == recipe
 
 
 def test_messages_contain_the_reason_alone() -> None:

@@ -16,7 +16,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emodistill.config import CorpusConfig
+from emodistill.config import CorpusConfig, load_recipe
 from emodistill.corpora import (
     READERS,
     Corpus,
@@ -631,6 +631,26 @@ def test_a_recipe_without_data_says_what_to_set() -> None:
         open_corpus(CorpusConfig(name="mine"), print)
 
 
+def test_a_recipe_with_a_folder_and_a_manifest_is_refused(tmp_path: Path, manifest: Path) -> None:
+    config = CorpusConfig(name="ravdess", root="here", manifest=str(manifest))
+    message = (
+        r"corpus\.root = 'here' and corpus\.manifest = '.*', .*corpus\.manifest=none .*corpus\.root=none"
+    )
+    for pool in ((), ("ravdess", "nemo")):
+        with pytest.raises(ConfigError, match=message):
+            open_corpus(config.model_copy(update={"pool": pool}), print)
+    assert len(open_corpus(config.model_copy(update={"root": None}), print)) == 36
+    with pytest.raises(CorpusError, match="no folder 'here'"):
+        open_corpus(config.model_copy(update={"manifest": None}), print)
+    sets = ["corpus.root=DIR", "corpus.manifest=none"]
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "mine"\n[corpus]\nmanifest = "{manifest}"\n')
+    assert load_recipe(path, sets).corpus == CorpusConfig(root="DIR")
+    # A manifest replaces the pool of a shipped recipe, as its comment says.
+    config = load_recipe("bundled", [f"corpus.manifest={manifest}"]).corpus
+    assert len(open_corpus(config, print)) == 36
+
+
 # --- Corpus ------------------------------------------------------------------------------------
 
 
@@ -705,12 +725,12 @@ def test_drop_bad_audio_counts_and_describes(tmp_path: Path) -> None:
         "segment outside audio": 2, "segment empty": 2,
     }  # fmt: skip
     assert len(problems) == 8
-    assert problems[0].startswith("row 2, 'empty': audio zero-length (")
-    assert problems[3] == f"row 5, 'gone': audio missing ({tmp_path / 'gone.wav'})"
+    assert problems[0].startswith("'empty': audio zero-length (")
+    assert problems[3] == f"'gone': audio missing ({tmp_path / 'gone.wav'})"
     assert "starts at 1.5 s of 1.00 s" in problems[4]
-    assert problems[5].startswith("row 8, 'before': segment outside audio: starts at -0.1 s of 1.00 s")
-    assert problems[6].startswith("row 9, 'empty segment': segment empty: starts at 0.5 s, ends at 0.5 s")
-    assert problems[7].startswith("row 10, 'backwards': segment empty: starts at 0.0 s, ends at -0.2 s")
+    assert problems[5].startswith("'before': segment outside audio: starts at -0.1 s of 1.00 s")
+    assert problems[6].startswith("'empty segment': segment empty: starts at 0.5 s, ends at 0.5 s")
+    assert problems[7].startswith("'backwards': segment empty: starts at 0.0 s, ends at -0.2 s")
 
 
 def test_the_length_of_bad_audio_is_an_error(tmp_path: Path) -> None:

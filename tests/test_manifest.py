@@ -19,7 +19,7 @@ from emodistill.corpora import (
     read_manifest,
     write_manifest,
 )
-from emodistill.errors import CorpusError
+from emodistill.errors import ConfigError, CorpusError
 from emodistill.labels import EMOTIONS
 
 _text = (
@@ -59,6 +59,12 @@ def corpora(draw: st.DrawFn) -> list[Utterance]:
             )
         )
     return utterances
+
+
+def test_a_manifest_with_an_unknown_suffix_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x\.xlsx': bad suffix of a manifest '\.xlsx', .*'\.parquet'"):
+        write_manifest(Corpus("x", (Utterance("a", "s", "sad"),)), tmp_path / "x.xlsx")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])

@@ -25,7 +25,9 @@ def prepare(
 ) -> None:
     """Read a corpus folder and write its manifest. Dropped and merged utterances are counted."""
     from emodistill.corpora import drop_bad_audio, read_corpus, report_left_out, write_manifest
+    from emodistill.corpora.manifest import check_suffix
 
+    check_suffix(output)
     corpus, problems = drop_bad_audio(read_corpus(name, folder, labels))
     report_left_out(corpus, problems, say)
     write_manifest(corpus, output)
@@ -81,7 +83,7 @@ def audit(
     corpus = open_corpus(loaded.corpus, say)
     protocol = build_protocol(corpus, loaded.protocol)
     result = audit_protocol(corpus, protocol, loaded.runtime.workers)
-    table = Table(title=f"{corpus.name}, {protocol.description}, hash {protocol.stamp}: no leak")
+    table = Table(title=f"{corpus.name}, {protocol.description}, hash {protocol.hash}: {protocol.leaks}")
     for column in ("fold", "train", "dev", "test", "test transcripts also in training"):
         table.add_column(column, justify="right")
     for fold in protocol.folds:

@@ -271,7 +271,9 @@ def _crossval(
     folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}"
     scores = crossval(loaded, folder, folds, max_folds)
     print_scores(scores, results())
-    say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
+    # The student alone can be exported.
+    following = f"scores {folder}" if loaded.student is None else f"export {folder} -o exported"
+    say(f"run folder: {folder}\nnext: emodistill {following}")
 
 
 def _describe_export(card: "Card", out: Path) -> str:

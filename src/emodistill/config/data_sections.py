@@ -40,7 +40,8 @@ class CorpusConfig(Section):
     root: str | None = None
     # Names of several readers, whose corpora are used as one. `root` then holds one folder for each.
     pool: tuple[str, ...] = ()
-    # Manifest: utterances.csv, .tsv or .parquet. It replaces `root`.
+    # Manifest: utterances.csv, .tsv or .parquet. It is read instead of
+    # a folder, so `root` must be None.
     manifest: str | None = None
     # Renames columns of the manifest: {our column = "column of the file"}.
     columns: dict[str, str] = {}

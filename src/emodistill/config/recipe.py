@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from emodistill.config.data_sections import AudioConfig, AugmentConfig, CorpusConfig, ProtocolConfig, Section
 from emodistill.config.model_sections import (
@@ -20,6 +20,11 @@ from emodistill.config.model_sections import (
     VoiceConfig,
 )
 from emodistill.errors import ConfigError, one_of
+
+
+def _number_as_text(value: Any) -> Any:
+    """Return a whole number as text, because TOML reads `32` as a number, and other values as they are."""
+    return str(value) if type(value) is int else value
 
 
 class RuntimeConfig(Section):
@@ -36,7 +41,7 @@ class RuntimeConfig(Section):
     # Strategy of Lightning. "auto" with several devices is ddp_spawn.
     strategy: str = "auto"
     # Precision of training, in bits.
-    precision: Literal["32", "bf16", "16"] = "32"
+    precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(_number_as_text)] = "32"
     # CPU threads of torch. None: torch decides.
     threads: int | None = Field(None, ge=1)
     # Processes that compute features.
@@ -151,8 +156,7 @@ def parse_recipe(data: dict[str, Any], source: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        lines = (f"{source}: {_explain(details)}" for details in error.errors())
-        raise ConfigError("\n".join(lines)) from error
+        raise ConfigError("\n".join(f"{source}: {line}" for line in _explain(error.errors()))) from error
 
 
 def recipe_toml(recipe: Recipe) -> str:
@@ -179,22 +183,66 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _explain(details: Any) -> str:
-    """Return pydantic's details of one error as a message: which field, what came, what was expected."""
-    location = [str(part) for part in details["loc"]]
-    field = ".".join(location)
-    if details["type"] == "missing":
-        return f"{field}: missing"
-    if details["type"] == "value_error":  # of a section's `_check`, whose text names the fields
-        return ": ".join(filter(None, (field, str(details["ctx"]["error"]))))
-    if details["type"] != "extra_forbidden":
-        return f"{field} = {details.get('input')!r}: {details['msg']}"
+def _explain(errors: Sequence[Any]) -> list[str]:
+    """Return pydantic's errors as messages, one a field: which field, what came, what was expected."""
+    by_field: dict[tuple[str, ...], list[Any]] = {}
+    for details in errors:
+        by_field.setdefault(_field_path(details["loc"]), []).append(details)
+    return [_explain_field(".".join(path), path, found) for path, found in by_field.items()]
+
+
+def _explain_field(field: str, path: tuple[str, ...], errors: Sequence[Any]) -> str:
+    """Return the message of one field. A field of several types has an error for each of them."""
+    details = next((error for error in errors if error["type"] == "literal_error"), errors[0])
+    value, inside = details.get("input"), details["loc"][len(path) :]
+    # Of a field of several types, `inside` begins with the type, such as "literal['last','mix']".
+    item = "".join(f".{part}" for part in inside if "[" not in str(part))
+    match details["type"]:
+        case "missing":
+            return f"{field}{item}: missing"
+        case "value_error":  # of a section's `_check`, whose text names the fields
+            return ": ".join(filter(None, (field, str(details["ctx"]["error"]))))
+        case "extra_forbidden":
+            return f"'{field}': " + one_of("key", path[-1], _section_at(path[:-1]).model_fields)
+        case "literal_error":
+            if inside[-1:] == ("[key]",):
+                item, value = "", inside[-2]
+            choices = re.findall(r"'([^']*)'", details["ctx"]["expected"])
+            other_types = {str(error["loc"][len(path)]) for error in errors} if len(errors) > 1 else set()
+            if "bool" in other_types:
+                choices += ["true", "false"]
+            message = f"{field}{item}: " + one_of("value", value, choices)
+            has_lists = any(name.startswith("tuple[") for name in other_types)
+            return message + (", or a list of whole numbers in brackets" if has_lists else "")
+        case "tuple_type":
+            example = f", as in --set '{field}={json.dumps([value])}'" if isinstance(value, str) else ""
+            return f"{field} = {value!r}: expected a list in brackets{example}"
+    return f"{field}{item} = {value!r}: {details['msg']}"
+
+
+def _field_path(location: Sequence[str | int]) -> tuple[str, ...]:
+    """Return the part of an error's location that names a field, without the kinds and items of its value."""
+    path: list[str] = []
+    for part in location:
+        section = _section_at(path)
+        if section is None:
+            break
+        path.append(str(part))
+    return tuple(path)
+
+
+def _section_at(path: Sequence[str]) -> Any:
+    """Return the section at a path of fields; None where there is a value, or nothing."""
     section: Any = Recipe
-    for part in location[:-1]:
-        section = section.model_fields[part].annotation
-        for option in getattr(section, "__args__", ()):  # of `Section | None`
-            section = option if isinstance(option, type) and issubclass(option, Section) else section
-    return f"'{field}': " + one_of("key", location[-1], section.model_fields)
+    for part in path:
+        if section is None or part not in section.model_fields:
+            return None
+        annotation = section.model_fields[part].annotation
+        options = (annotation, *getattr(annotation, "__args__", ()))  # of `Section | None`
+        section = next(
+            (item for item in options if isinstance(item, type) and issubclass(item, Section)), None
+        )
+    return section
 
 
 def _write_table(table: dict[str, Any], name: str, lines: list[str]) -> None:

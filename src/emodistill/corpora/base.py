@@ -189,13 +189,13 @@ def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
     kept: list[Utterance] = []
     problems: list[str] = []
     dropped = Counter(corpus.dropped)
-    for row, utterance in enumerate(corpus, start=1):
+    for utterance in corpus:
         problem = None if utterance.path is None else _audio_problem(utterance)
         if problem is None:
             kept.append(utterance)
         else:
             dropped[problem.split(":")[0]] += 1
-            problems.append(f"row {row}, '{utterance.id}': {problem} ({utterance.path})")
+            problems.append(f"'{utterance.id}': {problem} ({utterance.path})")
     return Corpus(corpus.name, tuple(kept), dict(dropped), corpus.merged), problems
 
 

@@ -44,8 +44,15 @@ def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
     """Read the corpus of a recipe; its utterances all have an emotion and readable audio (or none).
 
     `report` gets one message for each utterance or group of utterances that is left out or merged. Raises
-    `ConfigError` where the recipe names no data, and `CorpusError` where the data cannot be read.
+    `ConfigError` where the recipe names no data, or both a folder and a manifest. Raises `CorpusError` where
+    the data cannot be read.
     """
+    if config.root is not None and config.manifest is not None:
+        raise ConfigError(
+            f"the recipe names two corpora, corpus.root = '{config.root}' and corpus.manifest = "
+            f"'{config.manifest}', expected one: add --set corpus.manifest=none to read the folder, or "
+            "--set corpus.root=none to read the manifest"
+        )
     corpus = _read(config).relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.corpora.base import Corpus, Utterance
-from emodistill.errors import CorpusError, one_of
+from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.files import atomic_write
 from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.labels import EMOTIONS
 
+SUFFIXES = (".csv", ".tsv", ".parquet")  # of a manifest that is written
 COLUMNS = tuple(item.name for item in fields(Utterance))
 _REQUIRED = ("id", "speaker", "emotion")
 _NUMBERS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
@@ -46,9 +47,19 @@ def table_rows(
         raise CorpusError(f"{name}: {_bad_csv(path, number, error)}") from error
 
 
+def check_suffix(path: Path) -> None:
+    """Raise `ConfigError` where the suffix of a manifest to write is not in `SUFFIXES`."""
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"cannot write '{path}': " + one_of("suffix of a manifest", path.suffix, SUFFIXES))
+
+
 def write_manifest(corpus: Corpus, path: Path) -> None:
-    """Write a corpus as CSV, TSV or Parquet, by suffix. Paths of audio below the manifest become relative."""
+    """Write a corpus as CSV, TSV or Parquet, by suffix. Paths of audio below the manifest become relative.
+
+    Raises `ConfigError` for another suffix.
+    """
     path = Path(path)
+    check_suffix(path)
     rows = [_row(utterance, path.parent.resolve()) for utterance in corpus]
     with atomic_write(path) as partial:
         if path.suffix == ".parquet":

@@ -51,6 +51,13 @@ class Protocol:
         """The text that is written with each score: the hash, and any leak that is allowed."""
         return self.hash + "".join(f" LEAKS {kind} BY DESIGN" for kind in self.allowed)
 
+    @property
+    def leaks(self) -> str:
+        """The result of an audit that raised nothing, in words: no leak, or only those that are allowed."""
+        if not self.allowed:
+            return "no leak"
+        return f"no leak except in {' and '.join(self.allowed)}, which the recipe allows"
+
     def fold(self, name: str) -> Fold:
         """Return a fold by name. Raises `ConfigError` for an unknown one."""
         for fold in self.folds:
