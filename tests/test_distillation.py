@@ -33,6 +33,7 @@ from emodistill.distillation import (
 )
 from emodistill.models.layers import Output
 from emodistill.report.figures import learning_curves
+from emodistill.training.fit import FitResult
 from emodistill.training.grid import make_grid
 
 ALL = torch.tensor([True, True])
@@ -437,7 +438,7 @@ def test_every_term_that_is_on_has_its_ablation_cells(term: LossTerm, tmp_path: 
 def test_every_term_has_its_colour_in_the_report(term: LossTerm) -> None:
     teacher = "" if NO_TEACHER in term.teachers else f"{term.teachers[-1]}/"
     rows = [{"epoch": float(epoch), "loss": 2.0, f"{teacher}{term.name}": 1.0} for epoch in (1, 2)]
-    (chart,) = learning_curves({"student": {"1": rows}})
+    (chart,) = learning_curves({"student": {"1": FitResult(2, None, rows)}})
     ((classes, _),) = chart["terms"]
     assert classes.split()[0] == f"series-{term.colour}"
     assert f'class="line {classes}"' in chart["loss"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import factories as make
+import factories_runs as runs_factory
 import numpy as np
 import pytest
 import soundfile
@@ -24,8 +25,10 @@ from emodistill.errors import ModelError
 from emodistill.evaluation.predictions import read_predictions, write_predictions
 from emodistill.evaluation.run import read_run, write_utterances
 from emodistill.inference.model_card import file_sha256
-from emodistill.report.build import clip, histories, write_report
+from emodistill.report.build import clip, trainings, write_report
 from emodistill.report.charts import Plot, bars, stacked, ticks
+from emodistill.report.figures import learning_curves
+from emodistill.training.fit import FitResult
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -234,14 +237,39 @@ def test_an_edited_run_is_refused(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "r.html").exists()
 
 
-def test_histories_are_those_of_training_on_train_alone(run: Path) -> None:
+def test_learning_curves_are_those_of_training_on_train_alone(run: Path) -> None:
     notes: list[str] = []
-    found = histories(read_run(run), notes)
+    found = trainings(read_run(run), notes)
     assert not notes
     assert list(found) == ["student", "prosodic", "linguistic"]
     for folds in found.values():
         assert list(folds) == ["1", "2", "3"]
-        assert all("dev_ua" in row for history in folds.values() for row in history)
+        assert all("dev_ua" in row for result in folds.values() for row in result.history)
+
+
+def test_the_learning_curve_shows_the_epoch_that_was_kept(run: Path, report: tuple[Path, list[str]]) -> None:
+    text = page(report[0]).text
+    for model, folds in trainings(read_run(run), []).items():
+        each = ", ".join(f"{result.epochs} (fold {fold})" for fold, result in folds.items())
+        assert f"Kept: the weights after epoch {each}." in text
+        (item,) = learning_curves({model: folds})
+        rings = [
+            title.text
+            for circle in ElementTree.fromstring(item["dev"]).iter("circle")
+            if "kept" in circle.attrib["class"]
+            for title in circle
+        ]
+        assert rings == [
+            f"fold {fold} kept epoch {result.epochs}: dev UA {100 * (result.dev_ua or 0):.1f} %"
+            for fold, result in folds.items()
+        ]
+
+
+def test_a_training_without_dev_says_how_long_it_went() -> None:
+    result = FitResult(3, None, [{"epoch": float(epoch), "loss": 1.0} for epoch in (1, 2, 3)])
+    (item,) = learning_curves({"student": {"1": result}})
+    assert item["dev"] is None
+    assert item["kept"] == "Kept: the weights after epoch 3 of 3."
 
 
 # --- charts ---------------------------------------------------------------------------------------
@@ -283,6 +311,72 @@ def browser() -> Iterator[Any]:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def wide_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of several runs with seven emotions and long names."""
+    folder = tmp_path_factory.mktemp("wide")
+    teachers: dict[str, dict[str, float]] = {"plain": {}, "both-teachers-and-a-long-name": {"prosodic": 0.4}}
+    runs = [
+        runs_factory.invented_run(folder / f"{name}-seed{seed}", 0.5, teachers[name], seed=seed)
+        for name in teachers
+        for seed in (0, 1)
+    ]
+    write_report(runs, folder / "report.html", num_errors=2)
+    return folder / "report.html"
+
+
+@pytest.mark.parametrize("width", [320, 768, 1280])
+def test_every_column_can_be_reached_at_any_width(browser: Any, wide_report: Path, width: int) -> None:
+    shown = browser.new_page(viewport={"width": width, "height": 900})
+    shown.goto(wide_report.as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    tables = shown.evaluate(
+        """async () => {
+            document.querySelectorAll("details").forEach((item) => { item.open = true; });
+            const frame = () => new Promise((done) => requestAnimationFrame(done));
+            await frame();  // the line on more columns appears with the next frame
+            await frame();
+            return [...document.querySelectorAll("table")].map((table) => {
+                const box = table.parentElement;
+                const hint = parseFloat(getComputedStyle(box, "::before").height);
+                const hidden = box.scrollWidth - box.clientWidth;
+                box.scrollLeft = hidden;
+                const inner = box.getBoundingClientRect();
+                const lasts = [...table.rows].map((row) => row.cells[row.cells.length - 1]);
+                const firsts = [...table.rows].map((row) => row.cells[0]);
+                return {
+                    name: box.ariaLabel, hidden, hint, focus: box.tabIndex,
+                    right: Math.max(...lasts.map((cell) => cell.getBoundingClientRect().right)) - inner.right,
+                    left: Math.min(...firsts.map((cell) => cell.getBoundingClientRect().left)) - inner.left,
+                    cut: [...table.querySelectorAll("td, th")]
+                        .filter((cell) => cell.scrollWidth > cell.clientWidth + 1)
+                        .map((cell) => cell.innerText),
+                };
+            });
+        }"""
+    )
+    assert {"Comparison of runs", "Scores", "Confusion", "Calibration"} <= {item["name"] for item in tables}
+    for item in tables:
+        assert item["right"] <= 1, f"{item['name']}: the last column ends inside of the box"
+        assert item["left"] >= -1, f"{item['name']}: the names of the rows stay in sight"
+        assert item["focus"] == 0, "the keyboard can scroll it"
+        assert (item["hint"] > 5) == (item["hidden"] > 0), f"{item['name']}: a line says that there is more"
+        assert not item["cut"], item["name"]
+    assert any(item["hidden"] > 0 for item in tables) or width > 1000
+    shown.close()
+
+
+def test_every_column_is_on_paper(browser: Any, wide_report: Path) -> None:
+    shown = browser.new_page(viewport={"width": 700, "height": 900})
+    shown.emulate_media(media="print")
+    shown.goto(wide_report.as_uri())
+    ends = shown.evaluate(
+        '[...document.querySelectorAll("td, th")].map((cell) => cell.getBoundingClientRect().right)'
+    )
+    assert max(ends) <= 701
+    shown.close()
 
 
 WIDTHS = {"phone": (390, "screen"), "desk": (1280, "screen"), "paper": (700, "print")}

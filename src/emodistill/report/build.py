@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -36,6 +36,9 @@ from emodistill.evaluation.tables import (
 from emodistill.files import atomic_write
 from emodistill.report import figures
 from emodistill.version import __version__
+
+if TYPE_CHECKING:
+    from emodistill.training.fit import FitResult
 
 MAX_CLIP_S = 12.0  # of the sound of an error; the rest of a longer utterance is cut off
 MAX_SPEAKERS = 60  # in the chart; of more, those with the lowest UA
@@ -113,7 +116,7 @@ def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | No
         "reliability": figures.reliability(scores.calibration),
         "risk": figures.risk(scores.calibration),
         "agreement": [(agreement, figures.agreement(agreement)) for agreement in scores.agreement],
-        "curves": [] if is_evaluation else figures.learning_curves(histories(run, section.notes)),
+        "curves": [] if is_evaluation else figures.learning_curves(trainings(run, section.notes)),
         "map": None if is_evaluation else _embedding_map(run, fold, section.notes),
     }
     if is_evaluation:
@@ -148,14 +151,14 @@ def _recipe_differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 # --- learning curves -------------------------------------------------------------------------------
 
 
-def histories(run: Run, notes: list[str]) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """Model -> fold -> a row for each epoch, from the training on train alone, which is scored on dev.
+def trainings(run: Run, notes: list[str]) -> dict[str, dict[str, "FitResult"]]:
+    """Model -> fold -> how its training on train alone went, which is scored on dev.
 
     Adds a note on files that are missing.
     """
     from emodistill.training.fit import FitResult
 
-    by_model: dict[str, dict[str, list[dict[str, float]]]] = {}
+    by_model: dict[str, dict[str, FitResult]] = {}
     missing = []
     for model in ("student", *TEACHERS):
         if model not in run.models:
@@ -169,7 +172,7 @@ def histories(run: Run, notes: list[str]) -> dict[str, dict[str, list[dict[str, 
         for fold in run.scores["folds"]:
             path = run.folder / f"fold-{fold}" / "select" / model / "fit.json"
             if path.is_file():
-                by_model.setdefault(model, {})[fold] = FitResult.read(path).history
+                by_model.setdefault(model, {})[fold] = FitResult.read(path)
             else:
                 missing.append(f"fold-{fold}/select/{model}/fit.json")
     if missing:
@@ -189,11 +192,14 @@ def _embedding_map(run: Run, fold: str | None, notes: list[str]) -> dict[str, An
     fold = fold or run.scores["folds"][0]
     table = run.table().by_fold()[fold]
     utterances = [run.utterances[name] for name in table.utterances]
+    if all(item.path is None for item in utterances):
+        notes.append("No map of embeddings: the corpus is text without audio.")
+        return None
     silent = [item for item in utterances if item.path is None or not item.path.is_file()]
     if silent:
         notes.append(
             f"No map of embeddings: the audio of {len(silent)} test utterances of fold {fold} is missing, "
-            f"first {silent[0].path}."
+            f"first {silent[0].path or silent[0].id}."
         )
         return None
     for name in ("model.json", "model.safetensors"):

@@ -1,7 +1,7 @@
 """The charts of the page, one function for each."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -14,12 +14,15 @@ from emodistill.evaluation.tables import format_estimate
 from emodistill.labels import COLOURS
 from emodistill.report.charts import Plot, bars, stacked
 
+if TYPE_CHECKING:
+    from emodistill.training.fit import FitResult
+
 SCALING_TITLES = {"before": "unscaled", "after": "temperature-scaled"}
 SCALING_CLASSES = {"before": "series-2", "after": "series-1"}
 NUM_SERIES = 6  # colours of lines on the page
 LOSS_TITLES = {"hard": "label"}  # term of the loss -> its name in the legend, where it differs
 
-Histories = Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]  # model -> fold -> a row for each epoch
+Trainings = Mapping[str, Mapping[str, "FitResult"]]  # model -> fold -> how its training went
 
 
 def speakers(groups: Sequence[Group], ua: float, limit: int) -> dict[str, Any]:
@@ -127,12 +130,16 @@ def agreement(item: Agreement) -> Markup:
     return stacked(parts, f"How often student and {item.teacher} teacher are correct")
 
 
-def learning_curves(histories: Histories) -> list[dict[str, Any]]:
-    """For each model, a chart of dev UA by epoch with a line for each fold, and a chart of the loss terms."""
+def learning_curves(trainings: Trainings) -> list[dict[str, Any]]:
+    """For each model, a chart of dev UA by epoch with a line for each fold, and a chart of the loss terms.
+
+    `kept` says in words which epoch's weights each fold kept.
+    """
     charts = []
-    for model, folds in histories.items():
-        num_epochs = max(row["epoch"] for history in folds.values() for row in history)
-        loss, terms = _loss_chart(model, folds, num_epochs)
+    for model, folds in trainings.items():
+        histories = {fold: result.history for fold, result in folds.items()}
+        num_epochs = max(row["epoch"] for history in histories.values() for row in history)
+        loss, terms = _loss_chart(model, histories, num_epochs)
         charts.append(
             {
                 "model": model,
@@ -140,18 +147,29 @@ def learning_curves(histories: Histories) -> list[dict[str, Any]]:
                 "dev": _dev_chart(model, folds, num_epochs),
                 "loss": loss,
                 "terms": terms,
+                "kept": kept_epochs(folds),
             }
         )
     return charts
 
 
-def _dev_chart(
-    model: str, folds: Mapping[str, Sequence[Mapping[str, float]]], num_epochs: float
-) -> Markup | None:
-    """Dev UA by epoch, a line for each fold and their mean; None where no epoch was scored on dev."""
+def kept_epochs(folds: Mapping[str, "FitResult"]) -> str:
+    """Which epoch's weights each fold kept, as a sentence."""
+    if len(folds) == 1:
+        (result,) = folds.values()
+        return f"Kept: the weights after epoch {result.epochs} of {len(result.history)}."
+    each = ", ".join(f"{result.epochs} (fold {fold})" for fold, result in folds.items())
+    return f"Kept: the weights after epoch {each}."
+
+
+def _dev_chart(model: str, folds: Mapping[str, "FitResult"], num_epochs: float) -> Markup | None:
+    """Dev UA by epoch, a line for each fold and their mean; None where no epoch was scored on dev.
+
+    A ring marks the epoch that each fold kept.
+    """
     by_fold = {
-        fold: [(row["epoch"], 100 * row["dev_ua"]) for row in history if "dev_ua" in row]
-        for fold, history in folds.items()
+        fold: [(row["epoch"], 100 * row["dev_ua"]) for row in result.history if "dev_ua" in row]
+        for fold, result in folds.items()
     }
     values = [ua for points in by_fold.values() for _, ua in points]
     if not values:
@@ -160,7 +178,7 @@ def _dev_chart(
         (1, num_epochs), (max(0, min(values) - 5), min(100, max(values) + 5)), ("epoch", "dev UA (%)")
     )
     for fold, points in by_fold.items():
-        plot.line(points, "thin series-1", f"fold {fold}")
+        plot.line(points, "thin series-1" if len(by_fold) > 1 else "series-1", f"fold {fold}")
     if len(by_fold) > 1:
         by_epoch: dict[float, list[float]] = {}
         for points in by_fold.values():
@@ -168,6 +186,12 @@ def _dev_chart(
                 by_epoch.setdefault(epoch, []).append(ua)
         means = [(epoch, float(np.mean(by_epoch[epoch]))) for epoch in sorted(by_epoch)]
         plot.line(means, "mean", "mean over folds")
+    for fold, points in by_fold.items():
+        for epoch, ua in points:
+            if epoch == folds[fold].epochs:
+                plot.dot(
+                    epoch, ua, "kept", f"fold {fold} kept epoch {epoch:g}: dev UA {ua:.1f} %", radius=4.5
+                )
     return plot.svg(f"{model}: dev UA by epoch")
 
 
