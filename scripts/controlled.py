@@ -1,11 +1,13 @@
 """Make and score the controlled benchmark: lines of MELD, spoken by espeak-ng with a prosody that we draw.
 
     python scripts/controlled.py make MELD OUT [--setting words-and-prosody] [--share 1.0]
+    python scripts/controlled.py further MELD OUT    # adds other lines of MELD, without labels
+    python scripts/controlled.py probe MELD OUT      # adds the word probe
     python scripts/controlled.py score OUT GRID      # GRID: a folder of `emodistill ablate controlled`
 
-`make` writes three things: OUT/utterances.csv with transcripts and splits, OUT/audio/, and OUT/truth.csv. The
-last has the drawn prosody of each utterance and the probability of each emotion given that prosody. Given the
-emotion, words and prosody are independent.
+`make` writes OUT/utterances.csv with transcripts and splits, OUT/audio/, OUT/words.csv with the time of each
+word, and OUT/truth.csv. The last has the drawn prosody of each utterance and the probability of each emotion
+given that prosody. Given the emotion, words and prosody are independent.
 
 MELD's own splits are kept, so no dialogue is in two splits. A line is spoken at most once, and no voice is in
 two splits. The settings are in scripts/controlled.toml. The same settings and the same espeak-ng give the
@@ -23,13 +25,14 @@ and espeak-ng lose some of the information.
 
 import argparse
 import csv
-import io
 import json
 import random
-import subprocess
 import tomllib
+from bisect import bisect_right
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -37,9 +40,12 @@ from xml.sax.saxutils import escape
 import numpy as np
 import soundfile
 import soxr
+from espeak import Spoken, speak_words
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from emodistill.corpora import read_corpus
-from emodistill.demo.generate import find_espeak
 
 HERE = Path(__file__).parent
 RATE_HZ = 16_000
@@ -151,16 +157,27 @@ def emotions_of_words(emotion: str, emotions: list[str], count: int, words_true:
     return [emotion] * (count - num_others) + [others[i % len(others)] for i in range(num_others)]
 
 
-def lines(meld: Path, settings: dict[str, Any]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Return (split, emotion) -> shuffled (dialogue, line). Every text is in one split alone, once."""
+def key_of(text: str) -> str:
+    """Return a line without case and signs. Equal lines have equal keys."""
+    return "".join(c for c in text.lower() if c.isalnum() or c == " ")
+
+
+def lines(
+    meld: Path, settings: dict[str, Any], emotions: Collection[str] | None = ()
+) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Return (split, emotion) -> shuffled (dialogue, line). Every text is in one split alone, once.
+
+    `emotions` are those of the settings, or any with None.
+    """
+    emotions = settings["emotions"] if emotions == () else emotions
     shortest, longest = settings["words"]
     by_place: dict[tuple[str, str], list[tuple[str, str]]] = {}
     seen: set[str] = set()
     for utterance in read_corpus("meld", meld):
         text = " ".join((utterance.transcript or "").split())
-        key = "".join(c for c in text.lower() if c.isalnum() or c == " ")
+        key = key_of(text)
         if (
-            utterance.emotion in settings["emotions"]
+            (emotions is None or utterance.emotion in emotions)
             and shortest <= len(key.split()) <= longest
             and key not in seen
         ):
@@ -182,60 +199,204 @@ def physical(z: tuple[float, ...], settings: dict[str, Any]) -> dict[str, int]:
     return values
 
 
-def speak(program: str, text: str, item: Planned, settings: dict[str, Any]) -> np.ndarray:
-    """Return the samples (samples,) of a line, int16 at 16 kHz, without silence at the ends.
+@dataclass(frozen=True)
+class Recorded:
+    """A line that was spoken."""
 
-    Raises RuntimeError if espeak-ng fails or its output is silent.
-    """
+    samples: np.ndarray  # (samples,), int16 at 16 kHz, without silence at the ends
+    words: list[tuple[float, float, str]]  # (start_s, end_s, one or more words of the line, as in it)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An utterance of the corpus."""
+
+    item: Planned
+    dialogue: str  # of MELD
+    text: str
+    recorded: Recorded
+
+
+def ssml_of(text: str, item: Planned, settings: dict[str, Any]) -> tuple[str, list[int]]:
+    """Return a line as espeak-ng speaks it, with the first character of each of its words."""
     prosody, words = physical(item.z, settings), text.split()
     middle = random.Random(f"{settings['seed']}/{item.id}/pause").randrange(1, len(words))
     pause = f' <break time="{prosody["pause_ms"]}ms"/> ' if prosody["pause_ms"] else " "
-    halves = pause.join(escape(" ".join(part)) for part in (words[:middle], words[middle:]))
-    ssml = f'<speak><prosody range="{prosody["range_percent"]}%">{halves}</prosody></speak>'
-    speed, pitch = str(prosody["rate_wpm"]), str(prosody["pitch"])
-    command = [program, "-m", "-v", item.voice.voice, "-s", speed, "-p", pitch, "-a", "70", "--stdout", ssml]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode != 0 or not done.stdout:
-        raise RuntimeError(
-            f"espeak-ng failed on {text!r}, voice {item.voice.voice!r}: {done.stderr.decode()}"
-        )
-    spoken, rate_hz = soundfile.read(io.BytesIO(done.stdout), dtype="float64")
-    waveform = np.asarray(soxr.resample(spoken, rate_hz, RATE_HZ))
+    ssml = f'<speak><prosody range="{prosody["range_percent"]}%">'
+    first_characters = []
+    for index, word in enumerate(words):
+        ssml += pause if index == middle else " " if index else ""
+        first_characters.append(len(ssml))
+        ssml += escape(word)
+    return ssml + "</prosody></speak>", first_characters
+
+
+def record(spoken: Spoken, text: str, item: Planned, settings: dict[str, Any]) -> Recorded:
+    """Return the recording of what espeak-ng spoke. Raises RuntimeError where that is silent."""
+    waveform = np.asarray(
+        soxr.resample(np.frombuffer(spoken.samples, np.int16) / 32768, spoken.rate_hz, RATE_HZ)
+    )
     level = np.abs(waveform)
     if not level.max(initial=0.0) > 0:
         raise RuntimeError(f"espeak-ng gave silence for {text!r}, voice {item.voice.voice!r}")
     (loud,) = np.nonzero(level > level.max() * 10 ** (settings["pause_db"] / 20))
     cut = waveform[loud[0] : loud[-1] + 1]
-    cut = cut * 10 ** (prosody["slope_db"] * np.linspace(-0.5, 0.5, len(cut)) / 20)
-    return np.asarray(np.round(cut * (PEAK * 32767 / np.abs(cut).max())), dtype=np.int16)
+    slope_db = physical(item.z, settings)["slope_db"]
+    cut = cut * 10 ** (slope_db * np.linspace(-0.5, 0.5, len(cut)) / 20)
+    samples = np.asarray(np.round(cut * (PEAK * 32767 / np.abs(cut).max())), dtype=np.int16)
+    starts = [(character, start_s - loud[0] / RATE_HZ) for character, start_s in spoken.word_starts]
+    _, first_characters = ssml_of(text, item, settings)
+    return Recorded(samples, word_times(text.split(), first_characters, starts, len(samples) / RATE_HZ))
+
+
+def speak_all(
+    chosen: list[tuple[Planned, str]], settings: dict[str, Any], jobs: int
+) -> list[Recorded | None]:
+    """Speak lines, `jobs` at a time. None: it is too long or too short."""
+    arguments = []
+    for item, text in chosen:
+        prosody = physical(item.z, settings)
+        ssml, _ = ssml_of(text, item, settings)
+        arguments.append((ssml, item.voice.voice, prosody["rate_wpm"], prosody["pitch"]))
+    with ThreadPoolExecutor(jobs) as pool:
+        spoken = list(pool.map(lambda given: speak_words(*given), arguments))
+    recordings = [
+        record(item, text, planned, settings) for item, (planned, text) in zip(spoken, chosen, strict=True)
+    ]
+    shortest, longest = settings["duration_s"]
+    return [item if shortest <= len(item.samples) / RATE_HZ <= longest else None for item in recordings]
+
+
+def word_times(
+    words: list[str], first_characters: list[int], starts: list[tuple[int, float]], duration_s: float
+) -> list[tuple[float, float, str]]:
+    """Return (start_s, end_s, words) of all that espeak-ng spoke apart, within 0 and `duration_s`.
+
+    `starts` has the character and the second at which espeak-ng starts a word, in the order of speech. Words
+    without a start of their own belong to the word before.
+    """
+    spans: list[tuple[int, float, float]] = []  # first word, start, end
+    for (character, start_s), (_, end_s) in pairwise([*starts, (0, duration_s)]):
+        word = bisect_right(first_characters, character) - 1
+        is_new = word >= 0 and (not spans or word > spans[-1][0])
+        if is_new and character < first_characters[word] + len(words[word]):
+            spans.append((word, start_s, end_s))
+    times = []
+    for (word, start_s, end_s), (following, *_) in pairwise([*spans, (len(words), 0.0, 0.0)]):
+        start_s, end_s = (min(max(value, 0.0), duration_s) for value in (start_s, end_s))
+        if end_s > start_s:
+            times.append((start_s, end_s, " ".join(words[word:following])))
+    return times
 
 
 def make(meld: Path, out: Path, setting: str, settings: dict[str, Any], share: float, jobs: int) -> None:
     """Write the corpus. Raises ValueError if MELD has too few lines for it."""
-    program, available = find_espeak(), lines(meld, settings)
+    available = lines(meld, settings)
     planned = plan(settings, settings["settings"][setting]["words_true"], share)
-    (out / "audio").mkdir(parents=True, exist_ok=True)
-    shortest, longest = settings["duration_s"]
-
-    def speak_if_length_fits(item: Planned, text: str) -> np.ndarray | None:
-        samples = speak(program, text, item, settings)
-        return samples if shortest <= len(samples) / RATE_HZ <= longest else None
-
-    rows = []
+    rows: list[Row] = []
     waiting = planned
-    with ThreadPoolExecutor(jobs) as pool:
-        while waiting:  # an utterance that is too long or too short is spoken again with another line
-            chosen = [_next_line(available, item) for item in waiting]
-            spoken = list(pool.map(speak_if_length_fits, waiting, [text for _, text in chosen]))
-            for item, (dialogue, text), samples in zip(waiting, chosen, spoken, strict=True):
-                if samples is not None:
-                    soundfile.write(out / f"audio/{item.id}.flac", samples, RATE_HZ, subtype="PCM_16")
-                    rows.append((item, dialogue, text))
-            waiting = [item for item, samples in zip(waiting, spoken, strict=True) if samples is None]
-    rows.sort(key=lambda row: row[0].id)
-    _write_tables(rows, out, settings)
+    while waiting:  # an utterance that is too long or too short is spoken again with another line
+        chosen = [_next_line(available, item) for item in waiting]
+        spoken = speak_all(
+            [(item, text) for item, (_, text) in zip(waiting, chosen, strict=True)], settings, jobs
+        )
+        for item, (dialogue, text), recorded in zip(waiting, chosen, spoken, strict=True):
+            if recorded is not None:
+                rows.append(Row(item, dialogue, text, recorded))
+        waiting = [item for item, recorded in zip(waiting, spoken, strict=True) if recorded is None]
+    rows.sort(key=lambda row: row.item.id)
+    write_corpus(rows, out, settings)
+    print_oracles(rows, settings)
     stamp = {"setting": setting, "share": share, "settings": settings}
     (out / "settings.json").write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+
+
+def further(meld: Path, out: Path, settings: dict[str, Any], share: float, jobs: int) -> None:
+    """Write the other lines of MELD's train split as speech without labels, in the voices of train.
+
+    `out` is the folder that `make` wrote. The lines have any of MELD's seven emotions. Their prosody is drawn
+    for an emotion that is chosen at random, so it says nothing about the words. No line is equal to a line
+    of dev or test, or to one that `make` spoke. Too short and too long ones are left out.
+    """
+    with (out / "utterances.csv").open(encoding="utf-8") as file:
+        spoken_keys = {key_of(row["transcript"]) for row in csv.DictReader(file)}
+    everything = lines(meld, settings, None)
+    other_splits = {
+        key_of(text) for (split, _), items in everything.items() if split != "train" for _, text in items
+    }
+    candidates = sorted(
+        (dialogue, text)
+        for (split, _), items in everything.items()
+        for dialogue, text in items
+        if split == "train" and key_of(text) not in spoken_keys | other_splits
+    )
+    random.Random(f"{settings['seed']}/further").shuffle(candidates)
+    candidates = candidates[: round(share * len(candidates))]
+    centres, train_voices = means(settings), voices(settings)["train"]
+    chosen = []
+    for number, (_, text) in enumerate(candidates):
+        rng = random.Random(f"{settings['seed']}/further/{number}/prosody")
+        voice, centre = train_voices[number % len(train_voices)], rng.choice(centres)
+        z = tuple(float(o + m + rng.gauss(0, 1)) for o, m in zip(voice.offset, centre, strict=True))
+        chosen.append((Planned(f"further-{number:04d}", "train", voice, "", "", z), text))
+    spoken = speak_all(chosen, settings, jobs)
+    rows = [
+        Row(item, dialogue, text, recorded)
+        for (item, text), (dialogue, _), recorded in zip(chosen, candidates, spoken, strict=True)
+        if recorded is not None
+    ]
+    write_corpus(rows, out, settings, "further")
+    print(f"{len(rows)} further lines; {len(chosen) - len(rows)} are too short or too long")
+
+
+def probe(meld: Path, out: Path, settings: dict[str, Any], jobs: int) -> None:
+    """Write the word probe: lines of MELD's test split whose words alone show the emotion, without prosody.
+
+    Tf-idf of words and pairs of words with logistic regression is trained on the train split, with the same
+    number of lines of each emotion. The probe has the test lines that it gets right with a probability of
+    `least_probability`, as many of each emotion as the rarest has. Several voices of test speak each line,
+    with a prosody that is drawn for neutral.
+    """
+    wanted = settings["probe"]
+    available = lines(meld, settings)
+    emotions = settings["emotions"]
+    count = min(len(available["train", emotion]) for emotion in emotions)
+    texts = [text for emotion in emotions for _, text in available["train", emotion][:count]]
+    model = make_pipeline(
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
+        LogisticRegression(C=wanted["inverse_regularisation"], max_iter=3000),
+    ).fit(texts, [emotion for emotion in emotions for _ in range(count)])
+    certain: dict[str, list[tuple[float, str, str]]] = {}
+    for emotion in emotions:
+        items = available["test", emotion]
+        p = model.predict_proba([text for _, text in items])[:, list(model.classes_).index(emotion)]
+        certain[emotion] = sorted(
+            ((-value, dialogue, text) for value, (dialogue, text) in zip(p, items, strict=True)
+             if value >= wanted["least_probability"])
+        )  # fmt: skip
+    num_lines = min(map(len, certain.values()))
+    neutral = means(settings)[emotions.index("neutral")]
+    test_voices = voices(settings)["test"]
+    chosen, dialogues = [], []
+    for number in range(num_lines * len(emotions)):
+        emotion = emotions[number % len(emotions)]
+        _, dialogue, text = certain[emotion][number // len(emotions)]
+        for time in range(wanted["voices_per_line"]):
+            name = f"probe-{number:03d}-{time}"
+            rng = random.Random(f"{settings['seed']}/{name}/prosody")
+            voice = test_voices[(number * wanted["voices_per_line"] + time) % len(test_voices)]
+            z = tuple(float(o + m + rng.gauss(0, 1)) for o, m in zip(voice.offset, neutral, strict=True))
+            chosen.append((Planned(name, "test", voice, emotion, emotion, z), text))
+            dialogues.append(dialogue)
+    spoken = speak_all(chosen, settings, jobs)
+    rows = [
+        Row(item, dialogue, text, recorded)
+        for (item, text), dialogue, recorded in zip(chosen, dialogues, spoken, strict=True)
+        if recorded is not None
+    ]
+    write_corpus(rows, out, settings, "probe")
+    print(f"{len(rows)} utterances of {num_lines * len(emotions)} lines")
+    print({emotion: len(items) for emotion, items in certain.items()}, "lines are certain enough")
 
 
 def _next_line(available: dict[tuple[str, str], list[tuple[str, str]]], item: Planned) -> tuple[str, str]:
@@ -245,32 +406,60 @@ def _next_line(available: dict[tuple[str, str], list[tuple[str, str]]], item: Pl
     return remaining.pop()
 
 
-def _write_tables(rows: list[tuple[Planned, str, str]], out: Path, settings: dict[str, Any]) -> None:
-    with (out / "utterances.csv").open("w", newline="", encoding="utf-8") as file:
+def write_corpus(rows: list[Row], out: Path, settings: dict[str, Any], name: str = "utterances") -> None:
+    """Write OUT/audio, OUT/NAME.csv, and the words and the truth of its utterances beside it."""
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    others = "" if name == "utterances" else f"-{name}"
+    for row in rows:
+        soundfile.write(out / f"audio/{row.item.id}.flac", row.recorded.samples, RATE_HZ, subtype="PCM_16")
+    columns = ["id", "path", "speaker", "session", "gender", "language", "emotion", "transcript", "split"]
+    utterances = [
+        [row.item.id, f"audio/{row.item.id}.flac", row.item.voice.id, row.dialogue, row.item.voice.gender,
+         "en", row.item.emotion, row.text, row.item.split]
+        for row in rows
+    ]  # fmt: skip
+    _write_csv(out / f"{name}.csv", columns, utterances)
+    words = [
+        [row.item.id, f"{start_s:.3f}", f"{end_s:.3f}", text]
+        for row in rows
+        for start_s, end_s, text in row.recorded.words
+    ]
+    _write_csv(out / f"words{others}.csv", ["id", "start_s", "end_s", "word"], words)
+    emotions = settings["emotions"]
+    posteriors = [f"{kind}_{e}" for kind in ("knows", "does_not") for e in emotions]
+    knows, does_not = oracles(rows, settings)
+    truth = [
+        [row.item.id, row.item.emotion, row.item.word_emotion,
+         *(f"{value:.6f}" for value in (*row.item.z, *knows[number], *does_not[number]))]
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
+    columns = ["id", "emotion", "word_emotion", *(f"z_{name}" for name in DIMENSIONS), *posteriors]
+    _write_csv(out / f"truth{others}.csv", columns, truth)
+
+
+def _write_csv(path: Path, columns: list[str], rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        columns = ("id", "path", "speaker", "session", "gender", "language", "emotion", "transcript", "split")
-        writer.writerow(columns)
-        for item, dialogue, text in rows:
-            values = (item.voice.id, dialogue, item.voice.gender, "en", item.emotion, text, item.split)
-            writer.writerow([item.id, f"audio/{item.id}.flac", *values])
-    z = np.array([item.z for item, _, _ in rows])
-    offsets = np.array([item.voice.offset for item, _, _ in rows])
+        writer.writerows([columns, *rows])
+
+
+def oracles(rows: list[Row], settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return p(emotion | prosody), (utterances, emotions), with and without knowledge of the voice."""
+    z = np.array([row.item.z for row in rows])
+    offsets = np.array([row.item.voice.offset for row in rows])
     speaker_sd = np.array([settings["prosody"][name]["speaker_sd"] for name in DIMENSIONS])
     knows = posterior(z - offsets, means(settings), np.ones(len(DIMENSIONS)))
-    does_not = posterior(z, means(settings), 1 + speaker_sd**2)
-    with (out / "truth.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        emotions = settings["emotions"]
-        posteriors = [f"{kind}_{e}" for kind in ("knows", "does_not") for e in emotions]
-        writer.writerow(["id", "emotion", "word_emotion", *(f"z_{name}" for name in DIMENSIONS), *posteriors])
-        for row, (item, _, _) in enumerate(rows):
-            figures = [f"{value:.6f}" for value in (*item.z, *knows[row], *does_not[row])]
-            writer.writerow([item.id, item.emotion, item.word_emotion, *figures])
-    is_test = np.array([item.split == "test" for item, _, _ in rows])
-    truth = np.array([settings["emotions"].index(item.emotion) for item, _, _ in rows])
-    for name, probabilities in (("knows the voice", knows), ("does not know the voice", does_not)):
-        predicted = probabilities.argmax(axis=1)
-        recalls = [np.mean(predicted[is_test & (truth == e)] == e) for e in range(len(settings["emotions"]))]
+    return knows, posterior(z, means(settings), 1 + speaker_sd**2)
+
+
+def print_oracles(rows: list[Row], settings: dict[str, Any]) -> None:
+    """Print the scores of both oracles on test."""
+    emotions = settings["emotions"]
+    is_test = np.array([row.item.split == "test" for row in rows])
+    truth = np.array([emotions.index(row.item.emotion) for row in rows])
+    for name, p in zip(("knows the voice", "does not know the voice"), oracles(rows, settings), strict=True):
+        predicted = p.argmax(axis=1)
+        recalls = [np.mean(predicted[is_test & (truth == e)] == e) for e in range(len(emotions))]
         ua = 100 * np.mean(recalls)
         print(f"oracle of prosody that {name}: UA {ua:.1f} % over {is_test.sum()} test utterances")
 
@@ -336,6 +525,14 @@ def main() -> None:
     making.add_argument("--settings", type=Path, default=HERE / "controlled.toml", help="the settings")
     making.add_argument("--share", type=float, default=1.0, help="make only this share of the utterances")
     making.add_argument("--jobs", type=int, default=1, help="espeak-ng processes at a time")
+    adding = verbs.add_parser("further", help="add the other lines of MELD's train split, without labels")
+    probing = verbs.add_parser("probe", help="add the word probe: lines whose words alone show the emotion")
+    for added in (adding, probing):
+        added.add_argument("meld", type=Path, help="folder with the three CSV files of MELD")
+        added.add_argument("out", type=Path, help="folder that `make` wrote")
+        added.add_argument("--settings", type=Path, default=HERE / "controlled.toml", help="the settings")
+        added.add_argument("--jobs", type=int, default=1, help="espeak-ng processes at a time")
+    adding.add_argument("--share", type=float, default=1.0, help="add only this share of the lines")
     scoring = verbs.add_parser("score", help="score a grid beside the oracles")
     scoring.add_argument("out", type=Path, help="folder that `make` wrote")
     scoring.add_argument("grid", type=Path, help="folder of `emodistill ablate controlled`")
@@ -343,6 +540,10 @@ def main() -> None:
     if given.verb == "score":
         return score(given.out, given.grid)
     settings = tomllib.loads(given.settings.read_text(encoding="utf-8"))
+    if given.verb == "further":
+        return further(given.meld, given.out, settings, given.share, given.jobs)
+    if given.verb == "probe":
+        return probe(given.meld, given.out, settings, given.jobs)
     if given.setting not in settings["settings"]:
         parser.error(f"bad setting '{given.setting}', expected one of {list(settings['settings'])}")
     return make(given.meld, given.out, given.setting, settings, given.share, given.jobs)

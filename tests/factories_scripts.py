@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 def load_script(name: str) -> Any:
     """Import scripts/NAME.py."""
+    if str(ROOT / "scripts") not in sys.path:  # a script may import another one
+        sys.path.append(str(ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
     assert spec is not None
     assert spec.loader is not None

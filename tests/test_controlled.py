@@ -9,6 +9,7 @@ from typing import Any
 import factories as make
 import numpy as np
 import pytest
+import soundfile
 from factories_scripts import ROOT, load_script
 from scipy.stats import multivariate_normal
 
@@ -171,9 +172,8 @@ def test_drawn_prosody_changes_the_samples(settings: dict[str, Any]) -> None:
     def spoken(**z: float) -> np.ndarray:
         values = tuple(z.get(name, 0.0) for name in controlled.DIMENSIONS)
         item = controlled.Planned("x", "train", voice, "angry", "angry", values)
-        return (
-            controlled.speak("espeak-ng", "nobody told me that you were here today", item, settings) / 32768
-        )
+        (recorded,) = controlled.speak_all([(item, "nobody told me that you were here today")], settings, 1)
+        return np.asarray(recorded.samples / 32768)
 
     plain = spoken()
     assert len(spoken(rate_wpm=2)) < 0.95 * len(plain)
@@ -187,3 +187,63 @@ def test_drawn_prosody_changes_the_samples(settings: dict[str, Any]) -> None:
     narrow, wide = spoken(range_percent=-2), spoken(range_percent=2)
     assert len(narrow) == pytest.approx(len(wide), rel=0.1)
     assert not np.array_equal(narrow[:4000], wide[:4000])
+
+
+def test_words_have_times_in_order_and_make_up_the_line(spoken: Path) -> None:
+    words: dict[str, list[dict[str, str]]] = {}
+    for row in make.read_rows(spoken / "words.csv"):
+        words.setdefault(row["id"], []).append(row)
+    for utterance in read_manifest(spoken / "utterances.csv"):
+        times = [float(row[name]) for row in words[utterance.id] for name in ("start_s", "end_s")]
+        assert times == sorted(times)
+        assert times[0] >= 0
+        assert utterance.path is not None
+        assert times[-1] <= soundfile.info(utterance.path).duration + 0.001
+        assert (utterance.transcript or "").endswith(" ".join(row["word"] for row in words[utterance.id]))
+
+
+def test_words_that_are_spoken_as_one_share_a_time() -> None:
+    line = ["I", "may", "have", "to,", "I"]
+    first_characters = [10, 12, 16, 21, 40]
+    starts = [(10, -0.01), (12, 0.07), (23, 0.5), (40, 0.66)]  # the third ends a clause
+    times = controlled.word_times(line, first_characters, starts, 1.0)
+    assert times == [(0.0, 0.07, "I"), (0.07, 0.5, "may have to,"), (0.66, 1.0, "I")]
+
+
+def test_further_lines_have_no_label_and_are_in_no_other_split(
+    meld: Path, spoken: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "corpus"
+    shutil.copytree(spoken, out)
+    controlled.further(meld, out, settings, 0.01, 1)
+    rows = make.read_rows(out / "further.csv")
+    assert len(rows) > 20
+    assert {row["emotion"] for row in rows} == {""}
+    train_voices = {voice.id for voice in controlled.voices(settings)["train"]}
+    assert {row["speaker"] for row in rows} <= train_voices
+    keys = [controlled.key_of(row["transcript"]) for row in rows]
+    assert len(keys) == len(set(keys))
+    for name, split in (("utterances", None), ("all", "dev"), ("all", "test")):
+        if name == "utterances":
+            others = {controlled.key_of(row["transcript"]) for row in make.read_rows(out / "utterances.csv")}
+        else:
+            lines = controlled.lines(meld, settings, None)
+            others = {controlled.key_of(t) for (s, _), items in lines.items() if s == split for _, t in items}
+        assert not others.intersection(keys)
+
+
+def test_the_word_probe_has_as_many_lines_of_each_emotion_in_test_voices(
+    meld: Path, spoken: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "corpus"
+    shutil.copytree(spoken, out)
+    few = {**settings, "probe": {**settings["probe"], "voices_per_line": 1}}
+    controlled.probe(meld, out, few, 1)
+    rows = make.read_rows(out / "probe.csv")
+    counts = Counter(row["emotion"] for row in rows)
+    assert set(counts) == set(settings["emotions"])
+    assert max(counts.values()) - min(counts.values()) <= 2, "all but those that are too long or too short"
+    assert {row["speaker"] for row in rows} <= {voice.id for voice in controlled.voices(settings)["test"]}
+    train = {controlled.key_of(t) for (s, _), items in controlled.lines(meld, settings).items()
+             if s == "train" for _, t in items}  # fmt: skip
+    assert not train.intersection(controlled.key_of(row["transcript"]) for row in rows)
