@@ -244,7 +244,7 @@ def record(spoken: Spoken, text: str, item: Planned, settings: dict[str, Any]) -
     slope_db = physical(item.z, settings)["slope_db"]
     cut = cut * 10 ** (slope_db * np.linspace(-0.5, 0.5, len(cut)) / 20)
     samples = np.asarray(np.round(cut * (PEAK * 32767 / np.abs(cut).max())), dtype=np.int16)
-    starts = [(character, start_s - loud[0] / RATE_HZ) for character, start_s in spoken.word_starts]
+    starts = [(first, start_s - loud[0] / RATE_HZ, is_word) for first, start_s, is_word in spoken.word_starts]
     _, first_characters = ssml_of(text, item, settings)
     return Recorded(samples, word_times(text.split(), first_characters, starts, len(samples) / RATE_HZ))
 
@@ -268,18 +268,16 @@ def speak_all(
 
 
 def word_times(
-    words: list[str], first_characters: list[int], starts: list[tuple[int, float]], duration_s: float
+    words: list[str], first_characters: list[int], starts: list[tuple[int, float, bool]], duration_s: float
 ) -> list[tuple[float, float, str]]:
     """Return (start_s, end_s, words) of all that espeak-ng spoke apart, within 0 and `duration_s`.
 
-    `starts` has the character and the second at which espeak-ng starts a word, in the order of speech. Words
-    without a start of their own belong to the word before.
+    `starts` are those of `Spoken.word_starts`. Words without a start of their own belong to the word before.
     """
     spans: list[tuple[int, float, float]] = []  # first word, start, end
-    for (character, start_s), (_, end_s) in pairwise([*starts, (0, duration_s)]):
+    for (character, start_s, is_word), (_, end_s, _) in pairwise([*starts, (0, duration_s, False)]):
         word = bisect_right(first_characters, character) - 1
-        is_new = word >= 0 and (not spans or word > spans[-1][0])
-        if is_new and character < first_characters[word] + len(words[word]):
+        if is_word and word >= 0 and (not spans or word > spans[-1][0]):
             spans.append((word, start_s, end_s))
     times = []
     for (word, start_s, end_s), (following, *_) in pairwise([*spans, (len(words), 0.0, 0.0)]):

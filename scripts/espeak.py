@@ -38,9 +38,9 @@ class Spoken(NamedTuple):
 
     rate_hz: int
     samples: bytes  # int16
-    # Of each word: its first character in the text, from 0, and its start in seconds. espeak-ng speaks some
-    # words as one. Where a clause ends, there is an entry at its last characters.
-    word_starts: list[tuple[int, float]]
+    # Of each word: its first character in the text, from 0, its start in seconds, and True. espeak-ng speaks
+    # some words as one. Where a clause ends, there is an entry with False.
+    word_starts: list[tuple[int, float, bool]]
 
 
 def speak_words(ssml: str, voice: str, rate_wpm: int, pitch: int, volume: int = 70) -> Spoken:
@@ -55,7 +55,7 @@ def speak_words(ssml: str, voice: str, rate_wpm: int, pitch: int, volume: int = 
         raise RuntimeError(f"espeak-ng failed on {ssml!r}, voice {voice!r}: {done.stderr.decode().strip()}")
     header, _, samples = done.stdout.partition(b"\n")
     rate_hz, word_starts = json.loads(header)
-    return Spoken(rate_hz, samples, [(character, start_s) for character, start_s in word_starts])
+    return Spoken(rate_hz, samples, [tuple(item) for item in word_starts])
 
 
 def _speak(ssml: bytes, voice: str, rate_wpm: int, pitch: int, volume: int) -> Spoken:
@@ -69,15 +69,16 @@ def _speak(ssml: bytes, voice: str, rate_wpm: int, pitch: int, volume: int) -> S
     if rate_hz <= 0:
         raise RuntimeError("espeak-ng has no data files")
     parts: list[bytes] = []
-    starts: list[tuple[int, float]] = []
+    starts: list[tuple[int, float, bool]] = []
 
     def receive(wave: Any, count: int, events: Any) -> int:
         if wave and count:
             parts.append(ctypes.string_at(wave, 2 * count))
         index = 0
         while events[index].type != LIST_TERMINATED:
-            if events[index].type == WORD:
-                starts.append((events[index].text_position - 1, events[index].audio_position / 1000))
+            event = events[index]
+            if event.type == WORD:
+                starts.append((event.text_position - 1, event.audio_position / 1000, event.length > 0))
             index += 1
         return 0
 

@@ -205,7 +205,7 @@ def test_words_have_times_in_order_and_make_up_the_line(spoken: Path) -> None:
 def test_words_that_are_spoken_as_one_share_a_time() -> None:
     line = ["I", "may", "have", "to,", "I"]
     first_characters = [10, 12, 16, 21, 40]
-    starts = [(10, -0.01), (12, 0.07), (23, 0.5), (40, 0.66)]  # the third ends a clause
+    starts = [(10, -0.01, True), (12, 0.07, True), (23, 0.5, False), (40, 0.66, True)]
     times = controlled.word_times(line, first_characters, starts, 1.0)
     assert times == [(0.0, 0.07, "I"), (0.07, 0.5, "may have to,"), (0.66, 1.0, "I")]
 
