@@ -4,6 +4,7 @@ and how well segments follow phases of one emotion.
     python benchmarks/conversations.py MODEL --run RUN [--fold NAME] [--split dev]
     python benchmarks/conversations.py MODEL --manifest utterances.csv … [--speakers 4,10]
     python benchmarks/conversations.py MODEL --phases --manifest utterances.csv … [--cache FOLDER]
+    python benchmarks/conversations.py MODEL --surety --labels seven --manifest utterances.csv …
 
 MODEL is the folder of an exported model with voices. The conversations are made of utterances of one
 split of RUN, a run folder (default: the dev split of its first fold), or of manifests. A conversation has
@@ -23,6 +24,10 @@ right emotion. "switches" are changes of emotion from one segment to the next, f
 recording. The first row of each group is the baseline: no voice and no smoothing. --cache keeps what the
 model gives for each window, so that other constants can be tried in seconds.
 
+With --surety, the conversations are those of --phases, and the table has how often the segments of each
+surety are right. A segment is right if most of the speech in it has its emotion. "of time" counts seconds
+of speech in place of segments. With `--labels seven` the recogniser considers all emotions of the model.
+
 Intervals are 95 % intervals by bootstrap over conversations.
 """
 
@@ -36,7 +41,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +55,7 @@ from emodistill.evaluation.bootstrap import draw_speakers, percentile_interval
 from emodistill.inference.adapted_windows import ADAPT
 from emodistill.inference.exported_student import Outputs
 from emodistill.inference.given_segments import GivenSegment
+from emodistill.inference.prediction import Surety
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.segmentation_options import SMOOTH_S
 from emodistill.labels import get_label_map
@@ -117,6 +123,7 @@ def main() -> None:
     parser.add_argument("--speakers", help="with --manifest: speakers, e.g. 4,10; default: all")
     parser.add_argument("--labels", default="four", help="label map, or a list such as angry,sad")
     parser.add_argument("--phases", action="store_true", help="conversations in phases of one emotion")
+    parser.add_argument("--surety", action="store_true", help="how often segments of each surety are right")
     parser.add_argument("--smooth", default=f"{SMOOTH_S:g}", help="with --phases: values of smooth_s to try")
     parser.add_argument("--cache", type=Path, help="with --phases: folder for what the model gives")
     parser.add_argument("--conversations", type=int, default=40, help="number of each kind")
@@ -125,6 +132,9 @@ def main() -> None:
     given = parser.parse_args()
     pools = group_by_corpus(choose_utterances(given), given.labels)
     emotions = sorted({name for pool in pools.values() for parts in pool.values() for name in parts})
+    if given.surety:
+        measure_surety(pools, emotions if given.labels == "four" else None, given)
+        return
     if given.phases:
         measure_phases(pools, emotions, given)
         return
@@ -344,20 +354,10 @@ class Score:
 
 def measure_phases(pools: dict[str, Pool], emotions: Sequence[str], given: argparse.Namespace) -> None:
     """Print the table of conversations in phases."""
-    scores: dict[str, dict[str, dict[str, list[Score]]]] = {}  # corpus -> setting -> kind -> scores
-    for corpus, pool in pools.items():
-        rows = scores[corpus] = defaultdict(lambda: defaultdict(list))
-        for number, (kind, (num_speakers, num_emotions, share)) in enumerate(PHASES.items()):
-            for place in range(round(share * given.conversations)):
-                rng = np.random.default_rng([given.seed, number, place])
-                conversation = converse_in_phases({corpus: pool}, place, num_speakers, num_emotions, rng)
-                cache = given.cache and given.cache / f"{corpus}-{given.seed}-{number}-{place}.pickle"
-                with cached_model(given.model, emotions, cache) as (recognizer, detector):
-                    for setting, options in settings_of(given.smooth, conversation):
-                        found = recognizer.timeline(
-                            wav_bytes(conversation.waveform), detector=detector, **options
-                        )
-                        rows[setting][kind].append(score_phases(found.segments, conversation))
+    scores: dict[str, dict[str, dict[str, list[Score]]]]  # corpus -> setting -> kind -> scores
+    scores = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for corpus, kind, setting, conversation, segments in timelines_in_phases(pools, emotions, given):
+        scores[corpus][setting][kind].append(score_phases(segments, conversation))
     print("| corpus | conversations | setting | right, % | difference | switches a minute | true |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for corpus in [*scores, *(["mean"] if len(scores) > 1 else [])]:
@@ -368,6 +368,75 @@ def measure_phases(pools: dict[str, Pool], emotions: Sequence[str], given: argpa
                  for name, kinds in rows.items()}
                 for rows in chosen
             ])  # fmt: skip
+
+
+def timelines_in_phases(
+    pools: dict[str, Pool], emotions: Sequence[str] | None, given: argparse.Namespace
+) -> Iterator[tuple[str, str, str, Conversation, Sequence[Segment]]]:
+    """Yield corpus, kind, setting, conversation and segments of each timeline of conversations in phases."""
+    for corpus, pool in pools.items():
+        for number, (kind, (num_speakers, num_emotions, share)) in enumerate(PHASES.items()):
+            for place in range(round(share * given.conversations)):
+                rng = np.random.default_rng([given.seed, number, place])
+                conversation = converse_in_phases({corpus: pool}, place, num_speakers, num_emotions, rng)
+                name = f"{corpus}-{given.labels}-{given.seed}-{number}-{place}.pickle"
+                cache = given.cache and given.cache / name
+                with cached_model(given.model, emotions, cache) as (recognizer, detector):
+                    for setting, options in settings_of(given.smooth, conversation):
+                        found = recognizer.timeline(
+                            wav_bytes(conversation.waveform), detector=detector, **options
+                        )
+                        yield corpus, kind, setting, conversation, found.segments
+
+
+@dataclass(frozen=True)
+class SuretyCount:
+    """The segments of one surety in one conversation."""
+
+    num_right: int
+    num_segments: int
+    right_s: float  # of the speech in the segments
+    speech_s: float
+
+
+def measure_surety(pools: dict[str, Pool], emotions: Sequence[str] | None, given: argparse.Namespace) -> None:
+    """Print how often the segments of each surety are right."""
+    counts: dict[tuple[str, str], list[dict[str, SuretyCount]]]  # corpus, setting -> conversations
+    counts = defaultdict(list)
+    for corpus, _, setting, conversation, segments in timelines_in_phases(pools, emotions, given):
+        counts[corpus, setting].append(count_surety(segments, conversation))
+    print("| corpus | setting | surety | segments | share of time, % | right, % | right of time, % |")
+    print("| --- | --- | --- | ---: | ---: | --- | --- |")
+    for (corpus, setting), conversations in counts.items():
+        total_s = sum(one.speech_s for each in conversations for one in each.values())
+        for name in get_args(Surety):
+            ones = [each[name] for each in conversations if name in each]
+            if not ones:
+                continue
+            share = sum(one.speech_s for one in ones) / total_s
+            cells = [corpus, setting, name, str(sum(one.num_segments for one in ones)), f"{100 * share:.0f}"]
+            cells.append(with_interval(ratio(ones, lambda one: one.num_right, lambda one: one.num_segments)))
+            cells.append(with_interval(ratio(ones, lambda one: one.right_s, lambda one: one.speech_s)))
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def count_surety(segments: Sequence[Segment], conversation: Conversation) -> dict[str, SuretyCount]:
+    """Return the counts of each surety, of the segments that have speech of the conversation in them."""
+    counts: dict[str, SuretyCount] = {}
+    for segment in segments:
+        spoken_s: dict[str, float] = defaultdict(float)  # emotion -> seconds in the segment
+        for start_s, end_s, truth in conversation.speech:
+            spoken_s[truth] += max(0.0, min(segment.end_s, end_s) - max(segment.start_s, start_s))
+        if segment.surety is None or segment.emotion is None or not sum(spoken_s.values()):
+            continue
+        before = counts.get(segment.surety, SuretyCount(0, 0, 0.0, 0.0))
+        counts[segment.surety] = SuretyCount(
+            before.num_right + (max(spoken_s, key=spoken_s.__getitem__) == segment.emotion),
+            before.num_segments + 1,
+            before.right_s + spoken_s.get(segment.emotion, 0.0),
+            before.speech_s + sum(spoken_s.values()),
+        )
+    return counts
 
 
 def settings_of(smooth: str, conversation: Conversation) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -417,8 +486,11 @@ def print_group(corpus: str, group: str, corpora: Sequence[dict[str, list[Score]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
+Counted = TypeVar("Counted", Score, SuretyCount)
+
+
 def ratio(
-    scores: Sequence[Score], part: Callable[[Score], float], whole: Callable[[Score], float]
+    scores: Sequence[Counted], part: Callable[[Counted], float], whole: Callable[[Counted], float]
 ) -> npt.NDArray[np.float64]:
     """Return Σ part / Σ whole: of all scores, then of each draw of conversations."""
     draws, row_of = draw_speakers([str(number) for number in range(len(scores))], RESAMPLES)
@@ -495,7 +567,7 @@ class ReplayedStream:
 
 @contextmanager
 def cached_model(
-    model: str, emotions: Sequence[str], cache: Path | None
+    model: str, emotions: Sequence[str] | None, cache: Path | None
 ) -> Iterator[tuple[CachedRecognizer, ReplayedDetector]]:
     """Give a recogniser and a detector for one conversation. The file `cache` keeps what they compute."""
     recognizer = CachedRecognizer(model, emotions=emotions, threads=1)

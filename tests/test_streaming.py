@@ -106,7 +106,8 @@ def test_any_chunking_gives_the_events_of_the_file(
 ) -> None:
     samples = programme(parts, rate_hz)
     if channels:
-        samples = np.stack([samples, 0 * samples][:channels], axis=1)
+        late = np.where(np.arange(len(samples)) < len(samples) // 2, 0, samples)  # a channel that begins late
+        samples = np.stack([samples, late][:channels], axis=1)
     if integers:
         samples = np.round(samples * 32767).astype(np.int16)
     cuts = [round(fraction * len(samples)) for fraction in fractions]
@@ -157,7 +158,7 @@ def test_a_mono_stream_is_the_same_for_every_chunking(
     whole = np.concatenate([one.push(samples), one.finish()])
     pieces = [many.push(piece) for piece in np.split(samples, sorted(cuts))]
     assert np.array_equal(np.concatenate([*pieces, many.finish()]), whole)
-    if channels == 1 or quiet in (0, 9000):
+    if channels == 1 or quiet < 9000:
         assert np.allclose(whole, from_samples(samples, rate_hz), atol=1e-6)
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from emodistill.audio.decoding import (
     decode_blocks,
     decode_whole_media,
     name_in_messages,
+    on_decoded,
     open_recording,
     read_header,
 )
@@ -76,19 +78,27 @@ def load(
 class MonoStream:
     """Converts chunks of audio at any rate from 2 kHz into one waveform, the same for every chunking.
 
-    It does not look ahead. Each sample is the mean of the channels that have made a sound so far, so a dead
-    channel never counts. Samples beyond full scale stay as they are. Resampling delays the output by 35 to
-    115 ms, most at 8 kHz; at 16 kHz there is no delay.
+    It does not look ahead. Each sample is the mean of the same channels from the first chunk to the last.
+    Samples beyond full scale stay as they are. Resampling delays the output by 35 to 115 ms, most at 8 kHz;
+    at 16 kHz there is no delay.
     """
 
-    def __init__(self, rate_hz: int, name: str = THE_AUDIO) -> None:
-        """Open a stream. `name` is what messages call it. Raises `AudioError` for a rate below 2 kHz."""
+    def __init__(
+        self, rate_hz: int, name: str = THE_AUDIO, mixed: npt.NDArray[np.intp] | None = None
+    ) -> None:
+        """Open a stream. Raises `AudioError` for a rate below 2 kHz.
+
+        Args:
+            rate_hz: the rate of all chunks.
+            name: what messages call the audio.
+            mixed: the channels to average, from 0; None: all, since nobody knows which will make a sound.
+        """
         _check_rate(rate_hz, name)
-        self._name = name
+        self._name, self._mixed = name, mixed
         self._resampler = (
             None if rate_hz == SAMPLE_RATE else soxr.ResampleStream(rate_hz, SAMPLE_RATE, 1, "float32")
         )
-        self._alive: npt.NDArray[np.bool_] | None = None  # (channels,): which have made a sound
+        self._num_channels: int | None = None
         self._finished = False
 
     def push(self, samples: npt.ArrayLike) -> Waveform:
@@ -102,14 +112,13 @@ class MonoStream:
                 f"{self._name}: a chunk came after the stream was finished; start a new stream for more audio"
             )
         array = as_columns(samples, self._name)
-        if self._alive is None:
-            self._alive = np.zeros(array.shape[1], dtype=np.bool_)
-        if array.shape[1] != len(self._alive):
+        self._num_channels = self._num_channels or array.shape[1]
+        if array.shape[1] != self._num_channels:
             raise AudioError(
                 f"{self._name}: a chunk has {array.shape[1]} channels, the chunks before it had "
-                f"{len(self._alive)}; start a new stream when the number of channels changes"
+                f"{self._num_channels}; start a new stream when the number of channels changes"
             )
-        return self._resample(self._mix_down(array), last=False)
+        return self._resample(_mean_of_channels(array, self._mixed), last=False)
 
     def finish(self) -> Waveform:
         """Close the stream, and return the rest of the waveform, (samples,), perhaps none."""
@@ -118,20 +127,16 @@ class MonoStream:
         self._finished = True
         return self._resample(np.zeros(0, dtype=np.float32), last=True)
 
-    def _mix_down(self, array: npt.NDArray[np.float32]) -> Waveform:
-        assert self._alive is not None
-        if array.shape[1] == 1:
-            return array[:, 0]
-        alive = self._alive | np.logical_or.accumulate(array != 0, axis=0)  # (n, channels), up to each sample
-        if len(alive):
-            self._alive = alive[-1]
-        num_alive = np.maximum(alive.sum(axis=1), 1).astype(np.float32)
-        return np.ascontiguousarray(array).sum(axis=1, dtype=np.float32) / num_alive
-
     def _resample(self, mono: Waveform, last: bool) -> Waveform:
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono), last=last)
         return np.asarray(mono, dtype=np.float32)
+
+
+def _mean_of_channels(array: npt.NDArray[np.float32], mixed: npt.NDArray[np.intp] | None) -> Waveform:
+    """Return the mean (n,) of some channels of samples (n, channels); None: of all."""
+    chosen = array if mixed is None else array[:, mixed]
+    return np.asarray(np.ascontiguousarray(chosen).mean(axis=1, dtype=np.float32))
 
 
 def load_bounded(source: DecodableSource, max_s: float, channel: int | None = None) -> Waveform:
@@ -162,9 +167,10 @@ def load_blocks(
 ) -> Iterator[Waveform]:
     """Yield the pieces (samples,) of a recording's waveform in order; memory does not grow with its length.
 
-    The waveform is that of `MonoStream` at the recording's rate. The options and errors are those of `load`.
-    Errors may come after some pieces: when decoding fails half-way, or at NaN or Inf. Raises
-    `AudioTooLongError` after `max_s`.
+    The channels that are averaged are those of `load`: all that make a sound anywhere in the recording. The
+    beginning is decoded twice, until each channel has made a sound. Samples beyond full scale stay as they
+    are. The options and errors are those of `load`. Errors may come after some pieces: when decoding fails
+    half-way, or at NaN or Inf. Raises `AudioTooLongError` after `max_s`.
     """
     for (piece,) in load_channels(source, [channel], max_s, meter):
         yield piece
@@ -185,8 +191,11 @@ def load_channels(
     name = name_in_messages(source)
     streams: list[MonoStream] = []
     empty = True
+    mixed = sounding_channels(source, max_s) if None in channels else None
     for rate_hz, frames in _decoded(source, max_s):
-        streams = streams or [MonoStream(rate_hz, name) for _ in channels]
+        streams = streams or [
+            MonoStream(rate_hz, name, mixed if channel is None else None) for channel in channels
+        ]
         pieces = tuple(
             stream.push(pick_channel(frames, channel, name))
             for stream, channel in zip(streams, channels, strict=True)
@@ -201,17 +210,56 @@ def load_channels(
     yield pieces
 
 
+def sounding_channels(source: BlockSource, max_s: float | None = None) -> npt.NDArray[np.intp] | None:
+    """Return the channels with a sound, from 0; None for all. An open file stays where it is.
+
+    Decoding ends where each channel has made a sound, so only a dead or late channel needs the whole
+    recording. Raises the errors of `load_blocks`.
+    """
+    sounding: npt.NDArray[np.bool_] | None = None
+    progress = on_decoded.set(None)  # The passes that follow report what they decode.
+    try:
+        with _position_kept(source), closing(_decoded(source, max_s)) as blocks:
+            for _, frames in blocks:
+                if frames.shape[1] == 1:
+                    break
+                here = (as_columns(frames, name_in_messages(source)) != 0).any(axis=0)
+                sounding = here if sounding is None else sounding | here
+                if sounding.all():
+                    break
+    finally:
+        on_decoded.reset(progress)
+    if sounding is None or sounding.all() or not sounding.any():
+        return None
+    return np.flatnonzero(sounding)
+
+
 def measure_channels(source: BlockSource, max_s: float | None = None) -> ChannelMeter:
-    """Return the meter of all channels of a recording. Raises the errors of `load_blocks`."""
+    """Return the meter of all channels of a recording. An open file stays where it is.
+
+    Raises the errors of `load_blocks`.
+    """
     meter = ChannelMeter()
-    for _, frames in _decoded(source, max_s):
-        meter.add(as_columns(frames, name_in_messages(source)))
+    with _position_kept(source):
+        for _, frames in _decoded(source, max_s):
+            meter.add(as_columns(frames, name_in_messages(source)))
     if not meter.num_channels:
         raise AudioError(f"{name_in_messages(source)}: holds no samples")
     return meter
 
 
-def _decoded(source: BlockSource, max_s: float | None) -> Iterator[RatedSamples]:
+@contextmanager
+def _position_kept(source: BlockSource) -> Iterator[None]:
+    """Set an open file back to its position at the end."""
+    if isinstance(source, (str, Path, bytes, RatedArray)):
+        yield
+        return
+    position = source.tell()
+    yield
+    source.seek(position)
+
+
+def _decoded(source: BlockSource, max_s: float | None) -> Generator[RatedSamples, None, None]:
     """Yield the decoded blocks, samples (n, channels).
 
     Raises `AudioError` if the number of channels changes.

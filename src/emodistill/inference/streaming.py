@@ -123,6 +123,8 @@ class ScorerStream:
     def push(self, chunk: npt.ArrayLike) -> list[Event]:
         """Return the new events after a chunk: samples (n,) or (n, channels), int or float, of any length.
 
+        The stream averages all channels, also silent ones, because it does not know which will make a sound.
+
         Raises `AudioError` for NaN, Inf, another shape or number of channels, and after `finish`. Such a
         chunk is left out as a whole. The events and the audio before it are kept, and the stream can
         continue.

@@ -273,11 +273,8 @@ class _Split:
 
     @classmethod
     def of(cls, source: BlockSource, names: Sequence[str] | None, max_s: float | None) -> "_Split":
-        """Measure the channels of a source, and leave an open file where it is."""
-        position = None if isinstance(source, RatedArray) or not hasattr(source, "tell") else source.tell()
+        """Measure the channels of a source."""
         meter = measure_channels(source, max_s)
-        if position is not None and not isinstance(source, RatedArray) and hasattr(source, "seek"):
-            source.seek(position)
         recording = name_in_messages(source)
         gains = [QUIET_PEAK / peak if SILENCE_PEAK <= peak < LOW_PEAK else 1.0 for peak in meter.peaks]
         return cls(speaker_names(meter.num_channels, names, recording), gains)

@@ -149,21 +149,11 @@ const resample = async (samples, rate) => {
   return concatenate(...parts, resampler.finish());
 };
 
-// The mean of channels as a stream would mix them: a channel counts from its first sound on.
+// The mean of the channels that make a sound anywhere in the recording.
 const mixDown = (all) => {
-  if (all.length === 1) return all[0];
-  const isAlive = all.map(() => false);
-  let numAlive = 0;
-  return all[0].map((_, at) => {
-    let sum = 0;
-    all.forEach((samples, channel) => {
-      sum += samples[at];
-      if (isAlive[channel] || samples[at] === 0) return;
-      isAlive[channel] = true;
-      numAlive++;
-    });
-    return sum / Math.max(1, numAlive);
-  });
+  const sounding = all.filter((samples) => samples.some((value) => value !== 0));
+  if (sounding.length < 2) return sounding[0] ?? all[0];
+  return all[0].map((_, at) => sounding.reduce((sum, samples) => sum + samples[at], 0) / sounding.length);
 };
 
 // Waveforms (Float32Array) at 16 kHz: all channels mixed; if `split`, each channel.
