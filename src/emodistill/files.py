@@ -194,3 +194,15 @@ def cache_folder() -> Path:
         "win32": Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")),
     }.get(sys.platform, Path.home() / ".cache")
     return Path(os.environ.get("XDG_CACHE_HOME", platform_folder)) / "emodistill"
+
+
+def format_bytes(size: float) -> str:
+    """Return a size for people, in the decimal units of disks.
+
+    >>> format_bytes(1_640_000_000)
+    '1.6 GB'
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size:.0f} bytes"

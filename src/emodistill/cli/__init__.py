@@ -26,6 +26,7 @@ for _module in (
     "corpora",
     "training",
     "scoring",
+    "cache",
 ):
     import_module(f"emodistill.cli.{_module}")
 

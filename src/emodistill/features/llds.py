@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, content_hash, peak_normalise
+from emodistill.cached_files import LLDS
 from emodistill.config import AudioConfig, stable_seed
 from emodistill.corpora import Utterance
+from emodistill.corpora.base import audio_duration_s
 from emodistill.errors import CorpusError, MissingExtraError
-from emodistill.features.cache import ArrayCache, run_jobs
+from emodistill.features.cache import ArrayCache, run_jobs, say_what_is_written
 from emodistill.features.preparation import PREPARATION, prepare_waveform
 from emodistill.files import cache_folder
 
+LLD_HZ = 100  # frames a second
 NUM_LLDS = 25  # per frame of 10 ms; F0 is in semitones from 27.5 Hz, 0 where unvoiced
 
 
@@ -45,11 +48,14 @@ def cache_llds(
 ) -> list[str]:
     """Compute the LLDs that are missing in the cache, with several processes, and return all keys in
     order."""
-    cache = cache or ArrayCache(cache_folder() / "llds")
+    cache = cache or ArrayCache(cache_folder() / LLDS)
     keys = [lld_key(utterance, audio) for utterance in utterances]
     jobs = {key: (key, item, audio, cache) for key, item in zip(keys, utterances, strict=True)}
-    missing = [job for key, job in jobs.items() if key not in cache]
-    run_jobs(_write_llds, missing, "eGeMAPS LLDs", workers)
+    missing = {key: job for key, job in jobs.items() if key not in cache}
+    seconds = sum(item.duration_s or audio_duration_s(item) for _, item, *_ in missing.values())
+    expected_bytes = seconds * LLD_HZ * NUM_LLDS * 4
+    with say_what_is_written(cache, list(missing), "LLDs", expected_bytes):
+        run_jobs(_write_llds, list(missing.values()), "eGeMAPS LLDs", workers)
     return keys
 
 

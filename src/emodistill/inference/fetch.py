@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from emodistill.cached_files import MODELS, mark_used
 from emodistill.console import say, with_progress
 from emodistill.errors import ConfigError, ModelError
 from emodistill.files import cache_folder
@@ -172,7 +173,7 @@ def fetched_path(name: str) -> Path:
     Its name has the hash of the model, so another version of the package never reads it.
     """
     card = read_unchecked_card(ASSETS / name)
-    return cache_folder() / "models" / f"{name}-{card.sha256[:12]}"
+    return cache_folder() / MODELS / f"{name}-{card.sha256[:12]}"
 
 
 def fetched_folder(name: str) -> Path:
@@ -182,6 +183,7 @@ def fetched_folder(name: str) -> Path:
         raise ModelError(
             f"the model '{name}' is not fetched yet: run 'emodistill fetch {name.removesuffix(INT8)}' once"
         )
+    mark_used(folder / "card.json")
     return folder
 
 

@@ -16,11 +16,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, content_hash
+from emodistill.cached_files import LLDS, STATES
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
+from emodistill.corpora.base import audio_duration_s
 from emodistill.errors import ConfigError, CorpusError, ModelError
 from emodistill.features.augment import augment_view
-from emodistill.features.cache import ArrayCache, run_jobs
+from emodistill.features.cache import ArrayCache, run_jobs, say_what_is_written
 from emodistill.features.llds import cache_llds
 from emodistill.features.preparation import PREPARATION, prepare_waveform
 from emodistill.files import cache_folder
@@ -141,7 +143,7 @@ class ProsodicStage(Stage):
         return LldSource(inputs, [utterance.id for utterance in utterances], self.recipe.prosodic, seed)
 
     def _llds(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
-        cache = ArrayCache(cache_folder() / "llds")
+        cache = ArrayCache(cache_folder() / LLDS)
         keys = cache_llds(utterances, self.recipe.audio, self.recipe.runtime.workers, cache)
         return [cache.read(key) for key in keys]
 
@@ -326,7 +328,7 @@ def cache_states(
     Raises `CorpusError` for an utterance without audio, and `ModelError` where a state overflows half
     precision.
     """
-    cache = ArrayCache(cache_folder() / "states")
+    cache = ArrayCache(cache_folder() / STATES)
     # The key of the clean view lacks the settings of augmentation, which do not change that view.
     clean = f"{_prefix_hash(student)}|{PREPARATION}|{audio}"
     augment = views
@@ -359,15 +361,25 @@ def cache_states(
         cache.write(key, half)
 
     if jobs:
-        student.to(device).eval()
-        run_jobs(compute, list(jobs.values()), "frozen layers", workers=1)
-        student.cpu()
+        student.eval()
+    second = _states_of_a_second(student)
+    if jobs:
+        seconds = sum(item.duration_s or audio_duration_s(item) for item, *_ in jobs.values())
+        with say_what_is_written(cache, list(jobs), "states", seconds * second.half().nbytes):
+            student.to(device)
+            run_jobs(compute, list(jobs.values()), "frozen layers", workers=1)
+            student.cpu()
     sizes = [size_of(utterance) for utterance in utterances]
-    with torch.no_grad():
-        frames_per_s = student.prefix(torch.zeros(1, SAMPLE_RATE), None)[0].shape[1]
     return StateSource(
-        keys, [utterance.id for utterance in utterances], sizes, views, seed, cache, float(frames_per_s)
+        keys, [utterance.id for utterance in utterances], sizes, views, seed, cache, float(len(second))
     )
+
+
+@torch.no_grad()
+def _states_of_a_second(student: Student) -> Tensor:
+    """The states (frames, layers, width) of a second of silence, which has as many as any other second."""
+    states: Tensor = student.prefix(torch.zeros(1, SAMPLE_RATE), None)[0][0]
+    return states
 
 
 def _prefix_hash(student: Student) -> str:
