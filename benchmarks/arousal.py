@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from emodistill import Recognizer
 from emodistill.corpora import Utterance
+from emodistill.corpora.load import CorpusSource
 from emodistill.evaluation.bootstrap import percentile_interval
 from emodistill.training.evaluation_run import open_labelled_corpus
 
@@ -44,7 +45,7 @@ def main() -> None:
         ("emovo", "emovo", given.corpora / "emovo"),
         ("spanish", str(given.corpora / "spanish" / "utterances.csv"), None),
     ):
-        corpus = list(open_labelled_corpus(source, folder, "seven")[0])
+        corpus = list(open_labelled_corpus(CorpusSource(source, folder), "seven")[0])
         predictions = list(recognizer.predict_all([item.path for item in corpus if item.path], jobs=2))
         for dimension, (high, low) in GROUPS.items():
             rows = [

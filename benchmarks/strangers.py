@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emodistill.corpora import Corpus, Utterance
+from emodistill.corpora.load import CorpusSource
 from emodistill.evaluation.calibration import calibration_error, calibration_error_interval, plot_reliability
 from emodistill.evaluation.known import COUNTS, KNOWN_CSV, KNOWN_PREDICTIONS, read_known
 from emodistill.evaluation.known_scores import MEAN_OF_CORPORA, score_known
@@ -53,8 +54,8 @@ def main() -> None:
     scored: list[Utterance] = []
     everyone: list[Utterance] = []
     for name, (source, folder) in places.items():
-        scored += _named(name, open_labelled_corpus(source, folder, "four")[0])
-        everyone += _named(name, read_every_utterance(source, folder))
+        scored += _named(name, open_labelled_corpus(CorpusSource(source, folder), "four")[0])
+        everyone += _named(name, read_every_utterance(CorpusSource(source, folder)))
     if given.ids is not None:
         with given.ids.open(newline="", encoding="utf-8") as file:
             ids = {row["id"] for row in csv.DictReader(file)}

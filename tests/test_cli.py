@@ -18,7 +18,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from emodistill import __version__, cli
-from emodistill.corpora import read_manifest
+from emodistill.corpora import audio_duration_s, read_manifest
 from emodistill.inference.model_card import BUNDLED
 
 Call = make.CommandLine
@@ -440,6 +440,79 @@ def test_corpus_prepare_refuses_an_unknown_suffix_before_it_reads(
     )
     assert "no folder" not in result.err
     assert not (tmp_path / name).exists()
+
+
+OWN_OPTIONS = ("--columns", "path=wav,speaker=who,emotion=feeling", "--map-emotions", "anger=angry,oth=-")
+
+
+def own_table(folder: Path, manifest: Path) -> Path:
+    """A table as another program writes it: the utterances of a manifest under other names."""
+    names = {"angry": "anger"}
+    lines = ["wav;who;feeling;note"]
+    for row in make.read_rows(manifest):
+        wav = manifest.parent / row["path"]
+        lines.append(f"{wav};{row['speaker']};{names.get(row['emotion'], row['emotion'])};x")
+    lines.append(f"{wav};nobody;oth;x")
+    table = folder / "own.csv"
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return table
+
+
+def test_corpus_prepare_reads_a_table_of_ones_own(emodistill: Call, manifest: Path, tmp_path: Path) -> None:
+    table, out = own_table(tmp_path, manifest), tmp_path / "utterances.csv"
+    result = emodistill("corpus", "prepare", "csv", table, *OWN_OPTIONS, "-o", out)
+    assert (result.code, result.out) == (0, ""), result.err
+    assert "dropped: 1 × emotion oth" in result.err
+    assert "not used: note" in result.err
+    assert re.search(r"all +│ +36 │ +6 │ +\d", result.err)
+    prepared, given = read_manifest(out), read_manifest(manifest)
+    assert [(u.speaker, u.emotion) for u in prepared] == [(u.speaker, u.emotion) for u in given]
+    assert [u.duration_s for u in prepared] == [audio_duration_s(u) for u in given]
+
+    table.write_text("wav;feeling\nx.wav;sad\n", encoding="utf-8")
+    result = emodistill("corpus", "prepare", "csv", table, "--columns", "path=wav,emotion=feeling", "-o", out)
+    assert result.code == 2
+    assert "has no column 'speaker' (it has ['wav', 'feeling'])" in result.err
+    assert "--columns 'path=wav,emotion=feeling,speaker=…'" in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("csv", "gone.csv", "-o", "x.csv"), r"no table 'gone\.csv'"),
+        (("cvs", "own.csv", "-o", "x.csv"), r"bad corpus 'cvs'.*did you mean 'csv'"),
+        (("nemo", ".", "-o", "x.csv", "--columns", "id=file"), r"corpus prepare csv\), not nemo"),
+        (("nemo", "own.csv", "-o", "x.csv"), r"'own\.csv' is a file, expected the folder of nemo"),
+    ],
+)
+def test_corpus_prepare_refuses_what_does_not_fit(
+    args: tuple[str, ...], message: str, emodistill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.csv").write_text("id,speaker,emotion\n")
+    result = emodistill("corpus", "prepare", *args)
+    assert result.code == 2
+    assert re.search(message, result.err)
+
+
+def test_stats_and_audit_read_a_table_of_ones_own(emodistill: Call, manifest: Path, tmp_path: Path) -> None:
+    from emodistill.config import recipe_toml
+
+    table = own_table(tmp_path, manifest)
+    result = emodistill("corpus", "stats", table, *OWN_OPTIONS)
+    assert result.code == 0, result.err
+    assert "dropped: 1 × emotion oth" in result.err
+    assert "36 utterances, 6 speakers" in " ".join(result.out.split())
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(recipe_toml(make.recipe(table)))
+    result = emodistill("corpus", "audit", recipe, *OWN_OPTIONS)
+    assert result.code == 0, result.err
+    assert "dropped: 1 × emotion oth" in result.err
+    set_options = ("--set", f"corpus.columns={OWN_OPTIONS[1]}", "--set", f"corpus.emotions={OWN_OPTIONS[3]}")
+    assert emodistill("corpus", "audit", recipe, *set_options).out == result.out
+    bad = emodistill("corpus", "audit", recipe, *OWN_OPTIONS[:2], "--map-emotions", "anger=angri")
+    assert bad.code == 2
+    assert "--map-emotions anger=angri: bad emotion 'angri'" in bad.err
 
 
 def test_corpus_stats(emodistill: Call, manifest: Path) -> None:

@@ -599,7 +599,7 @@ def test_a_pool_finds_folders_with_a_hyphen_or_an_underscore(tmp_path: Path) -> 
     fake.jl_corpus(tmp_path / "jl_corpus")
     config = CorpusConfig(name="both", root=str(tmp_path), pool=("ravdess", "jl-corpus"), labels="all")
     messages: list[str] = []
-    with pytest.raises(CorpusError, match="no utterances left"):  # the fake audio is empty
+    with pytest.raises(CorpusError, match="no utterance has audio"):  # the fake audio is empty
         open_corpus(config, messages.append)
     (tmp_path / "jl_corpus").rename(tmp_path / "jl")
     with pytest.raises(CorpusError, match=r"jl-corpus: no folder '.*jl-corpus'"):
@@ -615,11 +615,16 @@ def test_emotions_are_renamed_before_the_label_map(tmp_path: Path) -> None:
     assert calm
     assert declared.merged == {"calm -> neutral": calm}
     assert "calm" not in declared.labels.names
+    without = read_corpus("ravdess", tmp_path, None, {"calm": "-"})
+    assert without.dropped == {"emotion calm": calm}
+    assert len(without) == len(own) - calm
+    everyone = read_corpus("ravdess", tmp_path, "all", {"calm": "-"}, keep_left_out=True)
+    assert sum(utterance.emotion is None for utterance in everyone) == calm
     kept = read_corpus("ravdess", tmp_path, "neutral,sad", {"calm": "neutral"})
     assert sum(u.emotion == "neutral" for u in kept) == sum(u.emotion in ("calm", "neutral") for u in own)
     for wrong in ({"clam": "neutral"}, {"calm": "natural"}):
         with pytest.raises(
-            CorpusError, match=r"corpus\.emotions: bad emotion '(clam|natural)'.*did you mean"
+            CorpusError, match=r"corpus 'ravdess'.*map of emotions.* '(clam|natural)'.*did you mean"
         ):
             read_corpus("ravdess", tmp_path, None, wrong)
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from emodistill.cli import app
 from emodistill.config import AudioConfig
 from emodistill.corpora import Corpus, Utterance, read_manifest
+from emodistill.corpora.load import CorpusSource
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.compare import compare_runs
 from emodistill.evaluation.predictions import read_predictions
@@ -28,7 +29,6 @@ from emodistill.training.evaluation_run import (
     by_seen_speakers,
     complete_mapping,
     evaluate,
-    open_labelled_corpus,
     read_mapping,
     scored_emotions,
 )
@@ -315,11 +315,11 @@ def test_folders_without_a_model_and_unknown_corpora_are_refused(tmp_path: Path)
     with pytest.raises(ModelError, match="is no audio classifier that transformers can load"):
         open_model(str(tmp_path / "bad"))
     with pytest.raises(ConfigError, match=r"bad corpus 'ravdes', .*did you mean 'ravdess'.*or a manifest"):
-        open_labelled_corpus("ravdes", None, None)
+        CorpusSource("ravdes")
     with pytest.raises(
         ConfigError, match="'ravdess' is read from a folder: emodistill evaluate MODEL ravdess FOLDER"
     ):
-        open_labelled_corpus("ravdess", None, None)
+        CorpusSource("ravdess")
 
 
 def test_unreadable_audio_gives_exit_code_1(exported: Path, tmp_path: Path) -> None:

@@ -1,24 +1,35 @@
 """Manifests: written, read back, and read from other programs; errors name the row."""
 
+import csv
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import factories as make
 import factories_corpora as fake
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emodistill.config import CorpusConfig
+from emodistill.config.renaming import quoted, read_columns, read_emotions
 from emodistill.corpora import (
     Corpus,
     Utterance,
     add_transcripts,
+    audio_duration_s,
+    corpus_stats,
+    drop_bad_audio,
+    emotion_table,
     open_corpus,
     read_corpus,
     read_manifest,
+    read_own_table,
     write_manifest,
 )
+from emodistill.corpora.tables import read_table
 from emodistill.errors import ConfigError, CorpusError
 from emodistill.labels import EMOTIONS
 
@@ -106,8 +117,14 @@ def test_manifest_with_bom_and_few_columns(tmp_path: Path) -> None:
 
 def test_manifest_with_other_column_names(tmp_path: Path) -> None:
     path = manifest(tmp_path, "file,who,feeling\nx.wav,a,sad\n")
-    with pytest.raises(CorpusError, match=r"has no column 'id' \(it has \['file', 'who', 'feeling'\]\)"):
+    with pytest.raises(
+        CorpusError,
+        match=r"has no column 'path' \(it has \['file', 'who', 'feeling'\]\); name the columns of path, "
+        r"speaker, emotion: --columns 'path=file,speaker=who,emotion=feeling'.*could be in training and in",
+    ):
         read_manifest(path)
+    with pytest.raises(CorpusError, match=r"--columns speaker=woh: bad column 'woh'.*did you mean 'who'"):
+        read_manifest(path, columns={"path": "file", "speaker": "woh", "emotion": "feeling"})
     (utterance,) = read_manifest(
         path, columns={"id": "file", "path": "file", "speaker": "who", "emotion": "feeling"}
     )
@@ -118,7 +135,9 @@ def test_manifest_with_other_column_names(tmp_path: Path) -> None:
 
 def test_manifest_with_other_emotion_names(tmp_path: Path) -> None:
     path = manifest(tmp_path, "id,speaker,emotion\n1,a,anger\n2,a,sad\n3,a,very sad\n4,a,\n")
-    with pytest.raises(CorpusError, match=r"row 2: bad emotion 'anger'.* corpus\.emotions = \{\"anger\" = "):
+    with pytest.raises(
+        CorpusError, match=r"row 2: bad emotion 'anger'.*other rows \['very sad'\].*'anger=angry,very sad=…'"
+    ):
         read_manifest(path)
     names = {"anger": "angry", "very sad": "sad"}
     utterances = read_manifest(path, emotions=names)
@@ -127,6 +146,181 @@ def test_manifest_with_other_emotion_names(tmp_path: Path) -> None:
     assert [utterance.emotion for utterance in opened] == ["angry", "sad", "sad"]
     with pytest.raises(CorpusError, match=r"bad emotion 'angri', .*did you mean 'angry'"):
         read_manifest(path, emotions={"anger": "angri"})
+    with pytest.raises(CorpusError, match=r"bad name in the map of emotions 'angr', .*did you mean 'anger'"):
+        read_manifest(path, emotions={**names, "angr": "angry"})
+
+
+def test_emotions_that_a_map_leaves_out_are_counted(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "id,speaker,emotion\n1,a,anger\n2,a,sad\n3,a,oth\n4,a,oth\n5,a,calm\n6,b,oth\n")
+    names = {"anger": "angry", "oth": "-", "calm": "neutral"}
+    corpus = read_manifest(path, emotions=names)
+    assert [utterance.emotion for utterance in corpus] == ["angry", "sad", "neutral"]
+    assert (corpus.dropped, corpus.merged) == ({"emotion oth": 3}, {"calm -> neutral": 1})
+    assert corpus.rows == {"1": 2, "2": 3, "5": 6}
+    messages: list[str] = []
+    open_corpus(CorpusConfig(manifest=str(path), emotions=names), messages.append)
+    assert messages == ["merged: 1 × calm -> neutral", "dropped: 3 × emotion oth"]
+    everyone = read_manifest(path, emotions=names, keep_left_out=True)
+    assert [utterance.emotion for utterance in everyone] == ["angry", "sad", None, None, "neutral", None]
+    assert not everyone.dropped
+
+
+@given(
+    rows=st.lists(st.lists(_text, min_size=3, max_size=3), min_size=1, max_size=4),
+    delimiter=st.sampled_from([",", ";", "\t", "|"]),
+    suffix=st.sampled_from([".csv", ".tsv", ".txt"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_delimiter_and_the_encoding_of_a_table_are_found(
+    rows: list[list[str]], delimiter: str, suffix: str, encoding: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"table{suffix}"
+        with path.open("w", newline="", encoding=encoding) as file:
+            csv.writer(file, delimiter=delimiter).writerows([[" id ", "a b", "c"], *rows])
+        table = read_table(path)
+    assert table.columns == ("id", "a b", "c")
+    assert [[row[name] for name in table.columns] for _, row in table.rows] == rows
+
+
+def test_rows_are_numbered_as_a_text_editor_numbers_them(tmp_path: Path) -> None:
+    lines = [
+        "id;speaker;emotion;transcript",
+        '1;a;sad;"two',
+        'lines"',
+        "",
+        "2;a;hapy;x",
+        "3;;sad;y;more",
+        ";;;",
+    ]
+    path = manifest(tmp_path, "\r\n".join(lines))
+    assert [number for number, _ in read_table(path).rows] == [2, 5, 6]
+    with pytest.raises(
+        CorpusError, match=rf"m\.csv', row {lines.index('2;a;hapy;x') + 1}: bad emotion 'hapy'"
+    ):
+        read_manifest(path)
+
+
+def test_all_bad_rows_are_named(tmp_path: Path) -> None:
+    rows = [f"{number},a,sad,soon" for number in range(7)]
+    path = manifest(tmp_path, "id,speaker,emotion,start_s\n" + "\n".join(["0,a,sad,1", *rows, "9,a,sad,1,2"]))
+    with pytest.raises(CorpusError) as caught:
+        read_manifest(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"'{path}', row 3: start_s is 'soon', expected a number such as 1.5"
+    assert [line.split(":")[0] for line in lines[:-1]] == [
+        f"'{path}', row {number}" for number in range(3, 8)
+    ]
+    assert lines[-1] == "and 3 more bad rows"
+
+
+@pytest.mark.parametrize(
+    ("paths", "ids"),
+    [
+        (["a/x.wav", "b\\y.wav"], ["x", "y"]),
+        (["a/x.wav", "b/x.wav"], ["a/x", "b/x"]),
+        (["a/x.wav", "a/x.wav"], ["a/x-0.0", "a/x-1.5"]),
+    ],
+)
+def test_ids_are_made_of_the_paths(paths: list[str], ids: list[str], tmp_path: Path) -> None:
+    rows = [f"{path},a,sad,{start}" for path, start in zip(paths, ("0.0", "1.5"), strict=True)]
+    path = manifest(tmp_path, "Path,SPEAKER,Emotion,start_s\n" + "\n".join(rows))
+    assert [utterance.id for utterance in read_manifest(path)] == ids
+
+
+def test_usual_spellings_are_read(tmp_path: Path) -> None:
+    text = "id,speaker,Emotion,gender,split\n1,a,Angry,F,Validation\n2,b,SAD,male,TRAIN\n3,c,sad,x,test2\n"
+    found = [(u.emotion, u.gender, u.split) for u in read_manifest(manifest(tmp_path, text))]
+    assert found == [("angry", "female", "dev"), ("sad", "male", "train"), ("sad", "x", "test2")]
+
+
+def test_workbooks_and_repeated_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.xlsx").write_bytes(b"PK")
+    with pytest.raises(CorpusError, match=r"m\.xlsx' is a workbook, .*save its sheet as CSV UTF-8"):
+        read_manifest(tmp_path / "m.xlsx")
+    with pytest.raises(CorpusError, match="two columns 'speaker'"):
+        read_manifest(manifest(tmp_path, "id,speaker,emotion,speaker\n1,a,sad,b\n"))
+
+
+# --- a table of one's own ------------------------------------------------------------------------
+
+
+def own_table(tmp_path: Path) -> Path:
+    """A table over four recordings of 0.5 s. Its suffixes and slashes differ from those of the files."""
+    for number in range(4):
+        fake.write(tmp_path / "audio/wav/empty", "")
+        soundfile.write(tmp_path / f"audio/wav/{number}.flac", make.speech(0.5, seed=number), make.RATE)
+    lines = ["Datei;Wer;Gefühl;Alter"]
+    lines += [
+        f"wav\\{number}.wav;s{number % 2};{emotion};30"
+        for number, emotion in enumerate(["Wut", "Wut", "?", ""])
+    ]
+    fake.write(tmp_path / "own.csv", "\n".join(lines), "utf-8-sig")
+    return tmp_path / "own.csv"
+
+
+OWN_COLUMNS = {"path": "Datei", "speaker": "Wer", "emotion": "Gefühl"}
+
+
+def test_a_table_of_ones_own_finds_its_audio(tmp_path: Path) -> None:
+    path = own_table(tmp_path)
+    corpus, notes = read_own_table(path, OWN_COLUMNS, {"Wut": "angry", "?": "-"}, None, tmp_path / "audio")
+    assert [(u.id, u.path, u.speaker, u.emotion) for u in corpus] == [
+        (str(number), tmp_path / f"audio/wav/{number}.flac", f"s{number}", "angry") for number in range(2)
+    ]
+    assert corpus.dropped == {"emotion ?": 1, "emotion not agreed": 1}
+    assert notes == [
+        "columns: speaker=Wer,emotion=Gefühl,path=Datei; ids are made of the paths; not used: Alter",
+        "2 × audio found under another suffix: .flac for .wav",
+    ]
+    with pytest.raises(
+        CorpusError, match=r"no audio of '.*own\.csv' exists, such as '.*wav/0\.wav'; .*--root"
+    ):
+        read_own_table(path, OWN_COLUMNS, {"Wut": "angry", "?": "-"})
+    soundfile.write(tmp_path / "audio/wav/0.ogg", make.speech(0.5), make.RATE)  # now either may be meant
+    corpus, _ = read_own_table(path, OWN_COLUMNS, {"Wut": "angry", "?": "-"}, "all", tmp_path / "audio")
+    assert [u.path.suffix for u in corpus if u.path] == [".wav", ".flac", ".flac"]
+
+
+def test_a_manifest_with_durations_needs_no_header(tmp_path: Path) -> None:
+    corpus, _ = read_own_table(
+        own_table(tmp_path), OWN_COLUMNS, {"Wut": "angry", "?": "-"}, None, tmp_path / "audio"
+    )
+    measured, problems = drop_bad_audio(corpus, measure=True)
+    assert ([u.duration_s for u in measured], problems) == ([0.5, 0.5], [])
+    write_manifest(measured, tmp_path / "utterances.csv")
+    for number in range(2):
+        (tmp_path / f"audio/wav/{number}.flac").write_bytes(b"this is no audio")
+    read = read_manifest(tmp_path / "utterances.csv")
+    assert drop_bad_audio(read)[0] == read
+    assert [audio_duration_s(utterance) for utterance in read] == [0.5, 0.5]
+    assert corpus_stats(read).hours == pytest.approx(1 / 3600)
+    with pytest.raises(
+        CorpusError, match=r"no utterance has audio that can be read, .*row 2, '0': audio broken"
+    ):
+        drop_bad_audio(read, measure=True)
+    (tmp_path / "audio/wav/1.flac").unlink()
+    kept, problems = drop_bad_audio(read)
+    assert [u.id for u in kept] == ["0"]
+    assert problems[0].startswith("row 3, '1': audio missing")
+
+
+def test_counts_by_emotion(tmp_path: Path) -> None:
+    rows = [
+        "1,a,sad,60,train,female,en", "2,a,angry,30,train,female,en", "3,b,sad,60,test,male,pl",
+        "4,b,sad,60,,male,pl", "5,b,,60,dev,male,pl",
+    ]  # fmt: skip
+    path = manifest(tmp_path, "id,speaker,emotion,duration_s,split,gender,language\n" + "\n".join(rows))
+    titles, counts = emotion_table(read_manifest(path))
+    assert titles[:4] == ["emotion", "utterances", "speakers", "minutes"]
+    assert titles[4:] == ["train", "dev", "test", "no split", "female", "male", "en", "pl"]
+    assert [" ".join(row) for row in counts] == [
+        "angry 1 1 0.5 1 0 0 0 1 0 1 0", "sad 3 2 3.0 1 0 1 1 1 2 1 2",
+        "none 1 1 1.0 0 1 0 0 0 1 0 1", "all 5 2 4.5 2 1 1 1 2 3 2 3",
+    ]  # fmt: skip
+    plain = replace(read_manifest(path), utterances=(Utterance("1", "a", "sad"),))
+    assert emotion_table(plain)[0] == ["emotion", "utterances", "speakers", "minutes"]
 
 
 def test_the_message_for_an_open_quote_names_the_row(tmp_path: Path) -> None:
@@ -194,3 +388,37 @@ def test_parquet_of_pandas_with_numbers_and_nan(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "m.parquet")
     (utterance,) = read_manifest(tmp_path / "m.parquet")
     assert utterance == Utterance(id="1", speaker="7", emotion="sad", corpus="m")
+
+
+# --- the notation of --columns and --map-emotions ------------------------------------------------
+
+_name = _text.filter(lambda text: "=" not in text)
+
+
+@given(columns=st.dictionaries(_name, _text, min_size=1))
+def test_any_columns_are_written_and_read_back(columns: dict[str, str]) -> None:
+    pairs = [quoted(f"{ours}={theirs}") for ours, theirs in columns.items()]
+    assert read_columns([",".join(pairs)], "--columns") == columns
+    assert read_columns(pairs, "--columns") == columns
+
+
+@given(emotions=st.dictionaries(_text, st.sampled_from([*EMOTIONS, "-"]), min_size=1))
+def test_any_map_of_emotions_is_written_and_read_back(emotions: dict[str, str]) -> None:
+    text = ",".join(quoted(f"{theirs}={ours}") for theirs, ours in emotions.items())
+    assert read_emotions([text], "--map-emotions") == emotions
+    assert CorpusConfig.model_validate({"emotions": text}).emotions == emotions
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (read_columns, "id", r"bad --x 'id', expected OURS=THEIRS, as in id=file,path=wav"),
+        (read_columns, "id=a,id=b", "--x gives two columns for 'id'"),
+        (read_emotions, "anger", "bad --x 'anger', expected name=emotion, as in anger=angry,oth=-"),
+        (read_emotions, "a=sad,a=sad", "--x gives two emotions for 'a'"),
+        (read_emotions, "anger=angri", r"--x anger=angri: bad emotion 'angri'.*did you mean 'angry'.*or -"),
+    ],
+)
+def test_other_notations_are_refused(read: Any, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read([text], "--x")

@@ -11,6 +11,8 @@ EMOTIONS = (
     "calm", "bored", "excited", "frustrated", "contempt", "other",
 )  # fmt: skip
 
+LEFT_OUT = "-"  # stands in a map for an emotion whose utterances are left out
+
 # The colour of each emotion, in every picture and display.
 COLOURS = {
     "angry": "#d62728", "happy": "#e8a900", "sad": "#1f6fb4", "neutral": "#7f8790", "fearful": "#7b4ab5",
@@ -63,7 +65,7 @@ class LabelMap:
 
     Attributes:
         name: the value of a recipe's `corpus.labels`.
-        merges: emotion -> the emotion that takes its place.
+        merges: emotion -> the emotion that takes its place, or "-" to drop it.
         keep: the emotions that remain after merging; None keeps all of them.
     """
 
@@ -76,6 +78,8 @@ class LabelMap:
         if emotion is None:
             return None
         merged = self.merges.get(emotion, emotion)
+        if merged == LEFT_OUT:
+            return None
         return merged if self.keep is None or merged in self.keep else None
 
 

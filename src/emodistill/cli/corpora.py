@@ -1,5 +1,6 @@
 """emodistill corpus: write the manifest of a corpus, count it, and audit its folds."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,45 +8,154 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emodistill.cli.options import Set, corpus_app
-from emodistill.console import results, say
+from emodistill.cli.options import (
+    MapEmotions,
+    Set,
+    TableColumns,
+    corpus_app,
+    read_renaming,
+    renaming_overrides,
+)
+from emodistill.console import console, results, say
+from emodistill.errors import ConfigError, CorpusError, one_of
+
+OWN_TABLE = "csv"  # in place of the name of a known corpus
 
 
+# Long: Typer makes an option of each parameter, and the docstring is the help text.
 @corpus_app.command("prepare")
 def prepare(
-    name: Annotated[str, typer.Argument(help="Name of a known corpus, e.g. ravdess, iemocap or nemo.")],
-    folder: Annotated[Path, typer.Argument(help="Folder of the corpus, as its authors distribute it.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="csv for a table of your own, or a known corpus, e.g. ravdess, iemocap or nemo."),
+    ],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER",
+            help="Your table (CSV, TSV or Parquet), or the folder of a corpus, as its authors distribute it.",
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Manifest to write: utterances.csv, .tsv or .parquet.")
     ],
+    columns: TableColumns = None,
+    map_emotions: MapEmotions = None,
     labels: Annotated[
         str | None,
         typer.Option(help="Label map: own, four, seven, iemocap-4 or all; or a list such as angry,sad."),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where relative paths of a table start. Default: the folder of the table."
+        ),
+    ] = None,
 ) -> None:
-    """Read a corpus folder and write its manifest. Dropped and merged utterances are counted."""
-    from emodistill.corpora import drop_bad_audio, read_corpus, report_left_out, write_manifest
+    """Read a table of your own, or the folder of a known corpus, and write a checked manifest.
+
+    A table of your own is any CSV, TSV or Parquet file with a row for each utterance. It needs columns for
+    the audio path, the speaker and the emotion; ids are made of the paths where no column has them. Say
+    which column is which with --columns, and what its emotions are called here with --map-emotions. Further
+    columns that are read: start_s, end_s, transcript, gender, language, session, split.
+
+    The header of each audio file is read. Missing, broken and empty files are left out and counted, and the
+    manifest gets the duration of the others. A row that cannot be read stops the command, which names the
+    row as a text editor numbers it.
+
+    Exit code 0: all utterances are written. 1: some audio could not be read; the others are written. 2:
+    nothing was written.
+
+    Example, for a table calls.csv with the lines
+
+        wav;who;feeling
+        calls/0001.wav;agent-07;anger
+        calls/0002.wav;agent-09;unclear
+
+    emodistill corpus prepare csv calls.csv --columns path=wav,speaker=who,emotion=feeling
+    --map-emotions anger=angry,unclear=- -o utterances.csv
+
+    Then: emodistill crossval RECIPE --set corpus.manifest=utterances.csv
+    """
+    from emodistill.corpora import (
+        drop_bad_audio,
+        emotion_table,
+        read_corpus,
+        read_own_table,
+        report_left_out,
+        write_manifest,
+    )
     from emodistill.corpora.manifest import check_suffix
 
     check_suffix(output)
-    corpus, problems = drop_bad_audio(read_corpus(name, folder, labels))
+    renamed, emotions = read_renaming(columns, map_emotions)
+    if name == OWN_TABLE:
+        corpus, notes = read_own_table(source, renamed, emotions, labels, root)
+        for note in notes:
+            say(note)
+    else:
+        _refuse_table_options(name, source, renamed, root)
+        corpus = read_corpus(name, source, labels, emotions)
+    corpus, problems = drop_bad_audio(corpus, measure=True)
     report_left_out(corpus, problems, say)
     write_manifest(corpus, output)
-    say(f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {list(corpus.labels)} -> {output}")
+    console.print(_by_emotion(*emotion_table(corpus)), soft_wrap=False)
+    minutes = sum(utterance.duration_s or 0.0 for utterance in corpus) / 60
+    say(
+        f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {minutes:.1f} min, "
+        f"{list(corpus.labels)} -> {output}"
+    )
     raise typer.Exit(1 if problems else 0)
+
+
+def _refuse_table_options(name: str, source: Path, columns: Mapping[str, str], root: Path | None) -> None:
+    """Raise an error where a known corpus gets an option or a file for a table, or the name is unknown."""
+    from emodistill.corpora import READERS
+
+    if name not in READERS:
+        raise CorpusError(one_of("corpus", name, [OWN_TABLE, *READERS]))
+    if columns or root is not None:
+        raise ConfigError(
+            f"--columns and --root are for a table of your own (corpus prepare csv), not {name}"
+        )
+    if source.is_file():
+        raise CorpusError(
+            f"'{source}' is a file, expected the folder of {name}; for a table: corpus prepare csv"
+        )
+
+
+def _by_emotion(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return the counts of `emotion_table` for printing."""
+    table = Table(*titles)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows[:-1]:
+        table.add_row(*map(escape, row))
+    table.add_section()
+    table.add_row(*rows[-1])
+    return table
 
 
 @corpus_app.command("stats")
 def stats(
-    manifest: Annotated[Path, typer.Argument(help="Manifest: utterances.csv, .tsv or .parquet.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest, or a table of your own: .csv, .tsv, .parquet.")],
+    columns: TableColumns = None,
+    map_emotions: MapEmotions = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw the counts into this .png, .svg or .pdf file.")
     ] = None,
 ) -> None:
-    """Count utterances by speaker and emotion, and minutes by speaker."""
-    from emodistill.corpora import corpus_stats, plot_stats, read_manifest
+    """Count utterances by speaker and emotion, and minutes by speaker.
 
-    counts = corpus_stats(read_manifest(manifest))
+    Example: emodistill corpus stats calls.csv --columns path=wav,speaker=who,emotion=feeling
+    --map-emotions anger=angry,unclear=-
+    """
+    from emodistill.corpora import corpus_stats, plot_stats, read_manifest, report_left_out
+
+    renamed, emotions = read_renaming(columns, map_emotions)
+    corpus = read_manifest(manifest, renamed, None, emotions)
+    report_left_out(corpus, (), say)
+    counts = corpus_stats(corpus)
     table = Table(
         title=f"{manifest}: {counts.num_utterances} utterances, {counts.num_speakers} speakers, "
         f"{counts.hours:.2f} h"
@@ -72,6 +182,8 @@ def stats(
 @corpus_app.command("audit")
 def audit(
     recipe: Annotated[str, typer.Argument(help="Recipe whose corpus and folds are checked.")],
+    columns: TableColumns = None,
+    map_emotions: MapEmotions = None,
     set: Set = None,
 ) -> None:
     """Check the folds of a recipe for leaks: a speaker, utterance or identical recording in two splits."""
@@ -79,7 +191,7 @@ def audit(
     from emodistill.corpora import open_corpus
     from emodistill.protocol import audit_protocol, build_protocol
 
-    loaded = load_recipe(recipe, set or ())
+    loaded = load_recipe(recipe, [*(set or ()), *renaming_overrides(columns, map_emotions)])
     corpus = open_corpus(loaded.corpus, say)
     protocol = build_protocol(corpus, loaded.protocol)
     result = audit_protocol(corpus, protocol, loaded.runtime.workers)

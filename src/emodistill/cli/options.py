@@ -44,6 +44,24 @@ Set = Annotated[
         help="Set a field of the recipe, e.g. student.optim.epochs=3. Repeatable.",
     ),
 ]
+# Options of every verb that reads a table of utterances; `corpus.columns` and `corpus.emotions` of a recipe.
+TableColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        metavar="OURS=THEIRS,…",
+        help="Name the columns of a table of your own, e.g. id=file,path=wav,speaker=who,emotion=label.",
+    ),
+]
+MapEmotions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map-emotions",
+        metavar="THEIRS=OURS,…",
+        help="The emotion of each name in the data, before --labels, e.g. anger=angry,oth=-; "
+        "oth=- leaves oth out.",
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/RECIPE-seedN.")]
 Paths = Annotated[
     list[Path],
@@ -252,6 +270,22 @@ def _options(
         if defaults is not None:
             context.default_map = {verb: dict(defaults.values)}
             context.obj = defaults.source  # for `--verbose`
+
+
+def read_renaming(
+    columns: list[str] | None, map_emotions: list[str] | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the columns and emotions of --columns and --map-emotions. Raises `ConfigError` for bad text."""
+    from emodistill.config.renaming import read_columns, read_emotions
+
+    return read_columns(columns or (), "--columns"), read_emotions(map_emotions or (), "--map-emotions")
+
+
+def renaming_overrides(columns: list[str] | None, map_emotions: list[str] | None) -> list[str]:
+    """Return --columns and --map-emotions as overrides of a recipe, for verbs that read one."""
+    read_renaming(columns, map_emotions)  # raises with the name of the option
+    given = {"corpus.columns": columns, "corpus.emotions": map_emotions}
+    return [f"{field}={','.join(texts)}" for field, texts in given.items() if texts]
 
 
 def need_training() -> None:

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from emodistill.cli.options import app, names_in, need_training
+from emodistill.cli.options import (
+    MapEmotions,
+    TableColumns,
+    app,
+    names_in,
+    need_training,
+    read_renaming,
+)
 from emodistill.console import console, results, say
 
 
@@ -48,6 +55,8 @@ def evaluate(
     labels: Annotated[
         str | None, typer.Option(help="Label map of the corpus: own, four, seven, all, or a list a,b,c.")
     ] = None,
+    columns: TableColumns = None,
+    map_emotions: MapEmotions = None,
     map: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +104,7 @@ def evaluate(
     Example: emodistill evaluate bundled ravdess RAVDESS --labels seven --seen leave-out
     """
     need_training()
+    from emodistill.corpora.load import CorpusSource
     from emodistill.evaluation.known import read_counts
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import score_run
@@ -111,12 +121,13 @@ def evaluate(
 
     mapping = read_mapping(map)
     counts = None if known is None else read_counts(known)
-    labelled, lacks_audio = open_labelled_corpus(corpus, folder, labels)
+    source = CorpusSource(corpus, folder, *read_renaming(columns, map_emotions))
+    labelled, lacks_audio = open_labelled_corpus(source, labels)
     evaluated, digest = open_model(model)
     known_utterances = None
     if counts is not None:
         voice_model(evaluated)  # raises where it has no voices
-        known_utterances = KnownUtterances(counts, read_every_utterance(corpus, folder))
+        known_utterances = KnownUtterances(counts, read_every_utterance(source))
     run = out or Path("runs") / f"evaluate-{folder_name(model)}-{labelled.name}"
     num_failed = evaluate_model(
         evaluated, labelled, run, model, mapping, names_in(emotions), seen.value, digest, known_utterances

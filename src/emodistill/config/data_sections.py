@@ -6,7 +6,17 @@ file or by `--set`, for example `augment.views=3`. `none` stands for None.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    field_validator,
+    model_validator,
+)
+
+from emodistill.config.renaming import read_columns, read_emotions
 
 
 class Section(BaseModel):
@@ -43,9 +53,11 @@ class CorpusConfig(Section):
     # Manifest: utterances.csv, .tsv or .parquet. It is read instead of
     # a folder, so `root` must be None.
     manifest: str | None = None
-    # Renames columns of the manifest: {our column = "column of the file"}.
+    # Renames columns of the manifest: {our column = "column of the file"}, or the text "id=file,path=wav" of
+    # the option --columns.
     columns: dict[str, str] = {}
-    # Renames emotions before `labels` is applied: {anger = "angry"}.
+    # Renames emotions before `labels` is applied: {anger = "angry", oth = "-"}, or the text
+    # "anger=angry,oth=-" of the option --map-emotions. "-" leaves utterances of an emotion out.
     emotions: dict[str, str] = {}
     # Name of a label map (own, four, seven, iemocap-4), or a list such as "angry,sad". None: the default map
     # of the corpus.
@@ -53,6 +65,16 @@ class CorpusConfig(Section):
     # CSV with the columns id, transcript and source. Its transcripts, for example of a speech recogniser,
     # replace those of the corpus.
     transcripts: str | None = None
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns(cls, value: Any) -> Any:
+        return read_columns([value], "corpus.columns") if isinstance(value, str) else value
+
+    @field_validator("emotions", mode="before")
+    @classmethod
+    def _emotions(cls, value: Any) -> Any:
+        return read_emotions([value], "corpus.emotions") if isinstance(value, str) else value
 
 
 class ProtocolConfig(Section):

@@ -6,13 +6,14 @@ from emodistill.corpora.load import (
     open_corpus,
     pool_corpora,
     read_corpus,
+    read_own_table,
     report_left_out,
 )
 from emodistill.corpora.manifest import read_manifest, write_manifest
 from emodistill.corpora.readers import READERS
 from emodistill.corpora.readers.demo import DEMO_CORPUS
 from emodistill.corpora.sources import data_sources
-from emodistill.corpora.stats import Stats, corpus_stats, plot_stats
+from emodistill.corpora.stats import Stats, corpus_stats, emotion_table, plot_stats
 
 __all__ = [
     "DEMO_CORPUS",
@@ -26,11 +27,13 @@ __all__ = [
     "corpus_stats",
     "data_sources",
     "drop_bad_audio",
+    "emotion_table",
     "open_corpus",
     "plot_stats",
     "pool_corpora",
     "read_corpus",
     "read_manifest",
+    "read_own_table",
     "report_left_out",
     "write_manifest",
 ]

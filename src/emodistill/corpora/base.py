@@ -10,9 +10,10 @@ from pathlib import Path
 
 import soundfile
 
-from emodistill.audio.decoding import SUFFIXES, open_recording
-from emodistill.errors import CorpusError, one_of
-from emodistill.labels import EMOTIONS, LabelMap, LabelSet
+from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, decode_blocks, open_recording, read_header
+from emodistill.console import with_progress
+from emodistill.errors import AudioError, CorpusError, one_of
+from emodistill.labels import EMOTIONS, LEFT_OUT, LabelMap, LabelSet
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> number of utterances
     merged: Mapping[str, int] = field(default_factory=dict)  # "excited -> happy" -> number of utterances
+    # Rows of the table that the corpus was read from, by id; empty for a corpus without one.
+    rows: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.utterances:
@@ -91,15 +94,18 @@ class Corpus:
         """The speakers, sorted; numbers in their names are sorted by value."""
         return tuple(sorted({utterance.speaker for utterance in self}, key=natural_sort_key))
 
-    def relabel(self, label_map: LabelMap) -> "Corpus":
+    def relabel(self, label_map: LabelMap, *, keep_unlabelled: bool = False) -> "Corpus":
         """Return the corpus with emotions merged and dropped by a label map; the result counts both.
 
-        Listeners' votes are merged in the same way. Votes for a dropped emotion stay, because listeners gave
-        them.
+        Utterances without an emotion are dropped, unless `keep_unlabelled`. Listeners' votes are merged in
+        the same way. Votes for a dropped emotion stay, because listeners gave them.
         """
         kept: list[Utterance] = []
         dropped, merged = Counter(self.dropped), Counter(self.merged)
         for utterance in self:
+            if utterance.emotion is None and keep_unlabelled:
+                kept.append(utterance)
+                continue
             emotion = label_map.apply(utterance.emotion)
             if emotion is None:
                 dropped[f"emotion {utterance.emotion or 'not agreed'}"] += 1
@@ -108,9 +114,10 @@ class Corpus:
                 merged[f"{utterance.emotion} -> {emotion}"] += 1
             votes: Counter[str] = Counter()
             for name, count in utterance.vote_counts().items():
-                votes[label_map.merges.get(name, name)] += count
+                merge = label_map.merges.get(name, name)
+                votes[name if merge == LEFT_OUT else merge] += count
             kept.append(replace(utterance, emotion=emotion, votes=json.dumps(votes) if votes else None))
-        return Corpus(self.name, tuple(kept), dict(dropped), dict(merged))
+        return replace(self, utterances=tuple(kept), dropped=dict(dropped), merged=dict(merged))
 
 
 @dataclass(frozen=True)
@@ -180,56 +187,84 @@ def audio_files(root: Path, pattern: str = "**/*") -> dict[str, Path]:
     return paths
 
 
-def drop_bad_audio(corpus: Corpus) -> tuple[Corpus, list[str]]:
-    """Leave out utterances whose audio is missing, broken or empty.
+def drop_bad_audio(corpus: Corpus, *, measure: bool = False) -> tuple[Corpus, list[str]]:
+    """Leave out utterances whose audio is missing, broken or empty, and fill `duration_s` of the others.
 
-    Only headers are read. Returns the remaining corpus, which counts the dropped utterances by reason, and
-    one message for each of them.
+    Only headers are read. An utterance with a duration has been measured: its file must exist, and is opened
+    only with `measure`. Returns the remaining corpus, which counts the dropped utterances by reason, and one
+    message for each of them. Raises `CorpusError` where no utterance remains.
     """
     kept: list[Utterance] = []
     problems: list[str] = []
     dropped = Counter(corpus.dropped)
-    for utterance in corpus:
-        problem = None if utterance.path is None else _audio_problem(utterance)
-        if problem is None:
-            kept.append(utterance)
-        else:
-            dropped[problem.split(":")[0]] += 1
-            problems.append(f"'{utterance.id}': {problem} ({utterance.path})")
-    return Corpus(corpus.name, tuple(kept), dict(dropped), corpus.merged), problems
+    for utterance in with_progress(corpus, "read audio headers", len(corpus)):
+        try:
+            kept.append(
+                utterance if utterance.path is None else _measured(utterance, utterance.path, measure)
+            )
+        except AudioError as error:
+            dropped[str(error).split(":")[0]] += 1
+            row = corpus.rows.get(utterance.id)
+            where = f"'{utterance.id}'" if row is None else f"row {row}, '{utterance.id}'"
+            problems.append(f"{where}: {error} ({utterance.path})")
+    if not kept:
+        raise CorpusError(
+            f"corpus '{corpus.name}': no utterance has audio that can be read, and the first is {problems[0]}"
+        )
+    return replace(corpus, utterances=tuple(kept), dropped=dict(dropped)), problems
 
 
 def audio_duration_s(utterance: Utterance) -> float:
-    """Return the length of an utterance's audio in seconds, from the file's header; 0 without audio.
+    """Return the length of an utterance's audio in seconds; 0 without audio.
 
-    Raises `CorpusError` where the audio is missing or broken.
+    It is `duration_s`, else it is read from the file's header. Raises `CorpusError` where the audio is
+    missing or broken.
     """
     if utterance.path is None:
         return 0.0
+    if utterance.duration_s is not None:
+        return utterance.duration_s
     if not utterance.path.is_file():
         raise CorpusError(f"'{utterance.id}': audio missing at '{utterance.path}'")
     try:
-        with open_recording(utterance.path) as file:
-            length_s = file.frames / file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+        length_s = _file_length_s(utterance.path)
+    except AudioError as error:
         raise CorpusError(f"'{utterance.id}': audio broken at '{utterance.path}': {error}") from error
     return min(utterance.end_s or length_s, length_s) - (utterance.start_s or 0.0)
 
 
-def _audio_problem(utterance: Utterance) -> str | None:
-    path = utterance.path
-    if path is None or not path.is_file():
-        return "audio missing"
+def _measured(utterance: Utterance, path: Path, measure: bool) -> Utterance:
+    """Return the utterance with the length of its audio; raises `AudioError` where it is unusable."""
+    if not path.is_file():
+        raise AudioError("audio missing")
+    if utterance.duration_s and not measure and path.stat().st_size:
+        return utterance
+    try:
+        length_s = _file_length_s(path)
+    except AudioError as error:
+        raise AudioError(f"audio broken: {error}") from error
+    if not length_s:
+        raise AudioError("audio zero-length")
+    start_s, end_s = utterance.start_s or 0.0, utterance.end_s
+    if not 0.0 <= start_s < length_s:
+        raise AudioError(f"segment outside audio: starts at {start_s} s of {length_s:.2f} s")
+    if end_s is not None and end_s <= start_s:
+        raise AudioError(f"segment empty: starts at {start_s} s, ends at {end_s} s")
+    return replace(utterance, duration_s=min(end_s or length_s, length_s) - start_s)
+
+
+def _file_length_s(path: Path) -> float:
+    """Return the length of a recording from its header; a recording without one is decoded."""
     try:
         with open_recording(path) as file:
-            length_s = file.frames / file.samplerate
+            return float(file.frames / file.samplerate)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        return f"audio broken: {error}"
-    if not length_s:
-        return "audio zero-length"
-    start_s = utterance.start_s or 0.0
-    if not 0.0 <= start_s < length_s:
-        return f"segment outside audio: starts at {start_s} s of {length_s:.2f} s"
-    if utterance.end_s is not None and utterance.end_s <= start_s:
-        return f"segment empty: starts at {start_s} s, ends at {utterance.end_s} s"
-    return None
+        header = read_header(path)
+        length_s = None if header is None else header.duration_s
+        if header is not None and length_s is None:
+            length_s = sum(len(frames) / rate_hz for rate_hz, frames in decode_blocks(path, path.name))
+        if not length_s:
+            is_media = header is None and path.suffix.lower() in MEDIA_SUFFIXES
+            hint = f"; for {path.suffix}: pip install 'emodistill[media]'" if is_media else ""
+            raise AudioError(f"{error}{hint}") from error
+        return length_s

@@ -1,19 +1,29 @@
 """Read the corpus that a recipe names: relabel it, add transcripts, and leave out bad audio."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
 from emodistill.corpora.base import Corpus, drop_bad_audio
-from emodistill.corpora.manifest import read_manifest, table_rows
+from emodistill.corpora.manifest import find_layout, read_manifest
 from emodistill.corpora.readers import READERS
+from emodistill.corpora.tables import TABLE_SUFFIXES, read_table, table_rows
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelMap, get_label_map
+from emodistill.labels import EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelMap, LabelSet, get_label_map
+
+_NUM_LISTED = 10  # utterances with bad audio that are named
 
 
 def read_corpus(
-    name: str, root: Path, labels: str | None = None, emotions: Mapping[str, str] | None = None
+    name: str,
+    root: Path,
+    labels: str | None = None,
+    emotions: Mapping[str, str] | None = None,
+    *,
+    keep_left_out: bool = False,
 ) -> Corpus:
     """Read a corpus from the folder that its authors distribute, and apply a label map.
 
@@ -22,22 +32,147 @@ def read_corpus(
         root: the corpus's folder.
         labels: the name of a map in `emodistill.labels`, a list such as "angry,sad", or "all". "all" keeps
             even utterances without an agreed emotion. None: the default of the reader.
-        emotions: renames emotions of the corpus before the label map is applied: {emotion: other emotion}.
+        emotions: renames emotions of the corpus before the label map is applied: {emotion: other emotion, or
+            "-" to leave it out}.
+        keep_left_out: keep utterances of emotions that `emotions` leaves out, without an emotion. They remain
+            with the labels "all".
 
     Raises:
         CorpusError: an unknown corpus or emotion, or a folder that the reader cannot read.
         ConfigError: an unknown label map.
     """
+    corpus = _read_folder(name, root)
+    _check_emotion_map(emotions or {}, corpus.labels.names, f"corpus '{name}'")
+    return _relabel(corpus, labels or READERS[name].default_labels, emotions or {}, keep_left_out)
+
+
+def _read_folder(name: str, root: Path) -> Corpus:
     if name not in READERS:
         raise CorpusError(one_of("corpus", name, READERS))
-    corpus = READERS[name].read(Path(root))
-    for emotion in [*(emotions or {}), *(emotions or {}).values()]:
-        if emotion not in EMOTIONS:
-            raise CorpusError("corpus.emotions: " + one_of("emotion", emotion, EMOTIONS))
-    if emotions:
-        corpus = corpus.relabel(LabelMap("declared", emotions))
-    labels = labels or READERS[name].default_labels
+    return READERS[name].read(Path(root))
+
+
+def _check_emotion_map(emotions: Mapping[str, str], present: Sequence[str], where: str) -> None:
+    """Raise `CorpusError` where a map of emotions names one that is not present, or a target not ours."""
+    for theirs, ours in emotions.items():
+        if theirs not in present:
+            raise CorpusError(f"{where}: " + one_of("name in the map of emotions", theirs, present))
+        if ours not in (*EMOTIONS, LEFT_OUT):
+            raise CorpusError(f"{where}, map of emotions: " + one_of("emotion", ours, EMOTIONS) + ", or -")
+
+
+def _relabel(corpus: Corpus, labels: str, emotions: Mapping[str, str], keep_left_out: bool = False) -> Corpus:
+    """Return the corpus of a reader after its map of emotions and then its label map."""
+    if keep_left_out:
+        left_out = [name for name, ours in emotions.items() if ours == LEFT_OUT]
+        corpus = replace(
+            corpus,
+            utterances=tuple(replace(u, emotion=None) if u.emotion in left_out else u for u in corpus),
+        )
+    corpus = corpus.relabel(LabelMap("declared", emotions), keep_unlabelled=True) if emotions else corpus
     return corpus if labels == "all" else corpus.relabel(get_label_map(labels))
+
+
+@dataclass(frozen=True)
+class CorpusSource:
+    """The labelled utterances of `evaluate`: a manifest by its path, or a known corpus and its folder.
+
+    Raises `ConfigError` for anything else.
+    """
+
+    corpus: str
+    folder: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)  # as in `read_manifest`
+    emotions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        is_table = Path(self.corpus).suffix in TABLE_SUFFIXES
+        if self.corpus not in READERS and not is_table:
+            raise ConfigError(
+                one_of("corpus", self.corpus, READERS) + ", or a manifest: .csv, .tsv or .parquet"
+            )
+        if not is_table and self.folder is None:
+            raise ConfigError(
+                f"corpus '{self.corpus}' is read from a folder: emodistill evaluate MODEL {self.corpus} "
+                "FOLDER"
+            )
+        if is_table and self.folder is not None:
+            raise ConfigError(
+                f"'{self.corpus}' is a manifest, which has the paths of its audio: leave '{self.folder}' out"
+            )
+        if not is_table and self.columns:
+            raise ConfigError(f"--columns is for manifests, and '{self.corpus}' is a known corpus")
+
+    def read(self, labels: str | None, *, keep_left_out: bool = False) -> Corpus:
+        """Read the utterances and apply a label map; "all" keeps those without an emotion."""
+        if self.folder is not None:
+            return read_corpus(self.corpus, self.folder, labels, self.emotions, keep_left_out=keep_left_out)
+        corpus = read_manifest(
+            Path(self.corpus), self.columns, None, self.emotions, keep_left_out=keep_left_out
+        )
+        return corpus if labels in (None, "all") else corpus.relabel(get_label_map(labels))
+
+
+def read_own_table(
+    path: Path,
+    columns: Mapping[str, str],
+    emotions: Mapping[str, str],
+    labels: str | None = None,
+    root: Path | None = None,
+) -> tuple[Corpus, list[str]]:
+    """Read a researcher's own table, apply a label map, and look for audio under other spellings.
+
+    Without `labels`, all emotions of the table stay, and utterances without an emotion are left out. The
+    other arguments are those of `read_manifest`. Audio that is missing is looked for with slashes in place of
+    backslashes, and under the same name with another suffix. Also returns notes: where our columns come from,
+    and how often audio was found in these ways. Raises `CorpusError` as `read_manifest` does, and where no
+    audio is found.
+    """
+    if not path.is_file():
+        raise CorpusError(f"no table '{path}'; expected a CSV, TSV or Parquet file")
+    corpus = read_manifest(path, columns, None, emotions, root)
+    notes = [str(find_layout(read_table(path), columns))]
+    if labels != "all":
+        corpus = corpus.relabel(get_label_map(labels or "own"))
+    corpus, found = _find_audio(corpus)
+    notes += [f"{count} × audio {how}" for how, count in found.items()]
+    with_audio = [utterance for utterance in corpus if utterance.path is not None]
+    if not with_audio:
+        notes.append("no column of audio paths: the utterances have text alone (--columns path=… names one)")
+    elif not any(utterance.path.is_file() for utterance in with_audio if utterance.path):
+        raise CorpusError(
+            f"no audio of '{path}' exists, such as '{with_audio[0].path}'; relative paths start at the "
+            "folder of the table, or at the folder of --root"
+        )
+    return corpus, notes
+
+
+def _find_audio(corpus: Corpus) -> tuple[Corpus, Counter[str]]:
+    """Return the corpus with paths of audio that exists where possible, and how often each way helped."""
+    listings: dict[Path, dict[str, list[Path]]] = {}
+    found: Counter[str] = Counter()
+
+    def existing(path: Path) -> Path:
+        if path.is_file():
+            return path
+        path = Path(str(path).replace("\\", "/"))
+        if path.is_file():
+            found["found with slashes for backslashes"] += 1
+            return path
+        if path.parent not in listings:
+            by_stem = listings[path.parent] = defaultdict(list)
+            for file in path.parent.glob("*") if path.parent.is_dir() else ():
+                if file.suffix.lower() in (*SUFFIXES, *MEDIA_SUFFIXES):
+                    by_stem[file.stem].append(file)
+        matches = {file for stem in (path.name, path.stem) for file in listings[path.parent].get(stem, ())}
+        if len(matches) != 1:
+            return path
+        (match,) = matches
+        found[f"found under another suffix: {match.suffix} for {path.suffix or 'none'}"] += 1
+        return match
+
+    utterances = tuple(u if u.path is None else replace(u, path=existing(u.path)) for u in corpus)
+    return replace(corpus, utterances=utterances), found
 
 
 def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
@@ -66,9 +201,13 @@ def _read(config: CorpusConfig) -> Corpus:
         corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
         return corpus if config.labels in (None, "all") else corpus.relabel(get_label_map(config.labels))
     if config.pool and config.root is not None:
+        folders = {name: _folder_in_pool(Path(config.root), name) for name in config.pool}
+        read = [_read_folder(name, folder) for name, folder in folders.items()]
+        present = LabelSet.from_emotions(name for part in read for name in part.labels)
+        _check_emotion_map(config.emotions, present.names, f"corpus '{config.name}'")
         parts = [
-            read_corpus(name, _folder_in_pool(Path(config.root), name), config.labels, config.emotions)
-            for name in config.pool
+            _relabel(part, config.labels or READERS[name].default_labels, config.emotions)
+            for name, part in zip(config.pool, read, strict=True)
         ]
         return pool_corpora(config.name, parts)
     packaged = READERS[config.name].packaged if config.name in READERS and not config.pool else None
@@ -109,9 +248,11 @@ def pool_corpora(name: str, parts: Sequence[Corpus]) -> Corpus:
 
 
 def report_left_out(corpus: Corpus, problems: Sequence[str], report: Callable[[str], None]) -> None:
-    """Report each utterance with bad audio, then how many utterances were merged and dropped, and why."""
-    for problem in problems:
+    """Report the first utterances with bad audio, then how many were merged and dropped, and why."""
+    for problem in problems[:_NUM_LISTED]:
         report(f"left out: {problem}")
+    if len(problems) > _NUM_LISTED:
+        report(f"left out: {len(problems) - _NUM_LISTED} more like these")
     for action, counts in (("merged", corpus.merged), ("dropped", corpus.dropped)):
         for reason, count in counts.items():
             report(f"{action}: {count} × {reason}")

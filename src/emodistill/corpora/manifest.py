@@ -1,56 +1,52 @@
 """Manifests: tables of utterances as CSV, TSV or Parquet, written and read."""
 
 import csv
-import io
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path, PurePath
 from typing import Any
 
+from emodistill.config.renaming import quoted
 from emodistill.corpora.base import Corpus, Utterance
+from emodistill.corpora.tables import SURPLUS, TABLE_SUFFIXES, Row, Table, read_table
 from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.files import atomic_write
 from emodistill.inference.parquet_table import load_pyarrow
-from emodistill.labels import EMOTIONS
+from emodistill.labels import EMOTIONS, LEFT_OUT
 
-SUFFIXES = (".csv", ".tsv", ".parquet")  # of a manifest that is written
 COLUMNS = tuple(item.name for item in fields(Utterance))
-_REQUIRED = ("id", "speaker", "emotion")
 _NUMBERS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
-_FIRST_ROW = 2  # the header is row 1
-
-
-def table_rows(
-    path: Path, name: str, columns: Iterable[str], delimiter: str = ","
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a corpus's own CSV or TSV with their numbers (the header is row 1).
-
-    The file is UTF-8 with or without a BOM, else cp1252. `name` is the corpus's name in messages. Raises
-    `CorpusError` where one of `columns` is missing or a quote is never closed.
-    """
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = _FIRST_ROW - 1
-    try:
-        for column in columns:
-            if column not in (reader.fieldnames or ()):
-                raise CorpusError(f"{name}: '{path}' has no column '{column}' (it has {reader.fieldnames})")
-        for number, row in enumerate(reader, start=_FIRST_ROW):
-            yield number, {column: row.get(column) or "" for column in reader.fieldnames or ()}
-    except csv.Error as error:
-        raise CorpusError(f"{name}: {_bad_csv(path, number, error)}") from error
+_NUM_LISTED = 5  # bad rows that a message shows
+# Words of columns in the tables of other people, from which a message suggests what to write.
+_USUAL_NAMES = {
+    "path": ("path", "file", "wav", "audio", "clip"),
+    "speaker": ("speaker", "spk", "actor", "subject", "participant", "who", "agent"),
+    "emotion": ("emotion", "emo", "label", "feeling", "affect", "class", "category"),
+}
+_NOUNS = {
+    "anger": "angry", "happiness": "happy", "joy": "happy", "sadness": "sad", "fear": "fearful",
+    "disgust": "disgusted", "surprise": "surprised", "boredom": "bored", "calmness": "calm",
+    "excitement": "excited", "frustration": "frustrated", "neutrality": "neutral",
+}  # fmt: skip
+# Usual spellings of the same thing, in small letters.
+_SPELLINGS = {
+    "gender": {"f": "female", "woman": "female", "m": "male", "man": "male"},
+    "split": {
+        "training": "train", "testing": "test", "val": "dev", "valid": "dev", "validation": "dev",
+        "development": "dev",
+    },
+}  # fmt: skip
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `ConfigError` where the suffix of a manifest to write is not in `SUFFIXES`."""
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"cannot write '{path}': " + one_of("suffix of a manifest", path.suffix, SUFFIXES))
+    """Raise `ConfigError` where the suffix of a manifest to write is not in `TABLE_SUFFIXES`."""
+    if path.suffix not in TABLE_SUFFIXES:
+        raise ConfigError(
+            f"cannot write '{path}': " + one_of("suffix of a manifest", path.suffix, TABLE_SUFFIXES)
+        )
 
 
 def write_manifest(corpus: Corpus, path: Path) -> None:
@@ -66,8 +62,9 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
             arrow = load_pyarrow()
             arrow.parquet.write_table(arrow.Table.from_pylist(rows), partial)
             return
+        delimiter = "\t" if path.suffix == ".tsv" else ","
         with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, delimiter=_delimiter(path), lineterminator="\n")
+            writer = csv.DictWriter(file, COLUMNS, delimiter=delimiter, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -77,14 +74,21 @@ def read_manifest(
     columns: Mapping[str, str] | None = None,
     name: str | None = None,
     emotions: Mapping[str, str] | None = None,
+    root: Path | None = None,
+    *,
+    keep_left_out: bool = False,
 ) -> Corpus:
     """Read `utterances.csv`, or any CSV, TSV or Parquet file with named columns.
 
+    A file without a column for ids gets them from its audio paths, see `Layout`.
+
     Args:
-        path: the manifest; relative audio paths start at its folder.
+        path: the manifest.
         columns: renames columns of the file: {our column: column of the file}.
         name: the corpus's name. Default: the manifest's stem.
-        emotions: renames emotions of the file: {emotion of the file: our emotion}.
+        emotions: renames emotions of the file: {emotion of the file: our emotion, or "-" to leave it out}.
+        root: the folder where relative audio paths start. Default: the folder of the manifest.
+        keep_left_out: keep utterances of emotions that are left out, without an emotion.
 
     Raises:
         CorpusError: a missing or damaged file, a missing column, an unknown emotion, a bad number, or a
@@ -95,69 +99,174 @@ def read_manifest(
         raise CorpusError(
             f"no manifest '{path}'; write one with: emodistill corpus prepare NAME DIR -o {path}"
         )
-    for emotion in (emotions or {}).values():
-        if emotion not in EMOTIONS:
-            raise CorpusError("emotions of the manifest: " + one_of("emotion", emotion, EMOTIONS))
-    rows = list(_read_rows(path))
-    if not rows:
-        raise CorpusError(f"'{path}' holds no rows")
-    names = _column_names(path, rows[0], columns or {})
+    for target in (emotions or {}).values():
+        if target not in (*EMOTIONS, LEFT_OUT):
+            raise CorpusError("emotions of the manifest: " + one_of("emotion", target, EMOTIONS) + ", or -")
+    cells, problems = _cells_of_rows(read_table(path), columns or {})
+    names = _emotion_names(path, {number: row["emotion"] for number, row in cells.items()}, emotions or {})
     corpus = name or path.stem
-    utterances = [
-        _utterance(row, names, emotions or {}, path, number, corpus)
-        for number, row in enumerate(rows, start=_FIRST_ROW)
-    ]
-    first_row: dict[str, int] = {}
-    for number, utterance in enumerate(utterances, start=_FIRST_ROW):
-        if first_row.setdefault(utterance.id, number) != number:
-            raise CorpusError(
-                f"'{path}', row {number}: duplicate id '{utterance.id}', "
-                f"first in row {first_row[utterance.id]}"
-            )
-    return Corpus(corpus, tuple(utterances))
+    folder = path.parent if root is None else Path(root)
+    utterances: list[Utterance] = []
+    rows: dict[str, int] = {}
+    dropped, merged = Counter[str](), Counter[str]()
+    for number, row in cells.items():
+        theirs = row["emotion"]
+        ours = names[theirs] if theirs else None
+        if ours == LEFT_OUT and not keep_left_out:
+            dropped[f"emotion {theirs}"] += 1
+            continue
+        if theirs in EMOTIONS and ours not in (theirs, LEFT_OUT):
+            merged[f"{theirs} -> {ours}"] += 1
+        emotion = None if ours == LEFT_OUT else ours
+        try:
+            utterance = _utterance({**row, "emotion": emotion, "corpus": row["corpus"] or corpus}, folder)
+            if rows.setdefault(utterance.id, number) != number:
+                raise CorpusError(f"duplicate id '{utterance.id}', first in row {rows[utterance.id]}")
+        except CorpusError as error:
+            problems[number] = str(error)
+        else:
+            utterances.append(utterance)
+    if problems:
+        raise CorpusError(_bad_rows(path, problems))
+    return Corpus(corpus, tuple(utterances), dict(dropped), dict(merged), rows)
 
 
-def _column_names(path: Path, row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the file's name of each of our columns, after checking that it has the required ones."""
+def _cells_of_rows(
+    table: Table, columns: Mapping[str, str]
+) -> tuple[dict[int, dict[str, str | None]], dict[int, str]]:
+    """Return the cells of each row by our columns, with ids, and the problems of rows with too many cells."""
+    layout = find_layout(table, columns)
+    cells = {number: layout.cells(row) for number, row in table.rows if SURPLUS not in row}
+    ids = layout.ids(cells)
+    for number, row in cells.items():
+        row["id"] = ids[number]
+    problems = {
+        number: f"more cells than columns, {row[SURPLUS]} too many; quote the cells that hold the delimiter"
+        for number, row in table.rows
+        if SURPLUS in row
+    }
+    return cells, problems
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a table that hold ours.
+
+    A table without ids gets them from the audio paths: the name of the file without its suffix, else the
+    path without its suffix, else that and the start of the segment. The first of these that differs in all
+    rows is used.
+    """
+
+    names: Mapping[str, str]  # our column -> column of the file; only columns that the file has
+    unused: tuple[str, ...]  # columns of the file that are not read
+
+    def cells(self, row: Row) -> dict[str, str | None]:
+        """Return the cells of a row by our columns; None where a cell is empty or the column is missing."""
+        return {column: _cell(row.get(self.names.get(column, ""))) for column in COLUMNS}
+
+    def ids(self, cells: Mapping[int, Mapping[str, str | None]]) -> dict[int, str | None]:
+        """Return the id of each row, of its column or from its audio path; None where it is empty."""
+        if "id" in self.names:
+            return {number: row["id"] for number, row in cells.items()}
+        paths = {number: PurePath((row["path"] or "").replace("\\", "/")) for number, row in cells.items()}
+        stems = {number: path.stem for number, path in paths.items()}
+        whole = {number: path.with_suffix("").as_posix() for number, path in paths.items() if path.stem}
+        parts = {number: f"{name}-{cells[number]['start_s']}" for number, name in whole.items()}
+        ids = next((ids for ids in (stems, whole) if len(set(ids.values())) == len(cells)), parts)
+        return {number: ids.get(number) or None for number in cells}
+
+    def __str__(self) -> str:
+        """Return which column of the file holds which of ours, in the notation of `--columns`."""
+        names = ",".join(f"{ours}={theirs}" for ours, theirs in self.names.items())
+        derived = "" if "id" in self.names else "; ids are made of the paths"
+        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        return f"columns: {names}{derived}{unused}"
+
+
+def find_layout(table: Table, columns: Mapping[str, str]) -> Layout:
+    """Return where the table has our columns: as `columns` says, else under our name in any case.
+
+    Raises `CorpusError` for a column that we or the table do not have, and where the table lacks one that
+    each row needs.
+    """
+    in_small_letters = {name.lower(): name for name in reversed(table.columns)}
+    names: dict[str, str] = {}
     for column in columns:
         if column not in COLUMNS:
             raise CorpusError(one_of("manifest column", column, COLUMNS))
-    names = {column: columns.get(column, column) for column in COLUMNS}
-    for column in _REQUIRED:
-        if names[column] not in row:
-            raise CorpusError(
-                f"'{path}' has no column '{names[column]}' (it has {list(row)}); "
-                f'name the column for the {column}: columns = {{{column} = "…"}}'
-            )
+    for column in COLUMNS:
+        theirs = columns.get(column, column if column in table.columns else in_small_letters.get(column))
+        if theirs is None:
+            continue
+        if theirs not in table.columns:
+            raise CorpusError(f"--columns {column}={theirs}: " + one_of("column", theirs, table.columns))
+        names[column] = theirs
+    needed = ("speaker", "emotion") if "id" in names else ("path", "speaker", "emotion")
+    missing = [column for column in needed if column not in names]
+    if missing:
+        raise CorpusError(_missing_columns(table, missing, columns))
+    used = set(names.values())
+    return Layout(names, tuple(name for name in table.columns if name and name not in used))
+
+
+def _missing_columns(table: Table, missing: Sequence[str], columns: Mapping[str, str]) -> str:
+    """Return the message for columns that a table lacks, with the option to write."""
+    suggested = dict(columns)
+    for column in missing:
+        words = _USUAL_NAMES[column]
+        similar = [name for name in table.columns if any(word in name.lower() for word in words)]
+        suggested[column] = similar[0] if similar else "…"
+    option = ",".join(quoted(f"{ours}={theirs}") for ours, theirs in suggested.items())
+    message = (
+        f"'{table.path}' has no column '{missing[0]}' (it has {list(table.columns)}); name the columns "
+        f"of {', '.join(missing)}: --columns '{option}' (in a recipe: corpus.columns)"
+    )
+    if "speaker" in missing:
+        message += ". Without speakers, the same person could be in training and in test"
+    return message
+
+
+def _emotion_names(
+    path: Path, found: Mapping[int, str | None], emotions: Mapping[str, str]
+) -> dict[str, str]:
+    """Return {emotion of the file: ours, or "-"} for the emotions in the rows of a file.
+
+    Our own names may have any case. Raises `CorpusError` for a name of `emotions` that no row has, and for
+    an emotion that is neither ours nor in `emotions`.
+    """
+    first_row: dict[str, int] = {}
+    for number, emotion in found.items():
+        if emotion is not None:
+            first_row.setdefault(emotion, number)
+    for emotion in emotions:
+        if emotion not in first_row:
+            raise CorpusError(f"'{path}': " + one_of("name in the map of emotions", emotion, first_row))
+    names = {name: name.lower() for name in first_row if name.lower() in EMOTIONS} | dict(emotions)
+    unknown = [name for name in first_row if name not in names]
+    if unknown:
+        guesses = {name: _guess(name) for name in unknown}
+        pairs = ",".join(quoted(f"{name}={ours}") for name, ours in {**emotions, **guesses}.items())
+        others = f", and in other rows {unknown[1:]}" if unknown[1:] else ""
+        raise CorpusError(
+            f"'{path}', row {first_row[unknown[0]]}: {one_of('emotion', unknown[0], EMOTIONS)}{others}; "
+            f"name ours for each, or - to leave it out: --map-emotions '{pairs}' (in a recipe: "
+            "corpus.emotions)"
+        )
     return names
 
 
-def _bad_csv(path: Path, rows_read: int, error: csv.Error) -> str:
-    return f"'{path}', row {rows_read + 1}: not CSV ({error}); is a quote left open, or not doubled?"
+def _guess(name: str) -> str:
+    """Return the emotion that a name most likely means, or "…"."""
+    small = name.lower()
+    similar = get_close_matches(small, EMOTIONS, n=1, cutoff=0.8)
+    return _NOUNS.get(small, similar[0] if similar else "…")
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        arrow = load_pyarrow()
-        try:
-            yield from arrow.parquet.read_table(path).to_pylist()
-        except (arrow.ArrowException, OSError) as error:
-            raise CorpusError(f"'{path}' is not Parquet: {' '.join(str(error).split())}") from error
-        return
-    rows_read = 1  # the header
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file, delimiter=_delimiter(path), strict=True):
-                rows_read += 1
-                yield row
-    except csv.Error as error:
-        raise CorpusError(_bad_csv(path, rows_read, error)) from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix == ".tsv" else ","
+def _bad_rows(path: Path, problems: Mapping[int, str]) -> str:
+    """Return the message for bad rows: the first ones, in the order of the file."""
+    lines = [f"'{path}', row {number}: {problem}" for number, problem in sorted(problems.items())]
+    more = len(lines) - _NUM_LISTED
+    return "\n".join([*lines[:_NUM_LISTED], *([f"and {more} more bad rows"] if more > 0 else [])])
 
 
 def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
@@ -168,36 +277,24 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
     return row
 
 
-def _utterance(
-    row: Mapping[str, Any],
-    names: Mapping[str, str],
-    emotions: Mapping[str, str],
-    path: Path,
-    number: int,
-    corpus: str,
-) -> Utterance:
-    """Return the utterance of a row. `names` and `emotions` are as in `_column_names` and `read_manifest`."""
-    where = f"'{path}', row {number}"
-    if None in row:  # csv.DictReader puts the cells behind the last column there
-        raise CorpusError(f"{where}: more cells than columns; quote the cells that hold the delimiter")
-    values: dict[str, Any] = {column: _cell(row.get(names[column])) for column in COLUMNS}
+def _utterance(cells: Mapping[str, str | None], folder: Path) -> Utterance:
+    """Return the utterance of cells by our columns; relative paths start at `folder`."""
+    values: dict[str, Any] = dict(cells)
     if values["id"] is None or values["speaker"] is None:
-        raise CorpusError(f"{where}: an utterance needs an id and a speaker, got {dict(row)}")
-    values["emotion"] = emotions.get(values["emotion"], values["emotion"])
-    if values["emotion"] is not None and values["emotion"] not in EMOTIONS:
-        raise CorpusError(
-            f"{where}: "
-            + one_of("emotion", values["emotion"], EMOTIONS)
-            + f'; or rename it to one of these: corpus.emotions = {{{json.dumps(values["emotion"])} = "…"}}'
-        )
+        given = {column: cell for column, cell in cells.items() if cell is not None}
+        raise CorpusError(f"an utterance needs an id and a speaker, got {given}")
     for column in _NUMBERS:
         if values[column] is not None:
-            values[column] = _number(values[column], column, where)
+            values[column] = _number(values[column], column)
+    for column, spellings in _SPELLINGS.items():
+        text = values[column]
+        if text is not None:
+            small = text.lower()
+            values[column] = spellings.get(small, small if small in spellings.values() else text)
     if values["path"] is not None:
-        values["path"] = path.parent / values["path"]
+        values["path"] = folder / values["path"]
     if values["transcript"] is not None and values["transcript_source"] is None:
         values["transcript_source"] = "gold"
-    values["corpus"] = values["corpus"] or corpus
     return Utterance(**values)
 
 
@@ -208,11 +305,11 @@ def _cell(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _number(text: str, column: str, where: str) -> float:
+def _number(text: str, column: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise CorpusError(f"{where}: {column} is '{text}', expected a number")
+        raise CorpusError(f"{column} is '{text}', expected a number such as 1.5")
     return number

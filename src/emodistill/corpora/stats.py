@@ -7,6 +7,9 @@ from pathlib import Path
 from emodistill.corpora.base import Corpus, audio_duration_s
 from emodistill.errors import CorpusError, MissingExtraError
 
+_MOST_VALUES = 6  # of a column of the corpus that has columns in a table of counts
+_SPLITS = {"train": 0, "dev": 1, "test": 2}
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -36,6 +39,44 @@ def corpus_stats(corpus: Corpus) -> Stats:
         by_speaker=by_speaker,
         minutes={speaker: value / 60 for speaker, value in seconds.items()},
     )
+
+
+def emotion_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
+    """Count a corpus by emotion: the titles of columns, and a row for each emotion; the last is of all.
+
+    The columns are utterances, speakers and minutes, then utterances by split, gender and language where the
+    corpus tells them apart. `duration_s` must be filled.
+    """
+    facets = [
+        (value or f"no {name}", [(utterance.id, getattr(utterance, name) == value) for utterance in corpus])
+        for name in ("split", "gender", "language")
+        for value in _values(corpus, name)
+    ]
+    names = [*corpus.labels.names, *(["none"] if any(u.emotion is None for u in corpus) else [])]
+    rows: list[list[str]] = []
+    for name in [*names, "all"]:
+        items = [u for u in corpus if name == "all" or (u.emotion or "none") == name]
+        ids = {u.id for u in items}
+        minutes = sum(u.duration_s or 0.0 for u in items) / 60
+        counts = [sum(is_so for id, is_so in flags if id in ids) for _, flags in facets]
+        rows.append(
+            [
+                name,
+                *map(str, (len(items), len({u.speaker for u in items}))),
+                f"{minutes:.1f}",
+                *map(str, counts),
+            ]
+        )
+    return ["emotion", "utterances", "speakers", "minutes", *(title for title, _ in facets)], rows
+
+
+def _values(corpus: Corpus, name: str) -> list[str | None]:
+    """Return the values of a column that divide a corpus, train before dev before test; None is last."""
+    found: set[str | None] = {getattr(utterance, name) for utterance in corpus}
+    values = sorted((value for value in found if value), key=lambda value: (_SPLITS.get(value, 3), value))
+    if len(values) < (1 if name == "split" else 2) or len(values) > _MOST_VALUES:
+        return []
+    return [*values, *([None] if None in found else [])]
 
 
 def plot_stats(stats: Stats, path: Path) -> None:

@@ -21,9 +21,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from emodistill.config.renaming import read_emotions
 from emodistill.console import say, warn, with_progress
-from emodistill.corpora import READERS, Corpus, Utterance, drop_bad_audio, read_corpus, read_manifest
-from emodistill.corpora.load import report_left_out
+from emodistill.corpora import Corpus, Utterance, drop_bad_audio
+from emodistill.corpora.load import CorpusSource, report_left_out
 from emodistill.errors import ConfigError, LeakError, ModelError, one_of
 from emodistill.evaluation.known import (
     DRAWS,
@@ -40,7 +41,7 @@ from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_checksums, write_utterances
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
-from emodistill.labels import EMOTIONS, LABEL_MAPS, LabelSet, get_label_map
+from emodistill.labels import EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelSet
 from emodistill.protocol.folds import Fold, Protocol
 from emodistill.training.evaluated_models import EvaluatedModel, Floats, VoiceModel, voice_model
 
@@ -133,6 +134,7 @@ def evaluate(
         rows, probabilities, known_tables = _predict_known(
             voice_model(evaluated), kept, known, mapping, scored
         )
+    _report_names_left_out(probabilities, mapping)
     num_failed = len(kept) - len(rows)
     if num_failed:
         left_out["not classified"] = num_failed
@@ -236,15 +238,16 @@ def scored_emotions(
 
 def read_mapping(text: str | None) -> dict[str, str | None]:
     """The mapping of a text such as `ang=angry,oth=-`; raises `ConfigError` for a bad one."""
-    mapping: dict[str, str | None] = {}
-    for part in text.split(",") if text else ():
-        name, sign, emotion = (piece.strip() for piece in part.partition("="))
-        if not name or not sign or not emotion:
-            raise ConfigError(f"bad --map '{part}', expected name=emotion, as in ang=angry,oth=-")
-        if name in mapping:
-            raise ConfigError(f"--map gives two emotions for '{name}', expected one")
-        mapping[name] = None if emotion == "-" else emotion
-    return mapping
+    pairs = read_emotions([text] if text else [], "--map")
+    return {name: None if emotion == LEFT_OUT else emotion for name, emotion in pairs.items()}
+
+
+def _report_names_left_out(probabilities: Floats, mapping: Mapping[str, str | None]) -> None:
+    """Say which of the model's names are left out, and how often they were the most probable."""
+    for column, (name, emotion) in enumerate(mapping.items()):
+        if emotion is None:
+            count = int((probabilities.argmax(axis=1) == column).sum())
+            say(f"--map leaves '{name}' out: most probable for {count} of {len(probabilities)} utterances")
 
 
 def _over_emotions(probabilities: Floats, mapping: Mapping[str, str | None], scored: LabelSet) -> Floats:
@@ -355,40 +358,22 @@ def _refuse_or_report(
 # --- files ---------------------------------------------------------------------------------------
 
 
-def open_labelled_corpus(corpus: str, folder: Path | None, labels: str | None) -> tuple[Corpus, bool]:
-    """Read a manifest by its path, or a known corpus by its name and folder.
+def open_labelled_corpus(source: CorpusSource, labels: str | None) -> tuple[Corpus, bool]:
+    """Read the utterances that have an emotion.
 
-    Also returns whether some of its audio cannot be read and is left out. Raises `ConfigError` for anything
-    else.
+    Also returns whether some of their audio cannot be read and is left out.
     """
-    if corpus in READERS:
-        if folder is None:
-            raise ConfigError(
-                f"corpus '{corpus}' is read from a folder: emodistill evaluate MODEL {corpus} FOLDER"
-            )
-        labelled = read_corpus(corpus, folder, labels)
-    elif Path(corpus).suffix in (".csv", ".tsv", ".parquet"):
-        if folder is not None:
-            raise ConfigError(
-                f"'{corpus}' is a manifest, which has the paths of its audio: leave '{folder}' out"
-            )
-        labelled = read_manifest(Path(corpus))
-        if labels not in (None, "all"):
-            labelled = labelled.relabel(get_label_map(labels))
-    else:
-        raise ConfigError(one_of("corpus", corpus, READERS) + ", or a manifest: .csv, .tsv or .parquet")
-    labelled, problems = drop_bad_audio(labelled.relabel(LABEL_MAPS["own"]))
+    labelled, problems = drop_bad_audio(source.read(labels).relabel(LABEL_MAPS["own"]))
     report_left_out(labelled, problems, say)
     return labelled, bool(problems)
 
 
-def read_every_utterance(corpus: str, folder: Path | None) -> Corpus:
-    """The corpus of `open_labelled_corpus` with all emotions, and with utterances that have none.
+def read_every_utterance(source: CorpusSource) -> Corpus:
+    """Read the utterances of all emotions, also those that a map leaves out, and those without an emotion.
 
     Utterances whose audio cannot be read are left out.
     """
-    whole = read_manifest(Path(corpus)) if folder is None else read_corpus(corpus, folder, "all")
-    return drop_bad_audio(whole)[0]
+    return drop_bad_audio(source.read("all", keep_left_out=True))[0]
 
 
 def _write_folder(

@@ -17,7 +17,7 @@ import ast
 from pathlib import Path
 
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
-from emodistill.corpora.manifest import table_rows
+from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
 
 _EMOTIONS = {

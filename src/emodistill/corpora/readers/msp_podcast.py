@@ -15,7 +15,7 @@ file's header as public code quotes it.
 from pathlib import Path
 
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
-from emodistill.corpora.manifest import table_rows
+from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
 
 _EMOTIONS = {
