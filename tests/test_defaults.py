@@ -157,6 +157,42 @@ def test_every_verb_takes_its_options_from_the_file(here: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_value_at_the_top_holds_for_the_verbs_that_can_have_it(emodistill: Call, here: Path) -> None:
+    (here / "emodistill.toml").write_text('channels = "split"\nadapt = "recording"\nsmooth = 2\n')
+    values = {verb: read_defaults(verb, FUNCTIONS) for verb in VERBS}
+    assert {verb: dict(found.values) for verb, found in values.items() if found is not None} == {
+        "predict": {"channels": "split"},
+        "timeline": {"channels": "split", "adapt": "recording", "smooth": 2},
+        "listen": {"smooth": 2},
+        "enrol": {},
+        "serve": {},
+    }
+    for verb in (["predict", "a.wav"], ["timeline", "a.wav"], ["enrol", "a.wav", "-o", "a.json"]):
+        assert emodistill(*verb).code == 0
+    (here / "emodistill.toml").write_text("channels = 1\n")
+    assert all("channels" in read_defaults(verb, FUNCTIONS).values for verb in ("predict", "enrol"))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('channels = "left"\n', "bad channels 'left', expected mix|"),
+        ('adapt = "folders"\n', "bad adapt 'folders', expected one of ["),
+        ("smooth = 'much'\n", "bad smooth 'much', expected a number"),
+        ('[enrol]\nchannels = "split"\n', "bad enrol.channels 'split', expected mix|N"),
+    ],
+)
+def test_a_value_that_no_verb_can_have_is_an_error_of_every_verb(
+    emodistill: Call, here: Path, text: str, message: str
+) -> None:
+    (here / "emodistill.toml").write_text(text)
+    verbs = (["enrol", "a.wav", "-o", "x.json"], ["predict", "a.wav"], ["timeline", "a.wav"])
+    for verb in verbs[:1] if text.startswith("[") else verbs:
+        result = emodistill(*verb)
+        assert result.code == 2
+        assert message in result.err
+
+
 def test_no_file_gives_no_defaults(here: Path) -> None:
     assert read_defaults("predict", FUNCTIONS) is None
     (here / "emodistill.toml").write_bytes(b"\xff")

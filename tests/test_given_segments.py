@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from test_inputs import Stdin
 
 from emodistill.errors import ConfigError
 from emodistill.inference.formats import FORMATS
@@ -194,7 +196,9 @@ def test_the_words_are_in_the_output() -> None:
     assert "stop --> <that>" in first + second
 
 
-def test_timeline_reads_each_format_on_the_command_line(emodistill: make.CommandLine, tmp_path: Path) -> None:
+def test_timeline_reads_each_format_on_the_command_line(
+    emodistill: make.CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "call.wav"
     path.write_bytes(call())
     texts = {
@@ -211,6 +215,23 @@ def test_timeline_reads_each_format_on_the_command_line(emodistill: make.Command
         (row,) = json.loads(done.out)
         assert (row["segments"][0]["start_s"], row["segments"][0]["speaker"]) == (1.0, "anna")
         assert "anna" in row["speakers"]
+        monkeypatch.setattr(sys, "stdin", Stdin(text.encode()))
+        piped = emodistill("timeline", path, "--segments", "-", "-f", "json")
+        assert (piped.code, piped.out) == (0, done.out)
+    folder = tmp_path / "out"
+    for text, code in ((texts["turns.csv"], 0), (texts["turns.csv"], 0), (texts["turns.json"], 2)):
+        monkeypatch.setattr(sys, "stdin", Stdin(text.encode()))
+        done = emodistill("timeline", path, "--segments", "-", "-f", "json", "-o", folder)
+        assert done.code == code, done.err
+    assert "begun with another segments" in done.err
+    monkeypatch.setattr(sys, "stdin", Stdin(b"1,x\n"))
+    assert (
+        "standard input has none of the known formats" in emodistill("timeline", path, "--segments", "-").err
+    )
+    both = emodistill("timeline", "-", "--segments", "-")
+    assert (both.code, "- and --segments - both read standard input" in both.err) == (2, True)
+    monkeypatch.setattr(sys, "stdin", Stdin(terminal=True))
+    assert "which is a terminal: pipe it in" in emodistill("timeline", path, "--segments", "-").err
     (tmp_path / "turns.csv").write_text("start,end\n1,2\n3,x\n")
     refused = emodistill("timeline", path, "--segments", tmp_path / "turns.csv")
     assert refused.code == 2

@@ -402,6 +402,32 @@ def test_the_csv_ends_with_what_the_list_states(emodistill: Call, calls: Path) -
     assert "ben" in table
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".m4a"])
+@pytest.mark.parametrize("adapt", ["none", "together"])
+def test_a_row_states_the_real_end_of_a_part_that_is_too_long(
+    emodistill: Call, calls: Path, tmp_path: Path, suffix: str, adapt: str
+) -> None:
+    source = write_media(tmp_path / "a.m4a", length_s=6) if suffix == ".m4a" else tmp_path / f"a{suffix}"
+    if suffix != ".m4a":
+        samples, rate_hz = soundfile.read(calls / "call.wav")
+        soundfile.write(source, samples, rate_hz)
+    duration_s = len(load(source)) / make.RATE
+    listed = tmp_path / "list.csv"
+    times = [(0, 2), (2, 60), (1, round(duration_s, 3)), (3, 99.5)]
+    parts = "".join(f"{source.name},{start},{end}\n" for start, end in times)
+    listed.write_text(f"path,start,end\n{parts}{source.name},99,100\n")
+    output = tmp_path / "rows.jsonl"
+    options = ("predict", "--from", listed, "-o", output, "--adapt", adapt)
+    assert emodistill(*options).code == 1
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    ends = [row["end_s"] for row in rows]
+    assert ends == pytest.approx([2, duration_s, duration_s, duration_s, 100], abs=0.05)
+    assert ends[-1] == 100, "a row with an error states what was asked for"
+    if adapt == "none":
+        again = emodistill(*options)
+        assert "4 rows were there already, 1 added" in again.err
+
+
 def test_a_bad_row_is_a_row_with_its_error(emodistill: Call, calls: Path) -> None:
     listed = calls / "list.csv"
     listed.write_text(

@@ -3,8 +3,8 @@
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
@@ -228,15 +228,25 @@ def is_longer_than(source: DecodableSource, limit_s: float) -> bool:
     header = read_header(source)
     if header is not None and header.duration_s is not None:
         return header.duration_s > limit_s
-    decoded_s = 0.0
     try:
-        for rate_hz, frames in decode_blocks(source, ""):
-            decoded_s += len(frames) / rate_hz
-            if decoded_s > limit_s:
-                return True
+        return duration_up_to(limit_s, source) > limit_s
     except (AudioError, OSError):
         return False
-    return False
+
+
+def duration_up_to(limit_s: float, source: DecodableSource) -> float:
+    """Return the duration in seconds of a decoded recording; decoding stops after `limit_s`.
+
+    Raises `AudioError` for a recording that cannot be decoded. An open file is rewound.
+    """
+    decoded_s = 0.0
+    with closing(_decode_blocks(source, "")) as blocks:
+        for rate_hz, frames in blocks:
+            decoded_s += len(frames) / rate_hz
+            if decoded_s > limit_s:
+                break
+    _rewind(source)
+    return decoded_s
 
 
 def num_channels(source: DecodableSource) -> int:
@@ -320,7 +330,7 @@ def decode_blocks(source: BlockSource, name: str) -> Iterator[RatedSamples]:
             report(len(frames) / rate_hz)
 
 
-def _decode_blocks(source: BlockSource, name: str) -> Iterator[RatedSamples]:
+def _decode_blocks(source: BlockSource, name: str) -> Generator[RatedSamples, None, None]:
     if isinstance(source, RatedArray):
         columns = source.samples[:, None] if source.samples.ndim == 1 else source.samples
         for start in range(0, len(columns), max(1, int(source.rate_hz))):

@@ -38,6 +38,7 @@ class _Option:
     repeatable: bool
     lowest: float | None
     highest: float | None
+    choices: tuple[str, ...] = ()  # of a text, from its metavar; `N` stands for a whole number
 
     def check(self, value: Any, where: str) -> Any:
         """Return the value; for a repeatable option, a list. Raises `ConfigError` for a bad value."""
@@ -63,6 +64,9 @@ class _Option:
         accepted, expected = kinds.get(self.kind, ((str, int, float), "a text"))
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             raise ConfigError(f"{where} {value!r}, expected {expected}")
+        is_number = isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
+        if self.choices and not (value in self.choices or (is_number and "N" in self.choices)):
+            raise ConfigError(f"{where} {value!r}, expected {'|'.join(self.choices)}")
         number: Any = value
         lowest, highest = self.lowest, self.highest
         if (lowest is not None and number < lowest) or (highest is not None and number > highest):
@@ -75,12 +79,12 @@ def read_defaults(verb: str, verbs: Mapping[str, Callable[..., Any]]) -> Default
     """Return the defaults of a verb that a file in the current folder states; None if there is no such file.
 
     `verbs` has the function of each of `VERBS`. A key at the top of the file holds for all verbs that have
-    this option, and a key in a table such as `[predict]` for this verb. `emodistill.toml` comes before
-    pyproject.toml, and only one of them is read. The file is in the current folder, so relative paths in it
-    are relative to the file.
+    this option and can have its value. A key in a table such as `[predict]` holds for this verb.
+    `emodistill.toml` comes before pyproject.toml, and only one of them is read. The file is in the current
+    folder, so relative paths in it are relative to the file.
 
     Raises `ConfigError` for a file that is no TOML, an unknown key, or a value that the verb's option cannot
-    have.
+    have, and at the top that the option of no verb can have.
     """
     own, project = Path(FILE), Path(PYPROJECT)
     if own.is_file():
@@ -116,13 +120,33 @@ def _defaults(
             if inner not in options[key]:
                 raise ConfigError(f"{source}: {one_of(f'key of [{key}]', inner, sorted(options[key]))}")
     values: dict[str, Any] = {}
-    own = table.get(verb, {})
-    for key, option in options[verb].items():
-        if key in own:
-            values[option.parameter] = option.check(own[key], f"{source}: bad {verb}.{key}")
-        elif key in table:
-            values[option.parameter] = option.check(table[key], f"{source}: bad {key}")
+    for key in table.keys() - set(VERBS):
+        if (accepted := _accepted(key, table[key], f"{source}: bad {key}", verb, options)) is not None:
+            values[options[verb][key].parameter] = accepted
+    for key, value in table.get(verb, {}).items():
+        option = options[verb][key]
+        values[option.parameter] = option.check(value, f"{source}: bad {verb}.{key}")
     return Defaults(source, values)
+
+
+def _accepted(
+    key: str, value: Any, where: str, verb: str, options: Mapping[str, Mapping[str, _Option]]
+) -> Any:
+    """Return the value of a key at the top for a verb; None where this verb lacks the option or the value.
+
+    Raises `ConfigError` for a value that the option of no verb can have.
+    """
+    accepted: dict[str, Any] = {}
+    errors: dict[str, ConfigError] = {}
+    for name, of_verb in options.items():
+        if key in of_verb:
+            try:
+                accepted[name] = of_verb[key].check(value, where)
+            except ConfigError as error:
+                errors[name] = error
+    if not accepted:
+        raise errors.get(verb) or next(iter(errors.values()))
+    return accepted.get(verb)
 
 
 def _options_of(verb: Callable[..., Any]) -> dict[str, _Option]:
@@ -140,6 +164,11 @@ def _options_of(verb: Callable[..., Any]) -> dict[str, _Option]:
         names = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)]
         long = max((name.split("/")[0] for name in names), key=len, default=parameter.name)
         options[long.lstrip("-").replace("-", "_")] = _Option(
-            parameter.name, get_args(kind)[0] if repeatable else kind, repeatable, info.min, info.max
+            parameter.name,
+            get_args(kind)[0] if repeatable else kind,
+            repeatable,
+            info.min,
+            info.max,
+            tuple(info.metavar.split("|")) if info.metavar and "|" in info.metavar else (),
         )
     return options

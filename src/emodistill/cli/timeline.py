@@ -70,7 +70,7 @@ SegmentsOption = Annotated[
         metavar="FILE",
         help="Recognise the emotion of these segments; without it, speech is detected. RTTM, JSON of "
         "whisperX or pyannote, or CSV with the columns start and end (seconds, m:ss or hh:mm:ss), and "
-        "optionally speaker, path, channel and text.",
+        "optionally speaker, path, channel and text. `-` reads them from standard input.",
     ),
 ]
 PlotOption = Annotated[
@@ -171,6 +171,8 @@ def timeline(
     found = find_audio_files(paths)
     files = found.files
     inputs_of(files)  # It refuses a terminal as standard input.
+    if Path("-") in files and segments == Path("-"):
+        raise ConfigError("- and --segments - both read standard input: give one of them")
     output = file_or_none(output)
     outputs = batch.plan(files, paths, choose_format(format, output, FORMAT_BY_SUFFIX), output, plot)
     ensure_not_read(outputs.paths, [*files, segments, *voice_files])

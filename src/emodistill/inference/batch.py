@@ -16,7 +16,6 @@ from emodistill.files import ensure_writable, is_stream, open_output, real_path
 from emodistill.inference.formats import FORMATS, UNSURE, WriterContext, write
 from emodistill.inference.formats.base import one_line
 from emodistill.inference.given_segments import GivenSegments
-from emodistill.inference.model_card import file_sha256
 from emodistill.inference.plots import check_picture, plot_timeline
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import CONTINUE, MadeWith, say_changed
@@ -97,7 +96,7 @@ class Outputs:
         channels, names = options.get("channels", "mix"), options.get("names")
         return {
             **recognizer.settings,
-            "segments": None if given is None else file_sha256(given.source),
+            "segments": None if given is None else given.sha256,
             "voice": (
                 {name: each.sha256 for name, each in voice.items()}
                 if isinstance(voice, Mapping)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.audio.channels import Channels
-from emodistill.audio.decoding import num_channels, read_header
+from emodistill.audio.decoding import duration_up_to, num_channels, read_header
 from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.prediction import Prediction
@@ -16,6 +16,8 @@ from emodistill.inference.run_log import logged
 from emodistill.inference.sources import STANDARD_INPUT, audio_of, standard_input
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import SpeechStatistics, Voice
+
+END_TOLERANCE_S = 0.001  # times in lists are rounded
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,25 @@ class Input:
         return self.location.resolve(), self.start_s, self.end_s, self.channel
 
     def row(self, computed: Prediction) -> Prediction:
-        """Return a prediction with what the user knows of this input."""
+        """Return a prediction with what the user knows of this input, and the end of its part.
+
+        A part that would end after its recording ends with it.
+        """
+        end_s = self.end_s if computed.error is not None else self._real_end_s()
         return replace(
-            computed, path=self.path, id=self.id, start_s=self.start_s, end_s=self.end_s, speaker=self.speaker
+            computed, path=self.path, id=self.id, start_s=self.start_s, end_s=end_s, speaker=self.speaker
         )
+
+    def _real_end_s(self) -> float | None:
+        if self.end_s is None:
+            return None
+        source = audio_of(self.location)
+        header = read_header(source)
+        if header is not None and header.duration_s is not None and not header.is_estimated:
+            duration_s = header.duration_s
+        else:
+            duration_s = duration_up_to(self.end_s, source)
+        return self.end_s if self.end_s <= duration_s + END_TOLERANCE_S else round(duration_s, 3)
 
 
 def inputs_of(files: Sequence[Path]) -> list[Input]:

@@ -151,12 +151,24 @@ def finished_keys(
 
 
 def _key_in_file(row: Mapping[str, Any], requested: Collection[str]) -> str:
-    """Return the key of a row. Its channel counts where the input of the row stated it."""
-    keys = [
-        row_key(str(row["path"]), row.get("id"), row.get("start_s"), row.get("end_s"), channel)
-        for channel in (row.get("channel"), None)
-    ]
-    return keys[0] if keys[0] in requested else keys[1]
+    """Return the key of a row. Its channel counts where the input of the row stated it.
+
+    A row may end before the part of its input, where its recording ends.
+    """
+    path, start_s, end_s = str(row["path"]), row.get("start_s"), row.get("end_s")
+    channels = (row.get("channel"), None)
+    keys = [row_key(path, row.get("id"), start_s, end_s, channel) for channel in channels]
+    for key in keys:
+        if key in requested:
+            return key
+    if end_s is not None and row.get("id") is None:
+        beginning = f"{json.dumps([path, start_s])[:-1]}, "
+        for key in requested:
+            if key.startswith(beginning):
+                *_, longer_s, channel = json.loads(key)
+                if channel in channels and longer_s is not None and longer_s > end_s:
+                    return key
+    return keys[1]
 
 
 def _read_row(

@@ -3,7 +3,9 @@
 To add a file format: a module with a `SegmentsFormat`, and its entry in `SEGMENT_FORMATS`.
 """
 
+import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,35 +33,36 @@ SEGMENT_FORMATS: tuple[SegmentsFormat, ...] = (WHISPERX, PYANNOTE, RTTM, CSV)
 def read_segments(path: Path, num_recordings: int = 1) -> GivenSegments:
     """Return the segments in a file of one of `SEGMENT_FORMATS`. The content decides the format.
 
-    Raises `ConfigError` for a file that is missing, and as `parse_segments`.
+    `-` is standard input. Raises `ConfigError` for a file that is missing, for a terminal, and as
+    `parse_segments`.
     """
-    if not path.is_file():
+    from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal  # they load numpy
+
+    if str(path) == STANDARD_INPUT:
+        ensure_no_terminal("segments", "emodistill timeline call.wav --segments - < call.rttm")
+        return parse_segments(sys.stdin.buffer.read(), "standard input", num_recordings)
+    if not path.exists() or path.is_dir():
         raise ConfigError(f"no file '{path}': expected the segments as {_expected()}")
-    return parse_segments(path.read_bytes(), f"'{path}'", num_recordings, path)
+    return parse_segments(path.read_bytes(), f"'{path}'", num_recordings)
 
 
-def parse_segments(
-    content: bytes | str, name: str, num_recordings: int = 1, source: Path | None = None
-) -> GivenSegments:
+def parse_segments(content: bytes | str, name: str, num_recordings: int = 1) -> GivenSegments:
     """Return the segments in the content of a file; `name` is what messages call it.
 
     Raises `ConfigError` for another format, and for a segment that does not end after its start; the message
     names the line, or the index in JSON. With several recordings, each segment must name its recording.
     """
-    if isinstance(content, bytes):
-        try:
-            content = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{name} holds no segments: it is not UTF-8 text, expected {_expected()}"
-            ) from error
-    format = next((each for each in SEGMENT_FORMATS if each.recognises(content)), None)
-    if format is None:
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{name} has none of the known formats{_json_error(content)}: expected {_expected()}"
-        )
+            f"{name} holds no segments: it is not UTF-8 text, expected {_expected()}"
+        ) from error
+    format = next((each for each in SEGMENT_FORMATS if each.recognises(text)), None)
+    if format is None:
+        raise ConfigError(f"{name} has none of the known formats{_json_error(text)}: expected {_expected()}")
     by_name: dict[str | None, list[GivenSegment]] = {}
-    for row in format.rows(content, name):
+    for row in format.rows(text, name):
         by_name.setdefault(row.recording, []).append(_segment(row, f"{name}, {row.where}: "))
     if not by_name:
         raise ConfigError(f"{name} holds no segments")
@@ -70,7 +73,8 @@ def parse_segments(
         )
     serves_any = format.names_are_free and num_recordings == 1 and len(by_name) == 1
     segments = {recording: tuple(parts) for recording, parts in by_name.items()}
-    return GivenSegments(source or Path(name), segments, serves_any)
+    raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return GivenSegments(name, hashlib.sha256(raw).hexdigest(), segments, serves_any)
 
 
 def _segment(row: GivenRow, where: str) -> GivenSegment:

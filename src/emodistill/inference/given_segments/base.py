@@ -40,12 +40,14 @@ class GivenSegments:
     """The given segments of recordings, by the name of the recording; by None if the file has no names.
 
     Attributes:
-        source: the file.
+        source: the file, as messages call it.
+        sha256: of its content.
         by_name: name of a recording -> its segments.
         serves_any: the segments are those of the one recording at hand, whatever its name.
     """
 
-    source: Path
+    source: str
+    sha256: str
     by_name: Mapping[str | None, tuple[GivenSegment, ...]]
     serves_any: bool = False
 
@@ -64,7 +66,7 @@ class GivenSegments:
             return segments
         known = ", ".join(f"'{name}'" for name in list(self.by_name)[:5])
         raise ConfigError(
-            f"{recording}: '{self.source}' has no segments of '{path.stem}'; it has segments of {known}"
+            f"{recording}: {self.source} has no segments of '{path.stem}'; it has segments of {known}"
         )
 
 
