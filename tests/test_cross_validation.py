@@ -17,16 +17,19 @@ import soundfile
 import torch
 
 from emodistill.config import AugmentConfig, StudentConfig, load_recipe
+from emodistill.console import results
 from emodistill.corpora import read_manifest, write_manifest
 from emodistill.corpora.load import pool_corpora
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.evaluation.predictions import read_predictions
+from emodistill.evaluation.run import read_run
+from emodistill.evaluation.scores import score_run
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
 from emodistill.protocol.folds import read_protocol
 from emodistill.training import fold as fold_module
-from emodistill.training.cross_validation import crossval, prepare_run
+from emodistill.training.cross_validation import crossval, prepare_run, print_scores
 from emodistill.training.data import CLEAN, corpus_weights, possible_emotions
 from emodistill.training.fit import FitResult
 from emodistill.training.stages import CLEAN_ONLY, ProsodicStage, SpeechStage
@@ -453,6 +456,31 @@ def test_an_emotion_that_training_lacks_stays_in_the_loss(tmp_path: Path) -> Non
     rows = possible_emotions(mixed, fold.labels)
     assert rows is not None
     assert {tuple(row) for row in rows.tolist()} == {(True, True, False), (False, True, True)}
+
+
+def test_scores_say_which_emotions_training_lacked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = make.corpus_folder(tmp_path / "one", emotions=("angry", "happy", "sad"), each=2)
+    rows = make.read_rows(listed)
+    only = rows[0]["speaker"]
+    kept = [
+        {**row, "path": listed.parent / row["path"]}
+        for row in rows
+        if row["emotion"] != "sad" or row["speaker"] == only
+    ]
+    rare = make.write_rows(tmp_path / "utterances.csv", kept)
+    teacher = {"student": None, "distillation": {"teachers": ["prosodic"]}}
+    protocol = {"kind": "leave-one-speaker-out", "refit": False, "dev": "next-fold"}
+    recipe = make.recipe(rare, protocol=protocol, **teacher)
+    scores = crossval(recipe, tmp_path / "run", folds=[only])
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"no 'sad' in train of 2 of 6 folds ({only}, " in printed
+    (note,) = [note for note in scores["notes"] if "'sad' is in test" in note]
+    assert f"not in training of 1 of 6 folds ({only})" in note
+    assert note in score_run(read_run(tmp_path / "run")).notes
+    print_scores(scores, results())
+    assert f"note: {note}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_without_any_transcript_the_linguistic_teacher_is_left_out(manifest: Path, tmp_path: Path) -> None:

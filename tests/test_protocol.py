@@ -30,6 +30,7 @@ from emodistill.protocol import (
     class_warnings,
     count_classes,
     identical_recordings,
+    notes_for_scores,
     read_protocol,
 )
 
@@ -383,13 +384,26 @@ def test_emotions_that_are_absent_from_a_split_are_named() -> None:
     corpus = with_emotions(a=MANY, b=MANY + "s" * 20, c=MANY + "s" * 20)
     protocol = Protocol("fake", "x", (one_fold(corpus, *"abc", name="c"), one_fold(corpus, *"bca", name="a")))
     assert class_warnings(corpus, protocol) == (
-        "no 'sad' in train of 1 of 2 folds (c): the model learns that it never occurs, so its recall is "
-        "about 0",
+        "no 'sad' in train of 1 of 2 folds (c): a model that trains without it gives it a recall of about 0",
         "no 'sad' in test of 1 of 2 folds (a): UA of such a fold is the mean over the other emotions",
     )
     assert absent_from_training(corpus, protocol) == {"c": ("sad",)}
     single = Protocol("fake", "x", (one_fold(corpus, *"bac"),))
     assert class_warnings(corpus, single) == ("no 'sad' in dev of fold 1: the epoch is chosen without it",)
+
+
+def test_scores_get_a_note_on_emotions_that_no_training_has() -> None:
+    corpus = with_emotions(a=MANY, b=MANY + "s", c=MANY + "s", d=MANY)
+    folds = (one_fold(corpus, *"abc", name="c"), one_fold(corpus, *"abd", name="d"), one_fold(corpus, *"adb"))
+    protocol = Protocol("fake", "x", folds)
+    assert notes_for_scores(corpus, protocol, ProtocolConfig()) == (
+        "'sad' is in test but not in training of 2 of 3 folds (c, 1). The model cannot know it there: its "
+        "recall is about 0, which UA includes.",
+    )
+    (note,) = notes_for_scores(corpus, protocol, ProtocolConfig(refit=True))
+    assert "1 of 3 folds (1)" in note, "a refit also trains on dev"
+    config = ProtocolConfig(kind="fixed", fixed="ravdess-2606.03359")
+    assert "chose their models on test scores" in notes_for_scores(corpus, protocol, config)[-1]
 
 
 def test_rare_emotions_are_counted() -> None:

@@ -82,24 +82,43 @@ class ProtocolConfig(Section):
 
     # leave-one-…-out: each speaker, session or corpus is the test split of one fold. k-fold: `folds` groups
     # of speakers. fixed: the list named by `fixed`. published: the split that the corpus publishes.
+    # list: the folds of your own CSV. emobox: the folds that EmoBox publishes.
     kind: Literal[
         "leave-one-speaker-out", "leave-one-session-out", "leave-one-corpus-out", "k-fold", "fixed",
-        "published",
+        "published", "list", "emobox",
     ] = "k-fold"  # fmt: skip
     # k-fold: number of folds. leave-one-corpus-out: one in `folds` speakers of each training corpus is dev.
+    # list and emobox: where neither the list nor the next fold gives dev, one in `folds` training speakers.
     folds: int = Field(5, ge=2)
     # Name of a list in emodistill.protocol.fixed_lists: a key of FIXED_FOLDS or of FIXED_SPLITS.
     fixed: str | None = None
+    # list: a CSV with the columns id and fold, and perhaps split. emobox: EmoBox's folder of the corpus, such
+    # as EmoBox/data/ravdess.
+    folds_from: str | None = None
     # Dev speakers. next-fold: the test speakers of the next fold. same-session: the other speaker of the
     # session, with leave-one-speaker-out. auto: same-session where every session has two speakers, else
     # next-fold.
     dev: Literal["auto", "next-fold", "same-session"] = "auto"
     # Leaks that a published split has by design. "speaker": a speaker may be in two splits. The text "LEAKS
-    # speaker BY DESIGN" then stands beside each score.
+    # speaker BY DESIGN" then stands beside each score. With it, k-fold divides the utterances of a corpus of
+    # one or two speakers, and leave-one-session-out divides utterances by session.
     allow: tuple[Literal["speaker"], ...] = ()
     # After dev has chosen the number of epochs: true trains all models again on train + dev. "classifier"
     # keeps the models and fits only the student's classifier again on train + dev.
     refit: bool | Literal["classifier"] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "ProtocolConfig":
+        if self.kind == "list" and self.folds_from is None:
+            raise ValueError("kind = 'list' needs folds_from: a CSV with the columns id and fold")
+        if self.kind == "emobox" and self.folds_from is None:
+            raise ValueError("kind = 'emobox' needs folds_from: a folder such as EmoBox/data/ravdess")
+        if self.folds_from is not None and self.kind not in ("list", "emobox"):
+            raise ValueError(
+                f"folds_from = '{self.folds_from}' has no effect with kind = '{self.kind}': set kind to "
+                "'list' or 'emobox', or folds_from to 'none'"
+            )
+        return self
 
 
 class AudioConfig(Section):

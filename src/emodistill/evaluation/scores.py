@@ -137,7 +137,7 @@ def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
     """Score a run's test predictions. Raises `ModelError` where its tables are incomplete or were changed."""
     student = run.table()
     tables = {name: run.table(name) for name in run.models}
-    notes: list[str] = []
+    notes: list[str] = list(run.scores.get("notes", ()))  # on the folds
     if run.missing_folds:
         notes.append(
             f"{len(run.scores['folds'])} of {len(run.protocol.folds)} folds are done, and all figures are of "

@@ -9,6 +9,7 @@ from emodistill.protocol.audit import (
     class_warnings,
     count_classes,
     identical_recordings,
+    notes_for_scores,
 )
 from emodistill.protocol.fixed_lists import FIXED_FOLDS, FIXED_SPLITS
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
@@ -28,5 +29,6 @@ __all__ = [
     "class_warnings",
     "count_classes",
     "identical_recordings",
+    "notes_for_scores",
     "read_protocol",
 ]

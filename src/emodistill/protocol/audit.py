@@ -9,9 +9,11 @@ from itertools import combinations
 import numpy as np
 
 from emodistill.audio.waveform import FRAME_SAMPLES, Waveform, load, peak_normalise
+from emodistill.config import ProtocolConfig
 from emodistill.console import progress
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import AudioError, CorpusError, LeakError
+from emodistill.protocol.fixed_lists import LIST_NOTES
 from emodistill.protocol.folds import SPLITS, Fold, Protocol
 
 _NUM_PARTS = 32  # parts of a recording whose mean levels make its envelope
@@ -92,7 +94,7 @@ def class_warnings(utterances: Collection[Utterance], protocol: Protocol) -> tup
     emotions = list(dict.fromkeys(u.emotion for u in utterances if u.emotion is not None))
     used = [name for name in emotions if any(s[name] for splits in counts.values() for s in splits.values())]
     consequences = {
-        "train": "the model learns that it never occurs, so its recall is about 0",
+        "train": "a model that trains without it gives it a recall of about 0",
         "dev": "the epoch is chosen without it",
         "test": "UA of such a fold is the mean over the other emotions",
     }
@@ -116,6 +118,31 @@ def class_warnings(utterances: Collection[Utterance], protocol: Protocol) -> tup
                 f"one of them moves its recall by {100 / tested:.0f} points"
             )
     return tuple(warnings)
+
+
+def notes_for_scores(
+    utterances: Iterable[Utterance], protocol: Protocol, config: ProtocolConfig
+) -> tuple[str, ...]:
+    """Return what a reader of a run's scores must know about its folds.
+
+    These are the emotions that a fold tests without any training utterance, and the note on a fixed list.
+    With `config.refit` the final model also trains on dev.
+    """
+    trained = ("train", "dev") if config.refit else ("train",)
+    counts = count_classes(utterances, protocol)
+    folds_without: dict[str, list[str]] = defaultdict(list)
+    for fold, splits in counts.items():
+        for emotion in sorted(splits["test"]):
+            if not any(splits[split][emotion] for split in trained):
+                folds_without[emotion].append(fold)
+    notes = [
+        f"'{emotion}' is in test but not in training of {_named_folds(folds, counts)}. The model cannot know "
+        "it there: its recall is about 0, which UA includes."
+        for emotion, folds in folds_without.items()
+    ]
+    if config.kind == "fixed" and config.fixed is not None and config.fixed in LIST_NOTES:
+        notes.append(LIST_NOTES[config.fixed])
+    return tuple(notes)
 
 
 def _named_folds(folds: Collection[str], of: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from emodistill.corpora import Corpus
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.files import atomic_write
 from emodistill.protocol.fixed_lists import FIXED_FOLDS, FIXED_SPLITS
+from emodistill.protocol.fold_lists import read_emobox_folds, read_fold_list
 
 SPLITS = ("train", "dev", "test")
 
@@ -109,6 +110,7 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
     - the other speaker of the session, where one speaker is left out and every session has two (IEMOCAP);
     - some speakers of every training corpus, where one corpus is left out;
     - those of the list, for a fixed split; those of the corpus, for a published one;
+    - for lists from files see `_listed`;
     - else the test speakers of the next fold, and of the first fold for the last.
 
     Raises `ConfigError` where the corpus does not fit the settings.
@@ -119,11 +121,13 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
         return _leave_one_corpus_out(corpus, config)
     if config.kind == "fixed" and config.fixed is not None and config.fixed in FIXED_SPLITS:
         return _fixed_split(corpus, config.fixed, config.allow)
+    if config.kind in ("list", "emobox"):
+        return _listed(corpus, config)
+    utterance_groups = _test_utterances(corpus, config) if "speaker" in config.allow else None
+    if utterance_groups is not None:
+        return _folds_over_utterances(corpus, config, utterance_groups)
     groups = _test_speakers(corpus, config)
-    if len(groups) < 3:
-        raise ConfigError(
-            f"{config.kind} on '{corpus.name}' gives {len(groups)} folds; train, dev and test need at least 3"
-        )
+    _check_num_folds(len(groups), corpus, config)
     partners = _session_partners(corpus) if config.dev != "next-fold" else None
     same_session = config.kind == "leave-one-speaker-out" and partners is not None
     if config.dev == "same-session" and not same_session:
@@ -149,6 +153,28 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
     return Protocol(corpus.name, f"{kind}; dev: {rule}", tuple(folds), tuple(config.allow))
 
 
+def _check_num_folds(num_folds: int, corpus: Corpus, config: ProtocolConfig) -> None:
+    """Raise `ConfigError` for fewer than three folds, with what a corpus of few speakers can use."""
+    if num_folds < 3:
+        raise ConfigError(
+            f"{config.kind} on '{corpus.name}' gives {num_folds} folds; train, dev and test need at least 3"
+            + _advice_for_few_speakers(corpus)
+        )
+
+
+def _advice_for_few_speakers(corpus: Corpus) -> str:
+    """Return the protocols that a corpus of one or two speakers can use, as the end of a message."""
+    number = len(corpus.speakers)
+    if number > 2:
+        return ""
+    allow = "--set 'protocol.allow=[\"speaker\"]'"
+    return (
+        f". The corpus has {number} speaker{'s' if number > 1 else ''}, so its utterances must be divided: "
+        f"--set protocol.kind=k-fold {allow}. Each score is then marked LEAKS speaker BY DESIGN. "
+        f"Or list your own folds: --set protocol.kind=list --set protocol.folds_from=folds.csv {allow}"
+    )
+
+
 def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[str, ...]]:
     """Return the test speakers of each fold, by name of the fold."""
     speakers = corpus.speakers
@@ -165,7 +191,10 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
         return {session: tuple(sorted(sessions[session])) for session in sorted(sessions)}
     if config.kind == "k-fold":
         if config.folds > len(speakers):
-            raise ConfigError(f"{config.folds} folds by speaker need as many speakers, got {len(speakers)}")
+            raise ConfigError(
+                f"{config.folds} folds by speaker need as many speakers, got {len(speakers)}"
+                + _advice_for_few_speakers(corpus)
+            )
         order = _hash_order(speakers)
         return {str(k + 1): tuple(sorted(order[k :: config.folds])) for k in range(config.folds)}
     if config.fixed is None or config.fixed not in FIXED_FOLDS:
@@ -179,10 +208,112 @@ def _test_speakers(corpus: Corpus, config: ProtocolConfig) -> dict[str, tuple[st
     return dict(listed)
 
 
-def _hash_order(speakers: Iterable[str]) -> list[str]:
-    """Return speakers sorted by the SHA-256 of their names, an order that no property of a speaker
-    decides."""
-    return sorted(speakers, key=lambda speaker: hashlib.sha256(speaker.encode()).hexdigest())
+def _hash_order(names: Iterable[str]) -> list[str]:
+    """Return names sorted by their SHA-256, an order that no property of a speaker or utterance decides."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+
+
+# --- folds over utterances, where a speaker may be in two splits -----------------------------------
+
+
+def _test_utterances(corpus: Corpus, config: ProtocolConfig) -> dict[str, set[str]] | None:
+    """Return the test utterances of each fold by name of the fold; None where speakers are divided.
+
+    k-fold: of one or two speakers, with as equal a number of each emotion as possible in each fold.
+    leave-one-session-out: those of each session.
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    if config.kind == "leave-one-session-out":
+        for utterance in corpus:
+            groups[utterance.session or ""].add(utterance.id)
+        return {name: groups[name] for name in sorted(groups)} if "" not in groups else None
+    if config.kind != "k-fold" or len(corpus.speakers) > 2:
+        return None
+    by_emotion: dict[str, list[str]] = defaultdict(list)
+    for utterance in corpus:
+        by_emotion[utterance.emotion or ""].append(utterance.id)
+    order = [name for emotion in sorted(by_emotion) for name in _hash_order(by_emotion[emotion])]
+    return {str(k + 1): set(order[k :: config.folds]) for k in range(min(config.folds, len(order)))}
+
+
+def _folds_over_utterances(
+    corpus: Corpus, config: ProtocolConfig, groups: Mapping[str, set[str]]
+) -> Protocol:
+    _check_num_folds(len(groups), corpus, config)
+    if config.dev == "same-session":
+        raise ConfigError("dev = 'same-session' needs leave-one-speaker-out and two speakers in each session")
+    names = list(groups)
+    folds = []
+    for position, name in enumerate(names):
+        test, dev = groups[name], groups[names[(position + 1) % len(names)]]
+        train = {utterance.id for utterance in corpus} - test - dev
+        folds.append(_fold_in_order(corpus, name, {"train": train, "dev": dev, "test": test}))
+    unit = "utterances, balanced by emotion" if config.kind == "k-fold" else "utterances by session"
+    description = f"{config.kind} over {unit}; dev: the next fold's test utterances"
+    return Protocol(corpus.name, description, tuple(folds), tuple(config.allow))
+
+
+# --- folds from files ------------------------------------------------------------------------------
+
+
+def _listed(corpus: Corpus, config: ProtocolConfig) -> Protocol:
+    """Return the folds of a file, or of EmoBox's folder of a corpus.
+
+    A list without training splits trains on everything that the fold does not test. Without a dev split, dev
+    is what the next fold tests, as far as it is in training. Without `allow`, all other training utterances
+    of these speakers are dev too. Where this leaves no dev or no training, see `_draw_dev`.
+    """
+    assert config.folds_from is not None
+    path = Path(config.folds_from)
+    if config.dev == "same-session":
+        raise ConfigError("dev = 'same-session' needs leave-one-speaker-out and two speakers in each session")
+    lists = (read_fold_list if config.kind == "list" else read_emobox_folds)(path, corpus)
+    speaker_of = {utterance.id: utterance.speaker for utterance in corpus}
+    everything = {name for splits in lists.folds.values() for ids in splits.values() for name in ids}
+    names, folds, rules = list(lists.folds), [], []
+    for position, name in enumerate(names):
+        splits = lists.folds[name]
+        test, dev = set(splits["test"]), set(splits.get("dev", ()))
+        train = set(splits.get("train", everything - test - dev))
+        rule = "that of the list"
+        if not dev:
+            rule = "the next fold's test utterances"
+            dev = train & set(lists.folds[names[(position + 1) % len(names)]]["test"])
+            if "speaker" not in config.allow:
+                speakers = {speaker_of[item] for item in dev}
+                dev = {item for item in train if speaker_of[item] in speakers}
+            if not dev or dev == train:
+                dev, rule = _draw_dev(train, speaker_of, config)
+            train -= dev
+        rules.append(rule)
+        folds.append(_fold_in_order(corpus, name, {"train": train, "dev": dev, "test": test}))
+    source = f"list {path.name}" if config.kind == "list" else f"EmoBox's folds of {path.resolve().name}"
+    parts = [f"{source}; dev: {', '.join(dict.fromkeys(rules))}", *lists.notes]
+    return Protocol(corpus.name, "; ".join(parts), tuple(folds), tuple(config.allow))
+
+
+def _draw_dev(train: set[str], speaker_of: Mapping[str, str], config: ProtocolConfig) -> tuple[set[str], str]:
+    """Return dev utterances out of the training ones, and their rule in words.
+
+    They are those of one in `config.folds` speakers. Of a single speaker they are one in `config.folds`
+    utterances, which needs `allow = ["speaker"]`.
+    """
+    speakers = _hash_order({speaker_of[name] for name in train})
+    if len(speakers) > 1:
+        drawn = set(speakers[:: config.folds])
+        dev = {name for name in train if speaker_of[name] in drawn}
+        return dev, f"one in {config.folds} training speakers"
+    if "speaker" not in config.allow:
+        raise ConfigError(
+            f"only speaker '{speakers[0]}' trains, and the list has no dev split: give it one, or allow the "
+            "speaker in both: --set 'protocol.allow=[\"speaker\"]'"
+        )
+    return set(_hash_order(train)[:: config.folds]), f"one in {config.folds} training utterances"
+
+
+def _fold_in_order(corpus: Corpus, name: str, splits: Mapping[str, set[str]]) -> Fold:
+    """Return a fold whose ids are in the order of the corpus."""
+    return _fold(name, {split: [u.id for u in corpus if u.id in splits[split]] for split in SPLITS})
 
 
 def _leave_one_corpus_out(corpus: Corpus, config: ProtocolConfig) -> Protocol:

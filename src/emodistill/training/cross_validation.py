@@ -25,6 +25,7 @@ from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus
 from emodistill.corpora.load import open_corpus
+from emodistill.corpora.manifest import read_manifest
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.known import KNOWN_CSV, join_known, read_known, write_known
 from emodistill.evaluation.known_scores import score_known, write_known_tables
@@ -37,7 +38,7 @@ from emodistill.evaluation.predictions import (
 from emodistill.evaluation.run import UTTERANCES, is_unchanged, table_name, write_utterances
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
-from emodistill.protocol.audit import audit_protocol
+from emodistill.protocol.audit import audit_protocol, class_warnings, notes_for_scores
 from emodistill.protocol.folds import Protocol, build_protocol, read_protocol
 from emodistill.training.artifact_cache import ArtifactCache
 from emodistill.training.fold import FoldRun
@@ -74,7 +75,7 @@ def crossval(
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths where files and folders exist, so that it can be run from any folder."""
-    names = ("root", "manifest", "transcripts", "run", "init", "backbone", "encoder")
+    names = ("root", "manifest", "transcripts", "run", "init", "backbone", "encoder", "folds_from")
 
     def absolute(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
@@ -120,6 +121,8 @@ def read_data(recipe: Recipe) -> AuditedData:
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} "
         f"emotions; {len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
     )
+    for warning in class_warnings(corpus.utterances, protocol):
+        warn(warning)
     for pair in findings.duplicates:
         warn(f"identical recordings inside one split: {pair[0]} = {pair[1]}")
     if findings.shared_transcripts:
@@ -184,6 +187,7 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
         "sha256": {},  # of the tables of the run, so that an edit is noticed
+        "notes": list(notes_for_scores(read_manifest(out / UTTERANCES), protocol, recipe.protocol)),
     }  # fmt: skip
     main = recipe.main_model
     for model in dict.fromkeys((main, *TEACHERS)):
@@ -272,3 +276,5 @@ def print_scores(scores: dict[str, Any], out: Console) -> None:
         recall = test["pooled"]["recall"].get(name)
         matrix.add_row(name, "–" if recall is None else f"{100 * recall:.1f}", *map(str, row))
     out.print(matrix)
+    for note in scores["notes"]:
+        out.print(f"note: {note}", markup=False)

@@ -6,11 +6,13 @@ with `downloads/` and is relative to the folder that holds `data`. Beside the JS
 (label of the
 corpus: name of EmoBox), `data.seg.wrd.stm` (the speakers) and `fold_1` …, with a train file, a test file and
 sometimes a valid file each. Give `data/CORPUS` to read everything, or one fold to read its published parts as
-splits:
+splits. `protocol.kind=emobox` reads all folds, also for the corpus's own reader:
 
 ```
 emodistill corpus prepare emobox EmoBox/data/cafe -o utterances.csv
 emodistill corpus prepare emobox EmoBox/data/cafe/fold_1 -o utterances.csv
+emodistill corpus audit ravdess-whisper --set corpus.root=RAVDESS \\
+    --set protocol.kind=emobox --set protocol.folds_from=EmoBox/data/ravdess
 ```
 
 Quirks: The metadata has no audio, and each corpus keeps its own licence. Speakers come from
@@ -27,8 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
-from emodistill.errors import CorpusError, one_of
+from emodistill.corpora.base import Corpus, Reader, Utterance, check_root, natural_sort_key
+from emodistill.errors import ConfigError, CorpusError, one_of
 
 # EmoBox's names of emotions, and the raw labels of corpora without a label map.
 _EMOTIONS = {
@@ -71,6 +73,35 @@ def read(root: Path) -> Corpus:
     return Corpus(utterances[0].corpus or "emobox" if utterances else "emobox", tuple(utterances))
 
 
+def published_folds(root: Path) -> dict[str, dict[str, list[tuple[str, ...]]]]:
+    """Return EmoBox's folds of a corpus: fold -> split -> utterances, each as the ids that it may have.
+
+    `root` is `data/CORPUS`, or one `fold_N` in it. The ids of an utterance are EmoBox's key, the key without
+    the name of the corpus, and the stem of the audio file. Readers of the corpora use one of these.
+
+    Raises `ConfigError` where there is no fold, and `CorpusError` for a line that is not JSON.
+    """
+    found = [root] if root.name.startswith("fold_") else list(root.glob("fold_*"))
+    folds: dict[str, dict[str, list[tuple[str, ...]]]] = {}
+    for folder in sorted(found, key=lambda path: natural_sort_key(path.name)):
+        lists: dict[str, list[tuple[str, ...]]] = {}
+        for part, split in _SPLITS.items():
+            for path in sorted(folder.glob(f"*_{part}_*.jsonl")):
+                for number, item in _lines(path):
+                    _check_fields(item, f"emobox: '{path}', line {number}: ")
+                    key, stem = str(item["key"]), Path(item["wav"]).stem
+                    names = (key, key.removeprefix(f"{item['dataset']}-"), stem)
+                    lists.setdefault(split, []).append(names)
+        if lists:
+            folds[folder.name.removeprefix("fold_")] = lists
+    if not folds:
+        raise ConfigError(
+            f"'{root}' has no lists such as fold_1/*_train_fold_1.jsonl; expected EmoBox's folder of one "
+            "corpus, such as EmoBox/data/ravdess"
+        )
+    return folds
+
+
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if line.strip():
@@ -79,6 +110,12 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except ValueError as error:
                 raise CorpusError(f"emobox: '{path}', line {number}: not JSON ({error})") from error
             yield number, item
+
+
+def _check_fields(item: dict[str, Any], where: str) -> None:
+    for field in ("key", "dataset", "wav"):
+        if field not in item:
+            raise CorpusError(f"{where}no '{field}' (it has {list(item)})")
 
 
 def _label_map(path: Path) -> dict[str, str]:
@@ -99,9 +136,7 @@ def _utterance(
     split: str | None,
 ) -> Utterance:
     """Return the utterance of one line of a JSONL. Paths start at `base`; `names` is the label map."""
-    for field in ("key", "dataset", "wav"):
-        if field not in item:
-            raise CorpusError(f"{where}no '{field}' (it has {list(item)})")
+    _check_fields(item, where)
     key, dataset = str(item["key"]), str(item["dataset"])
     label = str(item.get("emo", item.get("label")))
     name = label if label in _EMOTIONS else names.get(label, label)
