@@ -503,6 +503,17 @@ def test_stats_and_audit_read_a_table_of_ones_own(emodistill: Call, manifest: Pa
     assert result.code == 0, result.err
     assert "dropped: 1 × emotion oth" in result.err
     assert "36 utterances, 6 speakers" in " ".join(result.out.split())
+    moved = table.with_name("moved.csv")
+    moved.write_text(table.read_text().replace(f"{manifest.parent}/", "sub\\").replace(".wav", ".flac"))
+    far = emodistill("corpus", "stats", moved, *OWN_OPTIONS)
+    assert far.code == 0
+    assert "minutes without 36 utterances whose audio is missing or broken" in far.err
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/sub").symlink_to(manifest.parent)
+    near = emodistill("corpus", "stats", moved, *OWN_OPTIONS, "--root", tmp_path / "link")
+    assert "36 × audio found under another suffix: .wav for .flac" in near.err
+    rows = [[line for line in out.splitlines() if "│" in line] for out in (near.out, result.out)]
+    assert rows[0] == rows[1]
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(recipe_toml(make.recipe(table)))
     result = emodistill("corpus", "audit", recipe, *OWN_OPTIONS)

@@ -606,6 +606,22 @@ def test_a_pool_finds_folders_with_a_hyphen_or_an_underscore(tmp_path: Path) -> 
         open_corpus(config, messages.append)
 
 
+def test_a_map_of_emotions_of_a_pool_may_name_emotions_of_one_corpus(tmp_path: Path) -> None:
+    fake.ravdess(tmp_path / "ravdess")
+    fake.savee(tmp_path / "savee")
+    for path in tmp_path.rglob("*.wav"):
+        soundfile.write(path, np.zeros(1600, np.float32), 16_000)
+    config = CorpusConfig(name="both", root=str(tmp_path), pool=("ravdess", "savee"), emotions={"calm": "-"})
+    messages: list[str] = []
+    corpus = open_corpus(config, messages.append)
+    assert {utterance.corpus for utterance in corpus} == {"ravdess", "savee"}
+    assert "calm" not in corpus.labels.names
+    assert any(re.fullmatch(r"dropped: \d+ × ravdess: emotion calm", message) for message in messages)
+    wrong = config.model_copy(update={"emotions": {"bored": "-"}})
+    with pytest.raises(CorpusError, match=r"corpus 'both': bad name in the map of emotions 'bored'"):
+        open_corpus(wrong, print)
+
+
 def test_emotions_are_renamed_before_the_label_map(tmp_path: Path) -> None:
     fake.ravdess(tmp_path)
     own, declared = (

@@ -1,6 +1,7 @@
 """Any model on any corpus: the meaning of labels, seen speakers, and every kind of model."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from emodistill.cli import app
 from emodistill.config import AudioConfig
 from emodistill.corpora import Corpus, Utterance, read_manifest
 from emodistill.corpora.load import CorpusSource
-from emodistill.errors import ConfigError, LeakError, ModelError
+from emodistill.errors import ConfigError, CorpusError, LeakError, ModelError
 from emodistill.evaluation.compare import compare_runs
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.run import read_run
@@ -29,6 +30,7 @@ from emodistill.training.evaluation_run import (
     by_seen_speakers,
     complete_mapping,
     evaluate,
+    read_every_utterance,
     read_mapping,
     scored_emotions,
 )
@@ -294,6 +296,7 @@ def test_a_hugging_face_classifier_needs_the_emotions_of_its_names(tmp_path: Pat
     assert "give their emotions with --map ang=…,oth=…" in str(refused.exception)
     result = CliRunner().invoke(app, [*arguments, "--map", "ang=angry,oth=-"])
     assert result.exit_code == 0, result.output
+    assert re.search(r"--map leaves 'oth' out: most probable for \d+ of \d+ utterances", result.output)
     table = read_predictions(tmp_path / "out/predictions.csv")
     model = AutoModelForAudioClassification.from_pretrained(folder).eval()
     for row, item in enumerate(read_manifest(manifest)):
@@ -320,6 +323,41 @@ def test_folders_without_a_model_and_unknown_corpora_are_refused(tmp_path: Path)
         ConfigError, match="'ravdess' is read from a folder: emodistill evaluate MODEL ravdess FOLDER"
     ):
         CorpusSource("ravdess")
+
+
+def test_a_table_with_other_names_is_evaluated(exported: Path, tmp_path: Path) -> None:
+    manifest = other_speakers(tmp_path)
+    names = {"angry": "Wut"}
+    rows = [
+        {"file": row["path"], "who": row["speaker"], "feeling": names.get(row["emotion"], row["emotion"])}
+        for row in make.read_rows(manifest)
+    ]
+    rows[0]["feeling"] = "oth"
+    table = make.write_rows(manifest.parent / "own.csv", rows)
+    columns = ["--columns", "path=file,speaker=who,emotion=feeling"]
+    arguments = ["evaluate", str(exported), str(table), *columns, "--seen", "allow", "-f", "csv"]
+    arguments += ["-o", str(tmp_path / "out")]
+    emotions = "Wut=angry,oth=-"
+    result = CliRunner().invoke(app, [*arguments, "--map-emotions", emotions])
+    assert result.exit_code == 0, result.output
+    assert "dropped: 1 × emotion oth" in result.output
+    truth = read_predictions(tmp_path / "out/predictions.csv").truth
+    assert len(truth) == len(rows) - 1
+    unknown = CliRunner().invoke(app, [*arguments, "--map-emotions", emotions + ",Wutt=angry"])
+    assert isinstance(unknown.exception, CorpusError)
+    assert "'Wutt'" in str(unknown.exception)
+    assert "did you mean 'Wut'?" in str(unknown.exception)
+    refused = CliRunner().invoke(app, ["evaluate", str(exported), "ravdess", str(tmp_path), *columns])
+    assert isinstance(refused.exception, ConfigError)
+    everyone = read_every_utterance(
+        CorpusSource(
+            str(table),
+            None,
+            {"path": "file", "speaker": "who", "emotion": "feeling"},
+            {"Wut": "angry", "oth": "-"},
+        )
+    )
+    assert [utterance.emotion is None for utterance in everyone] == [row["feeling"] == "oth" for row in rows]
 
 
 def test_unreadable_audio_gives_exit_code_1(exported: Path, tmp_path: Path) -> None:

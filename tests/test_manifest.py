@@ -8,6 +8,7 @@ from typing import Any
 
 import factories as make
 import factories_corpora as fake
+import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -260,12 +261,14 @@ def own_table(tmp_path: Path) -> Path:
     return tmp_path / "own.csv"
 
 
+OWN_EMOTIONS = {"Wut": "angry", "?": "-"}
 OWN_COLUMNS = {"path": "Datei", "speaker": "Wer", "emotion": "Gefühl"}
 
 
 def test_a_table_of_ones_own_finds_its_audio(tmp_path: Path) -> None:
     path = own_table(tmp_path)
-    corpus, notes = read_own_table(path, OWN_COLUMNS, {"Wut": "angry", "?": "-"}, None, tmp_path / "audio")
+    notes: list[str] = []
+    corpus = read_own_table(path, OWN_COLUMNS, OWN_EMOTIONS, None, tmp_path / "audio", notes.append)
     assert [(u.id, u.path, u.speaker, u.emotion) for u in corpus] == [
         (str(number), tmp_path / f"audio/wav/{number}.flac", f"s{number}", "angry") for number in range(2)
     ]
@@ -277,16 +280,15 @@ def test_a_table_of_ones_own_finds_its_audio(tmp_path: Path) -> None:
     with pytest.raises(
         CorpusError, match=r"no audio of '.*own\.csv' exists, such as '.*wav/0\.wav'; .*--root"
     ):
-        read_own_table(path, OWN_COLUMNS, {"Wut": "angry", "?": "-"})
+        read_own_table(path, OWN_COLUMNS, OWN_EMOTIONS, None, None, print)
     soundfile.write(tmp_path / "audio/wav/0.ogg", make.speech(0.5), make.RATE)  # now either may be meant
-    corpus, _ = read_own_table(path, OWN_COLUMNS, {"Wut": "angry", "?": "-"}, "all", tmp_path / "audio")
+    corpus = read_own_table(path, OWN_COLUMNS, OWN_EMOTIONS, "all", tmp_path / "audio", print)
     assert [u.path.suffix for u in corpus if u.path] == [".wav", ".flac", ".flac"]
 
 
 def test_a_manifest_with_durations_needs_no_header(tmp_path: Path) -> None:
-    corpus, _ = read_own_table(
-        own_table(tmp_path), OWN_COLUMNS, {"Wut": "angry", "?": "-"}, None, tmp_path / "audio"
-    )
+    audio = tmp_path / "audio"
+    corpus = read_own_table(own_table(tmp_path), OWN_COLUMNS, OWN_EMOTIONS, None, audio, print)
     measured, problems = drop_bad_audio(corpus, measure=True)
     assert ([u.duration_s for u in measured], problems) == ([0.5, 0.5], [])
     write_manifest(measured, tmp_path / "utterances.csv")
@@ -297,13 +299,40 @@ def test_a_manifest_with_durations_needs_no_header(tmp_path: Path) -> None:
     assert [audio_duration_s(utterance) for utterance in read] == [0.5, 0.5]
     assert corpus_stats(read).hours == pytest.approx(1 / 3600)
     with pytest.raises(
-        CorpusError, match=r"no utterance has audio that can be read, .*row 2, '0': audio broken"
+        CorpusError, match=r"no utterance has audio that can be read; .*row 2, '0': audio broken"
     ):
         drop_bad_audio(read, measure=True)
     (tmp_path / "audio/wav/1.flac").unlink()
     kept, problems = drop_bad_audio(read)
     assert [u.id for u in kept] == ["0"]
     assert problems[0].startswith("row 3, '1': audio missing")
+
+
+def test_the_header_of_a_container_has_its_duration(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / "speech.m4a"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=make.RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(make.speech(1.5)[None].astype(np.float32), "fltp", "mono")
+        frame.sample_rate = make.RATE
+        for part in av.AudioResampler(stream.format, "mono", make.RATE).resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    (measured,), problems = drop_bad_audio(Corpus("x", (Utterance("1", "a", "sad", path),)))
+    assert not problems
+    assert measured.duration_s == pytest.approx(1.5, abs=0.1)
+
+
+def test_bad_audio_of_a_table_is_named_by_its_row_and_long_lists_are_cut(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "0.wav", make.speech(0.5), make.RATE)
+    rows = [f"{number}.wav,a,sad" for number in range(15)]
+    path = manifest(tmp_path, "path,speaker,emotion\n" + "\n".join(rows))
+    messages: list[str] = []
+    corpus = open_corpus(CorpusConfig(manifest=str(path)), messages.append)
+    assert [(u.id, u.duration_s) for u in corpus] == [("0", 0.5)]
+    assert messages[0] == f"left out: row 3, '1': audio missing ({tmp_path / '1.wav'})"
+    assert messages[9].startswith("left out: row 12, '10'")
+    assert messages[10:] == ["left out: 4 more like these", "dropped: 14 × audio missing"]
 
 
 def test_counts_by_emotion(tmp_path: Path) -> None:

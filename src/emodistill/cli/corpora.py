@@ -16,9 +16,16 @@ from emodistill.cli.options import (
     read_renaming,
     renaming_overrides,
 )
-from emodistill.console import console, results, say
+from emodistill.console import console, results, say, warn
 from emodistill.errors import ConfigError, CorpusError, one_of
 
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where relative paths of a table start. Default: the folder of the table."
+    ),
+]
+_TABLE_COLUMNS = 120  # of the terminal that a file gets a table for
 OWN_TABLE = "csv"  # in place of the name of a known corpus
 
 
@@ -45,12 +52,7 @@ def prepare(
         str | None,
         typer.Option(help="Label map: own, four, seven, iemocap-4 or all; or a list such as angry,sad."),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Where relative paths of a table start. Default: the folder of the table."
-        ),
-    ] = None,
+    root: Root = None,
 ) -> None:
     """Read a table of your own, or the folder of a known corpus, and write a checked manifest.
 
@@ -90,16 +92,15 @@ def prepare(
     check_suffix(output)
     renamed, emotions = read_renaming(columns, map_emotions)
     if name == OWN_TABLE:
-        corpus, notes = read_own_table(source, renamed, emotions, labels, root)
-        for note in notes:
-            say(note)
+        corpus = read_own_table(source, renamed, emotions, labels, root, say)
     else:
         _refuse_table_options(name, source, renamed, root)
         corpus = read_corpus(name, source, labels, emotions)
     corpus, problems = drop_bad_audio(corpus, measure=True)
     report_left_out(corpus, problems, say)
     write_manifest(corpus, output)
-    console.print(_by_emotion(*emotion_table(corpus)), soft_wrap=False)
+    width = None if console.is_terminal else max(_TABLE_COLUMNS, console.width)
+    console.print(_by_emotion(*emotion_table(corpus)), soft_wrap=False, width=width)
     minutes = sum(utterance.duration_s or 0.0 for utterance in corpus) / 60
     say(
         f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {minutes:.1f} min, "
@@ -141,6 +142,7 @@ def stats(
     manifest: Annotated[Path, typer.Argument(help="Manifest, or a table of your own: .csv, .tsv, .parquet.")],
     columns: TableColumns = None,
     map_emotions: MapEmotions = None,
+    root: Root = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw the counts into this .png, .svg or .pdf file.")
     ] = None,
@@ -150,10 +152,10 @@ def stats(
     Example: emodistill corpus stats calls.csv --columns path=wav,speaker=who,emotion=feeling
     --map-emotions anger=angry,unclear=-
     """
-    from emodistill.corpora import corpus_stats, plot_stats, read_manifest, report_left_out
+    from emodistill.corpora import corpus_stats, find_audio, plot_stats, read_manifest, report_left_out
 
     renamed, emotions = read_renaming(columns, map_emotions)
-    corpus = read_manifest(manifest, renamed, None, emotions)
+    corpus = find_audio(read_manifest(manifest, renamed, None, emotions, root), say)
     report_left_out(corpus, (), say)
     counts = corpus_stats(corpus)
     table = Table(
@@ -174,6 +176,8 @@ def stats(
     table.add_section()
     table.add_row("all", *totals, str(counts.num_utterances), f"{60 * counts.hours:.1f}")
     results().print(table)
+    if counts.num_unmeasured:
+        warn(f"minutes without {counts.num_unmeasured} utterances whose audio is missing or broken")
     if plot is not None:
         plot_stats(counts, plot)
         say(f"written: {plot}")

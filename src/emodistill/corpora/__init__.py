@@ -3,6 +3,7 @@
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_duration_s, drop_bad_audio
 from emodistill.corpora.load import (
     add_transcripts,
+    find_audio,
     open_corpus,
     pool_corpora,
     read_corpus,
@@ -28,6 +29,7 @@ __all__ = [
     "data_sources",
     "drop_bad_audio",
     "emotion_table",
+    "find_audio",
     "open_corpus",
     "plot_stats",
     "pool_corpora",

@@ -208,8 +208,12 @@ def drop_bad_audio(corpus: Corpus, *, measure: bool = False) -> tuple[Corpus, li
             where = f"'{utterance.id}'" if row is None else f"row {row}, '{utterance.id}'"
             problems.append(f"{where}: {error} ({utterance.path})")
     if not kept:
+        hint = ""
+        if corpus.rows:
+            hint = "; 'emodistill corpus prepare csv TABLE --root FOLDER' reads paths that start elsewhere"
         raise CorpusError(
-            f"corpus '{corpus.name}': no utterance has audio that can be read, and the first is {problems[0]}"
+            f"corpus '{corpus.name}': no utterance has audio that can be read; the first is "
+            f"{problems[0]}{hint}"
         )
     return replace(corpus, utterances=tuple(kept), dropped=dict(dropped)), problems
 

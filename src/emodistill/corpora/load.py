@@ -103,13 +103,19 @@ class CorpusSource:
         if not is_table and self.columns:
             raise ConfigError(f"--columns is for manifests, and '{self.corpus}' is a known corpus")
 
-    def read(self, labels: str | None, *, keep_left_out: bool = False) -> Corpus:
-        """Read the utterances and apply a label map; "all" keeps those without an emotion."""
+    def read(
+        self, labels: str | None, report: Callable[[str], None], *, keep_left_out: bool = False
+    ) -> Corpus:
+        """Read the utterances and apply a label map; "all" keeps those without an emotion.
+
+        `report` gets a message where audio was found under another name, see `find_audio`.
+        """
         if self.folder is not None:
             return read_corpus(self.corpus, self.folder, labels, self.emotions, keep_left_out=keep_left_out)
         corpus = read_manifest(
             Path(self.corpus), self.columns, None, self.emotions, keep_left_out=keep_left_out
         )
+        corpus = find_audio(corpus, report)
         return corpus if labels in (None, "all") else corpus.relabel(get_label_map(labels))
 
 
@@ -117,38 +123,41 @@ def read_own_table(
     path: Path,
     columns: Mapping[str, str],
     emotions: Mapping[str, str],
-    labels: str | None = None,
-    root: Path | None = None,
-) -> tuple[Corpus, list[str]]:
-    """Read a researcher's own table, apply a label map, and look for audio under other spellings.
+    labels: str | None,
+    root: Path | None,
+    report: Callable[[str], None],
+) -> Corpus:
+    """Read a researcher's own table, look for its audio, and apply a label map.
 
     Without `labels`, all emotions of the table stay, and utterances without an emotion are left out. The
-    other arguments are those of `read_manifest`. Audio that is missing is looked for with slashes in place of
-    backslashes, and under the same name with another suffix. Also returns notes: where our columns come from,
-    and how often audio was found in these ways. Raises `CorpusError` as `read_manifest` does, and where no
-    audio is found.
+    other arguments are those of `read_manifest`. `report` gets a message about where our columns come from,
+    and how audio was found. Raises `CorpusError` as `read_manifest` does, and where no audio is found.
     """
     if not path.is_file():
         raise CorpusError(f"no table '{path}'; expected a CSV, TSV or Parquet file")
     corpus = read_manifest(path, columns, None, emotions, root)
-    notes = [str(find_layout(read_table(path), columns))]
+    report(str(find_layout(read_table(path), columns)))
     if labels != "all":
         corpus = corpus.relabel(get_label_map(labels or "own"))
-    corpus, found = _find_audio(corpus)
-    notes += [f"{count} × audio {how}" for how, count in found.items()]
-    with_audio = [utterance for utterance in corpus if utterance.path is not None]
+    corpus = find_audio(corpus, report)
+    with_audio = [utterance.path for utterance in corpus if utterance.path is not None]
     if not with_audio:
-        notes.append("no column of audio paths: the utterances have text alone (--columns path=… names one)")
-    elif not any(utterance.path.is_file() for utterance in with_audio if utterance.path):
+        report("no column of audio paths: the utterances have text alone (--columns path=… names one)")
+    elif not any(audio.is_file() for audio in with_audio):
         raise CorpusError(
-            f"no audio of '{path}' exists, such as '{with_audio[0].path}'; relative paths start at the "
-            "folder of the table, or at the folder of --root"
+            f"no audio of '{path}' exists, such as '{with_audio[0]}'; relative paths start at the folder of "
+            "the table, or at the folder of --root"
         )
-    return corpus, notes
+    return corpus
 
 
-def _find_audio(corpus: Corpus) -> tuple[Corpus, Counter[str]]:
-    """Return the corpus with paths of audio that exists where possible, and how often each way helped."""
+def find_audio(corpus: Corpus, report: Callable[[str], None]) -> Corpus:
+    """Return the corpus with missing audio replaced by audio of almost the same path, where there is some.
+
+    It is looked for with slashes in place of backslashes, and then in the same folder under the same name
+    with another suffix, if only one file has it. `report` gets the count of each. Other paths stay as they
+    are.
+    """
     listings: dict[Path, dict[str, list[Path]]] = {}
     found: Counter[str] = Counter()
 
@@ -157,22 +166,30 @@ def _find_audio(corpus: Corpus) -> tuple[Corpus, Counter[str]]:
             return path
         path = Path(str(path).replace("\\", "/"))
         if path.is_file():
-            found["found with slashes for backslashes"] += 1
+            found["with slashes for backslashes"] += 1
             return path
         if path.parent not in listings:
-            by_stem = listings[path.parent] = defaultdict(list)
-            for file in path.parent.glob("*") if path.parent.is_dir() else ():
-                if file.suffix.lower() in (*SUFFIXES, *MEDIA_SUFFIXES):
-                    by_stem[file.stem].append(file)
+            listings[path.parent] = _audio_by_stem(path.parent)
         matches = {file for stem in (path.name, path.stem) for file in listings[path.parent].get(stem, ())}
         if len(matches) != 1:
             return path
         (match,) = matches
-        found[f"found under another suffix: {match.suffix} for {path.suffix or 'none'}"] += 1
+        found[f"under another suffix: {match.suffix} for {path.suffix or 'none'}"] += 1
         return match
 
     utterances = tuple(u if u.path is None else replace(u, path=existing(u.path)) for u in corpus)
-    return replace(corpus, utterances=utterances), found
+    for how, count in found.items():
+        report(f"{count} × audio found {how}")
+    return replace(corpus, utterances=utterances)
+
+
+def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Return the audio files in a folder by stem."""
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for file in folder.glob("*") if folder.is_dir() else ():
+        if file.suffix.lower() in (*SUFFIXES, *MEDIA_SUFFIXES):
+            by_stem[file.stem].append(file)
+    return by_stem
 
 
 def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
@@ -188,7 +205,7 @@ def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
             f"'{config.manifest}', expected one: add --set corpus.manifest=none to read the folder, or "
             "--set corpus.root=none to read the manifest"
         )
-    corpus = _read(config).relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
+    corpus = _read(config, report).relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))
     corpus, problems = drop_bad_audio(corpus)
@@ -196,9 +213,10 @@ def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
     return corpus
 
 
-def _read(config: CorpusConfig) -> Corpus:
+def _read(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
     if config.manifest is not None:
         corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
+        corpus = find_audio(corpus, report)
         return corpus if config.labels in (None, "all") else corpus.relabel(get_label_map(config.labels))
     if config.pool and config.root is not None:
         folders = {name: _folder_in_pool(Path(config.root), name) for name in config.pool}

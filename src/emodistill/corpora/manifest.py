@@ -22,8 +22,8 @@ _NUMBERS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
 _NUM_LISTED = 5  # bad rows that a message shows
 # Words of columns in the tables of other people, from which a message suggests what to write.
 _USUAL_NAMES = {
-    "path": ("path", "file", "wav", "audio", "clip"),
-    "speaker": ("speaker", "spk", "actor", "subject", "participant", "who", "agent"),
+    "path": ("path", "file", "wav", "audio", "clip", "record"),
+    "speaker": ("speaker", "spk", "actor", "subject", "participant", "talker", "who", "agent"),
     "emotion": ("emotion", "emo", "label", "feeling", "affect", "class", "category"),
 }
 _NOUNS = {

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from emodistill.console import with_progress
 from emodistill.corpora.base import Corpus, audio_duration_s
 from emodistill.errors import CorpusError, MissingExtraError
 
@@ -21,15 +22,20 @@ class Stats:
     emotions: tuple[str, ...]  # "none" is last, if utterances have no agreed emotion
     by_speaker: dict[str, Counter[str]]  # speaker -> emotion -> number of utterances
     minutes: dict[str, float]  # speaker -> minutes of audio
+    num_unmeasured: int = 0  # utterances whose audio is missing or broken: their length is not known
 
 
 def corpus_stats(corpus: Corpus) -> Stats:
-    """Count a corpus. Only the headers of its audio are read. Raises `CorpusError` for bad audio."""
+    """Count a corpus. The headers of audio without `duration_s` are read."""
     by_speaker = {speaker: Counter[str]() for speaker in corpus.speakers}
     seconds = dict.fromkeys(corpus.speakers, 0.0)
-    for utterance in corpus:
+    num_unmeasured = 0
+    for utterance in with_progress(corpus, "read audio headers", len(corpus)):
         by_speaker[utterance.speaker][utterance.emotion or "none"] += 1
-        seconds[utterance.speaker] += audio_duration_s(utterance)
+        try:
+            seconds[utterance.speaker] += audio_duration_s(utterance)
+        except CorpusError:
+            num_unmeasured += 1
     unlabelled = ("none",) if any(utterance.emotion is None for utterance in corpus) else ()
     return Stats(
         num_utterances=len(corpus),
@@ -38,6 +44,7 @@ def corpus_stats(corpus: Corpus) -> Stats:
         emotions=(*corpus.labels.names, *unlabelled),
         by_speaker=by_speaker,
         minutes={speaker: value / 60 for speaker, value in seconds.items()},
+        num_unmeasured=num_unmeasured,
     )
 
 

@@ -172,7 +172,7 @@ class CheckpointModel:
         rows, outputs = self._predict(utterances)
         if not rows:
             raise ModelError(f"the checkpoint could classify none of {len(utterances)} utterances")
-        durations_s = [utterances[row].duration_s or audio_duration_s(utterances[row]) for row in rows]
+        durations_s = [audio_duration_s(utterances[row]) for row in rows]
         return rows, self._probabilities(outputs), one_window_each(outputs["statistics"], durations_s)
 
     def head(self, statistics: Statistics, voice: Statistics) -> Floats:

@@ -226,7 +226,8 @@ def scored_emotions(
             shared = ",".join(name for name in corpus if name in model.names)
             raise ConfigError(
                 f"the model has the emotions {list(model)}, and the corpus has {list(corpus)}: choose those "
-                f"to score, as in --emotions {shared or 'angry,sad'}, or merge some with --map or --labels"
+                f"to score, as in --emotions {shared or 'angry,sad'}, or merge some with "
+                "--map, --map-emotions or --labels"
             )
         return corpus
     for name in emotions:
@@ -363,7 +364,7 @@ def open_labelled_corpus(source: CorpusSource, labels: str | None) -> tuple[Corp
 
     Also returns whether some of their audio cannot be read and is left out.
     """
-    labelled, problems = drop_bad_audio(source.read(labels).relabel(LABEL_MAPS["own"]))
+    labelled, problems = drop_bad_audio(source.read(labels, say).relabel(LABEL_MAPS["own"]))
     report_left_out(labelled, problems, say)
     return labelled, bool(problems)
 
@@ -373,7 +374,7 @@ def read_every_utterance(source: CorpusSource) -> Corpus:
 
     Utterances whose audio cannot be read are left out.
     """
-    return drop_bad_audio(source.read("all", keep_left_out=True))[0]
+    return drop_bad_audio(source.read("all", lambda _: None, keep_left_out=True))[0]
 
 
 def _write_folder(

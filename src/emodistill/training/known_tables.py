@@ -27,7 +27,7 @@ def predict_with_known(
     `outputs` are those of the student for the utterances: `logits` (rows, emotions) and `statistics` (rows,
     dim).
     """
-    durations_s = [item.duration_s or audio_duration_s(item) for item in utterances]
+    durations_s = [audio_duration_s(item) for item in utterances]
     is_neutral = np.array([item.emotion == "neutral" for item in utterances])
     task = KnownTask(
         [item.id for item in utterances], [item.speaker for item in utterances], np.arange(len(utterances)),
