@@ -57,6 +57,18 @@ def load(
     Raises `AudioError` for audio that is missing, cannot be decoded, is empty, or holds NaN or Inf, and for a
     channel that the file does not have.
     """
+    rate_hz, frames = load_frames(source, start_s, end_s)
+    segment = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
+    return from_samples(frames, rate_hz, f"{name_in_messages(source)}{segment}", channel, meter)
+
+
+def load_frames(
+    source: DecodableSource, start_s: float | None = None, end_s: float | None = None
+) -> RatedSamples:
+    """Return a recording as it was decoded: its rate in Hz, and float32 samples (n, channels).
+
+    The arguments are those of `load`. Raises `AudioError` for audio that is missing or cannot be decoded.
+    """
     name = name_in_messages(source)
     check_file(source)
     try:
@@ -71,8 +83,7 @@ def load(
         rate_hz, frames = decode_whole_media(source, name, error, end_s)
         start = 0 if start_s is None else round(start_s * rate_hz)
         frames = frames[start : None if end_s is None else round(end_s * rate_hz)]
-    segment = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
-    return from_samples(frames, rate_hz, f"{name}{segment}", channel, meter)
+    return rate_hz, frames
 
 
 class MonoStream:

@@ -1,6 +1,7 @@
 """emodistill corpus: write the manifest of a corpus, count it, and audit its folds."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,15 @@ Root = Annotated[
     ),
 ]
 _TABLE_COLUMNS = 120  # of the terminal that a file gets a table for
+
+
+class AuditFormat(StrEnum):
+    """Output formats of the audit."""
+
+    table = "table"
+    json = "json"
+
+
 OWN_TABLE = "csv"  # in place of the name of a known corpus
 
 
@@ -188,24 +198,28 @@ def audit(
     recipe: Annotated[str, typer.Argument(help="Recipe whose corpus and folds are checked.")],
     columns: TableColumns = None,
     map_emotions: MapEmotions = None,
+    format: Annotated[
+        AuditFormat, typer.Option("--format", "-f", help="A table for people, or JSON.")
+    ] = AuditFormat.table,
     set: Set = None,
 ) -> None:
-    """Check the folds of a recipe for leaks: a speaker, utterance or identical recording in two splits."""
+    """Check the folds of a recipe for leaks, count their emotions, and measure the recordings.
+
+    A leak is a speaker, an utterance or an identical recording in two splits of a fold; it ends the command.
+    Warnings do not end it: an emotion that a split lacks, or that is rare; a DC offset, clipped samples or
+    silence; pooled corpora of different levels. Each recording is read once, in runtime.workers threads.
+
+    Exit code 0: no leak. 2: a leak, or data that cannot be read.
+
+    Example: emodistill corpus audit ravdess-whisper --set corpus.root=RAVDESS --format json
+    """
     from emodistill.config import load_recipe
     from emodistill.corpora import open_corpus
     from emodistill.protocol import audit_protocol, build_protocol
+    from emodistill.protocol.audit_tables import audit_report, show_audit
 
     loaded = load_recipe(recipe, [*(set or ()), *renaming_overrides(columns, map_emotions)])
     corpus = open_corpus(loaded.corpus, say)
     protocol = build_protocol(corpus, loaded.protocol)
     result = audit_protocol(corpus, protocol, loaded.runtime.workers)
-    table = Table(title=f"{corpus.name}, {protocol.description}, hash {protocol.hash}: {protocol.leaks}")
-    for column in ("fold", "train", "dev", "test", "test transcripts also in training"):
-        table.add_column(column, justify="right")
-    for fold in protocol.folds:
-        share = result.shared_transcripts.get(fold.name)
-        cell = "–" if share is None else f"{100 * share:.1f} %"
-        table.add_row(fold.name, str(len(fold.train)), str(len(fold.dev)), str(len(fold.test)), cell)
-    results().print(table)
-    for one, two in result.duplicates:
-        results().print(f"identical recordings, always in one split: {one} = {two}")
+    show_audit(audit_report(corpus, protocol, result, loaded.protocol), format, results())

@@ -8,13 +8,15 @@ from itertools import combinations
 
 import numpy as np
 
-from emodistill.audio.waveform import FRAME_SAMPLES, Waveform, load, peak_normalise
+from emodistill.audio.waveform import FRAME_SAMPLES, Waveform, from_samples, load, load_frames, peak_normalise
 from emodistill.config import ProtocolConfig
 from emodistill.console import progress
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import AudioError, CorpusError, LeakError
+from emodistill.labels import LabelSet
 from emodistill.protocol.fixed_lists import LIST_NOTES
 from emodistill.protocol.folds import SPLITS, Fold, Protocol
+from emodistill.protocol.levels import Level, measure_level
 
 _NUM_PARTS = 32  # parts of a recording whose mean levels make its envelope
 _TRIM_DB = (35.0, 30.0, 25.0)  # below the peak; see `identical_recordings`
@@ -32,10 +34,11 @@ class Audit:
     num_utterances: int
     duplicates: tuple[tuple[str, str], ...]  # identical recordings, inside one split in every fold
     shared_transcripts: Mapping[str, float]  # fold -> share of test transcripts that are also in training
+    levels: Mapping[str, Level]  # utterance -> level of its audio, where it could be read
 
 
 def audit_protocol(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audit:
-    """Check the folds of a protocol for leaks, with `workers` threads.
+    """Check the folds of a protocol for leaks, and measure the recordings, with `workers` threads.
 
     A leak is a speaker, an utterance or an identical recording in two splits of a fold. A dev split that
     equals the test split is a leak too. Raises `LeakError`, which names the first leaks, and `CorpusError`
@@ -46,7 +49,8 @@ def audit_protocol(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audi
         _check_ids(fold, by_id)
         if "speaker" not in protocol.allowed:
             _check_speakers(fold, by_id)
-    duplicates = identical_recordings(corpus, workers)
+    recordings = _read_recordings(corpus, workers)
+    duplicates = _identical(recordings)
     for fold in protocol.folds:
         split_of = {name: split for split in SPLITS for name in fold.split(split)}
         crossing = [
@@ -57,7 +61,8 @@ def audit_protocol(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audi
         _raise_if_any(crossing, f"fold {fold.name}: identical recordings in two splits")
     shared = {fold.name: _shared_transcripts(fold, by_id) for fold in protocol.folds}
     known = {name: share for name, share in shared.items() if share is not None}
-    return Audit(len(corpus), tuple(duplicates), known)
+    levels = {item.utterance.id: item.level for item in recordings if item.level is not None}
+    return Audit(len(corpus), tuple(duplicates), known, levels)
 
 
 ClassCounts = Mapping[str, Mapping[str, Counter[str]]]  # fold -> split -> emotion -> number of utterances
@@ -91,7 +96,7 @@ def class_warnings(utterances: Collection[Utterance], protocol: Protocol) -> tup
     An emotion that no split has is not counted: the corpus has it only in utterances that no fold uses.
     """
     counts = count_classes(utterances, protocol)
-    emotions = list(dict.fromkeys(u.emotion for u in utterances if u.emotion is not None))
+    emotions = LabelSet.from_emotions(u.emotion for u in utterances if u.emotion is not None)
     used = [name for name in emotions if any(s[name] for splits in counts.values() for s in splits.values())]
     consequences = {
         "train": "a model that trains without it gives it a recall of about 0",
@@ -140,9 +145,13 @@ def notes_for_scores(
         "it there: its recall is about 0, which UA includes."
         for emotion, folds in folds_without.items()
     ]
-    if config.kind == "fixed" and config.fixed is not None and config.fixed in LIST_NOTES:
-        notes.append(LIST_NOTES[config.fixed])
-    return tuple(notes)
+    return (*notes, *list_notes(config))
+
+
+def list_notes(config: ProtocolConfig) -> tuple[str, ...]:
+    """Return the note on the fixed list of a protocol, if it has one."""
+    listed = config.fixed if config.kind == "fixed" else None
+    return (LIST_NOTES[listed],) if listed is not None and listed in LIST_NOTES else ()
 
 
 def _named_folds(folds: Collection[str], of: Collection[str]) -> str:
@@ -213,13 +222,34 @@ def identical_recordings(corpus: Corpus, workers: int = 1) -> list[tuple[str, st
     the threshold, so 30 and 25 dB are tried too. Audio that cannot be read is skipped: later stages report
     it.
     """
+    return _identical(_read_recordings(corpus, workers))
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """What the audit keeps of an utterance's audio. Without audio that can be read it is empty."""
+
+    utterance: Utterance
+    # Length in samples and envelope (32,) at each threshold of `_TRIM_DB` that leaves 10 ms.
+    fingerprints: tuple[tuple[int, np.ndarray], ...] = ()
+    level: Level | None = None
+
+
+def _read_recordings(corpus: Corpus, workers: int) -> list[_Recording]:
+    """Read the audio of a corpus once, with a progress bar, in `workers` threads."""
     spoken = [utterance for utterance in corpus if utterance.path is not None]
     bar, task = progress("audit of recordings", len(spoken))
-    fingerprints = []
+    recordings = []
     with bar, ThreadPoolExecutor(workers) as pool:
-        for by_threshold in pool.map(_fingerprints, spoken):
-            fingerprints.append(by_threshold)
+        for recording in pool.map(_read_recording, spoken):
+            recordings.append(recording)
             bar.advance(task)
+    return recordings
+
+
+def _identical(recordings: Sequence[_Recording]) -> list[tuple[str, str]]:
+    spoken = [item.utterance for item in recordings]
+    fingerprints = [item.fingerprints for item in recordings]
     pairs: set[tuple[int, int]] = set()
     for level, trim_db in enumerate(_TRIM_DB):
         by_length: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
@@ -248,20 +278,19 @@ def _trim(waveform: Waveform, trim_db: float) -> Waveform:
     return waveform[loud[0] : loud[-1] + 1] if loud.size else waveform[:0]
 
 
-def _fingerprints(utterance: Utterance) -> list[tuple[int, np.ndarray]]:
-    """Return length in samples and envelope (32,) at each threshold of `_TRIM_DB` that leaves 10 ms.
-
-    The list is empty where the audio cannot be read.
-    """
+def _read_recording(utterance: Utterance) -> _Recording:
+    assert utterance.path is not None
     try:
-        waveform = _load_trimmed(utterance, _TRIM_DB[0])
+        rate_hz, frames = load_frames(utterance.path, utterance.start_s, utterance.end_s)
+        waveform = from_samples(frames, rate_hz)
     except AudioError:
-        return []
+        return _Recording(utterance)
+    normalised = peak_normalise(waveform)
     fingerprints: list[tuple[int, np.ndarray]] = []
     for trim_db in _TRIM_DB:
-        level = np.abs(_trim(waveform, trim_db))
-        if len(level) < FRAME_SAMPLES:
+        trimmed = np.abs(_trim(normalised, trim_db))
+        if len(trimmed) < FRAME_SAMPLES:
             break
-        bounds = np.linspace(0, len(level), _NUM_PARTS + 1).astype(int)[:-1]
-        fingerprints.append((len(level), np.add.reduceat(level, bounds) / (len(level) / _NUM_PARTS)))
-    return fingerprints
+        bounds = np.linspace(0, len(trimmed), _NUM_PARTS + 1).astype(int)[:-1]
+        fingerprints.append((len(trimmed), np.add.reduceat(trimmed, bounds) / (len(trimmed) / _NUM_PARTS)))
+    return _Recording(utterance, tuple(fingerprints), measure_level(waveform, frames))
