@@ -479,6 +479,7 @@ def test_corpus_prepare_reads_a_table_of_ones_own(emodistill: Call, manifest: Pa
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (("csv", "own.csv", "-o", "own.csv"), r"'own\.csv' is the table itself"),
         (("csv", "gone.csv", "-o", "x.csv"), r"no table 'gone\.csv'"),
         (("cvs", "own.csv", "-o", "x.csv"), r"bad corpus 'cvs'.*did you mean 'csv'"),
         (("nemo", ".", "-o", "x.csv", "--columns", "id=file"), r"corpus prepare csv\), not nemo"),

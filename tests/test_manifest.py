@@ -121,7 +121,7 @@ def test_manifest_with_other_column_names(tmp_path: Path) -> None:
     with pytest.raises(
         CorpusError,
         match=r"has no column 'path' \(it has \['file', 'who', 'feeling'\]\); name the columns of path, "
-        r"speaker, emotion: --columns 'path=file,speaker=who,emotion=feeling'.*could be in training and in",
+        r"speaker, emotion: --columns path=file,speaker=who,emotion=feeling .*could be in training and in",
     ):
         read_manifest(path)
     with pytest.raises(CorpusError, match=r"--columns speaker=woh: bad column 'woh'.*did you mean 'who'"):
@@ -228,6 +228,12 @@ def test_ids_are_made_of_the_paths(paths: list[str], ids: list[str], tmp_path: P
     rows = [f"{path},a,sad,{start}" for path, start in zip(paths, ("0.0", "1.5"), strict=True)]
     path = manifest(tmp_path, "Path,SPEAKER,Emotion,start_s\n" + "\n".join(rows))
     assert [utterance.id for utterance in read_manifest(path)] == ids
+
+
+def test_two_rows_of_one_recording_need_ids(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,speaker,emotion\na/x.wav,a,sad\na/x.wav,a,sad\n")
+    with pytest.raises(CorpusError, match="row 3: duplicate id 'a/x', first in row 2"):
+        read_manifest(path)
 
 
 def test_usual_spellings_are_read(tmp_path: Path) -> None:
@@ -350,6 +356,7 @@ def test_counts_by_emotion(tmp_path: Path) -> None:
     ]  # fmt: skip
     plain = replace(read_manifest(path), utterances=(Utterance("1", "a", "sad"),))
     assert emotion_table(plain)[0] == ["emotion", "utterances", "speakers", "minutes"]
+    assert emotion_table(plain)[1][-1] == ["all", "1", "1", "–"]
 
 
 def test_the_message_for_an_open_quote_names_the_row(tmp_path: Path) -> None:
@@ -412,7 +419,7 @@ def test_parquet_of_pandas_with_numbers_and_nan(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = arrow.Table.from_pylist(
-        [{"id": 1, "speaker": 7, "emotion": "sad", "arousal": float("nan"), "transcript": None}]
+        [{"id": 1, "speaker": 7.0, "emotion": "sad", "arousal": float("nan"), "transcript": None}]
     )
     parquet.write_table(table, tmp_path / "m.parquet")
     (utterance,) = read_manifest(tmp_path / "m.parquet")

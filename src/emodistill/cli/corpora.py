@@ -101,6 +101,10 @@ def prepare(
 
     check_suffix(output)
     renamed, emotions = read_renaming(columns, map_emotions)
+    if output.resolve() == source.resolve():
+        raise ConfigError(
+            f"--output '{output}' is the table itself, and would replace it; choose another name"
+        )
     if name == OWN_TABLE:
         corpus = read_own_table(source, renamed, emotions, labels, root, say)
     else:
@@ -112,8 +116,9 @@ def prepare(
     width = None if console.is_terminal else max(_TABLE_COLUMNS, console.width)
     console.print(_by_emotion(*emotion_table(corpus)), soft_wrap=False, width=width)
     minutes = sum(utterance.duration_s or 0.0 for utterance in corpus) / 60
+    length = f"{minutes:.1f} min" if any(utterance.path for utterance in corpus) else "text alone"
     say(
-        f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {minutes:.1f} min, "
+        f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {length}, "
         f"{list(corpus.labels)} -> {output}"
     )
     raise typer.Exit(1 if problems else 0)

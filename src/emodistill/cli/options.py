@@ -50,7 +50,7 @@ TableColumns = Annotated[
     typer.Option(
         "--columns",
         metavar="OURS=THEIRS,…",
-        help="Name the columns of a table of your own, e.g. id=file,path=wav,speaker=who,emotion=label.",
+        help="Name the columns of a table of your own, e.g. path=wav,speaker=who.",
     ),
 ]
 MapEmotions = Annotated[

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -171,7 +172,10 @@ class Layout:
         paths = {number: PurePath((row["path"] or "").replace("\\", "/")) for number, row in cells.items()}
         stems = {number: path.stem for number, path in paths.items()}
         whole = {number: path.with_suffix("").as_posix() for number, path in paths.items() if path.stem}
-        parts = {number: f"{name}-{cells[number]['start_s']}" for number, name in whole.items()}
+        starts = {number: cells[number]["start_s"] for number in whole}
+        parts = {
+            number: f"{name}-{starts[number]}" if starts[number] else name for number, name in whole.items()
+        }
         ids = next((ids for ids in (stems, whole) if len(set(ids.values())) == len(cells)), parts)
         return {number: ids.get(number) or None for number in cells}
 
@@ -219,7 +223,7 @@ def _missing_columns(table: Table, missing: Sequence[str], columns: Mapping[str,
     option = ",".join(quoted(f"{ours}={theirs}") for ours, theirs in suggested.items())
     message = (
         f"'{table.path}' has no column '{missing[0]}' (it has {list(table.columns)}); name the columns "
-        f"of {', '.join(missing)}: --columns '{option}' (in a recipe: corpus.columns)"
+        f"of {', '.join(missing)}: --columns {shlex.quote(option)} (in a recipe: corpus.columns)"
     )
     if "speaker" in missing:
         message += ". Without speakers, the same person could be in training and in test"
@@ -249,7 +253,7 @@ def _emotion_names(
         others = f", and in other rows {unknown[1:]}" if unknown[1:] else ""
         raise CorpusError(
             f"'{path}', row {first_row[unknown[0]]}: {one_of('emotion', unknown[0], EMOTIONS)}{others}; "
-            f"name ours for each, or - to leave it out: --map-emotions '{pairs}' (in a recipe: "
+            f"name ours for each, or - to leave it out: --map-emotions {shlex.quote(pairs)} (in a recipe: "
             "corpus.emotions)"
         )
     return names
@@ -299,9 +303,14 @@ def _utterance(cells: Mapping[str, str | None], folder: Path) -> Utterance:
 
 
 def _cell(value: Any) -> str | None:
-    """Return a cell as stripped text; None for an empty cell, and for NaN, which pandas writes."""
+    """Return a cell as stripped text; None for an empty cell.
+
+    pandas writes NaN for an empty cell, and then 7.0 for 7.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return str(value).strip() or None
 
 

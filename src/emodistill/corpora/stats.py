@@ -52,7 +52,7 @@ def emotion_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
     """Count a corpus by emotion: the titles of columns, and a row for each emotion; the last is of all.
 
     The columns are utterances, speakers and minutes, then utterances by split, gender and language where the
-    corpus tells them apart. `duration_s` must be filled.
+    corpus tells them apart. Minutes are the sum of `duration_s`; "–" without any.
     """
     facets = [
         (value or f"no {name}", [(utterance.id, getattr(utterance, name) == value) for utterance in corpus])
@@ -64,13 +64,14 @@ def emotion_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
     for name in [*names, "all"]:
         items = [u for u in corpus if name == "all" or (u.emotion or "none") == name]
         ids = {u.id for u in items}
-        minutes = sum(u.duration_s or 0.0 for u in items) / 60
+        durations_s = [u.duration_s for u in items if u.duration_s is not None]
+        minutes = f"{sum(durations_s) / 60:.1f}" if durations_s else "–"
         counts = [sum(is_so for id, is_so in flags if id in ids) for _, flags in facets]
         rows.append(
             [
                 name,
                 *map(str, (len(items), len({u.speaker for u in items}))),
-                f"{minutes:.1f}",
+                minutes,
                 *map(str, counts),
             ]
         )
