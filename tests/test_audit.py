@@ -111,6 +111,9 @@ def test_real_recordings_with_dc_offsets_are_found() -> None:
         samples, _ = soundfile.read(path)
         assert abs(samples.mean()) > 0.1 * samples.std()
     assert len(levels["urdu"].dc_offsets) > 100
+    report = audit_report(corpus, protocol, audit_protocol(corpus, protocol, workers=2), ProtocolConfig())
+    (line,) = [line for line in shown(report, 80).splitlines() if line.split()[:2] == ["urdu", "400"]]
+    assert f"{len(levels['urdu'].dc_offsets)} (38 %)" in line
 
 
 # --- report --------------------------------------------------------------------------------------

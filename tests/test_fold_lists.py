@@ -295,6 +295,26 @@ def test_emobox_lists_of_ravdess_equal_our_fixed_list(tmp_path: Path) -> None:
     assert of_emobox(folder, corpus).hash == fixed.hash
 
 
+def test_emobox_lists_of_meld_fit_the_reader_of_meld(tmp_path: Path) -> None:
+    chosen = {"train": "abcd", "dev": "e", "test": "f"}
+    meld = Corpus(
+        "meld",
+        tuple(
+            Utterance(f"{split}_dia{k}_utt{k}", speaker, "sad")
+            for split, names in chosen.items()
+            for k, speaker in enumerate(names)
+        ),
+    )
+    folder = tmp_path / "data/meld"
+    for split, part in (("train", "train"), ("dev", "valid"), ("test", "test")):
+        lines = [
+            fake.emobox_line(f"meld-dia{k}_utt{k}-{part}", "meld", f"downloads/x/dia{k}_utt{k}.mp4", "joy")
+            for k in range(len(chosen[split]))
+        ]
+        fake.write(folder / f"fold_1/meld_{part}_fold_1.jsonl", "".join(lines))
+    assert splits(of_emobox(folder, meld), meld) == {"1": ("abcd", "e", "f")}
+
+
 def test_differences_of_emobox_and_corpus_are_counted(tmp_path: Path) -> None:
     folder = emobox_folder(
         tmp_path, {"1": {"train": [*ids_of(SIX, "abc"), "x", "y"], "test": ids_of(SIX, "d")}}
@@ -359,6 +379,16 @@ def test_sessions_divide_the_utterances_of_one_speaker() -> None:
     protocol = build_protocol(corpus, ProtocolConfig(kind="leave-one-session-out", allow=ALLOWED))
     audit_protocol(corpus, protocol)
     assert [(fold.name, len(fold.test)) for fold in protocol.folds] == [("S0", 10), ("S1", 10), ("S2", 10)]
+
+
+def test_sessions_of_one_speaker_are_pointed_to_what_divides_them() -> None:
+    sessions = tuple(replace(u, session=f"S{int(u.id.split('-')[1]) % 3}") for u in ALONE)
+    corpus = replace(ALONE, utterances=sessions)
+    message = (
+        r"leave-one-session-out on 'own' gives 1 fold; .*=k-fold \(or leave-one-session-out\) --set 'protocol"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build_protocol(corpus, ProtocolConfig(kind="leave-one-session-out"))
 
 
 def test_own_folds_of_one_speaker_need_the_speaker_to_be_allowed(tmp_path: Path) -> None:

@@ -149,6 +149,10 @@ def _count(number: int, split: str) -> str:
     return f"[yellow]{number}[/]" if split == "train" and number < RARE else str(number)
 
 
+def _share(number: int, of: int) -> str:
+    return f"{number} ({100 * number / of:.0f} %)" if number else "0"
+
+
 def _level_table(levels: Mapping[str, Any]) -> Table:
     table = _table(
         "corpus", "recordings", "RMS dBFS", "5 % … 95 %", "DC, 95 %", "DC offsets", "clipped",
@@ -159,7 +163,7 @@ def _level_table(levels: Mapping[str, Any]) -> Table:
         table.add_row(
             escape(name), str(item.num_recordings), f"{item.rms_dbfs_median:.1f}",
             f"{item.rms_dbfs_5:.1f} … {item.rms_dbfs_95:.1f}", f"{100 * item.dc_95:.1f} %",
-            str(len(item.dc_offsets)), str(len(item.clipped)),
+            *(_share(len(ids), item.num_recordings) for ids in (item.dc_offsets, item.clipped)),
         )  # fmt: skip
     table.caption = (
         f"RMS: the median. DC: the mean as a share of RMS; above {100 * MAX_DC:.0f} % it is a DC offset."

@@ -127,7 +127,7 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
     if utterance_groups is not None:
         return _folds_over_utterances(corpus, config, utterance_groups)
     groups = _test_speakers(corpus, config)
-    _check_num_folds(len(groups), corpus, config)
+    _check_num_folds(len({tuple(speakers) for speakers in groups.values()}), corpus, config)
     partners = _session_partners(corpus) if config.dev != "next-fold" else None
     same_session = config.kind == "leave-one-speaker-out" and partners is not None
     if config.dev == "same-session" and not same_session:
@@ -156,8 +156,9 @@ def build_protocol(corpus: Corpus, config: ProtocolConfig) -> Protocol:
 def _check_num_folds(num_folds: int, corpus: Corpus, config: ProtocolConfig) -> None:
     """Raise `ConfigError` for fewer than three folds, with what a corpus of few speakers can use."""
     if num_folds < 3:
+        folds = "1 fold" if num_folds == 1 else f"{num_folds} folds"
         raise ConfigError(
-            f"{config.kind} on '{corpus.name}' gives {num_folds} folds; train, dev and test need at least 3"
+            f"{config.kind} on '{corpus.name}' gives {folds}; train, dev and test need at least 3"
             + _advice_for_few_speakers(corpus)
         )
 
@@ -168,9 +169,11 @@ def _advice_for_few_speakers(corpus: Corpus) -> str:
     if number > 2:
         return ""
     allow = "--set 'protocol.allow=[\"speaker\"]'"
+    sessions = {utterance.session for utterance in corpus}
+    by_session = " (or leave-one-session-out)" if None not in sessions and len(sessions) > 2 else ""
     return (
         f". The corpus has {number} speaker{'s' if number > 1 else ''}, so its utterances must be divided: "
-        f"--set protocol.kind=k-fold {allow}. Each score is then marked LEAKS speaker BY DESIGN. "
+        f"--set protocol.kind=k-fold{by_session} {allow}. Each score is then marked LEAKS speaker BY DESIGN. "
         f"Or list your own folds: --set protocol.kind=list --set protocol.folds_from=folds.csv {allow}"
     )
 

@@ -77,7 +77,8 @@ def published_folds(root: Path) -> dict[str, dict[str, list[tuple[str, ...]]]]:
     """Return EmoBox's folds of a corpus: fold -> split -> utterances, each as the ids that it may have.
 
     `root` is `data/CORPUS`, or one `fold_N` in it. The ids of an utterance are EmoBox's key, the key without
-    the name of the corpus, and the stem of the audio file. Readers of the corpora use one of these.
+    the name of the corpus, the stem of the audio file, and the stem behind the split (of MELD, such as
+    test_dia0_utt0). Readers of the corpora use one of these.
 
     Raises `ConfigError` where there is no fold, and `CorpusError` for a line that is not JSON.
     """
@@ -90,8 +91,8 @@ def published_folds(root: Path) -> dict[str, dict[str, list[tuple[str, ...]]]]:
                 for number, item in _lines(path):
                     _check_fields(item, f"emobox: '{path}', line {number}: ")
                     key, stem = str(item["key"]), Path(item["wav"]).stem
-                    names = (key, key.removeprefix(f"{item['dataset']}-"), stem)
-                    lists.setdefault(split, []).append(names)
+                    own = key.removeprefix(f"{item['dataset']}-")
+                    lists.setdefault(split, []).append((key, own, stem, f"{split}_{stem}"))
         if lists:
             folds[folder.name.removeprefix("fold_")] = lists
     if not folds:
