@@ -29,7 +29,7 @@ from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
 from emodistill.protocol.folds import read_protocol
 from emodistill.training import fold as fold_module
-from emodistill.training.cross_validation import crossval, prepare_run, print_scores
+from emodistill.training.cross_validation import crossval, prepare_run, print_scores, with_absolute_paths
 from emodistill.training.data import CLEAN, corpus_weights, possible_emotions
 from emodistill.training.fit import FitResult
 from emodistill.training.stages import CLEAN_ONLY, ProsodicStage, SpeechStage
@@ -456,6 +456,23 @@ def test_an_emotion_that_training_lacks_stays_in_the_loss(tmp_path: Path) -> Non
     rows = possible_emotions(mixed, fold.labels)
     assert rows is not None
     assert {tuple(row) for row in rows.tolist()} == {(True, True, False), (False, True, True)}
+
+
+def test_a_run_on_own_folds_is_continued_until_the_list_changes(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": row["id"], "fold": int(row["speaker"][1:]) % 3} for row in make.read_rows(manifest)]
+    make.write_rows(tmp_path / "folds.csv", rows)
+    monkeypatch.chdir(tmp_path)
+    recipe = make.recipe(manifest, protocol={"kind": "list", "folds_from": "folds.csv", "refit": False})
+    recipe = with_absolute_paths(recipe)
+    assert recipe.protocol.folds_from == str(tmp_path / "folds.csv"), "it can be run from any folder"
+    folds = prepare_run(recipe, tmp_path / "run")
+    assert [fold.fold.name for fold in folds] == ["0", "1", "2"]
+    assert len(prepare_run(recipe, tmp_path / "run")) == 3
+    make.write_rows(tmp_path / "folds.csv", [{**row, "fold": 2 - row["fold"]} for row in rows])
+    with pytest.raises(ConfigError, match="holds a run on other data or folds"):
+        prepare_run(recipe, tmp_path / "run")
 
 
 def test_scores_say_which_emotions_training_lacked(
