@@ -75,9 +75,10 @@ def _corpus_section(readers: list[Reader]) -> str:
     reader = readers[0]
     summary, *paragraphs = reader.description.split("\n\n")
     names = " and ".join(reader.name for reader in readers)
+    cite = reader.citation if isinstance(reader.citation, str) else reader.citation.text()
     address = f"<{reader.url}>" if reader.url else "part of this package"
     facts = [
-        f"- Cite: {_linked(reader.citation)}.",
+        f"- Cite: {_linked(cite)}.",
         f"- Licence: {reader.licence}. Address: {address}.",
     ]
     command = "emodistill corpus prepare {} DIR -o utterances.csv"

@@ -22,6 +22,7 @@ from emodistill.evaluation.ablation_table import (
     System,
     ensemble_predictions,
     make_ablation_table,
+    read_ablation,
 )
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.predictions import Predictions, read_predictions
@@ -336,6 +337,11 @@ def test_the_command_writes_a_table(manifest: Path, tmp_path: Path) -> None:
             "no-distillation",
             "prosodic teacher",
         ]
+    for format, suffix in (("latex", "tex"), ("csv", "csv"), ("json", "json")):
+        done = CliRunner().invoke(app, [*arguments, "3", "--format", format], catch_exceptions=False)
+        assert done.stdout == (tmp_path / f"grid/ablation.{suffix}").read_text(encoding="utf-8")
+    assert r"\label{tab:ablation-" in (tmp_path / "grid/ablation.tex").read_text(encoding="utf-8")
+    assert read_ablation(tmp_path / "grid/ablation.json").reference == "full"
     with pytest.raises(ConfigError, match="bad seed 'x'"):
         CliRunner().invoke(app, [*arguments, "x"], catch_exceptions=False)
 

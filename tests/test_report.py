@@ -13,17 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import factories as make
-import factories_runs as runs_factory
 import numpy as np
 import pytest
 import soundfile
+from factories_runs import invented_run
 from typer.testing import CliRunner
 
 from emodistill.cli import app
 from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import ModelError
+from emodistill.evaluation.ablation_table import (
+    System,
+    format_row,
+    make_ablation_table,
+    read_ablation,
+    teacher_systems,
+)
 from emodistill.evaluation.predictions import read_predictions, write_predictions
 from emodistill.evaluation.run import read_run, write_utterances
+from emodistill.evaluation.sweeps import choose_on_dev
 from emodistill.inference.model_card import file_sha256
 from emodistill.report.build import clip, trainings, write_report
 from emodistill.report.charts import Plot, bars, stacked, ticks
@@ -314,17 +322,84 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def wide_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of several runs with seven emotions and long names."""
+def invented(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two systems with two seeds each, seven emotions and long names."""
     folder = tmp_path_factory.mktemp("wide")
     teachers: dict[str, dict[str, float]] = {"plain": {}, "both-teachers-and-a-long-name": {"prosodic": 0.4}}
-    runs = [
-        runs_factory.invented_run(folder / f"{name}-seed{seed}", 0.5, teachers[name], seed=seed)
+    return [
+        invented_run(folder / f"{name}-seed{seed}", 0.5, teachers[name], seed=seed)
         for name in teachers
         for seed in (0, 1)
     ]
-    write_report(runs, folder / "report.html", num_errors=2)
-    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def wide_report(invented: list[Path]) -> Path:
+    """A page of these runs."""
+    out = invented[0].parent / "report.html"
+    write_report(invented, out, num_errors=2)
+    return out
+
+
+def test_seeds_are_a_group_with_their_mean_and_each_run(invented: list[Path], wide_report: Path) -> None:
+    found = page(wide_report)
+    assert [item.get("id") for item in found.all("h2")] == ["compared", "run-1", "run-2"]
+    text = " ".join(found.text.split())
+    for runs in (invented[:2], invented[2:]):
+        values = [read_predictions(run / "predictions.csv").scores().ua for run in runs]
+        mean, sd = 100 * np.mean(values), 100 * np.std(values, ddof=1)
+        assert f"{mean:.1f}± {sd:.1f}" in text, "the mean over seeds, and their standard deviation"
+        assert f"{mean:.2f}± {sd:.2f}" in text
+        for seed, ua in enumerate(values):
+            assert f"Show the run with seed {seed}: UA {100 * ua:.1f} %" in text
+    anchors = {item.get("id") for item in found.all("details")}
+    assert {"run-1-seed-0", "run-1-seed-1", "run-2-seed-0", "run-2-seed-1"} <= anchors
+
+
+def test_a_link_to_a_run_of_a_group_opens_it(browser: Any, wide_report: Path) -> None:
+    shown = browser.new_page(viewport={"width": 390, "height": 900})
+    shown.goto(wide_report.as_uri())
+    assert not shown.locator("#run-2-seed-1 h3").first.is_visible()
+    shown.locator('a[href="#run-2-seed-1"]').first.click()
+    shown.locator("#run-2-seed-1 summary").first.click()
+    assert shown.locator("#run-2-seed-1 h3").first.is_visible()
+    shown.close()
+
+
+def test_an_ablation_shows_its_table_its_plot_and_the_full_method(tmp_path: Path) -> None:
+    cells = {
+        "full": (0.6, {}),
+        "no-distillation": (0.5, {"alpha": 0.5}),
+        "temperature=8": (0.6, {"temperature": 8}),
+    }
+    for cell, (accuracy, settings) in cells.items():
+        for seed in (0, 1):
+            invented_run(
+                tmp_path / "cells" / cell / f"seed-{seed}", accuracy, seed=seed, distillation=settings
+            )
+    runs = {cell: [read_run(tmp_path / "cells" / cell / f"seed-{seed}") for seed in (0, 1)] for cell in cells}
+    systems = [
+        System(
+            cell, "distillation.temperature" if "=" in cell else "parts", cell, [run.table() for run in found]
+        )
+        for cell, found in runs.items()
+    ]
+    table = make_ablation_table([*systems, *teacher_systems(runs["full"])], "full", resamples=500)
+    swept = choose_on_dev(("full", [0.5, 0.6]), {"distillation.temperature": {"temperature=8": [0.6, 0.6]}})
+    replace(table, sweeps=swept).write(tmp_path)
+    assert read_ablation(tmp_path / "ablation.json") == replace(table, sweeps=swept)
+    write_report([tmp_path], tmp_path / "r.html", num_errors=0)
+    found = page(tmp_path / "r.html")
+    assert [item.get("id") for item in found.all("h2")] == ["ablation-1", "run-1"]
+    assert "Differences to full in UA" in [item["aria-label"] for item in found.all("svg")]
+    for row in table.rows:
+        assert all(cell in found.text for cell in format_row(row))
+    assert "chosen on dev" in found.text
+    assert all(note in found.text for note in table.notes())
+    assert {"run-1-seed-0", "run-1-seed-1"} <= {item.get("id") for item in found.all("details")}
+    (tmp_path / "ablation.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"ablation\.json' is no table of an ablation"):
+        write_report([tmp_path], tmp_path / "r.html")
 
 
 @pytest.mark.parametrize("width", [320, 768, 1280])

@@ -71,6 +71,21 @@ Paths = Annotated[
         "audio file from standard input.",
     ),
 ]
+
+
+class Tabular(StrEnum):
+    """Output formats of scores."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    latex = "latex"
+
+
+Format = Annotated[
+    Tabular,
+    typer.Option("--format", "-f", help="Output format; latex is a table for a paper, with booktabs."),
+]
 # Options of every verb that recognises emotions.
 Model = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""The verbs that score: evaluate, scores, compare, report."""
+"""The verbs that score, and that help to write a paper: evaluate, scores, compare, report, cite."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,22 +7,16 @@ from typing import Annotated
 import typer
 
 from emodistill.cli.options import (
+    Format,
     MapEmotions,
     TableColumns,
+    Tabular,
     app,
     names_in,
     need_training,
     read_renaming,
 )
 from emodistill.console import console, results, say
-
-
-class Tabular(StrEnum):
-    """Output formats of scores."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
 
 
 class SeenRule(StrEnum):
@@ -33,7 +27,12 @@ class SeenRule(StrEnum):
     allow = "allow"
 
 
-Format = Annotated[Tabular, typer.Option("--format", "-f", help="Output format.")]
+OutFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Write to this file. Default: standard output.", dir_okay=False
+    ),
+]
 
 
 # Long: Typer makes an option of each parameter, and each option has its help text beside it.
@@ -106,6 +105,7 @@ def evaluate(
     need_training()
     from emodistill.corpora.load import CorpusSource
     from emodistill.evaluation.known import read_counts
+    from emodistill.evaluation.latex import scores_latex
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import score_run
     from emodistill.evaluation.tables import show_scores
@@ -132,7 +132,11 @@ def evaluate(
     num_failed = evaluate_model(
         evaluated, labelled, run, model, mapping, names_in(emotions), seen.value, digest, known_utterances
     )
-    show_scores(score_run(read_run(run)), format, results())
+    evaluation = read_run(run)
+    if format == Tabular.latex:
+        results().file.write(scores_latex(score_run(evaluation), evaluation))
+    else:
+        show_scores(score_run(evaluation), format, results())
     say(f"folder: {run}")
     raise typer.Exit(1 if num_failed or lacks_audio else 0)
 
@@ -141,6 +145,7 @@ def evaluate(
 def scores(
     run: Annotated[Path, typer.Argument(help="A folder of train, crossval or evaluate.")],
     format: Format = Tabular.table,
+    out: OutFile = None,
 ) -> None:
     """Show all scores of a run's test predictions, with 95 % intervals by bootstrap over speakers.
 
@@ -150,16 +155,23 @@ def scores(
     student and teachers. The scores of a single listener, where a corpus
     has listeners' votes.
 
-    Example: emodistill scores runs/ravdess-whisper-seed0 --format json
+    Example: emodistill scores runs/ravdess-whisper-seed0 --format latex -o scores.tex
     """
     need_training()
+    from emodistill.evaluation.latex import scores_latex
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import score_run
     from emodistill.evaluation.tables import show_scores
+    from emodistill.files import open_output
 
     with console.status("scoring"):
-        run_scores = score_run(read_run(run))
-    show_scores(run_scores, format, results())
+        opened = read_run(run)
+        run_scores = score_run(opened)
+    with open_output(out) as file:
+        if format == Tabular.latex:
+            file.write(scores_latex(run_scores, opened))
+        else:
+            show_scores(run_scores, format, results(file))
 
 
 @app.command()
@@ -173,6 +185,7 @@ def compare(
         bool, typer.Option("--every-pair", help="Compare the other runs with each other too.")
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap draws.")] = 10_000,
+    out: OutFile = None,
 ) -> None:
     """Compare runs on the same test utterances, with intervals and p-values.
 
@@ -184,9 +197,17 @@ def compare(
     """
     need_training()
     from emodistill.evaluation.compare import compare_runs
+    from emodistill.evaluation.latex import comparisons_latex
+    from emodistill.evaluation.run import read_run
     from emodistill.evaluation.tables import show_comparisons
+    from emodistill.files import open_output
 
-    show_comparisons(compare_runs(runs, every_pair, resamples), format, results())
+    comparisons = compare_runs(runs, every_pair, resamples)
+    with open_output(out) as file:
+        if format == Tabular.latex:
+            file.write(comparisons_latex(comparisons, [read_run(run) for run in runs]))
+        else:
+            show_comparisons(comparisons, format, results(file))
 
 
 @app.command()
@@ -217,3 +238,36 @@ def report(
     for note in notes:
         say(note)
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def cite(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Run folders, folders of ablate, folders of exported models, or bundled. "
+            "Default: the method and this software alone.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .bib file. Default: standard output.")
+    ] = None,
+) -> None:
+    """Write BibTeX of all that runs or models were made with.
+
+    The paper of the method, this software, the corpora, the backbone, the text encoder, the features of the
+    prosodic teacher, and the libraries for training. What has no publication that is known here stands above
+    the entries as a comment.
+
+    Example: emodistill cite runs/ravdess-whisper-seed0 -o references.bib
+    """
+    need_training()
+    from emodistill.files import open_output
+    from emodistill.report.bibliography import references
+
+    found = references(sources or ())
+    with open_output(out) as file:
+        file.write(found.bibtex())
+    if out is not None:
+        say(f"{out}: {len(found.citations)} publications; {len(found.unknown)} comments on what to look up")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emodistill.cli.options import (
+    Format,
     Model,
     Out,
     Set,
+    Tabular,
     app,
     names_in,
     need_training,
@@ -120,6 +122,7 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the grid. Default: runs/RECIPE-ablation.")
     ] = None,
+    format: Format = Tabular.table,
     set: Set = None,
 ) -> None:
     """Measure what each part of the method contributes: a grid of runs, and one table with intervals.
@@ -130,7 +133,7 @@ def ablate(
 
     All cells share teachers, targets and features, and each cell predicts exactly what `crossval` of its
     recipe would. If you stop the command, run it again: it continues. You can add seeds, cells and sweeps
-    later. It writes ablation.md, ablation.csv and ablation.png.
+    later. It writes ablation.md, .csv, .json, .tex and .png. `emodistill report` shows its folder as a page.
 
     The values of a sweep are compared on dev, and the best one is chosen. Test scores are shown for the
     chosen value and the recipe's own value alone. Cells that lack a part always show test, since nothing is
@@ -148,8 +151,12 @@ def ablate(
     folder = out or Path("runs") / f"{loaded.name}-ablation"
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
     table = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells), show_test)
-    show_ablation_table(table, results())
-    files = "ablation.md, ablation.csv, ablation.png" + (", sweeps.csv, sweeps.png" if table.sweeps else "")
+    if format == Tabular.table:
+        show_ablation_table(table, results())
+    else:
+        suffix = "tex" if format == Tabular.latex else format.value
+        results().file.write((folder / f"ablation.{suffix}").read_text(encoding="utf-8"))
+    files = "ablation.md, .csv, .json, .tex, .png" + (", sweeps.csv, sweeps.png" if table.sweeps else "")
     say(f"written: {folder}/{files}; the runs are in {folder / 'cells'}")
 
 

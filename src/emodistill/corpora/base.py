@@ -11,6 +11,7 @@ from pathlib import Path
 import soundfile
 
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, decode_blocks, open_recording, read_header
+from emodistill.citations import Citation
 from emodistill.console import with_progress
 from emodistill.errors import AudioError, CorpusError, one_of
 from emodistill.labels import EMOTIONS, LEFT_OUT, LabelMap, LabelSet
@@ -134,7 +135,7 @@ class Reader:
     languages: Mapping[str, str]  # ISO 639-1 code -> English name; the codes that `read` writes
     licence: str  # as the authors state it
     url: str | None  # where the authors offer the corpus; None: the corpus comes with this package
-    citation: str
+    citation: Citation | str  # a text that says so where there is no publication
     utterances: str  # this and the next two: counts, as the table of docs/corpora.md shows them
     speakers: str
     emotions: str

@@ -1,9 +1,10 @@
 """The table of an ablation: each cell's scores, and its difference to the full method with a p-value."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emodistill.errors import MissingExtraError
+from emodistill.errors import ModelError
 from emodistill.evaluation.bootstrap import (
     Floats,
     bootstrap_confusions,
@@ -20,11 +21,13 @@ from emodistill.evaluation.bootstrap import (
     two_sided_p_value,
 )
 from emodistill.evaluation.compare import RESAMPLES, holm
+from emodistill.evaluation.forest import SIGNIFICANT, ForestPanel, ForestRow, forest_panel, plot_forest
 from emodistill.evaluation.metrics import scores_of_confusions, unweighted_accuracy
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
 from emodistill.evaluation.sweeps import Sweeps
 from emodistill.evaluation.tables import format_p_value, format_percent
+from emodistill.files import atomic_write
 
 TEACHERS, ORACLES = "teachers", "oracles"  # groups of systems that are no students
 ENSEMBLE = "teachers together"
@@ -91,12 +94,19 @@ class AblationTable:
     sweeps: Sweeps | None = None  # the dev scores of swept values; None: no field was swept
 
     def write(self, folder: Path, name: str = "ablation") -> None:
-        """Write the table as Markdown and CSV, and the plot as PNG, into a folder."""
+        """Write the table as Markdown, CSV and JSON, and the plot as PNG, into a folder.
+
+        `read_ablation` reads the JSON file.
+        """
         (folder / f"{name}.md").write_text(self.markdown(), encoding="utf-8")
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(AblationRow)], lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.rows)
+        with atomic_write(folder / f"{name}.json") as partial:
+            partial.write_text(
+                json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
         plot_ablation(self, folder / f"{name}.png")
         if self.sweeps is not None:
             self.sweeps.write(folder)
@@ -128,6 +138,19 @@ class AblationTable:
 
 
 HEADER = ("cell", "UA", "WA", "difference", "95 % interval", "p", "p, Holm")
+
+
+def read_ablation(path: Path) -> AblationTable:
+    """Read `ablation.json`. Raises `ModelError` where it is damaged or is no such file."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(AblationTable).validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise ModelError(
+            f"'{path}' is no table of an ablation: {str(error).splitlines()[0]}; run the same 'emodistill "
+            "ablate' again"
+        ) from error
 
 
 def show_ablation_table(ablation: AblationTable, to: Console) -> None:
@@ -287,36 +310,32 @@ def _closed_gap(
     return ClosedGap((distilled_ua - plain_ua) / (ensemble_ua - plain_ua), *percentile_interval(shares))
 
 
+def forest_panels(ablation: AblationTable) -> list[ForestPanel]:
+    """The rows as panels of a forest plot: the students, then teachers and oracles with their own scale."""
+
+    def row(item: AblationRow) -> ForestRow:
+        difference, low, high = (
+            None if share is None else 100 * share for share in (item.difference, item.low, item.high)
+        )
+        return ForestRow(
+            item.cell, f"{format_percent(item.ua)} ± {format_percent(item.ua_sd)}", difference, low, high,
+            item.p_holm is not None and item.p_holm < SIGNIFICANT, item.cell == ablation.reference,
+        )  # fmt: skip
+
+    others = (TEACHERS, ORACLES)
+    students = [row(item) for item in ablation.rows if item.group not in others]
+    rest = [row(item) for item in ablation.rows if item.group in others]
+    panels = [forest_panel("students", students)]
+    if rest:
+        kinds = " and ".join(dict.fromkeys(item.group for item in ablation.rows if item.group in others))
+        panels.append(forest_panel(f"{kinds}, on a scale of their own", rest, students=False))
+    return panels
+
+
 def plot_ablation(ablation: AblationTable, path: Path) -> None:
-    """Plot UA and the differences to a .png, .svg or .pdf. Raises `MissingExtraError` without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
-    rows = ablation.rows
-    figure = Figure(figsize=(10, 1.6 + 0.36 * len(rows)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    places = np.arange(len(rows))
-    colours = ["#7f7f7f" if row.group in (TEACHERS, ORACLES) else "#1f77b4" for row in rows]
-    for place, row, colour in zip(places, rows, colours, strict=True):
-        left.errorbar(100 * row.ua, place, xerr=100 * row.ua_sd, fmt="o", color=colour, capsize=3)
-        if row.difference is not None and row.low is not None and row.high is not None:
-            value, low, high = (100 * share for share in (row.difference, row.low, row.high))
-            right.plot([low, high], [place, place], color=colour)
-            right.plot(value, place, "o", color=colour)
-        elif row.cell == ablation.reference:
-            right.plot(0, place, "D", color=colour)
-    for above, (row, next_row) in enumerate(pairwise(rows)):
-        if row.group != next_row.group:
-            for axes in (left, right):
-                axes.axhline(above + 0.5, color="#d0d0d0", linewidth=0.8)
-    left.set_yticks(places, [row.cell for row in rows])
-    left.invert_yaxis()
-    left.set_xlabel(f"UA, %\nmean ± sd over seeds and folds ({ablation.num_seeds} seeds)")
-    right.axvline(0, color="#808080", linewidth=0.8, linestyle=":")
-    right.set_xlabel(f"difference to '{ablation.reference}'\npoints of pooled UA, 95 % interval")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", color="#eeeeee")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    """Plot the differences to a .png, .svg or .pdf. Raises `MissingExtraError` without matplotlib."""
+    label = (
+        f"difference to '{ablation.reference}' in points of UA, with 95 % interval\n"
+        f"filled dots of students: p < {SIGNIFICANT:g} after Holm's correction"
+    )
+    plot_forest(forest_panels(ablation), label, path)

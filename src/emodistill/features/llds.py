@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE, content_hash, peak_normalise
 from emodistill.cached_files import LLDS
+from emodistill.citations import Citation
 from emodistill.config import AudioConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.corpora.base import audio_duration_s
@@ -18,6 +19,25 @@ from emodistill.features.preparation import PREPARATION, prepare_waveform
 from emodistill.files import cache_folder
 
 LLD_HZ = 100  # frames a second
+CITATIONS = (
+    Citation(
+        "eyben2010opensmile", "inproceedings",
+        author=r'Eyben, Florian and W{\"o}llmer, Martin and Schuller, Bj{\"o}rn',
+        title="{openSMILE}: The {Munich} Versatile and Fast Open-Source Audio Feature Extractor",
+        year=2010, booktitle="ACM International Conference on Multimedia", pages="1459--1462",
+        doi="10.1145/1873951.1874246",
+    ),
+    Citation(
+        "eyben2016gemaps", "article",
+        author=r'Eyben, Florian and Scherer, Klaus R. and Schuller, Bj{\"o}rn W. and Sundberg, Johan and '
+        r"Andr{\'e}, Elisabeth and Busso, Carlos and Devillers, Laurence Y. and Epps, Julien and "
+        "Laukka, Petri and Narayanan, Shrikanth S. and Truong, Khiet P.",
+        title="The {Geneva} Minimalistic Acoustic Parameter Set ({GeMAPS}) for Voice Research and "
+        "Affective Computing",
+        year=2016, journal="IEEE Transactions on Affective Computing", volume="7", number="2",
+        pages="190--202", doi="10.1109/TAFFC.2015.2457417",
+    ),
+)  # fmt: skip
 NUM_LLDS = 25  # per frame of 10 ms; F0 is in semitones from 27.5 Hz, 0 where unvoiced
 
 

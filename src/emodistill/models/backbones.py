@@ -1,9 +1,11 @@
 """The registry of backbone families, and how a backbone is loaded or rebuilt."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoConfig
 
+from emodistill.citations import Citation
 from emodistill.errors import ModelError, one_of
 from emodistill.models.base import Backbone, PretrainedBackbone, no_progress_bar
 from emodistill.models.compact import Compact
@@ -14,6 +16,10 @@ from emodistill.models.whisper import Whisper
 FAMILIES: tuple[type[Backbone], ...] = (Compact, Whisper, Wav2Vec2, WavLM, Data2VecAudio)
 
 _FAMILY_OF = {model_type: family for family in FAMILIES for model_type in family.model_types}
+
+CITATIONS: Mapping[str, Citation | str] = {
+    model_type: family.citations[model_type] for family in FAMILIES for model_type in family.model_types
+}
 
 
 def load_backbone(name: str, num_layers: int | None, width: int = 192) -> Backbone:

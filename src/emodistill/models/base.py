@@ -9,7 +9,7 @@ layer. Padding must not change the result, so a family follows three rules:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
+from emodistill.citations import Citation
 from emodistill.errors import ModelError
 from emodistill.models.layers import frame_mask
 
@@ -30,6 +31,7 @@ class Backbone(nn.Module, ABC):
     """
 
     model_types: ClassVar[tuple[str, ...]]  # the values of `model_type` that this family implements
+    citations: ClassVar[Mapping[str, Citation | str]]  # by model type; a text says that there is none
     blocks: nn.ModuleList  # the layers in use, so that a student can freeze some
 
     def __init__(self, model_type: str, width: int, num_layers: int, config: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """The compact backbone: small, and trained from random weights."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emodistill.citations import Citation
 from emodistill.models.base import Backbone, normalise_peak
 from emodistill.models.layers import frame_mask, zero_padding
 from emodistill.models.mel import LogMel
@@ -33,6 +34,16 @@ class Compact(Backbone):
     """Log-mel, two strided convolutions (25 frames a second), ConvNeXt blocks."""
 
     model_types = ("compact",)
+    citations: ClassVar = {
+        "compact": Citation(
+            "liu2022convnext", "inproceedings",
+            author="Liu, Zhuang and Mao, Hanzi and Wu, Chao-Yuan and Feichtenhofer, Christoph and "
+            "Darrell, Trevor and Xie, Saining",
+            title="A {ConvNet} for the 2020s",
+            year=2022, booktitle="IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+            eprint="2201.03545", note="The blocks of the compact student",
+        )
+    }  # fmt: skip
 
     def __init__(self, width: int = 192, num_layers: int = 6, num_mels: int = 80) -> None:
         config = {"width": width, "num_layers": num_layers, "num_mels": num_mels}

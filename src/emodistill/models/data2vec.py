@@ -1,7 +1,10 @@
 """data2vec audio (Baevski et al. 2022, arXiv 2202.03555)."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
+from emodistill.citations import Citation
 from emodistill.models.layers import zero_padding
 from emodistill.models.wav2vec2 import ConvolutionalBackbone
 
@@ -12,6 +15,15 @@ class Data2VecAudio(ConvolutionalBackbone):
     """
 
     model_types = ("data2vec-audio",)
+    citations: ClassVar = {
+        "data2vec-audio": Citation(
+            "baevski2022data2vec", "inproceedings",
+            author="Baevski, Alexei and Hsu, Wei-Ning and Xu, Qiantong and Babu, Arun and Gu, Jiatao and "
+            "Auli, Michael",
+            title="data2vec: A General Framework for Self-supervised Learning in Speech, Vision and Language",
+            year=2022, booktitle="International Conference on Machine Learning (ICML)", eprint="2202.03555",
+        )
+    }  # fmt: skip
 
     def position_embedding(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return what is added to x (batch, frames, width).

@@ -1,6 +1,6 @@
 """The linguistic teacher: a text encoder of transformers over the transcript, mean pooling, a classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,57 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
+from emodistill.citations import Citation
 from emodistill.config import LinguisticConfig
 from emodistill.errors import ModelError
 from emodistill.models.base import no_progress_bar
 from emodistill.models.layers import CosineClassifier, Output, frame_mask
 
 SCRATCH = "scratch"  # names a small untrained encoder whose vocabulary is the words of the training split
+
+_ACL = "Annual Meeting of the Association for Computational Linguistics (ACL)"
+# The publications of text encoders by their model type in transformers. Others have none that is known here.
+ENCODER_CITATIONS: Mapping[str, Citation] = {
+    "bert": Citation(
+        "devlin2019bert", "inproceedings",
+        author="Devlin, Jacob and Chang, Ming-Wei and Lee, Kenton and Toutanova, Kristina",
+        title="{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding",
+        year=2019, booktitle="Conference of the North American Chapter of the Association for Computational "
+        "Linguistics: Human Language Technologies (NAACL-HLT)",
+        pages="4171--4186", doi="10.18653/v1/N19-1423",
+    ),
+    "roberta": Citation(
+        "liu2019roberta", "misc",
+        author="Liu, Yinhan and Ott, Myle and Goyal, Naman and Du, Jingfei and Joshi, Mandar and Chen, Danqi "
+        "and Levy, Omer and Lewis, Mike and Zettlemoyer, Luke and Stoyanov, Veselin",
+        title="{RoBERTa}: A Robustly Optimized {BERT} Pretraining Approach", year=2019, eprint="1907.11692",
+    ),
+    "xlm-roberta": Citation(
+        "conneau2020xlmr", "inproceedings",
+        author="Conneau, Alexis and Khandelwal, Kartikay and Goyal, Naman and Chaudhary, Vishrav and "
+        "Wenzek, Guillaume and others",
+        title="Unsupervised Cross-lingual Representation Learning at Scale", year=2020, booktitle=_ACL,
+        pages="8440--8451", doi="10.18653/v1/2020.acl-main.747",
+    ),
+    "distilbert": Citation(
+        "sanh2019distilbert", "misc",
+        author="Sanh, Victor and Debut, Lysandre and Chaumond, Julien and Wolf, Thomas",
+        title="{DistilBERT}, a distilled version of {BERT}: smaller, faster, cheaper and lighter", year=2019,
+        eprint="1910.01108",
+    ),
+    "deberta-v2": Citation(
+        "he2021deberta", "inproceedings",
+        author="He, Pengcheng and Liu, Xiaodong and Gao, Jianfeng and Chen, Weizhu",
+        title="{DeBERTa}: Decoding-enhanced {BERT} with Disentangled Attention", year=2021,
+        booktitle="International Conference on Learning Representations (ICLR)", eprint="2006.03654",
+    ),
+    "mpnet": Citation(
+        "song2020mpnet", "inproceedings",
+        author="Song, Kaitao and Tan, Xu and Qin, Tao and Lu, Jianfeng and Liu, Tie-Yan",
+        title="{MPNet}: Masked and Permuted Pre-training for Language Understanding", year=2020,
+        booktitle="Advances in Neural Information Processing Systems", volume="33", eprint="2004.09297",
+    ),
+}  # fmt: skip
 
 
 class LinguisticTeacher(nn.Module):

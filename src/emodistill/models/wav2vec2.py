@@ -1,10 +1,11 @@
 """wav2vec 2.0, HuBERT and WavLM: strided convolutions over the waveform, then transformer layers."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from emodistill.citations import Citation
 from emodistill.models.base import PretrainedBackbone, additive_mask
 from emodistill.models.layers import frame_mask, zero_padding
 
@@ -72,12 +73,39 @@ class Wav2Vec2(ConvolutionalBackbone):
     """wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477) and HuBERT (Hsu et al. 2021, arXiv 2106.07447)."""
 
     model_types = ("wav2vec2", "hubert")
+    citations: ClassVar = {
+        "wav2vec2": Citation(
+            "baevski2020wav2vec2", "inproceedings",
+            author="Baevski, Alexei and Zhou, Yuhao and Mohamed, Abdelrahman and Auli, Michael",
+            title="wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations",
+            year=2020, booktitle="Advances in Neural Information Processing Systems", volume="33",
+            eprint="2006.11477",
+        ),
+        "hubert": Citation(
+            "hsu2021hubert", "article",
+            author="Hsu, Wei-Ning and Bolte, Benjamin and Tsai, Yao-Hung Hubert and Lakhotia, Kushal and "
+            "Salakhutdinov, Ruslan and Mohamed, Abdelrahman",
+            title="{HuBERT}: Self-Supervised Speech Representation Learning by Masked Prediction of Hidden "
+            "Units",
+            year=2021, journal="IEEE/ACM Transactions on Audio, Speech, and Language Processing",
+            volume="29", pages="3451--3460", doi="10.1109/TASLP.2021.3122291", eprint="2106.07447",
+        ),
+    }  # fmt: skip
 
 
 class WavLM(ConvolutionalBackbone):
     """WavLM (Chen et al. 2021, arXiv 2110.13900): attention with a gated relative position bias."""
 
     model_types = ("wavlm",)
+    citations: ClassVar = {
+        "wavlm": Citation(
+            "chen2022wavlm", "article",
+            author="Chen, Sanyuan and Wang, Chengyi and Chen, Zhengyang and Wu, Yu and others",
+            title="{WavLM}: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing",
+            year=2022, journal="IEEE Journal of Selected Topics in Signal Processing", volume="16",
+            number="6", pages="1505--1518", doi="10.1109/JSTSP.2022.3188113", eprint="2110.13900",
+        )
+    }  # fmt: skip
 
     def transformer_layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
         """Apply one layer; each gates the bias of the first, which depends on the number of frames alone."""

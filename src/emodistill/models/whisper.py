@@ -1,6 +1,6 @@
 """Whisper (Radford et al. 2022, arXiv 2212.04356): the encoder alone, at the true length of the utterance."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from emodistill.citations import Citation
 from emodistill.errors import ModelError
 from emodistill.models.base import PretrainedBackbone, additive_mask, normalise_peak
 from emodistill.models.layers import frame_mask, zero_padding
@@ -24,6 +25,15 @@ class Whisper(PretrainedBackbone):
     """
 
     model_types = ("whisper",)
+    citations: ClassVar = {
+        "whisper": Citation(
+            "radford2023whisper", "inproceedings",
+            author="Radford, Alec and Kim, Jong Wook and Xu, Tao and Brockman, Greg and McLeavey, Christine "
+            "and Sutskever, Ilya",
+            title="Robust Speech Recognition via Large-Scale Weak Supervision",
+            year=2023, booktitle="International Conference on Machine Learning (ICML)", eprint="2212.04356",
+        )
+    }  # fmt: skip
 
     def __init__(self, model: Any, num_layers: int | None) -> None:
         """`model` is a `WhisperEncoder`."""

@@ -17,15 +17,22 @@ from markupsafe import Markup
 from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.config import TEACHERS, recipe_toml
 from emodistill.corpora import Utterance
+from emodistill.corpora.base import natural_sort_key
 from emodistill.errors import AudioError, ModelError
+from emodistill.evaluation.ablation_table import HEADER as ABLATION_HEADER
+from emodistill.evaluation.ablation_table import AblationTable, forest_panels, read_ablation
+from emodistill.evaluation.ablation_table import format_row as ablation_cells
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS
 from emodistill.evaluation.calibration import with_temperature
 from emodistill.evaluation.compare import compare_runs
+from emodistill.evaluation.groups import RunGroup, group_runs
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run, read_run
 from emodistill.evaluation.scores import RunScores, score_run
+from emodistill.evaluation.sweeps import HEADER as SWEEP_HEADER
+from emodistill.evaluation.sweeps import format_row as sweep_cells
 from emodistill.evaluation.tables import (
     CALIBRATION_TITLES,
     comparison_rows,
@@ -35,6 +42,7 @@ from emodistill.evaluation.tables import (
 )
 from emodistill.files import atomic_write
 from emodistill.report import figures
+from emodistill.report.charts import forest
 from emodistill.version import __version__
 
 if TYPE_CHECKING:
@@ -52,9 +60,39 @@ class Section:
     run: Run
     scores: RunScores
     anchor: str  # start of the ids of its headings
+    title: str
     notes: list[str] = field(default_factory=list)
     charts: dict[str, Any] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GroupSection:
+    """The content of the page for runs of one recipe, which differ in their seed alone."""
+
+    name: str
+    anchor: str
+    sections: tuple[Section, ...]  # one for each seed
+
+    @property
+    def first(self) -> Section:
+        """The section of the first seed."""
+        return self.sections[0]
+
+    def over_seeds(self, measure: str, model: int = 0) -> tuple[float, float]:
+        """Mean and standard deviation over seeds of a model's pooled score; the main model is 0."""
+        values = [section.scores.models[model].scores[measure].value for section in self.sections]
+        return float(np.mean(values)), float(np.std(values, ddof=len(values) > 1))
+
+
+@dataclass(frozen=True)
+class AblationSection:
+    """The content of the page for the table of an ablation."""
+
+    name: str  # its folder
+    anchor: str
+    table: AblationTable
+    chart: Markup
 
 
 def write_report(
@@ -63,50 +101,114 @@ def write_report(
     """Write the page of one or more runs. Returns notes on what the page lacks, with the reason.
 
     Args:
-        folders: run folders. Several must have the same protocol; each is compared with the first.
-        num_errors: how many of the most confident errors the page shows.
+        folders: run folders, and folders of `ablate`, of which the page shows the table and the runs of the
+            full method. Several runs must have the same protocol. Runs that differ in their seed alone are a
+            group, and each group is compared with the first.
+        num_errors: how many of the most confident errors the page shows of each run.
         audio: False leaves the sound of these errors out, which may be personal data.
         fold: the fold whose student's embeddings are mapped (default: the first).
 
     Raises `ModelError` where a run folder is incomplete or was changed, or where runs cannot be compared.
     """
-    runs = [read_run(folder) for folder in folders]
-    compared = comparison_rows(compare_runs(folders)) if len(runs) > 1 else []
-    sections = [_section(run, f"run-{place}", num_errors, audio, fold) for place, run in enumerate(runs, 1)]
+    ablations = [
+        _ablation_section(folder, f"ablation-{place}")
+        for place, folder in enumerate(filter(_is_ablation, folders), 1)
+    ]
+    run_folders = [run for folder in folders for run in _run_folders(folder)]
+    groups = group_runs([read_run(folder) for folder in run_folders])
+    compared = comparison_rows(compare_runs(run_folders)) if len(groups) > 1 else []
+    sections = [
+        _group_section(group, f"run-{place}", num_errors, audio, fold)
+        for place, group in enumerate(groups, 1)
+    ]
     page = _template().render(
-        sections=sections,
+        title=_page_title(sections, ablations),
+        groups=sections,
+        ablations=ablations,
         compared=compared,
-        recipe_differences=_recipe_differences(runs),
+        recipe_differences=_recipe_differences(groups),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-        style=Markup((files("emodistill.report") / "page.css").read_text(encoding="utf-8")),
-        score_titles=SCORE_TITLES,
-        calibration_titles=CALIBRATION_TITLES,
-        few_speakers=FEW_SPEAKERS,
-        scaling_titles=figures.SCALING_TITLES,
-        scaling_classes=figures.SCALING_CLASSES,
-        known_header=HEADER,
-        known_cells=known_cells,
-        known_notes=known_notes,
-        format_percent=format_percent,
-        format_p_value=format_p_value,
-        format_estimate=format_estimate,
-        recipe_toml=recipe_toml,
-        folder_name=lambda folder: Path(folder).resolve().name,
     )
     with atomic_write(out) as partial:
         partial.write_text(page, encoding="utf-8")
-    return [f"{section.run.name}: {note}" for section in sections for note in section.notes]
+    return [
+        f"{section.run.name}: {note}"
+        for group in sections
+        for section in group.sections
+        for note in section.notes
+    ]
+
+
+def _page_title(groups: Sequence[GroupSection], ablations: Sequence[AblationSection]) -> str:
+    if ablations:
+        return f"Ablation {', '.join(item.name for item in ablations)}"
+    names = [group.name for group in groups]
+    if len(names) == 1:
+        return f"Report on {names[0]}"
+    return f"Comparison of {' and '.join(names) if len(names) == 2 else f'{len(names)} systems'}"
+
+
+def _is_ablation(folder: Path) -> bool:
+    return (folder / "ablation.json").is_file()
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """A run folder itself, or the runs of the full method in a folder of `ablate`."""
+    if not _is_ablation(folder):
+        return [folder]
+    reference = read_ablation(folder / "ablation.json").reference
+    runs = (folder / "cells" / reference).glob("seed-*/scores.json")
+    return sorted((path.parent for path in runs), key=lambda path: natural_sort_key(path.name))
+
+
+def _ablation_section(folder: Path, anchor: str) -> AblationSection:
+    table = read_ablation(folder / "ablation.json")
+    chart = forest(forest_panels(table), f"Differences to {table.reference} in UA")
+    return AblationSection(folder.resolve().name, anchor, table, chart)
+
+
+def _group_section(
+    group: RunGroup, anchor: str, num_errors: int, audio: bool, fold: str | None
+) -> GroupSection:
+    several = len(group.runs) > 1
+    sections = tuple(
+        _section(run, f"{anchor}-seed-{seed}" if several else anchor, num_errors, audio, fold)
+        for run, seed in zip(group.runs, group.seeds, strict=True)
+    )
+    name = f"{group.runs[0].scores['recipe']} ({Path(group.name).name})" if several else sections[0].title
+    return GroupSection(name, anchor, sections)
 
 
 def _template() -> Any:
+    """The template of the page, with the names and formats that it uses."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {
+        "version": __version__,
+        "style": Markup((files("emodistill.report") / "page.css").read_text(encoding="utf-8")),
+        "score_titles": SCORE_TITLES,
+        "calibration_titles": CALIBRATION_TITLES,
+        "few_speakers": FEW_SPEAKERS,
+        "scaling_titles": figures.SCALING_TITLES,
+        "scaling_classes": figures.SCALING_CLASSES,
+        "ablation_header": ABLATION_HEADER,
+        "ablation_cells": ablation_cells,
+        "sweep_header": SWEEP_HEADER,
+        "sweep_cells": sweep_cells,
+        "known_header": HEADER,
+        "known_cells": known_cells,
+        "known_notes": known_notes,
+        "format_percent": format_percent,
+        "format_p_value": format_p_value,
+        "format_estimate": format_estimate,
+        "recipe_toml": recipe_toml,
+        "folder_name": lambda folder: Path(folder).resolve().name,
+    }
     return environment.from_string((files("emodistill.report") / "page.html").read_text(encoding="utf-8"))
 
 
 def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | None) -> Section:
     scores = score_run(run)
-    section = Section(run, scores, anchor, list(scores.notes))
+    section = Section(run, scores, anchor, run.name, list(scores.notes))
     is_evaluation = run.training_recipe is None
     section.charts = {
         "known": figures.known(scores.known) if scores.known else None,
@@ -128,8 +230,9 @@ def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | No
     return section
 
 
-def _recipe_differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The recipe fields that differ between runs: (field, its value in each run)."""
+def _recipe_differences(groups: Sequence[RunGroup]) -> list[tuple[str, list[str]]]:
+    """The recipe fields that differ between groups: (field, its value in each group)."""
+    runs = [group.runs[0] for group in groups]
 
     def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         values: dict[str, str] = {}
@@ -145,7 +248,7 @@ def _recipe_differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     recipes = [flatten(run.recipe.model_dump(mode="json")) for run in runs]
     names = dict.fromkeys(name for recipe in recipes for name in recipe)
     rows = [(name, [recipe.get(name, "–") for recipe in recipes]) for name in names]
-    return [(name, values) for name, values in rows if len(set(values)) > 1]
+    return [(name, values) for name, values in rows if len(set(values)) > 1 and name != "seed"]
 
 
 # --- learning curves -------------------------------------------------------------------------------

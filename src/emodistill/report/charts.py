@@ -6,12 +6,17 @@ from html import escape
 
 from markupsafe import Markup
 
+from emodistill.evaluation.forest import ForestPanel, ForestRow
+
 WIDTH, HEIGHT = 360, 250  # of a chart, px; a phone is hardly wider
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 38  # margins, px
 BARE_MARGIN = 10  # px, on the left and at the bottom of a chart without axes
 ROW_HEIGHT = 20  # of a bar with the space below it, px
 NAME_WIDTH = 84  # of the names beside bars, px
 NAME_LENGTH = 13  # characters of a name that fit into it
+FOREST_ROW = 36  # of a name with the interval below it, px
+FOREST_NAME_LENGTH = 38  # characters of a name that fit beside its UA
+FOREST_AXIS = 44  # of the numbers of a panel and the space below them, px
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -174,6 +179,74 @@ def stacked(parts: Sequence[tuple[str, float, str]], description: str) -> Markup
         elements.append("</g>")
         left += width
     return _svg(WIDTH, 26, elements, description)
+
+
+def forest(panels: Sequence[ForestPanel], description: str) -> Markup:
+    """A forest plot: for each row its name and UA, and below them its difference with the interval."""
+    elements: list[str] = []
+    top = 0.0
+    for panel in panels:
+        elements.append(f'<text class="label" x="0" y="{top + 12}">{escape(panel.title)}</text>')
+        elements.append(f'<text class="tick" x="{WIDTH}" y="{top + 12}" text-anchor="end">UA (%)</text>')
+        top += 18
+        bottom = top + FOREST_ROW * len(panel.rows)
+        for value in ticks(panel.low, panel.high):
+            across = _across(panel, value)
+            kind = "mark" if value == 0 else "grid"
+            elements.append(f'<line class="{kind}" x1="{across}" y1="{top}" x2="{across}" y2="{bottom}"/>')
+            elements.append(
+                f'<text class="tick" x="{across}" y="{bottom + 13}" text-anchor="middle">'
+                f"{_signed(value)}</text>"
+            )
+        for place, row in enumerate(panel.rows):
+            elements += _forest_row(panel, row, top + place * FOREST_ROW)
+        top = bottom + FOREST_AXIS
+    return _svg(WIDTH, round(top - FOREST_AXIS + 20), elements, description)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+g}" if value else "0"
+
+
+def _across(panel: ForestPanel, value: float) -> float:
+    """The place of a difference in a forest plot, in px from the left."""
+    share = (value - panel.low) / (panel.high - panel.low)
+    return round(BARE_MARGIN + share * (WIDTH - 2 * BARE_MARGIN), 1)
+
+
+def _forest_row(panel: ForestPanel, row: ForestRow, top: float) -> list[str]:
+    """A row of a forest plot as SVG elements. What lies outside of the scale becomes an arrow."""
+    name = row.name if len(row.name) <= FOREST_NAME_LENGTH else f"{row.name[: FOREST_NAME_LENGTH - 1]}…"
+    middle = top + 26
+    kind = "series-1" if panel.students else "other"
+    elements = [
+        f"<g>{_tip(f'{row.name}: UA {row.ua} % {row.figures}'.strip())}",
+        f'<text class="value" x="0" y="{top + 14}">{escape(name)}</text>',
+        f'<text class="value" x="{WIDTH}" y="{top + 14}" text-anchor="end">{escape(row.ua)}</text>',
+    ]
+    if row.is_reference:
+        across = _across(panel, 0)
+        elements.append(f'<path class="dot {kind}" d="M{across} {middle - 6}l6 6l-6 6l-6 -6z"/>')
+    if row.difference is not None and row.low is not None and row.high is not None:
+        ends = [_across(panel, panel.within(value)) for value in (row.low, row.high)]
+        if panel.is_far(row):
+            left = row.difference < panel.low
+            elements.append(
+                f'<text class="value" x="{ends[0] + (12 if left else -12)}" y="{middle + 4}" '
+                f'text-anchor="{"start" if left else "end"}">{escape(row.figures)}</text>'
+            )
+        else:
+            elements.append(
+                f'<line class="interval {kind}" x1="{ends[0]}" y1="{middle}" x2="{ends[1]}" y2="{middle}"/>'
+            )
+        for end, away, beyond in ((ends[0], -7, row.low < panel.low), (ends[1], 7, row.high > panel.high)):
+            if beyond:
+                elements.append(f'<path class="dot {kind}" d="M{end} {middle - 5}v10l{away} -5z"/>')
+        if not panel.is_far(row):
+            hollow = "" if row.significant or not panel.students else " hollow"
+            across = _across(panel, row.difference)
+            elements.append(f'<circle class="dot {kind}{hollow}" cx="{across}" cy="{middle}" r="4.5"/>')
+    return [*elements, "</g>"]
 
 
 def _not_empty(bounds: tuple[float, float]) -> tuple[float, float]:

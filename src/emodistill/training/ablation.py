@@ -3,7 +3,7 @@
 grid folder/
   cells/<cell>/seed-<k>/   run folders, with the same predictions as `crossval` of the cell's recipe
   artifacts/               teachers, targets and predictions that the runs share
-  ablation.md  ablation.csv  ablation.png
+  ablation.md .csv .json .tex .png
   sweeps.csv  sweeps.png   dev scores of swept values
 """
 
@@ -19,8 +19,10 @@ from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
 from emodistill.evaluation.dev_scores import dev_score
+from emodistill.evaluation.latex import ablation_latex
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.sweeps import Sweeps, choose_on_dev
+from emodistill.files import atomic_write
 from emodistill.protocol.folds import Protocol
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
 from emodistill.training.cross_validation import (
@@ -48,7 +50,7 @@ def ablate(
     `make_grid` explains the cells, `sweeps`, `parts` and `only`. A grid that was stopped continues where it
     was. Cells, seeds and sweeps can be added later: the table covers all seeds with which all of these cells
     were run. Dev chooses a value of each sweep, and test is shown for this value alone, unless `show_test`.
-    Writes `ablation.md`, `ablation.csv` and `ablation.png`, and for sweeps `sweeps.csv` and `sweeps.png`.
+    Writes `ablation.md`, `.csv`, `.json`, `.tex` and `.png`, and for sweeps `sweeps.csv` and `sweeps.png`.
     Raises `ConfigError` where `out` holds another grid or a sweep changes the folds, and whatever `crossval`
     raises.
     """
@@ -70,6 +72,9 @@ def ablate(
     table = make_ablation_table(systems, reference=FULL, plain=PLAIN, left_out=grid.left_out)
     table = replace(table, sweeps=swept)
     table.write(out)
+    full = [read_run(grid.cells[0].run_folder(out, seed)) for seed in seeds]
+    with atomic_write(out / "ablation.tex") as partial:
+        partial.write_text(ablation_latex(table, full), encoding="utf-8")
     return table
 
 

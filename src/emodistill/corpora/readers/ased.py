@@ -17,6 +17,7 @@ Opus copy. Sentences 03 to 07 belong to one emotion each. There are no transcrip
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
@@ -57,8 +58,18 @@ ASED = Reader(
     languages={"am": "Amharic"},
     licence="none stated",
     url="https://github.com/wgwangang/ASED_V1",
-    citation="Retta, Almekhlafi, Sutcliffe, Mhamed, Ali & Feng (2023), A new Amharic speech emotion dataset "
-    "and classification benchmark, ACM TALLIP 22(1), https://doi.org/10.1145/3529759",
+    citation=Citation(
+        "retta2023ased",
+        "article",
+        author="Retta, Ephrem Afele and Almekhlafi, Eiad and Sutcliffe, Richard and Mhamed, Mustafa and "
+        "Ali, Haider and Feng, Jun",
+        title="A New {Amharic} Speech Emotion Dataset and Classification Benchmark",
+        year=2023,
+        journal="ACM Transactions on Asian and Low-Resource Language Information Processing",
+        volume="22",
+        number="1",
+        doi="10.1145/3529759",
+    ),
     utterances="2474",
     speakers="65",
     emotions="5",

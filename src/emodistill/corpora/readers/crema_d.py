@@ -22,6 +22,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
@@ -168,8 +169,19 @@ INTENDED = Reader(
     languages={"en": "English"},
     licence="ODbL 1.0",
     url="https://github.com/CheyneyComputerScience/CREMA-D",
-    citation="Cao, Cooper, Keutmann, Gur, Nenkova & Verma (2014), IEEE Transactions on Affective Computing "
-    "5(4), https://doi.org/10.1109/TAFFC.2014.2336244",
+    citation=Citation(
+        "cao2014cremad",
+        "article",
+        author="Cao, Houwei and Cooper, David G. and Keutmann, Michael K. and Gur, Ruben C. and "
+        "Nenkova, Ani and Verma, Ragini",
+        title="{CREMA-D}: Crowd-Sourced Emotional Multimodal Actors Dataset",
+        year=2014,
+        journal="IEEE Transactions on Affective Computing",
+        volume="5",
+        number="4",
+        pages="377--390",
+        doi="10.1109/TAFFC.2014.2336244",
+    ),
     utterances="7442",
     speakers="91",
     emotions="6",

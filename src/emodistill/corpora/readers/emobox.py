@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root, natural_sort_key
 from emodistill.errors import ConfigError, CorpusError, one_of
 
@@ -180,7 +181,13 @@ EMOBOX = Reader(
     },
     licence="MIT (metadata)",
     url="https://github.com/emo-box/EmoBox",
-    citation="Ma et al. (2024), Interspeech, https://arxiv.org/abs/2406.07162",
+    citation=Citation(
+        "ma2024emobox", "inproceedings",
+        author="Ma, Ziyang and Chen, Mingjie and Zhang, Hezhao and Zheng, Zhisheng and Chen, Wenxi and "
+        "Li, Xiquan and Ye, Jiaxin and Chen, Xie and Hain, Thomas",
+        title="{EmoBox}: Multilingual Multi-corpus Speech Emotion Recognition Toolkit and Benchmark",
+        year=2024, booktitle="Interspeech", pages="1580--1584", eprint="2406.07162",
+    ),
     utterances="by corpus",
     speakers="by corpus",
     emotions="by corpus",

@@ -14,6 +14,7 @@ emotion. Published splits often share speakers. The reader was written from the 
 import re
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
@@ -73,7 +74,17 @@ EMODB = Reader(
     languages={"de": "German"},
     licence="none stated",
     url="http://emodb.bilderbar.info",
-    citation="Burkhardt, Paeschke, Rolfes, Sendlmeier & Weiss (2005), Interspeech",
+    citation=Citation(
+        "burkhardt2005emodb",
+        "inproceedings",
+        author="Burkhardt, Felix and Paeschke, Astrid and Rolfes, Miriam and Sendlmeier, Walter F. and "
+        "Weiss, Benjamin",
+        title="A Database of {German} Emotional Speech",
+        year=2005,
+        booktitle="Interspeech",
+        pages="1517--1520",
+        doi="10.21437/Interspeech.2005-446",
+    ),
     utterances="535",
     speakers="10",
     emotions="7",

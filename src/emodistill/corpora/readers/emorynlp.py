@@ -16,6 +16,7 @@ left out.
 import ast
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
 from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
@@ -72,7 +73,15 @@ EMORYNLP = Reader(
     languages={"en": "English"},
     licence="GPL-3.0 (repository)",
     url="https://github.com/emorynlp/emotion-detection",
-    citation="Zahiri & Choi (2018), AAAI workshops, https://arxiv.org/abs/1708.04299",
+    citation=Citation(
+        "zahiri2018emorynlp",
+        "inproceedings",
+        author="Zahiri, Sayyed M. and Choi, Jinho D.",
+        title="Emotion Detection on {TV} Show Transcripts with Sequence-based Convolutional Neural Networks",
+        year=2018,
+        booktitle="Workshops of the AAAI Conference on Artificial Intelligence",
+        eprint="1708.04299",
+    ),
     utterances="9489",
     speakers="259",
     emotions="7",

@@ -12,6 +12,7 @@ sentences are from EmoBox's script.
 
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
@@ -72,7 +73,16 @@ EMOVO = Reader(
     languages={"it": "Italian"},
     licence="none stated",
     url="http://voice.fub.it/activities/corpora/emovo",
-    citation="Costantini, Iaderola, Paoloni & Todisco (2014), LREC, https://aclanthology.org/L14-1478",
+    citation=Citation(
+        "costantini2014emovo",
+        "inproceedings",
+        author="Costantini, Giovanni and Iaderola, Iacopo and Paoloni, Andrea and Todisco, Massimiliano",
+        title="{EMOVO} Corpus: an {Italian} Emotional Speech Database",
+        year=2014,
+        booktitle="International Conference on Language Resources and Evaluation (LREC)",
+        pages="3501--3504",
+        url="https://aclanthology.org/L14-1478",
+    ),
     utterances="588",
     speakers="6",
     emotions="7",

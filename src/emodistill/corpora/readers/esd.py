@@ -16,6 +16,7 @@ from EmoBox's script and the published layout.
 import re
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError, one_of
 
@@ -79,7 +80,18 @@ ESD = Reader(
     languages={"zh": "Mandarin", "en": "English"},
     licence="research, signed form",
     url="https://github.com/HLTSingapore/Emotional-Speech-Data",
-    citation="Zhou, Sisman, Liu & Li (2021), ICASSP and Speech Communication 137, https://arxiv.org/abs/2105.14762",
+    citation=Citation(
+        "zhou2022esd",
+        "article",
+        author="Zhou, Kun and Sisman, Berrak and Liu, Rui and Li, Haizhou",
+        title="Emotional voice conversion: Theory, databases and {ESD}",
+        year=2022,
+        journal="Speech Communication",
+        volume="137",
+        pages="1--18",
+        doi="10.1016/j.specom.2021.11.006",
+        eprint="2105.14762",
+    ),
     utterances="35000",
     speakers="20",
     emotions="5",

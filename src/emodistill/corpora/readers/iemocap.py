@@ -23,6 +23,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError, one_of
 
@@ -121,7 +122,19 @@ IEMOCAP = Reader(
     languages={"en": "English"},
     licence="signed form",
     url="https://sail.usc.edu/iemocap",
-    citation="Busso et al. (2008), Language Resources and Evaluation 42, https://doi.org/10.1007/s10579-008-9076-6",
+    citation=Citation(
+        "busso2008iemocap",
+        "article",
+        author="Busso, Carlos and Bulut, Murtaza and Lee, Chi-Chun and Kazemzadeh, Abe and Mower, Emily and "
+        "Kim, Samuel and Chang, Jeannette N. and Lee, Sungbok and Narayanan, Shrikanth S.",
+        title="{IEMOCAP}: interactive emotional dyadic motion capture database",
+        year=2008,
+        journal="Language Resources and Evaluation",
+        volume="42",
+        number="4",
+        pages="335--359",
+        doi="10.1007/s10579-008-9076-6",
+    ),
     utterances="10039; four classes 5531",
     speakers="10",
     emotions="10",

@@ -13,6 +13,7 @@ written from the corpus's README and EmoBox's script.
 import re
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
@@ -60,7 +61,16 @@ JL_CORPUS = Reader(
     languages={"en": "English (New Zealand)"},
     licence="CC0 1.0",
     url="https://www.kaggle.com/datasets/tli725/jl-corpus",
-    citation="James, Tian & Watson (2018), Interspeech, https://doi.org/10.21437/Interspeech.2018-1349",
+    citation=Citation(
+        "james2018jlcorpus",
+        "inproceedings",
+        author="James, Jesin and Tian, Li and Watson, Catherine Inez",
+        title="An Open Source Emotional Speech Corpus for Human Robot Interaction Applications",
+        year=2018,
+        booktitle="Interspeech",
+        pages="2768--2772",
+        doi="10.21437/Interspeech.2018-1349",
+    ),
     utterances="2400",
     speakers="4",
     emotions="5 + other",

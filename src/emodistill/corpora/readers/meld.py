@@ -24,6 +24,7 @@ repository states GPL-3.0; the footage belongs to the broadcaster.
 import re
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
@@ -109,7 +110,17 @@ MELD = Reader(
     languages={"en": "English"},
     licence="GPL-3.0 (repository)",
     url="https://affective-meld.github.io",
-    citation="Poria et al. (2019), ACL, https://aclanthology.org/P19-1050",
+    citation=Citation(
+        "poria2019meld",
+        "inproceedings",
+        author="Poria, Soujanya and Hazarika, Devamanyu and Majumder, Navonil and Naik, Gautam and "
+        "Cambria, Erik and Mihalcea, Rada",
+        title="{MELD}: A Multimodal Multi-Party Dataset for Emotion Recognition in Conversations",
+        year=2019,
+        booktitle="Annual Meeting of the Association for Computational Linguistics (ACL)",
+        pages="527--536",
+        doi="10.18653/v1/P19-1050",
+    ),
     utterances="13708",
     speakers="304",
     emotions="7",

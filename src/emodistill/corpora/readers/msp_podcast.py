@@ -14,6 +14,7 @@ file's header as public code quotes it.
 
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
@@ -85,8 +86,19 @@ MSP_PODCAST = Reader(
     languages={"en": "English"},
     licence="signed licence",
     url="https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html",
-    citation="Lotfian & Busso (2019), IEEE Transactions on Affective Computing 10(4), "
-    "https://doi.org/10.1109/TAFFC.2017.2736999",
+    citation=Citation(
+        "lotfian2019msppodcast",
+        "article",
+        author="Lotfian, Reza and Busso, Carlos",
+        title="Building Naturalistic Emotionally Balanced Speech Corpus by Retrieving Emotional Speech from "
+        "Existing Podcast Recordings",
+        year=2019,
+        journal="IEEE Transactions on Affective Computing",
+        volume="10",
+        number="4",
+        pages="471--483",
+        doi="10.1109/TAFFC.2017.2736999",
+    ),
     utterances="by release",
     speakers="by release",
     emotions="8 + other",

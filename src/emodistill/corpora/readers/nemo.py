@@ -13,6 +13,7 @@ emotion, so words tell nothing about the emotion. The Hugging Face hub has the c
 
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
@@ -57,7 +58,17 @@ NEMO = Reader(
     languages={"pl": "Polish"},
     licence="CC BY-NC-SA 4.0",
     url="https://github.com/amu-cai/nEMO",
-    citation="Christop (2024), LREC-COLING, https://aclanthology.org/2024.lrec-main.1059",
+    citation=Citation(
+        "christop2024nemo",
+        "inproceedings",
+        author="Christop, Iwona",
+        title="{nEMO}: Dataset of Emotional Speech in {Polish}",
+        year=2024,
+        booktitle="Joint International Conference on Computational Linguistics, Language Resources and "
+        "Evaluation (LREC-COLING)",
+        eprint="2404.06292",
+        url="https://aclanthology.org/2024.lrec-main.1059",
+    ),
     utterances="4481",
     speakers="9",
     emotions="6",

@@ -14,6 +14,7 @@ intensity and so half as many utterances. Five originals are stereo. 03-01-03-01
 
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
@@ -59,7 +60,19 @@ RAVDESS = Reader(
     languages={"en": "English"},
     licence="CC BY-NC-SA 4.0",
     url="https://doi.org/10.5281/zenodo.1188976",
-    citation="Livingstone & Russo (2018), PLoS ONE 13(5)",
+    citation=Citation(
+        "livingstone2018ravdess",
+        "article",
+        author="Livingstone, Steven R. and Russo, Frank A.",
+        title="The {Ryerson Audio-Visual Database of Emotional Speech and Song} ({RAVDESS}): A dynamic, "
+        "multimodal set of facial and vocal expressions in {North American English}",
+        year=2018,
+        journal="PLoS ONE",
+        volume="13",
+        number="5",
+        pages="e0196391",
+        doi="10.1371/journal.pone.0196391",
+    ),
     utterances="1440",
     speakers="24",
     emotions="8",

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 from emodistill.audio.decoding import SUFFIXES
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
 from emodistill.errors import CorpusError
 
@@ -61,7 +62,15 @@ SAVEE = Reader(
     languages={"en": "English"},
     licence="research, registration",
     url="http://kahlan.eps.surrey.ac.uk/savee",
-    citation="Haq & Jackson (2009), AVSP",
+    citation=Citation(
+        "haq2009savee",
+        "inproceedings",
+        author="Haq, Sanaul and Jackson, Philip J. B.",
+        title="Speaker-Dependent Audio-Visual Emotion Recognition",
+        year=2009,
+        booktitle="International Conference on Auditory-Visual Speech Processing (AVSP)",
+        pages="53--58",
+    ),
     utterances="480",
     speakers="4",
     emotions="7",

@@ -16,6 +16,7 @@ import json
 import re
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
@@ -64,8 +65,19 @@ SHEMO = Reader(
     languages={"fa": "Persian"},
     licence="academic",
     url="https://github.com/mansourehk/ShEMO",
-    citation="Mohamad Nezami, Jamshid Lou & Karami (2019), Language Resources and Evaluation 53, "
-    "https://arxiv.org/abs/1906.01155",
+    citation=Citation(
+        "nezami2019shemo",
+        "article",
+        author="Mohamad Nezami, Omid and Jamshid Lou, Paria and Karami, Mansoureh",
+        title="{ShEMO}: a large-scale validated database for {Persian} speech emotion detection",
+        year=2019,
+        journal="Language Resources and Evaluation",
+        volume="53",
+        number="1",
+        pages="1--16",
+        doi="10.1007/s10579-018-9427-x",
+        eprint="1906.01155",
+    ),
     utterances="3000",
     speakers="87",
     emotions="6",

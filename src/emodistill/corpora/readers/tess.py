@@ -15,6 +15,7 @@ naming scheme and EmoBox's script.
 from pathlib import Path
 
 from emodistill.audio.decoding import SUFFIXES
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root
 from emodistill.errors import CorpusError
 
@@ -62,7 +63,16 @@ TESS = Reader(
     languages={"en": "English"},
     licence="CC BY-NC 4.0 by its mirrors",
     url="https://doi.org/10.5683/SP2/E8H2MF",
-    citation="Pichora-Fuller & Dupuis (2020)",
+    citation=Citation(
+        "pichorafuller2020tess",
+        "misc",
+        author="Pichora-Fuller, M. Kathleen and Dupuis, Kate",
+        title="Toronto emotional speech set ({TESS})",
+        year=2020,
+        publisher="Borealis",
+        doi="10.5683/SP2/E8H2MF",
+        note="Data set",
+    ),
     utterances="2800",
     speakers="2",
     emotions="7",

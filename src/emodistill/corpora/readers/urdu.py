@@ -13,6 +13,7 @@ of 400). Split by speaker, and read scores with care even then. There are no tra
 import re
 from pathlib import Path
 
+from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
 
@@ -50,8 +51,16 @@ URDU = Reader(
     languages={"ur": "Urdu"},
     licence="research",
     url="https://github.com/siddiquelatif/urdu-dataset",
-    citation="Latif, Qayyum, Usman & Qadir (2018), Cross lingual speech emotion recognition: Urdu vs. "
-    "Western languages, FIT, https://arxiv.org/abs/1812.10411",
+    citation=Citation(
+        "latif2018urdu",
+        "inproceedings",
+        author="Latif, Siddique and Qayyum, Adnan and Usman, Muhammad and Qadir, Junaid",
+        title="Cross Lingual Speech Emotion Recognition: {Urdu} vs. {Western} Languages",
+        year=2018,
+        booktitle="International Conference on Frontiers of Information Technology (FIT)",
+        pages="88--93",
+        eprint="1812.10411",
+    ),
     utterances="400",
     speakers="29",
     emotions="4",

@@ -1,0 +1,259 @@
+"""Scores, comparisons and ablations as tables of LaTeX: booktabs, as wide as one column of a paper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from re import sub
+
+from emodistill.evaluation.ablation_table import ORACLES, TEACHERS, AblationTable
+from emodistill.evaluation.bootstrap import Estimate
+from emodistill.evaluation.compare import Comparison
+from emodistill.evaluation.forest import SIGNIFICANT
+from emodistill.evaluation.groups import group_runs
+from emodistill.evaluation.metrics import SCORE_TITLES
+from emodistill.evaluation.run import Run
+from emodistill.evaluation.scores import RunScores
+from emodistill.evaluation.tables import format_p_value, format_percent
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
+    "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "…": r"\dots{}", "–": "--", "±": r"$\pm$", "×": r"$\times$",
+}  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX that prints it. Letters of other alphabets stay as they are."""
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+LONG_NAME = 18  # characters: a longer name in the first column is broken into lines
+NAME_WIDTH = 0.32  # of the column of the paper, for names that are broken
+
+
+@dataclass(frozen=True)
+class LatexTable:
+    """A table whose cells, caption and notes are LaTeX already."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...] | None, ...]  # None: a line between groups
+    caption: str
+    label: str  # without its prefix `tab:`
+    notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # the text of the first column, which decides its width
+
+    def text(self) -> str:
+        r"""The table environment. Paste it into a document with \usepackage{booktabs}."""
+        is_long = max(map(len, self.names), default=0) > LONG_NAME
+        first = rf"p{{{NAME_WIDTH}\columnwidth}}" if is_long else "l"
+        ragged = r"\raggedright " if is_long else ""
+        body = [
+            r"\midrule" if row is None else (ragged if row[0] else "") + " & ".join(row) + r" \\"
+            for row in self.rows
+        ]
+        notes = [rf"\par\smallskip\parbox{{\columnwidth}}{{\footnotesize {' '.join(self.notes)}}}"]
+        return "\n".join(
+            [
+                r"% needs \usepackage{booktabs}; 'emodistill cite' writes the references",
+                r"\begin{table}[t]",
+                r"\centering",
+                rf"\caption{{{self.caption}}}",
+                rf"\label{{tab:{self.label}}}",
+                r"\footnotesize",
+                r"\setlength{\tabcolsep}{3pt}",
+                rf"\begin{{tabular}}{{@{{}}{first}{'r' * (len(self.columns) - 1)}@{{}}}}",
+                r"\toprule",
+                " & ".join(self.columns) + r" \\",
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                *(notes if self.notes else []),
+                r"\end{table}",
+                "",
+            ]
+        )
+
+
+# --- parts -----------------------------------------------------------------------------------------
+
+
+def _label(name: str) -> str:
+    """A name as a label: small letters, digits and hyphens."""
+    return sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "scores"
+
+
+def _name(text: str) -> str:
+    """A name as LaTeX that may break into lines after its signs, but not inside of numbers."""
+    return sub(r"([.=/)]|\\_)(?=[^\W\d])|=(?=\S)", r"\g<0>\\allowbreak{}", escape(text))
+
+
+def _number(text: str) -> str:
+    """A number as text with a minus sign in place of a hyphen; – becomes a dash."""
+    return f"${text}$" if text[:1] in "+-" and text[1:] else escape(text)
+
+
+def _percent(value: float | None, sign: bool = False) -> str:
+    return _number(format_percent(value, sign))
+
+
+def _interval(low: float | None, high: float | None, digits: int = 2, sign: bool = True) -> str:
+    """An interval of shares in percent, in small print; empty for None."""
+    if low is None or high is None:
+        return ""
+    ends = (f"{100 * value:{'+' if sign else ''}.{digits}f}" for value in (low, high))
+    return rf"{{\scriptsize $[{', '.join(ends)}]$}}"
+
+
+def _p_value(value: float | None) -> str:
+    text = format_p_value(value)
+    return f"${text}$" if text.startswith("<") else escape(text)
+
+
+def _bold(text: str) -> str:
+    return rf"\textbf{{{text}}}"
+
+
+def _folds(number: int) -> str:
+    return "1 fold" if number == 1 else f"{number} folds"
+
+
+def _test_set(runs: Sequence[Run]) -> str:
+    """Corpus, protocol, folds, seeds and size of the test data, for a caption."""
+    run = runs[0]
+    table = run.table()
+    seeds = sorted({seed for group in group_runs(runs) for seed in group.seeds if seed is not None})
+    facts = [f"{_folds(len(run.scores['folds']))}: {run.protocol.description}"]
+    if seeds:
+        facts.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}")
+    facts.append(f"{len(table)} test utterances of {len(set(table.speakers))} speakers")
+    facts.append(f"protocol {run.scores['protocol']}")
+    return escape(f"{run.protocol.corpus} ({'; '.join(facts)})")
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+def scores_latex(scores: RunScores, run: Run) -> str:
+    """A run's scores: a row for each model, and below it the 95 % intervals."""
+
+    def value(estimate: Estimate) -> str:
+        return f"{100 * estimate.value:.1f}"
+
+    rows: list[tuple[str, ...] | None] = []
+    for place, model in enumerate(scores.models):
+        estimates = [model.scores[name] for name in SCORE_TITLES]
+        kind = " teacher" if place else ""
+        rows.append((escape(f"{model.model}{kind}"), *map(value, estimates)))
+        intervals = [_interval(item.low, item.high, 1, sign=False) for item in estimates]
+        if any(intervals):
+            rows.append(("", *intervals))
+    return LatexTable(
+        ("Model", *(escape(title) for title in SCORE_TITLES.values())),
+        tuple(rows),
+        rf"Scores in \% on {_test_set([run])}.",
+        _label(f"scores-{run.folder.resolve().name}"),
+        (r"All folds pooled. Brackets: 95\,\% intervals by bootstrap over speakers.",),
+    ).text()
+
+
+def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> str:
+    """Compared runs: UA and WA of each, and the difference in UA to the reference.
+
+    Where not all have one reference, a row has both runs of a pair.
+    """
+    names = _short_names([name for item in comparisons for name in (item.reference, item.run)])
+    one_reference = len({item.reference for item in comparisons}) == 1
+    best = _best(comparisons)
+    rows: list[tuple[str, ...] | None] = []
+
+    def scored(name: str, ua: float, wa: float) -> tuple[str, str, str]:
+        return _name(names[name]), _bold(_percent(ua)) if name == best else _percent(ua), _percent(wa)
+
+    for place, item in enumerate(comparisons):
+        ua, wa = item.differences["ua"], item.differences["wa"]
+        if not one_reference and place:
+            rows.append(None)
+        if place == 0 or not one_reference:
+            rows.append((*scored(item.reference, ua.reference, wa.reference), "--", "--"))
+        rows.append((*scored(item.run, ua.run, wa.run), _percent(ua.value, True), _p_value(ua.p_holm)))
+        rows.append(("", "", "", _interval(ua.low, ua.high), ""))
+    reference = f"to {names[comparisons[0].reference]}" if one_reference else "to the system above it"
+    return LatexTable(
+        ("System", "UA", "WA", r"$\Delta$UA", "$p$"),
+        tuple(rows),
+        rf"Test scores in \% on {_test_set(runs)}.",
+        _label(f"compare-{names[comparisons[0].reference]}"),
+        (
+            rf"$\Delta$UA: difference {_name(reference)}, with its 95\,\% interval and $p$ by paired "
+            r"bootstrap over speakers; $p$ with Holm's correction.",
+            _bold_note("every system that it is compared with"),
+        ),
+        tuple(names.values()),
+    ).text()
+
+
+def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
+    """An ablation: UA and WA of each cell, and the difference in UA to the full method.
+
+    `runs` are the runs of the full method.
+    """
+    students = [row for row in ablation.rows if row.group not in (TEACHERS, ORACLES)]
+    top = max(students, key=lambda row: row.ua)
+    against = [row for row in students if row.p_holm is not None] if top.cell == ablation.reference else [top]
+    clear = bool(against) and all(row.p_holm is not None and row.p_holm < SIGNIFICANT for row in against)
+    rows: list[tuple[str, ...] | None] = []
+    group = ablation.rows[0].group
+    for row in ablation.rows:
+        if row.group != group:
+            rows.append(None)
+            group = row.group
+        ua = f"{_percent(row.ua)}"
+        rows.append(
+            (
+                _name(row.cell),
+                rf"{_bold(ua) if clear and row is top else ua} $\pm$ {_percent(row.ua_sd)}",
+                _percent(row.wa),
+                _percent(row.difference, True),
+                _p_value(row.p_holm),
+            )
+        )
+        if row.low is not None:
+            rows.append(("", "", "", _interval(row.low, row.high), ""))
+    return LatexTable(
+        ("Cell", "UA", "WA", r"$\Delta$UA", "$p$"),
+        tuple(rows),
+        rf"Ablation: test scores in \% on {_test_set(runs)}.",
+        _label(f"ablation-{runs[0].scores['recipe']}"),
+        (
+            r"Mean $\pm$ standard deviation over seeds and folds. "
+            rf"$\Delta$UA: difference to {_name(ablation.reference)}, with its 95\,\% interval by paired "
+            r"bootstrap over speakers; $p$ with Holm's correction over the students.",
+            _bold_note(f"{ablation.reference}, or of {ablation.reference} to every other student,"),
+        ),
+        tuple(row.cell for row in ablation.rows),
+    ).text()
+
+
+def _bold_note(against: str) -> str:
+    return escape(
+        f"Bold: the highest UA, only where its difference to {against} is significant (p < {SIGNIFICANT:g} "
+        "after the correction)."
+    )
+
+
+def _best(comparisons: Sequence[Comparison]) -> str | None:
+    """The run with the highest UA, if it differs from all runs that it is compared with; else None."""
+    ua: dict[str, float] = {}
+    for item in comparisons:
+        ua[item.reference], ua[item.run] = item.differences["ua"].reference, item.differences["ua"].run
+    best = max(ua, key=lambda name: ua[name])
+    p_values = [item.differences["ua"].p_holm for item in comparisons if best in (item.reference, item.run)]
+    return best if all(value is not None and value < SIGNIFICANT for value in p_values) else None
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """The last part of each path, or the whole path where two have the same last part."""
+    names = list(dict.fromkeys(names))
+    short = {name: Path(name).name or name for name in names}
+    return {name: last if list(short.values()).count(last) == 1 else name for name, last in short.items()}
