@@ -30,7 +30,7 @@ from emodistill.models.student import Student
 from emodistill.protocol.folds import read_protocol
 from emodistill.training import fold as fold_module
 from emodistill.training.cross_validation import crossval, prepare_run, print_scores, with_absolute_paths
-from emodistill.training.data import CLEAN, corpus_weights, possible_emotions
+from emodistill.training.data import CLEAN, label_weights, possible_emotions
 from emodistill.training.fit import FitResult
 from emodistill.training.stages import CLEAN_ONLY, ProsodicStage, SpeechStage
 from emodistill.training.targets import TeacherTargets
@@ -400,9 +400,9 @@ def test_corpora_can_have_equal_weight_in_the_loss(tmp_path: Path) -> None:
     corpus = read_manifest(make.corpus_folder(tmp_path / "one", each=2))
     train = [replace(u, corpus="large" if i % 4 else "small") for i, u in enumerate(corpus)]
     sizes = Counter(u.corpus for u in train)
-    assert corpus_weights(train, 0.0) is None
+    assert label_weights(train, 0.0) is None
     for power in (0.5, 1.0):
-        weights = corpus_weights(train, power)
+        weights = label_weights(train, power)
         assert weights is not None
         assert weights.mean().item() == pytest.approx(1)
         total = {

@@ -22,6 +22,8 @@ from emodistill.distillation import (
     LossTerm,
     Targets,
     TermInputs,
+    WordTargets,
+    contrast_loss,
     distillation_loss,
     embedding_loss,
     hard_label_loss,
@@ -30,6 +32,9 @@ from emodistill.distillation import (
     logit_loss,
     relational_loss,
     student_heads,
+    word_contrast_loss,
+    word_loss,
+    word_states,
 )
 from emodistill.models.layers import Output
 from emodistill.report.figures import learning_curves
@@ -255,7 +260,76 @@ def test_equal_embeddings_give_a_finite_gradient() -> None:
     assert student.grad.isfinite().all()
 
 
+# --- words and contrast ---
+
+
+def test_the_state_of_a_word_is_the_mean_of_its_frames() -> None:
+    frames = torch.arange(16, dtype=torch.float32).reshape(2, 8, 1)
+    mask = torch.tensor([[True] * 8, [True] * 4 + [False] * 4])
+    spans = torch.tensor([[0.0, 0.25], [0.25, 1.0], [0.5, 1.0], [0.99, 1.0]])
+    words = WordTargets(torch.zeros(4, 1), torch.tensor([0, 0, 1, 1]), spans)
+    # Of row 0 the frames 0 and 1, then 2 to 7; of row 1, which has four frames, 2 and 3, then 3 alone.
+    assert word_states(frames, mask, words)[:, 0].tolist() == [0.5, 4.5, 10.5, 11.0]
+
+
+@given(st.integers(1, 40), st.floats(0, 1), st.floats(0, 1), st.integers(0, 20))
+def test_a_word_has_at_least_one_frame_and_padding_does_not_change_it(
+    num_frames: int, one: float, two: float, padding: int
+) -> None:
+    frames = randn(1, num_frames, 3)
+    words = WordTargets(torch.zeros(1, 3), torch.tensor([0]), torch.tensor([sorted([one, two])]))
+    alone_ = word_states(frames, None, words)
+    assert alone_.isfinite().all()
+    mask = torch.arange(num_frames + padding)[None] < num_frames
+    padded = word_states(F.pad(frames, (0, 0, 0, padding), value=9.0), mask, words)
+    torch.testing.assert_close(padded, alone_)
+
+
+def test_word_losses_are_zero_without_words() -> None:
+    frames = randn(2, 5, 3).requires_grad_()
+    none = WordTargets(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), torch.zeros(0, 2))
+    for words in (None, none):
+        value = word_loss(frames, None, words) + word_contrast_loss(frames, None, words, 0.1)
+        assert value.item() == 0.0
+        value.backward()
+
+
+def test_contrast_loss_by_hand() -> None:
+    student = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 5.0]])
+    # The cosines are 1 with the own target and 0 with the other one; τ = 1.
+    expected = -np.log(np.e / (np.e + 1))
+    assert contrast_loss(student, teacher, 1.0, torch.ones(2)).item() == pytest.approx(expected)
+    # An utterance that does not count is no target of the others either.
+    assert contrast_loss(student, teacher, 1.0, torch.tensor([1.0, 0.0])).item() == pytest.approx(0.0)
+    swapped = contrast_loss(student, teacher.flip(0), 1.0, torch.ones(2)).item()
+    assert swapped == pytest.approx(expected + 1)
+
+
+def test_certainty_weighs_the_terms_of_logits_and_embeddings() -> None:
+    student, teacher = randn(3, 4), randn(3, 4, seed=1)
+    every, first = torch.ones(3, dtype=torch.bool), torch.tensor([1.0, 0.0, 0.0])
+    target = Targets(teacher, teacher, every, certainty=first)
+    assert logit_loss(student, teacher, 2.0, target.counts).item() == pytest.approx(
+        logit_loss(student[:1], teacher[:1], 2.0, torch.ones(1)).item()
+    )
+    half = Targets(teacher, teacher, every, certainty=torch.full((3,), 0.5))
+    assert embedding_loss(student, teacher, "cosine", half.counts).item() == pytest.approx(
+        embedding_loss(student, teacher, "cosine", every).item()
+    )
+
+
 # --- the sum -------------------------------------------------------------------------------------
+
+
+def require_gradients(output: Output) -> None:
+    for value in (
+        output.logits,
+        output.embedding,
+        *output.projections.values(),
+        *output.hidden_projections.values(),
+    ):
+        value.requires_grad_()
 
 
 def example_batch() -> tuple[Output, HardLabels, dict[str, Targets]]:
@@ -265,13 +339,7 @@ def example_batch() -> tuple[Output, HardLabels, dict[str, Targets]]:
         {"prosodic": randn(4, 5, seed=2), "acoustic": randn(4, 6, seed=3)},
         {"acoustic": randn(4, 7, 8, seed=4)},
     )  # fmt: skip
-    for value in (
-        output.logits,
-        output.embedding,
-        *output.projections.values(),
-        output.hidden_projections["acoustic"],
-    ):
-        value.requires_grad_()
+    require_gradients(output)
     targets = {
         "prosodic": Targets(
             randn(4, 3, seed=5), randn(4, 5, seed=6), torch.tensor([True, False, True, True])
@@ -326,7 +394,11 @@ def test_the_classifier_has_a_gradient_without_the_hard_label() -> None:
 
 # --- the registry --------------------------------------------------------------------------------
 
-POSITIVE_FOR_A_PERFECT_STUDENT = {"hard"}  # terms that are not 0 where the student equals its teacher
+POSITIVE_FOR_A_PERFECT_STUDENT = {
+    "hard",
+    "contrast",
+    "word_contrast",
+}  # terms that are not 0 where the student equals its teacher
 
 
 def alone(term: LossTerm, weight: float = 1.0) -> DistillationConfig:
@@ -336,9 +408,26 @@ def alone(term: LossTerm, weight: float = 1.0) -> DistillationConfig:
     )
 
 
+def word_batch(perfect: bool) -> tuple[Output, dict[str, Targets]]:
+    """Outputs over frames, and a text encoder's vectors of five words of three utterances."""
+    output = Output(
+        randn(4, 3), F.normalize(randn(4, 4, seed=1), dim=1), {}, {"linguistic": randn(4, 7, 8, seed=4)}
+    )
+    require_gradients(output)
+    spans = torch.tensor([[0.0, 0.3], [0.3, 0.35], [0.5, 1.0], [0.0, 1.0], [0.9, 1.0]])
+    words = WordTargets(randn(5, 8, seed=5), torch.tensor([0, 0, 1, 3, 3]), spans)
+    if perfect:
+        words.vectors = word_states(output.hidden_projections["linguistic"].detach(), None, words)
+    every = torch.ones(4, dtype=torch.bool)
+    return output, {"linguistic": Targets(randn(4, 3, seed=6), randn(4, 5, seed=7), every, words=words)}
+
+
 def inputs_of(term: LossTerm, perfect: bool = False) -> TermInputs:
     """The inputs of a term. With `perfect`, the student's outputs equal those of the acoustic teacher."""
     output, hard, targets = example_batch()
+    if term.teachers == ("linguistic",):
+        output, targets = word_batch(perfect)
+        return TermInputs(output, hard, alone(term), "linguistic", targets)
     if perfect:
         target = targets["acoustic"]
         assert target.hidden is not None
@@ -391,7 +480,7 @@ def test_every_term_is_positive_and_teaches_the_student(term: LossTerm) -> None:
     if term.head == "embedding":
         assert trained == [output.projections["acoustic"]]
     if term.head == "hidden":
-        assert trained == [output.hidden_projections["acoustic"]]
+        assert trained == [output.hidden_projections[inputs.teacher]]
 
 
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
@@ -410,7 +499,7 @@ def test_every_term_needs_its_head_and_no_other(term: LossTerm) -> None:
     for teacher in TEACHERS:
         expected = {term.head} if term.head and teacher in term.teachers else set()
         assert heads_in_use(config, teacher) == expected
-        hidden_dim = 9 if teacher == "acoustic" else None
+        hidden_dim = None if teacher == "prosodic" else 9
         heads = {"embedding": {teacher: 7}, "hidden": {f"{teacher}_hidden": 9}}
         wanted = heads[term.head] if expected and term.head else {}
         assert student_heads(config, teacher, 7, hidden_dim) == wanted
@@ -420,7 +509,8 @@ def test_every_term_needs_its_head_and_no_other(term: LossTerm) -> None:
 def test_every_term_that_is_on_has_its_ablation_cells(term: LossTerm, tmp_path: Path) -> None:
     def cells(weight: float) -> dict[str, DistillationConfig]:
         distillation = {"teachers": TEACHERS, "relational": 1.0, "hidden": 1.0, term.weight: weight}
-        recipe = make.recipe(tmp_path / "utterances.csv", distillation=distillation)
+        corpus = {"words": "words.csv"}
+        recipe = make.recipe(tmp_path / "utterances.csv", distillation=distillation, corpus=corpus)
         return {cell.name: cell.recipe.distillation for cell in make_grid(recipe).cells}
 
     own = {cell for cell in (term.cell_alone, term.cell_without) if cell}

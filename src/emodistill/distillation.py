@@ -1,6 +1,7 @@
 """The loss of the method: its terms as pure functions, their registry `TERMS`, and their weighted sum.
 
-    L = γ L_hard + Σ_t w_t (α L_logit + β L_embedding + hidden L_hidden + relational L_relational)
+    L = γ L_hard + Σ_t w_t (α L_logit + β L_embedding + contrast L_contrast + relational L_relational
+                            + hidden L_hidden + words L_words + word_contrast L_word_contrast)
 
 The structure follows Shome & Etemad (2024), arXiv 2309.04849: two teachers, each at the level of logits and
 of embeddings. γ, α, β and the others are fields of `DistillationConfig`, and w_t is the weight of teacher t.
@@ -32,6 +33,15 @@ class HardLabels(NamedTuple):
 
 
 @dataclass
+class WordTargets:
+    """A text encoder's vectors of the words of a batch, and where the words are."""
+
+    vectors: Tensor  # (words, dim)
+    rows: Tensor  # (words,), the utterance in the batch
+    spans: Tensor  # (words, 2), start and end as shares of the utterance's length
+
+
+@dataclass
 class Targets:
     """The outputs of one teacher for a batch."""
 
@@ -41,6 +51,14 @@ class Targets:
         Tensor  # (batch,), False: the teacher has no output, such as for an utterance without transcript
     )
     hidden: Tensor | None = None  # (batch, frames, width), zero where padded
+    words: WordTargets | None = None
+    certainty: Tensor | None = None  # (batch,), how much an utterance counts; None: all count 1
+
+    @property
+    def counts(self) -> Tensor:
+        """How much each utterance counts in the terms of logits and embeddings, (batch,)."""
+        counts = self.available.to(self.logits.dtype)
+        return counts if self.certainty is None else counts * self.certainty
 
 
 # --- the terms -----------------------------------------------------------------------------------
@@ -82,14 +100,15 @@ def hard_label_loss(
     over_all = -(log * possible).sum(dim=1) / possible.sum(dim=1)
     weight = torch.ones_like(at_label) if class_weights is None else class_weights[labels]
     weight = weight if weights is None else weight * weights
-    return (weight * ((1 - smoothing) * at_label + smoothing * over_all)).sum() / weight.sum()
+    total = (weight * ((1 - smoothing) * at_label + smoothing * over_all)).sum()
+    return total / weight.sum().clamp(min=1e-8)  # 0 where no utterance of the batch has a label
 
 
 def logit_loss(
     student: Tensor,
     teacher: Tensor,
     temperature: float,
-    available: Tensor,
+    counts: Tensor,
     possible: Tensor | None = None,
 ) -> Tensor:
     """Kullback-Leibler divergence of the student's softened probabilities from a teacher's.
@@ -97,12 +116,12 @@ def logit_loss(
         L = mean_i τ² KL(softmax(z_t,i / τ) ‖ softmax(z_s,i / τ))
 
     τ is `temperature`; the factor τ² keeps the size of the gradient the same for every τ (Hinton et al. 2015,
-    arXiv 1503.02531). The mean is over the available utterances, and 0 if there are none.
+    arXiv 1503.02531). The mean is weighted by `counts`, and 0 if no utterance counts.
 
     Args:
         student: logits (batch, emotions).
         teacher: logits (batch, emotions).
-        available: (batch,).
+        counts: (batch,), how much an utterance counts; 0 where the teacher has no output.
         possible: (batch, emotions), False: excluded, see `hard_label_loss`.
     """
     if possible is not None:
@@ -110,28 +129,98 @@ def logit_loss(
     log_teacher = (teacher / temperature).log_softmax(dim=1)
     log_student = (student / temperature).log_softmax(dim=1)
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
-    return temperature**2 * _mean_over(divergence, available)
+    return temperature**2 * _mean_over(divergence, counts)
 
 
-def embedding_loss(projected: Tensor, teacher: Tensor, distance: str, available: Tensor) -> Tensor:
+def embedding_loss(projected: Tensor, teacher: Tensor, distance: str, counts: Tensor) -> Tensor:
     """Distance between the student's projection and a teacher's embedding, whatever their lengths.
 
         L = mean_i d(h_i / |h_i|, e_i / |e_i|)
 
     d(a, b) is 1 − a · b for the `distance` cosine, |a − b|² = 2 (1 − a · b) for mse, and Σ_k |a_k − b_k| for
-    l1. The mean is over the available utterances, and 0 if there are none (Shome & Etemad 2024, arXiv
+    l1. The mean is weighted by `counts`, and 0 if no utterance counts (Shome & Etemad 2024, arXiv
     2309.04849).
 
     Args:
         projected: (batch, dim), of the student's head for this teacher.
         teacher: (batch, dim).
-        available: (batch,).
+        counts: (batch,), as in `logit_loss`.
     """
     a, b = F.normalize(projected, dim=1), F.normalize(teacher, dim=1)
     if distance == "cosine":
-        return _mean_over(1 - (a * b).sum(dim=1), available)
+        return _mean_over(1 - (a * b).sum(dim=1), counts)
     difference = (a - b) ** 2 if distance == "mse" else (a - b).abs()
-    return _mean_over(difference.sum(dim=1), available)
+    return _mean_over(difference.sum(dim=1), counts)
+
+
+def contrast_loss(projected: Tensor, teacher: Tensor, temperature: float, counts: Tensor) -> Tensor:
+    """Whether each of the student's projections is nearest to its own target in the batch (InfoNCE).
+
+        L = −mean_i log (exp(h_i · e_i / τ) / Σ_j exp(h_i · e_j / τ)),   all h and e with length 1
+
+    The sum is over the rows that count, and the mean is weighted by `counts` (van den Oord et al. 2018, arXiv
+    1807.03748). τ is `temperature`.
+
+    Args:
+        projected: (rows, dim).
+        teacher: (rows, dim).
+        counts: (rows,), as in `logit_loss`.
+    """
+    similarity = F.normalize(projected, dim=1) @ F.normalize(teacher, dim=1).T / temperature
+    similarity = similarity.masked_fill(counts[None, :] <= 0, -1e4)
+    own = torch.arange(len(similarity), device=similarity.device)
+    return _mean_over(F.cross_entropy(similarity, own, reduction="none"), counts)
+
+
+def word_states(frames: Tensor, mask: Tensor | None, words: WordTargets) -> Tensor:
+    """Return the mean of the frames of each word, (words, dim); each word has at least one frame.
+
+    Args:
+        frames: (batch, frames, dim).
+        mask: (batch, frames), True = valid, or None.
+    """
+    rows, (starts, ends) = words.rows, words.spans.unbind(dim=1)
+    lengths = torch.full_like(rows, frames.shape[1]) if mask is None else mask.sum(dim=1)[rows]
+    first = (starts * lengths).floor().long().clamp(min=0)
+    first = torch.minimum(first, lengths - 1)
+    last = torch.maximum(torch.minimum((ends * lengths).round().long(), lengths), first + 1)
+    # Differences of running sums, in double precision, because the sums grow with time.
+    sums = F.pad(frames.double().cumsum(dim=1), (0, 0, 1, 0))
+    total = sums[rows, last] - sums[rows, first]
+    return (total / (last - first)[:, None]).to(frames.dtype)
+
+
+def word_loss(frames: Tensor, mask: Tensor | None, words: WordTargets | None) -> Tensor:
+    """Distance between the student's frames of a word and a text encoder's contextual vector of that word.
+
+        L = mean_w (1 − cos(mean_{f in w} h_f, v_w))
+
+    h_f is the student's projection of frame f, and v_w the encoder's vector of word w in its sentence. The
+    mean is over all words of the batch, and 0 if there are none.
+
+    Args:
+        frames: (batch, frames, dim), of the student's head over frames for this teacher.
+        mask: (batch, frames), True = valid, or None.
+    """
+    if words is None or not len(words.rows):
+        return 0.0 * frames.sum()
+    return (1 - F.cosine_similarity(word_states(frames, mask, words), words.vectors, dim=1)).mean()
+
+
+def word_contrast_loss(
+    frames: Tensor, mask: Tensor | None, words: WordTargets | None, temperature: float
+) -> Tensor:
+    """Whether each of the student's words is nearest to its own vector among the words of the batch.
+
+        L = −mean_w log (exp(h_w · v_w / τ) / Σ_u exp(h_w · v_u / τ)),   all h and v with length 1
+
+    h_w is the mean of the student's frames of word w, as in `word_loss`, and v_w the encoder's vector; see
+    `contrast_loss`.
+    """
+    if words is None or not len(words.rows):
+        return 0.0 * frames.sum()
+    states = word_states(frames, mask, words)
+    return contrast_loss(states, words.vectors, temperature, torch.ones_like(states[:, 0]))
 
 
 def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
@@ -197,9 +286,9 @@ def _exclude(logits: Tensor, possible: Tensor) -> Tensor:
     return logits.masked_fill(~possible, -1e4)
 
 
-def _mean_over(values: Tensor, available: Tensor) -> Tensor:
-    """The mean of values (n,) where `available` (n,) is true; 0 if it never is."""
-    weight = available.to(values.dtype)
+def _mean_over(values: Tensor, counts: Tensor) -> Tensor:
+    """The mean of values (n,) weighted by `counts` (n,), from 0 to 1; 0 if they are all 0."""
+    weight = counts.to(values.dtype)
     return (values * weight).sum() / weight.sum().clamp(min=1.0)
 
 
@@ -257,15 +346,33 @@ TERMS = (
     ),
     LossTerm(
         "logit", "alpha", logit_loss,
-        lambda x: (x.output.logits, x.target.logits, x.config.temperature, x.target.available,
+        lambda x: (x.output.logits, x.target.logits, x.config.temperature, x.target.counts,
                    x.hard.possible),
         colour=2, cell_alone="logit-level-only",
     ),
     LossTerm(
         "embedding", "beta", embedding_loss,
         lambda x: (x.output.projections[x.teacher], x.target.embedding, x.config.distance,
-                   x.target.available),
+                   x.target.counts),
         colour=3, head="embedding", cell_alone="embedding-level-only",
+    ),
+    LossTerm(
+        "contrast", "contrast", contrast_loss,
+        lambda x: (x.output.projections[x.teacher], x.target.embedding, x.config.contrast_temperature,
+                   x.target.counts),
+        colour=6, head="embedding", cell_without="no-contrast",
+    ),
+    LossTerm(
+        "words", "words", word_loss,
+        lambda x: (x.output.hidden_projections[x.teacher], x.output.mask, x.target.words),
+        colour=7, teachers=("linguistic",), head="hidden", cell_alone="word-level-only",
+        cell_without="no-words",
+    ),
+    LossTerm(
+        "word_contrast", "word_contrast", word_contrast_loss,
+        lambda x: (x.output.hidden_projections[x.teacher], x.output.mask, x.target.words,
+                   x.config.contrast_temperature),
+        colour=8, teachers=("linguistic",), head="hidden", cell_without="no-word-contrast",
     ),
     LossTerm(
         "hidden", "hidden", hidden_loss,
@@ -309,6 +416,8 @@ def student_heads(
     config: DistillationConfig, teacher: str, embedding_dim: int, hidden_dim: int | None
 ) -> dict[str, int]:
     """Return the heads that a student needs for a teacher, name -> size: those that a term trains.
+
+    `hidden_dim` is the size of the teacher's states of frames or words; None: it has none.
 
     A head that no term trains would give noise, and several processes would wait for its gradient.
     """

@@ -404,20 +404,26 @@ def remove_offset(waveform: Waveform) -> Waveform:
 
 
 def trim_silence(waveform: Waveform, top_db: float) -> Waveform:
-    """Return the waveform without the frames at both ends that are over `top_db` below the loudest frame.
+    """Return the waveform without the frames at both ends that are over `top_db` below the loudest frame."""
+    start, end = loud_span(waveform, top_db)
+    return waveform[start:end]
+
+
+def loud_span(waveform: Waveform, top_db: float) -> tuple[int, int]:
+    """Return the samples (start, end) without the frames at both ends that `trim_silence` cuts.
 
     Loudness is the RMS of 10 ms frames relative to the loudest, so the gain does not change which samples are
     cut.
     """
     num_frames = len(waveform) // FRAME_SAMPLES
     if num_frames < 3:
-        return waveform
+        return 0, len(waveform)
     frames = waveform[: num_frames * FRAME_SAMPLES].reshape(num_frames, FRAME_SAMPLES)
     rms = np.sqrt(np.mean(frames.astype(np.float64) ** 2, axis=1))
     loud = np.flatnonzero(rms > rms.max() * 10 ** (-top_db / 20))
     if loud.size == 0:
-        return waveform
-    return waveform[loud[0] * FRAME_SAMPLES : (loud[-1] + 1) * FRAME_SAMPLES]
+        return 0, len(waveform)
+    return int(loud[0]) * FRAME_SAMPLES, int(loud[-1] + 1) * FRAME_SAMPLES
 
 
 def peak_normalise(waveform: Waveform) -> Waveform:

@@ -65,6 +65,15 @@ class CorpusConfig(Section):
     # CSV with the columns id, transcript and source. Its transcripts, for example of a speech recogniser,
     # replace those of the corpus.
     transcripts: str | None = None
+    # Times of words, for distillation.words: a table with the columns id, start_s, end_s and word, a .ctm
+    # file, or a folder with one JSON of whisperX for each utterance.
+    words: str | None = None
+    # Manifest of further speech with transcripts. The student learns from the linguistic teacher's outputs on
+    # it, in training alone. Its emotion labels are not used. Utterances of dev or test speakers, or with the
+    # words of a dev or test utterance, are left out.
+    further: str | None = None
+    # Times of the words of the further speech, as in `words`.
+    further_words: str | None = None
 
     @field_validator("columns", mode="before")
     @classmethod

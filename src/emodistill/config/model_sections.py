@@ -163,6 +163,9 @@ class StudentConfig(Section):
     warp: float = Field(0.0, ge=0, lt=0.5)
     # In training, set two groups of mel bands to zero. Each has up to this share of the bands.
     band_mask: float = Field(0.0, ge=0, lt=1)
+    # Number of learned queries that attend over the frames of the last pooled layer. Their result is added to
+    # the embedding, beside the pooled statistics. 0: none.
+    queries: int = Field(0, ge=0, le=64)
     # Put a GELU between embedding and classifier.
     nonlinear: bool = False
     # true: standardise pooled statistics by means and deviations of the training split, which do not change
@@ -231,6 +234,18 @@ class DistillationConfig(Section):
     hidden: float = Field(0.0, ge=0)
     # Weight of the distances between the utterances of a batch (relational distillation).
     relational: float = Field(0.0, ge=0)
+    # Weight of the word level: the student's frames of a word against the linguistic teacher's vector of it.
+    # It needs corpus.words.
+    words: float = Field(0.0, ge=0)
+    # Weight of a contrast between the utterances of a batch (InfoNCE), beside the cosine of embeddings.
+    contrast: float = Field(0.0, ge=0)
+    # Weight of a contrast between the words of a batch (InfoNCE), beside the cosine of words.
+    word_contrast: float = Field(0.0, ge=0)
+    # Temperature of both contrasts.
+    contrast_temperature: float = Field(0.1, gt=0)
+    # Weight of a teacher's terms by utterance. certain: 1 − entropy of its probabilities / largest entropy.
+    # certain-and-right: the same, and 0 where its most probable emotion is not the label. None: all weigh 1.
+    certainty: Literal["certain", "certain-and-right"] | None = None
     # Temperature τ of the logit level.
     temperature: float = Field(2.0, gt=0)
     # w_t, weight of each teacher. A teacher that is not named has 1.

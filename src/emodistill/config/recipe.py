@@ -89,6 +89,7 @@ class Recipe(Section):
         if self.student is None and self.protocol.refit == "classifier":
             raise ValueError("protocol.refit = 'classifier' needs a student: set it to true or false")
         self._check_voice()
+        self._check_words()
         acoustic_views = self.acoustic.augment or self.augment
         for name, student, views in (
             ("student", self.student, self.augment),
@@ -106,12 +107,39 @@ class Recipe(Section):
             )
         return self
 
+    def _check_words(self) -> None:
+        """Raise `ValueError` where the word level, or further speech, lacks what it needs."""
+        needs = {name: getattr(self.distillation, name) for name in ("words", "word_contrast")}
+        for name in (name for name, weight in needs.items() if weight):
+            if "linguistic" not in self.distillation.teachers:
+                continue  # the term is off without its teacher, such as in a cell of an ablation
+            if self.corpus.words is None:
+                raise ValueError(
+                    f"distillation.{name} needs the times of words: set corpus.words, or set "
+                    f"distillation.{name} = 0"
+                )
+            if self.student is not None and self.student.optim.mixup:
+                raise ValueError(
+                    f"distillation.{name} needs words in their place, which mixup does not keep: set "
+                    f"student.optim.mixup = 0 or distillation.{name} = 0"
+                )
+        if self.corpus.further_words is not None and self.corpus.further is None:
+            raise ValueError(
+                "corpus.further_words has the words of further speech, of which there is none: set "
+                "corpus.further, or unset corpus.further_words"
+            )
+
     def _check_voice(self) -> None:
         """Raise `ValueError` where [voice] does not fit the student."""
         if self.voice is None:
             return
         if self.student is None:
             raise ValueError("[voice] is for a student: set voice = 'none', or train a student")
+        if self.student.queries:
+            raise ValueError(
+                "student.queries reads frames, from which a voice cannot be subtracted: set "
+                "student.queries = 0, or voice = 'none'"
+            )
         if self.voice.move_probability and not self.student.frozen:
             raise ValueError("voice.move_probability needs frozen layers: set it to 0, or set student.frozen")
         if self.student.optim.batch_size % self.voice.utterances_per_speaker and not self.student.frozen:

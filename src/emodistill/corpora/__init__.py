@@ -1,10 +1,11 @@
 """Corpora: one reader for each known corpus, manifests, and the corpus that a recipe names."""
 
-from emodistill.corpora.base import Corpus, Reader, Utterance, audio_duration_s, drop_bad_audio
+from emodistill.corpora.base import Corpus, Reader, Utterance, Word, audio_duration_s, drop_bad_audio
 from emodistill.corpora.load import (
     add_transcripts,
     find_audio,
     open_corpus,
+    open_further,
     pool_corpora,
     read_corpus,
     read_own_table,
@@ -23,6 +24,7 @@ __all__ = [
     "Reader",
     "Stats",
     "Utterance",
+    "Word",
     "add_transcripts",
     "audio_duration_s",
     "corpus_stats",
@@ -31,6 +33,7 @@ __all__ = [
     "emotion_table",
     "find_audio",
     "open_corpus",
+    "open_further",
     "plot_stats",
     "pool_corpora",
     "read_corpus",

@@ -18,6 +18,15 @@ from emodistill.labels import EMOTIONS, LEFT_OUT, LabelMap, LabelSet
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word of an utterance, or several that are spoken as one."""
+
+    start_s: float  # from the start of the utterance
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Utterance:
     """One labelled speech segment: one row of a manifest."""
 
@@ -41,6 +50,7 @@ class Utterance:
     dominance: float | None = None
     votes: str | None = None  # listeners' votes as JSON, {emotion: count}
     corpus: str | None = None
+    words: tuple[Word, ...] = ()  # with their times; a manifest does not have them
 
     def vote_counts(self) -> dict[str, int]:
         """Return the listeners' votes by emotion; an empty dict where the corpus has none."""

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
-from emodistill.corpora.base import Corpus, drop_bad_audio
+from emodistill.corpora.base import Corpus, Utterance, drop_bad_audio
 from emodistill.corpora.manifest import find_layout, read_manifest
 from emodistill.corpora.readers import READERS
 from emodistill.corpora.tables import TABLE_SUFFIXES, read_table, table_rows
+from emodistill.corpora.words import add_words
 from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.labels import EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelMap, LabelSet, get_label_map
 
@@ -208,9 +209,30 @@ def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
     corpus = _read(config, report).relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))
+    if config.words is not None:
+        corpus = add_words(corpus, Path(config.words))
     corpus, problems = drop_bad_audio(corpus)
     report_left_out(corpus, problems, report)
     return corpus
+
+
+def open_further(config: CorpusConfig, report: Callable[[str], None]) -> tuple[Utterance, ...]:
+    """Return the further speech of a recipe: transcribed utterances whose emotion labels are not used.
+
+    Their ids start with "further/". `report` gets one message for each utterance that is left out, such as
+    one without a transcript. Raises `CorpusError` where the data cannot be read.
+    """
+    if config.further is None:
+        return ()
+    corpus = read_manifest(Path(config.further), config.columns, "further", config.emotions)
+    if config.further_words is not None:
+        corpus = add_words(corpus, Path(config.further_words))
+    corpus, problems = drop_bad_audio(corpus)
+    report_left_out(corpus, problems, report)
+    usable = [item for item in corpus if item.transcript and item.path is not None]
+    if len(usable) < len(corpus):
+        report(f"left out: {len(corpus) - len(usable)} further utterances without a transcript or audio")
+    return tuple(replace(item, id=f"further/{item.id}", emotion=None, votes=None) for item in usable)
 
 
 def _read(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:

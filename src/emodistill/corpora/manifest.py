@@ -18,7 +18,7 @@ from emodistill.files import atomic_write
 from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.labels import EMOTIONS, LEFT_OUT
 
-COLUMNS = tuple(item.name for item in fields(Utterance))
+COLUMNS = tuple(item.name for item in fields(Utterance) if item.name != "words")
 _NUMBERS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
 _NUM_LISTED = 5  # bad rows that a message shows
 # Words of columns in the tables of other people, from which a message suggests what to write.

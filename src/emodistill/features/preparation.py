@@ -7,11 +7,18 @@ import numpy.typing as npt
 
 from emodistill.audio.recording import Recording
 from emodistill.audio.speech_activity import SpeechDetector
-from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, remove_offset, trim_silence
+from emodistill.audio.waveform import (
+    SAMPLE_RATE,
+    Waveform,
+    load,
+    loud_span,
+    remove_offset,
+    trim_silence,
+)
 from emodistill.config import AudioConfig
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError
-from emodistill.inference.speech_windows import speech_windows
+from emodistill.inference.speech_windows import speech_spans
 
 # Part of every cache key. It names the steps of `prepare_waveform` that no setting of a recipe changes. Give
 # it a new value when these steps change, so that arrays in a cache are computed again.
@@ -26,12 +33,33 @@ def prepare_waveform(utterance: Utterance, audio: AudioConfig) -> npt.NDArray[np
     an utterance without audio, and `AudioError` for audio that cannot be decoded.
     """
     waveform = read_waveform(utterance)
-    windows = speech_windows(Recording(waveform, SAMPLE_RATE), _detector())
-    if not isinstance(windows, str):  # a reason why there are none
-        waveform = np.concatenate(list(windows))
+    recording = Recording(waveform, SAMPLE_RATE)
+    spans = speech_spans(recording, _detector())
+    if not isinstance(spans, str):  # a reason why there are none
+        waveform = np.concatenate(list(recording.windows(spans)))
     if audio.trim_db is not None:
         waveform = trim_silence(waveform, audio.trim_db)
     return waveform[: round(audio.max_s * SAMPLE_RATE)]
+
+
+def prepared_spans(utterance: Utterance, audio: AudioConfig) -> list[tuple[int, int]]:
+    """Return which samples of an utterance `prepare_waveform` keeps: spans (start, end) in ascending order.
+
+    Raises as `prepare_waveform` does.
+    """
+    waveform = read_waveform(utterance)
+    found = speech_spans(Recording(waveform, SAMPLE_RATE), _detector())
+    spans = [(0, len(waveform))] if isinstance(found, str) else found
+    joined = np.concatenate([waveform[start:end] for start, end in spans])
+    first, last = (0, len(joined)) if audio.trim_db is None else loud_span(joined, audio.trim_db)
+    last = min(last, first + round(audio.max_s * SAMPLE_RATE))
+    kept, before = [], 0  # `before`: number of samples in the spans so far
+    for start, end in spans:
+        low, high = max(first - before, 0), min(last - before, end - start)
+        if low < high:
+            kept.append((start + low, start + high))
+        before += end - start
+    return kept
 
 
 def read_waveform(utterance: Utterance) -> Waveform:

@@ -22,6 +22,15 @@ def speech_windows(recording: Recording, detector: SpeechDetector) -> Iterator[W
 
     Raises `AudioError` if the recording cannot be read.
     """
+    spans = speech_spans(recording, detector)
+    return spans if isinstance(spans, str) else recording.windows(spans)
+
+
+def speech_spans(recording: Recording, detector: SpeechDetector) -> list[tuple[int, int]] | Reason:
+    """Return the spans of samples that the recogniser classifies, in ascending order, or why there are none.
+
+    Raises `AudioError` if the recording cannot be read.
+    """
     if (unusable := recording.level.unusable_reason()) is not None:
         return unusable
     stream = detector.stream()
@@ -31,8 +40,9 @@ def speech_windows(recording: Recording, detector: SpeechDetector) -> Iterator[W
     if activity.max() < NO_SPEECH:
         return "no_speech"
     spans = find_speech(activity)
-    # No span: a short word or a cry, for which the detector finds no start and end.
-    return recording.windows(without_long_pauses(spans, recording.num_samples) if spans else None)
+    if not spans:  # a short word or a cry, for which the detector finds no start and end
+        return [(0, recording.num_samples)]
+    return without_long_pauses(spans, recording.num_samples)
 
 
 def without_long_pauses(spans: Sequence[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:

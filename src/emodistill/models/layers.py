@@ -130,6 +130,41 @@ class PlainStatistics(nn.Module):
         return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 
 
+class FrameQueries(nn.Module):
+    """Learned queries that attend over frames with several heads (Vaswani et al. 2017, arXiv 1706.03762).
+
+    Means and deviations lose the order of frames, and most of what single words say. A query can attend to a
+    few frames. The result is zero at first, so training starts from the statistics alone.
+    """
+
+    HEAD_WIDTH = 64
+
+    def __init__(self, width: int, num_queries: int, dim: int) -> None:
+        super().__init__()
+        self.num_heads = max(1, width // self.HEAD_WIDTH) if width % self.HEAD_WIDTH == 0 else 1
+        self.queries = nn.Parameter(torch.randn(num_queries, width) / width**0.5)
+        self.norm = nn.LayerNorm(width)
+        self.keys_and_values = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(num_queries * width, dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (batch, dim) for x (batch, frames, width) and mask (batch, frames) or None."""
+        batch, frames, width = x.shape
+        keys, values = (
+            part.view(batch, frames, self.num_heads, -1).transpose(1, 2)  # (batch, heads, frames, …)
+            for part in self.keys_and_values(self.norm(x)).chunk(2, dim=2)
+        )
+        queries = self.queries.view(len(self.queries), self.num_heads, -1).transpose(0, 1)
+        scores = queries @ keys.transpose(2, 3) / (width / self.num_heads) ** 0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+        attended = (scores.softmax(dim=3) @ values).transpose(1, 2).flatten(1)
+        result: Tensor = self.out(attended)
+        return result
+
+
 class CosineClassifier(nn.Module):
     """A linear classifier on directions: logit_k = s · cos(embedding, weight_k), with a learned scale s.
 

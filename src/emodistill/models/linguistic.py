@@ -1,5 +1,6 @@
 """The linguistic teacher: a text encoder of transformers over the transcript, mean pooling, a classifier."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,27 @@ class LinguisticTeacher(nn.Module):
         """Return the token ids (tokens,) of a transcript, at most `max_tokens`."""
         ids = self.tokenizer(transcript, truncation=True, max_length=self.config.max_tokens)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
+
+    @torch.no_grad()
+    def word_vectors(self, words: Sequence[str]) -> Tensor:
+        """Return the encoder's vector of each word in its sentence, (words, width): the mean of its tokens.
+
+        `words` make up the sentence; an item may hold several. A word beyond `max_tokens`, or without tokens,
+        has the mean of the sentence.
+        """
+        sentence, ends = "", []
+        for word in words:
+            sentence = f"{sentence} {word}" if sentence else word
+            ends.append(len(sentence))
+        encoded = self.tokenizer(
+            sentence, truncation=True, max_length=self.config.max_tokens, return_offsets_mapping=True
+        )
+        states = self.encoder(input_ids=torch.tensor([encoded["input_ids"]])).last_hidden_state[0]
+        tokens: list[list[int]] = [[] for _ in words]
+        for token, (start, end) in enumerate(encoded["offset_mapping"]):
+            if end > start:  # special tokens are empty
+                tokens[bisect_left(ends, end)].append(token)
+        return torch.stack([states[indices or slice(None)].mean(dim=0) for indices in tokens])
 
     def forward(self, tokens: Tensor, lengths: Tensor | None) -> Output:
         """tokens : (batch, tokens); lengths : (batch,) in tokens, or None."""

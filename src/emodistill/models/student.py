@@ -10,7 +10,14 @@ from torch.nn import functional as F
 from emodistill.config import StudentConfig
 from emodistill.errors import ConfigError
 from emodistill.models.base import Backbone
-from emodistill.models.layers import AttentiveStatistics, Output, PlainStatistics, frame_mask, merge_frames
+from emodistill.models.layers import (
+    AttentiveStatistics,
+    FrameQueries,
+    Output,
+    PlainStatistics,
+    frame_mask,
+    merge_frames,
+)
 from emodistill.models.mel import LogMel
 
 FRAME_HEAD = "_hidden"  # ends the name of a head over frames; exported models have no such head
@@ -126,6 +133,9 @@ class Student(nn.Module):
             self.norm = RunningStandardise(2 * width) if has_voices else nn.LayerNorm(2 * width)
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(2 * width, config.embedding_dim)
+        self.queries = (
+            FrameQueries(backbone.width, config.queries, config.embedding_dim) if config.queries else None
+        )
         self.classifier = nn.Linear(config.embedding_dim, num_classes)
         self.heads = nn.ModuleDict(
             {
@@ -187,7 +197,10 @@ class Student(nn.Module):
         statistics: Tensor = self.norm(self.pool(hidden, mask))
         if callable(voice) and not isinstance(voice, Tensor):
             voice = voice(statistics)
-        output = self.head(statistics if voice is None else statistics - voice)
+        attended = None
+        if self.queries is not None:
+            attended = self.queries(self.dropout(hidden[:, :, -self.backbone.width :]), mask)
+        output = self.head(statistics if voice is None else statistics - voice, attended)
         frame_projections = {
             name.removesuffix(FRAME_HEAD): head(hidden)
             for name, head in self.heads.items()
@@ -197,9 +210,14 @@ class Student(nn.Module):
             output, hidden_projections=frame_projections, hidden=hidden, mask=mask, statistics=statistics
         )
 
-    def head(self, x: Tensor) -> Output:
-        """Compute the outputs that need no frames, for the statistics (batch, dim) minus the voice."""
+    def head(self, x: Tensor, attended: Tensor | None = None) -> Output:
+        """Compute the outputs that need no frames, for the statistics (batch, dim) minus the voice.
+
+        `attended` (batch, embedding_dim) is the result of the queries, where the student has some.
+        """
         embedding = self.embed(self.dropout(x))
+        if attended is not None:
+            embedding = embedding + attended
         projections = {
             name: head(embedding) for name, head in self.heads.items() if not name.endswith(FRAME_HEAD)
         }

@@ -202,12 +202,17 @@ def _check_speakers(fold: Fold, by_id: Mapping[str, Utterance]) -> None:
         _raise_if_any(both, f"fold {fold.name}: speakers in both {one} and {two}")
 
 
+def sentence_key(transcript: str) -> str:
+    """Return a transcript without case and repeated spaces. Equal sentences have equal keys."""
+    return " ".join(transcript.lower().split())
+
+
 def _shared_transcripts(fold: Fold, by_id: Mapping[str, Utterance]) -> float | None:
     """Return the share of test transcripts that are also in training; None without test transcripts."""
 
     def normalised_transcripts(split: str) -> list[str]:
         transcripts = (by_id[name].transcript for name in fold.split(split))
-        return [" ".join(transcript.lower().split()) for transcript in transcripts if transcript]
+        return [sentence_key(transcript) for transcript in transcripts if transcript]
 
     test, train = normalised_transcripts("test"), set(normalised_transcripts("train"))
     return sum(transcript in train for transcript in test) / len(test) if test else None

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.console import say, warn
-from emodistill.corpora import Corpus
-from emodistill.corpora.load import open_corpus
+from emodistill.corpora import Corpus, Utterance
+from emodistill.corpora.load import open_corpus, open_further
 from emodistill.corpora.manifest import read_manifest
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.known import KNOWN_CSV, join_known, read_known, write_known
@@ -50,6 +50,7 @@ class AuditedData:
 
     corpus: Corpus
     protocol: Protocol
+    further: tuple[Utterance, ...] = ()  # transcribed speech without labels, for training alone
 
 
 def crossval(
@@ -75,7 +76,10 @@ def crossval(
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths where files and folders exist, so that it can be run from any folder."""
-    names = ("root", "manifest", "transcripts", "run", "init", "backbone", "encoder", "folds_from")
+    names = (
+        "root", "manifest", "transcripts", "words", "further", "further_words", "run", "init", "backbone",
+        "encoder", "folds_from",
+    )  # fmt: skip
 
     def absolute(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
@@ -108,7 +112,8 @@ def prepare_run(
         write_utterances(corpus, out)
     chosen = protocol.folds if folds is None else [protocol.fold(name) for name in folds]
     return [
-        FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts) for fold in chosen
+        FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts, data.further)
+        for fold in chosen
     ]
 
 
@@ -128,7 +133,10 @@ def read_data(recipe: Recipe) -> AuditedData:
     if findings.shared_transcripts:
         share = np.mean(list(findings.shared_transcripts.values()))
         say(f"test utterances whose transcript also occurs in training: {100 * share:.1f} %")
-    return AuditedData(corpus, protocol)
+    further = open_further(recipe.corpus, say)
+    if further:
+        say(f"further speech without labels: {len(further)} utterances")
+    return AuditedData(corpus, protocol, further)
 
 
 def _ensure_same_settings(recipe: Recipe, protocol: Protocol, out: Path) -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, VoiceConfig, stable_seed
 from emodistill.corpora.base import Utterance, audio_duration_s
-from emodistill.distillation import Targets
+from emodistill.distillation import Targets, WordTargets
 from emodistill.errors import ConfigError
 from emodistill.features.augment import apply_channel, augment_view
 from emodistill.features.cache import ArrayCache
@@ -197,8 +197,8 @@ class TokenSource:
 
 
 def label_indices(utterances: Sequence[Utterance], labels: LabelSet) -> list[int]:
-    """The label of each utterance's emotion."""
-    return [labels.index(utterance.emotion or "") for utterance in utterances]
+    """The label of each utterance's emotion; 0 without emotion, where `label_weights` is 0."""
+    return [0 if item.emotion is None else labels.index(item.emotion) for item in utterances]
 
 
 def possible_emotions(utterances: Sequence[Utterance], labels: LabelSet) -> Tensor | None:
@@ -209,28 +209,27 @@ def possible_emotions(utterances: Sequence[Utterance], labels: LabelSet) -> Tens
     """
     by_corpus: dict[str | None, set[int]] = defaultdict(set)
     for utterance, label in zip(utterances, label_indices(utterances, labels), strict=True):
-        by_corpus[utterance.corpus].add(label)
+        if utterance.emotion is not None:
+            by_corpus[utterance.corpus].add(label)
     in_no_corpus = set(range(len(labels))).difference(*by_corpus.values())
-    possible = torch.tensor(
-        [
-            [label in by_corpus[item.corpus] | in_no_corpus for label in range(len(labels))]
-            for item in utterances
-        ]
-    )
+    everything = set(range(len(labels)))
+    allowed = [by_corpus.get(item.corpus, everything) | in_no_corpus for item in utterances]
+    possible = torch.tensor([[label in each for label in range(len(labels))] for each in allowed])
     return None if possible.all() else possible
 
 
-def corpus_weights(utterances: Sequence[Utterance], power: float) -> Tensor | None:
-    """The weight of each utterance in the loss on labels, (utterances,), 1 on average.
+def label_weights(utterances: Sequence[Utterance], power: float) -> Tensor | None:
+    """The weight of each utterance in the loss on labels, (utterances,): 0 without an emotion.
 
-    Weight = corpus_size ** -power; power = 1 weighs corpora equally. None (power = 0): all utterances weigh
+    Otherwise it is corpus_size ** -power, and 1 on average; power = 1 weighs corpora equally. None: all weigh
     the same.
     """
-    if not power:
+    labelled = torch.tensor([utterance.emotion is not None for utterance in utterances])
+    if not power and labelled.all():
         return None
-    sizes = Counter(utterance.corpus for utterance in utterances)
-    weights = torch.tensor([sizes[utterance.corpus] ** -power for utterance in utterances])
-    return weights / weights.mean()
+    sizes = Counter(utterance.corpus for utterance in utterances if utterance.emotion is not None)
+    weights = torch.tensor([float(max(1, sizes[utterance.corpus])) ** -power for utterance in utterances])
+    return torch.where(labelled, weights / weights[labelled].mean(), 0.0)
 
 
 class TargetSource(Protocol):
@@ -261,15 +260,7 @@ class Batch:
 
     def with_targets_reordered(self, order: Tensor) -> "Batch":
         """The same inputs with the labels, targets and weights of the utterances at `order` (batch,)."""
-        targets = {
-            name: Targets(
-                target.logits[order],
-                target.embedding[order],
-                target.available[order],
-                None if target.hidden is None else target.hidden[order],
-            )
-            for name, target in self.targets.items()
-        }
+        targets = {name: _reordered(target, order) for name, target in self.targets.items()}
         return replace(
             self,
             labels=self.labels[order],
@@ -282,7 +273,7 @@ class Batch:
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Inputs, labels and targets by (epoch, index).
 
-    `possible` and `weights` are those of `possible_emotions` and `corpus_weights`, `speakers` those of
+    `possible` and `weights` are those of `possible_emotions` and `label_weights`, `speakers` those of
     `known_speakers`.
     """
 
@@ -339,13 +330,35 @@ def collate(examples: Sequence[dict[str, Any]]) -> Batch:
 
 
 def _collate_targets(rows: Sequence[dict[str, Tensor]]) -> Targets:
-    hidden = None
-    if "hidden" in rows[0]:
+    first = rows[0]
+    hidden = words = None
+    if "hidden" in first:
         hidden = torch.nn.utils.rnn.pad_sequence([row["hidden"] for row in rows], batch_first=True)
+    if "word_vectors" in first:
+        numbers = torch.tensor([len(row["word_spans"]) for row in rows])
+        words = WordTargets(
+            torch.cat([row["word_vectors"] for row in rows]),
+            torch.arange(len(rows)).repeat_interleave(numbers),
+            torch.cat([row["word_spans"] for row in rows]),
+        )
     logits, embedding, available = (
         torch.stack([row[name] for row in rows]) for name in ("logits", "embedding", "available")
     )
-    return Targets(logits, embedding, available, hidden)
+    certainty = torch.stack([row["certainty"] for row in rows]) if "certainty" in first else None
+    return Targets(logits, embedding, available, hidden, words, certainty)
+
+
+def _reordered(target: Targets, order: Tensor) -> Targets:
+    """The targets of the utterances at `order` (batch,)."""
+    assert target.words is None  # `Recipe` refuses words with mixup
+    return Targets(
+        target.logits[order],
+        target.embedding[order],
+        target.available[order],
+        None if target.hidden is None else target.hidden[order],
+        None,
+        None if target.certainty is None else target.certainty[order],
+    )
 
 
 def _groups_of_speakers(

@@ -63,10 +63,13 @@ class TrainingData:
     voice: VoiceConfig | None = None  # how a student learns to use voices; None: without voices
 
     def class_weights(self) -> Tensor:
-        """Inverse frequencies (classes,), 1 on average over utterances; 0 for a class without any."""
-        counts = np.bincount(self.train.labels, minlength=self.num_classes)
+        """Inverse frequencies (classes,), 1 on average over labelled utterances; 0 for an absent class."""
+        labels = np.array(self.train.labels, dtype=int)
+        if self.train.weights is not None:
+            labels = labels[self.train.weights.numpy() > 0]
+        counts = np.bincount(labels, minlength=self.num_classes)
         num_present = max(1, (counts > 0).sum())
-        weights = np.where(counts > 0, len(self.train) / np.maximum(counts, 1) / num_present, 0.0)
+        weights = np.where(counts > 0, len(labels) / np.maximum(counts, 1) / num_present, 0.0)
         return torch.tensor(weights, dtype=torch.float32)
 
 

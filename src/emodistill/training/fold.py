@@ -45,20 +45,23 @@ from emodistill.features.preparation import PREPARATION
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
+from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.student import Student
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
-from emodistill.training.data import UtteranceDataset, corpus_weights, label_indices, possible_emotions
+from emodistill.training.data import UtteranceDataset, label_indices, label_weights, possible_emotions
 from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
 from emodistill.training.known_tables import known_table, predict_with_known
 from emodistill.training.refit import collect_classifier_inputs, fit_classifier, held_out_logits
 from emodistill.training.stages import CLEAN_ONLY, LinguisticStage, ProsodicStage, SpeechStage, Stage
 from emodistill.training.targets import (
     TeacherTargets,
-    TeacherTargetSource,
     align_to_ids,
+    target_source,
+    usable_further,
     with_hidden_states,
+    with_words,
 )
 from emodistill.training.voices import known_speakers, report_unknown_speakers
 
@@ -88,7 +91,9 @@ class FoldRun:
         fold: Fold,
         folder: Path,
         artifacts: ArtifactCache | None = None,
+        further: Sequence[Utterance] = (),
     ) -> None:
+        """Prepare a fold; `further` is transcribed speech without labels, see `usable_further`."""
         self.recipe, self.labels, self.fold = recipe, labels, fold
         self.folder, self.artifacts = folder, artifacts
         by_id = {utterance.id: utterance for utterance in corpus}
@@ -96,6 +101,13 @@ class FoldRun:
             tuple(by_id[utterance_id] for utterance_id in fold.split(split))
             for split in ("train", "dev", "test")
         )
+        self.further = usable_further(further, (*self.dev, *self.test))
+        if len(self.further) < len(further):
+            num_left_out = len(further) - len(self.further)
+            say(
+                f"fold {fold.name}: left out {num_left_out} further utterances, of dev or test speakers or "
+                "with their words"
+            )
         self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
         main = (
             self._student_stage({}) if recipe.student is not None else self._teacher_stage(recipe.main_model)
@@ -163,6 +175,7 @@ class FoldRun:
                 continue
             targets[name] = self._targets(stage, model, phase, epochs[name])
             embedding, hidden = targets[name].embedding, targets[name].hidden
+            hidden = targets[name].word_vectors if hidden is None else hidden
             hidden_dim = None if hidden is None else hidden.shape[1]
             heads |= student_heads(self.recipe.distillation, name, embedding.shape[1], hidden_dim)
         if self.recipe.student is not None:
@@ -219,18 +232,18 @@ class FoldRun:
         self, stage: Stage, phase: Phase, folder: Path, targets: Mapping[str, TeacherTargets]
     ) -> None:
         seed = stable_seed(self.recipe.seed, self.fold.name, phase.name, stage.name)
-        train = [utterance for utterance in phase.train if stage.can_use(utterance)]
+        labelled = [utterance for utterance in phase.train if stage.can_use(utterance)]
         dev = [utterance for utterance in phase.dev if stage.can_use(utterance)]
         torch.manual_seed(seed)
-        model, initial_ids = stage.initialise(train)
+        model, initial_ids = stage.initialise(labelled)
         self._audit(initial_ids, phase, f"initial {stage.name}")
         voice = stage.voice if isinstance(stage, SpeechStage) else None
         if voice is not None:
-            report_unknown_speakers(train)
-        row_of = {utterance.id: row for row, utterance in enumerate(phase.train)}
-        rows = [row_of[utterance.id] for utterance in train]
+            report_unknown_speakers(labelled)
+        train = [*labelled, *(self.further if "linguistic" in targets else ())]
+        emotions = {item.id: item.emotion for item in (*phase.train, *self.further)}
         target_sources = {
-            name: TeacherTargetSource(item, rows, self.recipe.augment, seed, voice)
+            name: target_source(item, train, emotions, self.labels, self.recipe, seed, voice)
             for name, item in targets.items()
         }
         train_data = UtteranceDataset(
@@ -238,7 +251,7 @@ class FoldRun:
             label_indices(train, self.labels),
             target_sources,
             possible_emotions(train, self.labels),
-            corpus_weights(train, stage.optim.corpus_weights),
+            label_weights(train, stage.optim.corpus_weights),
             known_speakers(train),
         )
         dev_data = None
@@ -299,12 +312,18 @@ class FoldRun:
     # --- targets ---------------------------------------------------------------------------------
 
     def _targets(self, stage: Stage, model: nn.Module, phase: Phase, epochs: int) -> TeacherTargets:
-        """A teacher's outputs for the training utterances, from disk where the file is complete."""
+        """A teacher's outputs for the utterances that the student learns from.
+
+        They come from disk where the file is complete. On further speech, the linguistic teacher alone has
+        outputs.
+        """
         settings = self.recipe.distillation
         method = settings.targets
         needs_hidden = stage.name == "acoustic" and bool(settings.hidden)
+        needs_words = stage.name == "linguistic" and bool(settings.words or settings.word_contrast)
+        further = self.further if "linguistic" in self.teachers else ()
         path = phase.folder / stage.name / f"targets-{method}.safetensors"
-        ids = [utterance.id for utterance in phase.train]
+        ids = [utterance.id for utterance in (*phase.train, *further)]
         key = self._cache_key(
             stage,
             phase,
@@ -312,6 +331,8 @@ class FoldRun:
             folds=settings.inner_folds,
             epochs=epochs,
             hidden=self.recipe.augment.key_settings() if needs_hidden else None,
+            further=[(item.id, item.transcript) for item in further],
+            words=[item.words for item in (*phase.train, *further)] if needs_words else None,
         )
         if not path.is_file() and not self._fetch(key, path.parent):
             if method != "in-sample" and stage.name == "acoustic" and self.recipe.acoustic.run is not None:
@@ -319,11 +340,15 @@ class FoldRun:
                     "out-of-fold targets need a teacher that this run trains: unset acoustic.run"
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
-            usable = [utterance for utterance in phase.train if stage.can_use(utterance)]
+            labelled = [utterance for utterance in phase.train if stage.can_use(utterance)]
+            usable = [*labelled, *(further if stage.name == "linguistic" else ())]
             outputs = self._infer(stage, model, usable)
             if method != "in-sample":
-                outputs["logits"] = self._out_of_fold_logits(stage, usable, phase, epochs)
+                outputs["logits"][: len(labelled)] = self._out_of_fold_logits(stage, labelled, phase, epochs)
             targets = align_to_ids(ids, [utterance.id for utterance in usable], outputs)
+            if needs_words:
+                assert isinstance(model, LinguisticTeacher)
+                targets = with_words(targets, model, usable, self.recipe.audio)
             if needs_hidden:
                 assert isinstance(stage, SpeechStage)
                 targets = with_hidden_states(targets, stage, model, phase.train)

@@ -17,6 +17,13 @@ from emodistill.errors import ConfigError, one_of
 
 FULL = "full"
 PLAIN = "no-distillation"
+
+# Cell -> section and fields that switch off an option of the method; it has a cell where the recipe uses it.
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no-queries": ("student", {"queries": 0}),
+    "no-certainty": ("distillation", {"certainty": None}),
+    "no-further-speech": ("corpus", {"further": None, "further_words": None}),
+}
 PARTS = "parts"  # the group of the full method and of the cells that lack a part of it
 
 
@@ -134,9 +141,9 @@ def _parse_value(text: str) -> Any:
 def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
     """The cells that lack a part of the method.
 
-    They lack all teachers, all teachers but one, one teacher of more than two, all loss terms but one, or one
-    term. The cells of terms come from the registry of loss terms. A term that the full method does not use
-    has none.
+    They lack all teachers, all teachers but one, one teacher of more than two, all loss terms but one, one
+    term, or one option. The cells of terms come from the registry of loss terms, those of options from
+    `OPTIONS`. What the full method does not use has no cell.
     """
     teachers = full.distillation.teachers
     cells = [(PLAIN, _with_values(full, "distillation", teachers=()))]
@@ -150,7 +157,11 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
     terms = [term for term in TERMS if term.is_on(full.distillation)]
     cells += [(term.cell_alone, _alone(full, term)) for term in reversed(terms) if term.cell_alone]
     cells += [(term.cell_without, _without(full, term)) for term in terms if term.cell_without]
-    return cells
+    options = [(name, _with_values(full, section, **off)) for name, (section, off) in OPTIONS.items()]
+    student = full.student
+    if student is not None and student.layers is not None and 0 < student.frozen < student.layers:
+        options.append(("no-trained-layers", _with_values(full, "student", frozen=student.layers)))
+    return cells + [(name, variant) for name, variant in options if variant != full]
 
 
 def _alone(full: Recipe, term: LossTerm) -> Recipe:

@@ -20,8 +20,8 @@ from emodistill.training.data import (
     CLEAN,
     UtteranceDataset,
     WaveformSource,
-    corpus_weights,
     label_indices,
+    label_weights,
     possible_emotions,
 )
 from emodistill.training.fit import device_of, infer
@@ -79,7 +79,7 @@ def collect_classifier_inputs(
     if voice is not None:
         inputs += _with_known_voices(student, [output["statistics"] for output in outputs], voice, utterances)
     possible = possible_emotions(utterances, stage.labels)
-    weights = corpus_weights(utterances, stage.optim.corpus_weights)
+    weights = label_weights(utterances, stage.optim.corpus_weights)
     return ClassifierInputs(
         torch.cat(inputs),
         torch.tensor(labels).repeat(len(inputs)),

@@ -7,6 +7,7 @@ They are computed once and kept on disk as `targets-<method>.safetensors`. The m
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emodistill.audio.waveform import SAMPLE_RATE
-from emodistill.config import AugmentConfig, VoiceConfig
+from emodistill.config import AudioConfig, AugmentConfig, Recipe, VoiceConfig
 from emodistill.console import progress
-from emodistill.corpora import Utterance
+from emodistill.corpora import Utterance, Word
 from emodistill.errors import ConfigError, ModelError
-from emodistill.features.preparation import prepare_waveform
+from emodistill.features.preparation import prepare_waveform, prepared_spans
 from emodistill.files import atomic_write
+from emodistill.labels import LabelSet
+from emodistill.models.linguistic import LinguisticTeacher
+from emodistill.protocol.audit import sentence_key
 from emodistill.training.data import view_of
 from emodistill.training.stages import SpeechStage
 from emodistill.training.voices import crop, crop_span
@@ -39,12 +43,36 @@ class TeacherTargets:
     available: Tensor  # (utterances,), False: the teacher lacks its input, such as a transcript
     hidden: Tensor | None = None  # (all frames of all views, width), float16, standardised
     offsets: Tensor | None = None  # (utterances, views, 2): where an utterance's frames start and end
+    word_vectors: Tensor | None = None  # (all words, dim), float16, standardised
+    word_spans: Tensor | None = None  # (all words, 2), start and end as shares of the utterance's length
+    word_offsets: Tensor | None = None  # (utterances, 2): where an utterance's words start and end
+
+    def certainty(self, kind: str | None, labels: Sequence[int | None]) -> Tensor | None:
+        """Return how much each utterance counts in this teacher's terms, (utterances,); None: all count 1.
+
+            certain            c_i = 1 − H(p_i) / log K,   p_i = softmax(z_i) over K emotions
+            certain-and-right  c_i as above where argmax p_i is the label, or there is no label; else 0
+
+        H is the entropy in nats. `labels` are those of the utterances; None: it has none.
+        """
+        if kind is None:
+            return None
+        log = self.logits.log_softmax(dim=1)
+        certainty = 1 + (log.exp() * log).sum(dim=1) / math.log(log.shape[1])
+        if kind == "certain-and-right":
+            predicted = self.logits.argmax(dim=1).tolist()
+            is_right = [label is None or label == own for label, own in zip(labels, predicted, strict=True)]
+            certainty = certainty * torch.tensor(is_right)
+        return certainty
 
     def write(self, path: Path, teacher: str, method: str) -> None:
         """Write the targets; `method` is "in-sample" or "out-of-fold"."""
         tensors = {"logits": self.logits, "embedding": self.embedding, "available": self.available.byte()}
-        if self.hidden is not None and self.offsets is not None:
-            tensors |= {"hidden": self.hidden, "offsets": self.offsets}
+        optional = {
+            name: getattr(self, name)
+            for name in ("hidden", "offsets", "word_vectors", "word_spans", "word_offsets")
+        }
+        tensors |= {name: value for name, value in optional.items() if value is not None}
         metadata = {"teacher": teacher, "method": method, "ids": json.dumps(self.ids)}
         with atomic_write(path) as partial:
             save_file(tensors, partial, metadata=metadata)
@@ -76,6 +104,7 @@ class TeacherTargetSource:
     augment: AugmentConfig
     seed: int
     voice: VoiceConfig | None = None  # its crops
+    certainty: Tensor | None = None  # (rows of the targets,), see `TeacherTargets.certainty`
 
     def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
         targets, row = self.targets, self.rows[index]
@@ -89,7 +118,50 @@ class TeacherTargetSource:
             start, end = targets.offsets[row, view].tolist()
             span = crop_span(self.voice, self.seed, epoch, targets.ids[row], (end - start) / HIDDEN_HZ)
             values["hidden"] = crop(targets.hidden[start:end], span).float()
+        if self.certainty is not None:
+            values["certainty"] = self.certainty[row]
+        if targets.word_vectors is not None:
+            assert targets.word_spans is not None
+            assert targets.word_offsets is not None
+            first, last = targets.word_offsets[row].tolist()
+            values["word_vectors"] = targets.word_vectors[first:last].float()
+            values["word_spans"] = targets.word_spans[first:last]
         return values
+
+
+def target_source(
+    targets: TeacherTargets,
+    train: Sequence[Utterance],
+    emotions: Mapping[str, str | None],
+    labels: LabelSet,
+    recipe: Recipe,
+    seed: int,
+    voice: VoiceConfig | None,
+) -> TeacherTargetSource:
+    """The targets of one teacher as the student's dataset of the utterances `train` reads them.
+
+    `emotions` maps all ids of the targets to an emotion, or to None without a label.
+    """
+    known = [emotions[name] for name in targets.ids]
+    indices = [None if emotion is None else labels.index(emotion) for emotion in known]
+    certainty = targets.certainty(recipe.distillation.certainty, indices)
+    row_of = {name: row for row, name in enumerate(targets.ids)}
+    rows = [row_of[utterance.id] for utterance in train]
+    return TeacherTargetSource(targets, rows, recipe.augment, seed, voice, certainty)
+
+
+def usable_further(further: Sequence[Utterance], held_out: Sequence[Utterance]) -> tuple[Utterance, ...]:
+    """The further speech without the speakers and the sentences of held-out utterances.
+
+    Otherwise the student would know held-out voices or sentences.
+    """
+    speakers = {utterance.speaker for utterance in held_out}
+    sentences = {sentence_key(utterance.transcript) for utterance in held_out if utterance.transcript}
+    return tuple(
+        utterance
+        for utterance in further
+        if utterance.speaker not in speakers and sentence_key(utterance.transcript or "") not in sentences
+    )
 
 
 def align_to_ids(
@@ -107,6 +179,60 @@ def align_to_ids(
         return expanded
 
     return TeacherTargets(tuple(ids), expand(outputs["logits"]), expand(outputs["embedding"]), available)
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def with_words(
+    targets: TeacherTargets, model: LinguisticTeacher, utterances: Sequence[Utterance], audio: AudioConfig
+) -> TeacherTargets:
+    """Return the same targets with the text encoder's vector of each word that has a time.
+
+    Each dimension is standardised over all words, as in `pack_hidden`. Raises `ConfigError` where no
+    utterance has words.
+    """
+    by_id = {utterance.id: utterance for utterance in utterances}
+    vectors, spans, counts = [], [], []
+    bar, task = progress("vectors of words", len(targets.ids))
+    with bar:
+        for name in targets.ids:
+            utterance = by_id.get(name)
+            count = 0
+            if utterance is not None and utterance.words and utterance.path is not None:
+                shares = word_shares(utterance.words, prepared_spans(utterance, audio))
+                kept = [index for index, (start, end) in enumerate(shares) if end > start]
+                vectors.append(model.word_vectors([word.text for word in utterance.words])[kept])
+                spans += [shares[index] for index in kept]
+                count = len(kept)
+            counts.append(count)
+            bar.advance(task)
+    if not spans:
+        raise ConfigError(
+            "the word level needs the times of words, and no training utterance has any: set corpus.words, "
+            "or set distillation.words and distillation.word_contrast to 0"
+        )
+    x = torch.cat(vectors)
+    ends = torch.tensor(counts).cumsum(0)
+    offsets = torch.stack([ends - torch.tensor(counts), ends], dim=1)
+    x = (x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)
+    return replace(targets, word_vectors=x.half(), word_spans=torch.tensor(spans), word_offsets=offsets)
+
+
+def word_shares(words: Sequence[Word], kept: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
+    """Return where each word is in the prepared waveform: start and end as shares of its length.
+
+    `kept` are the spans of samples of the recording of which the prepared waveform consists. A word outside
+    them has an end equal to its start.
+    """
+    total = sum(end - start for start, end in kept)
+
+    def share(seconds: float) -> float:
+        sample = seconds * SAMPLE_RATE
+        return sum(min(max(sample - start, 0.0), end - start) for start, end in kept) / total
+
+    return [(share(word.start_s), share(word.end_s)) for word in words]
 
 
 # --- hidden states -------------------------------------------------------------------------------
@@ -140,7 +266,9 @@ def with_hidden_states(
             states_by_id[utterance.id] = [downsample(item, length_s).half() for item in states]
             bar.advance(task)
     no_frames = next(iter(states_by_id.values()))[0][:0]  # for an utterance without audio
-    hidden, offsets = pack_hidden([states_by_id.get(item.id, [no_frames] * augment.views) for item in train])
+    hidden, offsets = pack_hidden(
+        [states_by_id.get(name, [no_frames] * augment.views) for name in targets.ids]
+    )
     return replace(targets, hidden=hidden, offsets=offsets)
 
 
