@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(
     no_args_is_help=True,
-    help="Read a corpus folder into utterances.csv, count its utterances, check its folds for leaks.",
+    help="Read a corpus or your own table into utterances.csv, count it, check its folds for leaks.",
 )
 app.add_typer(corpus_app, name="corpus")
 
