@@ -76,8 +76,8 @@ def test_a_loss_by_chance_or_of_one_point_passes(count: int, newly_wrong: int) -
 def test_a_larger_loss_is_refused_with_its_figures(count: int, newly_wrong: int) -> None:
     with pytest.raises(
         ModelError,
-        match=rf"UA \d.* % on the {count} test utterances, crossval had .*{newly_wrong} are correct in "
-        r"crossval alone and 0 in the recogniser alone .*Nothing was exported",
+        match=rf"UA \d.* % on {count} test utterances, the trained model had .*{newly_wrong} are correct in "
+        r"the trained model alone and 0 in the recogniser alone .*Nothing was exported",
     ):
         check_recogniser(*tables_with_errors(count, 4, newly_wrong))
 

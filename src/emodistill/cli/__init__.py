@@ -25,6 +25,7 @@ for _module in (
     "models",
     "corpora",
     "training",
+    "tuning",
     "scoring",
     "cache",
 ):

@@ -52,6 +52,18 @@ def train(
             "checkpoint.",
         ),
     ] = None,
+    all: Annotated[
+        bool,
+        typer.Option("--all", help="Train on all utterances, to ship the model. No test speakers are left."),
+    ] = False,
+    epochs_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="With --all: the finished crossval run of this recipe whose epochs and scores count. "
+            "Default: runs/RECIPE-seedN, which is run first if it is not finished.",
+        ),
+    ] = None,
     out: Out = None,
     set: Set = None,
 ) -> None:
@@ -64,9 +76,20 @@ def train(
     The run folder holds checkpoints, predictions and scores. If you stop the command, run it again: it
     continues.
 
+    With --all the model learns from every utterance, for the epochs that dev chose in crossval: the median
+    over its folds. Such a model cannot be tested. Its scores and its calibration are those of the crossval
+    run, and its card says so. Export it to ship it.
+
     Example: emodistill train ravdess-whisper --set corpus.root=RAVDESS --set student.backbone=DIR
     """
     overrides = [*(set or ()), *([] if init is None else [f"student.init={init}"])]
+    if all:
+        if fold is not None:
+            raise ConfigError("--all trains on all utterances, so it has no fold: leave --fold out")
+        _train_all(recipe, overrides, out, epochs_from)
+        return
+    if epochs_from is not None:
+        raise ConfigError("--epochs-from is for --all: one fold chooses its epochs on its own dev")
     _crossval(recipe, overrides, out, folds=None if fold is None else [fold], max_folds=1)
 
 
@@ -283,9 +306,29 @@ def _crossval(
     say(f"run folder: {folder}\nnext: emodistill {following}")
 
 
+def _train_all(recipe: str, overrides: Sequence[str], out: Path | None, epochs_from: Path | None) -> None:
+    need_training()
+    from emodistill.config import load_recipe
+    from emodistill.training.all_data import train_all
+
+    loaded = load_recipe(recipe, overrides)
+    run = Path("runs") / f"{loaded.name}-seed{loaded.seed}"
+    folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}-all"
+    scores = train_all(loaded, folder, epochs_from or run, run_crossval=epochs_from is None)
+    say(scores["all_data"]["note"])
+    say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
+
+
 def _describe_export(card: "Card", out: Path) -> str:
     size_mb = (out / "model.onnx").stat().st_size / 1e6
     figures, through = card.quantisation, card.through_recogniser
+    tested = card.scores_note
+    if through:
+        tested = (
+            f"through the recogniser it has UA {100 * through['ua_recogniser']:.1f} % on "
+            f"{through['utterances']:.0f} test utterances, where crossval had "
+            f"{100 * through['ua_crossval']:.1f} %"
+        )
     difference = max(card.parity["alone"], card.parity["batched"])
     fewer_bits = {
         "fp32": "",
@@ -296,9 +339,7 @@ def _describe_export(card: "Card", out: Path) -> str:
     return (
         f"{out}: {size_mb:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, emotions "
         f"{list(card.emotions)}; its outputs differ from torch by at most {difference:.1e} over "
-        f"{card.parity['utterances']:.0f} utterances{fewer_bits[card.precision]}; through the recogniser it "
-        f"has UA {100 * through['ua_recogniser']:.1f} % on {through['utterances']:.0f} test utterances, "
-        f"where crossval had {100 * through['ua_crossval']:.1f} %"
+        f"{card.parity['utterances']:.0f} utterances{fewer_bits[card.precision]}; {tested}"
     )
 
 

@@ -21,6 +21,7 @@ from emodistill.config.recipe import (
     shipped_recipes,
 )
 from emodistill.config.seeds import stable_seed
+from emodistill.config.tuning_sections import TuneConfig, TunedConfig, read_space
 
 __all__ = [
     "TEACHERS",
@@ -38,9 +39,12 @@ __all__ = [
     "Section",
     "StudentConfig",
     "Teacher",
+    "TuneConfig",
+    "TunedConfig",
     "VoiceConfig",
     "load_recipe",
     "parse_recipe",
+    "read_space",
     "recipe_toml",
     "shipped_recipes",
     "stable_seed",

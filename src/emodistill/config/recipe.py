@@ -19,6 +19,7 @@ from emodistill.config.model_sections import (
     StudentConfig,
     VoiceConfig,
 )
+from emodistill.config.tuning_sections import TuneConfig, TunedConfig
 from emodistill.errors import ConfigError, one_of
 
 
@@ -72,6 +73,10 @@ class Recipe(Section):
     # None: the student knows nothing about voices.
     voice: VoiceConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
+    # What `tune` searches. None: it needs --space.
+    tune: TuneConfig | None = None
+    # How `tune` chose this recipe, written by it. None: it did not.
+    tuned: TunedConfig | None = None
 
     @property
     def main_model(self) -> str:

@@ -25,6 +25,9 @@ CHECKSUMS = (
     "tables.json"  # in a fold's folder: of its prediction tables; in the run's folder: of `UTTERANCES`
 )
 EVALUATION = "evaluation.json"  # instead of recipe.toml in a folder that `evaluate` wrote
+ALL_DATA = "all_data"  # the key in scores.json of a run that was trained on all data, without dev and test
+ALL_FOLD = "all"  # its only fold
+TRAIN_TABLE = "predictions-train.csv"  # in this fold's folder: predictions of some training utterances
 _RUN_AGAIN = "run the same command again to have it written anew"
 
 
@@ -60,6 +63,11 @@ class Run:
         return self.models[0]
 
     @property
+    def all_data(self) -> dict[str, Any] | None:
+        """How a run was trained on all data, and the scores of its crossval; None: it has test scores."""
+        return self.scores.get(ALL_DATA)
+
+    @property
     def missing_folds(self) -> tuple[str, ...]:
         """The folds of the protocol that have no scores yet."""
         return tuple(fold.name for fold in self.protocol.folds if fold.name not in self.scores["folds"])
@@ -72,6 +80,8 @@ class Run:
         folds = self.scores["folds"]
         if fold is not None and fold not in folds:
             raise ConfigError(one_of("fold", fold, folds))
+        if self.all_data is not None:
+            return self.folder / f"fold-{ALL_FOLD}" / "all" / model
         refit = self.recipe.protocol.refit
         has_refit = refit is True or (refit == "classifier" and model == "student")
         return self.folder / f"fold-{fold or folds[0]}" / ("refit" if has_refit else "select") / model
@@ -231,8 +241,12 @@ def table_name(model: str, split: str = "test", main: str = "student") -> str:
     return f"predictions{'' if model == main else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run folder. Raises `ModelError` where it is no run folder, not finished, or damaged."""
+def read_run(folder: Path, needs_scores: bool = True) -> Run:
+    """Read a run folder.
+
+    Raises `ModelError` where it is no run folder, not finished, or damaged. Also where it was trained on all
+    data, and so has no test scores, unless `needs_scores` is False.
+    """
     if not folder.is_dir():
         raise ModelError(
             f"no run folder '{folder}'; make one with: emodistill crossval RECIPE --out {folder}"
@@ -257,7 +271,13 @@ def read_run(folder: Path) -> Run:
     for fold in folds:
         if fold not in known_folds:
             raise ModelError(f"'{path}': {one_of('fold', fold, known_folds)} of protocol.json")
-    if not folds or not any("test" in entry for entry in models.values()):
+    if needs_scores and ALL_DATA in scores:
+        raise ModelError(
+            f"'{folder}' was trained on all data and has no scores of its own: no test speakers are left. "
+            f"Give the crossval run that its scores come from: {scores[ALL_DATA]['crossval']}"
+        )
+    is_scored = any("test" in entry for entry in models.values())
+    if not folds or not (is_scored or ALL_DATA in scores):
         raise ModelError(
             f"'{path}' holds no scores on test: the run is not finished; run the same command again"
         )

@@ -143,6 +143,8 @@ def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
             f"{len(run.scores['folds'])} of {len(run.protocol.folds)} folds are done, and all figures are of "
             f"these folds. Missing: {', '.join(run.missing_folds)}."
         )
+    if run.training_recipe is not None and run.training_recipe.tuned is not None:
+        notes.append(run.training_recipe.tuned.note)
     known = run.known()
     scaled, temperatures = _scaled(run, student, notes)
     calibration = {"before": score_calibration(student)}

@@ -1,7 +1,8 @@
 """The predictions that the temperatures of an exported model are fitted on, and those that check them.
 
-They are the dev predictions of its own run. Or they are the test predictions of other runs of the same
-recipe, each of which left out a corpus: a temperature then holds for recordings that the model never heard.
+They are the dev predictions of its own run. For a model that is trained on all data, they are those of its
+crossval. Or they are the test predictions of other runs of the same recipe, each of which left out a corpus:
+a temperature then holds for recordings that the model never heard.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ class CalibrationData(NamedTuple):
     """Tables of predictions. `source` says in words what `fitted` and `known_fitted` are."""
 
     fitted: Predictions  # without a voice
-    test: Predictions
+    test: Predictions | None  # None: the model is trained on all data, so no test is left
     known_fitted: Predictions | None  # with known utterances of the speaker; None: the model has no voices
     known_test: Predictions | None
     source: str | None  # None: dev of the run itself
@@ -32,12 +33,22 @@ def calibration_data(run: Run, fold: str, unheard: Sequence[Path] = ()) -> Calib
     """
     folder = run.folder / f"fold-{fold}"
     has_voices = run.recipe.voice is not None
-    test = _read(folder / "predictions.csv")
-    known_test = _read(folder / KNOWN_PREDICTIONS) if has_voices else None
+    test = known_test = source = None
+    if run.all_data is None:
+        test = _read(folder / "predictions.csv")
+        known_test = _read(folder / KNOWN_PREDICTIONS) if has_voices else None
+    else:
+        folder = run.folder / "crossval"
     if not unheard:
         dev = _read(folder / "predictions-dev.csv")
         known_dev = _read(folder / KNOWN_PREDICTIONS_DEV) if has_voices else None
-        return CalibrationData(dev, test, known_dev, known_test, None)
+        if run.all_data is not None:
+            source = (
+                f"Fitted on the {len(dev)} dev predictions of {len(set(dev.speakers))} speakers in the "
+                f"crossval run {run.all_data['crossval']}. Each is by a model of the same recipe that had "
+                "not learned from the speaker."
+            )
+        return CalibrationData(dev, test, known_dev, known_test, source)
     tables: list[Predictions] = []
     known_tables: list[Predictions] = []
     corpora: list[str] = []

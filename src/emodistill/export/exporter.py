@@ -22,7 +22,7 @@ from emodistill.evaluation.bootstrap import bootstrap_interval
 from emodistill.evaluation.calibration import card_fields
 from emodistill.evaluation.metrics import ACCURACIES
 from emodistill.evaluation.predictions import Predictions, read_predictions
-from emodistill.evaluation.run import Run, read_run
+from emodistill.evaluation.run import TRAIN_TABLE, Run, read_run
 from emodistill.export.calibration_data import calibration_data
 from emodistill.export.gate import compare_with_recogniser
 from emodistill.export.onnx import OnnxStudent, check_parity, parity_waveforms, write_head, write_onnx
@@ -71,7 +71,7 @@ def export_run(
     Raises `ModelError` where the run is incomplete. Also where a gate refuses, with the figures; then no file
     is left in `out`.
     """
-    source = read_run(run)
+    source = read_run(run, needs_scores=False)
     recipe = source.recipe
     if recipe.student is None:
         raise ModelError(
@@ -82,6 +82,11 @@ def export_run(
     corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
     by_id = {utterance.id: utterance for utterance in corpus}
     splits = {split: [by_id[item] for item in ids.split(split)] for split in ("train", "dev", "test")}
+    if source.all_data is not None and precision == "int8" and check is None:
+        raise ConfigError(
+            f"'{run}' was trained on all data, so no utterances are left to check int8 on: give labelled "
+            "ones of other speakers with --check"
+        )
     tables = calibration_data(source, fold, unheard)
     _remove_files(out)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
@@ -91,7 +96,7 @@ def export_run(
                 Path(partial),
                 corpus,
                 precision,
-                check or Corpus(corpus.name, tuple(splits["test"])),
+                check or Corpus(corpus.name, tuple(splits["test"] or splits["train"])),
                 recipe.audio,
                 teachers=_teachers_with_embeddings(source, fold),
                 card={
@@ -99,24 +104,49 @@ def export_run(
                     "backbone": _without_folders(recipe.student.backbone),
                     "corpus": recipe.corpus.name,
                     "data": data_sources(splits, recipe.corpus.name),
-                    "protocol": source.protocol.stamp,
+                    "protocol": (source.all_data or source.scores)["protocol"],
                     "fold": fold,
                     **card_fields(*tables, recipe.protocol.refit),
                     **(texts or {}),
                 },
             )
-        recognised, figures = compare_with_recogniser(Path(partial), tables.test, by_id)
-        scores = _card_scores("test", recognised, splits["test"])
-        # A refitted model has learned from dev, and the scores of dev are those of other weights.
-        if not recipe.protocol.refit:
-            dev = read_predictions(run / f"fold-{fold}" / "predictions-dev.csv")
-            scores |= _card_scores("dev", dev, splits["dev"])
-        card = card.model_copy(update={"scores": scores, "through_recogniser": figures})
+        card = card.model_copy(update=_card_results(source, fold, Path(partial), tables.test, splits))
         write_card(card, Path(partial))
         for name in FILES:  # the card is last, because a folder without it is no model
             if (Path(partial) / name).is_file():
                 (Path(partial) / name).replace(out / name)
     return card
+
+
+def _card_results(
+    run: Run,
+    fold: str,
+    model: Path,
+    test: Predictions | None,
+    splits: Mapping[str, Sequence[Utterance]],
+) -> dict[str, Any]:
+    """The scores of a card. Raises `ModelError` where the recogniser and training differ too much."""
+    by_id = {item.id: item for split in splits.values() for item in split}
+    if run.all_data is not None:
+        # The model has learned from all utterances, so the gate has only these to compare.
+        compare_with_recogniser(
+            model, read_predictions(run.folder / f"fold-{fold}" / TRAIN_TABLE), by_id, "train"
+        )
+        table = read_predictions(run.folder / "crossval" / "predictions.csv")
+        return {
+            "scores": _card_scores("crossval", table, splits["train"]),
+            "scores_note": run.all_data["note"],
+        }
+    assert test is not None
+    recognised, figures = compare_with_recogniser(model, test, by_id)
+    scores = _card_scores("test", recognised, splits["test"])
+    # A refitted model has learned from dev, and the scores of dev are those of other weights.
+    if not run.recipe.protocol.refit:
+        dev = read_predictions(run.folder / f"fold-{fold}" / "predictions-dev.csv")
+        scores |= _card_scores("dev", dev, splits["dev"])
+    tuned = run.recipe.tuned
+    note = "" if tuned is None else f"The scores of these weights. {tuned.note}"
+    return {"scores": scores, "scores_note": note, "through_recogniser": figures}
 
 
 def _teachers_with_embeddings(run: Run, fold: str) -> dict[str, Path]:

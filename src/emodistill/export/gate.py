@@ -33,15 +33,15 @@ SIGNIFICANCE = 0.05  # below this p-value a difference is not chance; a few utte
 
 
 def compare_with_recogniser(
-    model: Path, crossval: Predictions, utterances: Mapping[str, Utterance]
+    model: Path, crossval: Predictions, utterances: Mapping[str, Utterance], split: str = "test"
 ) -> tuple[Predictions, dict[str, float]]:
     """The predictions of an exported model through the recogniser, and the figures of `check_recogniser`.
 
-    `crossval` holds the predictions after training; `utterances` has theirs by id. Raises as the two
-    functions below.
+    `crossval` holds the predictions after training; `utterances` has theirs by id. `split` names them in
+    messages. Raises as the two functions below.
     """
     recognised, answered = predict_through_recogniser(Recognizer(model, threads=1), crossval, utterances)
-    return recognised, check_recogniser(crossval, recognised, answered)
+    return recognised, check_recogniser(crossval, recognised, answered, split)
 
 
 def predict_through_recogniser(
@@ -57,7 +57,7 @@ def predict_through_recogniser(
     predictions = recognizer.predict_all(sources, SAMPLE_RATE, jobs=os.cpu_count() or 1)
     probabilities = np.eye(len(table.labels))[(table.truth + 1) % len(table.labels)]
     answered = np.zeros(len(table), dtype=bool)
-    for row, prediction in enumerate(with_progress(predictions, "recognise the test split", len(table))):
+    for row, prediction in enumerate(with_progress(predictions, "recognise the utterances", len(table))):
         if prediction.error is not None:
             raise ModelError(
                 f"'{table.utterances[row]}' cannot be recognised: {prediction.error}. Nothing was exported"
@@ -68,7 +68,9 @@ def predict_through_recogniser(
     return replace(table, probabilities=probabilities), answered
 
 
-def check_recogniser(crossval: Predictions, recognised: Predictions, answered: Answered) -> dict[str, float]:
+def check_recogniser(
+    crossval: Predictions, recognised: Predictions, answered: Answered, split: str = "test"
+) -> dict[str, float]:
     """Compare the recogniser's predictions with crossval's on the same rows; returns the figures.
 
     The figures are utterances, agreement (the share of equal emotions), ua_crossval, ua_recogniser and
@@ -94,9 +96,9 @@ def check_recogniser(crossval: Predictions, recognised: Predictions, answered: A
     }
     if is_worse or agreement_test.pvalue < SIGNIFICANCE:
         raise ModelError(
-            f"the recogniser has UA {100 * ua:.1f} % on the {len(crossval)} test utterances, crossval had "
-            f"{100 * ua_before:.1f} %. Of these, {test.only_reference} are correct in crossval alone and "
-            f"{test.only_run} in the recogniser alone (p = {test.p_value:.2g}). "
+            f"the recogniser has UA {100 * ua:.1f} % on {len(crossval)} {split} utterances, the trained "
+            f"model had {100 * ua_before:.1f} %. Of these, {test.only_reference} are correct in the trained "
+            f"model alone and {test.only_run} in the recogniser alone (p = {test.p_value:.2g}). "
             f"{100 * figures['agreement']:.1f} % have the same emotion, and {num_unanswered} have none in "
             f"the recogniser. Expected: at most {100 * MAX_UA_LOSS:.1f} points less UA, and at least "
             f"{100 * MIN_AGREEMENT:g} % the same. Training and recogniser prepare audio differently, or the "

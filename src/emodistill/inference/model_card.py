@@ -87,6 +87,7 @@ class Card(_Frozen):
     protocol: str  # the hash of the folds, and any leak that was allowed
     fold: str
     scores: dict[str, dict[str, float]]  # split, or corpus/split -> measure -> value, of these weights
+    scores_note: str = ""  # whose scores they are, or how the recipe was chosen; empty: of these weights
     # Set where the scores of test are those of this file through the recogniser: utterances, unanswered,
     # agreement with the predictions after training (crossval), ua_crossval, ua_recogniser.
     through_recogniser: dict[str, float] = {}
@@ -297,8 +298,13 @@ def _scores(card: Card) -> str:
             rows.append([split, *counts, measure.upper().replace("_", "-"), f"{100 * value:.1f}", interval])
     if not rows:
         return ""
+    whose = (
+        f"{card.scores_note} The scores are in %."
+        if card.scores_note
+        else "The scores of these weights, in %."
+    )
     return (
-        "## Scores\n\nThe scores of these weights, in %. UA is the mean per-class recall, WA is the "
+        f"## Scores\n\n{whose} UA is the mean per-class recall, WA is the "
         "accuracy. The interval is the 95 % interval of a bootstrap over speakers; with few speakers it is "
         "too narrow."
         + _through_recogniser(card)

@@ -59,6 +59,12 @@ class Protocol:
             return "no leak"
         return f"no leak except in {' and '.join(self.allowed)}, which the recipe allows"
 
+    @property
+    def dev_is_test_elsewhere(self) -> bool:
+        """Whether an utterance is dev in one fold and test in another: a choice on dev has then seen it."""
+        dev, test = ({item for fold in self.folds for item in fold.split(name)} for name in ("dev", "test"))
+        return bool(dev & test)
+
     def fold(self, name: str) -> Fold:
         """Return a fold by name. Raises `ConfigError` for an unknown one."""
         for fold in self.folds:

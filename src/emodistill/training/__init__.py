@@ -1,7 +1,8 @@
 """From a recipe and a corpus to trained models, their predictions and their scores.
 
 `crossval` trains a recipe fold by fold. `ablate` trains a recipe and variants of it that lack a part of the
-method. `evaluate` scores any model on any corpus. All of them need [train].
+method. `tune` searches the values of some fields on dev. `evaluate` scores any model on any corpus. All of
+them need [train].
 """
 
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from emodistill.training.cross_validation import crossval
     from emodistill.training.evaluated_models import open_model
     from emodistill.training.evaluation_run import evaluate
+    from emodistill.training.tuning import tune
 
-__all__ = ["ArtifactCache", "ablate", "crossval", "evaluate", "open_model", "predict_checkpoint"]
+__all__ = ["ArtifactCache", "ablate", "crossval", "evaluate", "open_model", "predict_checkpoint", "tune"]
 
 __getattr__, __dir__ = lazy_names(
     "emodistill.training",
@@ -27,5 +29,6 @@ __getattr__, __dir__ = lazy_names(
         "evaluate": "emodistill.training.evaluation_run",
         "open_model": "emodistill.training.evaluated_models",
         "predict_checkpoint": "emodistill.training.checkpoint_inference",
+        "tune": "emodistill.training.tuning",
     },
 )

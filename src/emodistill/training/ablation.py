@@ -1,8 +1,8 @@
 """An ablation: a recipe and variants of it that lack a part of the method, and one table that compares them.
 
 grid folder/
-  cells/<cell>/seed-<k>/   run folders, with the same predictions as `crossval` of the cell's recipe
-  artifacts/               teachers, targets and predictions that the runs share
+  cells/<cell>/seed-<k>/   run folders, with the same predictions as `crossval` of the cell's recipe.
+  artifacts/               teachers, targets and predictions that the runs share.
   ablation.md .csv .json .tex .png
   sweeps.csv  sweeps.png   dev scores of swept values
 """
@@ -164,10 +164,11 @@ class GridProgress:
     done: int
     started: float = field(default_factory=time.monotonic)
     done_now: int = 0  # since `started`
+    verb: str = "ablate"
 
-    def count(self, message: str) -> None:
-        """Count one more fold, and show the progress."""
-        self.done, self.done_now = self.done + 1, self.done_now + 1
+    def count(self, message: str, folds: int = 1) -> None:
+        """Count further folds, and show the progress."""
+        self.done, self.done_now = self.done + folds, self.done_now + folds
         self.show(message)
 
     def show(self, message: str) -> None:
@@ -178,9 +179,9 @@ class GridProgress:
             remaining = (
                 f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
             )
-        say(f"ablate: {message}")
+        say(f"{self.verb}: {message}")
         bar = Progress(BarColumn(30), MofNCompleteColumn(), TextColumn("folds"), TextColumn(remaining))
-        bar.add_task("ablate", total=self.total, completed=self.done)
+        bar.add_task(self.verb, total=self.total, completed=self.done)
         console.print(bar.get_renderable())
 
 
@@ -200,12 +201,11 @@ def read_sweeps(
             swept.setdefault(cell.group, {})[cell.name] = scores(cell)
     if not swept:
         return None
-    dev, test = ({item for fold in protocol.folds for item in fold.split(split)} for split in ("dev", "test"))
     return choose_on_dev(
         (full.name, scores(full)),
         swept,
         own_values=[cell.name for cell in grid.cells if cell.folder == full.folder],
-        dev_is_test_elsewhere=bool(dev & test),
+        dev_is_test_elsewhere=protocol.dev_is_test_elsewhere,
         has_voices=full.recipe.voice is not None,
         shows_test=show_test,
     )

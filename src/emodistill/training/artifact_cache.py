@@ -35,7 +35,7 @@ class ArtifactCache:
             return False
         folder.mkdir(parents=True, exist_ok=True)
         for source in sorted(entry.iterdir(), key=lambda path: (path.name == LAST, path.name)):
-            _place(source, folder / source.name)
+            place_file(source, folder / source.name)
         return True
 
     def store(self, key: str, files: Iterable[Path]) -> None:
@@ -47,7 +47,7 @@ class ArtifactCache:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for source in files:
-            _place(source, partial / source.name)
+            place_file(source, partial / source.name)
         partial.replace(entry)
 
 
@@ -61,7 +61,8 @@ def to_dict(section: Any) -> Mapping[str, Any]:
     return dict(section.model_dump(mode="json"))
 
 
-def _place(source: Path, target: Path) -> None:
+def place_file(source: Path, target: Path) -> None:
+    """Link a file to another name; copy a table, or where the file system has no hard links."""
     # A run that was killed may have left a file here. Opening it for writing would change the cache's own
     # file.
     target.unlink(missing_ok=True)

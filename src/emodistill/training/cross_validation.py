@@ -40,7 +40,7 @@ from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.audit import audit_protocol, class_warnings, notes_for_scores
 from emodistill.protocol.folds import Protocol, build_protocol, read_protocol
-from emodistill.training.artifact_cache import ArtifactCache
+from emodistill.training.artifact_cache import ArtifactCache, to_dict
 from emodistill.training.fold import FoldRun
 
 
@@ -107,7 +107,7 @@ def prepare_run(
         torch.set_num_threads(recipe.runtime.threads)
     data = data or read_data(recipe)
     corpus, protocol = data.corpus, data.protocol
-    _ensure_same_settings(recipe, protocol, out)
+    ensure_same_settings(recipe, protocol, out)
     if not (out / UTTERANCES).is_file():
         write_utterances(corpus, out)
     chosen = protocol.folds if folds is None else [protocol.fold(name) for name in folds]
@@ -139,14 +139,14 @@ def read_data(recipe: Recipe) -> AuditedData:
     return AuditedData(corpus, protocol, further)
 
 
-def _ensure_same_settings(recipe: Recipe, protocol: Protocol, out: Path) -> None:
+def ensure_same_settings(recipe: Recipe, protocol: Protocol, out: Path) -> None:
     """Record recipe and protocol in the run folder; raise `ConfigError` where it holds a run of others."""
     path = out / "recipe.toml"
     if path.is_file():
-        recorded, requested = _deciding_settings(load_recipe(path)), _deciding_settings(recipe)
+        recorded, requested = deciding_settings(load_recipe(path)), deciding_settings(recipe)
         if recorded != requested:
             raise ConfigError(
-                f"'{out}' holds a run of another recipe: {_first_difference(recorded, requested)}; choose "
+                f"'{out}' holds a run of another recipe: {first_difference(recorded, requested)}; choose "
                 "another folder with --out"
             )
         if read_protocol(out / "protocol.json").hash != protocol.hash:
@@ -166,20 +166,21 @@ def is_finished_run(folder: Path, recipe: Recipe) -> bool:
     path = folder / "recipe.toml"
     if not path.is_file() or not (folder / "scores.json").is_file():
         return False
-    return _deciding_settings(load_recipe(path)) == _deciding_settings(recipe)
+    return deciding_settings(load_recipe(path)) == deciding_settings(recipe)
 
 
-def _deciding_settings(recipe: Recipe) -> dict[str, Any]:
+def deciding_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide a result. Those of the machine do not, except for the precision."""
-    return {**recipe.model_dump(), "runtime": {"precision": recipe.runtime.precision}}
+    return {**recipe.model_dump(), "runtime": {"precision": recipe.runtime.precision}, "tune": None}
 
 
-def _first_difference(recorded: Any, requested: Any, prefix: str = "") -> str:
+def first_difference(recorded: Any, requested: Any, prefix: str = "") -> str:
+    """The first setting that differs, with both values, for a message."""
     for key in {**recorded, **requested}:
         one, two = recorded.get(key), requested.get(key)
         if one != two:
             if isinstance(one, dict) and isinstance(two, dict):
-                return _first_difference(one, two, f"{prefix}{key}.")
+                return first_difference(one, two, f"{prefix}{key}.")
             return f"{prefix}{key} is {one!r} there and {two!r} here"
     return "no difference"
 
@@ -197,6 +198,8 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
         "sha256": {},  # of the tables of the run, so that an edit is noticed
         "notes": list(notes_for_scores(read_manifest(out / UTTERANCES), protocol, recipe.protocol)),
     }  # fmt: skip
+    if recipe.tuned is not None:
+        scores["tuned"] = {**to_dict(recipe.tuned), "note": recipe.tuned.note}
     main = recipe.main_model
     for model in dict.fromkeys((main, *TEACHERS)):
         entry: dict[str, Any] = {}
@@ -272,6 +275,8 @@ def print_scores(scores: dict[str, Any], out: Console) -> None:
             pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa", "weighted_f1")]
             table.add_row(model, split, *cells, *pooled)
     table.caption = "%; UA, WA and macro-F1: mean ± standard deviation over folds"
+    if "tuned" in scores:
+        table.caption += f"\n{scores['tuned']['note']}"
     out.print(table)
     main = next(iter(scores["models"]))
     test = scores["models"][main]["test"]

@@ -72,7 +72,7 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
             return TransformersModel(*split_revision(model)), None
         folder = download
     if (folder / "recipe.toml").is_file():
-        folder = read_run(folder).checkpoint_folder()
+        folder = read_run(folder, needs_scores=False).checkpoint_folder()
     if (folder / "card.json").is_file():
         exported = ExportedModel(folder)
         return exported, exported.recognizer.card.sha256

@@ -31,18 +31,11 @@ from emodistill.corpora import Corpus, Utterance
 from emodistill.distillation import student_heads
 from emodistill.errors import ConfigError
 from emodistill.evaluation.known import (
-    COUNTS,
-    DRAWS,
-    KNOWN_CSV,
-    KNOWN_FOR_TEMPERATURE,
     KNOWN_PREDICTIONS,
     KNOWN_PREDICTIONS_DEV,
-    write_known,
 )
-from emodistill.evaluation.predictions import Predictions, write_predictions
-from emodistill.evaluation.run import write_checksums
+from emodistill.evaluation.run import TRAIN_TABLE
 from emodistill.features.preparation import PREPARATION
-from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
@@ -52,9 +45,9 @@ from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
 from emodistill.training.data import UtteranceDataset, label_indices, label_weights, possible_emotions
 from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
-from emodistill.training.known_tables import known_table, predict_with_known
+from emodistill.training.fold_tables import FoldTables
 from emodistill.training.refit import collect_classifier_inputs, fit_classifier, held_out_logits
-from emodistill.training.stages import CLEAN_ONLY, LinguisticStage, ProsodicStage, SpeechStage, Stage
+from emodistill.training.stages import CLEAN_ONLY, SpeechStage, Stage, make_stage
 from emodistill.training.targets import (
     TeacherTargets,
     align_to_ids,
@@ -65,6 +58,7 @@ from emodistill.training.targets import (
 )
 from emodistill.training.voices import known_speakers, report_unknown_speakers
 
+NUM_TRAIN_PREDICTIONS = 256  # at most, of a model that is trained on all data
 # Fields of `runtime` that may change a trained model.
 RUNTIME_FIELDS = ("accelerator", "devices", "strategy", "precision", "threads")
 
@@ -96,24 +90,22 @@ class FoldRun:
         """Prepare a fold; `further` is transcribed speech without labels, see `usable_further`."""
         self.recipe, self.labels, self.fold = recipe, labels, fold
         self.folder, self.artifacts = folder, artifacts
+        self.tables = FoldTables(folder, labels, fold.name)
         by_id = {utterance.id: utterance for utterance in corpus}
         self.train, self.dev, self.test = (
             tuple(by_id[utterance_id] for utterance_id in fold.split(split))
             for split in ("train", "dev", "test")
         )
         self.further = usable_further(further, (*self.dev, *self.test))
-        if len(self.further) < len(further):
-            num_left_out = len(further) - len(self.further)
+        if num_left_out := len(further) - len(self.further):
             say(
                 f"fold {fold.name}: left out {num_left_out} further utterances, of dev or test speakers or "
                 "with their words"
             )
         self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
-        main = (
-            self._student_stage({}) if recipe.student is not None else self._teacher_stage(recipe.main_model)
-        )
+        main = make_stage(recipe.main_model, recipe, labels)
         for split, utterances in (("train", self.train), ("dev", self.dev), ("test", self.test)):
-            if not any(main.can_use(utterance) for utterance in utterances):
+            if utterances and not any(main.can_use(utterance) for utterance in utterances):
                 model = "a student" if recipe.student is not None else f"the {main.name} teacher"
                 hint = "; to train a linguistic teacher alone: --set student=none" if recipe.student else ""
                 raise ConfigError(
@@ -123,8 +115,42 @@ class FoldRun:
 
     def run(self) -> None:
         """Train all that is missing, and write the predictions of the student and of every teacher."""
-        if (self.folder / "predictions.csv").is_file():
+        if self.tables.are_complete:
             return
+        models, epochs = self._select()
+        final = self._select_phase
+        if self.recipe.protocol.refit is True:
+            final = Phase("refit", self.train + self.dev, (), epochs, self.folder / "refit")
+            models, _ = self._run_phase(final)
+        if self.recipe.voice is not None:
+            self._write_known(*models["student"], self.test, KNOWN_PREDICTIONS, with_table=True)
+        self._write_predictions(models, final, self.test, "")
+
+    def run_on_dev(self) -> None:
+        """Train all that dev chooses, and write the predictions of dev alone.
+
+        No model predicts test. `run` continues from here.
+        """
+        if not self.tables.are_complete_on_dev:
+            self._select()
+            self.tables.finish_on_dev()
+
+    def run_on_all(self, epochs: Mapping[str, int]) -> None:
+        """Train every model on the training split for these epochs, where no dev and no test is left."""
+        if not self.tables.are_complete_on_dev:
+            models, _ = self._run_phase(Phase("all", self.train, (), epochs, self.folder / "all"))
+            stage, model = models[self.recipe.main_model]
+            usable = [utterance for utterance in self.train if stage.can_use(utterance)]
+            sample = usable[:: -(-len(usable) // NUM_TRAIN_PREDICTIONS)]
+            self.tables.write(sample, self._infer(stage, model, sample)["logits"], self.folder / TRAIN_TABLE)
+            self.tables.finish_on_dev()
+
+    @property
+    def _select_phase(self) -> Phase:
+        return Phase("select", self.train, self.dev, {}, self.folder / "select")
+
+    def _select(self) -> tuple[dict[str, tuple[Stage, nn.Module]], dict[str, int]]:
+        """Every model after dev has chosen it, and its number of epochs. Writes the predictions of dev."""
         ready = self._acoustic_folder("select") if "acoustic" in self.teachers else None
         if ready is not None and not (ready / "model.json").is_file():
             raise ConfigError(
@@ -132,21 +158,14 @@ class FoldRun:
                 f"in '{ready}'; finish that run first, or set acoustic.run to another"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        select = Phase("select", self.train, self.dev, {}, self.folder / "select")
-        models, epochs = self._run_phase(select)
-        self._write_predictions(models, select, self.dev, "-dev")
-        if self.recipe.voice is not None and self.recipe.protocol.refit != "classifier":
-            self._write_known(*models["student"], self.dev, KNOWN_PREDICTIONS_DEV, with_table=False)
-        final = select
+        models, epochs = self._run_phase(self._select_phase)
+        self._write_predictions(models, self._select_phase, self.dev, "-dev")
         if self.recipe.protocol.refit == "classifier":
             stage, student = models["student"]
             models["student"] = (stage, self._refit_classifier(stage, student))
-        elif self.recipe.protocol.refit:
-            final = Phase("refit", self.train + self.dev, (), epochs, self.folder / "refit")
-            models, _ = self._run_phase(final)
-        if self.recipe.voice is not None:
-            self._write_known(*models["student"], self.test, KNOWN_PREDICTIONS, with_table=True)
-        self._write_predictions(models, final, self.test, "")
+        elif self.recipe.voice is not None:
+            self._write_known(*models["student"], self.dev, KNOWN_PREDICTIONS_DEV, with_table=False)
+        return models, epochs
 
     def _has_input(self, teacher: str) -> bool:
         if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
@@ -168,7 +187,7 @@ class FoldRun:
         targets: dict[str, TeacherTargets] = {}
         heads: dict[str, int] = {}
         for name in self.teachers:
-            stage = self._teacher_stage(name)
+            stage = make_stage(name, self.recipe, self.labels)
             model, epochs[name] = self._train(stage, phase)
             models[name] = (stage, model)
             if self.recipe.student is None:
@@ -179,25 +198,10 @@ class FoldRun:
             hidden_dim = None if hidden is None else hidden.shape[1]
             heads |= student_heads(self.recipe.distillation, name, embedding.shape[1], hidden_dim)
         if self.recipe.student is not None:
-            student = self._student_stage(heads)
+            student = make_stage("student", self.recipe, self.labels, heads)
             model, epochs["student"] = self._train(student, phase, targets)
             models["student"] = (student, model)
         return models, epochs
-
-    def _student_stage(self, heads: Mapping[str, int]) -> Stage:
-        assert self.recipe.student is not None
-        return SpeechStage(
-            "student", self.recipe, self.labels, self.recipe.student, self.recipe.augment, heads
-        )
-
-    def _teacher_stage(self, name: str) -> Stage:
-        if name == "prosodic":
-            return ProsodicStage(name, self.recipe, self.labels)
-        if name == "linguistic":
-            return LinguisticStage(name, self.recipe, self.labels)
-        acoustic = self.recipe.acoustic
-        augment = acoustic.augment or self.recipe.augment
-        return SpeechStage(name, self.recipe, self.labels, acoustic.student, augment, {})
 
     def _train(
         self, stage: Stage, phase: Phase, targets: Mapping[str, TeacherTargets] | None = None
@@ -401,9 +405,9 @@ class FoldRun:
             folder.parent.mkdir(parents=True, exist_ok=True)
             if inputs.first_known is not None:
                 logits = held_out_logits(student.classifier, inputs, inputs.first_known + dev_rows, prior)
-                self._write_table(usable[num_train:], logits, folder.parent / KNOWN_PREDICTIONS_DEV)
+                self.tables.write(usable[num_train:], logits, folder.parent / KNOWN_PREDICTIONS_DEV)
             logits = held_out_logits(student.classifier, inputs, dev_rows, prior)
-            self._write_table(usable[num_train:], logits, dev_table)
+            self.tables.write(usable[num_train:], logits, dev_table)
             student.classifier = fit_classifier(student.classifier, inputs, prior)
             # Those of the student before include the ids of the model that it started from.
             seen_before = load_checkpoint(self.folder / "select" / "student").training_ids
@@ -432,29 +436,8 @@ class FoldRun:
                 continue
             prefix = "predictions" if name == self.recipe.main_model else f"predictions-{name}"
             path = self.folder / f"{prefix}{suffix}.csv"
-            self._write_table(usable, self._infer(stage, model, usable)["logits"], path)
+            self.tables.write(usable, self._infer(stage, model, usable)["logits"], path)
             self._store(key, [path])
-
-    def _write_table(self, utterances: Sequence[Utterance], logits: Tensor, path: Path) -> None:
-        table = Predictions(
-            self.labels,
-            tuple(utterance.id for utterance in utterances),
-            (self.fold.name,) * len(utterances),
-            tuple(utterance.speaker for utterance in utterances),
-            tuple(utterance.emotion or "" for utterance in utterances),
-            logits.double().softmax(dim=1).numpy(),
-        )
-        if path != self.folder / "predictions.csv":
-            write_predictions(table, path)
-            return
-        # This table marks the fold as done, so it appears after the checksums of all tables are written.
-        partial = path.with_suffix(".last")
-        write_predictions(table, partial)
-        known = (KNOWN_CSV, KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV)
-        tables = [*sorted(self.folder.glob("predictions*.csv")), *map(self.folder.joinpath, known)]
-        checksums = {file.name: file_sha256(file) for file in tables if file.is_file()}
-        write_checksums(self.folder, {**checksums, path.name: file_sha256(partial)})
-        partial.replace(path)
 
     def _write_known(
         self, stage: Stage, student: nn.Module, split: Sequence[Utterance], name: str, with_table: bool
@@ -463,11 +446,5 @@ class FoldRun:
         usable = [utterance for utterance in split if stage.can_use(utterance)]
         if not usable:
             return
-        counts, draws = (COUNTS, DRAWS) if with_table else ((KNOWN_FOR_TEMPERATURE,), 1)
         outputs = self._infer(stage, student, usable)
-        result = predict_with_known(student, outputs, usable, self.labels, self.recipe.seed, counts, draws)
-        if with_table:
-            table = known_table(result, usable, self.labels, self.fold.name, self.recipe.corpus.name)
-            write_known(table, self.folder / KNOWN_CSV)
-        assert result.probabilities is not None
-        self._write_table(usable, torch.from_numpy(result.probabilities).log(), self.folder / name)
+        self.tables.write_known(student, outputs, usable, self.recipe, name, with_table)

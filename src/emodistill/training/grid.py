@@ -6,7 +6,7 @@ field of the recipe to several values, one in each cell. Cells with equal recipe
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def make_grid(
     for sweep in sweeps:
         field, values = parse_sweep(sweep)
         variants += [
-            (f"{field}={_value_name(value)}", field, _with_field(full, field, value)) for value in values
+            (f"{field}={value_name(value)}", field, with_fields(full, {field: value}, f"--sweep {field}"))
+            for value in values
         ]
     if parts and not requested and not sweeps:
         raise ConfigError(
@@ -191,22 +192,27 @@ def _with_values(recipe: Recipe, section: str, **values: Any) -> Recipe:
     return parse_recipe(data)
 
 
-def _with_field(recipe: Recipe, field: str, value: Any) -> Recipe:
+def with_fields(recipe: Recipe, values: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe with other values of some fields, by names such as "student.optim.lr".
+
+    `source` is what messages call them. Raises `ConfigError` for an unknown field or a bad value.
+    """
     data = recipe.model_dump()
-    *parents, last = field.split(".")
-    table: Any = data
-    for parent in parents:
-        table = table.setdefault(parent, {}) if isinstance(table, dict) else None
-    if not isinstance(table, dict):
-        raise ConfigError(f"bad sweep of '{field}': recipes have no such field")
-    table[last] = value
-    return parse_recipe(data, f"--sweep {field}")
+    for field, value in values.items():
+        *parents, last = field.split(".")
+        table: Any = data
+        for parent in parents:
+            table = table.setdefault(parent, {}) if isinstance(table, dict) else None
+        if not isinstance(table, dict):
+            raise ConfigError(f"{source}: bad field '{field}': recipes have no such field")
+        table[last] = value
+    return parse_recipe(data, source)
 
 
-def _value_name(value: Any) -> str:
+def value_name(value: Any) -> str:
     """A value as a cell's name shows it: of a path, the last part."""
     if isinstance(value, list):
-        return "+".join(map(_value_name, value)) or "nothing"
+        return "+".join(map(value_name, value)) or "nothing"
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)
 
 

@@ -264,6 +264,19 @@ class SpeechStage(Stage):
         return Suffix(model) if model.config.frozen else model
 
 
+def make_stage(name: str, recipe: Recipe, labels: LabelSet, heads: Mapping[str, int] | None = None) -> Stage:
+    """The stage of a teacher, or of the student with the sizes of its projection heads."""
+    if name == "prosodic":
+        return ProsodicStage(name, recipe, labels)
+    if name == "linguistic":
+        return LinguisticStage(name, recipe, labels)
+    if name == "acoustic":
+        augment = recipe.acoustic.augment or recipe.augment
+        return SpeechStage(name, recipe, labels, recipe.acoustic.student, augment, {})
+    assert recipe.student is not None
+    return SpeechStage(name, recipe, labels, recipe.student, recipe.augment, heads or {})
+
+
 PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training split
 
 

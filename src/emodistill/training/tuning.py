@@ -1,0 +1,317 @@
+"""Tuning: trials of a recipe with other values of some fields, compared by their mean dev score.
+
+tune folder/
+  tune.toml       the recipe and the space. A folder holds one search.
+  study.journal   the trials, as Optuna keeps them.
+  trials/<k>/     run folders that stop after dev. No trial predicts test, and only the best keeps its models.
+  artifacts/      teachers and targets that the trials share.
+  trials.csv  tune.png   every trial, and the history of dev scores.
+  best.toml       the recipe of the best trial, with the number of trials in its section [tuned].
+  crossval-<n>/   the run folder of best.toml after n trials, made by `crossval_best`.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from emodistill.config import Recipe, TuneConfig, TunedConfig, load_recipe, recipe_toml, stable_seed
+from emodistill.console import say
+from emodistill.errors import ConfigError, MissingExtraError
+from emodistill.evaluation.dev_scores import dev_score
+from emodistill.evaluation.run import CHECKSUMS, UTTERANCES
+from emodistill.files import atomic_write
+from emodistill.training.ablation import GridProgress
+from emodistill.training.artifact_cache import ArtifactCache, place_file
+from emodistill.training.cross_validation import (
+    AuditedData,
+    crossval,
+    prepare_run,
+    read_data,
+    with_absolute_paths,
+)
+from emodistill.training.grid import with_fields
+from emodistill.training.search_space import Dimension, make_space, value_of
+from emodistill.training.trials import (
+    State,
+    TrialRow,
+    TuneResult,
+    describe_values,
+    percent,
+    plot_trials,
+    write_trials,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL, BEST, SETTINGS = "study.journal", "best.toml", "tune.toml"
+
+
+def tune(
+    recipe: Recipe,
+    out: Path,
+    space: Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    prune: bool | None = None,
+) -> TuneResult:
+    """Search the values of some fields that have the best dev score, and write the best recipe.
+
+    A search that was stopped continues where it was, and ends as one that was not stopped. More `trials` can
+    be added later. The first trial has the recipe's own values, where the space holds them.
+
+    Args:
+        space: further fields to search, in the form of `TuneConfig.space`.
+        trials: number of trials in all; default: that of the recipe.
+        prune: whether to stop trials early; default: as the recipe says.
+
+    Raises `ConfigError` for a field that cannot be searched, before anything is trained, and where `out`
+    holds another search. Raises `MissingExtraError` without Optuna, and whatever `crossval` raises.
+    """
+    recipe = with_absolute_paths(recipe)
+    section = recipe.tune or TuneConfig()
+    section = TuneConfig(
+        trials=trials or section.trials,
+        prune=section.prune if prune is None else prune,
+        space={**section.space, **(space or {})},
+    )
+    recipe = recipe.model_copy(update={"tune": section, "tuned": None})
+    dimensions = make_space(recipe, section.space)
+    search = Search(recipe, out, dimensions, _open_optuna())
+    return search.run()
+
+
+def crossval_best(result: TuneResult, out: Path) -> tuple[dict[str, Any], Path]:
+    """Run the `crossval` of the best recipe in a search's folder; returns its scores and its run folder.
+
+    The models that dev chose are those of the best trial, so they are not trained again.
+    """
+    assert result.recipe.tuned is not None
+    run = out / f"crossval-{result.recipe.tuned.trials}"
+    for select in (out / "trials" / f"{result.best:03d}").glob("fold-*/select"):
+        if not (folder := run / select.parent.name / "select").exists():
+            for path in select.rglob("*"):
+                if path.is_file():
+                    target = folder / path.relative_to(select)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    place_file(path, target)
+    return crossval(result.recipe, run, artifacts=ArtifactCache(out / "artifacts")), run
+
+
+def _open_optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtraError("optuna", "tune", "tuning") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+class Search:
+    """The trials of one search, one after the other in one process."""
+
+    def __init__(self, recipe: Recipe, out: Path, dimensions: Sequence[Dimension], optuna: Any) -> None:
+        assert recipe.tune is not None
+        self.recipe, self.out, self.dimensions, self.optuna = recipe, out, dimensions, optuna
+        self.settings = recipe.tune
+        _ensure_same_search(recipe, out)
+        self.artifacts = ArtifactCache(out / "artifacts")
+        self.data: AuditedData = read_data(recipe)
+        main = recipe.student or (
+            recipe.acoustic.student if recipe.main_model == "acoustic" else getattr(recipe, recipe.main_model)
+        )
+        self.measure: Literal["ua", "weighted_f1"] = main.optim.measure
+        self.study: optuna.Study = self._open_study()
+
+    def run(self) -> TuneResult:
+        """Run the trials that are missing, and return all of them."""
+        num_folds = len(self.data.protocol.folds)
+        missing = max(0, self.settings.trials - len(self.rows()))
+        progress = GridProgress(
+            self.settings.trials * num_folds, (self.settings.trials - missing) * num_folds, verb="tune"
+        )
+        progress.show(f"{self.settings.trials} trials × {num_folds} folds, {missing} trials to run")
+        for _ in range(missing):
+            self._run_trial(progress)
+            if _best(self.rows()) is not None:
+                self._write()
+        return self._write()
+
+    def rows(self) -> list[TrialRow]:
+        """The finished trials. A trial that was killed is not one of them: it is run again."""
+        states = self.optuna.trial.TrialState
+        finished = self.study.get_trials(states=(states.COMPLETE, states.PRUNED))
+        return [
+            TrialRow(
+                number, trial.user_attrs["state"], trial.user_attrs["dev_score"], trial.user_attrs["folds"],
+                trial.user_attrs["seconds"], trial.user_attrs["values"],
+            )
+            for number, trial in enumerate(finished, start=1)
+        ]  # fmt: skip
+
+    def _open_study(self) -> "optuna.Study":
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+        path = str(self.out / JOURNAL)
+        pruner = (
+            self.optuna.pruners.MedianPruner() if self.settings.prune else self.optuna.pruners.NopPruner()
+        )
+        study: optuna.Study = self.optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path))),
+            study_name="tune", direction="maximize", pruner=pruner, load_if_exists=True,
+        )  # fmt: skip
+        for trial in study.trials:
+            if trial.state == self.optuna.trial.TrialState.RUNNING:  # it was killed
+                study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+        return study
+
+    def _run_trial(self, progress: GridProgress) -> None:
+        rows = self.rows()
+        number = len(rows) + 1
+        # A new sampler for each trial: its proposal depends on the finished trials alone, not on what this
+        # process has drawn before. So a search that was stopped goes on as one that was not.
+        seed = stable_seed(self.recipe.seed, "tune", number) % 2**32
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
+        if not rows:
+            self._propose_own_values()
+        trial = self.study.ask()
+        values = {item.field: item.suggest(trial) for item in self.dimensions}
+        say(f"trial {number} of {self.settings.trials}: {describe_values(values)}")
+        started = time.monotonic()
+        earlier = next((row for row in rows if row.values == values and row.state == "complete"), None)
+        scores: list[float] = []
+        state: State = "complete"
+        if earlier is not None:
+            state, score = "repeated", earlier.dev_score
+            message = f"trial {number}: the same values as trial {earlier.number}"
+        else:
+            state, message = self._score_folds(trial, number, values, scores, progress)
+            score = sum(scores) / len(scores) if scores else None
+        seconds = time.monotonic() - started
+        for name, value in (
+            ("values", values), ("dev_score", score), ("folds", len(scores)), ("seconds", seconds),
+            ("state", state),
+        ):  # fmt: skip
+            trial.set_user_attr(name, value)
+        is_scored = state in ("complete", "repeated")
+        trial_states = self.optuna.trial.TrialState
+        self.study.tell(trial, score if is_scored else None, state=None if is_scored else trial_states.PRUNED)
+        num_counted = len(scores) - (state == "complete")  # the last fold is counted with its trial
+        num_left = len(self.data.protocol.folds) - num_counted
+        best = _best(self.rows())
+        end = "" if best is None else f"; best so far: {percent(best.dev_score)} of trial {best.number}"
+        progress.count(message + end, num_left)
+
+    def _propose_own_values(self) -> None:
+        """Let the first trial have the recipe's own values, where the space holds them."""
+        own = {item.field: value_of(self.recipe, item.field) for item in self.dimensions}
+        if all(item.holds(own[item.field]) for item in self.dimensions):
+            parameters = {item.field: item.as_parameter(own[item.field]) for item in self.dimensions}
+            self.study.enqueue_trial(parameters, skip_if_exists=False)
+
+    def _score_folds(
+        self,
+        trial: "optuna.Trial",
+        number: int,
+        values: Mapping[str, Any],
+        scores: list[float],
+        progress: GridProgress,
+    ) -> tuple[State, str]:
+        """Train the folds of a trial, and append the dev score of each; returns its state and a message."""
+        try:
+            variant = with_fields(self.recipe, values, f"trial {number}")
+        except ConfigError as error:  # values that contradict each other
+            return "invalid", str(error)
+        folder = self.out / "trials" / f"{number:03d}"
+        self._place_utterances(folder)
+        variant = variant.model_copy(update={"tune": None})
+        for fold_run in prepare_run(variant, folder, None, self.data, self.artifacts):
+            fold_run.run_on_dev()
+            scores.append(dev_score(fold_run.folder, self.measure))
+            mean = sum(scores) / len(scores)
+            trial.report(mean, len(scores))
+            if len(scores) == len(self.data.protocol.folds):
+                break
+            progress.count(f"trial {number}, fold {fold_run.fold.name}: dev {percent(scores[-1])}")
+            if trial.should_prune():
+                return "pruned", f"trial {number} pruned: mean dev {percent(mean)} over {len(scores)} folds"
+        return "complete", f"trial {number}: mean dev {percent(mean)}"
+
+    def _place_utterances(self, folder: Path) -> None:
+        """Copy the manifest of an earlier trial, because it is slow to measure every recording again."""
+        for source in sorted(self.out.glob(f"trials/*/{UTTERANCES}"))[:1]:
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                shutil.copyfile(source.with_name(CHECKSUMS), folder / CHECKSUMS)
+                shutil.copyfile(source, folder / UTTERANCES)
+
+    def _write(self) -> TuneResult:
+        """Write the tables, the plot and the best recipe; delete the models of all other trials."""
+        rows = self.rows()
+        best = _best(rows)
+        if best is None:
+            raise ConfigError(
+                f"none of {len(rows)} trials could be trained: the values of the space contradict each other "
+                "or other fields of the recipe"
+            )
+        chosen = with_fields(self.recipe, best.values, "best trial")
+        assert best.dev_score is not None
+        tried = [row for row in rows if row.state in ("complete", "pruned")]
+        tuned = TunedConfig(
+            trials=len(tried),
+            pruned=sum(row.state == "pruned" for row in rows),
+            dev_score=best.dev_score,
+            measure=self.measure,
+            space=self.settings.space,
+            dev_is_test_elsewhere=self.data.protocol.dev_is_test_elsewhere,
+        )
+        chosen = chosen.model_copy(update={"name": f"{self.recipe.name}-tuned", "tune": None, "tuned": tuned})
+        result = TuneResult(chosen, tuple(rows), best.number)
+        with atomic_write(self.out / BEST) as partial:
+            partial.write_text(f"# {tuned.note}\n{recipe_toml(chosen)}", encoding="utf-8")
+        write_trials(result, self.out / "trials.csv")
+        plot_trials(result, self.measure, self.out / "tune.png")
+        for row in rows:
+            if row.number != best.number:
+                _delete_models(self.out / "trials" / f"{row.number:03d}")
+        return result
+
+
+def _ensure_same_search(recipe: Recipe, out: Path) -> None:
+    """Record recipe and space in a folder; raise `ConfigError` where it holds another search."""
+    path = out / SETTINGS
+    if path.is_file():
+        recorded = load_recipe(path)
+        one, two = (_deciding_settings(item) for item in (recorded, recipe))
+        for key in one:
+            if one[key] != two[key]:
+                what = "the space or prune" if key == "tune" else f"the section or field {key}"
+                raise ConfigError(
+                    f"'{out}' holds another search: {what} of the recipe differs from {path}; choose another "
+                    "folder with --out"
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        partial.write_text(recipe_toml(recipe), encoding="utf-8")
+
+
+def _deciding_settings(recipe: Recipe) -> dict[str, Any]:
+    data = recipe.model_dump(mode="json")
+    return {**data, "runtime": data["runtime"]["precision"], "tune": {**data["tune"], "trials": None}}
+
+
+def _delete_models(trial: Path) -> None:
+    """Delete the models of a trial; its predictions of dev and its `fit.json` stay."""
+    for fold in trial.glob("fold-*"):
+        for phase in ("select", "refit"):
+            for path in (fold / phase).rglob("*"):
+                if path.is_file() and path.name != "fit.json":
+                    path.unlink()
+
+
+def _best(rows: Sequence[TrialRow]) -> TrialRow | None:
+    """The complete trial with the best score; of equal ones the first."""
+    complete = [row for row in rows if row.state == "complete"]
+    return max(complete, key=lambda row: (row.dev_score or 0.0, -row.number), default=None)
