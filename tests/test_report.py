@@ -38,7 +38,7 @@ from emodistill.report.charts import Plot, bars, stacked, ticks
 from emodistill.report.figures import learning_curves
 from emodistill.training.fit import FitResult
 
-VOID = {"meta", "br", "link", "img", "input", "hr"}
+VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
 
 
 CHROMIUM = shutil.which("chromium")
@@ -211,6 +211,7 @@ def test_several_runs_are_compared(run: Path, tmp_path: Path) -> None:
     found = page(tmp_path / "r.html")
     assert "distillation.temperature" in found.text
     assert "p, Holm" in found.text
+    assert "Differences in UA to the reference" in [item["aria-label"] for item in found.all("svg")]
     assert {"run-1", "run-2"} <= {item.get("id") for item in found.all("h2")}
 
 

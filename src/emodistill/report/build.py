@@ -126,6 +126,7 @@ def write_report(
         groups=sections,
         ablations=ablations,
         compared=compared,
+        compared_chart=figures.differences(compared) if compared else None,
         recipe_differences=_recipe_differences(groups),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

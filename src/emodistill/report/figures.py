@@ -1,18 +1,20 @@
 """The charts of the page, one function for each."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from emodistill.distillation import TERMS
+from emodistill.evaluation.forest import SIGNIFICANT, ForestRow, forest_panel
 from emodistill.evaluation.known_scores import KnownScore, curves
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.scores import Agreement, Calibration, Group
-from emodistill.evaluation.tables import format_estimate
+from emodistill.evaluation.tables import format_estimate, format_percent
 from emodistill.labels import COLOURS
-from emodistill.report.charts import Plot, bars, stacked
+from emodistill.report.charts import Plot, bars, forest, stacked
 
 if TYPE_CHECKING:
     from emodistill.training.fit import FitResult
@@ -117,6 +119,24 @@ def known(scores: Sequence[KnownScore]) -> tuple[Markup, list[tuple[str, str]]]:
             tip = f"{point.name}: UA {format_estimate(point.ua)} %, WA {format_estimate(point.wa)} %"
             plot.dot(across, 100 * point.ua.value, classes, tip)
     return plot.svg("UA over the number of known utterances of the speaker"), legend
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """A forest plot of the differences in UA to the reference, from the rows of a comparison."""
+    ua = [row for row in rows if row["test"] == "ua"]
+    first = ua[0]
+    systems = [
+        ForestRow(
+            Path(row["run"]).name, format_percent(row["of_run"]), 100 * row["difference"],
+            100 * row["low"], 100 * row["high"],
+            row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT,
+        )
+        for row in ua
+    ]  # fmt: skip
+    reference = ForestRow(
+        Path(first["reference"]).name, format_percent(first["of_reference"]), is_reference=True
+    )
+    return forest([forest_panel("systems", [reference, *systems])], "Differences in UA to the reference")
 
 
 def agreement(item: Agreement) -> Markup:
