@@ -132,6 +132,8 @@ def test_manifest_with_other_column_names(tmp_path: Path) -> None:
     assert (utterance.id, utterance.path) == ("x.wav", tmp_path / "x.wav")
     with pytest.raises(CorpusError, match=r"bad manifest column 'speeker', .*did you mean 'speaker'"):
         read_manifest(path, columns={"speeker": "who"})
+    with pytest.raises(CorpusError, match=r"bad manifest column 'file'.*did you mean path=file\? Our column"):
+        read_manifest(path, columns={"file": "path"})
 
 
 def test_manifest_with_other_emotion_names(tmp_path: Path) -> None:
@@ -389,7 +391,10 @@ HEADER = "id,speaker,emotion,start_s,transcript\n"
         (HEADER + "1,a,sad,,\n1,a,sad,,\n", r"row 3: duplicate id '1', first in row 2"),
         (HEADER + "1,a,sad,soon,\n", r"row 2: start_s is 'soon', expected a number"),
         (HEADER + "1,a,sad,nan,\n", r"row 2: start_s is 'nan', expected a number"),
-        (HEADER + "1,,sad,,\n", r"row 2: an utterance needs an id and a speaker"),
+        (
+            HEADER + "1,,sad,,\n",
+            r"row 2: an utterance needs an id and a speaker; the row has no speaker, got \{'id': '1'",
+        ),
         (HEADER + "1,a,sad,,Yes, I do\n", r"row 2: more cells than columns"),
         (
             HEADER + '1,a,sad,,Yes\n2,a,sad,,"No\n3,a,sad,,No\n',
@@ -451,6 +456,11 @@ def test_any_map_of_emotions_is_written_and_read_back(emotions: dict[str, str]) 
         (read_columns, "id", r"bad --x 'id', expected OURS=THEIRS, as in id=file,path=wav"),
         (read_columns, "id=a,id=b", "--x gives two columns for 'id'"),
         (read_emotions, "anger", "bad --x 'anger', expected name=emotion, as in anger=angry,oth=-"),
+        (
+            read_emotions,
+            "sad=Trauer",
+            r"bad emotion 'Trauer'.*did you mean Trauer=sad\? Our emotion comes last",
+        ),
         (read_emotions, "a=sad,a=sad", "--x gives two emotions for 'a'"),
         (read_emotions, "anger=angri", r"--x anger=angri: bad emotion 'angri'.*did you mean 'angry'.*or -"),
     ],

@@ -42,7 +42,8 @@ def read_emotions(texts: Iterable[str], option: str) -> dict[str, str]:
         if not (theirs and sign and ours):
             raise ConfigError(f"bad {option} '{pair}', expected name=emotion, as in {EMOTIONS_EXAMPLE}")
         if ours != LEFT_OUT and ours not in EMOTIONS:
-            raise ConfigError(f"{option} {theirs}={ours}: {one_of('emotion', ours, EMOTIONS)}, or -")
+            swapped = f"; did you mean {ours}={theirs}? Our emotion comes last" if theirs in EMOTIONS else ""
+            raise ConfigError(f"{option} {theirs}={ours}: {one_of('emotion', ours, EMOTIONS)}, or -{swapped}")
         if theirs in emotions:
             raise ConfigError(f"{option} gives two emotions for '{theirs}', expected one")
         emotions[theirs] = ours

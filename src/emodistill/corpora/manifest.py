@@ -197,7 +197,9 @@ def find_layout(table: Table, columns: Mapping[str, str]) -> Layout:
     names: dict[str, str] = {}
     for column in columns:
         if column not in COLUMNS:
-            raise CorpusError(one_of("manifest column", column, COLUMNS))
+            given = columns[column]
+            swapped = f"; did you mean {given}={column}? Our column comes first" if given in COLUMNS else ""
+            raise CorpusError(one_of("manifest column", column, COLUMNS) + swapped)
     for column in COLUMNS:
         theirs = columns.get(column, column if column in table.columns else in_small_letters.get(column))
         if theirs is None:
@@ -284,9 +286,10 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
 def _utterance(cells: Mapping[str, str | None], folder: Path) -> Utterance:
     """Return the utterance of cells by our columns; relative paths start at `folder`."""
     values: dict[str, Any] = dict(cells)
-    if values["id"] is None or values["speaker"] is None:
-        given = {column: cell for column, cell in cells.items() if cell is not None}
-        raise CorpusError(f"an utterance needs an id and a speaker, got {given}")
+    for column in ("id", "speaker"):
+        if values[column] is None:
+            given = {name: cell for name, cell in cells.items() if cell is not None}
+            raise CorpusError(f"an utterance needs an id and a speaker; the row has no {column}, got {given}")
     for column in _NUMBERS:
         if values[column] is not None:
             values[column] = _number(values[column], column)
