@@ -64,6 +64,16 @@ def test_every_mark_lies_in_the_picture(found: list[tuple[float, float, float]],
     assert all(item.name in name for item, name in zip(rows, names, strict=True)), "the whole name is a tip"
 
 
+def test_a_difference_without_an_interval_is_a_dot(tmp_path: Path) -> None:
+    panel = forest_panel("students", [ForestRow("full", "70", is_reference=True), ForestRow("a", "72", 2.0)])
+    assert panel.low < 0 < 2 < panel.high
+    root = ElementTree.fromstring(forest([panel], "differences"))
+    assert len(list(root.iter("circle"))) == 1
+    assert [title.text for title in root.iter("title")] == ["full: UA 70 %", "a: UA 72 % +2.0"]
+    plot_forest([panel], "difference", tmp_path / "forest.png")
+    assert (tmp_path / "forest.png").stat().st_size > 5000
+
+
 def test_a_filled_dot_is_a_significant_difference(tmp_path: Path) -> None:
     rows = [
         ForestRow("full", "70", is_reference=True),

@@ -24,7 +24,7 @@ class ForestRow:
     name: str
     ua: str  # its UA, as text
     difference: float | None = None
-    low: float | None = None  # 95 % interval of the difference
+    low: float | None = None  # 95 % interval of the difference; None: it has none
     high: float | None = None
     significant: bool = False  # after Holm's correction
     is_reference: bool = False
@@ -32,9 +32,20 @@ class ForestRow:
     @property
     def figures(self) -> str:
         """The difference and its interval as text; empty without a difference."""
-        if self.difference is None or self.low is None or self.high is None:
+        if self.difference is None:
             return ""
+        if self.low is None or self.high is None:
+            return f"{self.difference:+.1f}"
         return f"{self.difference:+.1f} ({self.low:+.1f} … {self.high:+.1f})"
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The ends of the interval, or twice the difference where it has none; None without a difference."""
+        if self.difference is None:
+            return None
+        if self.low is None or self.high is None:
+            return self.difference, self.difference
+        return self.low, self.high
 
 
 @dataclass(frozen=True)
@@ -61,11 +72,7 @@ def forest_panel(title: str, rows: Sequence[ForestRow], students: bool = True) -
 
     The scale of students holds zero, which is the reference. Others have one that holds their intervals.
     """
-    bounds = [
-        (row.low, row.high)
-        for row in rows
-        if row.difference is not None and row.low is not None and row.high is not None
-    ]
+    bounds = [row.ends for row in rows if row.ends is not None]
     if not bounds:
         return ForestPanel(title, tuple(rows), -1.0, 1.0, students)
     lows, highs = np.array(bounds).T
@@ -118,8 +125,9 @@ def _plot_row(axes: object, panel: ForestPanel, row: ForestRow, place: int, colo
     assert hasattr(axes, "annotate")
     if row.is_reference:
         axes.plot(0, place, "D", color=colour, markersize=6)
-    if row.difference is None or row.low is None or row.high is None:
+    if row.difference is None or row.ends is None:
         return
+    low, high = row.ends
     if panel.is_far(row):
         right = row.difference > panel.high
         edge = panel.high if right else panel.low
@@ -129,10 +137,10 @@ def _plot_row(axes: object, panel: ForestPanel, row: ForestRow, place: int, colo
             ha="right" if right else "left", va="center", fontsize=8, color=colour,
         )  # fmt: skip
         return
-    axes.plot([panel.within(row.low), panel.within(row.high)], [place, place], color=colour, linewidth=1.6)
-    if row.low < panel.low:
+    axes.plot([panel.within(low), panel.within(high)], [place, place], color=colour, linewidth=1.6)
+    if low < panel.low:
         axes.plot(panel.low, place, "<", color=colour, clip_on=False, markersize=5)
-    if row.high > panel.high:
+    if high > panel.high:
         axes.plot(panel.high, place, ">", color=colour, clip_on=False, markersize=5)
     face = colour if row.significant or not panel.students else "white"
     axes.plot(row.difference, place, "o", color=colour, markerfacecolor=face, markersize=6.5)

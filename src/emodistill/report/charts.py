@@ -227,8 +227,9 @@ def _forest_row(panel: ForestPanel, row: ForestRow, top: float) -> list[str]:
     if row.is_reference:
         across = _across(panel, 0)
         elements.append(f'<path class="dot {kind}" d="M{across} {middle - 6}l6 6l-6 6l-6 -6z"/>')
-    if row.difference is not None and row.low is not None and row.high is not None:
-        ends = [_across(panel, panel.within(value)) for value in (row.low, row.high)]
+    if row.difference is not None and row.ends is not None:
+        low, high = row.ends
+        ends = [_across(panel, panel.within(value)) for value in (low, high)]
         if panel.is_far(row):
             left = row.difference < panel.low
             elements.append(
@@ -239,7 +240,7 @@ def _forest_row(panel: ForestPanel, row: ForestRow, top: float) -> list[str]:
             elements.append(
                 f'<line class="interval {kind}" x1="{ends[0]}" y1="{middle}" x2="{ends[1]}" y2="{middle}"/>'
             )
-        for end, away, beyond in ((ends[0], -7, row.low < panel.low), (ends[1], 7, row.high > panel.high)):
+        for end, away, beyond in ((ends[0], -7, low < panel.low), (ends[1], 7, high > panel.high)):
             if beyond:
                 elements.append(f'<path class="dot {kind}" d="M{end} {middle - 5}v10l{away} -5z"/>')
         if not panel.is_far(row):

@@ -125,14 +125,12 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Markup:
     """A forest plot of the differences in UA to the reference, from the rows of a comparison."""
     ua = [row for row in rows if row["test"] == "ua"]
     first = ua[0]
-    systems = [
-        ForestRow(
-            Path(row["run"]).name, format_percent(row["of_run"]), 100 * row["difference"],
-            100 * row["low"], 100 * row["high"],
-            row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT,
-        )
-        for row in ua
-    ]  # fmt: skip
+    systems = []
+    for row in ua:
+        low, high = (None if row[end] is None else 100 * row[end] for end in ("low", "high"))
+        significant = row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT
+        name, value = Path(row["run"]).name, format_percent(row["of_run"])
+        systems.append(ForestRow(name, value, 100 * row["difference"], low, high, significant))
     reference = ForestRow(
         Path(first["reference"]).name, format_percent(first["of_reference"]), is_reference=True
     )
