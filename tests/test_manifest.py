@@ -294,6 +294,16 @@ def test_a_table_of_ones_own_finds_its_audio(tmp_path: Path) -> None:
     assert [u.path.suffix for u in corpus if u.path] == [".wav", ".flac", ".flac"]
 
 
+def test_a_table_needs_audio_or_words(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "id,wav,speaker,emotion,text\n1,x.wav,a,sad,no\n")
+    with pytest.raises(CorpusError, match=r"no column 'path' .*--columns path=wav "):
+        read_own_table(path, {}, {}, None, None, print)
+    notes: list[str] = []
+    corpus = read_own_table(path, {"transcript": "text"}, {}, None, None, notes.append)
+    assert [(u.path, u.transcript) for u in corpus] == [(None, "no")]
+    assert notes[1].startswith("no column of audio paths: the utterances have text alone")
+
+
 def test_a_manifest_with_durations_needs_no_header(tmp_path: Path) -> None:
     audio = tmp_path / "audio"
     corpus = read_own_table(own_table(tmp_path), OWN_COLUMNS, OWN_EMOTIONS, None, audio, print)

@@ -8,7 +8,7 @@ from pathlib import Path
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
 from emodistill.corpora.base import Corpus, Utterance, drop_bad_audio
-from emodistill.corpora.manifest import find_layout, read_manifest
+from emodistill.corpora.manifest import find_layout, missing_columns, read_manifest
 from emodistill.corpora.readers import READERS
 from emodistill.corpora.tables import TABLE_SUFFIXES, read_table, table_rows
 from emodistill.corpora.words import add_words
@@ -137,7 +137,11 @@ def read_own_table(
     if not path.is_file():
         raise CorpusError(f"no table '{path}'; expected a CSV, TSV or Parquet file")
     corpus = read_manifest(path, columns, None, emotions, root)
-    report(str(find_layout(read_table(path), columns)))
+    table = read_table(path)
+    layout = find_layout(table, columns)
+    if not {"path", "transcript"} & layout.names.keys():
+        raise CorpusError(missing_columns(table, ["path"], columns))
+    report(str(layout))
     if labels != "all":
         corpus = corpus.relabel(get_label_map(labels or "own"))
     corpus = find_audio(corpus, report)

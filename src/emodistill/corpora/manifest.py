@@ -210,12 +210,12 @@ def find_layout(table: Table, columns: Mapping[str, str]) -> Layout:
     needed = ("speaker", "emotion") if "id" in names else ("path", "speaker", "emotion")
     missing = [column for column in needed if column not in names]
     if missing:
-        raise CorpusError(_missing_columns(table, missing, columns))
+        raise CorpusError(missing_columns(table, missing, columns))
     used = set(names.values())
     return Layout(names, tuple(name for name in table.columns if name and name not in used))
 
 
-def _missing_columns(table: Table, missing: Sequence[str], columns: Mapping[str, str]) -> str:
+def missing_columns(table: Table, missing: Sequence[str], columns: Mapping[str, str]) -> str:
     """Return the message for columns that a table lacks, with the option to write."""
     suggested = dict(columns)
     for column in missing:
