@@ -420,9 +420,7 @@ def loud_span(waveform: Waveform, top_db: float) -> tuple[int, int]:
         return 0, len(waveform)
     frames = waveform[: num_frames * FRAME_SAMPLES].reshape(num_frames, FRAME_SAMPLES)
     rms = np.sqrt(np.mean(frames.astype(np.float64) ** 2, axis=1))
-    loud = np.flatnonzero(rms > rms.max() * 10 ** (-top_db / 20))
-    if loud.size == 0:
-        return 0, len(waveform)
+    loud = np.flatnonzero(rms >= rms.max() * 10 ** (-top_db / 20))
     return int(loud[0]) * FRAME_SAMPLES, int(loud[-1] + 1) * FRAME_SAMPLES
 
 
