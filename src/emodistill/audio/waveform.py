@@ -412,8 +412,7 @@ def trim_silence(waveform: Waveform, top_db: float) -> Waveform:
 def loud_span(waveform: Waveform, top_db: float) -> tuple[int, int]:
     """Return the samples (start, end) without the frames at both ends that `trim_silence` cuts.
 
-    Loudness is the RMS of 10 ms frames relative to the loudest, so the gain does not change which samples are
-    cut.
+    Loudness is the RMS of 10 ms frames relative to the loudest, so the gain changes nothing.
     """
     num_frames = len(waveform) // FRAME_SAMPLES
     if num_frames < 3:
