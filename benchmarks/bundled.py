@@ -100,10 +100,9 @@ def _wa(table: Predictions) -> float:
 
 
 def _with_interval(table: Predictions) -> str:
-    low, high = bootstrap_interval(table, lambda part: unweighted_accuracy(part.truth, part.predicted))
-    return (
-        f"{100 * unweighted_accuracy(table.truth, table.predicted):.1f} ({100 * low:.1f} … {100 * high:.1f})"
-    )
+    interval = bootstrap_interval(table, lambda part: unweighted_accuracy(part.truth, part.predicted))
+    ua = f"{100 * unweighted_accuracy(table.truth, table.predicted):.1f}"
+    return ua if interval is None else f"{ua} ({100 * interval[0]:.1f} … {100 * interval[1]:.1f})"
 
 
 def _calibration(dev: Predictions, test: Predictions, plot: Path | None) -> None:

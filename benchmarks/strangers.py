@@ -24,6 +24,7 @@ from emodistill.evaluation.calibration import calibration_error, calibration_err
 from emodistill.evaluation.known import COUNTS, KNOWN_CSV, KNOWN_PREDICTIONS, read_known
 from emodistill.evaluation.known_scores import MEAN_OF_CORPORA, score_known
 from emodistill.evaluation.predictions import Predictions, read_predictions
+from emodistill.evaluation.tables import format_estimate
 from emodistill.labels import LABEL_MAPS
 from emodistill.training.evaluated_models import open_model, voice_model
 from emodistill.training.evaluation_run import (
@@ -78,10 +79,7 @@ def main() -> None:
         print("| corpus | known | UA |\n| --- | ---: | ---: |")
         for score in score_known(curve, ""):
             if not score.is_stress_test and score.group in (*places, MEAN_OF_CORPORA):
-                low, high = 100 * (score.ua.low or 0), 100 * (score.ua.high or 0)
-                print(
-                    f"| {score.group} | {score.known} | {100 * score.ua.value:.1f} ({low:.1f} … {high:.1f}) |"
-                )
+                print(f"| {score.group} | {score.known} | {format_estimate(score.ua)} |")
     print("\n| calibration error | |\n| --- | ---: |")
     tables: dict[str, Predictions] = {}
     for name, path in (("as it is", "predictions.csv"), ("10 known", KNOWN_PREDICTIONS)):

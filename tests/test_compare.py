@@ -11,6 +11,7 @@ from pathlib import Path
 import factories as make
 import numpy as np
 import pytest
+from factories_runs import invented_corpus, invented_run
 from typer.testing import CliRunner
 
 from emodistill.cli import app
@@ -20,9 +21,10 @@ from emodistill.evaluation.bootstrap import (
     bootstrap_confusions,
     bootstrap_interval,
     bootstrap_means,
-    two_sided_p_value,
+    percentile_interval,
 )
-from emodistill.evaluation.compare import Difference, compare_runs, holm, mcnemar
+from emodistill.evaluation.compare import compare_runs, holm, mcnemar
+from emodistill.evaluation.differences import Difference, make_difference
 from emodistill.evaluation.metrics import score, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
 from emodistill.evaluation.run import read_run
@@ -78,19 +80,21 @@ def random_predictions(seed: int = 0, count: int = 90) -> Predictions:
 
 
 def test_bootstrap_confusions_are_those_of_the_drawn_rows() -> None:
-    table, of_draws = random_predictions(), []
+    table = random_predictions()
+    of_draws = []
 
     def record(draw: Predictions) -> float:
         of_draws.append(score(draw.truth, draw.predicted, draw.labels))
         return of_draws[-1].ua
 
-    low, high = bootstrap_interval(table, record, resamples=40, seed=3)
+    interval = bootstrap_interval(table, record, resamples=40, seed=3)
+    of_draws = of_draws[1:]  # the first is the table itself
     matrices = bootstrap_confusions(table, 40, seed=3)
     assert [scores.confusion for scores in of_draws] == matrices.astype(int).tolist()
     found = scores_of_confusions(matrices)
     for name in ("ua", "wa", "macro_f1", "weighted_f1"):
         np.testing.assert_allclose(found[name], [getattr(scores, name) for scores in of_draws], atol=1e-12)
-    assert (low, high) == pytest.approx(np.percentile(found["ua"], [2.5, 97.5]))
+    assert interval == pytest.approx(percentile_interval(found["ua"], 7))
     correct = (table.predicted == table.truth).astype(float)
     np.testing.assert_allclose(bootstrap_means(correct, table.speakers, 40, seed=3), found["wa"])
 
@@ -121,22 +125,15 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(predictions([True] * 12), predictions([True] * 12)).p_value == 1
 
 
-def test_the_p_value_by_hand() -> None:
-    assert two_sided_p_value(np.array([0.1] * 97 + [-0.1] * 2)) == pytest.approx(2 * 3 / 100)
-    assert two_sided_p_value(np.array([0.1] * 99)) == pytest.approx(2 / 100), "never 0"
-    assert two_sided_p_value(np.zeros(99)) == 1
-
-
 def test_random_runs_rarely_seem_to_differ() -> None:
     """About one in twenty p-values of two runs at chance is below 0.05."""
     small = 0
     for seed in range(60):
-        draws = [
-            scores_of_confusions(bootstrap_confusions(random_predictions(2 * seed + run), 400))["ua"]
-            for run in (0, 1)
-        ]
-        small += two_sided_p_value(draws[1] - draws[0]) < 0.05
-    assert small <= 12  # more than 3, since a bootstrap over seven speakers gives too small p-values
+        tables = [random_predictions(2 * seed + run) for run in (0, 1)]
+        draws = [scores_of_confusions(bootstrap_confusions(table, 400))["ua"] for table in tables]
+        values = [np.array([table.scores().ua]) for table in tables]
+        small += (make_difference(values[0], values[1], draws[1] - draws[0], 7).p_value or 0) < 0.05
+    assert small <= 7
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -153,11 +150,13 @@ def test_a_perfect_run_differs_by_the_others_error_rate(run: Path, tmp_path: Pat
     scores = read_predictions(run / "predictions.csv").scores()
     assert found["ua"].value == pytest.approx(1 - scores.ua)
     assert found["wa"].value == pytest.approx(1 - scores.wa)
+    assert found["ua"].low is not None
+    assert found["ua"].high is not None
     assert found["ua"].low <= found["ua"].value <= found["ua"].high
     reverse = differences(perfect_run, run)["ua"]
     assert reverse.value == pytest.approx(-found["ua"].value)
     assert (reverse.low, reverse.high) == pytest.approx((-found["ua"].high, -found["ua"].low))
-    assert reverse.p_value == found["ua"].p_value
+    assert reverse.p_value == pytest.approx(found["ua"].p_value)
 
 
 def test_several_runs_are_corrected_together(run: Path, tmp_path: Path) -> None:
@@ -239,6 +238,107 @@ def test_every_format_shows_each_test(run: Path, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
     assert [row["test"] for row in rows] == ["ua", "wa", "mcnemar"]
     assert float(rows[0]["low"]) == pytest.approx(ua.low)
+
+
+# --- groups of seeds ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three seeds of a recipe."""
+    folder = tmp_path_factory.mktemp("plain")
+    return [invented_run(folder / f"plain-seed{seed}", 0.5, {}, seed=seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three seeds of a recipe that is correct more often; its seed 4 has no partner in `plain`."""
+    folder = tmp_path_factory.mktemp("better")
+    return [
+        invented_run(folder / f"better-seed{seed}", 0.7, {}, seed=seed, name="better") for seed in (1, 2, 4)
+    ]
+
+
+def scores_of(folders: list[Path], measure: str = "ua") -> list[float]:
+    tables = [read_predictions(folder / "predictions.csv") for folder in folders]
+    return [float(getattr(table.scores(), measure)) for table in tables]
+
+
+def test_seeds_are_one_group_and_one_comparison(plain: list[Path], better: list[Path]) -> None:
+    (found,) = compare_runs([*plain, *better])
+    assert found.reference_seeds == found.run_seeds == (1, 2)
+    assert found.reference_runs == tuple(map(str, plain[1:]))
+    assert found.note == (
+        "compared on the common seeds 1 2; left out is "
+        f"seed 0 of '{plain[0].parent}/plain', seed 4 of '{better[0].parent}/better'"
+    )
+    assert found.run == f"{better[0].parent}/better, seeds 1 2"
+    for measure, difference in found.differences.items():
+        reference, run = (scores_of(folders, measure) for folders in (plain[1:], better[:2]))
+        assert (difference.reference, difference.run) == pytest.approx((np.mean(reference), np.mean(run)))
+        assert difference.reference_sd == pytest.approx(np.std(reference, ddof=1))
+        assert difference.run_sd == pytest.approx(np.std(run, ddof=1))
+        assert difference.p_holm == difference.p_value
+    assert found.mcnemar is None
+
+
+def test_the_order_of_runs_within_groups_does_not_matter(plain: list[Path], better: list[Path]) -> None:
+    orders = [[*plain, *better], [plain[2], better[2], plain[0], *better[:2], plain[1]]]
+    one, other = (compare_runs(order, resamples=200)[0] for order in orders)
+    assert one == other
+
+
+def test_groups_without_a_common_seed_are_averaged(plain: list[Path], better: list[Path]) -> None:
+    (found,) = compare_runs([plain[0], plain[1], better[1], better[2]], resamples=200)
+    assert (found.reference_seeds, found.run_seeds) == ((0, 1), (2, 4))
+    assert "fewer than two common seeds, so each is averaged over all its seeds" in (found.note or "")
+    assert found.differences["ua"].run == pytest.approx(np.mean(scores_of(better[1:])))
+
+
+def test_a_group_of_one_run_is_the_run(plain: list[Path], better: list[Path]) -> None:
+    folders = [plain[1], better[0]]
+    (grouped,), (single,) = (compare_runs(folders, resamples=200, grouped=value) for value in (True, False))
+    assert grouped == single
+    assert (grouped.reference, grouped.run) == (str(plain[1]), str(better[0]))
+    assert grouped.mcnemar is not None
+    assert grouped.differences["ua"].run_sd is None
+
+
+def test_single_runs_can_be_compared_without_groups(plain: list[Path]) -> None:
+    found = compare_runs(plain, resamples=200, grouped=False)
+    assert [item.run for item in found] == [str(folder) for folder in plain[1:]]
+    with pytest.raises(ConfigError, match=r"all 3 runs are seeds of one recipe .*, seeds 0 1 2.*--ungrouped"):
+        compare_runs(plain)
+
+
+def test_the_command_shows_groups(plain: list[Path], better: list[Path]) -> None:
+    folders = list(map(str, [*plain, *better]))
+    shown = CliRunner().invoke(app, ["compare", *folders], env={"COLUMNS": "240"})
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.stdout.split())
+    for words in ("seeds 1 2", " ± ", "detectable", "McNemar's test is left out", "common seeds 1 2"):
+        assert words in text
+    data = json.loads(CliRunner().invoke(app, ["compare", *folders, "-f", "json"]).stdout)
+    assert data[0]["mcnemar"] is None
+    assert data[0]["differences"]["ua"]["detectable"] > 0
+    as_csv = CliRunner().invoke(app, ["compare", *folders, "-f", "csv"]).stdout
+    rows = list(csv.DictReader(io.StringIO(as_csv)))
+    assert [(row["test"], row["reference_seeds"]) for row in rows] == [("ua", "1 2"), ("wa", "1 2")]
+    single = CliRunner().invoke(app, ["compare", *folders, "--ungrouped", "-f", "csv"]).stdout
+    assert len(list(csv.DictReader(io.StringIO(single)))) == 5 * 3
+
+
+def test_few_speakers_give_the_reason_in_place_of_the_interval(tmp_path: Path) -> None:
+    corpus = invented_corpus(speakers=3)
+    folders = [invented_run(tmp_path / name, 0.5, {}, corpus, name=name) for name in "ab"]
+    (found,) = compare_runs(folders, resamples=200)
+    assert found.differences["ua"].no_interval == "no interval: 3 speakers, 5 needed"
+    assert found.differences["ua"].p_holm is None
+    shown = CliRunner().invoke(app, ["compare", *map(str, folders)], env={"COLUMNS": "240"}).stdout
+    assert "no interval: 3 speakers, 5 needed" in shown
+    shown = CliRunner().invoke(app, ["scores", str(folders[0])], env={"COLUMNS": "240"}).stdout
+    assert "no interval: 3 speakers, 5 needed" in shown
+    assert "…" not in shown
 
 
 # --- folders that are incomplete, tables that were edited -----------------------------------------

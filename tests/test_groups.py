@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import factories as make
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emodistill.config import parse_recipe
@@ -28,6 +28,7 @@ RUNS = [
 ]
 
 
+@settings(deadline=None)
 @given(st.permutations(RUNS))
 def test_groups_do_not_depend_on_the_order_of_runs(runs: list[Run]) -> None:
     found = group_runs(runs)

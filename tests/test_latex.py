@@ -9,7 +9,7 @@ from pathlib import Path
 import factories as make
 import pytest
 from factories_runs import invented_corpus, invented_run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
@@ -126,6 +126,7 @@ shares = st.floats(0, 1)
 p_values = st.floats(0, 0.2)
 
 
+@settings(deadline=None)
 @given(first=shares, others=st.lists(st.tuples(shares, p_values), min_size=1, max_size=5))
 def test_bold_is_the_best_with_significant_differences_only(
     opened: list[Run], first: float, others: list[tuple[float, float]]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from emodistill.inference.model_card import Card, DataSource, card_markdown, read_card, write_card
@@ -29,7 +31,7 @@ FULL = Card.model_validate(
                   "utterances": {"train": 960, "dev": 240}, "url": "https://doi.org/10.5281/zenodo.1188976"},
                  {"name": "norsk", "language": "no", "utterances": {"test": 7}}],
         "scores": {
-            "ravdess/test": {"utterances": 240, "speakers": 4, "ua": 0.645, "ua_low": 0.61, "ua_high": 0.68,
+            "ravdess/test": {"utterances": 240, "speakers": 8, "ua": 0.645, "ua_low": 0.61, "ua_high": 0.68,
                              "macro_f1": 0.6}
         },
         "licence": "CC-BY-NC-SA-4.0", "limits": "Only acted speech.",
@@ -46,6 +48,18 @@ def test_a_card_without_calibration_means_temperature_1() -> None:
     card = Card.model_validate(PLAIN)
     assert (card.temperature, card.coverage, card.calibration, card.precision) == (1.0, (), {}, "fp32")
     assert card.limits
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20))
+def test_a_card_shows_an_interval_or_the_reason_why_there_is_none(speakers: int) -> None:
+    scores = {"utterances": 240, "speakers": speakers, "ua": 0.8494, "ua_low": 0.846, "ua_high": 0.8491}
+    text = card_markdown(FULL.model_copy(update={"scores": {"test": scores}}))
+    if speakers < 5:
+        assert "84.6 …" not in text
+        assert f"no interval: {speakers} speaker{'s' if speakers > 1 else ''}, 5 needed" in text
+    else:
+        assert "| 84.6 … 84.9 |" in text
 
 
 def test_a_card_is_equal_after_writing_and_reading(tmp_path: Path) -> None:
@@ -81,8 +95,8 @@ def test_the_page_has_every_part_of_the_card() -> None:
         "0.45 M parameters, backbone `compact`, stored in int8",
         "Emotions: angry and sad.", "silence 35 dB below", FULL.intended_use, "Only acted speech.",
         "| [ravdess](https://doi.org/10.5281/zenodo.1188976) | en | 960 | 240 | 0 | CC BY-NC-SA 4.0 |",
-        "| norsk | no | 0 | 0 | 7 | not stated |", "| ravdess/test | 240 | 4 | UA | 64.5 | 61.0 … 68.0 |",
-        "| ravdess/test | 240 | 4 | MACRO-F1 | 60.0 |  |",
+        "| norsk | no | 0 | 0 | 7 | not stated |", "| ravdess/test | 240 | 8 | UA | 64.5 | 61.0 … 68.0 |",
+        "| ravdess/test | 240 | 8 | MACRO-F1 | 60.0 |  |",
         "a temperature of 1.700. Fitted on the 240 dev utterances",
         "| ece_before | 0.12 |", "| 0.620 | 50 | 83.0 |", "at most 9.5e-07 over 64 utterances",
         "- agreement: 0.99", "emodistill 0.1.0", "0" * 64,

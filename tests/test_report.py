@@ -403,6 +403,13 @@ def test_an_ablation_shows_its_table_its_plot_and_the_full_method(tmp_path: Path
         write_report([tmp_path], tmp_path / "r.html")
 
 
+def test_seeds_are_one_group_in_the_comparison(wide_report: Path) -> None:
+    text = " ".join(Page(wide_report.read_text(encoding="utf-8")).text.split())
+    assert "both-teachers-and-a-long-name, seeds 0 1" in text
+    assert "detectable" in text
+    assert "McNemar's test is left out for groups" in text
+
+
 @pytest.mark.parametrize("width", [320, 768, 1280])
 def test_every_column_can_be_reached_at_any_width(browser: Any, wide_report: Path, width: int) -> None:
     shown = browser.new_page(viewport={"width": width, "height": 900})

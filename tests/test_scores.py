@@ -26,6 +26,7 @@ from emodistill.evaluation.scores import (
     duration_bin,
     score_agreement,
     score_calibration,
+    score_group,
     score_groups,
     score_listeners,
     score_model,
@@ -74,12 +75,23 @@ def test_calibration_is_that_of_resampled_rows() -> None:
     assert 0 < found.ece_if_perfect < 0.2
 
 
-def test_a_single_speaker_has_no_interval() -> None:
-    table = random_predictions(30, speakers=1)
-    assert score_model("student", table).scores["ua"].low is None
-    assert score_calibration(table).figures["ece"].low is None
-    with_two = score_model("student", random_predictions(30, speakers=2)).scores["ua"]
-    assert with_two.low is not None
+@pytest.mark.parametrize("speakers", [1, 2, 4, 5, 9])
+def test_figures_have_an_interval_that_holds_them_or_the_reason_why_not(speakers: int) -> None:
+    table = random_predictions(60, speakers=speakers)
+    model, calibration = score_model("student", table), score_calibration(table)
+    group = score_group(table, "all")
+    found = [*model.scores.values(), *model.recall.values(), *calibration.figures.values()]
+    for figure in [*found, *group.scores.values()]:
+        if speakers < 5:
+            assert figure.low is figure.high is None
+            assert "5 needed" in (figure.no_interval or "")
+        else:
+            assert figure.low is not None
+            assert figure.high is not None
+            assert figure.low <= figure.value <= figure.high
+    for item in calibration.reliability:
+        assert (item.low is None) == (speakers < 5)
+        assert item.low is None or item.low <= item.accuracy <= (item.high or 0)
 
 
 def test_each_fold_has_the_temperature_of_its_own_dev(run: Path) -> None:

@@ -178,22 +178,34 @@ def scores(
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Two or more run folders with the same protocol; the first is the reference."),
+        typer.Argument(
+            help="Two or more run folders with the same protocol. The first run, with its seeds, is the "
+            "reference."
+        ),
     ],
     format: Format = Tabular.table,
     every_pair: Annotated[
         bool, typer.Option("--every-pair", help="Compare the other runs with each other too.")
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap draws.")] = 10_000,
+    ungrouped: Annotated[
+        bool,
+        typer.Option("--ungrouped", help="Compare single runs, also those that differ in the seed alone."),
+    ] = False,
     out: OutFile = None,
 ) -> None:
     """Compare runs on the same test utterances, with intervals and p-values.
 
-    Differences of UA and WA are by paired bootstrap over speakers. McNemar's test counts the utterances that
-    only one run classified correctly. "p, Holm" is corrected for all comparisons in the table. Runs with
-    different protocols are refused with the first difference.
+    Runs whose recipes differ in the seed alone are one group: its scores are mean ± standard deviation over
+    seeds, and a pair of groups is one comparison. Where two groups have several seeds in common, these alone
+    are compared.
 
-    Example: emodistill compare runs/plain runs/prosodic runs/both
+    Differences of UA and WA are by paired bootstrap over speakers. "Detectable" is the smallest true
+    difference that such an experiment finds with a power of 80 %. McNemar's test counts the utterances that
+    only one run classified correctly; it is for single runs. "p, Holm" is corrected for all comparisons in
+    the table. Runs with different protocols are refused with the first difference.
+
+    Example: emodistill compare runs/plain-seed0 runs/plain-seed1 runs/both-seed0 runs/both-seed1
     """
     need_training()
     from emodistill.evaluation.compare import compare_runs
@@ -202,7 +214,7 @@ def compare(
     from emodistill.evaluation.tables import show_comparisons
     from emodistill.files import open_output
 
-    comparisons = compare_runs(runs, every_pair, resamples)
+    comparisons = compare_runs(runs, every_pair, resamples, grouped=not ungrouped)
     with open_output(out) as file:
         if format == Tabular.latex:
             file.write(comparisons_latex(comparisons, [read_run(run) for run in runs]))
@@ -212,7 +224,10 @@ def compare(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; each is compared with the first.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders. Each is compared with the first; seeds of a recipe are one group."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file.")] = Path("report.html"),
     errors: Annotated[
         int, typer.Option(min=0, help="How many of the most confident errors the page shows.")

@@ -142,6 +142,12 @@ def ablate(
             "on test.",
         ),
     ] = False,
+    over_folds: Annotated[
+        bool,
+        typer.Option(
+            "--over-folds", help="Also show the mean and standard deviation over folds of UA and WA."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the grid. Default: runs/RECIPE-ablation.")
     ] = None,
@@ -158,6 +164,9 @@ def ablate(
     recipe would. If you stop the command, run it again: it continues. You can add seeds, cells and sweeps
     later. It writes ablation.md, .csv, .json, .tex and .png. `emodistill report` shows its folder as a page.
 
+    UA and WA are pooled over folds, as mean ± standard deviation over seeds. The difference is of these
+    figures. "Detectable" is the smallest true difference that the grid would find with a power of 80 %.
+
     The values of a sweep are compared on dev, and the best one is chosen. Test scores are shown for the
     chosen value and the recipe's own value alone. Cells that lack a part always show test, since nothing is
     chosen there. The dev scores are in sweeps.csv and sweeps.png too.
@@ -173,7 +182,7 @@ def ablate(
     loaded = load_recipe(recipe, set or ())
     folder = out or Path("runs") / f"{loaded.name}-ablation"
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
-    table = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells), show_test)
+    table = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells), show_test, over_folds)
     if format == Tabular.table:
         show_ablation_table(table, results())
     else:

@@ -6,7 +6,7 @@ from emodistill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table
-    from emodistill.evaluation.bootstrap import bootstrap_interval, two_sided_p_value
+    from emodistill.evaluation.bootstrap import Estimate, bootstrap_interval
     from emodistill.evaluation.calibration import (
         area_under_risk,
         brier_score,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         with_temperature,
     )
     from emodistill.evaluation.compare import Comparison, compare_runs, holm, mcnemar
+    from emodistill.evaluation.differences import Difference, make_difference
     from emodistill.evaluation.groups import RunGroup, group_runs, ungrouped
     from emodistill.evaluation.metrics import (
         Scores,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AblationTable",
     "Comparison",
+    "Difference",
+    "Estimate",
     "Predictions",
     "Run",
     "RunGroup",
@@ -56,6 +59,7 @@ __all__ = [
     "holm",
     "join_predictions",
     "make_ablation_table",
+    "make_difference",
     "mcnemar",
     "negative_log_likelihood",
     "plot_reliability",
@@ -67,7 +71,6 @@ __all__ = [
     "score_run",
     "show_comparisons",
     "show_scores",
-    "two_sided_p_value",
     "ungrouped",
     "unweighted_accuracy",
     "weighted_accuracy",
@@ -81,6 +84,8 @@ __getattr__, __dir__ = lazy_names(
     {
         "AblationTable": "emodistill.evaluation.ablation_table",
         "Comparison": "emodistill.evaluation.compare",
+        "Difference": "emodistill.evaluation.differences",
+        "Estimate": "emodistill.evaluation.bootstrap",
         "Predictions": "emodistill.evaluation.predictions",
         "Run": "emodistill.evaluation.run",
         "RunGroup": "emodistill.evaluation.groups",
@@ -97,6 +102,7 @@ __getattr__, __dir__ = lazy_names(
         "holm": "emodistill.evaluation.compare",
         "join_predictions": "emodistill.evaluation.predictions",
         "make_ablation_table": "emodistill.evaluation.ablation_table",
+        "make_difference": "emodistill.evaluation.differences",
         "mcnemar": "emodistill.evaluation.compare",
         "negative_log_likelihood": "emodistill.evaluation.calibration",
         "plot_reliability": "emodistill.evaluation.calibration",
@@ -108,7 +114,6 @@ __getattr__, __dir__ = lazy_names(
         "score_run": "emodistill.evaluation.scores",
         "show_comparisons": "emodistill.evaluation.tables",
         "show_scores": "emodistill.evaluation.tables",
-        "two_sided_p_value": "emodistill.evaluation.bootstrap",
         "ungrouped": "emodistill.evaluation.groups",
         "unweighted_accuracy": "emodistill.evaluation.metrics",
         "weighted_accuracy": "emodistill.evaluation.metrics",

@@ -17,16 +17,17 @@ from emodistill.errors import ModelError
 from emodistill.evaluation.bootstrap import (
     Floats,
     bootstrap_confusions,
+    make_estimate,
     percentile_interval,
-    two_sided_p_value,
 )
-from emodistill.evaluation.compare import RESAMPLES, holm
+from emodistill.evaluation.compare import RESAMPLES, holm_where_known
+from emodistill.evaluation.differences import Difference, make_difference, sd_over_seeds
 from emodistill.evaluation.forest import SIGNIFICANT, ForestPanel, ForestRow, forest_panel, plot_forest
-from emodistill.evaluation.metrics import scores_of_confusions, unweighted_accuracy
+from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions, unweighted_accuracy
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
 from emodistill.evaluation.sweeps import Sweeps
-from emodistill.evaluation.tables import format_p_value, format_percent
+from emodistill.evaluation.tables import format_interval, format_mean, format_p_value, format_percent
 from emodistill.files import atomic_write
 
 TEACHERS, ORACLES = "teachers", "oracles"  # groups of systems that are no students
@@ -56,7 +57,7 @@ class AblationRow:
     cell: str
     group: str
     values: int  # number of seeds × folds
-    ua: float  # mean over seeds and folds
+    ua: float  # mean over seeds and folds; the table shows it where it is asked for
     ua_sd: float  # standard deviation over all seeds and folds
     wa: float
     wa_sd: float
@@ -68,6 +69,13 @@ class AblationRow:
     high: float | None = None
     p_value: float | None = None  # two-sided; the null hypothesis is that there is no difference
     p_holm: float | None = None  # p_value with Holm's correction over the students in the table
+    pooled_ua_sd: float | None = None  # standard deviation over seeds; None with one seed
+    pooled_wa: float | None = None  # mean over seeds
+    pooled_wa_sd: float | None = None
+    ua_sd_folds: float | None = None  # standard deviation over folds of the mean over seeds; None: one fold
+    wa_sd_folds: float | None = None
+    detectable: float | None = None  # the smallest true difference that is found with a power of 80 %
+    no_interval: str | None = None  # why a difference has no interval
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class AblationTable:
     closed_gap: (
         ClosedGap | None
     )  # None without plain student and ensemble, or if the gap's interval includes 0
+    over_folds: bool = False  # whether the table also shows the means over folds
     sweeps: Sweeps | None = None  # the dev scores of swept values; None: no field was swept
 
     def write(self, folder: Path, name: str = "ablation") -> None:
@@ -111,21 +120,39 @@ class AblationTable:
         if self.sweeps is not None:
             self.sweeps.write(folder)
 
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The titles of the columns."""
+        return (*HEADER, *OVER_FOLDS) if self.over_folds else HEADER
+
     def markdown(self) -> str:
         """The table and its notes as Markdown."""
-        head = [[*HEADER], ["---", *["---:"] * (len(HEADER) - 1)]]
-        lines = ["| " + " | ".join(cells) + " |" for cells in [*head, *map(format_row, self.rows)]]
+        head = [[*self.header], ["---", *["---:"] * (len(self.header) - 1)]]
+        rows = [format_row(row, self.over_folds) for row in self.rows]
+        lines = ["| " + " | ".join(cells) + " |" for cells in [*head, *rows]]
         sweeps = [] if self.sweeps is None else [self.sweeps.markdown()]
         return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes()), *sweeps])
 
     def notes(self) -> list[str]:
         """How to read the table, and which cells it lacks."""
+        seeds = (
+            f"mean ± standard deviation over {self.num_seeds} seeds"
+            if self.num_seeds > 1
+            else "one seed, so there is no standard deviation over seeds"
+        )
+        covers = "speakers and seeds" if self.num_seeds > 1 else "speakers, not for other seeds"
         notes = [
-            f"UA and WA in %: mean ± standard deviation over seeds and folds ({self.num_seeds} seeds). "
-            f"Difference: pooled UA minus that of '{self.reference}'. Its 95 % interval and p are by paired "
-            f"bootstrap over {self.num_speakers} speakers, with the seeds averaged. "
-            f"Holm: p corrected over all cells."
+            f"UA and WA in %, pooled over folds: {seeds}. Difference: UA minus that of '{self.reference}'.",
+            f"The interval (95 %) and p are by paired bootstrap over {self.num_speakers} speakers, with all "
+            f"seeds on the same draws; they are for other {covers}. Detectable: the smallest true difference "
+            "that would give p < 0.05 in 80 of 100 experiments like this one. Holm: p corrected over all "
+            "cells.",
         ]
+        if self.over_folds:
+            notes.append(
+                "Over folds: the mean over folds, as many papers state it, ± standard deviation over folds, "
+                "of the mean over seeds. No interval or p-value belongs to it."
+            )
         notes += [f"Left out: {name}: {reason}." for name, reason in self.left_out.items()]
         if self.closed_gap is not None:
             gap = self.closed_gap
@@ -137,7 +164,8 @@ class AblationTable:
         return notes
 
 
-HEADER = ("cell", "UA", "WA", "difference", "95 % interval", "p", "p, Holm")
+HEADER = ("cell", "UA", "WA", "difference", "95 % interval", "detectable", "p", "p, Holm")
+OVER_FOLDS = ("UA over folds", "WA over folds")
 
 
 def read_ablation(path: Path) -> AblationTable:
@@ -156,29 +184,29 @@ def read_ablation(path: Path) -> AblationTable:
 def show_ablation_table(ablation: AblationTable, to: Console) -> None:
     """Print the table and its notes."""
     table = Table(title=f"test, in %: each cell compared with '{ablation.reference}'")
-    for column in HEADER:
+    for column in ablation.header:
         table.add_column(column, justify="left" if column == "cell" else "right")
     for row, next_row in zip_longest(ablation.rows, ablation.rows[1:]):
         ends_group = next_row is not None and next_row.group != row.group
-        table.add_row(*map(escape, format_row(row)), end_section=ends_group)
+        table.add_row(*map(escape, format_row(row, ablation.over_folds)), end_section=ends_group)
     table.caption = "\n".join(ablation.notes())
     to.print(table)
     if ablation.sweeps is not None:
         ablation.sweeps.show(to)
 
 
-def format_row(row: AblationRow) -> list[str]:
-    """The cells of a row as text, in the order of `HEADER`."""
-    interval = (
-        "–" if row.low is None else f"{format_percent(row.low, True)} … {format_percent(row.high, True)}"
-    )
-    return [
+def format_row(row: AblationRow, over_folds: bool = False) -> list[str]:
+    """The cells of a row as text, in the order of `AblationTable.header`."""
+    cells = [
         row.cell,
-        f"{format_percent(row.ua)} ± {format_percent(row.ua_sd)}",
-        f"{format_percent(row.wa)} ± {format_percent(row.wa_sd)}",
-        format_percent(row.difference, True), interval,
-        format_p_value(row.p_value), format_p_value(row.p_holm),
+        format_mean(row.pooled_ua, row.pooled_ua_sd),
+        format_mean(row.pooled_wa, row.pooled_wa_sd),
+        format_percent(row.difference, True), format_interval(row.low, row.high, row.no_interval),
+        format_percent(row.detectable), format_p_value(row.p_value), format_p_value(row.p_holm),
     ]  # fmt: skip
+    if over_folds:
+        cells += [format_mean(row.ua, row.ua_sd_folds), format_mean(row.wa, row.wa_sd_folds)]
+    return cells
 
 
 def make_ablation_table(
@@ -188,17 +216,20 @@ def make_ablation_table(
     distilled: str | None = None,
     left_out: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
+    over_folds: bool = False,
 ) -> AblationTable:
     """Score systems and compare each with the reference, by paired bootstrap over speakers.
 
-    All systems are scored on the same draws. Seeds are averaged within a draw, so the interval is that of the
-    mean over seeds for other speakers.
+    UA is pooled over folds, as in `scores` and `compare`, and the difference is of these pooled figures. A
+    fold of one speaker has no draws of its own, so a mean over folds has no bootstrap. All systems and seeds
+    are scored on the same draws. `make_difference` explains the interval, which also covers other seeds.
 
     Args:
         reference: the name of the system that the others are compared with.
         plain: the student without teachers, where the closed gap to the teachers' ensemble is wanted.
         distilled: the student that closes this gap (default: the reference).
         left_out: the cells that were not run, with the reason.
+        over_folds: whether the table also shows means over folds.
     """
     by_name = {system.name: system for system in systems}
     full = by_name[reference]
@@ -208,16 +239,23 @@ def make_ablation_table(
         for system in systems
         if [table.utterances for table in system.tables] == utterances
     }
+    num_speakers = len(set(full.tables[0].speakers))
     rows = []
     for system in systems:
         row = _scored_row(system)
         if system.name in draws and system.recipe_key != full.recipe_key:
-            row = _compared_row(row, draws[system.name] - draws[reference], _pooled_ua(full))
+            difference = make_difference(
+                _pooled(full, "ua"),
+                _pooled(system, "ua"),
+                draws[system.name] - draws[reference],
+                num_speakers,
+            )
+            row = _compared_row(row, difference)
         rows.append(row)
+    gap = _closed_gap(by_name, draws, distilled or reference, plain)
     return AblationTable(
-        _with_holm(rows, systems), reference, len(set(full.tables[0].speakers)), len(full.tables),
-        left_out or {}, _closed_gap(by_name, draws, distilled or reference, plain),
-    )  # fmt: skip
+        _with_holm(rows, systems), reference, num_speakers, len(full.tables), left_out or {}, gap, over_folds
+    )
 
 
 def teacher_systems(runs: Sequence[Run]) -> list[System]:
@@ -258,38 +296,49 @@ def _pooled_ua(system: System) -> float:
     return unweighted_accuracy(system.pooled.truth, system.pooled.predicted)
 
 
+def _pooled(system: System, measure: str) -> Floats:
+    """A measure over the utterances of all folds, for each seed, (seeds,)."""
+    return np.array([ACCURACIES[measure](table.truth, table.predicted) for table in system.tables])
+
+
 def _scored_row(system: System) -> AblationRow:
     by_seed = [[fold.scores() for fold in table.by_fold().values()] for table in system.tables]
     ua = np.array([[scores.ua for scores in folds] for folds in by_seed])
     wa = np.array([[scores.wa for scores in folds] for folds in by_seed])
+    pooled_wa = _pooled(system, "wa")
 
     def sd(values: Any) -> float:
         return float(np.std(values, ddof=np.size(values) > 1))
 
     return AblationRow(
         system.name, system.group, ua.size, float(ua.mean()), sd(ua), float(wa.mean()), sd(wa),
-        sd(ua.mean(axis=1)) if len(ua) > 1 else None, _pooled_ua(system),
+        sd_over_seeds(ua.mean(axis=1)), _pooled_ua(system),
+        pooled_ua_sd=sd_over_seeds(_pooled(system, "ua")),
+        pooled_wa=float(pooled_wa.mean()), pooled_wa_sd=sd_over_seeds(pooled_wa),
+        ua_sd_folds=sd(ua.mean(axis=0)) if ua.shape[1] > 1 else None,
+        wa_sd_folds=sd(wa.mean(axis=0)) if wa.shape[1] > 1 else None,
     )  # fmt: skip
 
 
-def _compared_row(row: AblationRow, draws: Floats, reference_ua: float) -> AblationRow:
-    low, high = percentile_interval(draws)
+def _compared_row(row: AblationRow, difference: Difference) -> AblationRow:
     return replace(
         row,
-        difference=row.pooled_ua - reference_ua,
-        low=low,
-        high=high,
-        p_value=two_sided_p_value(draws),
+        difference=difference.value,
+        low=difference.low,
+        high=difference.high,
+        p_value=difference.p_value,
+        detectable=difference.detectable,
+        no_interval=difference.no_interval,
     )
 
 
 def _with_holm(rows: Sequence[AblationRow], systems: Sequence[System]) -> tuple[AblationRow, ...]:
     """The rows with Holm's correction over the students; two students of one recipe count as one test."""
-    p_values: dict[str, float] = {}
+    p_values: dict[str, float | None] = {}
     for row, system in zip(rows, systems, strict=True):
         if row.p_value is not None and row.group not in (TEACHERS, ORACLES):
             p_values[system.recipe_key] = row.p_value
-    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True)) if p_values else {}
+    corrected = dict(zip(p_values, holm_where_known(list(p_values.values())), strict=True))
     return tuple(
         replace(row, p_holm=corrected.get(system.recipe_key))
         for row, system in zip(rows, systems, strict=True)
@@ -302,12 +351,14 @@ def _closed_gap(
     if plain is None or plain not in draws or ENSEMBLE not in draws:
         return None
     gap = draws[ENSEMBLE] - draws[plain]
-    if percentile_interval(gap)[0] <= 0:
+    num_speakers = len(set(by_name[plain].tables[0].speakers))
+    if percentile_interval(gap, num_speakers)[0] <= 0:
         return None
     gain = draws[distilled] - draws[plain]
     shares = np.where(gap > 0, gain / np.where(gap > 0, gap, 1), np.nan)
     plain_ua, ensemble_ua, distilled_ua = (_pooled_ua(by_name[name]) for name in (plain, ENSEMBLE, distilled))
-    return ClosedGap((distilled_ua - plain_ua) / (ensemble_ua - plain_ua), *percentile_interval(shares))
+    share = make_estimate((distilled_ua - plain_ua) / (ensemble_ua - plain_ua), shares, num_speakers)
+    return None if share.low is None or share.high is None else ClosedGap(share.value, share.low, share.high)
 
 
 def forest_panels(ablation: AblationTable) -> list[ForestPanel]:
@@ -318,7 +369,7 @@ def forest_panels(ablation: AblationTable) -> list[ForestPanel]:
             None if share is None else 100 * share for share in (item.difference, item.low, item.high)
         )
         return ForestRow(
-            item.cell, f"{format_percent(item.ua)} ± {format_percent(item.ua_sd)}", difference, low, high,
+            item.cell, format_mean(item.pooled_ua, item.pooled_ua_sd), difference, low, high,
             item.p_holm is not None and item.p_holm < SIGNIFICANT, item.cell == ablation.reference,
         )  # fmt: skip
 

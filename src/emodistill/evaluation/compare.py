@@ -1,4 +1,4 @@
-"""Paired comparison of runs on the same test utterances: differences with intervals and p-values."""
+"""Paired comparison of runs, or of groups of seeds, on the same test utterances."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,35 +10,15 @@ import numpy as np
 from scipy.stats import binomtest
 
 from emodistill.errors import ConfigError, ModelError
-from emodistill.evaluation.bootstrap import (
-    Floats,
-    bootstrap_confusions,
-    percentile_interval,
-    two_sided_p_value,
-)
+from emodistill.evaluation.bootstrap import Floats, bootstrap_confusions
+from emodistill.evaluation.differences import Difference, make_difference
+from emodistill.evaluation.groups import RunGroup, group_runs, run_seed, ungrouped
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.run import Run, read_run
 from emodistill.protocol.folds import SPLITS, Protocol
 
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A measure of a run minus the reference's, pooled over all test utterances."""
-
-    reference: float
-    run: float
-    low: float  # 95 % interval of run - reference
-    high: float
-    p_value: float  # two-sided; the null hypothesis is that there is no difference
-    p_holm: float | None = None  # p_value with Holm's correction over all comparisons made together
-
-    @property
-    def value(self) -> float:
-        """run - reference."""
-        return self.run - self.reference
 
 
 @dataclass(frozen=True)
@@ -57,15 +37,22 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs under one protocol on the same utterances."""
+    """Two runs or groups of seeds under one protocol on the same utterances."""
 
     reference: str
     run: str
     num_utterances: int
     num_speakers: int
     differences: dict[str, Difference]  # by measure: ua, wa
-    mcnemar: McNemar
+    # None: one of the two is a group of seeds. The models of several seeds predict the same utterances, so
+    # their counts are not independent, and McNemar's test does not hold for their sum.
+    mcnemar: McNemar | None
     unfinished: tuple[str, ...] = ()  # folds that have no scores in either run
+    reference_runs: tuple[str, ...] = ()  # the folders that were compared
+    run_runs: tuple[str, ...] = ()
+    reference_seeds: tuple[int | None, ...] = ()  # of these folders; None: an evaluation of a model
+    run_seeds: tuple[int | None, ...] = ()
+    note: str | None = None  # which seeds were left out, or that the groups have other seeds
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as JSON has it."""
@@ -76,42 +63,114 @@ class Comparison:
 
 
 def compare_runs(
-    folders: Sequence[Path], every_pair: bool = False, resamples: int = RESAMPLES, seed: int = 0
+    folders: Sequence[Path],
+    every_pair: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    grouped: bool = True,
 ) -> list[Comparison]:
     """Compare the first run with each other run on test, or with `every_pair` each run with each other.
 
-    Differences are by paired bootstrap over speakers: both runs are scored on the same draw. The interval and
-    the p-value come from the same draws, so they agree. Holm's correction (1979) is over all comparisons of a
-    measure.
+    Runs that differ in their seed alone are one group, unless `grouped` is False. A group's measure is the
+    mean over its seeds, and a pair of groups is one comparison. Where two groups have several seeds in
+    common, these alone are compared. Otherwise all seeds of each group are averaged.
 
-    Raises `ConfigError` for fewer than two runs. Raises `ModelError` with the first difference where the runs
-    have different protocols or utterances.
+    Differences are by paired bootstrap over speakers: all runs are scored on the same draws. See
+    `make_difference` for the interval, the p-value and the smallest detectable difference. Holm's correction
+    (1979) is over all comparisons of a measure.
+
+    Raises `ConfigError` for fewer than two groups. Raises `ModelError` with the first difference where the
+    runs have different protocols or utterances.
     """
     if len(folders) < 2:
         raise ConfigError(f"a comparison needs two runs or more, got {len(folders)}")
     runs = [read_run(folder) for folder in folders]
+    groups = group_runs(runs) if grouped else ungrouped(runs)
+    if len(groups) < 2:
+        raise ConfigError(
+            f"all {len(runs)} runs are seeds of one recipe ({groups[0].title}), which are one group: give a "
+            "run of another recipe, or compare single runs with --ungrouped"
+        )
+    compared = _read_compared(runs, resamples, seed)
+    return _with_holm(
+        [
+            _compare_groups(groups[first], groups[second], compared)
+            for first, second in combinations(range(len(groups)), 2)
+            if every_pair or not first
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A run's test predictions, and its measures on each draw of speakers."""
+
+    table: Predictions
+    draws: dict[str, Floats]  # measure -> (resamples,)
+
+
+def _read_compared(runs: Sequence[Run], resamples: int, seed: int) -> dict[int, _Compared]:
+    """The predictions and draws of each run, by `id` of the run, after checking that runs are comparable."""
     for run in runs[1:]:
         check_same_protocol(runs[0], run)
     tables = [run.table() for run in runs]
     for run, table in zip(runs[1:], tables[1:], strict=True):
         check_same_utterances(runs[0], tables[0], run, table)
-    draws = [scores_of_confusions(bootstrap_confusions(table, resamples, seed)) for table in tables]
-    comparisons = []
-    for first, second in combinations(range(len(runs)), 2):
-        if first and not every_pair:
-            break
-        differences = {
-            name: _difference(name, tables[first], tables[second], draws[second][name] - draws[first][name])
-            for name in ACCURACIES
-        }
-        comparisons.append(
-            Comparison(
-                str(folders[first]), str(folders[second]),
-                len(tables[first]), len(set(tables[first].speakers)),
-                differences, mcnemar(tables[first], tables[second]), runs[first].missing_folds,
-            )
-        )  # fmt: skip
-    return _with_holm(comparisons)
+    return {
+        id(run): _Compared(table, scores_of_confusions(bootstrap_confusions(table, resamples, seed)))
+        for run, table in zip(runs, tables, strict=True)
+    }
+
+
+def _compare_groups(reference: RunGroup, run: RunGroup, compared: dict[int, _Compared]) -> Comparison:
+    references, runs, note = _seeds_to_compare(reference, run)
+    members = [[compared[id(item)] for item in group] for group in (references, runs)]
+    first = members[0][0].table
+    num_speakers = len(set(first.speakers))
+
+    def difference(name: str) -> Difference:
+        values = [
+            np.array([ACCURACIES[name](item.table.truth, item.table.predicted) for item in group])
+            for group in members
+        ]
+        draws = [np.mean([item.draws[name] for item in group], axis=0) for group in members]
+        return make_difference(values[0], values[1], draws[1] - draws[0], num_speakers)
+
+    is_single = len(references) == len(runs) == 1
+    return Comparison(
+        _title(reference, references), _title(run, runs), len(first), num_speakers,
+        {name: difference(name) for name in ACCURACIES},
+        mcnemar(first, members[1][0].table) if is_single else None,
+        references[0].missing_folds,
+        tuple(str(item.folder) for item in references), tuple(str(item.folder) for item in runs),
+        tuple(map(run_seed, references)), tuple(map(run_seed, runs)), note,
+    )  # fmt: skip
+
+
+def _title(group: RunGroup, compared: tuple[Run, ...]) -> str:
+    """The name of the runs of a group that are compared."""
+    return str(compared[0].folder) if len(compared) == 1 else RunGroup(group.name, compared).title
+
+
+def _seeds_to_compare(
+    reference: RunGroup, run: RunGroup
+) -> tuple[tuple[Run, ...], tuple[Run, ...], str | None]:
+    """The runs of two groups that are compared, and a note on this."""
+    if len(reference.runs) == len(run.runs) == 1 or reference.seeds == run.seeds:
+        return reference.runs, run.runs, None
+    common = {seed for seed in reference.seeds if seed is not None and seed in run.seeds}
+    if len(common) < 2:
+        return reference.runs, run.runs, "fewer than two common seeds, so each is averaged over all its seeds"
+    kept = [tuple(item for item in group.runs if run_seed(item) in common) for group in (reference, run)]
+    left_out = [
+        f"seed {run_seed(item)} of '{group.name}'"
+        for group in (reference, run)
+        for item in group.runs
+        if run_seed(item) not in common
+    ]
+    names = " ".join(map(str, sorted(common)))
+    note = f"compared on the common seeds {names}; left out is {', '.join(left_out)}"
+    return kept[0], kept[1], note
 
 
 def mcnemar(reference: Predictions, run: Predictions) -> McNemar:
@@ -133,22 +192,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _difference(name: str, reference: Predictions, run: Predictions, draws: Floats) -> Difference:
-    measure = ACCURACIES[name]
-    return Difference(
-        measure(reference.truth, reference.predicted),
-        measure(run.truth, run.predicted),
-        *percentile_interval(draws),
-        two_sided_p_value(draws),
-    )
+def holm_where_known(p_values: Sequence[float | None]) -> list[float | None]:
+    """The p-values with Holm's correction over those that are not None."""
+    corrected = iter(holm([value for value in p_values if value is not None]))
+    return [None if value is None else next(corrected) for value in p_values]
 
 
 def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     by_measure = {
-        name: holm([comparison.differences[name].p_value for comparison in comparisons])
+        name: holm_where_known([comparison.differences[name].p_value for comparison in comparisons])
         for name in comparisons[0].differences
     }
-    for_mcnemar = holm([comparison.mcnemar.p_value for comparison in comparisons])
+    for_mcnemar = holm_where_known(
+        [comparison.mcnemar.p_value if comparison.mcnemar else None for comparison in comparisons]
+    )
     return [
         replace(
             comparison,
@@ -156,7 +213,7 @@ def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
                 name: replace(difference, p_holm=by_measure[name][row])
                 for name, difference in comparison.differences.items()
             },
-            mcnemar=replace(comparison.mcnemar, p_holm=for_mcnemar[row]),
+            mcnemar=replace(comparison.mcnemar, p_holm=for_mcnemar[row]) if comparison.mcnemar else None,
         )
         for row, comparison in enumerate(comparisons)
     ]

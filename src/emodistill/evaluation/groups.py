@@ -54,7 +54,10 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
     by_seed = [sorted(members, key=lambda run: run_seed(run) or 0) for _, members in groups]
     names = [_name(members) for members in by_seed]
     return [
-        RunGroup(name if names.count(name) == 1 else f"{name} ({members[0].folder})", tuple(members))
+        RunGroup(
+            name if len(members) == 1 or names.count(name) == 1 else f"{name} ({members[0].folder})",
+            tuple(members),
+        )
         for name, members in zip(names, by_seed, strict=True)
     ]
 

@@ -2,6 +2,7 @@
 
 A score is the mean over draws of the known utterances. Its interval is that of this mean, by bootstrap over
 speakers: speakers are drawn within each corpus, and all settings are scored on the same draws of speakers.
+Every corpus must have enough speakers, since the draws of each count.
 """
 
 from collections.abc import Sequence
@@ -13,16 +14,17 @@ import numpy as np
 from emodistill.errors import MissingExtraError
 from emodistill.evaluation.bootstrap import (
     FEW_SPEAKERS,
+    RESAMPLES,
     Estimate,
     Floats,
     draw_speakers,
-    percentile_interval,
+    make_estimate,
 )
 from emodistill.evaluation.known import DRAWN, MOSTLY_NEUTRAL, Count, KnownPredictions, Setting
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions
 from emodistill.files import atomic_write
+from emodistill.inference.model_card import MIN_SPEAKERS, why_no_interval
 
-RESAMPLES = 2000
 POOLED, MEAN_OF_CORPORA, MEAN_OF_FOLDS = "all, pooled", "mean of corpora", "mean of folds"
 HEADER = ("test data", "known", "used", "utterances", "speakers", "UA", "WA")
 LATEX_ESCAPES = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "…": r"\ldots{}", "±": r"$\pm$", "–": "--"}
@@ -150,12 +152,16 @@ def _estimates(parts: Sequence[_Group], setting: Setting, is_mean: bool) -> list
     if not is_mean:
         matrices, draws = [np.sum(matrices, axis=0)], [np.sum(draws, axis=0)]
     values, value_draws = ([scores_of_confusions(counts) for counts in group] for group in (matrices, draws))
-    has_interval = any(part.num_speakers > 1 for part in parts)
+    # n speakers in k corpora have n − k degrees of freedom, as n − k + 1 speakers of one corpus have.
+    num_speakers = sum(part.num_speakers for part in parts) - len(parts) + 1
+    reason = next(filter(None, (why_no_interval(part.num_speakers) for part in parts)), None)
     estimates = []
     for name in ACCURACIES:
-        interval = percentile_interval(np.mean([item[name] for item in value_draws], axis=0))
         value = float(np.mean([item[name] for item in values]))
-        estimates.append(Estimate(value, *interval) if has_interval else Estimate(value))
+        drawn = np.mean([item[name] for item in value_draws], axis=0)
+        estimates.append(
+            Estimate(value, no_interval=reason) if reason else make_estimate(value, drawn, num_speakers)
+        )
     return estimates
 
 
@@ -175,8 +181,11 @@ def known_notes(scores: Sequence[KnownScore]) -> list[str]:
     }
     if small:
         counts = ", ".join(f"{name} {count}" for name, count in small.items())
+        notes.append(f"Speakers: {counts}. With fewer than {FEW_SPEAKERS} speakers an interval is uncertain.")
+    if any(count < MIN_SPEAKERS for count in small.values()):
         notes.append(
-            f"Speakers: {counts}. With fewer than {FEW_SPEAKERS} speakers the interval is too narrow."
+            f"A corpus with fewer than {MIN_SPEAKERS} speakers has no interval, nor has a figure that "
+            "includes it."
         )
     if any(score.known != "all" and score.used < score.known for score in scores):
         notes.append(

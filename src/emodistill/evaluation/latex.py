@@ -97,6 +97,17 @@ def _percent(value: float | None, sign: bool = False) -> str:
     return _number(format_percent(value, sign))
 
 
+def _mean(mean: float | None, sd: float | None, bold: bool = False) -> str:
+    """A share in percent, and its standard deviation where there is one."""
+    text = _bold(_percent(mean)) if bold else _percent(mean)
+    return text if sd is None else rf"{text} $\pm$ {_percent(sd)}"
+
+
+def _reason(no_interval: str | None) -> str:
+    """Why there is no interval, in small print; empty for None."""
+    return "" if no_interval is None else rf"{{\scriptsize {escape(no_interval.partition(',')[0])}}}"
+
+
 def _interval(low: float | None, high: float | None, digits: int = 2, sign: bool = True) -> str:
     """An interval of shares in percent, in small print; empty for None."""
     if low is None or high is None:
@@ -167,17 +178,25 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
     best = _best(comparisons)
     rows: list[tuple[str, ...] | None] = []
 
-    def scored(name: str, ua: float, wa: float) -> tuple[str, str, str]:
-        return _name(names[name]), _bold(_percent(ua)) if name == best else _percent(ua), _percent(wa)
-
     for place, item in enumerate(comparisons):
         ua, wa = item.differences["ua"], item.differences["wa"]
         if not one_reference and place:
             rows.append(None)
         if place == 0 or not one_reference:
-            rows.append((*scored(item.reference, ua.reference, wa.reference), "--", "--"))
-        rows.append((*scored(item.run, ua.run, wa.run), _percent(ua.value, True), _p_value(ua.p_holm)))
-        rows.append(("", "", "", _interval(ua.low, ua.high), ""))
+            reference_ua = _mean(ua.reference, ua.reference_sd, item.reference == best)
+            rows.append(
+                (_name(names[item.reference]), reference_ua, _mean(wa.reference, wa.reference_sd), "--", "--")
+            )
+        rows.append(
+            (
+                _name(names[item.run]),
+                _mean(ua.run, ua.run_sd, item.run == best),
+                _mean(wa.run, wa.run_sd),
+                _percent(ua.value, True),
+                _p_value(ua.p_holm),
+            )
+        )
+        rows.append(("", "", "", _interval(ua.low, ua.high) or _reason(ua.no_interval), ""))
     reference = f"to {names[comparisons[0].reference]}" if one_reference else "to the system above it"
     return LatexTable(
         ("System", "UA", "WA", r"$\Delta$UA", "$p$"),
@@ -187,6 +206,7 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
         (
             rf"$\Delta$UA: difference {_name(reference)}, with its 95\,\% interval and $p$ by paired "
             r"bootstrap over speakers; $p$ with Holm's correction.",
+            *_seed_notes(comparisons),
             _bold_note("every system that it is compared with"),
         ),
         tuple(names.values()),
@@ -199,7 +219,7 @@ def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
     `runs` are the runs of the full method.
     """
     students = [row for row in ablation.rows if row.group not in (TEACHERS, ORACLES)]
-    top = max(students, key=lambda row: row.ua)
+    top = max(students, key=lambda row: row.pooled_ua)
     against = [row for row in students if row.p_holm is not None] if top.cell == ablation.reference else [top]
     clear = bool(against) and all(row.p_holm is not None and row.p_holm < SIGNIFICANT for row in against)
     rows: list[tuple[str, ...] | None] = []
@@ -208,31 +228,38 @@ def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
         if row.group != group:
             rows.append(None)
             group = row.group
-        ua = f"{_percent(row.ua)}"
         rows.append(
             (
                 _name(row.cell),
-                rf"{_bold(ua) if clear and row is top else ua} $\pm$ {_percent(row.ua_sd)}",
-                _percent(row.wa),
+                _mean(row.pooled_ua, row.pooled_ua_sd, clear and row is top),
+                _mean(row.pooled_wa, row.pooled_wa_sd),
                 _percent(row.difference, True),
                 _p_value(row.p_holm),
             )
         )
-        if row.low is not None:
-            rows.append(("", "", "", _interval(row.low, row.high), ""))
+        if row.low is not None or row.no_interval is not None:
+            rows.append(("", "", "", _interval(row.low, row.high) or _reason(row.no_interval), ""))
+    over_seeds = r"; mean $\pm$ standard deviation over seeds" if ablation.num_seeds > 1 else ""
     return LatexTable(
         ("Cell", "UA", "WA", r"$\Delta$UA", "$p$"),
         tuple(rows),
         rf"Ablation: test scores in \% on {_test_set(runs)}.",
         _label(f"ablation-{runs[0].scores['recipe']}"),
         (
-            r"Mean $\pm$ standard deviation over seeds and folds. "
+            rf"Pooled over folds{over_seeds}. "
             rf"$\Delta$UA: difference to {_name(ablation.reference)}, with its 95\,\% interval by paired "
             r"bootstrap over speakers; $p$ with Holm's correction over the students.",
             _bold_note(f"{ablation.reference}, or of {ablation.reference} to every other student,"),
         ),
         tuple(row.cell for row in ablation.rows),
     ).text()
+
+
+def _seed_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """What ± means, where groups of seeds are compared."""
+    if all(len(item.reference_runs) <= 1 and len(item.run_runs) <= 1 for item in comparisons):
+        return []
+    return [r"Mean $\pm$ standard deviation over seeds, of the scores pooled over folds."]
 
 
 def _bold_note(against: str) -> str:

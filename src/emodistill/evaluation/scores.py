@@ -9,26 +9,23 @@ import numpy as np
 
 from emodistill.corpora.base import Utterance, natural_sort_key
 from emodistill.evaluation.bootstrap import (
+    RESAMPLES,
     Estimate,
     Floats,
     Indices,
     bootstrap_confusions,
-    bootstrap_interval_of_rows,
     bootstrap_means,
-    percentile_interval,
+    estimate_of_rows,
+    make_estimate,
 )
 from emodistill.evaluation.calibration import (
     DEV_PREDICTOR,
     ReliabilityBin,
-    area_under_risk,
-    brier_score,
-    calibration_error,
-    calibration_error_interval,
+    calibration_error_estimate,
     confidences,
     error_if_calibrated,
     fit_temperature,
     log_losses,
-    negative_log_likelihood,
     reliability,
     risk_by_coverage,
     risk_coverage,
@@ -40,7 +37,6 @@ from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
 
-RESAMPLES = 2000
 DURATION_EDGES_S = (1.0, 2.0, 3.0, 5.0, 10.0)  # between the bins of durations
 CURVE_POINTS = 101  # of the risk–coverage curve in the result
 
@@ -175,10 +171,10 @@ def score_model(name: str, table: Predictions, resamples: int = RESAMPLES) -> Mo
     scores = table.scores()
     draws = bootstrap_confusions(table, resamples)
     score_draws = scores_of_confusions(draws)
-    several_speakers = _has_several_speakers(table)
+    num_speakers = len(set(table.speakers))
 
     def estimate(value: float, values: Floats) -> Estimate:
-        return Estimate(value, *percentile_interval(values)) if several_speakers else Estimate(value)
+        return make_estimate(value, values, num_speakers)
 
     with np.errstate(invalid="ignore"):
         share_draws = draws / draws.sum(axis=2, keepdims=True)
@@ -187,7 +183,7 @@ def score_model(name: str, table: Predictions, resamples: int = RESAMPLES) -> Mo
     return ModelScores(
         model=name,
         num_utterances=len(table),
-        num_speakers=len(set(table.speakers)),
+        num_speakers=num_speakers,
         scores={
             measure: estimate(getattr(scores, measure), score_draws[measure]) for measure in SCORE_TITLES
         },
@@ -228,13 +224,10 @@ def score_calibration(table: Predictions) -> Calibration:
     kept = np.unique(np.linspace(0, len(risk) - 1, min(CURVE_POINTS, len(risk))).astype(int))
     return Calibration(
         figures={
-            "ece": Estimate(
-                calibration_error(table),
-                *(calibration_error_interval(table) if _has_several_speakers(table) else ()),
-            ),
-            "nll": Estimate(negative_log_likelihood(table), *_interval_of_mean(table, log_losses(table))),
-            "brier": Estimate(brier_score(table), *_interval_of_mean(table, squared_errors(table))),
-            "aurc": Estimate(area_under_risk(table), *_interval_of_rows(table, aurc)),
+            "ece": calibration_error_estimate(table),
+            "nll": _estimate_of_mean(table, log_losses(table)),
+            "brier": _estimate_of_mean(table, squared_errors(table)),
+            "aurc": estimate_of_rows(table.speakers, aurc),
         },
         ece_if_perfect=error_if_calibrated(table),
         reliability=reliability(table),
@@ -242,18 +235,10 @@ def score_calibration(table: Predictions) -> Calibration:
     )
 
 
-def _has_several_speakers(table: Predictions) -> bool:
-    return len(set(table.speakers)) > 1
-
-
-def _interval_of_rows(table: Predictions, measure: Callable[[Indices], float]) -> tuple[float, ...]:
-    return bootstrap_interval_of_rows(table.speakers, measure) if _has_several_speakers(table) else ()
-
-
-def _interval_of_mean(table: Predictions, values: Floats) -> tuple[float, ...]:
-    if not _has_several_speakers(table):
-        return ()
-    return percentile_interval(bootstrap_means(values, table.speakers, RESAMPLES))
+def _estimate_of_mean(table: Predictions, values: Floats) -> Estimate:
+    """The mean of a value for each utterance, (utterances,), with its interval."""
+    draws = bootstrap_means(values, table.speakers, RESAMPLES)
+    return make_estimate(float(np.mean(values)), draws, len(set(table.speakers)))
 
 
 def _scaled(run: Run, student: Predictions, notes: list[str]) -> tuple[Predictions | None, dict[str, float]]:
@@ -329,15 +314,12 @@ def _groups(table: Predictions, names: Sequence[str]) -> tuple[Group, ...]:
 def score_group(part: Predictions, name: str) -> Group:
     """The scores of some of the utterances, under a name."""
     scores = part.scores()
-    draws = (
-        scores_of_confusions(bootstrap_confusions(part, RESAMPLES)) if _has_several_speakers(part) else None
-    )
+    num_speakers = len(set(part.speakers))
+    draws = scores_of_confusions(bootstrap_confusions(part, RESAMPLES if num_speakers > 1 else 1))
     return Group(
-        name, len(part), len(set(part.speakers)),
+        name, len(part), num_speakers,
         {
-            measure: Estimate(
-                getattr(scores, measure), *(percentile_interval(draws[measure]) if draws else ())
-            )
+            measure: make_estimate(getattr(scores, measure), draws[measure], num_speakers)
             for measure in SCORE_TITLES
         },
     )  # fmt: skip
@@ -385,7 +367,7 @@ def score_listeners(student: Predictions, utterances: Mapping[str, Utterance]) -
         votes_each=float(np.mean([sum(counts.values()) for counts in votes.values()])),
         one_listener={
             "ua": _mean_over_emotions(shares, voted),
-            "wa": Estimate(float(shares.mean()), *_interval_of_mean(voted, shares)),
+            "wa": _estimate_of_mean(voted, shares),
         },
         one_against_others=_mean(np.array(list(others.values())), student.take(list(others))),
         student=score_group(voted, "student").scores,
@@ -399,12 +381,12 @@ def _mean_over_emotions(shares: Floats, table: Predictions) -> Estimate:
         truth = table.truth[rows]
         return float(np.mean([shares[rows][truth == label].mean() for label in np.unique(truth)]))
 
-    return Estimate(mean(np.arange(len(shares))), *_interval_of_rows(table, mean))
+    return estimate_of_rows(table.speakers, mean)
 
 
 def _mean(shares: Floats, table: Predictions) -> Estimate | None:
     """The mean of shares (utterances,); None where there are none."""
-    return Estimate(float(shares.mean()), *_interval_of_mean(table, shares)) if len(shares) else None
+    return _estimate_of_mean(table, shares) if len(shares) else None
 
 
 def _agreement_with_others(counts: Mapping[str, int]) -> float | None:

@@ -15,6 +15,7 @@ from emodistill.evaluation.compare import Comparison
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.scores import RunScores
+from emodistill.inference.model_card import MIN_SPEAKERS
 
 Row = dict[str, Any]
 
@@ -97,23 +98,81 @@ def _item_name(place: int, item: Any) -> str:
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
-    """A row for each pair of runs and each test, with shares, not percent."""
+    """A row for each pair of runs or groups and each test, with shares, not percent.
+
+    McNemar's test has no row where a group of seeds is compared.
+    """
     rows: list[Row] = []
     for comparison in comparisons:
+        seeds = {
+            "reference_seeds": _seed_names(comparison.reference_seeds),
+            "run_seeds": _seed_names(comparison.run_seeds),
+        }
         names = {"reference": comparison.reference, "run": comparison.run}
         for measure, difference in comparison.differences.items():
             rows.append(
                 {**names, "test": measure, "of_reference": difference.reference, "of_run": difference.run,
                  "difference": difference.value, "low": difference.low, "high": difference.high,
-                 "p_value": difference.p_value, "p_holm": difference.p_holm}
+                 "p_value": difference.p_value, "p_holm": difference.p_holm,
+                 "detectable": difference.detectable, "of_reference_sd": difference.reference_sd,
+                 "of_run_sd": difference.run_sd, **seeds, "no_interval": difference.no_interval}
             )  # fmt: skip
         mcnemar = comparison.mcnemar
+        if mcnemar is None:
+            continue
         rows.append(
             {**names, "test": "mcnemar", "of_reference": mcnemar.only_reference, "of_run": mcnemar.only_run,
              "difference": mcnemar.only_run - mcnemar.only_reference, "low": None, "high": None,
-             "p_value": mcnemar.p_value, "p_holm": mcnemar.p_holm}
+             "p_value": mcnemar.p_value, "p_holm": mcnemar.p_holm, "detectable": None,
+             "of_reference_sd": None, "of_run_sd": None, **seeds, "no_interval": None}
         )  # fmt: skip
     return rows
+
+
+def _seed_names(seeds: Sequence[int | None]) -> str:
+    return " ".join(str(seed) for seed in seeds if seed is not None)
+
+
+def format_mean(mean: float | None, sd: float | None) -> str:
+    """A share as a percentage, with its standard deviation where there is one; – for None."""
+    return format_percent(mean) + ("" if sd is None else f" ± {format_percent(sd)}")
+
+
+def format_interval(low: float | None, high: float | None, no_interval: str | None) -> str:
+    """The interval of a difference in percent, the reason why there is none, or – without either."""
+    if low is None or high is None:
+        return no_interval or "–"
+    return f"{format_percent(low, True)} … {format_percent(high, True)}"
+
+
+def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """How to read a table of comparisons, and which seeds were compared."""
+    has_seeds = any(len(item.reference_runs) > 1 or len(item.run_runs) > 1 for item in comparisons)
+    notes = [
+        "UA and WA in %, pooled over folds. Intervals and p: paired bootstrap over speakers. Detectable: the "
+        "smallest true difference that would give p < 0.05 in 80 of 100 experiments like this one. Holm: p "
+        "corrected over all comparisons of a test in this table."
+    ]
+    if has_seeds:
+        notes.append(
+            "±: standard deviation over seeds. With several seeds the interval is for other speakers and "
+            "other seeds; with one seed each it is for other speakers and these trained models."
+        )
+    else:
+        notes.append("One seed each: the interval is for other speakers, not for other seeds.")
+    if any(item.mcnemar is not None for item in comparisons):
+        notes.append(
+            "McNemar counts the utterances that only one run classified correctly; its p treats utterances "
+            "as independent."
+        )
+    if any(item.mcnemar is None for item in comparisons):
+        notes.append(
+            "McNemar's test is left out for groups, since models of several seeds make related errors."
+        )
+    notes += dict.fromkeys(f"{item.run}: {item.note}." for item in comparisons if item.note)
+    if comparisons[0].unfinished:
+        notes.append(f"The runs are not finished: they lack folds {', '.join(comparisons[0].unfinished)}.")
+    return notes
 
 
 def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console) -> None:
@@ -129,35 +188,33 @@ def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console
     for column in ("reference", "run"):
         table.add_column(column, overflow="fold")
     table.add_column("test")
-    for column in ("reference's", "run's", "difference", "95 % interval", "p", "p, Holm"):
+    for column in ("reference's", "run's", "difference", "95 % interval", "detectable", "p", "p, Holm"):
         table.add_column(column, justify="right")
-    for row in comparison_rows(comparisons):
+    rows = comparison_rows(comparisons)
+    for row, next_row in zip_longest(rows, rows[1:]):
         table.add_row(
             escape(row["reference"]), escape(row["run"]), *_test_cells(row),
             format_p_value(row["p_value"]), format_p_value(row["p_holm"]),
-            end_section=row["test"] == "mcnemar",
+            end_section=next_row is not None and next_row["test"] == "ua",
         )  # fmt: skip
-    table.caption = (
-        "UA and WA in %, with intervals and p by paired bootstrap over speakers. McNemar counts the "
-        "utterances that only one run classified correctly; its p treats utterances as independent. Holm: p "
-        "corrected over all comparisons of a test in this table."
-    )
-    if first.unfinished:
-        table.caption += f"\nThe runs are not finished: they lack folds {', '.join(first.unfinished)}."
+    table.caption = "\n".join(comparison_notes(comparisons))
     to.print(table)
     return None
 
 
 def _test_cells(row: Row) -> list[str]:
-    """The cells of a comparison from the test's name to the interval."""
+    """The cells of a comparison from the test's name to the smallest detectable difference."""
     of_reference, of_run, difference = row["of_reference"], row["of_run"], row["difference"]
     if row["test"] == "mcnemar":
-        return ["McNemar", f"{of_reference}", f"{of_run}", f"{difference:+d}", "–"]
+        return ["McNemar", f"{of_reference}", f"{of_run}", f"{difference:+d}", "–", "–"]
     return [
-        row["test"].upper(), format_percent(of_reference), format_percent(of_run),
+        row["test"].upper(),
+        format_mean(of_reference, row["of_reference_sd"]),
+        format_mean(of_run, row["of_run_sd"]),
         format_percent(difference, True),
-        f"{format_percent(row['low'], True)} … {format_percent(row['high'], True)}",
-    ]  # fmt: skip
+        format_interval(row["low"], row["high"], row["no_interval"]),
+        format_percent(row["detectable"]),
+    ]
 
 
 # --- all scores of a run ---------------------------------------------------------------------------
@@ -184,6 +241,8 @@ def show_scores(scores: RunScores, format: str, to: Console) -> None:
         "%, all folds pooled, with 95 % intervals by bootstrap over speakers; "
         "over folds: mean ± standard deviation"
     )
+    reasons = dict.fromkeys(item.no_interval for model in scores.models for item in model.scores.values())
+    table.caption += "".join(f"\n{reason}" for reason in reasons if reason)
     to.print(table)
     _show_known(scores, to)
     _show_recall(scores, to)
@@ -248,8 +307,13 @@ def _show_groups(scores: RunScores, to: Console) -> None:
                 by, escape(group.name), str(group.num_utterances), str(group.num_speakers), *cells,
                 end_section=group is groups[-1],
             )  # fmt: skip
-    if any(1 < group.num_speakers < FEW_SPEAKERS for groups in scores.groups.values() for group in groups):
-        table.caption = f"Intervals over fewer than {FEW_SPEAKERS} speakers are too narrow."
+    counts = [group.num_speakers for groups in scores.groups.values() for group in groups]
+    notes = []
+    if any(count < MIN_SPEAKERS for count in counts):
+        notes.append(f"No interval: fewer than {MIN_SPEAKERS} speakers.")
+    if any(MIN_SPEAKERS <= count < FEW_SPEAKERS for count in counts):
+        notes.append(f"Intervals over fewer than {FEW_SPEAKERS} speakers are uncertain.")
+    table.caption = " ".join(notes)
     to.print(table)
 
 

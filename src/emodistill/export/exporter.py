@@ -18,9 +18,9 @@ from emodistill.corpora.load import open_corpus
 from emodistill.corpora.sources import data_sources
 from emodistill.distillation import heads_in_use
 from emodistill.errors import ConfigError, ModelError, one_of
-from emodistill.evaluation.bootstrap import bootstrap_interval
+from emodistill.evaluation.bootstrap import RESAMPLES, bootstrap_confusions, make_estimate
 from emodistill.evaluation.calibration import card_fields
-from emodistill.evaluation.metrics import ACCURACIES
+from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import TRAIN_TABLE, Run, read_run
 from emodistill.export.calibration_data import calibration_data
@@ -278,7 +278,7 @@ def read_card_texts(path: Path) -> dict[str, str]:
 def _card_scores(
     split: str, table: Predictions, utterances: Sequence[Utterance]
 ) -> dict[str, dict[str, float]]:
-    """Scores with intervals of a split, and of each corpus in it where there are several."""
+    """Scores of a split, and of each corpus in it where there are several; intervals with enough speakers."""
     corpus_of = {utterance.id: utterance.corpus for utterance in utterances}
     parts = {split: table}
     if len(set(corpus_of.values())) > 1:
@@ -288,11 +288,14 @@ def _card_scores(
             )
     scores: dict[str, dict[str, float]] = {}
     for name, part in parts.items():
-        scores[name] = {"utterances": float(len(part)), "speakers": float(len(set(part.speakers)))}
+        num_speakers = len(set(part.speakers))
+        scores[name] = {"utterances": float(len(part)), "speakers": float(num_speakers)}
+        draws = scores_of_confusions(bootstrap_confusions(part, RESAMPLES))
         for measure, score in ACCURACIES.items():
-            low, high = bootstrap_interval(part, lambda rows, f=score: f(rows.truth, rows.predicted))  # type: ignore[misc]
-            value = score(part.truth, part.predicted)
-            scores[name] |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
+            found = make_estimate(score(part.truth, part.predicted), draws[measure], num_speakers)
+            scores[name][measure] = found.value
+            if found.low is not None and found.high is not None:
+                scores[name] |= {f"{measure}_low": found.low, f"{measure}_high": found.high}
         scores[name]["macro_f1"] = part.scores().macro_f1
     return scores
 

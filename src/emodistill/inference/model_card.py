@@ -25,6 +25,7 @@ MODEL_FILES = ("card.json", "model.onnx")  # without both, a folder is not an ex
 WEIGHTS = "weights.bin"  # beside model.onnx, where its weights are external
 HEAD = "head.onnx"  # a model with voices has it too: statistics and a voice in, the outputs of model.onnx out
 LIKELY_ACCURACY = 0.75  # answers that are right at least this often are "likely"
+MIN_SPEAKERS = 5  # with fewer, a score has no interval
 GUESS_FACTOR = 1.5  # answers that are right less often than this times chance are "no better than a guess"
 
 
@@ -120,6 +121,14 @@ class Card(_Frozen):
     def languages(self) -> tuple[str, ...]:
         """The languages of its corpora, each once."""
         return tuple(dict.fromkeys(source.language for source in self.data if source.language))
+
+
+def why_no_interval(num_speakers: int) -> str | None:
+    """Return why a score over so many speakers has no interval, or None where it has one."""
+    if num_speakers >= MIN_SPEAKERS:
+        return None
+    speakers = "1 speaker" if num_speakers == 1 else f"{num_speakers} speakers"
+    return f"no interval: {speakers}, {MIN_SPEAKERS} needed"
 
 
 def known_ids(description: Mapping[str, Any]) -> frozenset[str]:
@@ -292,6 +301,9 @@ def _scores(card: Card) -> str:
                 continue
             low, high = values.get(f"{measure}_low"), values.get(f"{measure}_high")
             interval = "" if low is None or high is None else f"{100 * low:.1f} … {100 * high:.1f}"
+            # A card of an earlier version may have an interval over too few speakers.
+            if measure in ("ua", "wa") and "speakers" in values:
+                interval = why_no_interval(round(values["speakers"])) or interval
             counts = [
                 f"{values[count]:.0f}" if count in values else "–" for count in ("utterances", "speakers")
             ]
@@ -305,8 +317,7 @@ def _scores(card: Card) -> str:
     )
     return (
         f"## Scores\n\n{whose} UA is the mean per-class recall, WA is the "
-        "accuracy. The interval is the 95 % interval of a bootstrap over speakers; with few speakers it is "
-        "too narrow."
+        "accuracy. The interval is the 95 % interval of a bootstrap over speakers."
         + _through_recogniser(card)
         + "\n\n"
         + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)

@@ -35,8 +35,11 @@ from emodistill.evaluation.sweeps import HEADER as SWEEP_HEADER
 from emodistill.evaluation.sweeps import format_row as sweep_cells
 from emodistill.evaluation.tables import (
     CALIBRATION_TITLES,
+    comparison_notes,
     comparison_rows,
     format_estimate,
+    format_interval,
+    format_mean,
     format_p_value,
     format_percent,
 )
@@ -116,7 +119,7 @@ def write_report(
     ]
     run_folders = [run for folder in folders for run in _run_folders(folder)]
     groups = group_runs([read_run(folder) for folder in run_folders])
-    compared = comparison_rows(compare_runs(run_folders)) if len(groups) > 1 else []
+    compared = compare_runs(run_folders) if len(groups) > 1 else []
     sections = [
         _group_section(group, f"run-{place}", num_errors, audio, fold)
         for place, group in enumerate(groups, 1)
@@ -125,8 +128,9 @@ def write_report(
         title=_page_title(sections, ablations),
         groups=sections,
         ablations=ablations,
-        compared=compared,
-        compared_chart=figures.differences(compared) if compared else None,
+        compared=comparison_rows(compared),
+        comparison_notes=comparison_notes(compared) if compared else [],
+        compared_chart=figures.differences(comparison_rows(compared)) if compared else None,
         recipe_differences=_recipe_differences(groups),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -199,6 +203,8 @@ def _template() -> Any:
         "known_cells": known_cells,
         "known_notes": known_notes,
         "format_percent": format_percent,
+        "format_mean": format_mean,
+        "format_interval": format_interval,
         "format_p_value": format_p_value,
         "format_estimate": format_estimate,
         "recipe_toml": recipe_toml,

@@ -78,6 +78,8 @@ class Plot:
 
     def band(self, points: Sequence[tuple[float, float, float]], classes: str) -> None:
         """Draw the area between lower and upper bounds; each point is (x, low, high)."""
+        if not points:
+            return
         edge = [self.at(x, low) for x, low, _ in points] + [
             self.at(x, high) for x, _, high in reversed(points)
         ]

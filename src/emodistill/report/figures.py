@@ -12,7 +12,7 @@ from emodistill.evaluation.forest import SIGNIFICANT, ForestRow, forest_panel
 from emodistill.evaluation.known_scores import KnownScore, curves
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.scores import Agreement, Calibration, Group
-from emodistill.evaluation.tables import format_estimate, format_percent
+from emodistill.evaluation.tables import format_estimate, format_mean
 from emodistill.labels import COLOURS
 from emodistill.report.charts import Plot, bars, forest, stacked
 
@@ -53,12 +53,20 @@ def reliability(tables: Mapping[str, Calibration]) -> Markup:
     for name, table in tables.items():
         title, classes = SCALING_TITLES[name], SCALING_CLASSES[name]
         if name == list(tables)[-1]:
-            plot.band([(item.confidence, item.low, item.high) for item in table.reliability], classes)
+            plot.band(
+                [
+                    (item.confidence, item.low, item.high)
+                    for item in table.reliability
+                    if item.low is not None and item.high is not None
+                ],
+                classes,
+            )
         plot.line([(item.confidence, item.accuracy) for item in table.reliability], classes, title)
         for item in table.reliability:
+            interval = "" if item.low is None else f" ({item.low:.3f} … {item.high:.3f})"
             tip = (
-                f"{title}: confidence {item.confidence:.3f}, accuracy {item.accuracy:.3f} "
-                f"({item.low:.3f} … {item.high:.3f}), {item.count} utterances"
+                f"{title}: confidence {item.confidence:.3f}, accuracy {item.accuracy:.3f}{interval}, "
+                f"{item.count} utterances"
             )
             plot.dot(item.confidence, item.accuracy, classes, tip)
     return plot.svg("Reliability: accuracy over confidence")
@@ -129,11 +137,12 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Markup:
     for row in ua:
         low, high = (None if row[end] is None else 100 * row[end] for end in ("low", "high"))
         significant = row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT
-        name, value = Path(row["run"]).name, format_percent(row["of_run"])
+        name, value = Path(row["run"]).name, format_mean(row["of_run"], row["of_run_sd"])
         systems.append(ForestRow(name, value, 100 * row["difference"], low, high, significant))
     reference = ForestRow(
-        Path(first["reference"]).name, format_percent(first["of_reference"]), is_reference=True
-    )
+        Path(first["reference"]).name, format_mean(first["of_reference"], first["of_reference_sd"]),
+        is_reference=True,
+    )  # fmt: skip
     return forest([forest_panel("systems", [reference, *systems])], "Differences in UA to the reference")
 
 

@@ -44,12 +44,14 @@ def ablate(
     parts: bool = True,
     only: Sequence[str] | None = None,
     show_test: bool = False,
+    over_folds: bool = False,
 ) -> AblationTable:
     """Run every cell of a recipe's grid with every seed, and compare each cell with the full method.
 
     `make_grid` explains the cells, `sweeps`, `parts` and `only`. A grid that was stopped continues where it
     was. Cells, seeds and sweeps can be added later: the table covers all seeds with which all of these cells
-    were run. Dev chooses a value of each sweep, and test is shown for this value alone, unless `show_test`.
+    were run. With `over_folds` the table also has means over folds. Dev chooses a value of each sweep, and
+    test is shown for this value alone, unless `show_test`.
     Writes `ablation.md`, `.csv`, `.json`, `.tex` and `.png`, and for sweeps `sweeps.csv` and `sweeps.png`.
     Raises `ConfigError` where `out` holds another grid or a sweep changes the folds, and whatever `crossval`
     raises.
@@ -70,7 +72,7 @@ def ablate(
     shown = None if swept is None or show_test else swept.chosen_cells
     systems = read_systems(grid, out, seeds, shown)
     table = make_ablation_table(systems, reference=FULL, plain=PLAIN, left_out=grid.left_out)
-    table = replace(table, sweeps=swept)
+    table = replace(table, sweeps=swept, over_folds=over_folds)
     table.write(out)
     full = [read_run(grid.cells[0].run_folder(out, seed)) for seed in seeds]
     with atomic_write(out / "ablation.tex") as partial:

@@ -279,11 +279,13 @@ def _trust(row: "Timeline", card: "Card | None") -> str:
 
 def _scores(card: "Card") -> str:
     """The scores on test, and how the share of right answers grows with confidence."""
+    from emodistill.inference.model_card import MIN_SPEAKERS, why_no_interval  # loaded, since a card is here
+
     sentences = []
     test = card.scores.get("test", {})
     if "ua" in test:
         interval = ""
-        if "ua_low" in test:
+        if "ua_low" in test and why_no_interval(round(test.get("speakers", MIN_SPEAKERS))) is None:
             interval = f" (95 % interval {100 * test['ua_low']:.0f} to {100 * test['ua_high']:.0f})"
         sentences.append(
             f"On its test recordings it finds {100 * test['ua']:.0f} % of an emotion{interval}, as a mean "
