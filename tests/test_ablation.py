@@ -25,8 +25,8 @@ from emodistill.evaluation.ablation_table import (
     make_ablation_table,
     read_ablation,
 )
-from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.compare import holm
+from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.sweeps import choose_on_dev
 from emodistill.labels import LabelSet
