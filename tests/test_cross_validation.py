@@ -29,9 +29,10 @@ from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
 from emodistill.protocol.folds import read_protocol
 from emodistill.training import fold as fold_module
-from emodistill.training.cross_validation import crossval, prepare_run, print_scores, with_absolute_paths
+from emodistill.training.cross_validation import crossval, prepare_run, print_scores
 from emodistill.training.data import CLEAN, label_weights, possible_emotions
 from emodistill.training.fit import FitResult
+from emodistill.training.preflight import with_absolute_paths
 from emodistill.training.stages import CLEAN_ONLY, ProsodicStage, SpeechStage
 from emodistill.training.targets import TeacherTargets
 
@@ -498,16 +499,6 @@ def test_scores_say_which_emotions_training_lacked(
     assert note in score_run(read_run(tmp_path / "run")).notes
     print_scores(scores, results())
     assert f"note: {note}" in " ".join(capsys.readouterr().out.split())
-
-
-def test_without_any_transcript_the_linguistic_teacher_is_left_out(manifest: Path, tmp_path: Path) -> None:
-    rows = [
-        {**row, "transcript": "", "path": manifest.parent / row["path"]} for row in make.read_rows(manifest)
-    ]
-    silent = make.write_rows(tmp_path / "utterances.csv", rows)
-    folder, scores = one_fold(silent, tmp_path / "run")
-    assert set(scores["models"]) == {"student", "prosodic"}
-    assert load_checkpoint(folder / "select/student").model.teacher_dims == {"prosodic": 8}
 
 
 @pytest.mark.parametrize("teachers", [["prosodic", "linguistic"], ["linguistic", "acoustic"]])

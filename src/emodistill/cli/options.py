@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.util import find_spec
 from os import cpu_count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -304,13 +305,11 @@ def renaming_overrides(columns: list[str] | None, map_emotions: list[str] | None
 
 
 def need_training() -> None:
-    """Raise `MissingExtraError` if torch or Lightning is not installed."""
-    try:
-        import lightning
-        import torch
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
-    del lightning, torch
+    """Raise `MissingExtraError` if torch or Lightning is not installed. It loads neither, which would take
+    seconds."""
+    for package in ("torch", "lightning"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train")
 
 
 def refuse_coverage(coverage: float | None) -> None:

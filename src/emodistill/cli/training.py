@@ -21,6 +21,7 @@ from emodistill.console import results, say
 from emodistill.errors import ConfigError
 
 if TYPE_CHECKING:
+    from emodistill.config import Recipe
     from emodistill.inference.model_card import Card
 
 RecipeName = Annotated[
@@ -176,13 +177,21 @@ def ablate(
     """
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.evaluation.ablation_table import show_ablation_table
-    from emodistill.training.ablation import ablate as run_grid
+    from emodistill.training.grid import sweep_variants
+    from emodistill.training.preflight import check_recipe
 
     loaded = load_recipe(recipe, set or ())
-    folder = out or Path("runs") / f"{loaded.name}-ablation"
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
-    table = run_grid(loaded, folder, chosen, sweep or (), parts, names_in(cells), show_test, over_folds)
+    sweep_variants(loaded, sweep or ())
+    checked = check_recipe(loaded)
+    folder = out or Path("runs") / f"{checked.recipe.name}-ablation"
+
+    from emodistill.evaluation.ablation_table import show_ablation_table
+    from emodistill.training.ablation import ablate as run_grid  # it loads torch, so it comes last
+
+    table = run_grid(
+        loaded, folder, chosen, sweep or (), parts, names_in(cells), show_test, over_folds, checked.data
+    )
     if format == Tabular.table:
         show_ablation_table(table, results())
     else:
@@ -267,9 +276,14 @@ def export(
         raise ConfigError("expected RUN and --out DIR, or --web DIR alone for a web page that runs --model")
     need_training()
     from emodistill.corpora import read_manifest
-    from emodistill.export import export_run, read_card_texts
+    from emodistill.evaluation.run import read_run
 
     check_corpus = None if check is None else read_manifest(check)
+    for folder in (run, *(unheard or ())):
+        read_run(folder).checkpoint_folder(fold if folder == run else None)
+
+    from emodistill.export import export_run, read_card_texts  # it loads torch, so it comes last
+
     card_texts = None if texts is None else read_card_texts(texts)
     card = export_run(run, out, fold, precision.value, check_corpus, card_texts, unheard or ())
     say(_describe_export(card, out))
@@ -304,11 +318,18 @@ def _crossval(
 ) -> None:
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.training.cross_validation import crossval, print_scores
+    from emodistill.training.preflight import check_recipe, refuse_other_run
 
     loaded = load_recipe(recipe, overrides)
-    folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}"
-    scores = crossval(loaded, folder, folds, max_folds)
+    folder = out or _default_folder(loaded)
+    checked = check_recipe(loaded, folds, max_folds, out=folder)
+    folder = out or _default_folder(checked.recipe)
+    refuse_other_run(checked.recipe, checked.data.protocol, folder)
+
+    # It loads torch, so it comes last.
+    from emodistill.training.cross_validation import crossval, print_scores
+
+    scores = crossval(checked.recipe, folder, folds, max_folds, data=checked.data)
     print_scores(scores, results())
     # The student alone can be exported.
     following = f"scores {folder}" if loaded.student is None else f"export {folder} -o exported"
@@ -326,6 +347,10 @@ def _train_all(recipe: str, overrides: Sequence[str], out: Path | None, epochs_f
     scores = train_all(loaded, folder, epochs_from or run, run_crossval=epochs_from is None)
     say(scores["all_data"]["note"])
     say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
+
+
+def _default_folder(recipe: "Recipe") -> Path:
+    return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
 
 
 def _describe_export(card: "Card", out: Path) -> str:

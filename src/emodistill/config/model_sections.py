@@ -191,6 +191,11 @@ class StudentConfig(Section):
             raise ValueError("a probe is linear: set nonlinear = false, or leave the probe out")
         if self.probe is not None and self.init is not None:
             raise ValueError("probe and init are two ways to start: give one of them")
+        if self.standardise and not self.frozen and self.init is None:
+            raise ValueError(
+                "standardise = true takes its means from the states of frozen layers: set frozen to 1 or "
+                "more, or unset standardise"
+            )
         if self.optim.mixup and not self.frozen:
             raise ValueError(
                 "mixup mixes states of frozen layers. In a mix of waveforms the louder one would dominate: "
@@ -224,6 +229,9 @@ class DistillationConfig(Section):
 
     # Teachers t of the student.
     teachers: tuple[Teacher, ...] = ("prosodic", "linguistic")
+    # What to do with a teacher that has no input in a fold, such as a linguistic teacher without transcripts.
+    # false: stop before training. true: train without it, and add `-without-linguistic` to the recipe's name.
+    allow_missing_teachers: bool = False
     # α, weight of the logit level.
     alpha: float = Field(1.0, ge=0)
     # β, weight of the embedding level.

@@ -8,7 +8,7 @@ from pathlib import Path
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
 from emodistill.corpora.base import Corpus, Utterance, drop_bad_audio
-from emodistill.corpora.manifest import find_layout, missing_columns, read_manifest
+from emodistill.corpora.manifest import check_manifest, find_layout, missing_columns, read_manifest
 from emodistill.corpora.readers import READERS
 from emodistill.corpora.tables import TABLE_SUFFIXES, read_table, table_rows
 from emodistill.corpora.words import add_words
@@ -204,12 +204,7 @@ def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
     `ConfigError` where the recipe names no data, or both a folder and a manifest. Raises `CorpusError` where
     the data cannot be read.
     """
-    if config.root is not None and config.manifest is not None:
-        raise ConfigError(
-            f"the recipe names two corpora, corpus.root = '{config.root}' and corpus.manifest = "
-            f"'{config.manifest}', expected one: add --set corpus.manifest=none to read the folder, or "
-            "--set corpus.root=none to read the manifest"
-        )
+    check_source(config)
     corpus = _read(config, report).relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))
@@ -239,6 +234,39 @@ def open_further(config: CorpusConfig, report: Callable[[str], None]) -> tuple[U
     return tuple(replace(item, id=f"further/{item.id}", emotion=None, votes=None) for item in usable)
 
 
+def check_source(config: CorpusConfig) -> None:
+    """Raise `ConfigError` where a recipe names no data, or two corpora, and `CorpusError` for no such file.
+
+    It reads nothing.
+    """
+    if config.root is not None and config.manifest is not None:
+        raise ConfigError(
+            f"the recipe names two corpora, corpus.root = '{config.root}' and corpus.manifest = "
+            f"'{config.manifest}', expected one: add --set corpus.manifest=none to read the folder, or "
+            "--set corpus.root=none to read the manifest"
+        )
+    if config.manifest is not None:
+        check_manifest(Path(config.manifest))
+        return
+    if _root(config) is None:
+        raise ConfigError(
+            f"the recipe names no data for '{config.name}': --set corpus.root=DIR for a known corpus "
+            f"({', '.join(READERS)}), or --set corpus.manifest=utterances.csv"
+        )
+    for name in config.pool or (config.name,):
+        if name not in READERS:
+            raise CorpusError(one_of("corpus", name, READERS))
+        if config.root is not None and not Path(config.root).is_dir():
+            READERS[name].read(Path(config.root))  # raises, and says which folder the reader expects
+
+
+def _root(config: CorpusConfig) -> Path | None:
+    """The folder of the corpus: the one that the recipe names, or that of a packaged corpus."""
+    if config.root is not None:
+        return Path(config.root)
+    return READERS[config.name].packaged if config.name in READERS and not config.pool else None
+
+
 def _read(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
     if config.manifest is not None:
         corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
@@ -254,14 +282,9 @@ def _read(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
             for name, part in zip(config.pool, read, strict=True)
         ]
         return pool_corpora(config.name, parts)
-    packaged = READERS[config.name].packaged if config.name in READERS and not config.pool else None
-    root = config.root or packaged
-    if root is None:
-        raise ConfigError(
-            f"the recipe names no data for '{config.name}': --set corpus.root=DIR for a known corpus "
-            f"({', '.join(READERS)}), or --set corpus.manifest=utterances.csv"
-        )
-    return read_corpus(config.name, Path(root), config.labels, config.emotions)
+    root = _root(config)
+    assert root is not None, "checked by `check_source`"
+    return read_corpus(config.name, root, config.labels, config.emotions)
 
 
 def _folder_in_pool(root: Path, name: str) -> Path:

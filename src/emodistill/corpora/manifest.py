@@ -70,6 +70,14 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
             writer.writerows(rows)
 
 
+def check_manifest(path: Path) -> None:
+    """Raise `CorpusError` where there is no manifest."""
+    if not path.is_file():
+        raise CorpusError(
+            f"no manifest '{path}'; write one with: emodistill corpus prepare NAME DIR -o {path}"
+        )
+
+
 def read_manifest(
     path: Path,
     columns: Mapping[str, str] | None = None,
@@ -96,10 +104,7 @@ def read_manifest(
             duplicate id. The message names the row; the header is row 1.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CorpusError(
-            f"no manifest '{path}'; write one with: emodistill corpus prepare NAME DIR -o {path}"
-        )
+    check_manifest(path)
     for target in (emotions or {}).values():
         if target not in (*EMOTIONS, LEFT_OUT):
             raise CorpusError("emotions of the manifest: " + one_of("emotion", target, EMOTIONS) + ", or -")

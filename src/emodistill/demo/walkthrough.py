@@ -14,7 +14,8 @@ from emodistill.evaluation.predictions import read_predictions
 from emodistill.export import export_run
 from emodistill.inference.recognizer import Recognizer
 from emodistill.training.artifact_cache import ArtifactCache
-from emodistill.training.cross_validation import crossval, read_data
+from emodistill.training.cross_validation import crossval
+from emodistill.training.preflight import read_data
 
 INPUTS = {"prosodic": "25 prosodic descriptors", "linguistic": "the transcript", "student": "the waveform"}
 

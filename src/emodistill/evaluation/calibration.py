@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from emodistill.errors import EmodistillError, MissingExtraError, ModelError
 from emodistill.evaluation.bootstrap import (
@@ -46,6 +45,8 @@ def fit_temperature(predictions: Predictions) -> float:
     """
     _check_not_empty(predictions)
     low, high = (1 / temperature for temperature in reversed(TEMPERATURES))
+    from scipy.optimize import minimize_scalar  # it takes half a second to load
+
     result = minimize_scalar(
         lambda inverse: negative_log_likelihood(with_temperature(predictions, 1 / inverse)),
         bounds=(low, high),

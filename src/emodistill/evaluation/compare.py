@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.bootstrap import Floats, bootstrap_confusions
@@ -175,6 +174,8 @@ def _seeds_to_compare(
 
 def mcnemar(reference: Predictions, run: Predictions) -> McNemar:
     """McNemar's exact test on two tables of the same utterances."""
+    from scipy.stats import binomtest  # it takes half a second to load
+
     reference_correct, run_correct = (table.predicted == table.truth for table in (reference, run))
     only_reference = int(np.sum(reference_correct & ~run_correct))
     only_run = int(np.sum(run_correct & ~reference_correct))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, f1_score
 
 from emodistill.errors import EmodistillError
 from emodistill.labels import LabelSet
@@ -51,6 +50,8 @@ ACCURACIES: Mapping[str, Callable[[Labels, Labels], float]] = {
 
 def weighted_f1(truth: Labels, predicted: Labels) -> float:
     """The F1 of each emotion that occurs in `truth`, averaged with its number of utterances as weight."""
+    from sklearn.metrics import f1_score  # it takes a second to load
+
     true = np.asarray(truth)
     return float(f1_score(true, predicted, labels=np.unique(true), average="weighted", zero_division=0))
 
@@ -74,6 +75,8 @@ class Scores:
 
 def score(truth: Labels, predicted: Labels, labels: LabelSet) -> Scores:
     """All scores of predicted labels against the true ones, both (utterances,) and indices into `labels`."""
+    from sklearn.metrics import confusion_matrix, f1_score  # they take a second to load
+
     true, guess = np.asarray(truth), np.asarray(predicted)
     matrix = confusion_matrix(true, guess, labels=range(len(labels)))
     counts = matrix.sum(axis=1)

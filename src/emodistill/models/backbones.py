@@ -10,6 +10,7 @@ from emodistill.errors import ModelError, one_of
 from emodistill.models.base import Backbone, PretrainedBackbone, no_progress_bar
 from emodistill.models.compact import Compact
 from emodistill.models.data2vec import Data2VecAudio
+from emodistill.models.pretrained import folder_or_id
 from emodistill.models.wav2vec2 import Wav2Vec2, WavLM
 from emodistill.models.whisper import Whisper
 
@@ -33,12 +34,13 @@ def load_backbone(name: str, num_layers: int | None, width: int = 192) -> Backbo
     """
     if name in Compact.model_types:
         return Compact(width, num_layers or 6)
+    where = folder_or_id(name)
     try:
-        model_type = AutoConfig.from_pretrained(name).model_type
+        model_type = AutoConfig.from_pretrained(where).model_type
         family = _FAMILY_OF.get(model_type)
         if family is not None and issubclass(family, PretrainedBackbone):
-            with no_progress_bar(name):
-                return family.from_pretrained(name, num_layers)
+            with no_progress_bar(where):
+                return family.from_pretrained(where, num_layers)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"backbone '{name}' cannot be loaded: {str(error).splitlines()[0]} "

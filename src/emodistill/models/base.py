@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from emodistill.citations import Citation
 from emodistill.errors import ModelError
 from emodistill.models.layers import frame_mask
+from emodistill.models.student_checks import too_few_layers
 
 
 class Backbone(nn.Module, ABC):
@@ -71,10 +72,7 @@ class PretrainedBackbone(Backbone):
         config = model.config
         total: int = config.num_hidden_layers
         if num_layers is not None and num_layers > total:
-            raise ModelError(
-                f"student.layers = {num_layers}, but the backbone has {total}: "
-                f"set student.layers to at most {total}"
-            )
+            raise ModelError(too_few_layers(num_layers, total))
         super().__init__(config.model_type, config.hidden_size, num_layers or total, config.to_dict())
         self.total_layers = total  # those of the pretrained model
 

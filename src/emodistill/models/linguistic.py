@@ -16,6 +16,7 @@ from emodistill.config import LinguisticConfig
 from emodistill.errors import ModelError
 from emodistill.models.base import no_progress_bar
 from emodistill.models.layers import CosineClassifier, Output, frame_mask
+from emodistill.models.pretrained import folder_or_id
 
 SCRATCH = "scratch"  # names a small untrained encoder whose vocabulary is the words of the training split
 
@@ -116,10 +117,11 @@ class LinguisticTeacher(nn.Module):
                 intermediate_size=192, max_position_embeddings=config.max_tokens,
             )  # fmt: skip
             return cls(config, num_classes, BertModel(shape, add_pooling_layer=False), tokenizer)
+        where = folder_or_id(config.encoder, with_tokenizer=True)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.encoder)
-            with no_progress_bar(config.encoder):
-                encoder = AutoModel.from_pretrained(config.encoder, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(where)
+            with no_progress_bar(where):
+                encoder = AutoModel.from_pretrained(where, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"text encoder '{config.encoder}' cannot be loaded: {str(error).splitlines()[0]} "

@@ -19,6 +19,7 @@ from emodistill.models.layers import (
     merge_frames,
 )
 from emodistill.models.mel import LogMel
+from emodistill.models.student_checks import check_layers, pooled_layers
 
 FRAME_HEAD = "_hidden"  # ends the name of a head over frames; exported models have no such head
 
@@ -110,7 +111,7 @@ class Student(nn.Module):
         self.backbone = backbone
         self.teacher_dims = dict(teachers)
         last = backbone.num_layers
-        self.pool_layers = (last,) if isinstance(config.pool, str) else config.pool
+        self.pool_layers = pooled_layers(config, last)
         self._check(num_classes)
         wanted = range(last + 1) if config.pool == "mix" else self.pool_layers
         # What the prefix returns: the output of the last frozen layer, and lower ones that are pooled.
@@ -153,25 +154,8 @@ class Student(nn.Module):
 
     def _check(self, num_classes: int) -> None:
         """Raise `ConfigError` if the configuration does not fit the backbone or the number of emotions."""
-        config, last = self.config, self.backbone.num_layers
-        if config.frozen > last:
-            raise ConfigError(
-                f"student.frozen = {config.frozen}, but the backbone has {last} layers: freeze at most {last}"
-            )
-        if not all(0 <= layer <= last for layer in self.pool_layers):
-            raise ConfigError(
-                f"student.pool = {list(self.pool_layers)}, but the backbone's layers are 0 … {last}: "
-                "pool some of those"
-            )
-        if config.probe is not None and (max(self.pool_layers) > config.frozen or config.pool == "mix"):
-            raise ConfigError(
-                f"a probe reads frozen layers: student.pool must list layers up to {config.frozen}"
-            )
-        if config.probe is not None and config.embedding_dim < num_classes:
-            raise ConfigError(
-                f"student.embedding_dim = {config.embedding_dim}, but a probe needs one dimension for each "
-                f"of the {num_classes} emotions: raise it to {num_classes} or more"
-            )
+        config = self.config
+        check_layers(config, self.backbone.num_layers, num_classes)
         if (config.warp or config.band_mask) and not isinstance(getattr(self.backbone, "mel", None), LogMel):
             raise ConfigError(
                 "student.warp and student.band_mask augment a log-mel spectrogram, which "

@@ -25,17 +25,20 @@ from emodistill.evaluation.sweeps import Sweeps, choose_on_dev
 from emodistill.files import atomic_write
 from emodistill.protocol.folds import Protocol
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
-from emodistill.training.cross_validation import (
+from emodistill.training.cross_validation import collect_scores, is_finished_run, prepare_run
+from emodistill.training.grid import FULL, PARTS, PLAIN, Cell, Grid, make_grid
+from emodistill.training.preflight import (
+    NO_TRANSCRIPTS,
     AuditedData,
-    collect_scores,
-    is_finished_run,
-    prepare_run,
+    check_recipe,
+    missing_teachers,
     read_data,
     with_absolute_paths,
+    with_used_teachers,
 )
-from emodistill.training.grid import FULL, PARTS, PLAIN, Cell, Grid, make_grid
 
 
+# Long: the parameters are the options of the command.
 def ablate(
     recipe: Recipe,
     out: Path,
@@ -45,6 +48,7 @@ def ablate(
     only: Sequence[str] | None = None,
     show_test: bool = False,
     over_folds: bool = False,
+    data: AuditedData | None = None,
 ) -> AblationTable:
     """Run every cell of a recipe's grid with every seed, and compare each cell with the full method.
 
@@ -53,12 +57,17 @@ def ablate(
     were run. With `over_folds` the table also has means over folds. Dev chooses a value of each sweep, and
     test is shown for this value alone, unless `show_test`.
     Writes `ablation.md`, `.csv`, `.json`, `.tex` and `.png`, and for sweeps `sweeps.csv` and `sweeps.png`.
-    Raises `ConfigError` where `out` holds another grid or a sweep changes the folds, and whatever `crossval`
-    raises.
+    A cell that needs transcripts is left out where the corpus has none, if the recipe allows that. `data` is
+    the recipe's corpus and folds, where `check_recipe` has read them before. Raises `ConfigError` where `out`
+    holds another grid or a sweep changes the folds, and whatever `crossval` raises.
     """
     seeds = tuple(dict.fromkeys(seeds if seeds is not None else (recipe.seed,)))
     runs = GridRuns(out)
-    grid = make_grid(recipe, sweeps, parts, has_transcripts=runs.has_transcripts(recipe), only=only)
+    data = runs.data_by_key.setdefault(data_key(recipe), data or check_recipe(recipe).data)
+    # Without a teacher that it allows to be missing, the method has another name.
+    recipe = recipe.model_copy(update={"name": with_used_teachers(recipe, data).name})
+    has_transcripts = "linguistic" not in missing_teachers(recipe, data)
+    grid = make_grid(recipe, sweeps, parts, has_transcripts, only)
     for name, reason in grid.left_out.items():
         warn(f"left out: {name}: {reason}")
     runs.run(grid, seeds)
@@ -80,6 +89,13 @@ def ablate(
     return table
 
 
+def data_key(recipe: Recipe) -> str:
+    """A key of the corpus and the folds of a recipe."""
+    recipe = with_absolute_paths(recipe)
+    folds = {**to_dict(recipe.protocol), "refit": None}  # `refit` changes the training, not the folds
+    return cache_key(corpus=to_dict(recipe.corpus), protocol=folds)
+
+
 @dataclass
 class GridRuns:
     """The runs of a grid, one after the other in one process."""
@@ -89,22 +105,26 @@ class GridRuns:
 
     def data(self, recipe: Recipe) -> AuditedData:
         """The corpus and folds of a recipe."""
-        recipe = with_absolute_paths(recipe)
-        folds = {**to_dict(recipe.protocol), "refit": None}  # `refit` changes the training, not the folds
-        key = cache_key(corpus=to_dict(recipe.corpus), protocol=folds)
+        key = data_key(recipe)
         if key not in self.data_by_key:
-            self.data_by_key[key] = read_data(recipe)
+            self.data_by_key[key] = read_data(with_absolute_paths(recipe))
         return self.data_by_key[key]
 
-    def has_transcripts(self, recipe: Recipe) -> bool:
-        """Whether every fold has training utterances with a transcript."""
-        data = self.data(recipe)
-        with_transcript = {utterance.id for utterance in data.corpus if utterance.transcript}
-        return all(with_transcript.intersection(fold.train) for fold in data.protocol.folds)
+    def check(self, grid: Grid, seeds: Sequence[int], folds: Sequence[str]) -> None:
+        """Check every cell before the first one is trained. Raises what `check_recipe` raises."""
+        for cell in grid.distinct_cells:
+            missing = [fold for fold in folds if not all(self._is_done(seed, cell, fold) for seed in seeds)]
+            data = self.data(cell.recipe)
+            if missing_teachers(cell.recipe, data):
+                raise ConfigError(
+                    f"'{cell.name}' has a linguistic teacher, but {NO_TRANSCRIPTS}: leave it out"
+                )
+            check_recipe(cell.recipe, missing, data=data)
 
     def run(self, grid: Grid, seeds: Sequence[int]) -> None:
         """Run all that is missing. Seeds come one by one, so a stopped grid has complete comparisons."""
         folds = self._check_folds(grid)
+        self.check(grid, seeds, folds)
         jobs = [(seed, cell, fold) for seed in seeds for cell in grid.distinct_cells for fold in folds]
         progress = GridProgress(len(jobs), sum(self._is_done(*job) for job in jobs))
         progress.show(f"{len(grid.distinct_cells)} cells × {len(seeds)} seeds × {len(folds)} folds")

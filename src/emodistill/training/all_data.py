@@ -35,16 +35,9 @@ from emodistill.evaluation.run import (
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.folds import Fold, Protocol
-from emodistill.training.cross_validation import (
-    AuditedData,
-    crossval,
-    deciding_settings,
-    first_difference,
-    prepare_run,
-    read_data,
-    with_absolute_paths,
-)
+from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.fit import FitResult
+from emodistill.training.preflight import AuditedData, check_recipe, deciding_settings, first_difference
 
 
 def train_all(recipe: Recipe, out: Path, crossval_run: Path, run_crossval: bool = False) -> dict[str, Any]:
@@ -56,8 +49,8 @@ def train_all(recipe: Recipe, out: Path, crossval_run: Path, run_crossval: bool 
     Raises `ConfigError` where `crossval_run` is of another recipe or of other data, and `ModelError` where it
     is not finished.
     """
-    recipe = with_absolute_paths(recipe)
-    data = read_data(recipe)
+    checked = check_recipe(recipe)
+    recipe, data = checked.recipe, checked.data
     if run_crossval:
         say(f"the epochs and the scores come from the crossval run '{crossval_run}'")
         crossval(recipe, crossval_run, data=data)

@@ -12,7 +12,6 @@ run folder/
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
-from emodistill.console import say, warn
-from emodistill.corpora import Corpus, Utterance
-from emodistill.corpora.load import open_corpus, open_further
 from emodistill.corpora.manifest import read_manifest
-from emodistill.errors import ConfigError, ModelError
+from emodistill.errors import ModelError
 from emodistill.evaluation.known import KNOWN_CSV, join_known, read_known, write_known
 from emodistill.evaluation.known_scores import score_known, write_known_tables
 from emodistill.evaluation.predictions import (
@@ -38,19 +34,11 @@ from emodistill.evaluation.predictions import (
 from emodistill.evaluation.run import UTTERANCES, is_unchanged, table_name, write_utterances
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
-from emodistill.protocol.audit import audit_protocol, class_warnings, notes_for_scores
-from emodistill.protocol.folds import Protocol, build_protocol, read_protocol
+from emodistill.protocol.audit import notes_for_scores
+from emodistill.protocol.folds import Protocol, read_protocol
 from emodistill.training.artifact_cache import ArtifactCache, to_dict
 from emodistill.training.fold import FoldRun
-
-
-@dataclass(frozen=True)
-class AuditedData:
-    """A recipe's corpus and folds, checked for leaks."""
-
-    corpus: Corpus
-    protocol: Protocol
-    further: tuple[Utterance, ...] = ()  # transcribed speech without labels, for training alone
+from emodistill.training.preflight import AuditedData, check_recipe, deciding_settings, refuse_other_run
 
 
 def crossval(
@@ -63,33 +51,15 @@ def crossval(
 ) -> dict[str, Any]:
     """Train and test a recipe fold by fold, and return the scores of all finished folds, as in `scores.json`.
 
-    A run that was stopped continues where it was. `folds` names the folds to run (default: all), and no more
+    Everything that needs no training is checked first (`check_recipe`). A run that was stopped continues
+    where it was. `folds` names the folds to run (default: all), and no more
     than `max_folds` of them are run. Several runs can share `artifacts` and `data`, the result of
     `read_data`. Raises `ConfigError` where `out` holds a run of another recipe, and `LeakError` where the
     protocol leaks.
     """
-    recipe = with_absolute_paths(recipe)
-    for fold_run in prepare_run(recipe, out, folds, data, artifacts)[:max_folds]:
+    for fold_run in prepare_run(recipe, out, folds, data, artifacts, max_folds):
         fold_run.run()
-    return collect_scores(recipe, out)
-
-
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths where files and folders exist, so that it can be run from any folder."""
-    names = (
-        "root", "manifest", "transcripts", "words", "further", "further_words", "run", "init", "backbone",
-        "encoder", "folds_from",
-    )  # fmt: skip
-
-    def absolute(value: Any, name: str = "") -> Any:
-        if isinstance(value, dict):
-            return {key: absolute(item, key) for key, item in value.items()}
-        may_be_path = (
-            name in names and isinstance(value, str) and value not in ("compact", "scratch", "bundled")
-        )
-        return str(Path(value).resolve()) if may_be_path and Path(value).exists() else value
-
-    return Recipe.model_validate(absolute(recipe.model_dump()))
+    return collect_scores(load_recipe(out / "recipe.toml"), out)
 
 
 def prepare_run(
@@ -98,67 +68,30 @@ def prepare_run(
     folds: Sequence[str] | None = None,
     data: AuditedData | None = None,
     artifacts: ArtifactCache | None = None,
+    max_folds: int | None = None,
 ) -> list[FoldRun]:
-    """Check data and protocol, write `recipe.toml` and `protocol.json`, and return the folds to run.
+    """Make all checks, write `recipe.toml` and `protocol.json`, and return the folds to run.
 
-    The arguments are those of `crossval`.
+    The arguments are those of `crossval`. The recipe that is written has absolute paths, and the teachers
+    that are really used.
     """
-    if recipe.runtime.threads is not None:
-        torch.set_num_threads(recipe.runtime.threads)
-    data = data or read_data(recipe)
-    corpus, protocol = data.corpus, data.protocol
-    ensure_same_settings(recipe, protocol, out)
+    checked = check_recipe(recipe, folds, max_folds, data, out)
+    recipe, corpus, protocol = checked.recipe, checked.data.corpus, checked.data.protocol
+    if not refuse_other_run(recipe, protocol, out):
+        out.mkdir(parents=True, exist_ok=True)
+        protocol.write(out / "protocol.json")
+        with atomic_write(out / "recipe.toml") as partial:
+            partial.write_text(recipe_toml(recipe), encoding="utf-8")
     if not (out / UTTERANCES).is_file():
         write_utterances(corpus, out)
-    chosen = protocol.folds if folds is None else [protocol.fold(name) for name in folds]
+    if recipe.runtime.threads is not None:
+        torch.set_num_threads(recipe.runtime.threads)
     return [
-        FoldRun(recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts, data.further)
-        for fold in chosen
+        FoldRun(
+            recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts, checked.data.further
+        )
+        for fold in checked.data.folds(folds)[:max_folds]
     ]
-
-
-def read_data(recipe: Recipe) -> AuditedData:
-    """Read the corpus and divide it into folds; raises `LeakError` where these leak."""
-    corpus = open_corpus(recipe.corpus, say)
-    protocol = build_protocol(corpus, recipe.protocol)
-    findings = audit_protocol(corpus, protocol, recipe.runtime.workers)
-    say(
-        f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} "
-        f"emotions; {len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
-    )
-    for warning in class_warnings(corpus.utterances, protocol):
-        warn(warning)
-    for pair in findings.duplicates:
-        warn(f"identical recordings inside one split: {pair[0]} = {pair[1]}")
-    if findings.shared_transcripts:
-        share = np.mean(list(findings.shared_transcripts.values()))
-        say(f"test utterances whose transcript also occurs in training: {100 * share:.1f} %")
-    further = open_further(recipe.corpus, say)
-    if further:
-        say(f"further speech without labels: {len(further)} utterances")
-    return AuditedData(corpus, protocol, further)
-
-
-def ensure_same_settings(recipe: Recipe, protocol: Protocol, out: Path) -> None:
-    """Record recipe and protocol in the run folder; raise `ConfigError` where it holds a run of others."""
-    path = out / "recipe.toml"
-    if path.is_file():
-        recorded, requested = deciding_settings(load_recipe(path)), deciding_settings(recipe)
-        if recorded != requested:
-            raise ConfigError(
-                f"'{out}' holds a run of another recipe: {first_difference(recorded, requested)}; choose "
-                "another folder with --out"
-            )
-        if read_protocol(out / "protocol.json").hash != protocol.hash:
-            raise ConfigError(
-                f"'{out}' holds a run on other data or folds: its protocol hash differs; choose another "
-                "folder with --out"
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    protocol.write(out / "protocol.json")
-    with atomic_write(path) as partial:
-        partial.write_text(recipe_toml(recipe), encoding="utf-8")
 
 
 def is_finished_run(folder: Path, recipe: Recipe) -> bool:
@@ -167,22 +100,6 @@ def is_finished_run(folder: Path, recipe: Recipe) -> bool:
     if not path.is_file() or not (folder / "scores.json").is_file():
         return False
     return deciding_settings(load_recipe(path)) == deciding_settings(recipe)
-
-
-def deciding_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide a result. Those of the machine do not, except for the precision."""
-    return {**recipe.model_dump(), "runtime": {"precision": recipe.runtime.precision}, "tune": None}
-
-
-def first_difference(recorded: Any, requested: Any, prefix: str = "") -> str:
-    """The first setting that differs, with both values, for a message."""
-    for key in {**recorded, **requested}:
-        one, two = recorded.get(key), requested.get(key)
-        if one != two:
-            if isinstance(one, dict) and isinstance(two, dict):
-                return first_difference(one, two, f"{prefix}{key}.")
-            return f"{prefix}{key} is {one!r} there and {two!r} here"
-    return "no difference"
 
 
 def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:

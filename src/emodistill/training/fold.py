@@ -26,10 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from emodistill.config import TEACHERS, Recipe, stable_seed
-from emodistill.console import say, warn
+from emodistill.console import say
 from emodistill.corpora import Corpus, Utterance
 from emodistill.distillation import student_heads
-from emodistill.errors import ConfigError
 from emodistill.evaluation.known import (
     KNOWN_PREDICTIONS,
     KNOWN_PREDICTIONS_DEV,
@@ -102,16 +101,7 @@ class FoldRun:
                 f"fold {fold.name}: left out {num_left_out} further utterances, of dev or test speakers or "
                 "with their words"
             )
-        self.teachers = tuple(name for name in recipe.distillation.teachers if self._has_input(name))
-        main = make_stage(recipe.main_model, recipe, labels)
-        for split, utterances in (("train", self.train), ("dev", self.dev), ("test", self.test)):
-            if utterances and not any(main.can_use(utterance) for utterance in utterances):
-                model = "a student" if recipe.student is not None else f"the {main.name} teacher"
-                hint = "; to train a linguistic teacher alone: --set student=none" if recipe.student else ""
-                raise ConfigError(
-                    f"'{corpus.name}', fold {fold.name}: no utterance of {split} has the "
-                    f"{main.required_input} that {model} needs{hint}"
-                )
+        self.teachers = recipe.distillation.teachers
 
     def run(self) -> None:
         """Train all that is missing, and write the predictions of the student and of every teacher."""
@@ -151,12 +141,6 @@ class FoldRun:
 
     def _select(self) -> tuple[dict[str, tuple[Stage, nn.Module]], dict[str, int]]:
         """Every model after dev has chosen it, and its number of epochs. Writes the predictions of dev."""
-        ready = self._acoustic_folder("select") if "acoustic" in self.teachers else None
-        if ready is not None and not (ready / "model.json").is_file():
-            raise ConfigError(
-                f"acoustic.run = '{self.recipe.acoustic.run}': fold {self.fold.name} has no trained student "
-                f"in '{ready}'; finish that run first, or set acoustic.run to another"
-            )
         self.folder.mkdir(parents=True, exist_ok=True)
         models, epochs = self._run_phase(self._select_phase)
         self._write_predictions(models, self._select_phase, self.dev, "-dev")
@@ -166,12 +150,6 @@ class FoldRun:
         elif self.recipe.voice is not None:
             self._write_known(*models["student"], self.dev, KNOWN_PREDICTIONS_DEV, with_table=False)
         return models, epochs
-
-    def _has_input(self, teacher: str) -> bool:
-        if teacher != "linguistic" or any(utterance.transcript for utterance in self.train):
-            return True
-        warn("the linguistic teacher is left out: no training utterance has a transcript")
-        return False
 
     def _acoustic_folder(self, phase: str) -> Path | None:
         """The folder of the acoustic teacher of a phase, where it comes from another run."""
@@ -211,11 +189,6 @@ class FoldRun:
         ready = self._acoustic_folder(phase.name) if stage.name == "acoustic" else None
         if ready is not None:
             checkpoint = load_checkpoint(ready)
-            if checkpoint.labels != self.labels:
-                raise ConfigError(
-                    f"acoustic.run: '{ready}' has the emotions {list(checkpoint.labels)}, expected those of "
-                    f"this run, {list(self.labels)}: set acoustic.run to a run with the same emotions"
-                )
             self._audit(checkpoint.training_ids, phase, stage.name)
             return checkpoint.model, 0
         key = self._cache_key(stage, phase) if stage.name in TEACHERS else None
@@ -339,10 +312,6 @@ class FoldRun:
             words=[item.words for item in (*phase.train, *further)] if needs_words else None,
         )
         if not path.is_file() and not self._fetch(key, path.parent):
-            if method != "in-sample" and stage.name == "acoustic" and self.recipe.acoustic.run is not None:
-                raise ConfigError(
-                    "out-of-fold targets need a teacher that this run trains: unset acoustic.run"
-                )
             path.parent.mkdir(parents=True, exist_ok=True)
             labelled = [utterance for utterance in phase.train if stage.can_use(utterance)]
             usable = [*labelled, *(further if stage.name == "linguistic" else ())]
@@ -366,11 +335,6 @@ class FoldRun:
         """Logits (utterances, emotions), each by a teacher trained without the utterance's speaker."""
         speakers = sorted({utterance.speaker for utterance in utterances})
         inner_folds = min(self.recipe.distillation.inner_folds, len(speakers))
-        if inner_folds < 2:
-            raise ConfigError(
-                f"out-of-fold targets need at least two training speakers, got {len(speakers)}: set "
-                "distillation.targets to in-sample"
-            )
         logits_by_id: dict[str, Tensor] = {}
         for inner in range(inner_folds):
             held_out = set(speakers[inner::inner_folds])

@@ -9,11 +9,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emodistill.config import Recipe, parse_recipe
-from emodistill.distillation import NO_TEACHER, TERMS, LossTerm
 from emodistill.errors import ConfigError, one_of
+from emodistill.training.preflight import NO_TRANSCRIPTS
+
+if TYPE_CHECKING:
+    from emodistill.distillation import LossTerm
 
 FULL = "full"
 PLAIN = "no-distillation"
@@ -82,15 +85,11 @@ def make_grid(
     requested = recipe.distillation.teachers
     teachers = tuple(name for name in requested if has_transcripts or name != "linguistic")
     full = _with_values(recipe, "distillation", teachers=teachers)
+    swept = sweep_variants(full, sweeps)
     variants = [(FULL, PARTS, full)]
     if parts:
         variants += [(name, PARTS, part) for name, part in _parts(full, requested)]
-    for sweep in sweeps:
-        field, values = parse_sweep(sweep)
-        variants += [
-            (f"{field}={value_name(value)}", field, with_fields(full, {field: value}, f"--sweep {field}"))
-            for value in values
-        ]
+    variants += swept
     if parts and not requested and not sweeps:
         raise ConfigError(
             "nothing to ablate: the recipe has no teachers; give it some "
@@ -103,7 +102,7 @@ def make_grid(
         cells.append(Cell(name, group, variant, folder))
     left_out = {}
     if not has_transcripts and "linguistic" in requested:
-        left_out = dict.fromkeys(_linguistic_cells(requested), "no training utterance has a transcript")
+        left_out = dict.fromkeys(_linguistic_cells(requested), NO_TRANSCRIPTS)
         cells = [cell for cell in cells if cell.name not in left_out]
     if only is not None:
         for name in only:
@@ -111,6 +110,15 @@ def make_grid(
                 raise ConfigError(one_of("cell", name, [cell.name for cell in cells]))
         cells = [cell for cell in cells if cell.name in (FULL, *only)]
     return Grid(tuple(cells), left_out)
+
+
+def sweep_variants(full: Recipe, sweeps: Sequence[str]) -> list[tuple[str, str, Recipe]]:
+    """The name, group and recipe of each value of each sweep. Raises `ConfigError` as `make_grid` does."""
+    return [
+        (f"{field}={value_name(value)}", field, with_fields(full, {field: value}, f"--sweep {field}"))
+        for field, values in map(parse_sweep, sweeps)
+        for value in values
+    ]
 
 
 def parse_sweep(sweep: str) -> tuple[str, list[Any]]:
@@ -155,6 +163,8 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
             cells.append((f"no-{name}", _with_values(full, "distillation", teachers=rest)))
     if not teachers:
         return cells
+    from emodistill.distillation import TERMS  # it loads torch
+
     terms = [term for term in TERMS if term.is_on(full.distillation)]
     cells += [(term.cell_alone, _alone(full, term)) for term in reversed(terms) if term.cell_alone]
     cells += [(term.cell_without, _without(full, term)) for term in terms if term.cell_without]
@@ -165,14 +175,18 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
     return cells + [(name, variant) for name, variant in options if variant != full]
 
 
-def _alone(full: Recipe, term: LossTerm) -> Recipe:
+def _alone(full: Recipe, term: "LossTerm") -> Recipe:
     """The recipe in which this is the only term that reads teachers."""
+    from emodistill.distillation import NO_TEACHER, TERMS  # it loads torch
+
     others = [other for other in TERMS if other is not term and NO_TEACHER not in other.teachers]
     return _with_values(full, "distillation", **{other.weight: 0.0 for other in others})
 
 
-def _without(full: Recipe, term: LossTerm) -> Recipe:
+def _without(full: Recipe, term: "LossTerm") -> Recipe:
     """The recipe without a term. Without that of the labels, probe and refit use no labels either."""
+    from emodistill.distillation import NO_TEACHER  # it loads torch
+
     recipe = _with_values(full, "distillation", **{term.weight: 0.0})
     if NO_TEACHER not in term.teachers:
         return recipe

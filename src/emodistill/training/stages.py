@@ -244,11 +244,9 @@ class SpeechStage(Stage):
         assert isinstance(model, Student)
         if model.has_fixed_norm and self.config.init is None:
             source = self.source(model, train, 0)
-            if not isinstance(source, StateSource):
-                raise ConfigError(
-                    f"{self.name}.standardise = true takes its means from the states of frozen layers: set "
-                    f"{self.name}.frozen to 1 or more, or unset {self.name}.standardise"
-                )
+            assert isinstance(
+                source, StateSource
+            )  # `StudentConfig` refuses a fixed norm without frozen layers
             pooled = fit_standardisation(model, source, device_of(self.recipe.runtime))
             if self.config.probe is not None:
                 emotions = [utterance.emotion or "" for utterance in train]

@@ -24,14 +24,9 @@ from emodistill.evaluation.run import CHECKSUMS, UTTERANCES
 from emodistill.files import atomic_write
 from emodistill.training.ablation import GridProgress
 from emodistill.training.artifact_cache import ArtifactCache, place_file
-from emodistill.training.cross_validation import (
-    AuditedData,
-    crossval,
-    prepare_run,
-    read_data,
-    with_absolute_paths,
-)
+from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.grid import with_fields
+from emodistill.training.preflight import AuditedData, check_recipe, with_absolute_paths
 from emodistill.training.search_space import Dimension, make_space, value_of
 from emodistill.training.trials import (
     State,
@@ -117,7 +112,7 @@ class Search:
         self.settings = recipe.tune
         _ensure_same_search(recipe, out)
         self.artifacts = ArtifactCache(out / "artifacts")
-        self.data: AuditedData = read_data(recipe)
+        self.data: AuditedData = check_recipe(recipe).data
         main = recipe.student or (
             recipe.acoustic.student if recipe.main_model == "acoustic" else getattr(recipe, recipe.main_model)
         )
