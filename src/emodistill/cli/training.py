@@ -279,8 +279,9 @@ def export(
     from emodistill.evaluation.run import read_run
 
     check_corpus = None if check is None else read_manifest(check)
-    for folder in (run, *(unheard or ())):
-        read_run(folder).checkpoint_folder(fold if folder == run else None)
+    read_run(run, needs_scores=False).checkpoint_folder(fold)
+    for other in unheard or ():
+        read_run(other)
 
     from emodistill.export import export_run, read_card_texts  # it loads torch, so it comes last
 
@@ -339,12 +340,15 @@ def _crossval(
 def _train_all(recipe: str, overrides: Sequence[str], out: Path | None, epochs_from: Path | None) -> None:
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.training.all_data import train_all
+    from emodistill.training.preflight import check_recipe
 
-    loaded = load_recipe(recipe, overrides)
-    run = Path("runs") / f"{loaded.name}-seed{loaded.seed}"
-    folder = out or Path("runs") / f"{loaded.name}-seed{loaded.seed}-all"
-    scores = train_all(loaded, folder, epochs_from or run, run_crossval=epochs_from is None)
+    checked = check_recipe(load_recipe(recipe, overrides)).recipe
+    run = _default_folder(checked)
+    folder = out or run.with_name(f"{run.name}-all")
+
+    from emodistill.training.all_data import train_all  # it loads torch, so it comes last
+
+    scores = train_all(checked, folder, epochs_from or run, run_crossval=epochs_from is None)
     say(scores["all_data"]["note"])
     say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
 
