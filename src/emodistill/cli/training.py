@@ -342,13 +342,13 @@ def _train_all(recipe: str, overrides: Sequence[str], out: Path | None, epochs_f
     from emodistill.config import load_recipe
     from emodistill.training.preflight import check_recipe
 
-    checked = check_recipe(load_recipe(recipe, overrides)).recipe
-    run = _default_folder(checked)
+    checked = check_recipe(load_recipe(recipe, overrides))
+    run = _default_folder(checked.recipe)
     folder = out or run.with_name(f"{run.name}-all")
 
     from emodistill.training.all_data import train_all  # it loads torch, so it comes last
 
-    scores = train_all(checked, folder, epochs_from or run, run_crossval=epochs_from is None)
+    scores = train_all(checked.recipe, folder, epochs_from or run, epochs_from is None, checked.data)
     say(scores["all_data"]["note"])
     say(f"run folder: {folder}\nnext: emodistill export {folder} -o exported")
 

@@ -40,16 +40,23 @@ from emodistill.training.fit import FitResult
 from emodistill.training.preflight import AuditedData, check_recipe, deciding_settings, first_difference
 
 
-def train_all(recipe: Recipe, out: Path, crossval_run: Path, run_crossval: bool = False) -> dict[str, Any]:
+def train_all(
+    recipe: Recipe,
+    out: Path,
+    crossval_run: Path,
+    run_crossval: bool = False,
+    data: AuditedData | None = None,
+) -> dict[str, Any]:
     """Train a recipe on all utterances of its folds, and return the content of `scores.json`.
 
     Each model is trained for the median number of epochs that dev chose in the folds of `crossval_run`. With
     `run_crossval` this run is made or continued first. A run that was stopped continues where it was.
+    `data` is the recipe's corpus and folds, where they were read before.
 
     Raises `ConfigError` where `crossval_run` is of another recipe or of other data, and `ModelError` where it
     is not finished.
     """
-    checked = check_recipe(recipe)
+    checked = check_recipe(recipe, data=data)
     recipe, data = checked.recipe, checked.data
     if run_crossval:
         say(f"the epochs and the scores come from the crossval run '{crossval_run}'")
