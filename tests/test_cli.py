@@ -569,6 +569,24 @@ def test_train_runs_one_fold_and_export_follows(emodistill: Call, manifest: Path
     assert "bad fold '7'" in unknown.err
 
 
+def test_confidences_that_the_model_has_scaled_are_not_called_unscaled(
+    emodistill: Call, manifest: Path, exported: Path, run: Path, tmp_path: Path
+) -> None:
+    result = emodistill("evaluate", exported, manifest, "--seen", "allow", "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "as the model gives them" in result.out
+    assert "before scaling" not in result.out
+    assert "after scaling" in emodistill("scores", run).out
+    page = tmp_path / "report.html"
+    for folder, texts in (
+        (tmp_path / "out", ["as the model gives them"]),
+        (run, ["before scaling", "after scal"]),
+    ):
+        assert emodistill("report", folder, "-o", page, "--errors", 0).code == 0
+        assert all(text in page.read_text() for text in texts)
+        assert "unscaled" not in page.read_text()
+
+
 def test_after_a_teacher_alone_the_next_command_works(
     emodistill: Call, manifest: Path, tmp_path: Path
 ) -> None:

@@ -129,6 +129,17 @@ class RunScores:
         return asdict(self)
 
 
+def calibration_titles(calibration: Mapping[str, Calibration]) -> dict[str, str]:
+    """What the confidences of each entry of `RunScores.calibration` are, in words.
+
+    Without dev no temperature is fitted. The confidences are then the model's own, and an exported model has
+    scaled them already.
+    """
+    if "after" in calibration:
+        return {"before": "before scaling", "after": "after scaling"}
+    return {"before": "as the model gives them"}
+
+
 def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
     """Score a run's test predictions. Raises `ModelError` where its tables are incomplete or were changed."""
     student = run.table()
@@ -244,7 +255,10 @@ def _estimate_of_mean(table: Predictions, values: Floats) -> Estimate:
 def _scaled(run: Run, student: Predictions, notes: list[str]) -> tuple[Predictions | None, dict[str, float]]:
     """The test predictions with each fold's temperature, which is fitted on dev, and these temperatures."""
     if "dev" not in run.scores["models"][run.main_model]:
-        notes.append("There are no dev predictions, so there is no temperature: confidences are not scaled.")
+        notes.append(
+            "There are no dev predictions, so no temperature is fitted: confidences are as the model gives "
+            "them. An exported model has scaled them with the temperature of its card."
+        )
         return None, {}
     dev = run.table(split="dev").by_fold()
     temperatures = {fold: fit_temperature(table) for fold, table in dev.items()}

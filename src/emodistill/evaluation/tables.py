@@ -14,7 +14,7 @@ from emodistill.evaluation.bootstrap import FEW_SPEAKERS, Estimate
 from emodistill.evaluation.compare import Comparison
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
-from emodistill.evaluation.scores import RunScores
+from emodistill.evaluation.scores import RunScores, calibration_titles
 from emodistill.inference.model_card import MIN_SPEAKERS
 
 Row = dict[str, Any]
@@ -281,12 +281,14 @@ def _show_recall(scores: RunScores, to: Console) -> None:
 
 def _show_calibration(scores: RunScores, to: Console) -> None:
     temperatures = ", ".join(f"{value:.2f}" for value in scores.temperatures.values())
-    table = Table("confidences", title=f"calibration; temperature of each fold: {temperatures or 'none'}")
+    title = f"calibration; temperature of each fold: {temperatures}" if temperatures else "calibration"
+    titles = calibration_titles(scores.calibration)
+    table = Table("confidences", title=title)
     for column in (*CALIBRATION_TITLES.values(), "% if calibrated, at most"):
         table.add_column(column, justify="right")
     for when, part in scores.calibration.items():
         cells = (format_calibration(name, part.figures[name]) for name in CALIBRATION_TITLES)
-        table.add_row(f"{when} scaling", *cells, f"{100 * part.ece_if_perfect:.1f}")
+        table.add_row(titles[when], *cells, f"{100 * part.ece_if_perfect:.1f}")
     table.caption = (
         "Calibration error: root mean square gap between confidence and accuracy, in bins, without bias from "
         "few utterances. A perfectly calibrated model stays below the last column in 95 of 100 draws."

@@ -30,7 +30,7 @@ from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run, read_run
-from emodistill.evaluation.scores import RunScores, score_run
+from emodistill.evaluation.scores import RunScores, calibration_titles, score_run
 from emodistill.evaluation.sweeps import HEADER as SWEEP_HEADER
 from emodistill.evaluation.sweeps import format_row as sweep_cells
 from emodistill.evaluation.tables import (
@@ -193,7 +193,7 @@ def _template() -> Any:
         "score_titles": SCORE_TITLES,
         "calibration_titles": CALIBRATION_TITLES,
         "few_speakers": FEW_SPEAKERS,
-        "scaling_titles": figures.SCALING_TITLES,
+        "scaling_titles": calibration_titles,
         "scaling_classes": figures.SCALING_CLASSES,
         "ablation_header": ABLATION_HEADER,
         "ablation_cells": ablation_cells,

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from emodistill.evaluation.forest import SIGNIFICANT, ForestRow, forest_panel
 from emodistill.evaluation.known_scores import KnownScore, curves
 from emodistill.evaluation.predictions import Predictions
-from emodistill.evaluation.scores import Agreement, Calibration, Group
+from emodistill.evaluation.scores import Agreement, Calibration, Group, calibration_titles
 from emodistill.evaluation.tables import format_estimate, format_mean
 from emodistill.labels import COLOURS
 from emodistill.report.charts import Plot, bars, forest, stacked
@@ -18,7 +18,6 @@ from emodistill.report.charts import Plot, bars, forest, stacked
 if TYPE_CHECKING:
     from emodistill.training.fit import FitResult
 
-SCALING_TITLES = {"before": "unscaled", "after": "temperature-scaled"}
 SCALING_CLASSES = {"before": "series-2", "after": "series-1"}
 NUM_SERIES = 6  # colours of lines on the page
 LOSS_TITLES = {"hard": "label"}  # term of the loss -> its name in the legend, where it differs
@@ -50,7 +49,7 @@ def reliability(tables: Mapping[str, Calibration]) -> Markup:
     plot = Plot((0, 1), (0, 1), ("confidence", "accuracy"), square=True)
     plot.line([(0, 0), (1, 1)], "reference")
     for name, table in tables.items():
-        title, classes = SCALING_TITLES[name], SCALING_CLASSES[name]
+        title, classes = calibration_titles(tables)[name], SCALING_CLASSES[name]
         if name == list(tables)[-1]:
             plot.band(
                 [
@@ -82,7 +81,7 @@ def risk(tables: Mapping[str, Calibration]) -> Markup:
     )
     for name, table in tables.items():
         points = [(100 * x, 100 * y) for x, y in table.risk_coverage]
-        plot.line(points, SCALING_CLASSES[name], SCALING_TITLES[name])
+        plot.line(points, SCALING_CLASSES[name], calibration_titles(tables)[name])
     return plot.svg("Risk over coverage")
 
 
