@@ -159,7 +159,8 @@ def ablate(
 
     The recipe is the full method. Each cell of the grid is a variant of it: without distillation, with one
     teacher alone, with one loss term alone, without labels, or with another value of a swept field. A cell
-    that needs transcripts is left out where the corpus has none.
+    that needs transcripts is left out where the corpus has none, if distillation.allow_missing_teachers is
+    true; else the command stops.
 
     All cells share teachers, targets and features, and each cell predicts exactly what `crossval` of its
     recipe would. If you stop the command, run it again: it continues. You can add seeds, cells and sweeps
