@@ -183,3 +183,18 @@ def test_the_command_runs_the_crossval_first(
     assert "Give the crossval run that its scores come from" in result.err
     for options in (("--all", "--fold", "1"), ("--epochs-from", "runs/tiny-seed0")):
         assert emodistill("train", "tiny.toml", *options).code == 2
+
+
+def test_a_model_of_one_speaker_claims_no_unknown_speakers(tmp_path: Path) -> None:
+    manifest = make.corpus_folder(tmp_path / "corpus", speakers=1, each=9)
+    rows = [{**row, "session": int(row["id"][-1]) % 3} for row in make.read_rows(manifest)]
+    recipe = make.recipe(
+        make.write_rows(manifest, rows), distillation={"teachers": []},
+        protocol={"kind": "leave-one-session-out", "refit": False, "allow": ["speaker"]},
+    )  # fmt: skip
+    crossval(recipe, tmp_path / "run")
+    scores = train_all(recipe, tmp_path / "all", tmp_path / "run")
+    assert "tested on utterances that they had not learned from" in scores["all_data"]["note"]
+    assert scores["protocol"].endswith("LEAKS speaker BY DESIGN")
+    export_run(tmp_path / "all", tmp_path / "model")
+    assert "had not learned from the utterance" in read_card(tmp_path / "model").calibration_note

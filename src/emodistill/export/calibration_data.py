@@ -43,10 +43,11 @@ def calibration_data(run: Run, fold: str, unheard: Sequence[Path] = ()) -> Calib
         dev = _read(folder / "predictions-dev.csv")
         known_dev = _read(folder / KNOWN_PREDICTIONS_DEV) if has_voices else None
         if run.all_data is not None:
+            unknown = "utterance" if "speaker" in run.protocol.allowed else "speaker"
             source = (
                 f"Fitted on the {len(dev)} dev predictions of {len(set(dev.speakers))} speakers in the "
                 f"crossval run {run.all_data['crossval']}. Each is by a model of the same recipe that had "
-                "not learned from the speaker."
+                f"not learned from the {unknown}."
             )
         return CalibrationData(dev, test, known_dev, known_test, source)
     tables: list[Predictions] = []

@@ -171,11 +171,12 @@ def _scores(
     """The content of `scores.json`: no scores of its own, and those of the crossval under `ALL_DATA`."""
     num_utterances, num_speakers = size
     medians = ", ".join(f"{name} {number}" for name, number in epochs.items())
+    unknown = "utterances" if "speaker" in run.protocol.allowed else "speakers"
     note = (
         f"Trained on all {num_utterances} utterances of {num_speakers} speakers, for the epochs that dev "
         f"chose in the crossval run {run.name} (medians over {len(run.scores['folds'])} folds: {medians}). "
-        "No test speakers are left: scores are those of this crossval run, whose models were tested on "
-        "speakers that they had not learned from. The model itself was not tested."
+        f"No test {unknown} are left: scores are those of this crossval run, whose models were tested on "
+        f"{unknown} that they had not learned from. The model itself was not tested."
     )
     if recipe.tuned is not None:
         note += f" {recipe.tuned.note}"
