@@ -27,6 +27,7 @@ from emodistill.inference import adapted_windows, listen
 from emodistill.inference.adapted_windows import ADAPT
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.given_segments import GivenSegment
+from emodistill.inference.model_card import AccuracyPoint
 from emodistill.inference.segmentation import (
     MIN_PROBABILITY,
     Segment,
@@ -577,3 +578,17 @@ def test_the_emotions_are_those_of_the_model(recognizer: Recognizer) -> None:
     )
     assert {tuple(segment.probabilities) for segment in found.segments} == {("angry", "sad")}
     assert set(found.summary) <= set(EMOTIONS)
+
+
+def test_segments_compared_with_their_own_recording_are_as_sure_as_without_a_voice(tmp_path: Path) -> None:
+    """A recording may have one emotion only, which the table of known voices does not count."""
+    low, high = (
+        tuple(AccuracyPoint(confidence=confidence, accuracy=accuracy) for confidence in (0.0, 1.0))
+        for accuracy in (0.6, 0.9)
+    )
+    own = Recognizer(voice_model(tmp_path / "model", accuracy=low, accuracy_voice=high), threads=1)
+    for options in ({}, {"adapt": "auto"}, {"adapt": "recording"}, {"adapt": "running"}):
+        segments = own.timeline(wav(TALK), **options).segments
+        assert {part.surety for part in segments} == {"unsure"}, options
+    known = own.timeline(wav(TALK), voice=own.enrol(wav(TALK))).segments
+    assert {part.surety for part in known} == {"likely"}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,32 @@ def test_channels_come_from_a_table_and_from_an_rttm_of_several() -> None:
 def test_content_that_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         segments_of(text)
+
+
+def test_control_characters_of_speakers_and_words_never_reach_the_terminal(
+    emodistill: make.CommandLine, tmp_path: Path
+) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(call())
+    evil = "an\x1b]0;title\x07na\x9b31m\r"
+    (tmp_path / "turns.csv").write_text(f"start,end,speaker,text\n1,3,{evil[:-1]},{evil[:-1]}\n", newline="")
+    (tmp_path / "turns.json").write_text(
+        json.dumps({"segments": [{"start": 1, "end": 3, "speaker": evil, "text": evil + "\ttwo\nlines"}]})
+    )
+    for name in ("turns.csv", "turns.json"):
+        for format in ("table", "csv", "srt", "rttm", "json"):
+            done = emodistill("timeline", path, "--segments", tmp_path / name, "-f", format)
+            assert done.code == 0
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.out + done.err)
+            assert "an?]0;title?na?31m" in done.out or format == "table"
+    segment = GivenSegment(0, 1, evil, text="one\r\ntwo\t\x1b")
+    assert (segment.speaker, segment.text) == ("an?]0;title?na?31m?", "one\ntwo\t?")
+    (tmp_path / "list.csv").write_text(f"path,speaker,id\ncall.wav,{evil[:-1]},{evil[:-1]}\n", newline="")
+    listed = emodistill("predict", "--from", tmp_path / "list.csv", "-f", "csv")
+    assert listed.code == 0
+    assert "\x1b" not in listed.out
+    refused = emodistill("timeline", path, "--channels", "split", "--names", "a\x1b[31m,b")
+    assert (refused.code, "\x1b" in refused.err, "bad names" in refused.err) == (2, False, True)
 
 
 def test_halves_of_signs_become_question_marks() -> None:

@@ -414,13 +414,13 @@ def test_a_long_recording_neither_freezes_the_page_nor_blocks_the_next_one(
         assert page.inner_text("#result-title") == conversation.name
 
 
-def test_the_minimum_confidence_makes_segments_unsure(browser: Any, static: str, conversation: Path) -> None:
+def test_the_minimum_confidence_gives_no_answer(browser: Any, static: str, conversation: Path) -> None:
     with Watched(browser, static) as page:
         page.set_input_files("#file", conversation)
         wait_for_result(page)
         page.locator("#options summary").click()
         page.locator("#threshold").fill("95")
-        until(page.locator("#headline")).to_have_text("Whole recording: unsure 100 % of the speech.")
-        assert page.locator("#segments button", has_text="unsure").count() >= 1
-        assert set(page.locator("#rows td:nth-child(2)").all_text_contents()) == {"unsure"}
+        until(page.locator("#headline")).to_have_text("Whole recording: no answer 100 % of the speech.")
+        assert page.locator("#segments button", has_text="no answer").count() >= 1
+        assert set(page.locator("#rows td:nth-child(2)").all_text_contents()) == {"no answer"}
         assert page.is_hidden("#token")

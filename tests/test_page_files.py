@@ -154,6 +154,33 @@ def test_several_files_make_a_list_and_one_failure_stops_nothing(
             assert page.inner_text("#status").startswith(f"{path.name}: ")
 
 
+def test_files_can_be_removed_from_the_list(
+    browser: Any, address: str, conversation: Path, hour: Path
+) -> None:
+    with Watched(browser, address) as page:
+        page.set_input_files("#file", [SPEECH[0], conversation, hour])
+        rows = page.locator("#files li")
+        until(rows.nth(1)).to_have_attribute("data-state", "done")
+        rows.nth(2).locator("progress").wait_for()
+        rows.nth(2).get_by_label(f"Remove {hour.name}").click()  # while it is being analysed
+        until(rows).to_have_count(2)
+        rows.nth(0).locator(".file").click()
+        wait_for_result(page)
+        rows.nth(0).locator(".remove").click()
+        wait_for_result(page)
+        assert page.inner_text("#result-title") == conversation.name
+        assert page.evaluate("document.activeElement.className") == "file"
+        page.wait_for_timeout(500)
+        assert rows.count() == 1
+        rows.nth(0).locator(".remove").click()
+        until(page.locator("#files")).to_be_hidden()
+        assert page.is_hidden("#result")
+        assert page.inner_text("#status") == "Ready."
+        page.set_input_files("#file", conversation)
+        wait_for_result(page)
+        assert rows.count() == 1
+
+
 def test_an_analysis_shows_its_progress_and_can_be_cancelled(browser: Any, address: str, hour: Path) -> None:
     with Watched(browser, address) as page:
         page.evaluate(
@@ -425,13 +452,13 @@ def test_strip_chip_and_text_of_the_live_view_have_the_same_emotion(browser: Any
             """async () => {
               const { LiveView } = await import('./page/live.js');
               const colours = { angry: '#d00000', happy: '#e0a000', sad: '#0000d0' };
-              const view = new LiveView(document.getElementById('live'), colours, 0.4);
+              const view = new LiveView(document.getElementById('live'), colours);
               view.addSamples(new Float32Array(10 * 1000).fill(0.5), 1000);
               const event = (kind, start_s, end_s, probabilities, emotion) =>
-                ({ event: kind, start_s, end_s, probabilities, ...(kind === 'segment' && { emotion }) });
+                ({ event: kind, start_s, end_s, probabilities, emotion });
               const events = [
-                event('update', 0, 2, { angry: 0.7, happy: 0.2, sad: 0.1 }),
-                event('update', 1, 3, { angry: 0.2, happy: 0.7, sad: 0.1 }),
+                event('update', 0, 2, { angry: 0.7, happy: 0.2, sad: 0.1 }, 'angry'),
+                event('update', 1, 3, { angry: 0.6, happy: 0.3, sad: 0.1 }, 'happy'),
                 event('segment', 0, 2, { angry: 0.6, happy: 0.3, sad: 0.1 }, 'angry'),
                 event('segment', 2, 3, { angry: 0.1, happy: 0.2, sad: 0.7 }, 'sad'),
                 event('update', 4, 6, { angry: 0.34, happy: 0.33, sad: 0.33 }),
@@ -443,11 +470,11 @@ def test_strip_chip_and_text_of_the_live_view_have_the_same_emotion(browser: Any
                 said = view.showEvent(each) ?? said;
                 const newest = view.spans.reduce((last, span) => (span.end >= last.end ? span : last));
                 const chip = document.querySelector('#live-emotion .chip').textContent;
-                return [said, chip, named[newest.colour] ?? 'unsure'];
+                return [said, chip, named[newest.colour] ?? 'no answer'];
               });
             }"""
         )
     assert steps == [
         [f"Now: {emotion}", emotion, emotion]
-        for emotion in ("angry", "happy", "happy", "sad", "unsure", "unsure")
+        for emotion in ("angry", "happy", "happy", "sad", "no answer", "no answer")
     ]

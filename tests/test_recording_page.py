@@ -27,6 +27,7 @@ from emodistill import Recognizer
 from emodistill.audio.encoding import PEAKS_PER_S, Envelope, write_playable
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import AudioError
+from emodistill.inference import batch
 from emodistill.inference.formats import FORMATS, WriterContext, write
 from emodistill.inference.formats.html_page import to_html, to_parts
 from emodistill.inference.segmentation import Segment
@@ -512,3 +513,18 @@ def test_without_javascript_the_summary_and_the_limits_are_there(
 def test_the_format_needs_the_recording() -> None:
     assert FORMATS["html"].needs_source
     assert FORMATS["html"].media_type == "text/html"
+
+
+def test_a_hint_names_pages_that_are_too_large_for_mail(
+    emodistill: make.CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", make.speech(2.0), make.RATE)
+    hint = "the page has 0 MB, most of it sound; --no-audio makes a small page"
+    monkeypatch.setattr(batch, "LARGE_PAGE_BYTES", 20_000)
+    for output in (tmp_path / "a.html", tmp_path / "pages"):
+        done = emodistill("timeline", tmp_path / "a.wav", "-f", "html", "-o", output)
+        assert (done.code, hint in " ".join(done.err.split())) == (0, True)
+    monkeypatch.undo()
+    assert batch.LARGE_PAGE_BYTES == 35_000_000
+    done = emodistill("timeline", tmp_path / "a.wav", "-o", tmp_path / "b.html")
+    assert (done.code, done.err) == (0, "")

@@ -68,6 +68,15 @@ def test_the_page_shows_the_interface_and_tries_it_out_within_its_policy(tmp_pat
             paths = httpx2.get(f"{url}/openapi.json").json()["paths"]
             until(page.locator(".opblock").first).to_be_visible()
             assert page.locator(".opblock").count() == sum(len(operations) for operations in paths.values())
+            for scheme, is_dark in (("light", False), ("dark", True)):
+                page.emulate_media(color_scheme=scheme)
+                colours = page.evaluate(
+                    "[document.documentElement, document.querySelector('.swagger-ui')]"
+                    ".map((part) => getComputedStyle(part).backgroundColor)"
+                )
+                dark = [sum(map(int, each[4:-1].split(","))) < 200 for each in colours if "rgba" not in each]
+                assert set(dark) <= {is_dark}
+                assert len(dark) == 2 or not is_dark
             operation = page.locator("#operations-files-predict_v1_predict_post")
             operation.locator(".opblock-summary-control").click()
             operation.get_by_text("Try it out").click()

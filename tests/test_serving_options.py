@@ -157,6 +157,11 @@ def test_a_file_with_another_number_of_channels_is_a_row_with_an_error(
         ({"hop": "0.3"}, "bad window_s 2.0, expected a whole number of hops of 0.3 s"),
         ({"window": "600"}, "window"),
         ({"smoth": "1"}, "did you mean 'smooth'"),
+        ({"smooth": "61"}, "smooth: bad value '61', expected at most 60"),
+        ({"smooth": "much"}, "smooth: bad value 'much', expected a number"),
+        ({"adapt": "auto?"}, "adapt: bad value 'auto?', expected 'none', 'auto', 'recording' or 'running'"),
+        ({"model": "m" * 1000}, "model: expected at most"),
+        ({"names": "a\x1b[31m,b", "channels": "split"}, "bad names ['a\\x1b[31m', 'b'], expected a list"),
     ],
 )
 def test_bad_options_are_refused(

@@ -91,7 +91,7 @@ def test_a_port_in_use_is_one_line_of_error(server: Running, workers: str) -> No
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--grace", "inf"], "error: grace_s: Input should be a finite number\n"),
+        (["--grace", "inf"], "error: grace_s: bad value inf, expected a finite number\n"),
         (
             ["--host", "192.0.2.5"],
             "error: cannot listen at 192.0.2.5, port 8123: Cannot assign requested address\n",

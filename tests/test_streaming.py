@@ -107,7 +107,7 @@ def test_any_chunking_gives_the_events_of_the_file(
     samples = programme(parts, rate_hz)
     if channels:
         late = np.where(np.arange(len(samples)) < len(samples) // 2, 0, samples)  # a channel that begins late
-        samples = np.stack([samples, late][:channels], axis=1)
+        samples = np.stack([samples, late if late.any() else samples][:channels], axis=1)
     if integers:
         samples = np.round(samples * 32767).astype(np.int16)
     cuts = [round(fraction * len(samples)) for fraction in fractions]
@@ -117,6 +117,24 @@ def test_any_chunking_gives_the_events_of_the_file(
     soundfile.write(file, samples, rate_hz, format="WAV", subtype="PCM_16" if integers else "FLOAT")
     found = timeline(file.getvalue(), make.ToneRecognizer(), detector=make.LoudnessDetector(), **options)
     assert list(found.segments) == segments(cut)
+
+
+@pytest.mark.parametrize("smooth_s", [0.0, 8.0])
+def test_an_update_has_the_emotion_that_a_segment_would_have(smooth_s: float) -> None:
+    """A short change of tone moves the probabilities, but a smooth update keeps its emotion."""
+    parts = [("angry", 12.0), ("sad", 2.5), ("angry", 6.0), ("silence", 1.0), ("sad", 40.0), ("silence", 1.0)]
+    events = events_of(programme(parts), range(8000, 990_000, 8000), smooth_s=smooth_s)
+    updates = [event for event in events if isinstance(event, WindowUpdate)]
+    named = [(event.end_s, event.emotion) for event in updates]
+    raw = [max(event.probabilities, key=event.probabilities.__getitem__) for event in updates]
+    assert "sad" in raw[: len([end_s for end_s, _ in named if end_s < 19.5])]
+    switches = sum(one != two for (_, one), (_, two) in pairwise(named))
+    assert switches == (1 if smooth_s else 3)
+    assert {emotion for end_s, emotion in named if end_s > 45} == {"sad"}
+    if smooth_s:
+        assert {emotion for end_s, emotion in named if end_s < 19.5} == {"angry"}
+        assert named[-1][1] == segments(events)[-1].emotion
+    assert all("emotion" in event.as_dict() for event in updates)
 
 
 @pytest.mark.parametrize("size", [1, 7, 160, 1601])

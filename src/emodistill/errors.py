@@ -4,6 +4,7 @@ The command line prints the message and exits with code 2. The server answers wi
 many recordings are processed, an `AudioError` becomes the `error` of its row, and the others are processed.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -101,11 +102,63 @@ def field_messages(errors: Iterable[Mapping[str, Any]]) -> list[str]:
     ['rate: too low']
     """
     return [
-        ": ".join(filter(None, (".".join(map(str, error["loc"])), plain_message(error["msg"]))))
-        for error in errors
+        ": ".join(filter(None, (".".join(map(str, error["loc"])), plain_message(error)))) for error in errors
     ]
 
 
-def plain_message(message: str) -> str:
-    """The message of a pydantic error without the name of its kind."""
-    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+_EXPECTED = {  # the type of a pydantic error -> what a value should be
+    "missing": "a value, got none",
+    "literal_error": "{expected}",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "a text",
+    "dict_type": "an object",
+    "list_type": "a list",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "at least {min_length} characters",
+    "too_long": "at most {max_length}, got {actual_length}",
+    "too_short": "at least {min_length}, got {actual_length}",
+}
+_SHOWN_CHARACTERS = 40  # of a value, in a message
+
+
+def plain_message(error: Mapping[str, Any]) -> str:
+    """The message of one of pydantic's `ValidationError.errors()`, without the name of its field.
+
+    >>> plain_message({"type": "less_than_equal", "ctx": {"le": 60}, "input": "61", "msg": "Input should …"})
+    "bad value '61', expected at most 60"
+    """
+    kind, value = error.get("type", ""), error.get("input")
+    if kind == "extra_forbidden":
+        return "unknown, expected to be left out"
+    if kind not in _EXPECTED:
+        return str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    expected = _EXPECTED[kind].format_map(error.get("ctx", {}))
+    is_short = isinstance(value, (str, int, float)) and len(repr(value)) <= _SHOWN_CHARACTERS
+    shown = f"bad value {value!r}, " if is_short and kind not in ("missing", "string_too_long") else ""
+    return f"{shown}expected {expected}"
+
+
+# Of a terminal: all but line feed and tabulator.
+CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")
+
+
+def without_control(text: str) -> str:
+    """Return a text with `?` for each control character that is no line break or tabulator.
+
+    >>> without_control("an\\x1b[31mna"), without_control("one\\r\\ntwo")
+    ('an?[31mna', 'one\\ntwo')
+    """
+    return CONTROL.sub("?", text.replace("\r\n", "\n"))

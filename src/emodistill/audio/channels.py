@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emodistill.errors import AudioError, ConfigError
+from emodistill.errors import CONTROL, AudioError, ConfigError
 
 # How a recording of several channels is read: all mixed, each on its own, or one of them, counted from 0.
 Channels = Literal["mix", "split"] | int
@@ -28,7 +28,9 @@ def check_channels(channels: Any, names: Any = None) -> None:
         check_channel(channels, "'mix', 'split' or ")
     if names is None:
         return
-    if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
+    if isinstance(names, str) or not all(
+        isinstance(name, str) and name.strip() and not CONTROL.search(name) for name in names
+    ):
         raise ConfigError(f"bad names {names!r}, expected a list, e.g. ['agent', 'customer']")
     if channels != "split":
         raise ConfigError(

@@ -124,6 +124,7 @@ class RunningScorer(WindowScorer):
     """Compares each window with the speech before it. It takes the windows in order of time."""
 
     change_cost_per_s = VOICE_CHANGE_COST_PER_S
+    learns_voice = True
 
     def __init__(self, recognizer: VoiceClassifier, options: SegmentationOptions) -> None:
         super().__init__(recognizer, options)
@@ -185,6 +186,7 @@ class SecondPassScorer(WindowScorer):
     """Compares the windows of a first pass with known speech. It runs the head of the model alone."""
 
     change_cost_per_s = VOICE_CHANGE_COST_PER_S
+    learns_voice = True
 
     def __init__(self, first_pass: FirstPassScorer, known: KnownSpeech) -> None:
         super().__init__(first_pass.classifier, first_pass.options)

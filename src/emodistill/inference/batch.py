@@ -25,6 +25,7 @@ from emodistill.inference.trend import to_table as to_trend_table
 
 TABLE = "table"  # the format for reading, which is no file format of the registry
 FAILURES = "failures.csv"  # in an output folder: path, error
+LARGE_PAGE_BYTES = 35_000_000  # an HTML page with sound of about 100 minutes
 MADE_WITH = ".made_with.json"  # in an output folder: the settings that a later run must equal
 
 
@@ -219,6 +220,7 @@ def run(
                 if outputs.folder is not None and outputs.names is not None:
                     file = outputs.folder / outputs.names[path]
                     write([row], outputs.format, file, recognizer.emotions, outputs.context)
+                    _hint_at_size(file, outputs.format)
             yield replace(row, trace=None)  # the traces of many recordings would not fit into memory
     finally:  # after Ctrl-C too
         if outputs.folder is not None:
@@ -245,6 +247,19 @@ def finish(rows: Sequence[Timeline], outputs: Outputs, emotions: Sequence[str]) 
             results(stream).print(table)
     else:
         write(rows, outputs.format, outputs.file, emotions, outputs.context)
+        _hint_at_size(outputs.file, outputs.format)
+
+
+def _hint_at_size(file: Path | None, format: str) -> None:
+    """Print a hint if a page is so large that mail and browsers have trouble with it."""
+    if format != "html" or file is None or not file.is_file():
+        return
+    num_bytes = file.stat().st_size
+    if num_bytes > LARGE_PAGE_BYTES:
+        say(
+            f"{file}: the page has {num_bytes / 1e6:.0f} MB, most of it sound; --no-audio makes a small page "
+            "without it"
+        )
 
 
 def to_table(rows: Iterable[Timeline]) -> Table:
@@ -288,7 +303,7 @@ def to_table(rows: Iterable[Timeline]) -> Table:
 
 
 def sums_of(summary: Mapping[str, float], segments: Sequence[Segment] = ()) -> str:
-    """The emotions of a summary with their times, longest first; then `?` with that of unsure segments.
+    """The emotions of a summary with their times, longest first; then `?` with that of segments without one.
 
     >>> sums_of({"angry": 3.0, "happy": 0.0, "sad": 64.5}, [Segment(2.0, 4.5, None, 0.2, {})])
     'sad 1:04.5, angry 0:03.0, ? 0:02.5'

@@ -74,6 +74,15 @@ class EmotionPath:
         self._scores[oldest != first] = -np.inf  # drop the paths that began otherwise
         return self._trace_back(int(first), 0, len(self._scores) // self._min_cells)
 
+    def newest(self) -> int | None:
+        """Return the emotion of the newest cell on the best path so far; None without cells.
+
+        Later cells may change it.
+        """
+        if self._scores is None:
+            return None
+        return int(self._scores.argmax()) % (len(self._scores) // self._min_cells)
+
     def finish(self) -> list[int]:
         """Return the emotions of the remaining cells, in order, and start again without cells."""
         if self._scores is None or not self._back:

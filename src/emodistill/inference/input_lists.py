@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, without_control
 from emodistill.inference.given_segments.base import channel_number, seconds
 from emodistill.inference.inputs import Input
 from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal
@@ -133,10 +133,10 @@ def _input(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
     return Input(
         path=path,
         file=Path(path) if _URL.match(path) else folder / path,
-        id=None if values["id"] is None else str(values["id"]),
+        id=None if values["id"] is None else without_control(str(values["id"])),
         start_s=start_s,
         end_s=end_s,
-        speaker=None if values["speaker"] is None else str(values["speaker"]),
+        speaker=None if values["speaker"] is None else without_control(str(values["speaker"])),
         channel=_channel(values["channel"], where),
         error=problem,
     )

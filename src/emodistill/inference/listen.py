@@ -266,6 +266,7 @@ class Display:
         self._level_db = MIN_LEVEL_DB
         self._speaking = False
         self._probabilities: dict[str, float] = {}  # of the latest window
+        self._emotion: str | None = None  # of the latest window, smoothed as segments are
         self._voice_utterances: int | None = None  # of the latest window
         self._last_segments: deque[Segment] = deque(maxlen=NUM_SHOWN_SEGMENTS)
         self._seconds = dict.fromkeys(self._emotions, 0.0)
@@ -285,7 +286,7 @@ class Display:
                     self._speaking = False
                     self._speech_s += event.time_s - self._speech_started_s
                 case WindowUpdate():
-                    self._probabilities = event.probabilities
+                    self._probabilities, self._emotion = event.probabilities, event.emotion
                     self._voice_utterances = event.voice_utterances
                 case Segment():
                     self._last_segments.appendleft(event)
@@ -300,7 +301,7 @@ class Display:
         return f"{total}: {emotions}" if emotions else total
 
     def __rich__(self) -> RenderableType:
-        best = max(self._probabilities, key=self._probabilities.__getitem__, default=None)
+        best = self._emotion
         return Group(
             self._head(best),
             "",

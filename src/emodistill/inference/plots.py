@@ -11,6 +11,7 @@ from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 from emodistill.files import atomic_write
 from emodistill.inference.lanes import ENVELOPE_SAMPLES
+from emodistill.inference.prediction import NO_ANSWER
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline
 from emodistill.inference.trend import TrendStep, clock_label, default_step_s, speakers_of, trend
@@ -165,7 +166,7 @@ def _add_legend(figure: "Figure", row: Timeline, emotions: Sequence[str], curves
     sums = [(name, COLOURS[name], row.summary.get(name, 0.0)) for name in emotions]
     unsure_s = sum(segment.end_s - segment.start_s for segment in row.segments if segment.emotion is None)
     if unsure_s:
-        sums.append(("unsure", UNSURE_COLOUR, unsure_s))
+        sums.append((NO_ANSWER, UNSURE_COLOUR, unsure_s))
     legend: list[Artist] = [
         Patch(color=colour, label=f"{name}  {length(value)}") for name, colour, value in sums
     ]

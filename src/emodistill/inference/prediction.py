@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
+NO_ANSWER = "no answer"  # the name of a segment without an emotion, where there is room for words
 Surety = Literal["likely", "unsure", "no better than a guess"]
 DimensionsSource = Literal["emotions", "head"]
 

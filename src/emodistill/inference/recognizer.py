@@ -384,15 +384,20 @@ class Recognizer:
         )
 
     def answer(
-        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None
+        self,
+        probabilities: Mapping[str, float],
+        has_voice: bool,
+        emotion: str | None = None,
+        learned: bool = False,
     ) -> Answer:
         """Return emotion, confidence, surety, arousal and valence for probabilities by emotion.
 
         `has_voice`: the probabilities come from a comparison with a voice. `emotion` was chosen by other
-        means; None: the most probable one.
+        means; None: the most probable one. `learned`: the voice was learned from the same recording, which
+        may hold one emotion only. The surety is then that of answers without a voice.
         """
         confidence = max(probabilities.values()) if emotion is None else probabilities[emotion]
-        trust = surety(self.card, len(self.emotions), confidence, has_voice)
+        trust = surety(self.card, len(self.emotions), confidence, has_voice and not learned)
         return Answer.of(probabilities, self._thresholds[has_voice], trust, emotion)
 
     # Long: the options of `emodistill.timeline`.

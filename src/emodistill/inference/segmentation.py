@@ -44,11 +44,17 @@ class WindowClassifier(Protocol):
         """The emotions in the order of the probabilities."""
 
     def answer(
-        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None, /
+        self,
+        probabilities: Mapping[str, float],
+        has_voice: bool,
+        emotion: str | None = None,
+        learned: bool = False,
+        /,
     ) -> Answer:
         """Return the answer for probabilities; `has_voice`: they come from a comparison with a voice.
 
-        `emotion` was chosen by other means; None: the most probable one.
+        `emotion` was chosen by other means; None: the most probable one. `learned`: the voice was learned
+        from the same recording.
         """
 
     def probabilities(self, waveform: Waveform, /) -> Values:
@@ -70,13 +76,14 @@ class WindowUpdate:
     voice_utterances: int | None = None  # of the voice that the latest window was compared with
     dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
+    emotion: str | None = None  # that a segment would have now, smoothed as segments are; None: not sure
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; `voice_utterances` and the fields after it are left out where None.
 
         `WindowUpdate(**update.as_dict())` equals the update.
         """
-        return _plain_data(self, ("voice_utterances", "dimensions", "dimensions_from"))
+        return _plain_data(self, ("voice_utterances", "dimensions", "dimensions_from", "emotion"))
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,7 @@ class WindowScorer:
     """
 
     change_cost_per_s: ClassVar[float] = CHANGE_COST_PER_S
+    learns_voice: ClassVar[bool] = False  # whether the windows are compared with their own recording
 
     def __init__(self, recognizer: WindowClassifier, options: SegmentationOptions = DEFAULT_OPTIONS) -> None:
         """Start without audio."""
@@ -214,7 +222,12 @@ class WindowScorer:
         """
         probabilities = self.probabilities(score.log_probabilities)
         emotion = None if chosen is None else self._recognizer.emotions[chosen]
-        answer = self._recognizer.answer(probabilities, score.voice_utterances is not None, emotion)
+        has_voice = score.voice_utterances is not None
+        answer = (
+            self._recognizer.answer(probabilities, has_voice, emotion, True)
+            if self.learns_voice
+            else self._recognizer.answer(probabilities, has_voice, emotion)
+        )
         return Segment(
             begin / SAMPLE_RATE,
             end / SAMPLE_RATE,
@@ -224,13 +237,17 @@ class WindowScorer:
             **answer.__dict__,
         )
 
-    def update(self, begin: int, end: int, score: WindowScore) -> WindowUpdate:
-        """Return the update of the window between two samples with its score."""
+    def update(self, begin: int, end: int, score: WindowScore, chosen: int | None = None) -> WindowUpdate:
+        """Return the update of the window between two samples with its score.
+
+        Its emotion is `chosen`, an index, or else the most probable one.
+        """
         probabilities = self.probabilities(score.log_probabilities)
-        answer = self._recognizer.answer(probabilities, score.voice_utterances is not None)
+        emotion = None if chosen is None else self._recognizer.emotions[chosen]
+        answer = self._recognizer.answer(probabilities, score.voice_utterances is not None, emotion)
         return WindowUpdate(
             begin / SAMPLE_RATE, end / SAMPLE_RATE, probabilities, score.voice_utterances,
-            answer.dimensions, answer.dimensions_from,
+            answer.dimensions, answer.dimensions_from, answer.emotion,
         )  # fmt: skip
 
 
@@ -299,6 +316,10 @@ class SegmentTrack:
     def finish(self) -> Iterator[Segment]:
         """Yield the remaining segments."""
         yield from self._add_decided(self._path.finish())
+
+    def newest_emotion(self) -> int | None:
+        """Return the emotion of the newest cell as far as it is known now; None without cells."""
+        return self._path.newest()
 
     def is_mixed(self, least: float) -> bool:
         """Return whether the path has several emotions, with a mean log-probability of at least `least`."""
@@ -426,7 +447,8 @@ class Stretch:
         values = score.log_probabilities
         smoothed = values if self._last_values is None else (self._last_values + values) / 2
         self._last_values = values
-        return self._scorer.update(begin, end, WindowScore(smoothed, score.voice_utterances))
+        chosen = self._track.newest_emotion()
+        return self._scorer.update(begin, end, WindowScore(smoothed, score.voice_utterances), chosen)
 
     def _add_cell(self, end: int, last_window: Sequence[WindowScore] = ()) -> Iterator[Segment]:
         """Add the next cell, which ends at this sample. All windows that cover it are known."""

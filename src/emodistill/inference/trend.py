@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emodistill.errors import ConfigError
+from emodistill.inference.prediction import NO_ANSWER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -214,7 +215,7 @@ def to_table(rows: Iterable["Timeline"], step_s: float) -> "Table":
 
 def shares(step: TrendStep) -> str:
     """The shares of the speech by emotion, the largest first, such as `angry 60 %, sad 40 %`."""
-    seconds = {**step.seconds, "unsure": step.unsure_s}
+    seconds = {**step.seconds, NO_ANSWER: step.unsure_s}
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
     parts = [f"{name} {100 * value / step.speech_s:.0f} %" for name, value in largest_first if value]
     return ", ".join(parts) or "–"

@@ -134,9 +134,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         fields = [
-            FieldProblem(
-                field=".".join(map(str, item["loc"][1:])) or "body", message=_plain_message(item["msg"])
-            )
+            FieldProblem(field=".".join(map(str, item["loc"][1:])) or "body", message=_plain_message(item))
             for item in error.errors()
         ]
         detail = "; ".join(f"{item.field}: {item.message}" for item in fields)
@@ -163,8 +161,8 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected_error)
 
 
-def _plain_message(message: str) -> str:
-    message = plain_message(message)
+def _plain_message(error: Mapping[str, Any]) -> str:
+    message = plain_message(error)
     return "expected a file, got a text" if message.startswith("Expected UploadFile") else message
 
 

@@ -38,13 +38,15 @@ function clock(time, exact = false) {
   return `${minutes}:${pad(whole % 60)}${exact ? `.${Math.floor((time - whole) * 10 + 1e-6)}` : ''}`;
 }
 
+const NO_ANSWER = 'no answer'; // the name of a segment without an emotion
+
 function className(emotion) {
   const place = facts.emotions.indexOf(emotion);
   return place < 0 ? 'unsure' : `e${place}`;
 }
 
 function described(segment) {
-  const parts = [segment.lane, segment.emotion ?? 'unsure'].filter((part) => part !== null);
+  const parts = [segment.lane, segment.emotion ?? NO_ANSWER].filter((part) => part !== null);
   if (segment.confidence !== null) parts.push(`${Math.round(100 * segment.confidence)} %`);
   if (segment.surety) parts.push(segment.surety);
   return parts.join(', ');
@@ -251,7 +253,7 @@ function drawWave(lane, y, width) {
   if (lane.peaks) drawPeaks(lane, inside, y, width);
   for (const segment of inside) {
     const x = Math.max(0, strip.x(segment.start_s));
-    const word = segment.emotion ?? 'unsure';
+    const word = segment.emotion ?? NO_ANSWER;
     if (Math.min(width, strip.x(segment.end_s)) - x > 7 * word.length + 8) {
       draw(strip.svg, 'text', { class: 'word', x: x + 5, y: y + 13 }, word);
     }
@@ -370,7 +372,7 @@ function drawLegend() {
     legend.append(item);
   };
   for (const name of facts.emotions) if (used.has(name) || curveNames().includes(name)) add(className(name), name);
-  if (used.has(null)) add('unsure', 'unsure');
+  if (used.has(null)) add('unsure', NO_ANSWER);
   const isDimensions = curveNames().includes('arousal');
   if (isDimensions) for (const name of ['arousal', 'valence']) add(name, name, true);
   byId('curves-note').textContent = segments.length
@@ -462,7 +464,7 @@ function chosen() {
   const emotion = byId('emotion').value;
   return segments.filter((segment) => (
     (speaker === '' || String(laneNames.indexOf(segment.lane)) === speaker)
-    && (emotion === '' || (segment.emotion ?? 'unsure') === emotion)
+    && (emotion === '' || (segment.emotion ?? NO_ANSWER) === emotion)
   ));
 }
 
@@ -480,7 +482,7 @@ function rowOf(segment) {
   cell('short', play);
   if (columns.includes('speaker')) cell('speaker', segment.lane ?? '');
   const sure = segment.confidence === null ? '' : ` ${Math.round(100 * segment.confidence)} %`;
-  cell('short', make('i', { class: className(segment.emotion) }), `${segment.emotion ?? 'unsure'}${sure}`);
+  cell('short', make('i', { class: className(segment.emotion) }), `${segment.emotion ?? NO_ANSWER}${sure}`);
   if (columns.includes('sure')) cell('surety', segment.surety ?? '');
   if (columns.includes('text')) cell('text', segment.text ?? '');
   return row;
@@ -534,8 +536,8 @@ function prepareList() {
   laneNames.forEach((name, place) => byId('speaker').append(make('option', { value: place }, name ?? 'no speaker')));
   byId('speaker-choice').hidden = laneNames.length < 2;
   byId('emotion').append(make('option', { value: '' }, 'all'));
-  const used = new Set(segments.map((segment) => segment.emotion ?? 'unsure'));
-  for (const name of [...facts.emotions, 'unsure']) {
+  const used = new Set(segments.map((segment) => segment.emotion ?? NO_ANSWER));
+  for (const name of [...facts.emotions, NO_ANSWER]) {
     if (used.has(name)) byId('emotion').append(make('option', { value: name }, name));
   }
   byId('follow').parentElement.hidden = !facts.sound;

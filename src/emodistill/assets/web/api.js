@@ -110,7 +110,7 @@ export const stream = (rate, { threshold, compared }, onEvent, onError) => {
   const enqueue = (step) => {
     previous = previous.then(async () => {
       for await (const event of step(await opened)) {
-        onEvent(event.event === 'segment' ? applyMinConfidence([event], threshold)[0] : event);
+        onEvent(event.probabilities ? applyMinConfidence([event], threshold)[0] : event);
       }
     });
     previous.catch(onError);

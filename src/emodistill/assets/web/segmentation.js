@@ -91,7 +91,9 @@ export class WindowScorer {
   // The segment between two samples with its mean score. Its emotion is the one with the index `chosen`.
   segment(begin, end, score, chosen) {
     const probabilities = this.probabilities(score.values);
-    const hasVoice = score.voiceUtterances !== null;
+    // A voice of this page was learned from the recording itself, so its segments are not as sure as answers
+    // with a known voice.
+    const hasVoice = false;
     return {
       start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE, probabilities, ...voiceField(score),
       ...this.recognizer.answer(probabilities, hasVoice, this.recognizer.emotions[chosen]),
@@ -248,7 +250,10 @@ export class Stretch {
     const probabilities = this.scorer.probabilities(smoothed);
     const times = { start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE };
     const optional = { ...voiceField(score), ...dimensionFields(probabilities) };
-    return { event: 'update', ...times, probabilities, ...optional };
+    const { recognizer } = this.scorer;
+    const chosen = recognizer.emotions[this.track.path.newest()]; // undefined: the most probable one
+    const { emotion } = recognizer.answer(probabilities, score.voiceUtterances !== null, chosen);
+    return { event: 'update', ...times, probabilities, ...optional, emotion };
   }
 
   // Add the next cell, which ends at this sample. All windows that cover it are known.
@@ -271,6 +276,11 @@ export class Path {
     Object.assign(this, { cost, minCells, maxUndecided });
     this.scores = null; // of the best path that ends in each state
     this.back = []; // for each undecided cell: state -> state of the cell before
+  }
+
+  // The emotion of the newest cell on the best path so far; null without cells. Later cells may change it.
+  newest() {
+    return this.scores && argmax(this.scores) % (this.scores.length / this.minCells);
   }
 
   // Add a cell with its log-probabilities. Returns the emotions that are now decided, in order.

@@ -91,11 +91,11 @@ export class StreamingRecognizer {
   }
 }
 
-// Segments below `minConfidence` lose their emotion and keep their probabilities.
+// Segments and updates below `minConfidence` lose their emotion and keep their probabilities.
 export const applyMinConfidence = (segments, minConfidence) =>
   segments.map((segment) => {
-    const emotion = segment.confidence >= minConfidence ? segment.emotion : null;
-    return { ...segment, emotion };
+    const confidence = segment.confidence ?? segment.probabilities[segment.emotion];
+    return { ...segment, emotion: confidence >= minConfidence ? segment.emotion : null };
   });
 
 export const secondsByEmotion = (segments, emotions) => {

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from emodistill.inference.formats.base import TimelineFormat, WriterContext
+from emodistill.inference.prediction import NO_ANSWER
 
 if TYPE_CHECKING:
     from emodistill.inference.model_card import Card
@@ -194,7 +195,7 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
     from emodistill.inference.trend import length_label
 
     values = [(f"e{place}", name, step.seconds.get(name, 0.0)) for place, name in enumerate(emotions)]
-    values = [*values, ("unsure", "unsure", step.unsure_s)]
+    values = [*values, ("unsure", NO_ANSWER, step.unsure_s)]
     bar, reached = [], 0.0
     for name, _, seconds in values:
         width = 100 * seconds / (step.speech_s or 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, without_control
 
 _CHANNEL = re.compile("[0-9]{1,3}")
 
@@ -21,6 +21,12 @@ class GivenSegment:
     speaker: str | None = None
     channel: int | None = None  # of the recording, from 0; None: the one that the caller chooses
     text: str | None = None  # the words, which the result carries
+
+    def __post_init__(self) -> None:
+        """Replace control characters of speaker and text, because a terminal would obey them."""
+        for name in ("speaker", "text"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, without_control(value))
 
     def check(self, where: str = "") -> None:
         """Raise `ConfigError` for a segment that cannot be; `where` begins the message.

@@ -31,6 +31,12 @@ function leaveOutEmptyFields(request) {
   return request;
 }
 
+// Swagger UI's own style for the dark needs a class.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const followScheme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", followScheme);
+followScheme();
+
 const answer = await fetch("openapi.json");
 window.SwaggerUIBundle({
   spec: prepareForms(await answer.json()),

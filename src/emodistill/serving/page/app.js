@@ -8,7 +8,7 @@ import { LiveView } from './live.js';
 import { cut, decodeAudio, peaksOf, record, toPcm16, wav } from './sound.js';
 import { Strip } from './strip.js';
 import {
-  asWhole, bars, dimensionBars, element, formatClock, formatTime, inShort, nameOf, percent,
+  asWhole, bars, dimensionBars, element, formatClock, formatTime, inShort, nameOf, NO_ANSWER, percent,
   shortTimes, speakerItems, swatch, teacherViews, UNSURE_COLOUR,
 } from './view.js';
 
@@ -88,6 +88,10 @@ const countOf = (file, { timeline: { segments, duration_s } }) => {
 
 // Show the entry of a file: its result, its error, or nothing while it is being analysed.
 const showEntry = (entry) => {
+  if (!entry) {
+    showNothing();
+    return;
+  }
   const { file, result, error } = entry;
   find('channels').hidden = !entry.hasChannels;
   find('split').checked = Boolean(entry.split);
@@ -99,6 +103,16 @@ const showEntry = (entry) => {
   if (result && !files.working) showStatus(countOf(file, result));
   if (result) showResult(entry);
   else strip.close();
+};
+
+// The list of files is empty.
+const showNothing = () => {
+  Object.assign(state, { file: null, timeline: null, buffer: null, sound: null, selected: null });
+  strip.close();
+  showError(null);
+  for (const id of ['result', 'channels']) find(id).hidden = true;
+  showStatus('Ready.');
+  find('choose').focus();
 };
 
 const showResult = async (entry) => {
@@ -145,7 +159,7 @@ const showSound = async () => {
   }
 };
 
-// Nothing for a segment below the minimum confidence, whose name is already 'unsure'.
+// Nothing for a segment below the minimum confidence, whose name is already 'no answer'.
 const suretyOf = ({ emotion, surety }) => (emotion ? surety : undefined);
 
 const segmentRow = (segment, index) => {
@@ -166,9 +180,9 @@ const segmentRow = (segment, index) => {
 const showLegend = () => {
   const { segments, summary } = state.timeline;
   const seconds = Object.entries(summary).filter(([, value]) => value > 0);
-  const unsureSegments = segments.filter(({ emotion }) => !emotion);
-  const unsure = unsureSegments.reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
-  if (unsure > 0) seconds.push(['unsure', unsure]);
+  const withoutEmotion = segments.filter(({ emotion }) => !emotion);
+  const unanswered = withoutEmotion.reduce((sum, { start_s, end_s }) => sum + end_s - start_s, 0);
+  if (unanswered > 0) seconds.push([NO_ANSWER, unanswered]);
   const items = seconds.map(([emotion, value]) =>
     element('li', {}, swatch(state.colours[emotion] ?? UNSURE_COLOUR), `${emotion} ${formatTime(value)}`),
   );
@@ -262,10 +276,9 @@ const startRecording = async () => {
   find('result').hidden = true;
   strip.close();
   let view, socket, microphone;
-  const { threshold } = options();
   try {
     if (!state.model) await loadModel();
-    view = new LiveView(find('live'), state.colours, threshold);
+    view = new LiveView(find('live'), state.colours);
     microphone = await record((chunk) => {
       view.addSamples(chunk, microphone?.rate ?? 48_000);
       socket?.send(toPcm16(chunk));

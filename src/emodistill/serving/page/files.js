@@ -5,7 +5,8 @@ import { element } from './view.js';
 // An entry's `state` is 'waiting', 'working', 'done', 'failed' or 'cancelled'.
 export class FileList {
   // `analyse(entry, { signal, onProgress })` returns a result. `describe(result)` returns its nodes for the
-  // list. `onShow` gets the entry to show. `onState` gets an entry whose state has changed.
+  // list. `onShow` gets the entry to show; null: the list is empty. `onState` gets an entry whose state has
+  // changed.
   constructor(root, { analyse, describe, onShow, onState }) {
     Object.assign(this, { root, analyse, describe, onShow, onState });
     this.entries = [];
@@ -89,6 +90,25 @@ export class FileList {
     if (entry === this.shown) this.onShow(entry);
   }
 
+  // Take a file off the list, and stop its analysis. If it was shown, its neighbour is shown.
+  remove(entry) {
+    entry.controller?.abort();
+    entry.state = 'removed';
+    const place = this.entries.indexOf(entry);
+    this.entries.splice(place, 1);
+    entry.row.remove();
+    this.root.hidden = this.entries.length === 0;
+    if (entry !== this.shown) return;
+    const next = this.entries[place] ?? this.entries[place - 1] ?? null;
+    if (next) {
+      this.show(next);
+      next.button.focus();
+    } else {
+      this.shown = null;
+      this.onShow(null);
+    }
+  }
+
   createEntry(file) {
     const button = element('button', { type: 'button', className: 'file', ariaPressed: 'false' });
     const state = element('span', { className: 'state' });
@@ -96,10 +116,13 @@ export class FileList {
     const bar = element('progress', { max: 1, ariaLabel: `Progress of ${file.name}`, hidden: true });
     const stop = element('button', { type: 'button', className: 'stop', textContent: 'Cancel' });
     stop.setAttribute('aria-label', `Cancel ${file.name}`);
-    const row = element('li', {}, button, stop, bar);
+    const remove = element('button', { type: 'button', className: 'remove', textContent: '×', title: 'Remove' });
+    remove.setAttribute('aria-label', `Remove ${file.name}`);
+    const row = element('li', {}, button, stop, remove, bar);
     const entry = { file, state: null, result: null, error: null, controller: null, row, button, bar, stop };
     button.onclick = () => this.show(entry);
     stop.onclick = () => this.cancel(entry);
+    remove.onclick = () => this.remove(entry);
     entry.stateText = state;
     this.setState(entry, 'waiting');
     return entry;

@@ -1,6 +1,6 @@
 // The live view of the microphone: the loudness of the last 30 seconds, in the colours of the emotions.
 
-import { bars, chip, cssColour, formatTime, percent, UNSURE_COLOUR } from './view.js';
+import { bars, chip, cssColour, formatTime, NO_ANSWER, percent, UNSURE_COLOUR } from './view.js';
 
 const SHOWN_S = 30;
 const STEP_S = 0.05; // one bar
@@ -8,10 +8,9 @@ const REDRAW_MS = 80;
 const UPDATE_S = 0.5; // an update colours this much before the end of its window
 
 export class LiveView {
-  // Below `threshold`, the newest speech is unsure, as a segment would be.
-  constructor(root, colours, threshold) {
+  constructor(root, colours) {
     this.find = (selector) => root.querySelector(selector);
-    Object.assign(this, { colours, threshold });
+    this.colours = colours;
     this.newest = 0; // the end of the newest speech with an emotion, in seconds
     this.shown = null; // its emotion
     this.canvas = this.find('#strip');
@@ -39,18 +38,18 @@ export class LiveView {
   // Show an event of the stream. Returns a text for screen readers where the emotion changes, else null.
   //
   // Strip, chip and text have the same emotion for the newest speech: that of the latest update, or of a
-  // segment that reaches as far.
+  // segment that reaches as far. Both are smoothed, so the emotion does not jump.
   showEvent(event) {
     if (event.event !== 'update' && event.event !== 'segment') return null;
     const { start_s, end_s, probabilities } = event;
-    const [best, share] = Object.entries(probabilities).sort((a, b) => b[1] - a[1])[0];
-    const emotion = event.event === 'segment' ? event.emotion : share >= this.threshold ? best : null;
+    const emotion = event.emotion ?? null; // the server leaves it out of an update that is not sure
+    const share = emotion ? probabilities[emotion] : Math.max(...Object.values(probabilities));
     const colour = emotion ? this.colours[emotion] : UNSURE_COLOUR;
     const start = event.event === 'segment' ? start_s : Math.max(start_s, end_s - UPDATE_S);
     this.addSpan(start, end_s, colour);
     if (end_s < this.newest) return null; // a segment of earlier speech
     this.newest = end_s;
-    const name = emotion ?? 'unsure';
+    const name = emotion ?? NO_ANSWER;
     this.find('#live-emotion').replaceChildren(chip(name, colour), ` ${percent(share)}`);
     const caption = event.event === 'segment' ? 'The last segment' : 'The last two seconds';
     this.find('#live-bars').replaceChildren(bars(probabilities, this.colours, caption));

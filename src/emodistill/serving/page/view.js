@@ -1,6 +1,7 @@
 // Elements that both pages show: emotions in their colours, bars of probabilities, and a waveform.
 
 export const UNSURE_COLOUR = '#505050';
+export const NO_ANSWER = 'no answer'; // the name of a segment without an emotion
 
 export const element = (tag, properties = {}, ...children) => {
   const created = Object.assign(document.createElement(tag), properties);
@@ -25,7 +26,7 @@ export const formatClock = (seconds) => {
   return `${start}:${two(whole % 60)}`;
 };
 
-export const nameOf = (segment) => segment.emotion ?? 'unsure';
+export const nameOf = (segment) => segment.emotion ?? NO_ANSWER;
 export const shortTimes = ({ start_s, end_s }) => `${start_s.toFixed(1)} to ${end_s.toFixed(1)} s`;
 
 // The name of a channel: its speaker's, if the channels were analysed by themselves.
@@ -127,7 +128,7 @@ export const REASONS = {
 };
 
 // The seconds of each emotion that occurs, the longest first. Segments below the minimum confidence are
-// 'unsure'.
+// 'no answer'.
 const secondsByEmotion = (segments) => {
   const seconds = new Map();
   for (const segment of segments) {
@@ -153,7 +154,7 @@ const ofOneSegment = ({ emotion, confidence, probabilities, surety }, colours) =
   const [best] = Object.entries(probabilities).sort((a, b) => b[1] - a[1])[0];
   if (!emotion) {
     const explanation = ` (${best} with ${percent(confidence)} is below your minimum confidence).`;
-    return [emotionChip('unsure', colours), explanation];
+    return [emotionChip(NO_ANSWER, colours), explanation];
   }
   const how = surety ? ` (${surety})` : '';
   return [emotionChip(emotion, colours), `, with a confidence of ${percent(confidence)}${how}.`];
