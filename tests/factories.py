@@ -317,7 +317,11 @@ class ToneRecognizer:
         return np.asarray(values / values.sum(), dtype=np.float64)
 
     def answer(
-        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None
+        self,
+        probabilities: Mapping[str, float],
+        has_voice: bool,
+        emotion: str | None = None,
+        learned: bool = False,
     ) -> Answer:
         """Return the chosen emotion, or the most probable one."""
         return Answer.of(probabilities, self._min_confidence, emotion=emotion)

@@ -44,13 +44,9 @@ class WindowClassifier(Protocol):
         """The emotions in the order of the probabilities."""
 
     def answer(
-        self,
-        probabilities: Mapping[str, float],
-        has_voice: bool,
-        emotion: str | None = None,
-        learned: bool = False,
-        /,
-    ) -> Answer:
+        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None,
+        learned: bool = False, /,
+    ) -> Answer:  # fmt: skip
         """Return the answer for probabilities; `has_voice`: they come from a comparison with a voice.
 
         `emotion` was chosen by other means; None: the most probable one. `learned`: the voice was learned
@@ -223,11 +219,7 @@ class WindowScorer:
         probabilities = self.probabilities(score.log_probabilities)
         emotion = None if chosen is None else self._recognizer.emotions[chosen]
         has_voice = score.voice_utterances is not None
-        answer = (
-            self._recognizer.answer(probabilities, has_voice, emotion, True)
-            if self.learns_voice
-            else self._recognizer.answer(probabilities, has_voice, emotion)
-        )
+        answer = self._recognizer.answer(probabilities, has_voice, emotion, self.learns_voice)
         return Segment(
             begin / SAMPLE_RATE,
             end / SAMPLE_RATE,
