@@ -330,9 +330,11 @@ def test_the_command_writes_a_table(manifest: Path, tmp_path: Path) -> None:
         str(tmp_path / "grid"),
         "--seeds",
     ]
-    done = CliRunner().invoke(app, [*arguments, "3"], catch_exceptions=False)
+    wide = {"COLUMNS": "200"}
+    done = CliRunner().invoke(app, [*arguments, "3", "--over-folds"], env=wide, catch_exceptions=False)
     assert done.exit_code == 0
     assert "no-distillation" in done.stdout
+    assert "UA over folds" in (tmp_path / "grid/ablation.md").read_text(encoding="utf-8")
     with (tmp_path / "grid/ablation.csv").open() as file_:
         assert [row["cell"] for row in csv.DictReader(file_)] == [
             "full",

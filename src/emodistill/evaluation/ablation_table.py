@@ -185,7 +185,7 @@ def show_ablation_table(ablation: AblationTable, to: Console) -> None:
     """Print the table and its notes."""
     table = Table(title=f"test, in %: each cell compared with '{ablation.reference}'")
     for column in ablation.header:
-        table.add_column(column, justify="left" if column == "cell" else "right")
+        table.add_column(column, justify="left" if column == "cell" else "right", overflow="fold")
     for row, next_row in zip_longest(ablation.rows, ablation.rows[1:]):
         ends_group = next_row is not None and next_row.group != row.group
         table.add_row(*map(escape, format_row(row, ablation.over_folds)), end_section=ends_group)

@@ -189,7 +189,7 @@ def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console
         table.add_column(column, overflow="fold")
     table.add_column("test")
     for column in ("reference's", "run's", "difference", "95 % interval", "detectable", "p", "p, Holm"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     rows = comparison_rows(comparisons)
     for row, next_row in zip_longest(rows, rows[1:]):
         table.add_row(
