@@ -10,8 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from emodistill.config import AudioConfig, LinguisticConfig, parse_recipe
+from emodistill.cli import app
+from emodistill.config import AudioConfig, LinguisticConfig, parse_recipe, recipe_toml
 from emodistill.corpora import Word, open_further, read_manifest
 from emodistill.corpora.words import add_words
 from emodistill.errors import ConfigError, CorpusError
@@ -260,6 +262,18 @@ def test_words_without_times_are_refused_before_training(manifest: Path) -> None
         )
     with pytest.raises(ConfigError, match=r"further speech, of which there is none"):
         make.recipe(manifest, corpus={"further_words": "w.csv"})
+
+
+def test_the_option_words_sets_the_words_of_the_corpus(manifest: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(recipe_toml(make.recipe(manifest, distillation={"teachers": ["prosodic"]})))
+    words = tmp_path / "nobody's words.csv"
+    for verb in ("train", "crossval", "ablate"):
+        result = CliRunner().invoke(
+            app, [verb, str(recipe), "--words", str(words), "-o", str(tmp_path / verb)]
+        )
+        assert isinstance(result.exception, CorpusError)
+        assert f"no words '{words}'" in str(result.exception)
 
 
 def test_each_option_has_a_cell_of_its_own(manifest: Path) -> None:

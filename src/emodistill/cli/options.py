@@ -1,5 +1,6 @@
 """The command line app, and the options that several verbs share."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,16 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Set a field of the recipe, e.g. student.optim.epochs=3. Repeatable.",
+    ),
+]
+# An option of every verb that trains; `corpus.words` of a recipe.
+Words = Annotated[
+    Path | None,
+    typer.Option(
+        "--words",
+        metavar="FILE",
+        help="Times of words by an aligner or a speech recogniser, for distillation.words: a table, a .ctm "
+        "file, or a folder with JSON of whisperX.",
     ),
 ]
 # Options of every verb that reads a table of utterances; `corpus.columns` and `corpus.emotions` of a recipe.
@@ -295,6 +306,11 @@ def read_renaming(
     from emodistill.config.renaming import read_columns, read_emotions
 
     return read_columns(columns or (), "--columns"), read_emotions(map_emotions or (), "--map-emotions")
+
+
+def words_overrides(words: Path | None) -> list[str]:
+    """Return --words as an override of a recipe."""
+    return [] if words is None else [f"corpus.words={json.dumps(str(words))}"]
 
 
 def renaming_overrides(columns: list[str] | None, map_emotions: list[str] | None) -> list[str]:

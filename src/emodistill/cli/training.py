@@ -13,9 +13,11 @@ from emodistill.cli.options import (
     Out,
     Set,
     Tabular,
+    Words,
     app,
     names_in,
     need_training,
+    words_overrides,
 )
 from emodistill.console import results, say
 from emodistill.errors import ConfigError
@@ -65,6 +67,7 @@ def train(
             "Default: runs/RECIPE-seedN, which is run first if it is not finished.",
         ),
     ] = None,
+    words: Words = None,
     out: Out = None,
     set: Set = None,
 ) -> None:
@@ -83,7 +86,7 @@ def train(
 
     Example: emodistill train ravdess-whisper --set corpus.root=RAVDESS --set student.backbone=DIR
     """
-    overrides = [*(set or ()), *([] if init is None else [f"student.init={init}"])]
+    overrides = [*(set or ()), *words_overrides(words), *([] if init is None else [f"student.init={init}"])]
     if all:
         if fold is not None:
             raise ConfigError("--all trains on all utterances, so it has no fold: leave --fold out")
@@ -95,7 +98,7 @@ def train(
 
 
 @app.command()
-def crossval(recipe: RecipeName, out: Out = None, set: Set = None) -> None:
+def crossval(recipe: RecipeName, words: Words = None, out: Out = None, set: Set = None) -> None:
     """Train and test every fold of a recipe, and print the scores over all folds.
 
     Each fold trains its own teachers, so no teacher has seen the test speakers of its fold.
@@ -105,7 +108,7 @@ def crossval(recipe: RecipeName, out: Out = None, set: Set = None) -> None:
 
     Example: emodistill crossval ravdess-whisper --set corpus.root=RAVDESS --set seed=1
     """
-    _crossval(recipe, set or (), out)
+    _crossval(recipe, [*(set or ()), *words_overrides(words)], out)
 
 
 # Long: its signature holds the options and their help.
@@ -153,6 +156,7 @@ def ablate(
         Path | None, typer.Option("--out", "-o", help="Folder of the grid. Default: runs/RECIPE-ablation.")
     ] = None,
     format: Format = Tabular.table,
+    words: Words = None,
     set: Set = None,
 ) -> None:
     """Measure what each part of the method contributes: a grid of runs, and one table with intervals.
@@ -181,7 +185,7 @@ def ablate(
     from emodistill.training.grid import sweep_variants
     from emodistill.training.preflight import check_recipe
 
-    loaded = load_recipe(recipe, set or ())
+    loaded = load_recipe(recipe, [*(set or ()), *words_overrides(words)])
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
     sweep_variants(loaded, sweep or ())
     checked = check_recipe(loaded)
