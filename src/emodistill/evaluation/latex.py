@@ -28,7 +28,7 @@ def escape(text: str) -> str:
 
 
 LONG_NAME = 18  # characters: a longer name in the first column is broken into lines
-NAME_WIDTH = 0.32  # of the column of the paper, for names that are broken
+NAME_WIDTH = 0.3  # of the column of the paper, for names that are broken
 
 
 @dataclass(frozen=True)
@@ -184,14 +184,12 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
             rows.append(None)
         if place == 0 or not one_reference:
             reference_ua = _mean(ua.reference, ua.reference_sd, item.reference == best)
-            rows.append(
-                (_name(names[item.reference]), reference_ua, _mean(wa.reference, wa.reference_sd), "--", "--")
-            )
+            rows.append((_name(names[item.reference]), reference_ua, _percent(wa.reference), "--", "--"))
         rows.append(
             (
                 _name(names[item.run]),
                 _mean(ua.run, ua.run_sd, item.run == best),
-                _mean(wa.run, wa.run_sd),
+                _percent(wa.run),
                 _percent(ua.value, True),
                 _p_value(ua.p_holm),
             )
@@ -232,7 +230,7 @@ def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
             (
                 _name(row.cell),
                 _mean(row.pooled_ua, row.pooled_ua_sd, clear and row is top),
-                _mean(row.pooled_wa, row.pooled_wa_sd),
+                _percent(row.pooled_wa),
                 _percent(row.difference, True),
                 _p_value(row.p_holm),
             )
@@ -280,7 +278,13 @@ def _best(comparisons: Sequence[Comparison]) -> str | None:
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last part of each path, or the whole path where two have the same last part."""
+    """The last part of each path, or the whole path where two have the same last part.
+
+    Seeds are left out where all have the same ones, because the caption names them.
+    """
     names = list(dict.fromkeys(names))
     short = {name: Path(name).name or name for name in names}
-    return {name: last if list(short.values()).count(last) == 1 else name for name, last in short.items()}
+    unique = {name: last if list(short.values()).count(last) == 1 else name for name, last in short.items()}
+    bare = {name: text.partition(", seeds ")[0] for name, text in unique.items()}
+    same_seeds = len({text.partition(", seeds ")[2] for text in unique.values()}) == 1
+    return bare if same_seeds and len(set(bare.values())) == len(bare) else unique

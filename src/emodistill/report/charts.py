@@ -195,7 +195,10 @@ def forest(panels: Sequence[ForestPanel], description: str) -> Markup:
         for value in ticks(panel.low, panel.high):
             across = _across(panel, value)
             kind = "mark" if value == 0 else "grid"
-            elements.append(f'<line class="{kind}" x1="{across}" y1="{top}" x2="{across}" y2="{bottom}"/>')
+            elements += [  # beside the intervals alone, so that no line crosses a text
+                f'<line class="{kind}" x1="{across}" y1="{end - 19}" x2="{across}" y2="{end}"/>'
+                for end in (top + place * FOREST_ROW for place in range(1, len(panel.rows) + 1))
+            ]
             elements.append(
                 f'<text class="tick" x="{across}" y="{bottom + 13}" text-anchor="middle">'
                 f"{_signed(value)}</text>"
