@@ -55,14 +55,19 @@ def tune(
     """
     need_training()
     from emodistill.config import load_recipe, read_space
+    from emodistill.corpora.load import check_source
+
+    loaded, more = load_recipe(recipe, set or ()), read_space(space or [])
+    check_source(loaded.corpus)
+    folder = out or Path("runs") / f"{loaded.name}-tune"
+
+    # They load torch, so they come last.
     from emodistill.training.cross_validation import print_scores
     from emodistill.training.trials import show_trials
     from emodistill.training.tuning import BEST, crossval_best
     from emodistill.training.tuning import tune as search
 
-    loaded = load_recipe(recipe, set or ())
-    folder = out or Path("runs") / f"{loaded.name}-tune"
-    result = search(loaded, folder, read_space(space or []), trials, prune)
+    result = search(loaded, folder, more, trials, prune)
     show_trials(result, results())
     say(f"written: {folder}/trials.csv, tune.png, {BEST}")
     if not crossval:
