@@ -29,6 +29,7 @@ from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.student import Student
 from emodistill.protocol.folds import read_protocol
 from emodistill.training import fold as fold_module
+from emodistill.training import fold_tables as tables_module
 from emodistill.training.cross_validation import crossval, prepare_run, print_scores
 from emodistill.training.data import CLEAN, label_weights, possible_emotions
 from emodistill.training.fit import FitResult
@@ -179,7 +180,8 @@ def test_a_killed_run_continues_to_the_same_predictions(
                 for stage in ("prosodic", "linguistic", "student")
             )
             calls_left = calls - done if function in ("fit", "save_checkpoint") else calls
-            patch.setattr(fold_module, function, dies_after(getattr(fold_module, function), calls_left))
+            module = tables_module if function == "write_predictions" else fold_module
+            patch.setattr(module, function, dies_after(getattr(module, function), calls_left))
             with pytest.raises(Killed):
                 crossval(recipe, tmp_path / "run", [first])
         assert not (tmp_path / f"run/fold-{first}/predictions.csv").is_file(), name
