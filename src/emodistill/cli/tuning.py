@@ -10,6 +10,7 @@ from emodistill.cli.training import RecipeName
 from emodistill.console import results, say
 
 
+# Long: its signature holds the options and their help.
 @app.command()
 def tune(
     recipe: RecipeName,
