@@ -25,7 +25,7 @@ class OptimConfig(Section):
     batch_size: int = Field(32, ge=1)
     # Highest learning rate.
     lr: float = Field(1e-3, gt=0)
-    # Highest learning rate of pretrained layers. None: `lr`.
+    # Highest learning rate of pretrained layers, except of their adapters (student.lora). None: `lr`.
     backbone_lr: float | None = None
     # Decoupled weight decay. Biases and norms have none.
     weight_decay: float = Field(1e-2, ge=0)
@@ -153,6 +153,10 @@ class StudentConfig(Section):
     # Number of layers, from the first, that are not trained. Their states are computed once and cached.
     # 0: train all.
     frozen: int = Field(0, ge=0)
+    # Rank of the low-rank adapters (LoRA) that are trained in place of the layers above `frozen`, such as 8.
+    # They learn at optim.lr, and they are merged into the layers at the end. 0: train the layers in full. It
+    # needs pip install 'emodistill[lora]'.
+    lora: int = Field(0, ge=0)
     # Width of the compact backbone. Others have their own.
     width: int = Field(192, ge=8)
     # Size of the student's embedding.
@@ -208,6 +212,16 @@ class StudentConfig(Section):
             )
         if self.backbone == "compact" and self.frozen:
             raise ValueError("compact is trained from nothing: frozen must be 0")
+        if self.backbone == "compact" and self.lora:
+            raise ValueError(
+                "compact is trained from nothing, so it has no weights to adapt: set lora = 0, or choose a "
+                "pretrained backbone"
+            )
+        if self.lora and self.frozen == self.layers:
+            raise ValueError(
+                f"lora adapts the layers above frozen = {self.frozen}, of which layers = {self.layers} "
+                "leaves none: lower frozen, or set lora = 0"
+            )
         return self
 
 

@@ -51,6 +51,10 @@ class RuntimeConfig(Section):
     loaders: int = Field(0, ge=0)
     # Also write logs for TensorBoard.
     tensorboard: bool = False
+    # Also write logs for Weights & Biases or for MLflow, into the run folder. Their own variables choose a
+    # server, such as WANDB_API_KEY, WANDB_MODE and MLFLOW_TRACKING_URI. It needs pip install
+    # 'emodistill[wandb]' or 'emodistill[mlflow]'.
+    logger: Literal["wandb", "mlflow"] | None = None
 
 
 class Recipe(Section):

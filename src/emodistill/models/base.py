@@ -60,6 +60,12 @@ class Backbone(nn.Module, ABC):
     def layer(self, index: int, x: Tensor, mask: Tensor | None) -> Tensor:
         """Apply one layer to x (batch, frames, width); mask (batch, frames), True = valid, or None."""
 
+    def call_linear_layers(self, on: bool) -> None:
+        """Switch on that a block calls each of its linear layers, which an adapter on a layer requires.
+
+        A family whose blocks read the weights of a layer without calling it overrides this.
+        """
+
 
 class PretrainedBackbone(Backbone):
     """A family whose weights come from transformers; `model_types` are names of transformers."""

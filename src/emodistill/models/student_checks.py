@@ -10,7 +10,7 @@ def pooled_layers(config: StudentConfig, num_layers: int) -> tuple[int, ...]:
 
 
 def check_layers(config: StudentConfig, num_layers: int, num_classes: int, name: str = "student") -> None:
-    """Raise `ConfigError` where `frozen`, `pool` or `probe` do not fit the layers that are used.
+    """Raise `ConfigError` where `frozen`, `pool`, `lora` or `probe` do not fit the layers that are used.
 
     Args:
         num_layers: number of layers that the student uses, of those that its backbone has.
@@ -27,6 +27,11 @@ def check_layers(config: StudentConfig, num_layers: int, num_classes: int, name:
         raise ConfigError(
             f"{name}.pool = {list(pool_layers)}, but the backbone's layers are 0 … {num_layers}: "
             "pool some of those"
+        )
+    if config.lora and max(pool_layers) <= config.frozen:
+        raise ConfigError(
+            f"{name}.lora adapts layers above {name}.frozen = {config.frozen}, but the student pools "
+            f"{list(pool_layers)}: lower {name}.frozen, or set {name}.lora = 0"
         )
     if config.probe is not None and (max(pool_layers) > config.frozen or config.pool == "mix"):
         raise ConfigError(f"a probe reads frozen layers: {name}.pool must list layers up to {config.frozen}")

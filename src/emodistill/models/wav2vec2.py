@@ -1,9 +1,11 @@
 """wav2vec 2.0, HuBERT and WavLM: strided convolutions over the waveform, then transformer layers."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from emodistill.citations import Citation
 from emodistill.models.base import PretrainedBackbone, additive_mask
@@ -116,6 +118,35 @@ class WavLM(ConvolutionalBackbone):
         valid = None if mask is None else mask.long()
         out: Tensor = self.blocks[index](x, attention_mask=valid, position_bias=bias, index=index)[0]
         return out
+
+    def call_linear_layers(self, on: bool) -> None:
+        for block in self.blocks:
+            attention: Any = block.attention
+            if on:
+                attention.torch_multi_head_self_attention = partial(_attend_by_calls, attention)
+            else:
+                vars(attention).pop("torch_multi_head_self_attention", None)
+
+
+def _attend_by_calls(
+    attention: Any, x: Tensor, attention_mask: Tensor | None, position_bias: Tensor
+) -> tuple[Tensor, None]:
+    """Return the result of WavLM's attention, whose own function reads the weights of its linear layers.
+
+    x : (batch, frames, width); attention_mask : (batch, frames), 1 = valid; position_bias : (batch * heads,
+    frames, frames).
+    """
+    batch, frames, width = x.shape
+    query, key, value = (
+        layer(x).view(batch, frames, attention.num_heads, -1).transpose(1, 2)
+        for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    bias = position_bias.view(batch, attention.num_heads, frames, frames).to(query.dtype)
+    if attention_mask is not None:
+        bias = bias.masked_fill(attention_mask[:, None, None].ne(1), float("-inf"))
+    dropout = attention.dropout if attention.training else 0.0
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    return attention.out_proj(attended.transpose(1, 2).reshape(batch, frames, width)), None
 
 
 def standardise_waveform(waveform: Tensor, lengths: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from emodistill.models.layers import Output
 from emodistill.models.student import RunningStandardise, Student, Suffix, Voices
 from emodistill.training.batch_augment import draw_mixup, mask_time, zero_beyond_lengths
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, make_loader
+from emodistill.training.loggers import open_loggers
 from emodistill.training.optimizer import build_optimizer
 from emodistill.training.voices import VoiceContexts
 
@@ -345,8 +346,8 @@ def fit(
     if not result.is_file():
         learner = Learner(model, data, optim, distillation, folder, seed, runtime.loaders)
         model.train()  # transformers returns pretrained models in eval mode
-        with _quiet_lightning():
-            trainer = _trainer(optim, folder, runtime, stop_after)
+        with _quiet_lightning(), open_loggers(folder, runtime) as loggers:
+            trainer = _trainer(optim, folder, runtime, stop_after, loggers)
             resume = folder / "last.ckpt"
             trainer.fit(learner, ckpt_path=resume if resume.is_file() else None, weights_only=True)
         (folder / "last.ckpt").unlink(missing_ok=True)
@@ -392,7 +393,9 @@ def infer(
     return {name: torch.cat(parts)[position] for name, parts in collected.items()}
 
 
-def _trainer(optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_after: int | None) -> Any:
+def _trainer(
+    optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_after: int | None, loggers: list[Any]
+) -> Any:
     strategy = "ddp_spawn" if runtime.strategy == "auto" and runtime.devices > 1 else runtime.strategy
     if strategy == "ddp":
         raise ConfigError(
@@ -400,9 +403,6 @@ def _trainer(optim: OptimConfig, folder: Path, runtime: RuntimeConfig, stop_afte
             "'auto' or 'ddp_spawn'"
         )
     console = Console(stderr=True)
-    loggers: list[Any] = [CSVLogger(folder, name="log", version="")]
-    if runtime.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
     callbacks: list[Callback] = [SaveEveryEpoch(folder)]
     if console.is_terminal:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))

@@ -38,6 +38,7 @@ from emodistill.features.preparation import PREPARATION
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
+from emodistill.models.lora import adapters
 from emodistill.models.student import Student
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import Fold
@@ -238,16 +239,17 @@ class FoldRun:
                 label_indices(dev, self.labels),
                 speakers=known_speakers(dev),
             )
-        fit(
-            stage.trained_part(model),
-            TrainingData(train_data, dev_data, len(self.labels), voice),
-            stage.optim,
-            folder,
-            self.recipe.runtime,
-            seed=seed,
-            distillation=self.recipe.distillation if targets else None,
-            stop_after=phase.epochs.get(stage.name),
-        )
+        with adapters(model, seed):
+            fit(
+                stage.trained_part(model),
+                TrainingData(train_data, dev_data, len(self.labels), voice),
+                stage.optim,
+                folder,
+                self.recipe.runtime,
+                seed=seed,
+                distillation=self.recipe.distillation if targets else None,
+                stop_after=phase.epochs.get(stage.name),
+            )
         training_ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
         save_checkpoint(folder, model, self.labels, training_ids, [utterance.id for utterance in dev])
         (folder / "best.safetensors").unlink()

@@ -24,6 +24,7 @@ PLAIN = "no-distillation"
 # Cell -> section and fields that switch off an option of the method; it has a cell where the recipe uses it.
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-queries": ("student", {"queries": 0}),
+    "no-lora": ("student", {"lora": 0}),  # the layers are trained in full
     "no-certainty": ("distillation", {"certainty": None}),
     "no-further-speech": ("corpus", {"further": None, "further_words": None}),
 }
@@ -171,7 +172,7 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
     options = [(name, _with_values(full, section, **off)) for name, (section, off) in OPTIONS.items()]
     student = full.student
     if student is not None and student.layers is not None and 0 < student.frozen < student.layers:
-        options.append(("no-trained-layers", _with_values(full, "student", frozen=student.layers)))
+        options.append(("no-trained-layers", _with_values(full, "student", frozen=student.layers, lora=0)))
     return cells + [(name, variant) for name, variant in options if variant != full]
 
 

@@ -48,13 +48,14 @@ class MuonAdamW(Optimizer):
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
     """Return the optimizer of a training.
 
-    Pretrained layers learn at `backbone_lr`, all others at `lr`. Biases and norms have no weight decay.
+    Pretrained layers learn at `backbone_lr`; their adapters, which start from nothing, and all other layers
+    learn at `lr`. Biases and norms have no weight decay.
     """
     linear_weights = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:
-            is_pretrained = "backbone." in name or name.startswith("encoder.")
+            is_pretrained = ("backbone." in name or name.startswith("encoder.")) and ".lora_" not in name
             lr = optim.backbone_lr if is_pretrained and optim.backbone_lr is not None else optim.lr
             decay = optim.weight_decay if value.ndim > 1 else 0.0
             by_muon = optim.optimizer == "muon" and id(value) in linear_weights

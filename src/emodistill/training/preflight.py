@@ -23,6 +23,7 @@ from emodistill.models.pretrained import find_pretrained
 from emodistill.models.student_checks import check_layers, too_few_layers
 from emodistill.protocol.audit import audit_protocol, audit_teacher, class_warnings
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
+from emodistill.training.packages import check_packages
 
 NO_TRANSCRIPTS = "no training utterance has a transcript"
 _KINDS = {"prosodic": "prosodic", "linguistic": "linguistic", "student": "student", "acoustic": "student"}
@@ -70,7 +71,10 @@ def check_recipe(
     recipe = with_absolute_paths(recipe)
     if data is None:
         check_source(recipe.corpus)
-    num_layers = {} if _is_finished(out, folds, max_folds) else check_models(recipe)
+    num_layers: dict[str, int] = {}
+    if not _is_finished(out, folds, max_folds):
+        check_packages(recipe)
+        num_layers = check_models(recipe)
     is_new = data is None
     data = data or _open_data(recipe)
     chosen = [fold for fold in data.folds(folds)[:max_folds] if not _is_done(out, fold.name)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from emodistill.cached_files import LLDS, STATES
 from emodistill.config import AudioConfig, AugmentConfig, OptimConfig, Recipe, StudentConfig, stable_seed
 from emodistill.corpora import Utterance
 from emodistill.corpora.base import audio_duration_s
-from emodistill.errors import ConfigError, CorpusError, ModelError
+from emodistill.errors import ConfigError, CorpusError, ModelError, field_messages
 from emodistill.features.augment import augment_view
 from emodistill.features.cache import ArrayCache, run_jobs, say_what_is_written
 from emodistill.features.llds import cache_llds
@@ -218,11 +219,17 @@ class SpeechStage(Stage):
             # The shape comes from `initial`, and the settings of training from the recipe.
             own_settings = {
                 name: getattr(self.config, name)
-                for name in ("dropout", "warp", "band_mask", "frozen", "optim", "init")
+                for name in ("dropout", "warp", "band_mask", "frozen", "lora", "optim", "init")
             }
             # The weights come from `initial`, so no probe is fitted, and the norm must be of the same kind.
             shape = {"probe": None, "standardise": initial.has_fixed_norm}
-            config = StudentConfig.model_validate({**initial.config.model_dump(), **own_settings, **shape})
+            try:
+                config = StudentConfig.model_validate(
+                    {**initial.config.model_dump(), **own_settings, **shape}
+                )
+            except ValidationError as error:
+                reasons = "; ".join(field_messages(error.errors()))
+                raise ConfigError(f"{self.name}.init = '{self.config.init}': {reasons}") from error
             backbone: Backbone = deepcopy(initial.backbone)
             return Student(backbone, config, self.num_classes, self.heads, self.voice is not None)
         backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
