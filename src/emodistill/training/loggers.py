@@ -51,13 +51,15 @@ def open_loggers(folder: Path, runtime: RuntimeConfig) -> Iterator[list[Any]]:
             partial.write_text(json.dumps({**ids, runtime.logger: _run_id(logger)}) + "\n", encoding="utf-8")
         if (run_folder / "recipe.toml").is_file():
             logger.log_hyperparams(tomllib.loads((run_folder / "recipe.toml").read_text(encoding="utf-8")))
+    failed = True
     try:
         yield loggers
+        failed = False
     finally:
         if runtime.logger == "wandb":  # a run that stays open would take the epochs of the next training too
             import wandb
 
-            wandb.finish(quiet=True)
+            wandb.finish(exit_code=int(failed))
 
 
 def _wandb_logger(folder: Path, run_folder: Path, name: str, known: str | None) -> Any:
