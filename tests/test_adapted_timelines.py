@@ -590,5 +590,8 @@ def test_segments_compared_with_their_own_recording_are_as_sure_as_without_a_voi
     for options in ({}, {"adapt": "auto"}, {"adapt": "recording"}, {"adapt": "running"}):
         segments = own.timeline(wav(TALK), **options).segments
         assert {part.surety for part in segments} == {"unsure"}, options
+    turns = [GivenSegment(part.start_s, part.end_s) for part in segments] * 2
+    given_turns = own.timeline(wav(TALK), given=[*turns, GivenSegment(0.0, 0.5)], adapt="recording").segments
+    assert {part.surety for part in given_turns} == {"unsure"}
     known = own.timeline(wav(TALK), voice=own.enrol(wav(TALK))).segments
     assert {part.surety for part in known} == {"likely"}

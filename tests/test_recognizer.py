@@ -590,6 +590,10 @@ def test_surety_is_how_often_such_answers_are_right(copy: Path) -> None:
     assert surety_of(0.5) == "no better than a guess", "0.7 is below 1.5 times chance, 0.75"
     assert surety_of(1.0) == "likely"
     assert surety_of(0.5, has_voice=True) == "likely", "with a voice it has a table of its own"
+    bundled = Recognizer(threads=1).with_options(emotions=["angry", "happy", "sad", "neutral"])
+    sure = {"angry": 0.97, "happy": 0.01, "sad": 0.01, "neutral": 0.01}
+    sureties = [bundled.answer(sure, has_voice).surety for has_voice in (False, True)]
+    assert sureties == ["unsure", "likely"], "with fewer emotions too, no surer than the table"
     learned = recognizer.answer({"angry": 0.5, "sad": 0.5}, True, None, True)
     assert learned.surety == surety_of(0.5), "a voice of the recording itself is no known voice"
     assert recognizer.with_options(emotions=["sad"]).answer({"sad": 1.0}, False).surety is None

@@ -150,6 +150,8 @@ class RunningScorer(WindowScorer):
 class FirstPassScorer(WindowScorer):
     """Scores windows without a voice, and keeps their statistics for a second pass."""
 
+    learns_voice = True  # It also makes the given segments of the second pass.
+
     def __init__(
         self, recognizer: VoiceClassifier, options: SegmentationOptions, may_reject: bool = False
     ) -> None:

@@ -123,7 +123,8 @@ def surety(card: Card, num_emotions: int, confidence: float, has_voice: bool) ->
     """Return how far an answer can be trusted, from how often answers of its confidence are right.
 
     The card has this accuracy by confidence. It is over all emotions of the model. With fewer emotions, the
-    calibrated confidence itself takes its place. Returns None for a card without the table.
+    confidence itself takes its place, up to the highest accuracy of the table. Returns None for a card
+    without the table.
 
     Returns None too if there is one emotion alone, whose confidence is always 1.
 
@@ -133,7 +134,10 @@ def surety(card: Card, num_emotions: int, confidence: float, has_voice: bool) ->
     table = (card.accuracy_voice or card.accuracy) if has_voice else card.accuracy
     if not table or num_emotions == 1:
         return None
-    accuracy = confidence if num_emotions < len(card.emotions) else expected_accuracy(table, confidence)
+    if num_emotions < len(card.emotions):
+        accuracy = min(confidence, max(point.accuracy for point in table))
+    else:
+        accuracy = expected_accuracy(table, confidence)
     if accuracy >= LIKELY_ACCURACY:
         return "likely"
     return "no better than a guess" if accuracy < GUESS_FACTOR / num_emotions else "unsure"
