@@ -124,3 +124,11 @@ TRANSFORMERS = Citation(
     pages="38--45",
     doi="10.18653/v1/2020.emnlp-demos.6",
 )  # fmt: skip
+
+LORA = Citation(
+    "hu2022lora", "inproceedings",
+    author="Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and "
+    "Wang, Shean and Wang, Lu and Chen, Weizhu",
+    title="{LoRA}: Low-Rank Adaptation of Large Language Models",
+    year=2022, booktitle="International Conference on Learning Representations (ICLR)", eprint="2106.09685",
+)  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 from emodistill.citations import (
     LIGHTNING,
+    LORA,
     METHOD,
     PYTORCH,
     SOFTWARE,
@@ -83,8 +84,10 @@ def _add_run(found: References, run: Run) -> None:
     recipe = run.recipe
     if recipe.student is not None:
         _add_backbone(found, recipe.student.backbone, _description(run, "student"))
+        found.citations += [LORA] if recipe.student.lora else []
     if "acoustic" in run.models and recipe.acoustic.run is None:
         _add_backbone(found, recipe.acoustic.student.backbone, _description(run, "acoustic"))
+        found.citations += [LORA] if recipe.acoustic.student.lora else []
     if "prosodic" in run.models:
         _add_features(found)
     if "linguistic" in run.models:
