@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from emodistill.config import OptimConfig, StudentConfig
 from emodistill.errors import ConfigError, MissingExtraError
+from emodistill.export.exporter import export_run
 from emodistill.models.backbones import load_backbone
-from emodistill.models.checkpoint import load_checkpoint
+from emodistill.models.checkpoint import load_checkpoint, read_exported
 from emodistill.models.lora import adapters
 from emodistill.models.student import Student, Suffix
+from emodistill.report.bibliography import references
 from emodistill.training import packages, preflight, stages
 from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.fit import Learner
@@ -185,6 +187,25 @@ def test_a_run_trains_adapters_and_keeps_plain_weights(
         assert torch.linalg.matrix_rank(change, rtol=1e-3) <= RANK, key
     full = model_of(tmp_path / "full").backbone.state_dict()
     assert {key for key in before if not torch.equal(full[key], before[key])} > moved
+    cited = {
+        name: {item.key for item in references([str(tmp_path / name)]).citations} for name in ("lora", "full")
+    }
+    assert cited["lora"] - cited["full"] == {"hu2022lora"}
+
+
+def test_an_exported_student_has_plain_weights(
+    manifest: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = lora_recipe(
+        manifest, models["whisper"], protocol={"refit": False}, distillation={"teachers": []}
+    )
+    crossval(recipe, tmp_path / "run", max_folds=1)
+    export_run(tmp_path / "run", tmp_path / "exported")  # refuses outputs that differ from torch
+    exported = read_exported(tmp_path / "exported").model
+    trained = model_of(tmp_path / "run", phase="select").state_dict()
+    assert not any("lora" in name for name in trained)
+    for name, value in exported.state_dict().items():
+        torch.testing.assert_close(value, trained[name], msg=name)
 
 
 def test_a_killed_run_with_adapters_gives_the_same_student(
