@@ -190,6 +190,13 @@ def test_hidden_loss_ignores_padding_of_the_targets() -> None:
     assert hidden_loss(student, short, None).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
+def test_hidden_loss_is_zero_for_a_batch_without_states_of_the_teacher() -> None:
+    student = randn(2, 4, 3).requires_grad_()
+    loss = hidden_loss(student, torch.zeros(2, 0, 3), None)
+    loss.backward()
+    assert loss.item() == 0.0
+
+
 # --- relational distillation ---------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The times of words, further speech without labels, and how both reach the student's training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.training.cross_validation import crossval
 from emodistill.training.grid import make_grid
-from emodistill.training.targets import TeacherTargets, word_shares
+from emodistill.training.targets import TeacherTargets, with_words, word_shares
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,23 @@ def test_word_vectors_are_means_of_the_tokens_of_each_word() -> None:
     torch.testing.assert_close(vectors[1], states[2])
 
 
+def test_words_are_kept_where_training_hears_them(manifest: Path) -> None:
+    spoken = [item for item in read_manifest(manifest) if item.transcript][:3]
+    inside, outside = Word(0.05, 0.2, "stop"), Word(50.0, 51.0, "now")
+    words = [(inside, outside), (), (outside,)]
+    utterances = [replace(item, words=each) for item, each in zip(spoken, words, strict=True)]
+    teacher = LinguisticTeacher.create(LinguisticConfig(encoder="scratch"), 2, ["stop now"]).eval()
+    ids, rows = tuple(item.id for item in spoken), torch.zeros(3, 2)
+    targets = TeacherTargets(ids, rows, rows, torch.ones(3, dtype=torch.bool))
+    found = with_words(targets, teacher, utterances, AudioConfig())
+    assert found.word_offsets is not None
+    assert found.word_vectors is not None
+    assert found.word_offsets.tolist() == [[0, 1], [1, 1], [1, 1]]
+    assert found.word_vectors.isfinite().all(), "one word alone has no deviation"
+    with pytest.raises(ConfigError, match="no training utterance has any"):
+        with_words(targets, teacher, utterances[1:], AudioConfig())
+
+
 # --- certainty -----------------------------------------------------------------------------------
 
 
@@ -237,7 +255,9 @@ def test_further_speech_of_held_out_speakers_or_sentences_is_left_out(
     path = manifest.with_name("further-known.csv")
     speakers = sorted({item.speaker for item in read_manifest(manifest)})
     known = [{**rows[0], "id": f"of-{speaker}", "speaker": speaker} for speaker in speakers]
-    make.write_rows(path, [*rows, *known, {**rows[0], "id": "known-words", "transcript": sentence.upper()}])
+    make.write_rows(
+        path, [*rows, *known, {**rows[0], "id": "known-words", "transcript": f"{sentence.upper()}!"}]
+    )
     recipe = every_option(manifest, further=str(path), further_words=None)
     crossval(recipe, tmp_path, max_folds=1)
     ids = load_checkpoint(tmp_path / "fold-1/select/student").training_ids
@@ -259,6 +279,12 @@ def test_words_without_times_are_refused_before_training(manifest: Path) -> None
                 distillation={"words": 1.0},
                 student={"frozen": 1, "backbone": "hubert", "optim": {**make.OPTIM, "mixup": 0.2}},
             )
+        )
+    with pytest.raises(ConfigError, match=r"crops do not keep: set voice.crop_probability = 0"):
+        make.voice_recipe(
+            manifest,
+            corpus={"words": "w.csv"},
+            distillation={"teachers": ["linguistic"], "word_contrast": 1.0},
         )
     with pytest.raises(ConfigError, match=r"further speech, of which there is none"):
         make.recipe(manifest, corpus={"further_words": "w.csv"})

@@ -230,13 +230,15 @@ def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor
 
     h_f is the student's projection and g_f the teacher's state of frame f. The mean is over the frames of the
     batch that are valid in both; padded frames of the teacher are zero. The faster of the two is first
-    averaged down to the frame rate of the other, by a whole ratio.
+    averaged down to the frame rate of the other, by a whole ratio. The loss is 0 if the teacher has no frame.
 
     Args:
         student: (batch, frames, width).
         teacher: (batch, frames, width); its number of frames may differ.
         mask: (batch, frames) of the student, True = valid, or None.
     """
+    if not teacher.shape[1]:  # further speech alone, on which the teacher has no states
+        return 0.0 * student.sum()
     ratio = round(teacher.shape[1] / student.shape[1])
     if ratio > 1:
         teacher = F.avg_pool1d(teacher.transpose(1, 2), ratio).transpose(1, 2)
@@ -287,7 +289,10 @@ def _exclude(logits: Tensor, possible: Tensor) -> Tensor:
 
 
 def _mean_over(values: Tensor, counts: Tensor) -> Tensor:
-    """The mean of values (n,) weighted by `counts` (n,), from 0 to 1; 0 if they are all 0."""
+    """The mean of values (n,) weighted by `counts` (n,), each from 0 to 1; 0 if they are all 0.
+
+    A sum of counts below 1 counts as 1, so one uncertain utterance is not raised to full weight.
+    """
     weight = counts.to(values.dtype)
     return (values * weight).sum() / weight.sum().clamp(min=1.0)
 

@@ -132,6 +132,11 @@ class Recipe(Section):
                     f"distillation.{name} needs words in their place, which mixup does not keep: set "
                     f"student.optim.mixup = 0 or distillation.{name} = 0"
                 )
+            if self.voice is not None and self.voice.crop_probability:
+                raise ValueError(
+                    f"distillation.{name} needs words in their place, which crops do not keep: set "
+                    f"voice.crop_probability = 0 or distillation.{name} = 0"
+                )
         if self.corpus.further_words is not None and self.corpus.further is None:
             raise ValueError(
                 "corpus.further_words has the words of further speech, of which there is none: set "

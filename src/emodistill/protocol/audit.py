@@ -1,5 +1,6 @@
 """The audit of folds. It refuses a speaker, an utterance or an identical recording in two splits."""
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -203,8 +204,9 @@ def _check_speakers(fold: Fold, by_id: Mapping[str, Utterance]) -> None:
 
 
 def sentence_key(transcript: str) -> str:
-    """Return a transcript without case and repeated spaces. Equal sentences have equal keys."""
-    return " ".join(transcript.lower().split())
+    """Return a transcript without case, punctuation and repeated spaces. Equal sentences have equal keys."""
+    spoken = (sign for sign in transcript.lower() if not unicodedata.category(sign).startswith("P"))
+    return " ".join("".join(spoken).split())
 
 
 def _shared_transcripts(fold: Fold, by_id: Mapping[str, Utterance]) -> float | None:

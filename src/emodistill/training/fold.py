@@ -271,10 +271,12 @@ class FoldRun:
         if self.artifacts is None:
             return None
         recipe = self.recipe
+        # No teacher learns from these. They are in the key of its targets.
+        corpus = {**to_dict(recipe.corpus), "words": None, "further": None, "further_words": None}
         return cache_key(
             stage=stage.name,
             settings=stage.deciding_settings(),
-            data=[to_dict(recipe.corpus), to_dict(recipe.audio), PREPARATION, list(self.labels.names)],
+            data=[corpus, to_dict(recipe.audio), PREPARATION, list(self.labels.names)],
             split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
             training=[recipe.seed, self.fold.name, phase.name, phase.epochs.get(stage.name)],
             runtime=[getattr(recipe.runtime, name) for name in RUNTIME_FIELDS],
@@ -310,7 +312,7 @@ class FoldRun:
             folds=settings.inner_folds,
             epochs=epochs,
             hidden=self.recipe.augment.key_settings() if needs_hidden else None,
-            further=[(item.id, item.transcript) for item in further],
+            further=[(item.id, item.transcript, str(item.path)) for item in further],
             words=[item.words for item in (*phase.train, *further)] if needs_words else None,
         )
         if not path.is_file() and not self._fetch(key, path.parent):

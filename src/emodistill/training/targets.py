@@ -48,7 +48,9 @@ class TeacherTargets:
     word_offsets: Tensor | None = None  # (utterances, 2): where an utterance's words start and end
 
     def certainty(self, kind: str | None, labels: Sequence[int | None]) -> Tensor | None:
-        """Return how much each utterance counts in this teacher's terms, (utterances,); None: all count 1.
+        """Return how much each utterance counts, (utterances,); None: all count 1.
+
+        It weighs this teacher's terms of logits, of embeddings and of their contrast.
 
             certain            c_i = 1 − H(p_i) / log K,   p_i = softmax(z_i) over K emotions
             certain-and-right  c_i as above where argmax p_i is the label, or there is no label; else 0
@@ -58,7 +60,7 @@ class TeacherTargets:
         if kind is None:
             return None
         log = self.logits.log_softmax(dim=1)
-        certainty = 1 + (log.exp() * log).sum(dim=1) / math.log(log.shape[1])
+        certainty = (1 + (log.exp() * log).sum(dim=1) / math.log(log.shape[1])).clamp(0, 1)
         if kind == "certain-and-right":
             predicted = self.logits.argmax(dim=1).tolist()
             is_right = [label is None or label == own for label, own in zip(labels, predicted, strict=True)]
@@ -216,7 +218,7 @@ def with_words(
     x = torch.cat(vectors)
     ends = torch.tensor(counts).cumsum(0)
     offsets = torch.stack([ends - torch.tensor(counts), ends], dim=1)
-    x = (x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)
+    x = (x - x.mean(dim=0)) / (x.std(dim=0, correction=0) + 1e-6)
     return replace(targets, word_vectors=x.half(), word_spans=torch.tensor(spans), word_offsets=offsets)
 
 
