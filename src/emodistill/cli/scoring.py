@@ -149,7 +149,8 @@ def scores(
 ) -> None:
     """Show all scores of a run's test predictions, with 95 % intervals by bootstrap over speakers.
 
-    UA, WA, macro and weighted F1, recall and confusion of the student and each teacher. Calibration before
+    UA, WA, macro and weighted F1, recall and confusion of the student and each teacher. Their parameters,
+    MACs, latency, memory and training time. Calibration before
     and after temperature scaling, fitted on each fold's dev speakers. Scores by speaker, gender, language,
     duration and corpus. Scores with known utterances of the speaker, where the model has voices. Agreement of
     student and teachers. The scores of a single listener, where a corpus
@@ -203,7 +204,8 @@ def compare(
     Differences of UA and WA are by paired bootstrap over speakers. "Detectable" is the smallest true
     difference that such an experiment finds with a power of 80 %. McNemar's test counts the utterances that
     only one run classified correctly; it is for single runs. "p, Holm" is corrected for all comparisons in
-    the table. Runs with different protocols are refused with the first difference.
+    the table. Runs with different protocols are refused with the first difference. A second table has what
+    each student and its teachers together cost.
 
     Example: emodistill compare runs/plain-seed0 runs/plain-seed1 runs/both-seed0 runs/both-seed1
     """

@@ -21,6 +21,16 @@ from emodistill.evaluation.bootstrap import (
     percentile_interval,
 )
 from emodistill.evaluation.compare import RESAMPLES, holm_where_known
+from emodistill.evaluation.cost import (
+    COST_TITLES,
+    TOGETHER,
+    CostRow,
+    RunCost,
+    cost_markdown,
+    cost_notes,
+    grid_cost_rows,
+    show_costs,
+)
 from emodistill.evaluation.differences import Difference, make_difference, sd_over_seeds
 from emodistill.evaluation.forest import SIGNIFICANT, ForestPanel, ForestRow, forest_panel, plot_forest
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions, unweighted_accuracy
@@ -31,7 +41,7 @@ from emodistill.evaluation.tables import format_interval, format_mean, format_p_
 from emodistill.files import atomic_write
 
 TEACHERS, ORACLES = "teachers", "oracles"  # groups of systems that are no students
-ENSEMBLE = "teachers together"
+ENSEMBLE = TOGETHER
 LEAST_PROBABILITY = 1e-7  # before a logarithm: the last decimal of predictions.csv
 
 
@@ -101,6 +111,17 @@ class AblationTable:
     )  # None without plain student and ensemble, or if the gap's interval includes 0
     over_folds: bool = False  # whether the table also shows the means over folds
     sweeps: Sweeps | None = None  # the dev scores of swept values; None: no field was swept
+    costs: tuple[CostRow, ...] = ()  # of the students and the full method's teachers, by cell
+    cost_notes: tuple[str, ...] = ()
+
+    def with_costs(self, cells: Mapping[str, Sequence[RunCost | None]]) -> "AblationTable":
+        """The table with the costs of the runs of each cell, one for each seed; None: not known."""
+        ua = {row.cell: row.pooled_ua for row in self.rows}
+        shown = {name: costs for name, costs in cells.items() if name in ua}
+        first, *others = ([cost for cost in costs if cost is not None] for costs in shown.values())
+        students = [cost.of_student() for costs in others for cost in costs]
+        notes = cost_notes([*first, *students])
+        return replace(self, costs=tuple(grid_cost_rows(shown, ua)), cost_notes=tuple(notes))
 
     def write(self, folder: Path, name: str = "ablation") -> None:
         """Write the table as Markdown, CSV and JSON, and the plot as PNG, into a folder.
@@ -109,9 +130,11 @@ class AblationTable:
         """
         (folder / f"{name}.md").write_text(self.markdown(), encoding="utf-8")
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(AblationRow)], lineterminator="\n")
+            columns = [*(field.name for field in fields(AblationRow)), *COST_TITLES]
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(asdict(row) for row in self.rows)
+            figures = {row.model: row.figures for row in self.costs}
+            writer.writerows({**asdict(row), **figures.get(row.cell, {})} for row in self.rows)
         with atomic_write(folder / f"{name}.json") as partial:
             partial.write_text(
                 json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -131,7 +154,8 @@ class AblationTable:
         rows = [format_row(row, self.over_folds) for row in self.rows]
         lines = ["| " + " | ".join(cells) + " |" for cells in [*head, *rows]]
         sweeps = [] if self.sweeps is None else [self.sweeps.markdown()]
-        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes()), *sweeps])
+        costs = cost_markdown(self.costs, self.cost_notes)
+        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes()), costs, *sweeps])
 
     def notes(self) -> list[str]:
         """How to read the table, and which cells it lacks."""
@@ -191,6 +215,7 @@ def show_ablation_table(ablation: AblationTable, to: Console) -> None:
         table.add_row(*map(escape, format_row(row, ablation.over_folds)), end_section=ends_group)
     table.caption = "\n".join(ablation.notes())
     to.print(table)
+    show_costs(ablation.costs, ablation.cost_notes, to)
     if ablation.sweeps is not None:
         ablation.sweeps.show(to)
 

@@ -32,6 +32,7 @@ from emodistill.evaluation.calibration import (
     squared_errors,
     with_temperature,
 )
+from emodistill.evaluation.cost import RunCost, read_cost
 from emodistill.evaluation.known_scores import KnownScore, score_known
 from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, join_predictions
@@ -123,10 +124,11 @@ class RunScores:
     ceiling: ListenerScores | None  # None: the test utterances have no votes
     notes: tuple[str, ...]
     known: tuple[KnownScore, ...] = ()  # the curve over known utterances; empty: none were known
+    cost: RunCost | None = None  # what the models cost; None: the run is of an older version
 
     def as_dict(self) -> dict[str, Any]:
         """The scores as JSON has them."""
-        return asdict(self)
+        return {**asdict(self), "cost": None if self.cost is None else self.cost.as_dict()}
 
 
 def calibration_titles(calibration: Mapping[str, Calibration]) -> dict[str, str]:
@@ -174,6 +176,7 @@ def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
         ceiling=score_listeners(student, run.utterances),
         notes=tuple(notes),
         known=() if known is None else score_known(known, run.scores["protocol"]),
+        cost=read_cost(run.folder),
     )
 
 

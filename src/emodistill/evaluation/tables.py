@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,15 @@ from rich.table import Table
 
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS, Estimate
 from emodistill.evaluation.compare import Comparison
+from emodistill.evaluation.cost import (
+    RunCost,
+    compared_columns,
+    compared_costs,
+    cost_notes,
+    cost_rows,
+    read_cost,
+    show_costs,
+)
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.scores import RunScores, calibration_titles
@@ -109,13 +119,17 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
             "run_seeds": _seed_names(comparison.run_seeds),
         }
         names = {"reference": comparison.reference, "run": comparison.run}
+        costs = {
+            **compared_columns("reference", compared_costs(comparison.reference_runs)),
+            **compared_columns("run", compared_costs(comparison.run_runs)),
+        }
         for measure, difference in comparison.differences.items():
             rows.append(
                 {**names, "test": measure, "of_reference": difference.reference, "of_run": difference.run,
                  "difference": difference.value, "low": difference.low, "high": difference.high,
                  "p_value": difference.p_value, "p_holm": difference.p_holm,
                  "detectable": difference.detectable, "of_reference_sd": difference.reference_sd,
-                 "of_run_sd": difference.run_sd, **seeds, "no_interval": difference.no_interval}
+                 "of_run_sd": difference.run_sd, **seeds, "no_interval": difference.no_interval, **costs}
             )  # fmt: skip
         mcnemar = comparison.mcnemar
         if mcnemar is None:
@@ -124,7 +138,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
             {**names, "test": "mcnemar", "of_reference": mcnemar.only_reference, "of_run": mcnemar.only_run,
              "difference": mcnemar.only_run - mcnemar.only_reference, "low": None, "high": None,
              "p_value": mcnemar.p_value, "p_holm": mcnemar.p_holm, "detectable": None,
-             "of_reference_sd": None, "of_run_sd": None, **seeds, "no_interval": None}
+             "of_reference_sd": None, "of_run_sd": None, **seeds, "no_interval": None, **costs}
         )  # fmt: skip
     return rows
 
@@ -178,7 +192,14 @@ def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
 def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console) -> None:
     """Print comparisons; `format` is table, json or csv."""
     if format == "json":
-        return write_json([comparison.as_dict() for comparison in comparisons], to)
+        return write_json(
+            [
+                {**comparison.as_dict(), "reference_cost": compared_costs(comparison.reference_runs),
+                 "run_cost": compared_costs(comparison.run_runs)}
+                for comparison in comparisons
+            ],
+            to,
+        )  # fmt: skip
     if format == "csv":
         return write_csv(comparison_rows(comparisons), to)
     first = comparisons[0]
@@ -199,7 +220,27 @@ def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console
         )  # fmt: skip
     table.caption = "\n".join(comparison_notes(comparisons))
     to.print(table)
+    _show_compared_costs(comparisons, to)
     return None
+
+
+def _show_compared_costs(comparisons: Sequence[Comparison], to: Console) -> None:
+    """Print what the runs cost: the main model of each, and its teachers together."""
+    costs: dict[str, list[RunCost]] = {}
+    ua: dict[tuple[str, str], float] = {}
+    for item in comparisons:
+        difference = item.differences["ua"]
+        for name, folders, value in (
+            (item.reference, item.reference_runs, difference.reference),
+            (item.run, item.run_runs, difference.run),
+        ):
+            read = [read_cost(Path(folder)) for folder in folders]
+            known = [cost for cost in read if cost is not None]
+            if known and len(known) == len(read):
+                costs[name] = known
+                ua[name, next(iter(known[0].models))] = value
+    notes = cost_notes([cost for known in costs.values() for cost in known])
+    show_costs(cost_rows(costs, ua, brief=True), notes, to)
 
 
 def _test_cells(row: Row) -> list[str]:
@@ -244,6 +285,9 @@ def show_scores(scores: RunScores, format: str, to: Console) -> None:
     reasons = dict.fromkeys(item.no_interval for model in scores.models for item in model.scores.values())
     table.caption += "".join(f"\n{reason}" for reason in reasons if reason)
     to.print(table)
+    if scores.cost is not None:
+        ua = {(scores.name, model.model): model.scores["ua"].value for model in scores.models}
+        show_costs(cost_rows({scores.name: [scores.cost]}, ua), cost_notes([scores.cost]), to)
     _show_known(scores, to)
     _show_recall(scores, to)
     _show_calibration(scores, to)

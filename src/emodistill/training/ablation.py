@@ -18,6 +18,7 @@ from emodistill.config import Recipe
 from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
 from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
+from emodistill.evaluation.cost import read_cost
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.latex import ablation_latex
 from emodistill.evaluation.run import read_run
@@ -82,6 +83,9 @@ def ablate(
     systems = read_systems(grid, out, seeds, shown)
     table = make_ablation_table(systems, reference=FULL, plain=PLAIN, left_out=grid.left_out)
     table = replace(table, sweeps=swept, over_folds=over_folds)
+    table = table.with_costs(
+        {cell.name: [read_cost(cell.run_folder(out, seed)) for seed in seeds] for cell in grid.cells}
+    )
     table.write(out)
     full = [read_run(grid.cells[0].run_folder(out, seed)) for seed in seeds]
     with atomic_write(out / "ablation.tex") as partial:

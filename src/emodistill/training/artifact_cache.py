@@ -6,7 +6,8 @@
 The key of an entry is a hash of all that decides its content. So each file is made once, by the first run
 that needs it. A run folder receives an entry by hard links: it is complete by itself and hardly costs disk
 space. It can be exported, compared, moved or deleted like any other. Tables are copied, because people edit
-them, and an edit in one run must not reach another. Where a file system has no hard links, all files are
+them, and an edit in one run must not reach another. The cost of a training gets a mark that the
+model is shared. Where a file system has no hard links, all files are
 copied.
 """
 
@@ -18,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from emodistill.evaluation.cost import COST, mark_as_shared
 
 LAST = "model.json"  # placed after all other files, since a checkpoint that has it is complete
 
@@ -47,7 +50,10 @@ class ArtifactCache:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for source in files:
-            place_file(source, partial / source.name)
+            if source.name.endswith(COST):
+                mark_as_shared(source, partial / source.name)
+            else:
+                place_file(source, partial / source.name)
         partial.replace(entry)
 
 

@@ -7,7 +7,8 @@ run folder/
   predictions-dev.csv     dev predictions of every fold
   known.csv               a student with voices: test predictions with known utterances of the speaker
   known.md  known.tex  known.png   their scores as tables and as a plot
-  scores.json
+  scores.json             the scores of every model
+  cost.json               what every model costs, see `evaluation.cost`
 """
 
 import json
@@ -37,6 +38,7 @@ from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.audit import notes_for_scores
 from emodistill.protocol.folds import Protocol, read_protocol
 from emodistill.training.artifact_cache import ArtifactCache, to_dict
+from emodistill.training.cost import write_cost
 from emodistill.training.fold import FoldRun
 from emodistill.training.preflight import AuditedData, check_recipe, deciding_settings, refuse_other_run
 
@@ -103,7 +105,7 @@ def is_finished_run(folder: Path, recipe: Recipe) -> bool:
 
 
 def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Join the predictions of the finished folds into the tables of the run, and write `scores.json`.
+    """Join the predictions of the finished folds, and write `scores.json` and `cost.json`.
 
     Raises `ModelError` where a table of a fold was changed after that fold had finished.
     """
@@ -136,6 +138,7 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
         scores["sha256"][KNOWN_CSV] = _collect_known(done, protocol, out)
     with atomic_write(out / "scores.json") as partial:
         partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_cost(recipe, out, done)
     return scores
 
 

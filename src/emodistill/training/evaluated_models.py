@@ -1,6 +1,8 @@
 """Models that `evaluate` can score: exported models, checkpoints, and Hugging Face audio classifiers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,12 +15,13 @@ from emodistill.console import say, warn, with_progress
 from emodistill.corpora import Utterance
 from emodistill.corpora.base import audio_duration_s
 from emodistill.errors import AudioError, MissingExtraError, ModelError
+from emodistill.evaluation.cost import ModelCost, RunCost
 from emodistill.evaluation.known import SpeakerStatistics
 from emodistill.evaluation.run import read_run
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.fetch import package_folder
 from emodistill.inference.hub import download_model, is_hub_id, split_revision
-from emodistill.inference.model_card import file_sha256
+from emodistill.inference.model_card import file_sha256, model_bytes
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.voices import SpeechStatistics
 
@@ -214,11 +217,19 @@ class TransformersModel:
         self.names = tuple(str(labels[index]) for index in sorted(labels))
         warn(f"'{name}' does not list its training data: make sure that it was not trained on this corpus")
 
-    def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+    def logits(self, waveform: Waveform) -> Any:
+        """The logits (names,) of a waveform (samples,), 16 kHz."""
         import soxr
-        import torch
 
         rate_hz = int(getattr(self.extractor, "sampling_rate", SAMPLE_RATE))
+        if rate_hz != SAMPLE_RATE:
+            waveform = soxr.resample(waveform, SAMPLE_RATE, rate_hz)
+        inputs = self.extractor(waveform, sampling_rate=rate_hz, return_tensors="pt")
+        return self.model(**inputs).logits[0]
+
+    def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        import torch
+
         rows: list[int] = []
         probabilities: list[Floats] = []
         with torch.no_grad():
@@ -226,10 +237,7 @@ class TransformersModel:
                 waveform = _load_or_report(utterance)
                 if waveform is None:
                     continue
-                if rate_hz != SAMPLE_RATE:
-                    waveform = soxr.resample(waveform, SAMPLE_RATE, rate_hz)
-                inputs = self.extractor(waveform, sampling_rate=rate_hz, return_tensors="pt")
-                probabilities.append(self.model(**inputs).logits[0].double().softmax(dim=0).numpy())
+                probabilities.append(self.logits(waveform).double().softmax(dim=0).numpy())
                 rows.append(row)
         return rows, np.array(probabilities)
 
@@ -243,3 +251,35 @@ def _load_or_report(utterance: Utterance) -> npt.NDArray[np.float32] | None:
     except AudioError as error:
         say(f"left out: '{utterance.id}': {error}")
         return None
+
+
+def measure_evaluated(evaluated: EvaluatedModel, folder: Path) -> None:
+    """Write `cost.json` of an evaluation: what a model that was trained before costs at run time."""
+    from emodistill.training.cost import (
+        machine,
+        measure_latency,
+        measure_model,
+        measure_module,
+        measured_waveform,
+        typical_transcript,
+    )
+
+    where, tokens = machine(), None
+    if isinstance(evaluated, ExportedModel):
+        student, waveform = evaluated.recognizer.student, measured_waveform()
+        latency_ms, repetitions = measure_latency(lambda: student.run(waveform))
+        cost = ModelCost(
+            parameters=student.card.num_parameters,
+            size_bytes=model_bytes(student.folder),
+            latency_ms=latency_ms,
+            repetitions=repetitions,
+        )
+        where = {**where, "torch": None, "onnxruntime": version("onnxruntime")}
+    elif isinstance(evaluated, CheckpointModel):
+        cost, tokens = measure_model(evaluated.checkpoint.model, typical_transcript(folder))
+    elif isinstance(evaluated, TransformersModel):
+        waveform = measured_waveform()
+        cost = measure_module(evaluated.model, lambda: evaluated.logits(waveform))
+    else:
+        return
+    RunCost({"model": replace(cost, trained_parameters=None)}, where, tokens).write(folder)

@@ -5,7 +5,8 @@
       protocol.json  utterances.csv      one fold, in which all utterances are test
       fold-all/predictions.csv           the model's predictions
       predictions.csv  scores.json       the same predictions and their scores, where a run has them
-      known.csv                          with --known: predictions with known utterances of the speaker
+      cost.json                          what the model costs at run time, see `evaluation.cost`
+    known.csv                          with --known: predictions with known utterances of the speaker
       known.md  known.tex  known.png     their scores as tables and as a plot
       known-predictions.csv              probabilities with ten known utterances
 
@@ -43,7 +44,13 @@ from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelSet
 from emodistill.protocol.folds import Fold, Protocol
-from emodistill.training.evaluated_models import EvaluatedModel, Floats, VoiceModel, voice_model
+from emodistill.training.evaluated_models import (
+    EvaluatedModel,
+    Floats,
+    VoiceModel,
+    measure_evaluated,
+    voice_model,
+)
 
 FOLD = "all"
 SeenRule = Literal["refuse", "leave-out", "allow"]
@@ -151,6 +158,7 @@ def evaluate(
         out,
         known_tables,
     )
+    measure_evaluated(evaluated, out)
     return num_failed
 
 

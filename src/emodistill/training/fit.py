@@ -30,6 +30,7 @@ from emodistill.files import atomic_write
 from emodistill.models.layers import Output
 from emodistill.models.student import RunningStandardise, Student, Suffix, Voices
 from emodistill.training.batch_augment import draw_mixup, mask_time, zero_beyond_lengths
+from emodistill.training.cost import MeasureCost
 from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, make_loader
 from emodistill.training.loggers import open_loggers
 from emodistill.training.optimizer import build_optimizer
@@ -342,8 +343,7 @@ def fit(
         stop_after: the number of epochs after which to stop, under the schedule of `optim.epochs` epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    result = folder / "fit.json"
-    if not result.is_file():
+    if not (result := folder / "fit.json").is_file():
         learner = Learner(model, data, optim, distillation, folder, seed, runtime.loaders)
         model.train()  # transformers returns pretrained models in eval mode
         with _quiet_lightning(), open_loggers(folder, runtime) as loggers:
@@ -403,7 +403,7 @@ def _trainer(
             "'auto' or 'ddp_spawn'"
         )
     console = Console(stderr=True)
-    callbacks: list[Callback] = [SaveEveryEpoch(folder)]
+    callbacks: list[Callback] = [MeasureCost(folder), SaveEveryEpoch(folder)]
     if console.is_terminal:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     return lightning.Trainer(

@@ -4,8 +4,8 @@
       select/     trained on train, scored on dev
       refit/      protocol.refit = true: trained again on train and dev, for the epochs that dev chose;
                   protocol.refit = "classifier": the student alone, its classifier fitted again on both
-        prosodic/ linguistic/ acoustic/   checkpoint, fit.json, targets-*.safetensors
-        student/                          checkpoint, fit.json
+        prosodic/ linguistic/ acoustic/   checkpoint, fit.json, cost.json, targets-*.safetensors
+        student/                          checkpoint, fit.json, cost.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
       known.csv     a student with voices: test predictions with known utterances of the speaker
       known-predictions.csv  known-predictions-dev.csv  their probabilities, with ten known
@@ -43,6 +43,7 @@ from emodistill.models.student import Student
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
+from emodistill.training.cost import measured
 from emodistill.training.data import UtteranceDataset, label_indices, label_weights, possible_emotions
 from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
 from emodistill.training.fold_tables import FoldTables
@@ -298,8 +299,7 @@ class FoldRun:
         They come from disk where the file is complete. On further speech, the linguistic teacher alone has
         outputs.
         """
-        settings = self.recipe.distillation
-        method = settings.targets
+        settings, method = self.recipe.distillation, self.recipe.distillation.targets
         needs_hidden = stage.name == "acoustic" and bool(settings.hidden)
         needs_words = stage.name == "linguistic" and bool(settings.words or settings.word_contrast)
         further = self.further if "linguistic" in self.teachers else ()
@@ -316,21 +316,21 @@ class FoldRun:
             words=[item.words for item in (*phase.train, *further)] if needs_words else None,
         )
         if not path.is_file() and not self._fetch(key, path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            labelled = [utterance for utterance in phase.train if stage.can_use(utterance)]
-            usable = [*labelled, *(further if stage.name == "linguistic" else ())]
-            outputs = self._infer(stage, model, usable)
-            if method != "in-sample":
-                outputs["logits"][: len(labelled)] = self._out_of_fold_logits(stage, labelled, phase, epochs)
-            targets = align_to_ids(ids, [utterance.id for utterance in usable], outputs)
-            if needs_words:
-                assert isinstance(model, LinguisticTeacher)
-                targets = with_words(targets, model, usable, self.recipe.audio)
-            if needs_hidden:
-                assert isinstance(stage, SpeechStage)
-                targets = with_hidden_states(targets, stage, model, phase.train)
-            targets.write(path, stage.name, method)
-        self._store(key, [path])
+            with measured(path):
+                own = [utterance for utterance in phase.train if stage.can_use(utterance)]
+                usable = [*own, *(further if stage.name == "linguistic" else ())]
+                outputs = self._infer(stage, model, usable)
+                if method != "in-sample":
+                    outputs["logits"][: len(own)] = self._out_of_fold_logits(stage, own, phase, epochs)
+                targets = align_to_ids(ids, [utterance.id for utterance in usable], outputs)
+                if needs_words:
+                    assert isinstance(model, LinguisticTeacher)
+                    targets = with_words(targets, model, usable, self.recipe.audio)
+                if needs_hidden:
+                    assert isinstance(stage, SpeechStage)
+                    targets = with_hidden_states(targets, stage, model, phase.train)
+                targets.write(path, stage.name, method)
+        self._store(key, path.parent.glob(f"{path.stem}.*"))
         return TeacherTargets.read(path, ids)
 
     def _out_of_fold_logits(
@@ -367,16 +367,16 @@ class FoldRun:
             usable = [utterance for utterance in self.train + self.dev if stage.can_use(utterance)]
             num_train = sum(stage.can_use(utterance) for utterance in self.train)
             seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
-            inputs = collect_classifier_inputs(stage, student, usable, seed, num_train)
-            prior = student.config.pull
-            dev_rows = torch.arange(num_train, len(usable))  # the clean view comes first
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if inputs.first_known is not None:
-                logits = held_out_logits(student.classifier, inputs, inputs.first_known + dev_rows, prior)
-                self.tables.write(usable[num_train:], logits, folder.parent / KNOWN_PREDICTIONS_DEV)
-            logits = held_out_logits(student.classifier, inputs, dev_rows, prior)
-            self.tables.write(usable[num_train:], logits, dev_table)
-            student.classifier = fit_classifier(student.classifier, inputs, prior)
+            with measured(folder):
+                inputs = collect_classifier_inputs(stage, student, usable, seed, num_train)
+                prior = student.config.pull
+                dev_rows = torch.arange(num_train, len(usable))  # the clean view comes first
+                if inputs.first_known is not None:
+                    logits = held_out_logits(student.classifier, inputs, inputs.first_known + dev_rows, prior)
+                    self.tables.write(usable[num_train:], logits, folder.parent / KNOWN_PREDICTIONS_DEV)
+                logits = held_out_logits(student.classifier, inputs, dev_rows, prior)
+                self.tables.write(usable[num_train:], logits, dev_table)
+                student.classifier = fit_classifier(student.classifier, inputs, prior)
             # Those of the student before include the ids of the model that it started from.
             seen_before = load_checkpoint(self.folder / "select" / "student").training_ids
             training_ids = tuple(sorted({*seen_before, *(utterance.id for utterance in usable)}))
