@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
 from emodistill.evaluation.compare import Comparison, Difference, McNemar, compare_runs
+from emodistill.evaluation.cost import ModelCost, RunCost
 from emodistill.evaluation.latex import ablation_latex, comparisons_latex, escape, scores_latex
 from emodistill.evaluation.run import Run, read_run
 from emodistill.evaluation.scores import score_run
@@ -39,8 +40,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def table_rows(text: str) -> list[list[str]]:
     """The cells of the table's rows, after checks of its structure."""
     assert text.count("{") == text.count("}")
-    opened = re.findall(r"\\(begin|end)\{(\w+)\}", text)
-    assert opened == [("begin", "table"), ("begin", "tabular"), ("end", "tabular"), ("end", "table")]
+    opened = re.findall(r"\\(begin|end)\{([\w*]+)\}", text)
+    kind = "table*" if "{table*}" in text else "table"
+    assert opened == [("begin", kind), ("begin", "tabular"), ("end", "tabular"), ("end", kind)]
     assert [text.count(rf"\{rule}rule") for rule in ("top", "bottom")] == [1, 1]
     assert len(re.findall(r"^\\caption\{.+\}$", text, re.MULTILINE)) == 1
     assert len(re.findall(r"^\\label\{tab:[a-z0-9-]+\}$", text, re.MULTILINE)) == 1
@@ -97,6 +99,28 @@ def test_scores_have_the_figures_of_the_table(runs: list[Path]) -> None:
         assert fact in caption
     assert r"\label{tab:scores-plain-50}" in text
     assert "Bold" not in text, "one model of a run is not compared with another"
+
+
+def test_costs_stand_beside_ua_in_a_table_of_two_columns(runs: list[Path]) -> None:
+    run = read_run(runs[0])
+    scores = score_run(run, resamples=200)
+    known = ModelCost(parameters=1_500_000, latency_ms=12.3)
+    text = scores_latex(replace(scores, cost=RunCost({"student": known})), run)
+    rows = table_rows(text)
+    assert rows[0][-2:] == ["parameters", "ms"], "columns that nothing is known of are left out"
+    assert rows[1][-2:] == ["1.50 M", "12.3"]
+    assert rows[2][-2:] == ["", ""], "the interval's row has no cost"
+    assert rows[3][-2:] == ["--", "--"]
+    assert r"\begin{table*}" in text
+    assert "{table*}" not in scores_latex(scores, run)
+
+
+def test_compared_systems_have_their_costs(runs: list[Path], tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs[:2]]
+    RunCost({"student": ModelCost(macs=2_000_000_000)}, {"cpu": "x"}).write(copies[1])
+    text = comparisons_latex(compare_runs(copies, resamples=200), [read_run(run) for run in copies])
+    rows = table_rows(text)
+    assert [row[-1] for row in rows] == ["MACs", "--", "2.00 G", ""]
 
 
 def test_a_comparison_is_bold_where_the_best_differs_from_all(runs: list[Path]) -> None:

@@ -29,6 +29,7 @@ from emodistill.evaluation.ablation_table import (
     read_ablation,
     teacher_systems,
 )
+from emodistill.evaluation.cost import ModelCost, RunCost
 from emodistill.evaluation.predictions import read_predictions, write_predictions
 from emodistill.evaluation.run import read_run, write_utterances
 from emodistill.evaluation.sweeps import choose_on_dev
@@ -355,6 +356,19 @@ def test_seeds_are_a_group_with_their_mean_and_each_run(invented: list[Path], wi
             assert f"Show the run with seed {seed}: UA {100 * ua:.1f} %" in text
     anchors = {item.get("id") for item in found.all("details")}
     assert {"run-1-seed-0", "run-1-seed-1", "run-2-seed-0", "run-2-seed-1"} <= anchors
+
+
+def test_costs_stand_beside_ua(invented: list[Path], tmp_path: Path) -> None:
+    runs = [Path(shutil.copytree(run, tmp_path / run.name)) for run in invented]
+    for seed, run in enumerate(runs[:2]):
+        student = ModelCost(parameters=1_500_000, macs=2_000_000_000, latency_ms=10.0 + 2 * seed)
+        RunCost({"student": student}, {"cpu": "Some CPU"}).write(run)
+    write_report(runs, tmp_path / "r.html", num_errors=0)
+    text = " ".join(page(tmp_path / "r.html").text.split())
+    ua = np.mean([read_predictions(run / "predictions.csv").scores().ua for run in runs[:2]])
+    assert f"{100 * ua:.2f}1.50 M2.00 G11.0" in text, "UA, parameters, MACs, and the mean of ms over seeds"
+    assert "Some CPU" in text
+    assert "cost" in [item.get("id") for item in page(tmp_path / "r.html").all("h2")]
 
 
 def test_a_link_to_a_run_of_a_group_opens_it(browser: Any, wide_report: Path) -> None:

@@ -1,13 +1,14 @@
 """Scores, comparisons and ablations as tables of LaTeX: booktabs, as wide as one column of a paper."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from re import sub
 
 from emodistill.evaluation.ablation_table import ORACLES, TEACHERS, AblationTable
 from emodistill.evaluation.bootstrap import Estimate
 from emodistill.evaluation.compare import Comparison
+from emodistill.evaluation.cost import AUDIO_S, compared_costs, cost_cell, cost_row, known_titles
 from emodistill.evaluation.forest import SIGNIFICANT
 from emodistill.evaluation.groups import group_runs
 from emodistill.evaluation.metrics import SCORE_TITLES
@@ -41,6 +42,27 @@ class LatexTable:
     label: str  # without its prefix `tab:`
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()  # the text of the first column, which decides its width
+    spans: bool = False  # as wide as both columns of the paper
+
+    def with_costs(self, costs: Mapping[str, Mapping[str, float | None]]) -> "LatexTable":
+        """The table with the columns of `COST_TITLES` that are known; then it spans two columns of the paper.
+
+        Args:
+            costs: a name of the first column, as text -> its figures.
+        """
+        titles = known_titles(list(costs.values()))
+        if not titles:
+            return self
+        by_cell = {_name(name): figures for name, figures in costs.items()}
+
+        def cells(row: tuple[str, ...]) -> list[str]:
+            figures = by_cell.get(row[0], {}) if row[0] else None
+            if figures is None:
+                return [""] * len(titles)
+            return [escape(cost_cell(name, figures.get(name))) for name in titles]
+
+        rows = tuple(None if row is None else (*row, *cells(row)) for row in self.rows)
+        return replace(self, columns=(*self.columns, *map(escape, titles.values())), rows=rows, spans=True)
 
     def text(self) -> str:
         r"""The table environment. Paste it into a document with \usepackage{booktabs}."""
@@ -51,11 +73,12 @@ class LatexTable:
             r"\midrule" if row is None else (ragged if row[0] else "") + " & ".join(row) + r" \\"
             for row in self.rows
         ]
-        notes = [rf"\par\smallskip\parbox{{\columnwidth}}{{\footnotesize {' '.join(self.notes)}}}"]
+        environment, width = ("table*", r"\textwidth") if self.spans else ("table", r"\columnwidth")
+        notes = [rf"\par\smallskip\parbox{{{width}}}{{\footnotesize {' '.join(self.notes)}}}"]
         return "\n".join(
             [
                 r"% needs \usepackage{booktabs}; 'emodistill cite' writes the references",
-                r"\begin{table}[t]",
+                rf"\begin{{{environment}}}[t]",
                 r"\centering",
                 rf"\caption{{{self.caption}}}",
                 rf"\label{{tab:{self.label}}}",
@@ -69,7 +92,7 @@ class LatexTable:
                 r"\bottomrule",
                 r"\end{tabular}",
                 *(notes if self.notes else []),
-                r"\end{table}",
+                rf"\end{{{environment}}}",
                 "",
             ]
         )
@@ -152,20 +175,30 @@ def scores_latex(scores: RunScores, run: Run) -> str:
         return f"{100 * estimate.value:.1f}"
 
     rows: list[tuple[str, ...] | None] = []
+    costs = {}
     for place, model in enumerate(scores.models):
         estimates = [model.scores[name] for name in SCORE_TITLES]
-        kind = " teacher" if place else ""
-        rows.append((escape(f"{model.model}{kind}"), *map(value, estimates)))
+        name = f"{model.model} teacher" if place else model.model
+        if scores.cost is not None:
+            costs[name] = cost_row(scores.cost.models.get(model.model))
+        rows.append((_name(name), *map(value, estimates)))
         intervals = [_interval(item.low, item.high, 1, sign=False) for item in estimates]
         if any(intervals):
             rows.append(("", *intervals))
-    return LatexTable(
-        ("Model", *(escape(title) for title in SCORE_TITLES.values())),
-        tuple(rows),
-        rf"Scores in \% on {_test_set([run])}.",
-        _label(f"scores-{run.folder.resolve().name}"),
-        (r"All folds pooled. Brackets: 95\,\% intervals by bootstrap over speakers.",),
-    ).text()
+    return (
+        LatexTable(
+            ("Model", *(escape(title) for title in SCORE_TITLES.values())),
+            tuple(rows),
+            rf"Scores in \% on {_test_set([run])}.",
+            _label(f"scores-{run.folder.resolve().name}"),
+            (
+                r"All folds pooled. Brackets: 95\,\% intervals by bootstrap over speakers.",
+                *_cost_notes(costs),
+            ),
+        )
+        .with_costs(costs)
+        .text()
+    )
 
 
 def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> str:
@@ -195,8 +228,18 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
             )
         )
         rows.append(("", "", "", _interval(ua.low, ua.high) or _reason(ua.no_interval), ""))
+    folders = {
+        name: members
+        for item in comparisons
+        for name, members in ((item.reference, item.reference_runs), (item.run, item.run_runs))
+    }
+    costs = {}
+    for name, members in folders.items():
+        known = compared_costs(members) if members else None
+        if known:
+            costs[names[name]] = next(iter(known.values()))
     reference = f"to {names[comparisons[0].reference]}" if one_reference else "to the system above it"
-    return LatexTable(
+    table = LatexTable(
         ("System", "UA", "WA", r"$\Delta$UA", "$p$"),
         tuple(rows),
         rf"Test scores in \% on {_test_set(runs)}.",
@@ -206,9 +249,11 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
             r"bootstrap over speakers; $p$ with Holm's correction.",
             *_seed_notes(comparisons),
             _bold_note("every system that it is compared with"),
+            *_cost_notes(costs),
         ),
         tuple(names.values()),
-    ).text()
+    )
+    return table.with_costs(costs).text()
 
 
 def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
@@ -216,6 +261,7 @@ def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
 
     `runs` are the runs of the full method.
     """
+    costs = {row.model: row.figures for row in ablation.costs}
     students = [row for row in ablation.rows if row.group not in (TEACHERS, ORACLES)]
     top = max(students, key=lambda row: row.pooled_ua)
     against = [row for row in students if row.p_holm is not None] if top.cell == ablation.reference else [top]
@@ -238,7 +284,7 @@ def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
         if row.low is not None or row.no_interval is not None:
             rows.append(("", "", "", _interval(row.low, row.high) or _reason(row.no_interval), ""))
     over_seeds = r"; mean $\pm$ standard deviation over seeds" if ablation.num_seeds > 1 else ""
-    return LatexTable(
+    table = LatexTable(
         ("Cell", "UA", "WA", r"$\Delta$UA", "$p$"),
         tuple(rows),
         rf"Ablation: test scores in \% on {_test_set(runs)}.",
@@ -248,9 +294,24 @@ def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
             rf"$\Delta$UA: difference to {_name(ablation.reference)}, with its 95\,\% interval by paired "
             r"bootstrap over speakers; $p$ with Holm's correction over the students.",
             _bold_note(f"{ablation.reference}, or of {ablation.reference} to every other student,"),
+            *_cost_notes(costs),
         ),
         tuple(row.cell for row in ablation.rows),
-    ).text()
+    )
+    return table.with_costs(costs).text()
+
+
+def _cost_notes(costs: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """What the columns of the cost mean; empty where no cost is known."""
+    known = known_titles(list(costs.values()))
+    texts = {
+        "macs": "MACs: multiply-accumulates",
+        "latency_ms": "ms: latency on one thread",
+        "memory_bytes": "memory: weights and tensors",
+        "training_s": "training: time of all folds",
+    }
+    notes = [text for name, text in texts.items() if name in known]
+    return [f"Cost of an utterance of {AUDIO_S:g} s ({'; '.join(notes)})."] if notes else []
 
 
 def _seed_notes(comparisons: Sequence[Comparison]) -> list[str]:

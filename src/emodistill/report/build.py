@@ -25,6 +25,7 @@ from emodistill.evaluation.ablation_table import format_row as ablation_cells
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS
 from emodistill.evaluation.calibration import with_temperature
 from emodistill.evaluation.compare import compare_runs
+from emodistill.evaluation.cost import cost_cell, cost_notes, cost_rows, known_titles, read_cost
 from emodistill.evaluation.groups import RunGroup, group_runs
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
@@ -131,6 +132,7 @@ def write_report(
         compared=comparison_rows(compared),
         comparison_notes=comparison_notes(compared) if compared else [],
         compared_chart=figures.differences(comparison_rows(compared)) if compared else None,
+        costs=_costs(sections),
         recipe_differences=_recipe_differences(groups),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -151,6 +153,21 @@ def _page_title(groups: Sequence[GroupSection], ablations: Sequence[AblationSect
     if len(names) == 1:
         return f"Report on {names[0]}"
     return f"Comparison of {' and '.join(names) if len(names) == 2 else f'{len(names)} systems'}"
+
+
+def _costs(groups: Sequence[GroupSection]) -> dict[str, Any] | None:
+    """The table of costs: a row for each model of each group, beside its UA; None where no cost is known."""
+    by_group = {group.name: [read_cost(section.run.folder) for section in group.sections] for group in groups}
+    ua = {
+        (group.name, model.model): group.over_seeds("ua", place)[0]
+        for group in groups
+        for place, model in enumerate(group.first.scores.models)
+    }
+    rows = cost_rows(by_group, ua)
+    if not rows:
+        return None
+    known = [cost for costs in by_group.values() for cost in costs if cost is not None]
+    return {"rows": rows, "titles": known_titles([row.figures for row in rows]), "notes": cost_notes(known)}
 
 
 def _is_ablation(folder: Path) -> bool:
@@ -202,6 +219,8 @@ def _template() -> Any:
         "known_header": HEADER,
         "known_cells": known_cells,
         "known_notes": known_notes,
+        "cost_cell": cost_cell,
+        "known_titles": known_titles,
         "format_percent": format_percent,
         "format_mean": format_mean,
         "format_interval": format_interval,
