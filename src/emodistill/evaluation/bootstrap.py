@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from emodistill.evaluation.predictions import Predictions
 from emodistill.inference.model_card import MIN_SPEAKERS, why_no_interval
@@ -68,6 +67,8 @@ def percentile_interval(draws: Floats, num_speakers: int | None = None) -> tuple
     1411.5279). In simulations of UA the interval covers the truth in 91 to 95 % of cases with 5 to
     24 speakers. Plain percentiles, which are returned without n, cover it in 82 to 93 %.
     """
+    from scipy import stats  # it takes half a second to load
+
     tail = 0.025
     if num_speakers is not None:
         n = max(2, num_speakers)

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from emodistill.evaluation.bootstrap import Floats, standard_error
 from emodistill.inference.model_card import why_no_interval
@@ -64,6 +63,8 @@ def make_difference(reference: Floats, run: Floats, draws: Floats, num_speakers:
     Effects", Evaluation Review 19(5)): about 2.8 standard errors. A true difference of this size gives p <
     0.05 with a probability of 80 %, before Holm's correction.
     """
+    from scipy import stats  # it takes half a second to load
+
     found = Difference(
         float(np.mean(reference)), float(np.mean(run)), None, None, None,
         reference_sd=sd_over_seeds(reference), run_sd=sd_over_seeds(run),
