@@ -7,19 +7,28 @@ The structure follows Shome & Etemad (2024), arXiv 2309.04849: two teachers, eac
 of embeddings. γ, α, β and the others are fields of `DistillationConfig`, and w_t is the weight of teacher t.
 In the formulas below, s is the student and t a teacher. z are logits, e is an embedding, h the student's
 projection, and y the label.
+
+The registry is read before torch is needed, such as for the names of an ablation's cells. So torch is loaded
+when a loss is first computed.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from emodistill.config import TEACHERS, DistillationConfig
-from emodistill.models.layers import Output
-from emodistill.models.student import frame_head
+from emodistill.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from emodistill.models.layers import Output
+else:
+    torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
 
 
 class HardLabels(NamedTuple):
@@ -426,6 +435,8 @@ def student_heads(
 
     A head that no term trains would give noise, and several processes would wait for its gradient.
     """
+    from emodistill.models.student import frame_head  # it loads torch
+
     in_use = heads_in_use(config, teacher)
     heads = {teacher: embedding_dim} if "embedding" in in_use else {}
     if "hidden" in in_use and hidden_dim is not None:

@@ -1,8 +1,19 @@
-"""Public names of a package that are loaded at their first use."""
+"""Modules, and public names of a package, that are loaded at their first use."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
+
+
+class LazyModule:
+    """A module that is loaded when an attribute of it is first read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        """Return an attribute of the module. Raises `AttributeError` where it has no such attribute."""
+        return getattr(import_module(self._name), attribute)
 
 
 def lazy_names(

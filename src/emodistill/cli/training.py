@@ -182,12 +182,12 @@ def ablate(
     """
     need_training()
     from emodistill.config import load_recipe
-    from emodistill.training.grid import sweep_variants
+    from emodistill.training.grid import make_grid
     from emodistill.training.preflight import check_recipe
 
     loaded = load_recipe(recipe, [*(set or ()), *words_overrides(words)])
     chosen = None if seeds is None else [_whole_number(text) for text in names_in(seeds) or ()]
-    sweep_variants(loaded, sweep or ())
+    make_grid(loaded, sweep or (), parts, only=names_in(cells))  # it checks sweeps and names of cells
     checked = check_recipe(loaded)
     folder = out or Path("runs") / f"{checked.recipe.name}-ablation"
 

@@ -57,8 +57,10 @@ def tune(
     need_training()
     from emodistill.config import load_recipe, read_space
     from emodistill.corpora.load import check_source
+    from emodistill.training.search_space import make_space
 
     loaded, more = load_recipe(recipe, set or ()), read_space(space or [])
+    make_space(loaded, {**(loaded.tune.space if loaded.tune else {}), **more})  # it checks the space
     check_source(loaded.corpus)
     folder = out or Path("runs") / f"{loaded.name}-tune"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from emodistill.distillation import TERMS
 from emodistill.evaluation.forest import SIGNIFICANT, ForestRow, forest_panel
 from emodistill.evaluation.known_scores import KnownScore, curves
 from emodistill.evaluation.predictions import Predictions
@@ -249,8 +250,6 @@ def _loss_chart(
 
 def _line_classes(name: str) -> str:
     """The CSS classes of a loss term's line, by its name in fit.json: term -> colour, teacher -> dashes."""
-    from emodistill.distillation import TERMS  # it loads torch
-
     teacher, _, term = name.rpartition("/")
     colours = {item.name: f"series-{item.colour}" for item in TERMS}
     colour = colours.get(term, "series-1")  # a model without teachers has one line, its loss

@@ -9,14 +9,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emodistill.config import Recipe, parse_recipe
+from emodistill.distillation import NO_TEACHER, TERMS, LossTerm
 from emodistill.errors import ConfigError, one_of
 from emodistill.training.preflight import NO_TRANSCRIPTS
-
-if TYPE_CHECKING:
-    from emodistill.distillation import LossTerm
 
 FULL = "full"
 PLAIN = "no-distillation"
@@ -164,8 +162,6 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
             cells.append((f"no-{name}", _with_values(full, "distillation", teachers=rest)))
     if not teachers:
         return cells
-    from emodistill.distillation import TERMS  # it loads torch
-
     terms = [term for term in TERMS if term.is_on(full.distillation)]
     cells += [(term.cell_alone, _alone(full, term)) for term in reversed(terms) if term.cell_alone]
     cells += [(term.cell_without, _without(full, term)) for term in terms if term.cell_without]
@@ -176,18 +172,14 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
     return cells + [(name, variant) for name, variant in options if variant != full]
 
 
-def _alone(full: Recipe, term: "LossTerm") -> Recipe:
+def _alone(full: Recipe, term: LossTerm) -> Recipe:
     """The recipe in which this is the only term that reads teachers."""
-    from emodistill.distillation import NO_TEACHER, TERMS  # it loads torch
-
     others = [other for other in TERMS if other is not term and NO_TEACHER not in other.teachers]
     return _with_values(full, "distillation", **{other.weight: 0.0 for other in others})
 
 
-def _without(full: Recipe, term: "LossTerm") -> Recipe:
+def _without(full: Recipe, term: LossTerm) -> Recipe:
     """The recipe without a term. Without that of the labels, probe and refit use no labels either."""
-    from emodistill.distillation import NO_TEACHER  # it loads torch
-
     recipe = _with_values(full, "distillation", **{term.weight: 0.0})
     if NO_TEACHER not in term.teachers:
         return recipe
