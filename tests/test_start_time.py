@@ -45,7 +45,10 @@ MISTAKES = {
         ["tune", "demo", "--space", "student.dropuot=0.1..0.2"], "did you mean 'dropout'",
     ),
     "tune, recipe": (["tune", "dmo"], "did you mean 'demo'"),
-    "tune, path": (["tune", "demo", "--set", "corpus.manifest=no.csv", "--space", "student.dropout=0.1..0.2"], "no manifest 'no.csv'"),
+    "tune, path": (
+        ["tune", "demo", "--set", "corpus.manifest=no.csv", "--space", "student.dropout=0.1,0.2"],
+        "no manifest 'no.csv'",
+    ),
     "evaluate, corpus": (["evaluate", "bundled", "ravdes", "x"], "did you mean 'ravdess'"),
     "evaluate, folder": (["evaluate", "bundled", "ravdess", "/no/such"], "no folder '/no/such'"),
     "scores": (["scores", "/no/such"], "no run folder '/no/such'"),
