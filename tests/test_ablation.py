@@ -244,7 +244,10 @@ def test_the_table_agrees_with_the_predictions(grid: tuple[Path, AblationTable, 
     assert rows["full"]["difference"] == rows["distillation.temperature=2"]["difference"] == ""
     text = (out / "ablation.md").read_text()
     swept = make.read_rows(out / "sweeps.csv")
-    assert text.count("\n| ") == len(rows) + len(swept) + 3
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert [table[0].split(" | ")[0] for table in tables] == ["| cell", "| model", "| cell"]
+    assert [line.split(" | ")[0][2:] for line in tables[0][2:]] == list(rows)
+    assert len(tables[-1][2:]) == len(swept)
     assert "bootstrap over 6 speakers" in text
     assert (out / "ablation.png").stat().st_size > 10_000
 

@@ -8,6 +8,7 @@ from typing import Any
 import factories as make
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,12 +18,13 @@ from emodistill.cli import app
 from emodistill.config import AudioConfig, LinguisticConfig, parse_recipe, recipe_toml
 from emodistill.corpora import Word, open_further, read_manifest
 from emodistill.corpora.words import add_words
-from emodistill.errors import ConfigError, CorpusError
+from emodistill.errors import ConfigError, CorpusError, LeakError
 from emodistill.features.preparation import prepare_waveform, prepared_spans, read_waveform
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.training.cross_validation import crossval
 from emodistill.training.grid import make_grid
+from emodistill.training.preflight import check_recipe
 from emodistill.training.targets import TeacherTargets, with_words, word_shares
 
 
@@ -37,15 +39,14 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     make.write_rows(folder / "words.csv", rows)
     further = [
-        {"id": f"f{number}", "path": utterance.path.name, "speaker": speaker, "emotion": "",
+        {"id": f"f{number}", "path": f"f{number}.wav", "speaker": speaker, "emotion": "",
          "transcript": transcript}
-        for number, (utterance, speaker, transcript) in enumerate(
-            (utterance, speaker, transcript)
-            for utterance in list(read_manifest(manifest))[:2]
-            if utterance.path is not None
-            for speaker, transcript in (("stranger", "one more line"), ("s0", "nobody said this"))
+        for number, (speaker, transcript) in enumerate(
+            2 * [("stranger", "one more line"), ("s0", "nobody said this")]
         )
     ]  # fmt: skip
+    for number, row in enumerate(further):
+        soundfile.write(folder / row["path"], make.speech(0.4 + 0.05 * number, seed=900 + number), make.RATE)
     make.write_rows(folder / "further.csv", [*further, {**further[0], "id": "silent", "transcript": ""}])
     words = [{"id": row["id"], "start_s": 0.0, "end_s": 0.2, "word": row["transcript"]} for row in further]
     make.write_rows(folder / "further-words.csv", words)
@@ -268,6 +269,23 @@ def test_further_speech_of_held_out_speakers_or_sentences_is_left_out(
     assert f"left out {left_out} further utterances" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_held_out_recording_in_further_speech_is_a_leak(manifest: Path, tmp_path: Path) -> None:
+    own = next(item for item in read_manifest(manifest) if item.transcript and item.path is not None)
+    row = make.read_rows(manifest.with_name("further.csv"))[0]
+    path = manifest.with_name("further-copy.csv")
+    recipe = every_option(manifest, further=str(path), further_words=None)
+    assert own.path is not None
+    make.write_rows(path, [{**row, "path": own.path.name}])
+    with pytest.raises(LeakError, match=rf"under other names: 'further/{row['id']}' = '{own.id}'"):
+        check_recipe(recipe)
+    for allowed in (
+        {"speaker": own.speaker},
+        {"transcript": own.transcript},
+    ):  # left out where it is held out
+        make.write_rows(path, [{**row, "path": own.path.name, **allowed}])
+        check_recipe(recipe)
+
+
 def test_words_without_times_are_refused_before_training(manifest: Path) -> None:
     with pytest.raises(ConfigError, match=r"distillation.words needs the times of words: set corpus.words"):
         make.recipe(manifest, distillation={"words": 1.0})
@@ -294,9 +312,11 @@ def test_the_option_words_sets_the_words_of_the_corpus(manifest: Path, tmp_path:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(recipe_toml(make.recipe(manifest, distillation={"teachers": ["prosodic"]})))
     words = tmp_path / "nobody's words.csv"
-    for verb in ("train", "crossval", "ablate"):
+    for verb, *options in (
+        ["train"], ["crossval"], ["ablate"], ["tune", "--space", "student.dropout=0.1,0.2"],
+    ):  # fmt: skip
         result = CliRunner().invoke(
-            app, [verb, str(recipe), "--words", str(words), "-o", str(tmp_path / verb)]
+            app, [verb, str(recipe), *options, "--words", str(words), "-o", str(tmp_path / verb)]
         )
         assert isinstance(result.exception, CorpusError)
         assert f"no words '{words}'" in str(result.exception)

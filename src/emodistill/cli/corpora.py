@@ -219,12 +219,13 @@ def audit(
     Example: emodistill corpus audit ravdess-whisper --set corpus.root=RAVDESS --format json
     """
     from emodistill.config import load_recipe
-    from emodistill.corpora import open_corpus
+    from emodistill.corpora import open_corpus, open_further
     from emodistill.protocol import audit_protocol, build_protocol
     from emodistill.protocol.audit_tables import audit_report, show_audit
 
     loaded = load_recipe(recipe, [*(set or ()), *renaming_overrides(columns, map_emotions)])
     corpus = open_corpus(loaded.corpus, say)
     protocol = build_protocol(corpus, loaded.protocol)
-    result = audit_protocol(corpus, protocol, loaded.runtime.workers)
+    further = open_further(loaded.corpus, say)
+    result = audit_protocol(corpus, protocol, loaded.runtime.workers, further)
     show_audit(audit_report(corpus, protocol, result, loaded.protocol), format, results())

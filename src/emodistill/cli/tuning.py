@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from emodistill.cli.options import Set, app, need_training
+from emodistill.cli.options import Set, Words, app, need_training, words_overrides
 from emodistill.cli.training import RecipeName
 from emodistill.console import results, say
 
@@ -39,6 +39,7 @@ def tune(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the search. Default: runs/RECIPE-tune.")
     ] = None,
+    words: Words = None,
     set: Set = None,
 ) -> None:
     """Search the values of some fields that score best on dev (needs [tune]).
@@ -59,7 +60,7 @@ def tune(
     from emodistill.corpora.load import check_source
     from emodistill.training.search_space import make_space
 
-    loaded, more = load_recipe(recipe, set or ()), read_space(space or [])
+    loaded, more = load_recipe(recipe, [*(set or ()), *words_overrides(words)]), read_space(space or [])
     make_space(loaded, {**(loaded.tune.space if loaded.tune else {}), **more})  # it checks the space
     check_source(loaded.corpus)
     folder = out or Path("runs") / f"{loaded.name}-tune"

@@ -21,6 +21,7 @@ from emodistill.config.recipe import (
     shipped_recipes,
 )
 from emodistill.config.seeds import stable_seed
+from emodistill.config.toml_values import toml_list
 from emodistill.config.tuning_sections import TuneConfig, TunedConfig, read_space
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "recipe_toml",
     "shipped_recipes",
     "stable_seed",
+    "toml_list",
 ]

@@ -19,6 +19,7 @@ from emodistill.config.model_sections import (
     StudentConfig,
     VoiceConfig,
 )
+from emodistill.config.toml_values import toml_value
 from emodistill.config.tuning_sections import TuneConfig, TunedConfig
 from emodistill.errors import ConfigError, one_of
 
@@ -87,6 +88,11 @@ class Recipe(Section):
         """The model whose predictions are in `predictions.csv`: the student, or the one teacher without
         it."""
         return "student" if self.student is not None else self.distillation.teachers[0]
+
+    def deciding_settings(self) -> dict[str, Any]:
+        """Return the settings that decide a result. Those of the machine do not, except for the precision."""
+        runtime = {"precision": self.runtime.precision}
+        return {**self.model_dump(mode="json"), "runtime": runtime, "tune": None}
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
@@ -212,17 +218,13 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"bad override '{override}', expected key=value, such as student.optim.epochs=3")
-    try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
     *parents, last = key.strip().split(".")
     table = data
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise ConfigError(f"bad override '{override}': '{parent}' is a value, not a section")
-    table[last] = value
+    table[last] = toml_value(text)
 
 
 def _explain(errors: Sequence[Any]) -> list[str]:

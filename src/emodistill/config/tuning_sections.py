@@ -1,12 +1,12 @@
 """The sections of a recipe about tuning: what `tune` searches, and how a recipe was chosen."""
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from emodistill.config.data_sections import Section
+from emodistill.config.toml_values import toml_list, toml_value
 from emodistill.errors import ConfigError
 
 RANGE_KEYS = ("low", "high", "log", "step")
@@ -84,7 +84,7 @@ def read_space(options: list[str]) -> dict[str, Any]:
                 f"bad space '{option}', expected FIELD=LOW..HIGH, FIELD=LOW..HIGH:log or FIELD=VALUE,VALUE, "
                 "such as student.optim.lr=1e-4..1e-2:log"
             )
-        space[field] = _read_range(option, text) if ".." in text else _read_list(text)
+        space[field] = _read_range(option, text) if ".." in text else toml_list(text)
         try:
             _check_values(field, space[field])
         except ValueError as error:
@@ -94,32 +94,18 @@ def read_space(options: list[str]) -> dict[str, Any]:
 
 def _read_range(option: str, text: str) -> dict[str, Any]:
     bounds, _, kind = text.partition(":")
-    low, high = (_toml_value(part) for part in bounds.split("..", 1))
+    low, high = (toml_value(part) for part in bounds.split("..", 1))
     values = {"low": low, "high": high}
     if kind == "log":
         values["log"] = True
     elif kind:
-        values["step"] = _toml_value(kind)
+        values["step"] = toml_value(kind)
     if not all(_is_number(value) for value in values.values() if value is not True):
         raise ConfigError(
             f"bad space '{option}', expected numbers with .. between, then :log or :STEP if you like, "
             "such as student.dropout=0.1..0.6:0.1"
         )
     return values
-
-
-def _read_list(text: str) -> list[Any]:
-    try:
-        return list(tomllib.loads(f"values = [{text}]")["values"])
-    except tomllib.TOMLDecodeError:
-        return [_toml_value(part) for part in text.split(",")]
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
 
 
 def _flatten(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -72,8 +72,7 @@ def _settings(run: Run) -> str | None:
     recipe = run.training_recipe
     if recipe is None:
         return None
-    settings = {**recipe.model_dump(mode="json"), "runtime": {"precision": recipe.runtime.precision}}
-    del settings["seed"]
+    settings = {**recipe.deciding_settings(), "seed": None}
     return json.dumps([run.protocol.hash, settings], sort_keys=True)
 
 

@@ -38,20 +38,26 @@ class Audit:
     levels: Mapping[str, Level]  # utterance -> level of its audio, where it could be read
 
 
-def audit_protocol(corpus: Corpus, protocol: Protocol, workers: int = 1) -> Audit:
+def audit_protocol(
+    corpus: Corpus, protocol: Protocol, workers: int = 1, further: Sequence[Utterance] = ()
+) -> Audit:
     """Check the folds of a protocol for leaks, and measure the recordings, with `workers` threads.
 
     A leak is a speaker, an utterance or an identical recording in two splits of a fold. A dev split that
-    equals the test split is a leak too. Raises `LeakError`, which names the first leaks, and `CorpusError`
-    for an id that the corpus lacks.
+    equals the test split is a leak too. So is a held-out recording in `further`, the further speech of a
+    recipe, under the name of another speaker and with other words.
+
+    Raises `LeakError`, which names the first leaks, and `CorpusError` for an id that the corpus lacks.
     """
     by_id = {utterance.id: utterance for utterance in corpus}
     for fold in protocol.folds:
         _check_ids(fold, by_id)
         if "speaker" not in protocol.allowed:
             _check_speakers(fold, by_id)
-    recordings = _read_recordings(corpus, workers)
-    duplicates = _identical(recordings)
+    recordings = _read_recordings((*corpus, *further), workers)
+    pairs = _identical(recordings)
+    _check_further(pairs, {utterance.id: utterance for utterance in further}, by_id, protocol)
+    duplicates = [pair for pair in pairs if pair[0] in by_id and pair[1] in by_id]
     for fold in protocol.folds:
         split_of = {name: split for split in SPLITS for name in fold.split(split)}
         crossing = [
@@ -203,6 +209,29 @@ def _check_speakers(fold: Fold, by_id: Mapping[str, Utterance]) -> None:
         _raise_if_any(both, f"fold {fold.name}: speakers in both {one} and {two}")
 
 
+def _check_further(
+    pairs: Iterable[tuple[str, str]],
+    further: Mapping[str, Utterance],
+    by_id: Mapping[str, Utterance],
+    protocol: Protocol,
+) -> None:
+    """Raise where further speech has a held-out recording that no rule of training leaves out.
+
+    Training leaves out further speech of held-out speakers, or with the words of held-out utterances.
+    """
+    held_out = {name for fold in protocol.folds for name in (*fold.dev, *fold.test)}
+    leaks = []
+    for pair in pairs:
+        # The corpus comes first in what is compared, so the further one of a mixed pair is the second.
+        own, other = by_id.get(pair[0]), further.get(pair[1])
+        if own is None or other is None or own.id not in held_out:
+            continue
+        words = [sentence_key(item.transcript or "") for item in (own, other)]
+        if own.speaker != other.speaker and words[0] != words[1]:
+            leaks.append(f"'{other.id}' = '{own.id}'")
+    _raise_if_any(leaks, "corpus.further has recordings of dev or test utterances under other names")
+
+
 def sentence_key(transcript: str) -> str:
     """Return a transcript without case, punctuation and repeated spaces. Equal sentences have equal keys."""
     spoken = (sign for sign in transcript.lower() if not unicodedata.category(sign).startswith("P"))
@@ -229,7 +258,7 @@ def identical_recordings(corpus: Corpus, workers: int = 1) -> list[tuple[str, st
     the threshold, so 30 and 25 dB are tried too. Audio that cannot be read is skipped: later stages report
     it.
     """
-    return _identical(_read_recordings(corpus, workers))
+    return _identical(_read_recordings(corpus.utterances, workers))
 
 
 @dataclass(frozen=True)
@@ -242,9 +271,9 @@ class _Recording:
     level: Level | None = None
 
 
-def _read_recordings(corpus: Corpus, workers: int) -> list[_Recording]:
-    """Read the audio of a corpus once, with a progress bar, in `workers` threads."""
-    spoken = [utterance for utterance in corpus if utterance.path is not None]
+def _read_recordings(utterances: Sequence[Utterance], workers: int) -> list[_Recording]:
+    """Read the audio of utterances once, with a progress bar, in `workers` threads."""
+    spoken = [utterance for utterance in utterances if utterance.path is not None]
     bar, task = progress("audit of recordings", len(spoken))
     recordings = []
     with bar, ThreadPoolExecutor(workers) as pool:

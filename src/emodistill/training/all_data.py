@@ -37,7 +37,7 @@ from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.folds import Fold, Protocol
 from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.fit import FitResult
-from emodistill.training.preflight import AuditedData, check_recipe, deciding_settings, first_difference
+from emodistill.training.preflight import AuditedData, check_recipe, first_difference
 
 
 def train_all(
@@ -127,9 +127,8 @@ def _finished_crossval(recipe: Recipe, folder: Path, data: AuditedData) -> Run:
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide a result, but for the acoustic teacher's run: here it is trained on all "
-    "data."""
-    settings = deciding_settings(recipe)
+    """The settings that decide a result, but for the acoustic teacher's run, which is trained on all data."""
+    settings = recipe.deciding_settings()
     return {**settings, "acoustic": {**settings["acoustic"], "run": None}}
 
 

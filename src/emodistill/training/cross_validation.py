@@ -40,7 +40,7 @@ from emodistill.protocol.folds import Protocol, read_protocol
 from emodistill.training.artifact_cache import ArtifactCache, to_dict
 from emodistill.training.cost import write_cost
 from emodistill.training.fold import FoldRun
-from emodistill.training.preflight import AuditedData, check_recipe, deciding_settings, refuse_other_run
+from emodistill.training.preflight import AuditedData, check_recipe, refuse_other_run
 
 
 def crossval(
@@ -101,7 +101,7 @@ def is_finished_run(folder: Path, recipe: Recipe) -> bool:
     path = folder / "recipe.toml"
     if not path.is_file() or not (folder / "scores.json").is_file():
         return False
-    return deciding_settings(load_recipe(path)) == deciding_settings(recipe)
+    return load_recipe(path).deciding_settings() == recipe.deciding_settings()
 
 
 def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:

@@ -5,13 +5,12 @@ field of the recipe to several values, one in each cell. Cells with equal recipe
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emodistill.config import Recipe, parse_recipe
+from emodistill.config import Recipe, parse_recipe, toml_list
 from emodistill.distillation import NO_TEACHER, TERMS, LossTerm
 from emodistill.errors import ConfigError, one_of
 from emodistill.training.preflight import NO_TRANSCRIPTS
@@ -132,18 +131,7 @@ def parse_sweep(sweep: str) -> tuple[str, list[Any]]:
         raise ConfigError(
             f"bad sweep '{sweep}': seeds are no sweep, every cell is run with each; give --seeds {text}"
         )
-    try:
-        values = tomllib.loads(f"values = [{text}]")["values"]
-    except tomllib.TOMLDecodeError:
-        values = [_parse_value(item.strip()) for item in text.split(",")]
-    return field, list(values)
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    return field, toml_list(text)
 
 
 def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:

@@ -139,7 +139,7 @@ def _open_data(recipe: Recipe) -> AuditedData:
 def _audit(recipe: Recipe, data: AuditedData) -> None:
     """Audit the folds and describe them. Raises `LeakError` where they leak."""
     corpus, protocol = data.corpus, data.protocol
-    findings = audit_protocol(corpus, protocol, recipe.runtime.workers)
+    findings = audit_protocol(corpus, protocol, recipe.runtime.workers, data.further)
     say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} "
         f"emotions; {len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
@@ -418,7 +418,7 @@ def refuse_other_run(recipe: Recipe, protocol: Protocol, out: Path) -> bool:
     path = out / "recipe.toml"
     if not path.is_file():
         return False
-    recorded, requested = deciding_settings(load_recipe(path)), deciding_settings(recipe)
+    recorded, requested = load_recipe(path).deciding_settings(), recipe.deciding_settings()
     if recorded != requested:
         raise ConfigError(
             f"'{out}' holds a run of another recipe: {first_difference(recorded, requested)}; choose "
@@ -430,11 +430,6 @@ def refuse_other_run(recipe: Recipe, protocol: Protocol, out: Path) -> bool:
             "folder with --out"
         )
     return True
-
-
-def deciding_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide a result. Those of the machine do not, except for the precision."""
-    return {**recipe.model_dump(), "runtime": {"precision": recipe.runtime.precision}, "tune": None}
 
 
 def first_difference(recorded: Any, requested: Any, prefix: str = "") -> str:

@@ -279,7 +279,7 @@ def _ensure_same_search(recipe: Recipe, out: Path) -> None:
     path = out / SETTINGS
     if path.is_file():
         recorded = load_recipe(path)
-        one, two = (_deciding_settings(item) for item in (recorded, recipe))
+        one, two = (_search_settings(item) for item in (recorded, recipe))
         for key in one:
             if one[key] != two[key]:
                 what = "the space or prune" if key == "tune" else f"the section or field {key}"
@@ -292,9 +292,11 @@ def _ensure_same_search(recipe: Recipe, out: Path) -> None:
         partial.write_text(recipe_toml(recipe), encoding="utf-8")
 
 
-def _deciding_settings(recipe: Recipe) -> dict[str, Any]:
-    data = recipe.model_dump(mode="json")
-    return {**data, "runtime": data["runtime"]["precision"], "tune": {**data["tune"], "trials": None}}
+def _search_settings(recipe: Recipe) -> dict[str, Any]:
+    """All that decides a search but the number of trials."""
+    assert recipe.tune is not None
+    space = recipe.tune.model_dump(mode="json")
+    return {**recipe.deciding_settings(), "tune": {**space, "trials": None}}
 
 
 def _delete_models(trial: Path) -> None:

@@ -1,0 +1,20 @@
+"""Values that a command line states as text, in the notation of TOML."""
+
+import tomllib
+from typing import Any
+
+
+def toml_value(text: str) -> Any:
+    """Return the value of a text such as `0.5`, `true` or `[1, 2]`. What is not TOML is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def toml_list(text: str) -> list[Any]:
+    """Return the values of a text such as `1,2` or `cosine,mse`, each as `toml_value` does."""
+    try:
+        return list(tomllib.loads(f"values = [{text}]")["values"])
+    except tomllib.TOMLDecodeError:
+        return [toml_value(part) for part in text.split(",")]
