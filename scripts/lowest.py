@@ -50,8 +50,12 @@ def floors(extras: tuple[str, ...]) -> list[str]:
     for extra in extras:
         lines += project["optional-dependencies"][extra]
     pins = {}
-    for line in lines:
+    for line in lines:  # it grows by the lines of an extra that names another extra
         requirement = Requirement(line)
+        if requirement.name == project["name"]:
+            for extra in requirement.extras:
+                lines += project["optional-dependencies"][extra]
+            continue
         lowest = [part.version for part in requirement.specifier if part.operator == ">="]
         if not lowest:
             raise SystemExit(f"'{line}' in pyproject.toml has no lowest version: add >=")

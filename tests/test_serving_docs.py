@@ -70,6 +70,9 @@ def test_the_page_shows_the_interface_and_tries_it_out_within_its_policy(tmp_pat
             assert page.locator(".opblock").count() == sum(len(operations) for operations in paths.values())
             for scheme, is_dark in (("light", False), ("dark", True)):
                 page.emulate_media(color_scheme=scheme)
+                page.wait_for_function(
+                    "dark => document.documentElement.classList.contains('dark-mode') === dark", arg=is_dark
+                )
                 colours = page.evaluate(
                     "[document.documentElement, document.querySelector('.swagger-ui')]"
                     ".map((part) => getComputedStyle(part).backgroundColor)"

@@ -128,8 +128,8 @@ _EXPECTED = {  # the type of a pydantic error -> what a value should be
     "less_than": "less than {lt}",
     "string_too_long": "at most {max_length} characters",
     "string_too_short": "at least {min_length} characters",
-    "too_long": "at most {max_length}, got {actual_length}",
-    "too_short": "at least {min_length}, got {actual_length}",
+    "too_long": "at most {max_length} items, got {actual_length}",
+    "too_short": "at least {min_length} items, got {actual_length}",
 }
 _SHOWN_CHARACTERS = 40  # of a value, in a message
 
