@@ -207,6 +207,17 @@ def test_a_bad_recipe_is_refused_before_training(
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_model_that_cannot_be_built_is_refused_before_training(
+    three: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Whether a backbone has a spectrogram is known when it is built."""
+    recipe = make.recipe(three, student={"backbone": str(models["hubert"]), "width": 192, "warp": 0.1})
+    with pytest.raises(ConfigError, match=r"student\.warp and student\.band_mask augment"):
+        crossval(recipe, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == [], "no file is written before all checks"
+
+
+@pytest.mark.usefixtures("no_training")
 def test_every_cell_of_a_grid_is_checked_before_the_first_is_trained(manifest: Path, tmp_path: Path) -> None:
     recipe = make.recipe(manifest, distillation={"teachers": ["prosodic"]})
     for sweep, message in (

@@ -41,6 +41,7 @@ from emodistill.training.artifact_cache import ArtifactCache, to_dict
 from emodistill.training.cost import write_cost
 from emodistill.training.fold import FoldRun
 from emodistill.training.preflight import AuditedData, check_recipe, refuse_other_run
+from emodistill.training.stages import check_models
 
 
 def crossval(
@@ -79,6 +80,14 @@ def prepare_run(
     """
     checked = check_recipe(recipe, folds, max_folds, data, out)
     recipe, corpus, protocol = checked.recipe, checked.data.corpus, checked.data.protocol
+    runs = [
+        FoldRun(
+            recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts, checked.data.further
+        )
+        for fold in checked.data.folds(folds)[:max_folds]
+    ]
+    if not all(run.tables.are_complete for run in runs):
+        check_models(recipe, corpus.labels)
     if not refuse_other_run(recipe, protocol, out):
         out.mkdir(parents=True, exist_ok=True)
         protocol.write(out / "protocol.json")
@@ -88,12 +97,7 @@ def prepare_run(
         write_utterances(corpus, out)
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)
-    return [
-        FoldRun(
-            recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts, checked.data.further
-        )
-        for fold in checked.data.folds(folds)[:max_folds]
-    ]
+    return runs
 
 
 def is_finished_run(folder: Path, recipe: Recipe) -> bool:

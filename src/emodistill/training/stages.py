@@ -282,6 +282,20 @@ def make_stage(name: str, recipe: Recipe, labels: LabelSet, heads: Mapping[str, 
     return SpeechStage(name, recipe, labels, recipe.student, recipe.augment, heads or {})
 
 
+def check_models(recipe: Recipe, labels: LabelSet) -> None:
+    """Build the student and the acoustic teacher once, so that what does not fit is found before training.
+
+    Raises `ConfigError` or `ModelError` as the models do. The checks that need no torch come earlier, in
+    `preflight`.
+    """
+    names = [] if recipe.student is None else ["student"]
+    if "acoustic" in recipe.distillation.teachers and recipe.acoustic.run is None:
+        names.append("acoustic")
+    for name in names:
+        stage = make_stage(name, recipe, labels)
+        stage.create([], None if stage.init is None else load_initial(stage.init).model)
+
+
 PROBE_SPREAD = 3.0  # standard deviation of a probe's logits over the training split
 
 
