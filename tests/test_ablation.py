@@ -298,7 +298,9 @@ def test_earlier_seeds_stay_in_the_table(
     copy = tmp_path / "grid"
     shutil.copytree(grid[0], copy)
     before = (copy / "ablation.csv").read_bytes()
+    capsys.readouterr()
     ablate(quick(manifest), copy, [0], ["distillation.temperature=1,2"])
+    assert "also holds seeds 1, and this table has them too" in " ".join(capsys.readouterr().err.split())
     assert (copy / "ablation.csv").read_bytes() == before, "the table still covers seeds 0 and 1"
     shutil.rmtree(copy / "cells/full/seed-1/fold-1")  # then seed 1 is incomplete
     capsys.readouterr()

@@ -283,7 +283,7 @@ def test_default_labels_of_iemocap_merge_excited_and_count_dropped_turns(tmp_pat
         "Ses01F_impro04_M003": "happy",
         "Ses05M_script01_F010": "angry",
     }
-    assert corpus.dropped == {"emotion not agreed": 1}
+    assert corpus.dropped == {"no emotion": 1}
     assert corpus.merged == {"excited -> happy": 1}
 
 
@@ -311,14 +311,14 @@ def test_iemocap_four_classes_are_the_5531_published_utterances(tmp_path: Path) 
     assert Counter(u.gender for u in corpus) == {"female": 2649, "male": 2882}
     assert corpus.merged == {"excited -> happy": 1041}
     assert sum(corpus.dropped.values()) == len(others)
-    assert corpus.dropped["emotion not agreed"] == sum(label == "xxx" for label in others.values())
+    assert corpus.dropped["no emotion"] == sum(label == "xxx" for label in others.values())
 
 
 def test_crema_d_has_votes_and_two_kinds_of_label(tmp_path: Path) -> None:
     root = fake_folder("crema-d", tmp_path)
     assert by_id(read_corpus("crema-d", root), "1001_DFA_ANG_XX").vote_counts() == {"neutral": 2, "angry": 1}
     perceived = read_corpus("crema-d-perceived", root)
-    assert perceived.dropped == {"emotion not agreed": 1}  # the tie A:H
+    assert perceived.dropped == {"no emotion": 1}  # the tie A:H
     (root / "processedResults/summaryTable.csv").unlink()
     perceived = read_corpus("crema-d-perceived", root)  # from the responses alone
     assert {u.id: u.emotion for u in perceived} == {"1001_DFA_ANG_XX": "neutral"}
@@ -687,7 +687,7 @@ def test_relabel_counts_merged_and_dropped_utterances() -> None:
     merged = corpus.relabel(get_label_map("iemocap-4"))
     assert [u.emotion for u in merged] == ["happy"] * 3
     assert merged.merged == {"excited -> happy": 2}
-    assert merged.dropped == {"before": 1, "emotion bored": 1, "emotion not agreed": 1}
+    assert merged.dropped == {"before": 1, "emotion bored": 1, "no emotion": 1}
     assert len(merged) + sum(merged.dropped.values()) == len(corpus) + 1
 
 

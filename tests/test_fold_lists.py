@@ -150,13 +150,21 @@ def test_any_list_by_speaker_gives_clean_folds(
 GOOD = by_speaker(dict(zip("abcdef", "112233", strict=True)))
 
 
+def test_semicolons_and_ids_that_no_fold_uses_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    lines = ["id;fold", *(";".join(row) for row in GOOD), "z-1;-"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    plain = of_list(write_list(tmp_path / "g.csv", "id,fold", GOOD))
+    assert of_list(path).folds == plain.folds
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
         ("id,fold", GOOD[2:], r"f.csv' lacks 2 of the 24 utterances of corpus 'own': 'a-0', 'a-1'; add"),
         ("id,fold", [*GOOD, ("z-1", "1"), ("z-2", "1"), ("z-3", "2"), ("z-4", "2")],
-         r"names 4 utterances that corpus 'own' lacks: 'z-1', 'z-2', 'z-3', …; the corpus has 24 utterances, "
-         "such as 'a-0'"),
+         r"names ids that corpus 'own' lacks \(4 of 28\): 'z-1', 'z-2', 'z-3', …; the corpus has 24 "
+         "utterances, such as 'a-0'"),
         ("id,fold", [*GOOD, ("a-0", "2")], r"row 26: 'a-0' is also in row 2; expected one row"),
         ("id,fold,split", [(*row, "test") for row in [*GOOD, GOOD[0]]], r"row 26: 'a-0' is also in row 2"),
         ("id,fold,split", [(*row, "valid") for row in GOOD], r"row 2: bad split 'valid', expected one of"),

@@ -232,6 +232,14 @@ def test_the_commands_write_latex(emodistill: make.CommandLine, runs: list[Path]
     result = emodistill("compare", *runs, "--format", "latex", "-o", out, "--resamples", 200)
     assert (result.code, result.out) == (0, "")
     assert table_rows(out.read_text(encoding="utf-8"))[0][0] == "System"
+    result = emodistill("scores", runs[0], "-o", tmp_path / "scores.tex")
+    assert table_rows((tmp_path / "scores.tex").read_text(encoding="utf-8"))[0][0] == "Model"
+    parent = emodistill("scores", runs[0].parent).err
+    assert f"is not a run folder: it has no recipe.toml; it holds runs, such as '{runs[0].parent}" in parent
+    result = emodistill("compare", *runs, "-o", tmp_path / "compare.md")
+    assert (result.code, "bad suffix of --out '.md'" in result.err) == (2, True)
+    result = emodistill("report", runs[0], "-o", tmp_path / "report.pdf")
+    assert (result.code, "bad suffix of --out '.pdf'" in result.err) == (2, True)
     result = emodistill("scores", runs[0], "--format", "json", "-o", tmp_path / "scores.json")
     assert (result.code, result.out) == (0, "")
     assert (tmp_path / "scores.json").read_text(encoding="utf-8").startswith("{")

@@ -280,7 +280,7 @@ def test_a_table_of_ones_own_finds_its_audio(tmp_path: Path) -> None:
     assert [(u.id, u.path, u.speaker, u.emotion) for u in corpus] == [
         (str(number), tmp_path / f"audio/wav/{number}.flac", f"s{number}", "angry") for number in range(2)
     ]
-    assert corpus.dropped == {"emotion ?": 1, "emotion not agreed": 1}
+    assert corpus.dropped == {"emotion ?": 1, "no emotion": 1}
     assert notes == [
         "columns: speaker=Wer,emotion=Gefühl,path=Datei; ids are made of the paths; not used: Alter",
         "2 × audio found under another suffix: .flac for .wav",

@@ -292,9 +292,12 @@ def test_the_command_searches_and_cross_validates(
     assert "chosen on dev among 2 trials" in " ".join(result.out.split())
     assert "No trial predicted test." in " ".join(result.out.split())
     assert "tune: 2 trials × 3 folds" in result.err
+    assert "the space lacks" not in result.err
     with (tmp_path / "search/trials.csv").open() as rows:
         assert [row["state"] for row in csv.DictReader(rows)] == ["complete", "complete"]
     assert (tmp_path / "search/crossval-2/scores.json").is_file()
+    outside = ["tune", file, "--space", "student.dropout=0.6,0.7", "--trials", 1, "-o", tmp_path / "outside"]
+    assert "the space lacks the recipe's own student.dropout = " in emodistill(*outside).err
     result = emodistill("tune", file, "--space", "student.dropuot=0.1..0.3", "-o", tmp_path / "other")
     assert result.code == 2
     assert "did you mean 'dropout'" in result.err

@@ -346,7 +346,9 @@ def file_or_none(output: Path | None) -> Path | None:
     return None if output == Path("-") else output
 
 
-def choose_format(format: str | None, output: Path | None, by_suffix: Mapping[str, str]) -> str:
+def choose_format(
+    format: str | None, output: Path | None, by_suffix: Mapping[str, str], option: str = "--output"
+) -> str:
     """Return the format that was named, else the one of the output's suffix.
 
     Without an output, and for an output without a suffix, it is `table`. Raises `ConfigError` for a suffix
@@ -358,7 +360,7 @@ def choose_format(format: str | None, output: Path | None, by_suffix: Mapping[st
         return TABLE
     known = {TABLE_SUFFIX: TABLE, **by_suffix}
     if output.suffix.lower() not in known:
-        message = one_of("suffix of --output", output.suffix, known)
+        message = one_of(f"suffix of {option}", output.suffix, known)
         raise ConfigError(f"{message}; with --format the file may have any name")
     return known[output.suffix.lower()]
 

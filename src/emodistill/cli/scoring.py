@@ -12,11 +12,13 @@ from emodistill.cli.options import (
     TableColumns,
     Tabular,
     app,
+    choose_format,
     names_in,
     need_training,
     read_renaming,
 )
 from emodistill.console import console, results, say
+from emodistill.errors import ConfigError, one_of
 
 
 class SeenRule(StrEnum):
@@ -27,6 +29,16 @@ class SeenRule(StrEnum):
     allow = "allow"
 
 
+FileFormat = Annotated[
+    Tabular | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="Output format; latex is a table for a paper, with booktabs. Default: by the suffix of --out "
+        "(.json, .csv, .tex), else a table.",
+    ),
+]
+TABULAR_SUFFIXES = {".json": Tabular.json, ".csv": Tabular.csv, ".tex": Tabular.latex}
 OutFile = Annotated[
     Path | None,
     typer.Option(
@@ -144,7 +156,7 @@ def evaluate(
 @app.command()
 def scores(
     run: Annotated[Path, typer.Argument(help="A folder of train, crossval or evaluate.")],
-    format: Format = Tabular.table,
+    format: FileFormat = None,
     out: OutFile = None,
 ) -> None:
     """Show all scores of a run's test predictions, with 95 % intervals by bootstrap over speakers.
@@ -159,6 +171,7 @@ def scores(
     Example: emodistill scores runs/ravdess-whisper-seed0 --format latex -o scores.tex
     """
     need_training()
+    chosen = Tabular(choose_format(format, out, TABULAR_SUFFIXES, "--out"))
     from emodistill.evaluation.latex import scores_latex
     from emodistill.evaluation.run import read_run
     from emodistill.evaluation.scores import score_run
@@ -169,10 +182,10 @@ def scores(
         opened = read_run(run)
         run_scores = score_run(opened)
     with open_output(out) as file:
-        if format == Tabular.latex:
+        if chosen == Tabular.latex:
             file.write(scores_latex(run_scores, opened))
         else:
-            show_scores(run_scores, format, results(file))
+            show_scores(run_scores, chosen, results(file))
 
 
 @app.command()
@@ -184,7 +197,7 @@ def compare(
             "reference."
         ),
     ],
-    format: Format = Tabular.table,
+    format: FileFormat = None,
     every_pair: Annotated[
         bool, typer.Option("--every-pair", help="Compare the other runs with each other too.")
     ] = False,
@@ -210,6 +223,7 @@ def compare(
     Example: emodistill compare runs/plain-seed0 runs/plain-seed1 runs/both-seed0 runs/both-seed1
     """
     need_training()
+    chosen = Tabular(choose_format(format, out, TABULAR_SUFFIXES, "--out"))
     from emodistill.evaluation.compare import compare_runs
     from emodistill.evaluation.latex import comparisons_latex
     from emodistill.evaluation.run import read_run
@@ -218,10 +232,10 @@ def compare(
 
     comparisons = compare_runs(runs, every_pair, resamples, grouped=not ungrouped)
     with open_output(out) as file:
-        if format == Tabular.latex:
+        if chosen == Tabular.latex:
             file.write(comparisons_latex(comparisons, [read_run(run) for run in runs]))
         else:
-            show_comparisons(comparisons, format, results(file))
+            show_comparisons(comparisons, chosen, results(file))
 
 
 @app.command()
@@ -248,6 +262,8 @@ def report(
     Example: emodistill report runs/plain runs/taught -o report.html
     """
     need_training()
+    if out.suffix.lower() not in ("", ".html", ".htm"):
+        raise ConfigError(one_of("suffix of --out", out.suffix, [".html", ".htm"]))
     from emodistill.report.build import write_report
 
     with console.status("collecting scores, curves and sounds"):

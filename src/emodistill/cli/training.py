@@ -284,7 +284,14 @@ def export(
     from emodistill.evaluation.run import read_run
 
     check_corpus = None if check is None else read_manifest(check)
-    read_run(run, needs_scores=False).checkpoint_folder(fold)
+    opened = read_run(run, needs_scores=False)
+    opened.checkpoint_folder(fold)
+    folds = opened.scores["folds"]
+    if fold is None and opened.all_data is None and len(folds) > 1:
+        say(
+            f"of {len(folds)} folds the student of fold {folds[0]} is exported: --fold chooses another one, "
+            "and 'emodistill train --all' makes one of all data"
+        )
     for other in unheard or ():
         read_run(other)
 

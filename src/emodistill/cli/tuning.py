@@ -46,7 +46,7 @@ def tune(
 
     Each trial trains the recipe's folds with other values, and its score is the mean dev score over the
     folds. No trial predicts test. Optuna's TPE sampler proposes the values; the first trial has the recipe's
-    own ones. Trials share the teachers that their values do not change.
+    own ones, where the space holds them. Trials share the teachers that their values do not change.
 
     It writes trials.csv, tune.png and best.toml, the recipe of the best trial. The number of trials stands in
     the scores of every run of best.toml. If you stop the command, run it again: it continues. More --trials

@@ -24,7 +24,10 @@ def read_columns(texts: Iterable[str], option: str) -> dict[str, str]:
     for pair in _pairs(texts):
         ours, sign, theirs = (part.strip() for part in pair.partition("="))
         if not (ours and sign and theirs):
-            raise ConfigError(f"bad {option} '{pair}', expected OURS=THEIRS, as in {COLUMNS_EXAMPLE}")
+            raise ConfigError(
+                f"bad {option} '{pair}', expected OURS=THEIRS, as in {COLUMNS_EXAMPLE}; a name with a comma "
+                "stands in quotes with its pair, as in 'path=wav,\"transcript=words, cleaned\"'"
+            )
         if columns.setdefault(ours, theirs) != theirs:
             raise ConfigError(f"{option} gives two columns for '{ours}', expected one")
     return columns

@@ -119,7 +119,7 @@ class Corpus:
                 continue
             emotion = label_map.apply(utterance.emotion)
             if emotion is None:
-                dropped[f"emotion {utterance.emotion or 'not agreed'}"] += 1
+                dropped[f"emotion {utterance.emotion}" if utterance.emotion else "no emotion"] += 1
                 continue
             if emotion != utterance.emotion:
                 merged[f"{utterance.emotion} -> {emotion}"] += 1

@@ -59,18 +59,21 @@ def read_table(path: Path) -> Table:
 
 
 def table_rows(
-    path: Path, name: str, columns: Iterable[str], delimiter: str = ","
+    path: Path, name: str, columns: Iterable[str], delimiter: str | None = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a corpus's own CSV or TSV with their numbers (the header is row 1).
 
-    The file is UTF-8 with or without a BOM, else cp1252. `name` is the corpus's name in messages. Raises
-    `CorpusError` where one of `columns` is missing or a quote is never closed.
+    The file is UTF-8 with or without a BOM, else cp1252. `name` is the corpus's name in messages. The
+    delimiter None is found in the first line. Raises `CorpusError` where one of `columns` is missing or a
+    quote is never closed.
     """
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
+    if delimiter is None:
+        delimiter = _find_delimiter(text, path.suffix)
     header, rows = _text_rows(text, delimiter, f"{name}: '{path}'")
     for column in columns:
         if column not in header:

@@ -111,6 +111,7 @@ class AblationTable:
     )  # None without plain student and ensemble, or if the gap's interval includes 0
     over_folds: bool = False  # whether the table also shows the means over folds
     sweeps: Sweeps | None = None  # the dev scores of swept values; None: no field was swept
+    same: tuple[str, ...] = ()  # cells whose recipe is the reference's, so they are the same runs
     costs: tuple[CostRow, ...] = ()  # of the students and the full method's teachers, by cell
     cost_notes: tuple[str, ...] = ()
 
@@ -172,6 +173,8 @@ class AblationTable:
             "that would give p < 0.05 in 80 of 100 experiments like this one. Holm: p corrected over all "
             "cells.",
         ]
+        if self.same:
+            notes.append(f"The same recipe as '{self.reference}', so no difference: {', '.join(self.same)}.")
         if self.over_folds:
             notes.append(
                 "Over folds: the mean over folds, as many papers state it, ± standard deviation over folds, "
@@ -278,9 +281,11 @@ def make_ablation_table(
             row = _compared_row(row, difference)
         rows.append(row)
     gap = _closed_gap(by_name, draws, distilled or reference, plain)
+    same = [item.name for item in systems if item is not full and item.recipe_key == full.recipe_key]
     return AblationTable(
-        _with_holm(rows, systems), reference, num_speakers, len(full.tables), left_out or {}, gap, over_folds
-    )
+        _with_holm(rows, systems), reference, num_speakers, len(full.tables), left_out or {}, gap, over_folds,
+        same=tuple(same),
+    )  # fmt: skip
 
 
 def teacher_systems(runs: Sequence[Run]) -> list[System]:

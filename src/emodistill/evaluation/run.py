@@ -241,6 +241,14 @@ def table_name(model: str, split: str = "test", main: str = "student") -> str:
     return f"predictions{'' if model == main else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
 
 
+def _advice(folder: Path) -> str:
+    """What to name in place of a folder that holds runs and is none; empty if it holds none."""
+    if (folder / "ablation.json").is_file():
+        return f"; it is a folder of ablate, which 'emodistill report {folder}' shows"
+    found = min((path.parent for path in folder.glob("*/recipe.toml")), default=None)
+    return "" if found is None else f"; it holds runs, such as '{found}'"
+
+
 def read_run(folder: Path, needs_scores: bool = True) -> Run:
     """Read a run folder.
 
@@ -254,7 +262,7 @@ def read_run(folder: Path, needs_scores: bool = True) -> Run:
     is_evaluation = (folder / EVALUATION).is_file()
     for name in () if is_evaluation else ("recipe.toml", "protocol.json"):
         if not (folder / name).is_file():
-            raise ModelError(f"'{folder}' is not a run folder: it has no {name}")
+            raise ModelError(f"'{folder}' is not a run folder: it has no {name}{_advice(folder)}")
     path = folder / "scores.json"
     if not path.is_file():
         raise ModelError(

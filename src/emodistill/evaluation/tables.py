@@ -328,7 +328,7 @@ def _show_calibration(scores: RunScores, to: Console) -> None:
     title = f"calibration; temperature of each fold: {temperatures}" if temperatures else "calibration"
     titles = calibration_titles(scores.calibration)
     table = Table("confidences", title=title)
-    for column in (*CALIBRATION_TITLES.values(), "% if calibrated, at most"):
+    for column in (*CALIBRATION_TITLES.values(), "error % if calibrated, at most"):
         table.add_column(column, justify="right")
     for when, part in scores.calibration.items():
         cells = (format_calibration(name, part.figures[name]) for name in CALIBRATION_TITLES)

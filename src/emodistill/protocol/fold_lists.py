@@ -28,7 +28,7 @@ class FoldLists:
 
 
 def read_fold_list(path: Path, corpus: Corpus) -> FoldLists:
-    """Read a CSV or TSV of folds.
+    """Read a CSV or TSV of folds; the delimiter is found in its first line.
 
     Columns `id` and `fold`: the utterance is in the test split of this fold. Columns `id`, `fold` and
     `split`: the utterance is in this split (train, dev or test) of this fold; the file has a row for each
@@ -40,7 +40,8 @@ def read_fold_list(path: Path, corpus: Corpus) -> FoldLists:
     """
     split_of = _read_rows(path)
     listed = {name for rows in split_of.values() for name in rows}
-    notes = _compare(path, listed, corpus)
+    used = {name for rows in split_of.values() for name, split in rows.items() if split != LEFT_OUT}
+    notes = _compare(path, listed, used, corpus)
     ids = {utterance.id for utterance in corpus}
     lists: dict[str, Splits] = {}
     for fold in sorted(split_of.keys() - {LEFT_OUT}, key=natural_sort_key):
@@ -78,8 +79,7 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
         )
     split_of: dict[str, dict[str, str]] = {}
     first_row: dict[tuple[str, str], int] = {}
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    for number, row in table_rows(path, "protocol.folds_from", ["id"], delimiter):
+    for number, row in table_rows(path, "protocol.folds_from", ["id"], None):
         cells = {column.strip(): cell.strip() for column, cell in row.items()}
         where = f"'{path}', row {number}"
         if "fold" not in cells and "split" not in cells:
@@ -105,17 +105,21 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
     return split_of
 
 
-def _compare(path: Path, listed: Collection[str], corpus: Corpus) -> tuple[str, ...]:
-    """Refuse a list that does not fit the corpus; return a note on listed utterances that it dropped."""
+def _compare(path: Path, listed: Collection[str], used: Collection[str], corpus: Corpus) -> tuple[str, ...]:
+    """Refuse a list that does not fit the corpus; return a note on listed utterances that it dropped.
+
+    `used` are the listed utterances that some split has. The others may be missing from the corpus.
+    """
     ids = {utterance.id for utterance in corpus}
-    unknown = [name for name in listed if name not in ids]
+    unknown = [name for name in used if name not in ids]
     num_dropped = sum(corpus.dropped.values())
     if len(unknown) > num_dropped:
         _refuse(
             unknown,
-            f"'{path}' names {len(unknown)} utterances that corpus '{corpus.name}' lacks",
+            f"'{path}' names ids that corpus '{corpus.name}' lacks ({len(unknown)} of {len(used)})",
             f"the corpus has {len(ids)} utterances, such as '{corpus.utterances[0].id}'"
-            + (f", and {num_dropped} were dropped" if num_dropped else ""),
+            + (f", and {num_dropped} were dropped" if num_dropped else "")
+            + ". Correct these ids, remove their rows, or give them - as fold",
         )
     missing = [utterance.id for utterance in corpus if utterance.id not in listed]
     _refuse(

@@ -72,7 +72,9 @@ def ablate(
     for name, reason in grid.left_out.items():
         warn(f"left out: {name}: {reason}")
     runs.run(grid, seeds)
-    seeds = (*seeds, *runs.other_seeds(grid, seeds))
+    if more := runs.other_seeds(grid, seeds):
+        say(f"'{out}' also holds seeds {', '.join(map(str, more))}, and this table has them too")
+    seeds = (*seeds, *more)
     if others := runs.other_cells(grid):
         say(
             f"'{out}' also holds cells that this table leaves out: {', '.join(others)}; to have all cells in "

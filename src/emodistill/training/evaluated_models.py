@@ -75,7 +75,10 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
             return TransformersModel(*split_revision(model)), None
         folder = download
     if (folder / "recipe.toml").is_file():
-        folder = read_run(folder, needs_scores=False).checkpoint_folder()
+        run = read_run(folder, needs_scores=False)
+        folder, folds = run.checkpoint_folder(), run.scores["folds"]
+        if run.all_data is None and len(folds) > 1:
+            say(f"of {len(folds)} folds the student of fold {folds[0]} is scored: '{folder}'")
     if (folder / "card.json").is_file():
         exported = ExportedModel(folder)
         return exported, exported.recognizer.card.sha256

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emodistill.config import Recipe, TuneConfig, TunedConfig, load_recipe, recipe_toml, stable_seed
-from emodistill.console import say
+from emodistill.console import say, warn
 from emodistill.errors import ConfigError, MissingExtraError
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.run import CHECKSUMS, UTTERANCES
@@ -202,7 +202,11 @@ class Search:
     def _propose_own_values(self) -> None:
         """Let the first trial have the recipe's own values, where the space holds them."""
         own = {item.field: value_of(self.recipe, item.field) for item in self.dimensions}
-        if all(item.holds(own[item.field]) for item in self.dimensions):
+        outside = [item.field for item in self.dimensions if not item.holds(own[item.field])]
+        if outside:
+            values = describe_values({field: own[field] for field in outside})
+            warn(f"the space lacks the recipe's own {values}, so no trial has the recipe's own values")
+        else:
             parameters = {item.field: item.as_parameter(own[item.field]) for item in self.dimensions}
             self.study.enqueue_trial(parameters, skip_if_exists=False)
 
