@@ -197,8 +197,9 @@ def _group_section(
         _section(run, f"{anchor}-seed-{seed}" if several else anchor, num_errors, audio, fold)
         for run, seed in zip(group.runs, group.seeds, strict=True)
     )
-    name = f"{group.runs[0].scores['recipe']} ({Path(group.name).name})" if several else sections[0].title
-    return GroupSection(name, anchor, sections)
+    recipe, folder = group.runs[0].scores["recipe"], Path(group.name).name
+    name = recipe if recipe == folder else f"{recipe} ({folder})"
+    return GroupSection(name if several else sections[0].title, anchor, sections)
 
 
 def _template() -> Any:

@@ -188,17 +188,20 @@ def summarise_scores(table: Predictions) -> dict[str, Any]:
 
 def print_scores(scores: dict[str, Any], out: Console) -> None:
     """Print a line for each model and split, then recalls and confusion of the main model."""
-    table = Table(title=f"{scores['recipe']}, seed {scores['seed']}, {len(scores['folds'])} fold(s), "
-                  f"protocol {scores['protocol']}")  # fmt: skip
-    for column in ("model", "split", "UA", "WA", "macro-F1", "pooled UA", "pooled WA", "weighted F1"):
+    num_folds = len(scores["folds"])
+    table = Table(title=f"{scores['recipe']}, seed {scores['seed']}, {num_folds} "
+                  f"fold{'s' * (num_folds > 1)}, protocol {scores['protocol']}")  # fmt: skip
+    measures = {"UA": "ua", "WA": "wa", "macro-F1": "macro_f1"}
+    titles = ("UA", "WA", "weighted F1", *(f"{name} over folds" for name in measures))
+    for column in ("model", "split", *titles):
         table.add_column(column, justify="left" if column in ("model", "split") else "right")
     for model, entry in scores["models"].items():
         for split, part in entry.items():
-            means = [part["mean_over_folds"][measure] for measure in ("ua", "wa", "macro_f1")]
+            means = [part["mean_over_folds"][measure] for measure in measures.values()]
             cells = [f"{100 * item['mean']:.2f} ± {100 * item['sd']:.2f}" for item in means]
             pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa", "weighted_f1")]
-            table.add_row(model, split, *cells, *pooled)
-    table.caption = "%; UA, WA and macro-F1: mean ± standard deviation over folds"
+            table.add_row(model, split, *pooled, *cells)
+    table.caption = "%, all folds pooled; over folds: mean ± standard deviation"
     if "tuned" in scores:
         table.caption += f"\n{scores['tuned']['note']}"
     out.print(table)

@@ -202,9 +202,8 @@ class FoldRun:
         self._audit(checkpoint.training_ids, phase, stage.name)
         result = FitResult.read(folder / "fit.json")
         dev_ua = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f} %"
-        say(
-            f"fold {self.fold.name}, phase {phase.name}: trained {stage.name}, {result.epochs} epochs{dev_ua}"
-        )
+        epochs = f"{result.epochs} epoch{'s' * (result.epochs != 1)}"
+        say(f"fold {self.fold.name}, phase {phase.name}: trained {stage.name}, {epochs}{dev_ua}")
         return checkpoint.model, result.epochs
 
     def _train_new(
