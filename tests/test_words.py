@@ -109,6 +109,9 @@ def test_bad_files_of_words_are_named(manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"segments": 3}')
     with pytest.raises(CorpusError, match="is no JSON of whisperX"):
         add_words(corpus, tmp_path)
+    (tmp_path / "b.ctm").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(CorpusError, match=r"b.ctm' is not UTF-8"):
+        add_words(corpus, tmp_path / "b.ctm")
     (tmp_path / "a.ctm").write_text("a 1 0.2\n")
     with pytest.raises(CorpusError, match=r"line 1: 3 fields, expected id, channel, start"):
         add_words(corpus, tmp_path / "a.ctm")
@@ -158,6 +161,7 @@ def test_word_vectors_are_means_of_the_tokens_of_each_word() -> None:
     vectors = teacher.word_vectors(["i am", "here"])
     tokens = teacher.tokenize("i am here")
     states = teacher.encoder(input_ids=tokens[None]).last_hidden_state[0]
+    assert vectors.keys() == {0, 1}
     torch.testing.assert_close(vectors[0], states[:2].mean(dim=0))
     torch.testing.assert_close(vectors[1], states[2])
 
@@ -177,6 +181,12 @@ def test_words_are_kept_where_training_hears_them(manifest: Path) -> None:
     assert found.word_vectors.isfinite().all(), "one word alone has no deviation"
     with pytest.raises(ConfigError, match="no training utterance has any"):
         with_words(targets, teacher, utterances[1:], AudioConfig())
+
+
+def test_a_word_beyond_the_last_token_has_no_vector() -> None:
+    config = LinguisticConfig(encoder="scratch", max_tokens=4)
+    teacher = LinguisticTeacher.create(config, 2, ["a b c d e f"]).eval()
+    assert teacher.word_vectors(["a b", "c d", "e", "f"]).keys() == {0, 1}
 
 
 # --- certainty -----------------------------------------------------------------------------------

@@ -31,10 +31,10 @@ def add_words(corpus: Corpus, path: Path) -> Corpus:
     by_id: dict[str, list[tuple[str, Word]]] = {}
     for where, utterance_id, start, end, text in _entries(path):
         word = Word(_seconds(start, where), _seconds(end, where), text.strip())
-        if not 0 <= word.start_s < word.end_s:
+        if not 0 <= word.start_s <= word.end_s:  # aligners write words that last no time
             raise CorpusError(
                 f"{where}: the word '{word.text}' runs from {word.start_s:g} to {word.end_s:g} s, expected a "
-                "start of 0 or more and a later end"
+                "start of 0 or more and an end that is not before it"
             )
         if word.text:
             by_id.setdefault(utterance_id, []).append((where, word))
@@ -77,7 +77,11 @@ def _entries(path: Path) -> Iterator[Entry]:
 
 def _ctm(path: Path) -> Iterator[Entry]:
     """Read lines `id channel start duration word [confidence]`; `;;` starts a comment."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
         cells = line.split()
         if not cells or line.startswith(";;"):
             continue

@@ -146,11 +146,11 @@ class LinguisticTeacher(nn.Module):
         return torch.tensor(ids, dtype=torch.long)
 
     @torch.no_grad()
-    def word_vectors(self, words: Sequence[str]) -> Tensor:
-        """Return the encoder's vector of each word in its sentence, (words, width): the mean of its tokens.
+    def word_vectors(self, words: Sequence[str]) -> dict[int, Tensor]:
+        """Return the vector (width,) of each word in its sentence, by index: the mean of its tokens.
 
         `words` make up the sentence; an item may hold several. A word beyond `max_tokens`, or without tokens,
-        has the mean of the sentence.
+        has no vector.
         """
         sentence, ends = "", []
         for word in words:
@@ -164,7 +164,7 @@ class LinguisticTeacher(nn.Module):
         for token, (start, end) in enumerate(encoded["offset_mapping"]):
             if end > start:  # special tokens are empty
                 tokens[bisect_left(ends, end)].append(token)
-        return torch.stack([states[indices or slice(None)].mean(dim=0) for indices in tokens])
+        return {word: states[indices].mean(dim=0) for word, indices in enumerate(tokens) if indices}
 
     def forward(self, tokens: Tensor, lengths: Tensor | None) -> Output:
         """tokens : (batch, tokens); lengths : (batch,) in tokens, or None."""

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.config import AudioConfig, AugmentConfig, Recipe, VoiceConfig
-from emodistill.console import progress
+from emodistill.console import progress, say
 from emodistill.corpora import Utterance, Word
 from emodistill.errors import ConfigError, ModelError
 from emodistill.features.preparation import prepare_waveform, prepared_spans
@@ -190,10 +190,10 @@ def align_to_ids(
 def with_words(
     targets: TeacherTargets, model: LinguisticTeacher, utterances: Sequence[Utterance], audio: AudioConfig
 ) -> TeacherTargets:
-    """Return the same targets with the text encoder's vector of each word that has a time.
+    """Return the same targets with the text encoder's vector of each word that has frames.
 
-    Each dimension is standardised over all words, as in `pack_hidden`. Raises `ConfigError` where no
-    utterance has words.
+    A word has none where it lasts no time, or where its part of the recording is cut before training. Each
+    dimension is standardised over all words, as in `pack_hidden`. Raises `ConfigError` where no word is left.
     """
     by_id = {utterance.id: utterance for utterance in utterances}
     vectors, spans, counts = [], [], []
@@ -204,8 +204,9 @@ def with_words(
             count = 0
             if utterance is not None and utterance.words and utterance.path is not None:
                 shares = word_shares(utterance.words, prepared_spans(utterance, audio))
-                kept = [index for index, (start, end) in enumerate(shares) if end > start]
-                vectors.append(model.word_vectors([word.text for word in utterance.words])[kept])
+                found = model.word_vectors([word.text for word in utterance.words])
+                kept = [index for index, (start, end) in enumerate(shares) if end > start and index in found]
+                vectors += [found[index] for index in kept]
                 spans += [shares[index] for index in kept]
                 count = len(kept)
             counts.append(count)
@@ -215,7 +216,12 @@ def with_words(
             "the word level needs the times of words, and no training utterance has any: set corpus.words, "
             "or set distillation.words and distillation.word_contrast to 0"
         )
-    x = torch.cat(vectors)
+    num_words = sum(len(utterance.words) for utterance in utterances)
+    say(
+        f"word level: {len(spans)} of {num_words} words have frames, in {sum(map(bool, counts))} of "
+        f"{len(utterances)} utterances"
+    )
+    x = torch.stack(vectors)
     ends = torch.tensor(counts).cumsum(0)
     offsets = torch.stack([ends - torch.tensor(counts), ends], dim=1)
     x = (x - x.mean(dim=0)) / (x.std(dim=0, correction=0) + 1e-6)
