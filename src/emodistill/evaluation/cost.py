@@ -375,8 +375,9 @@ def cost_notes(costs: Sequence[RunCost]) -> list[str]:
     notes += [text for name, text in explained.items() if name in known]
     extraction = [model.extraction_ms for _, model in models if model.extraction_ms is not None]
     if extraction:
+        ends = dict.fromkeys(f"{value:.1f}" for value in (min(extraction), max(extraction)))
         notes.append(
-            f"The prosodic teacher's ms include {extraction[0]:.1f} ms for its descriptors (LLDs), whose "
+            f"The prosodic teacher's ms include {' to '.join(ends)} ms for its descriptors (LLDs), whose "
             "operations are not in its MACs."
         )
     tokens = next((cost.tokens for cost in costs if cost.tokens is not None), None)
