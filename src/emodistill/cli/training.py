@@ -352,11 +352,14 @@ def _crossval(
 def _train_all(recipe: str, overrides: Sequence[str], out: Path | None, epochs_from: Path | None) -> None:
     need_training()
     from emodistill.config import load_recipe
+    from emodistill.training.finished_crossval import finished_crossval
     from emodistill.training.preflight import check_recipe
 
     checked = check_recipe(load_recipe(recipe, overrides))
     run = _default_folder(checked.recipe)
     folder = out or run.with_name(f"{run.name}-all")
+    if epochs_from is not None:
+        finished_crossval(checked.recipe, epochs_from, checked.data)  # it raises where it does not fit
 
     from emodistill.training.all_data import train_all  # it loads torch, so it comes last
 

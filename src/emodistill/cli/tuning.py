@@ -58,12 +58,13 @@ def tune(
     need_training()
     from emodistill.config import load_recipe, read_space
     from emodistill.corpora.load import check_source
-    from emodistill.training.search_space import make_space
+    from emodistill.training.search_space import refuse_other_search, searched_recipe
 
     loaded, more = load_recipe(recipe, [*(set or ()), *words_overrides(words)]), read_space(space or [])
-    make_space(loaded, {**(loaded.tune.space if loaded.tune else {}), **more})  # it checks the space
+    prepared, _ = searched_recipe(loaded, more, trials, prune)
     check_source(loaded.corpus)
     folder = out or Path("runs") / f"{loaded.name}-tune"
+    refuse_other_search(prepared, folder)
 
     # They load torch, so they come last.
     from emodistill.training.cross_validation import print_scores

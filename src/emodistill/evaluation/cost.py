@@ -360,7 +360,8 @@ def cost_notes(costs: Sequence[RunCost]) -> list[str]:
     known = known_titles([cost_row(model) for _, model in models])
     notes = [
         f"Cost of one utterance of {costs[0].audio_s:g} s, in ms on one thread (median), "
-        "without decoding and speech detection."
+        "without decoding and speech detection. It was measured once for each run, so it also depends on "
+        "what else the machine did. Parameters include the heads that serve teaching alone."
     ]
     machines = list(dict.fromkeys(_machine_text(cost.machine) for cost in costs))
     if len(machines) > 1:

@@ -83,7 +83,8 @@ def ablate(
     swept = read_sweeps(grid, out, seeds, runs.data(recipe).protocol, show_test)
     shown = None if swept is None or show_test else swept.chosen_cells
     systems = read_systems(grid, out, seeds, shown)
-    table = make_ablation_table(systems, reference=FULL, plain=PLAIN, left_out=grid.left_out)
+    left_out = {**grid.left_out, **dict.fromkeys(others, "it was run before, and not asked for now")}
+    table = make_ablation_table(systems, reference=FULL, plain=PLAIN, left_out=left_out)
     table = replace(table, sweeps=swept, over_folds=over_folds)
     table = table.with_costs(
         {cell.name: [read_cost(cell.run_folder(out, seed)) for seed in seeds] for cell in grid.cells}

@@ -29,15 +29,15 @@ from emodistill.evaluation.run import (
     ALL_DATA,
     ALL_FOLD,
     Run,
-    read_run,
     write_checksums,
 )
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.folds import Fold, Protocol
 from emodistill.training.cross_validation import crossval, prepare_run
+from emodistill.training.finished_crossval import finished_crossval
 from emodistill.training.fit import FitResult
-from emodistill.training.preflight import AuditedData, check_recipe, first_difference
+from emodistill.training.preflight import AuditedData, check_recipe
 
 
 def train_all(
@@ -61,7 +61,7 @@ def train_all(
     if run_crossval:
         say(f"the epochs and the scores come from the crossval run '{crossval_run}'")
         crossval(recipe, crossval_run, data=data)
-    run = _finished_crossval(recipe, crossval_run, data)
+    run = finished_crossval(recipe, crossval_run, data)
     chosen = chosen_epochs(run)
     epochs = {name: math.ceil(median(values)) for name, values in chosen.items()}
     ids = {
@@ -105,31 +105,6 @@ def chosen_epochs(run: Run) -> dict[str, list[int]]:
                 )
         chosen[name] = [FitResult.read(path).epochs for path in paths]
     return chosen
-
-
-def _finished_crossval(recipe: Recipe, folder: Path, data: AuditedData) -> Run:
-    """The finished crossval of this recipe and data in a folder."""
-    run = read_run(folder)
-    recorded, requested = (_comparable(item) for item in (run.recipe, recipe))
-    if recorded != requested:
-        raise ConfigError(
-            f"'{folder}' is a run of another recipe: {first_difference(recorded, requested)}. Give the "
-            "crossval run of this recipe with --epochs-from"
-        )
-    if run.protocol.hash != data.protocol.hash:
-        raise ConfigError(f"'{folder}' is a run on other data or folds: its protocol hash differs")
-    if run.missing_folds:
-        raise ModelError(
-            f"'{folder}' is not finished: it lacks the folds {', '.join(run.missing_folds)}; run crossval "
-            "again"
-        )
-    return run
-
-
-def _comparable(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide a result, but for the acoustic teacher's run, which is trained on all data."""
-    settings = recipe.deciding_settings()
-    return {**settings, "acoustic": {**settings["acoustic"], "run": None}}
 
 
 def _ensure_same_epochs(out: Path, epochs: Mapping[str, int]) -> None:

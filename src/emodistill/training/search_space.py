@@ -4,13 +4,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from emodistill.config import Recipe
+from emodistill.config import Recipe, TuneConfig, load_recipe
 from emodistill.errors import ConfigError
 from emodistill.training.grid import with_fields
+from emodistill.training.preflight import with_absolute_paths
 
 if TYPE_CHECKING:
     import optuna
@@ -56,6 +58,48 @@ class Dimension:
     def as_parameter(self, value: Any) -> Any:
         """A value as Optuna keeps it."""
         return json.dumps(value) if self.values else value
+
+
+SETTINGS = "tune.toml"  # in the folder of a search: its recipe and space
+
+
+def searched_recipe(
+    recipe: Recipe, space: Mapping[str, Any], trials: int | None = None, prune: bool | None = None
+) -> tuple[Recipe, list[Dimension]]:
+    """Return the recipe of a search, with the settings of the search in [tune], and the dimensions.
+
+    The arguments are those of `tuning.tune`. Raises `ConfigError` as `make_space` does.
+    """
+    section = recipe.tune or TuneConfig()
+    section = TuneConfig(
+        trials=trials or section.trials,
+        prune=section.prune if prune is None else prune,
+        space={**section.space, **space},
+    )
+    recipe = with_absolute_paths(recipe).model_copy(update={"tune": section, "tuned": None})
+    return recipe, make_space(recipe, section.space)
+
+
+def refuse_other_search(recipe: Recipe, out: Path) -> None:
+    """Raise `ConfigError` where a folder holds the search of another recipe, or of another space."""
+    path = out / SETTINGS
+    if not path.is_file():
+        return
+    one, two = (_search_settings(item) for item in (load_recipe(path), recipe))
+    for key in one:
+        if one[key] != two[key]:
+            what = "the space or prune" if key == "tune" else f"the section or field {key}"
+            raise ConfigError(
+                f"'{out}' holds another search: {what} of the recipe differs from {path}; choose another "
+                "folder with --out"
+            )
+
+
+def _search_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return all that decides a search but the number of trials."""
+    assert recipe.tune is not None
+    space = recipe.tune.model_dump(mode="json")
+    return {**recipe.deciding_settings(), "tune": {**space, "trials": None}}
 
 
 def make_space(recipe: Recipe, space: Mapping[str, Any]) -> list[Dimension]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from emodistill.config import Recipe, TuneConfig, TunedConfig, load_recipe, recipe_toml, stable_seed
+from emodistill.config import Recipe, TunedConfig, recipe_toml, stable_seed
 from emodistill.console import say, warn
 from emodistill.errors import ConfigError, MissingExtraError
 from emodistill.evaluation.dev_scores import dev_score
@@ -26,8 +26,14 @@ from emodistill.training.ablation import GridProgress
 from emodistill.training.artifact_cache import ArtifactCache, place_file
 from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.grid import with_fields
-from emodistill.training.preflight import AuditedData, check_recipe, with_absolute_paths
-from emodistill.training.search_space import Dimension, make_space, value_of
+from emodistill.training.preflight import AuditedData, check_recipe
+from emodistill.training.search_space import (
+    SETTINGS,
+    Dimension,
+    refuse_other_search,
+    searched_recipe,
+    value_of,
+)
 from emodistill.training.trials import (
     State,
     TrialRow,
@@ -41,7 +47,7 @@ from emodistill.training.trials import (
 if TYPE_CHECKING:
     import optuna
 
-JOURNAL, BEST, SETTINGS = "study.journal", "best.toml", "tune.toml"
+JOURNAL, BEST = "study.journal", "best.toml"
 
 
 def tune(
@@ -64,15 +70,7 @@ def tune(
     Raises `ConfigError` for a field that cannot be searched, before anything is trained, and where `out`
     holds another search. Raises `MissingExtraError` without Optuna, and whatever `crossval` raises.
     """
-    recipe = with_absolute_paths(recipe)
-    section = recipe.tune or TuneConfig()
-    section = TuneConfig(
-        trials=trials or section.trials,
-        prune=section.prune if prune is None else prune,
-        space={**section.space, **(space or {})},
-    )
-    recipe = recipe.model_copy(update={"tune": section, "tuned": None})
-    dimensions = make_space(recipe, section.space)
+    recipe, dimensions = searched_recipe(recipe, space or {}, trials, prune)
     search = Search(recipe, out, dimensions, _open_optuna())
     return search.run()
 
@@ -110,7 +108,10 @@ class Search:
         assert recipe.tune is not None
         self.recipe, self.out, self.dimensions, self.optuna = recipe, out, dimensions, optuna
         self.settings = recipe.tune
-        _ensure_same_search(recipe, out)
+        refuse_other_search(recipe, out)
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out / SETTINGS) as partial:
+            partial.write_text(recipe_toml(recipe), encoding="utf-8")
         self.artifacts = ArtifactCache(out / "artifacts")
         self.data: AuditedData = check_recipe(recipe).data
         main = recipe.student or (
@@ -276,31 +277,6 @@ class Search:
             if row.number != best.number:
                 _delete_models(self.out / "trials" / f"{row.number:03d}")
         return result
-
-
-def _ensure_same_search(recipe: Recipe, out: Path) -> None:
-    """Record recipe and space in a folder; raise `ConfigError` where it holds another search."""
-    path = out / SETTINGS
-    if path.is_file():
-        recorded = load_recipe(path)
-        one, two = (_search_settings(item) for item in (recorded, recipe))
-        for key in one:
-            if one[key] != two[key]:
-                what = "the space or prune" if key == "tune" else f"the section or field {key}"
-                raise ConfigError(
-                    f"'{out}' holds another search: {what} of the recipe differs from {path}; choose another "
-                    "folder with --out"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        partial.write_text(recipe_toml(recipe), encoding="utf-8")
-
-
-def _search_settings(recipe: Recipe) -> dict[str, Any]:
-    """All that decides a search but the number of trials."""
-    assert recipe.tune is not None
-    space = recipe.tune.model_dump(mode="json")
-    return {**recipe.deciding_settings(), "tune": {**space, "trials": None}}
 
 
 def _delete_models(trial: Path) -> None:
