@@ -619,3 +619,17 @@ def test_square_brackets_in_names_are_printed(
     assert result.code == 1
     assert "take [2].wav" in result.out
     assert "take [2].wav" in result.err
+
+
+def test_ctrl_c_in_a_verb_that_continues_says_how_to_continue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emodistill.config.load_recipe", interrupt)
+    monkeypatch.setattr(sys, "argv", ["emodistill", "crossval", "demo"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 130
+    assert "stopped; to continue, run the same command again" in capsys.readouterr().err

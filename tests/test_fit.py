@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -607,3 +608,20 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
         torch.testing.assert_close(two, one, atol=1e-4, rtol=0)
         for name, value in models[0].state_dict().items():
             torch.testing.assert_close(models[1].state_dict()[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_ctrl_c_in_a_training_is_a_keyboard_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning ends the process with exit code 1, which would look like a failed input."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "training_step", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning ignores further ones

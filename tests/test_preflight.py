@@ -274,6 +274,19 @@ def test_a_leak_by_the_weights_of_the_start_is_found_before_training(
             crossval(recipe, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("no_training")
+def test_a_leak_is_found_where_the_start_names_the_corpus_before_its_ids(
+    run: Path, manifest: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(run / "fold-2/select/student", start)
+    description = json.loads((start / "model.json").read_text())
+    description["training_ids"] = [f"fake/{name}" for name in description["training_ids"]]
+    (start / "model.json").write_text(json.dumps(description))
+    with pytest.raises(LeakError, match="'fake/"):
+        crossval(make.recipe(manifest, student={"init": str(start)}), tmp_path / "run")
+
+
 def test_a_finished_run_is_collected_without_its_backbone(
     models: dict[str, Path], manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,8 +30,10 @@ from emodistill.protocol import (
     class_warnings,
     count_classes,
     identical_recordings,
+    ids_of,
     notes_for_scores,
     read_protocol,
+    warn_of_equal_ids,
 )
 
 
@@ -553,6 +555,24 @@ def test_a_teacher_trained_on_held_out_utterances_is_refused() -> None:
     audit_teacher(["a", "b"], ["c"], "prosodic")
     with pytest.raises(LeakError, match="the prosodic teacher was trained on held-out utterances: 'b'"):
         audit_teacher(["a", "b"], ["b", "c"], "prosodic")
+
+
+def test_a_model_may_know_an_utterance_with_and_without_the_name_of_its_corpus() -> None:
+    plain = Utterance("7", "s", "sad", corpus="nemo")
+    assert ids_of(plain, "pool") == {"7", "nemo/7", "pool/7"}
+    pooled = Utterance("nemo/7", "s", "sad", corpus="nemo")
+    assert {"7", "nemo/7"} <= ids_of(pooled, "pool")
+    assert "ased/7" not in ids_of(plain, "pool") | ids_of(pooled, "pool")
+
+
+def test_ids_that_differ_in_the_corpus_alone_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    mine = [Utterance(name, "s", "sad", corpus="table") for name in ("1011_a", "1011_b", "new")]
+    warn_of_equal_ids({"crema-d/1011_a", "crema-d/1011_b", "other/x"}, mine, "bundled")
+    text = " ".join(capsys.readouterr().err.split())
+    assert "2 utterances have ids that bundled was trained or chosen on in another corpus" in text
+    assert "'1011_a' here and 'crema-d/1011_a' there" in text
+    warn_of_equal_ids({"crema-d/9"}, mine, "bundled")
+    assert capsys.readouterr().err == ""
 
 
 # --- leave one corpus out -------------------------------------------------------------------------

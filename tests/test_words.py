@@ -22,6 +22,7 @@ from emodistill.errors import ConfigError, CorpusError, LeakError
 from emodistill.features.preparation import prepare_waveform, prepared_spans, read_waveform
 from emodistill.models.checkpoint import load_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
+from emodistill.training.ablation import ablate
 from emodistill.training.cross_validation import crossval
 from emodistill.training.grid import make_grid
 from emodistill.training.preflight import check_recipe
@@ -330,6 +331,14 @@ def test_the_option_words_sets_the_words_of_the_corpus(manifest: Path, tmp_path:
         )
         assert isinstance(result.exception, CorpusError)
         assert f"no words '{words}'" in str(result.exception)
+
+
+def test_a_grid_with_the_word_level_shares_its_teachers(manifest: Path, tmp_path: Path) -> None:
+    recipe = every_option(manifest)
+    recipe = replace_in(recipe, "protocol", kind="k-fold", folds=3)
+    recipe = replace_in(recipe, "distillation", teachers=("linguistic",), targets="in-sample")
+    table = ablate(recipe, tmp_path, only=["no-words"])
+    assert [row.cell for row in table.rows][:2] == ["full", "no-words"]
 
 
 def test_each_option_has_a_cell_of_its_own(manifest: Path) -> None:

@@ -32,6 +32,9 @@ for _module in (
     import_module(f"emodistill.cli.{_module}")
 
 
+RESUMABLE = ("train", "crossval", "ablate", "tune", "demo")  # verbs that continue after Ctrl-C
+
+
 def main() -> None:
     """Run the command line. A user error is one message on standard error and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -41,6 +44,10 @@ def main() -> None:
         app()
     except Stopped:
         end_process(INTERRUPTED)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED and sys.argv[1:2] and sys.argv[1] in RESUMABLE:
+            console.print("stopped; to continue, run the same command again")
+        raise
     except (EmodistillError, OSError) as error:
         text = str(error)
         if isinstance(error, OSError):

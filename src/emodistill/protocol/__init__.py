@@ -9,7 +9,9 @@ from emodistill.protocol.audit import (
     class_warnings,
     count_classes,
     identical_recordings,
+    ids_of,
     notes_for_scores,
+    warn_of_equal_ids,
 )
 from emodistill.protocol.fixed_lists import FIXED_FOLDS, FIXED_SPLITS
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
@@ -29,6 +31,8 @@ __all__ = [
     "class_warnings",
     "count_classes",
     "identical_recordings",
+    "ids_of",
     "notes_for_scores",
     "read_protocol",
+    "warn_of_equal_ids",
 ]

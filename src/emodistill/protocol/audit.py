@@ -11,7 +11,7 @@ import numpy as np
 
 from emodistill.audio.waveform import FRAME_SAMPLES, Waveform, from_samples, load, load_frames, peak_normalise
 from emodistill.config import ProtocolConfig
-from emodistill.console import progress
+from emodistill.console import progress, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import AudioError, CorpusError, LeakError
 from emodistill.labels import LabelSet
@@ -170,6 +170,31 @@ def _named_folds(folds: Collection[str], of: Collection[str]) -> str:
         return f"all {len(of)} folds"
     more = ", …" if len(names) > _NUM_LISTED else ""
     return f"{len(names)} of {len(of)} folds ({', '.join(names[:_NUM_LISTED])}{more})"
+
+
+def ids_of(utterance: Utterance, corpus: str) -> set[str]:
+    """Return the ids under which a model may know an utterance.
+
+    Pooled corpora put the name of the corpus before an id, so an id counts with and without it. `corpus` is
+    the name of the whole corpus.
+    """
+    ids = {utterance.id}
+    for name in {utterance.corpus or corpus, corpus}:
+        ids |= {f"{name}/{utterance.id}", utterance.id.removeprefix(f"{name}/")}
+    return ids
+
+
+def warn_of_equal_ids(training_ids: Iterable[str], utterances: Iterable[Utterance], model: str) -> None:
+    """Warn where a model learned from ids that differ from those of a corpus in the corpus's name alone."""
+    known = {name.rpartition("/")[2]: name for name in sorted(training_ids)}
+    equal = [(item.id, known[bare]) for item in utterances if (bare := item.id.rpartition("/")[2]) in known]
+    if equal:
+        own, other = equal[0]
+        warn(
+            f"{len(equal)} utterances have ids that {model} was trained or chosen on in another corpus, such "
+            f"as '{own}' here and '{other}' there. If they are the same recordings, the scores are not those "
+            "of unseen speakers: name the corpus in the column 'corpus'"
+        )
 
 
 def audit_teacher(training_ids: Iterable[str], held_out_ids: Iterable[str], teacher: str) -> None:

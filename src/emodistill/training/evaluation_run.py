@@ -14,7 +14,7 @@ So `scores`, `compare` and `report` read it as they read a run.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -43,6 +43,7 @@ from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_ch
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelSet
+from emodistill.protocol.audit import ids_of, warn_of_equal_ids
 from emodistill.protocol.folds import Fold, Protocol
 from emodistill.training.evaluated_models import (
     EvaluatedModel,
@@ -176,6 +177,8 @@ def _scored_utterances(
         if seen == "leave-out":
             left_out["of speakers that the model was trained or chosen on"] = int(is_seen.sum())
             kept = [item for item, skip in zip(kept, is_seen, strict=True) if not skip]
+    else:
+        warn_of_equal_ids(evaluated.known_ids, kept, f"the {evaluated.kind}")
     if not kept:
         raise ConfigError(f"no utterance of '{corpus.name}' is left to score: {left_out}")
     return kept, left_out, bool(is_seen.any()) and seen == "allow"
@@ -331,17 +334,9 @@ def by_seen_speakers(
 ) -> npt.NDArray[np.bool_]:
     """Which utterances are by speakers that a model was trained or chosen on, (utterances,).
 
-    A speaker counts as seen if `known_ids` has one of the speaker's utterances. Pooled corpora put the name
-    of the corpus before an id, so an id counts with and without it.
+    A speaker counts as seen if `known_ids` has one of the speaker's utterances, see `ids_of`.
     """
-
-    def possible_ids(item: Utterance) -> Iterable[str]:
-        yield item.id
-        for name in {item.corpus or corpus, corpus}:
-            yield f"{name}/{item.id}"
-            yield item.id.removeprefix(f"{name}/")
-
-    speakers = {item.speaker for item in utterances if known_ids.intersection(possible_ids(item))}
+    speakers = {item.speaker for item in utterances if known_ids & ids_of(item, corpus)}
     return np.array([item.speaker in speakers for item in utterances], dtype=bool)
 
 

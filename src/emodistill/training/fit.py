@@ -429,22 +429,19 @@ def _trainer(
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's advice on hardware and loader processes. Its errors and other warnings stay."""
+    """Hide Lightning's advice on hardware and loader processes; its errors and other warnings stay."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for advice in (
-            "does not have many workers",
-            "Checkpoint directory",
-            "No `?val_dataloader",
-            "Found .* eval mode",
-            "You defined a `validation",
-            "Experiment logs directory",
-            ".*LeafSpec",
-        ):
+            "does not have many workers", "Checkpoint directory", "No `?val_dataloader", "Found .* eval mode",
+            "You defined a `validation", "Experiment logs directory", ".*LeafSpec",
+        ):  # fmt: skip
             warnings.filterwarnings("ignore", message=f".*{advice}")
         try:
             yield
+        except SystemExit as stop:
+            raise KeyboardInterrupt from stop  # Lightning ends so after Ctrl-C
         finally:
             logger.setLevel(level)

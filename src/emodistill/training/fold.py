@@ -18,7 +18,7 @@ through the artifact cache.
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.lora import adapters
 from emodistill.models.student import Student
-from emodistill.protocol.audit import audit_teacher
+from emodistill.protocol.audit import audit_teacher, ids_of
 from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
 from emodistill.training.cost import measured
@@ -255,7 +255,9 @@ class FoldRun:
         (folder / "best.safetensors").unlink()
 
     def _audit(self, training_ids: Sequence[str], phase: Phase, name: str) -> None:
-        audit_teacher(training_ids, [item.id for item in (*phase.dev, *self.test)], name)
+        held_out = (*phase.dev, *self.test)
+        names = {known for item in held_out for known in ids_of(item, self.recipe.corpus.name)}
+        audit_teacher(training_ids, names, name)
 
     def _infer(self, stage: Stage, model: nn.Module, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         dataset = UtteranceDataset(stage.source(model, utterances, CLEAN_ONLY), [0] * len(utterances))
@@ -312,7 +314,9 @@ class FoldRun:
             epochs=epochs,
             hidden=self.recipe.augment.key_settings() if needs_hidden else None,
             further=[(item.id, item.transcript, str(item.path)) for item in further],
-            words=[item.words for item in (*phase.train, *further)] if needs_words else None,
+            words=[list(map(astuple, item.words)) for item in (*phase.train, *further)]
+            if needs_words
+            else None,
         )
         if not path.is_file() and not self._fetch(key, path.parent):
             with measured(path):

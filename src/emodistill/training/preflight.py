@@ -21,6 +21,7 @@ from emodistill.errors import ConfigError, ModelError
 from emodistill.inference.model_card import BUNDLED, METADATA, read_description
 from emodistill.models.pretrained import find_pretrained
 from emodistill.models.student_checks import check_layers, too_few_layers
+from emodistill.protocol import audit
 from emodistill.protocol.audit import audit_protocol, audit_teacher, class_warnings
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
 from emodistill.training.packages import check_packages
@@ -294,7 +295,7 @@ def _check_data(
         if config.probe is not None:
             _check_probe(name, chosen, by_id, labels.names)
     for fold in chosen:
-        _check_training_ids(recipe, fold)
+        _check_training_ids(recipe, fold, by_id)
         _check_out_of_fold(recipe, fold, by_id)
         _check_words(recipe, fold, by_id)
         if "acoustic" in recipe.distillation.teachers and recipe.acoustic.run is not None:
@@ -349,16 +350,19 @@ def _check_probe(
             )
 
 
-def _check_training_ids(recipe: Recipe, fold: Fold) -> None:
+def _check_training_ids(recipe: Recipe, fold: Fold, by_id: dict[str, Utterance]) -> None:
     """Raise `LeakError` where a model to start from was trained on a held-out utterance of a fold."""
-    held_out = (*fold.dev, *fold.test)
+    held_out = [by_id[item] for item in (*fold.dev, *fold.test)]
+    names = {name for item in held_out for name in audit.ids_of(item, recipe.corpus.name)}
     inits = {"student": None if recipe.student is None else recipe.student.init}
     inits |= {"prosodic": recipe.prosodic.init, "linguistic": recipe.linguistic.init}
     if recipe.acoustic.run is None:
         inits["acoustic"] = recipe.acoustic.student.init
     for name, init in inits.items():
         if init is not None and (name == "student" or name in recipe.distillation.teachers):
-            audit_teacher(check_init(init, f"{name}.init", _KINDS[name]), held_out, f"initial {name}")
+            training_ids = check_init(init, f"{name}.init", _KINDS[name])
+            audit_teacher(training_ids, names, f"initial {name}")
+            audit.warn_of_equal_ids(training_ids, held_out, f"{name}.init = '{init}'")
 
 
 def _check_out_of_fold(recipe: Recipe, fold: Fold, by_id: dict[str, Utterance]) -> None:
