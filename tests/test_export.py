@@ -31,7 +31,8 @@ from emodistill.export.onnx import (
     write_onnx,
 )
 from emodistill.export.quantize import check_fp16, quantise_to_int8, store_in_fp16
-from emodistill.inference.model_card import read_card
+from emodistill.export.start import inherited_fields
+from emodistill.inference.model_card import DataSource, read_card
 from emodistill.inference.recognizer import Recognizer
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
@@ -366,3 +367,15 @@ def test_a_card_takes_its_texts_from_a_file(tmp_path: Path) -> None:
             read_card_texts(path)
     with pytest.raises(ConfigError, match=r"no file '.*nowhere\.toml'"):
         read_card_texts(tmp_path / "nowhere.toml")
+
+
+def test_a_card_inherits_the_terms_of_the_model_that_training_started_from(tmp_path: Path) -> None:
+    own = (DataSource(name="mine", licence="mine alone", utterances={"train": 3}),)
+    fields = inherited_fields("bundled", own, "facebook/hubert-base-ls960")
+    assert fields["backbone"] == "openai/whisper-tiny.en"
+    assert [source.name for source in fields["data"]][:2] == ["mine", "ravdess"]
+    assert fields["data"][1].utterances == {"start": 720 + 240 + 480}
+    assert "CC BY-NC-SA" in fields["licence"]
+    assert inherited_fields(None, own, "b") == {"backbone": "b", "data": own}
+    unknown = inherited_fields(str(tmp_path), own, "b")
+    assert f"checkpoint '{tmp_path.name}'" in unknown["licence"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import factories as make
@@ -11,7 +12,6 @@ import torch
 
 import emodistill
 from emodistill.corpora import read_manifest, write_manifest
-from emodistill.corpora.load import pool_corpora
 from emodistill.errors import ConfigError, LeakError, ModelError
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import (
@@ -43,7 +43,9 @@ def test_a_student_of_other_emotions_starts_from_an_exported_one(exported: Path,
     with pytest.raises(LeakError, match="the initial student teacher was trained on held-out utterances"):
         crossval(make.recipe(same, student={"init": str(exported)}), tmp_path / "leak", max_folds=1)
     listed = tmp_path / "new.csv"
-    write_manifest(pool_corpora("new", [read_manifest(same)]), listed)  # other ids: other recordings
+    corpus = read_manifest(same)
+    renamed = tuple(replace(item, id=f"new-{item.id}") for item in corpus)  # other ids: other recordings
+    write_manifest(replace(corpus, utterances=renamed), listed)
     recipe = make.recipe(
         listed, protocol={"refit": False}, augment={"views": 1, "noise_snr_db": None},
         distillation={"teachers": []},

@@ -33,6 +33,7 @@ from emodistill.export.quantize import (
     quantise_to_int8,
     store_in_fp16,
 )
+from emodistill.export.start import inherited_fields
 from emodistill.features.preparation import prepare_waveform
 from emodistill.inference.model_card import Card, file_sha256, write_card
 from emodistill.labels import LabelSet
@@ -101,9 +102,12 @@ def export_run(
                 teachers=_teachers_with_embeddings(source, fold),
                 card={
                     "name": recipe.name,
-                    "backbone": _without_folders(recipe.student.backbone),
+                    **inherited_fields(
+                        recipe.student.init,
+                        data_sources(splits, recipe.corpus.name),
+                        _without_folders(recipe.student.backbone),
+                    ),
                     "corpus": recipe.corpus.name,
-                    "data": data_sources(splits, recipe.corpus.name),
                     "protocol": (source.all_data or source.scores)["protocol"],
                     "fold": fold,
                     **card_fields(*tables, recipe.protocol.refit),
