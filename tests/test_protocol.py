@@ -401,8 +401,9 @@ def test_scores_get_a_note_on_emotions_that_no_training_has() -> None:
     assert notes_for_scores(corpus, protocol, ProtocolConfig()) == (
         "'sad' is in test but not in training of 2 of 3 folds (c, 1). The model cannot know it there: its "
         "recall is about 0, which UA includes.",
+        "24 of 98 utterances are tested in no fold",
     )
-    (note,) = notes_for_scores(corpus, protocol, ProtocolConfig(refit=True))
+    note, _ = notes_for_scores(corpus, protocol, ProtocolConfig(refit=True))
     assert "1 of 3 folds (1)" in note, "a refit also trains on dev"
     config = ProtocolConfig(kind="fixed", fixed="ravdess-2606.03359")
     assert "chose their models on test scores" in notes_for_scores(corpus, protocol, config)[-1]
@@ -555,6 +556,19 @@ def test_a_teacher_trained_on_held_out_utterances_is_refused() -> None:
     audit_teacher(["a", "b"], ["c"], "prosodic")
     with pytest.raises(LeakError, match="the prosodic teacher was trained on held-out utterances: 'b'"):
         audit_teacher(["a", "b"], ["b", "c"], "prosodic")
+
+
+def test_notes_count_utterances_that_several_folds_test_or_none() -> None:
+    utterances = [Utterance(name, name, "sad") for name in "abcd"]
+    folds = (Fold("1", ("c",), ("d",), ("a", "b")), Fold("2", ("c",), ("d",), ("a",)))
+    notes = notes_for_scores(utterances, Protocol("x", "own", folds), ProtocolConfig())
+    assert notes == (
+        "1 utterances are tested in more than one fold, and pooled scores count each of them once for each "
+        "fold",
+        "2 of 4 utterances are tested in no fold",
+    )
+    one = (Fold("1", ("c",), ("d",), ("a", "b")),)
+    assert notes_for_scores(utterances, Protocol("x", "own", one), ProtocolConfig()) == ()
 
 
 def test_a_model_may_know_an_utterance_with_and_without_the_name_of_its_corpus() -> None:

@@ -137,8 +137,8 @@ def notes_for_scores(
 ) -> tuple[str, ...]:
     """Return what a reader of a run's scores must know about its folds.
 
-    These are the emotions that a fold tests without any training utterance, and the note on a fixed list.
-    With `config.refit` the final model also trains on dev.
+    These are the emotions that a fold tests without any training utterance, the utterances that several folds
+    or no fold tests, and the note on a fixed list. With `config.refit` the final model also trains on dev.
     """
     trained = ("train", "dev") if config.refit else ("train",)
     counts = count_classes(utterances, protocol)
@@ -152,7 +152,22 @@ def notes_for_scores(
         "it there: its recall is about 0, which UA includes."
         for emotion, folds in folds_without.items()
     ]
-    return (*notes, *list_notes(config))
+    return (*notes, *_uneven_tests(protocol), *list_notes(config))
+
+
+def _uneven_tests(protocol: Protocol) -> list[str]:
+    """Return notes on the utterances that several folds test, or none of several folds."""
+    tested = Counter(name for fold in protocol.folds for name in fold.test)
+    everything = {name for fold in protocol.folds for split in SPLITS for name in fold.split(split)}
+    notes = []
+    if repeated := sum(count > 1 for count in tested.values()):
+        notes.append(
+            f"{repeated} utterances are tested in more than one fold, and pooled scores count each of them "
+            "once for each fold"
+        )
+    if len(protocol.folds) > 1 and (untested := len(everything - tested.keys())):
+        notes.append(f"{untested} of {len(everything)} utterances are tested in no fold")
+    return notes
 
 
 def list_notes(config: ProtocolConfig) -> tuple[str, ...]:
