@@ -83,6 +83,10 @@ def test_a_run_cites_its_corpus_its_backbone_its_encoder_and_its_features(tmp_pa
         "wolf2020transformers",
     } == found.keys()  # fmt: skip
     assert "weights 'facebook/hubert-base-ls960'" in references([str(run)]).bibtex()
+    started = invented_run(tmp_path / "started", student={"backbone": "x/hubert-y", "init": "bundled"})
+    text = references([str(started)]).bibtex()
+    assert "'bundled'" in text
+    assert "x/hubert-y" not in text, "the student has the backbone of the model that it starts from"
     plain = invented_run(tmp_path / "plain", teachers={})
     keys = entries(references([str(plain)]).bibtex()).keys()
     assert not keys & {"devlin2019bert", "eyben2010opensmile"}, "no teacher, so nothing of a teacher"

@@ -361,10 +361,13 @@ def test_a_run_that_may_lack_a_teacher_says_so_everywhere(
     from emodistill.config import load_recipe, recipe_toml
 
     monkeypatch.chdir(tmp_path)
+    spoken = {"id": next(iter(read_manifest(silent))).id, "start_s": 0.0, "end_s": 0.2, "word": "yes"}
+    words = make.write_rows(tmp_path.with_name(f"{tmp_path.name}-words.csv"), [spoken])
     optim = {**make.OPTIM, "epochs": 1}
     recipe = make.recipe(
         silent, protocol={"refit": False}, prosodic={"optim": optim},
-        student={"optim": optim}, distillation={"allow_missing_teachers": True},
+        student={"optim": optim}, corpus={"words": str(words)},
+        distillation={"allow_missing_teachers": True, "words": 1.0},
     )  # fmt: skip
     Path("tiny.toml").write_text(recipe_toml(recipe))
     name = "tiny-without-linguistic"
@@ -374,7 +377,8 @@ def test_a_run_that_may_lack_a_teacher_says_so_everywhere(
         assert f"the run is named '{name}'" in result.err
     (folder,) = Path("runs").iterdir()
     assert folder.name == f"{name}-seed0"
-    assert load_recipe(folder / "recipe.toml").distillation.teachers == ("prosodic",)
+    used = load_recipe(folder / "recipe.toml").distillation
+    assert (used.teachers, used.words) == (("prosodic",), 0.0), "the word level goes with its teacher"
     assert set(json.loads((folder / "scores.json").read_text())["models"]) == {"student", "prosodic"}
     for command in (["scores", folder], ["report", folder, "-o", "report.html"]):
         result = emodistill(*command)

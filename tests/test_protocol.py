@@ -402,8 +402,9 @@ def test_scores_get_a_note_on_emotions_that_no_training_has() -> None:
         "'sad' is in test but not in training of 2 of 3 folds (c, 1). The model cannot know it there: its "
         "recall is about 0, which UA includes.",
         "24 of 98 utterances are tested in no fold",
+        "the folds use 73 to 74 of 98 utterances",
     )
-    note, _ = notes_for_scores(corpus, protocol, ProtocolConfig(refit=True))
+    note, *_ = notes_for_scores(corpus, protocol, ProtocolConfig(refit=True))
     assert "1 of 3 folds (1)" in note, "a refit also trains on dev"
     config = ProtocolConfig(kind="fixed", fixed="ravdess-2606.03359")
     assert "chose their models on test scores" in notes_for_scores(corpus, protocol, config)[-1]
@@ -566,6 +567,7 @@ def test_notes_count_utterances_that_several_folds_test_or_none() -> None:
         "1 utterances are tested in more than one fold, and pooled scores count each of them once for each "
         "fold",
         "2 of 4 utterances are tested in no fold",
+        "the folds use 3 to 4 of 4 utterances",
     )
     one = (Fold("1", ("c",), ("d",), ("a", "b")),)
     assert notes_for_scores(utterances, Protocol("x", "own", one), ProtocolConfig()) == ()

@@ -84,7 +84,7 @@ def read_defaults(verb: str, verbs: Mapping[str, Callable[..., Any]]) -> Default
     folder, so relative paths in it are relative to the file.
 
     Raises `ConfigError` for a file that is no TOML, an unknown key, or a value that the verb's option cannot
-    have, and at the top that the option of no verb can have.
+    have. A value at the top is an error only where no verb can have it.
     """
     own, project = Path(FILE), Path(PYPROJECT)
     if own.is_file():

@@ -45,8 +45,8 @@ def find_pretrained(name: str, field: str, with_tokenizer: bool = False) -> Pret
         field: the field of the recipe that names it, for messages.
         with_tokenizer: whether the model needs a tokenizer.
 
-    Raises `ModelError` for a folder that is missing or incomplete, for a hub id that the hub does not have,
-    and for one that is not cached while the hub cannot be reached.
+    Raises `ModelError` for a folder that is missing or incomplete, and for a hub id that the hub does not
+    have. It does so too where a hub id is not cached and the hub cannot be reached.
     """
     where = f"{field} = '{name}'"
     wanted = (_WEIGHTS, _TOKENIZERS) if with_tokenizer else (_WEIGHTS,)

@@ -152,11 +152,11 @@ def notes_for_scores(
         "it there: its recall is about 0, which UA includes."
         for emotion, folds in folds_without.items()
     ]
-    return (*notes, *_uneven_tests(protocol), *list_notes(config))
+    return (*notes, *uneven_tests(protocol), *list_notes(config))
 
 
-def _uneven_tests(protocol: Protocol) -> list[str]:
-    """Return notes on the utterances that several folds test, or none of several folds."""
+def uneven_tests(protocol: Protocol) -> list[str]:
+    """Return notes on utterances that several folds test, or no fold, and on folds that leave some out."""
     tested = Counter(name for fold in protocol.folds for name in fold.test)
     everything = {name for fold in protocol.folds for split in SPLITS for name in fold.split(split)}
     notes = []
@@ -167,6 +167,9 @@ def _uneven_tests(protocol: Protocol) -> list[str]:
         )
     if len(protocol.folds) > 1 and (untested := len(everything - tested.keys())):
         notes.append(f"{untested} of {len(everything)} utterances are tested in no fold")
+    sizes = [sum(len(fold.split(split)) for split in SPLITS) for fold in protocol.folds]
+    if min(sizes) < max(sizes):
+        notes.append(f"the folds use {min(sizes)} to {max(sizes)} of {len(everything)} utterances")
     return notes
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus
-from emodistill.protocol.audit import RARE, Audit, class_warnings, count_classes, list_notes
+from emodistill.protocol.audit import RARE, Audit, class_warnings, count_classes, list_notes, uneven_tests
 from emodistill.protocol.folds import SPLITS, Protocol
 from emodistill.protocol.levels import MAX_DC, CorpusLevels, level_warnings, levels_by_corpus
 
@@ -50,7 +50,11 @@ def audit_report(corpus: Corpus, protocol: Protocol, audit: Audit, config: Proto
         ],
         "levels": {name: asdict(item) for name, item in levels.items()},
         "identical_recordings": [list(pair) for pair in audit.duplicates],
-        "warnings": [*class_warnings(corpus.utterances, protocol), *level_warnings(levels)],
+        "warnings": [
+            *class_warnings(corpus.utterances, protocol),
+            *uneven_tests(protocol),
+            *level_warnings(levels),
+        ],
         "notes": list(list_notes(config)),
         "leaks": protocol.leaks,
     }

@@ -83,7 +83,8 @@ def _add_run(found: References, run: Run) -> None:
         return
     recipe = run.recipe
     if recipe.student is not None:
-        _add_backbone(found, recipe.student.backbone, _description(run, "student"))
+        start = recipe.student.init  # the student then keeps the backbone of the model that it starts from
+        _add_backbone(found, start or recipe.student.backbone, _description(run, "student"))
         found.citations += [LORA] if recipe.student.lora else []
     if "acoustic" in run.models and recipe.acoustic.run is None:
         _add_backbone(found, recipe.acoustic.student.backbone, _description(run, "acoustic"))

@@ -163,9 +163,9 @@ class Client(AbstractContextManager["Client"]):
         """Return the emotions over time in one source, or a list with the timeline of each of an iterable.
 
         Sources and errors are those of `predict`. Options are `model`, `emotions` and `min_confidence`, and
-        those of `Recognizer.timeline`: `voice` (a `Voice`, or a dictionary with the voices of several
-        speakers by name), `adapt`, `given` (a list of `GivenSegment`, or the path of a file with segments),
-        `channels`, `names`, `smooth_s`, `min_duration_s`, `hop_s`, `window_s`.
+        those of `Recognizer.timeline`: `voice`, `adapt`, `given`, `channels`, `names`, `smooth_s`,
+        `min_duration_s`, `hop_s`, `window_s`. `voice` is a `Voice`, or a dictionary with the voices of
+        several speakers by name. `given` is a list of `GivenSegment`, or the path of a file with segments.
         """
         sources = as_list(source)
         if sources is not None:

@@ -256,7 +256,8 @@ def with_used_teachers(recipe: Recipe, data: AuditedData) -> Recipe:
     if not recipe.distillation.allow_missing_teachers or recipe.student is None:
         raise ConfigError(_no_input_message(recipe, data, used))
     name = recipe.name + "".join(f"-without-{teacher}" for teacher in missing)
-    distillation = recipe.distillation.model_copy(update={"teachers": used})
+    off = {} if "linguistic" in used else {"words": 0.0, "word_contrast": 0.0}  # its terms go with it
+    distillation = recipe.distillation.model_copy(update={"teachers": used, **off})
     return recipe.model_copy(update={"name": name, "distillation": distillation})
 
 

@@ -77,9 +77,9 @@ def read(root: Path) -> Corpus:
 def published_folds(root: Path) -> dict[str, dict[str, list[tuple[str, ...]]]]:
     """Return EmoBox's folds of a corpus: fold -> split -> utterances, each as the ids that it may have.
 
-    `root` is `data/CORPUS`, or one `fold_N` in it. The ids of an utterance are EmoBox's key, the key without
-    the name of the corpus, the stem of the audio file, and the stem behind the split (of MELD, such as
-    test_dia0_utt0). Readers of the corpora use one of these.
+    `root` is `data/CORPUS`, or one `fold_N` in it. An utterance may have four ids: EmoBox's key, the key
+    without the name of the corpus, the stem of the audio file, and the stem after the split, as in MELD's
+    test_dia0_utt0. Readers of the corpora use one of these.
 
     Raises `ConfigError` where there is no fold, and `CorpusError` for a line that is not JSON.
     """
