@@ -163,7 +163,7 @@ CHOICES = [(path, choices_in(annotation)) for path, annotation in fields_of(Reci
 @pytest.mark.parametrize(("path", "choices"), CHOICES, ids=[".".join(path) for path, _ in CHOICES])
 def test_a_misspelt_choice_gets_the_nearest_one(path: tuple[str, ...], choices: list[str]) -> None:
     assert len(CHOICES) > 10
-    is_list = path[-1] in ("teachers", "allow")
+    is_list = path[-1] in ("teachers", "allow") or path == ("targets",)
     for choice in choices:
         wrong: Any = f"{choice}x"
         wrong = {wrong: 1.0} if path[-1] == "weights" else [wrong] if is_list else wrong

@@ -11,6 +11,10 @@ EMOTIONS = (
     "calm", "bored", "excited", "frustrated", "contempt", "other",
 )  # fmt: skip
 
+# All dimensions that a model can predict, each a number from 0 to 1. `intensity` is how strongly an actor was
+# asked to show the emotion.
+DIMENSIONS = ("arousal", "valence", "dominance", "intensity")
+
 LEFT_OUT = "-"  # stands in a map for an emotion whose utterances are left out
 
 # The colour of each emotion, in every picture and display.

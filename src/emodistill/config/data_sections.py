@@ -62,6 +62,8 @@ class CorpusConfig(Section):
     # Name of a label map (own, four, seven, iemocap-4), or a list such as "angry,sad". None: the default map
     # of the corpus.
     labels: str | None = None
+    # Lowest and highest possible value of the dimensions, such as [1, 5]. None: as the corpus declares it.
+    scale: tuple[float, float] | None = None
     # CSV with the columns id, transcript and source. Its transcripts, for example of a speech recogniser,
     # replace those of the corpus.
     transcripts: str | None = None

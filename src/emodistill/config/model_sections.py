@@ -38,6 +38,13 @@ class OptimConfig(Section):
     # Sort utterances by length within groups of this many batches. More means less padding, but batches with
     # less variety of lengths. 1: do not sort.
     bucket: int = Field(1, ge=1)
+    # What the emotions are learned from. label: one emotion an utterance. votes: the distribution of the
+    # listeners' votes; the label where an utterance has none.
+    targets: Literal["label", "votes"] = "label"
+    # Loss of votes. cross-entropy: of the distribution. kl: its Kullback-Leibler divergence.
+    vote_loss: Literal["cross-entropy", "kl"] = "cross-entropy"
+    # Loss of dimensions. ccc: 1 − the concordance correlation over the batch (Lin 1989). mse: squared error.
+    dimension_loss: Literal["ccc", "mse"] = "ccc"
     # Label smoothing ε: the target is (1 − ε) one-hot + ε / number of emotions.
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     # Weight emotions by inverse frequency in the hard-label loss.
@@ -55,7 +62,8 @@ class OptimConfig(Section):
     # Which epoch is kept: the best on dev, or the last one.
     select: Literal["best", "last"] = "best"
     # Score on dev that chooses the best epoch. ua: mean recall per class. weighted_f1: as in papers on MELD.
-    measure: Literal["ua", "weighted_f1"] = "ua"
+    # ccc: mean concordance correlation of the dimensions.
+    measure: Literal["ua", "weighted_f1", "ccc"] = "ua"
     # Stop after this many epochs without a better score. None: train all epochs.
     patience: int | None = Field(None, ge=1)
 
@@ -252,6 +260,10 @@ class DistillationConfig(Section):
     beta: float = Field(1.0, ge=0)
     # γ, weight of the hard labels.
     gamma: float = Field(1.0, ge=0)
+    # δ, weight of the dimensions, against their labels.
+    delta: float = Field(1.0, ge=0)
+    # Weight of the dimensions against a teacher's predictions of them.
+    dimensions: float = Field(1.0, ge=0)
     # Weight of the frame level: hidden states of the acoustic teacher.
     hidden: float = Field(0.0, ge=0)
     # Weight of the distances between the utterances of a batch (relational distillation).

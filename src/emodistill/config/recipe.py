@@ -22,6 +22,7 @@ from emodistill.config.model_sections import (
 from emodistill.config.toml_values import toml_value
 from emodistill.config.tuning_sections import TuneConfig, TunedConfig
 from emodistill.errors import ConfigError, one_of
+from emodistill.labels import DIMENSIONS
 
 
 def _number_as_text(value: Any) -> Any:
@@ -65,6 +66,8 @@ class Recipe(Section):
     name: str
     # Seed of weights, order of batches, dropout and choice of views.
     seed: int = 0
+    # What the models predict: emotions, dimensions, or both.
+    targets: tuple[Literal["emotion", "arousal", "valence", "dominance", "intensity"], ...] = ("emotion",)
     corpus: CorpusConfig = CorpusConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     audio: AudioConfig = AudioConfig()
@@ -89,6 +92,11 @@ class Recipe(Section):
         it."""
         return "student" if self.student is not None else self.distillation.teachers[0]
 
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The dimensions that the models predict, in the order of `DIMENSIONS`."""
+        return tuple(name for name in DIMENSIONS if name in self.targets)
+
     def deciding_settings(self) -> dict[str, Any]:
         """Return the settings that decide a result. Those of the machine do not, except for the precision."""
         runtime = {"precision": self.runtime.precision}
@@ -96,6 +104,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
+        if not self.targets:
+            raise ValueError("targets is empty: expected emotion, dimensions such as arousal, or both")
         if self.student is None and len(self.distillation.teachers) != 1:
             raise ValueError(
                 "student = 'none' trains one teacher alone: name it in distillation.teachers, which has "

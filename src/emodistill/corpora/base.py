@@ -14,7 +14,7 @@ from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, decode_blocks, o
 from emodistill.citations import Citation
 from emodistill.console import with_progress
 from emodistill.errors import AudioError, CorpusError, one_of
-from emodistill.labels import EMOTIONS, LEFT_OUT, LabelMap, LabelSet
+from emodistill.labels import DIMENSIONS, EMOTIONS, LEFT_OUT, LabelMap, LabelSet
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,37 @@ class Utterance:
     dominance: float | None = None
     votes: str | None = None  # listeners' votes as JSON, {emotion: count}
     corpus: str | None = None
+    intensity: float | None = None  # how strongly the actor was asked to show the emotion, as the dimensions
+    scale: tuple[float, float] | None = None  # lowest and highest possible value of all its dimensions
     words: tuple[Word, ...] = ()  # with their times; a manifest does not have them
 
     def vote_counts(self) -> dict[str, int]:
         """Return the listeners' votes by emotion; an empty dict where the corpus has none."""
         return dict(json.loads(self.votes)) if self.votes else {}
+
+    def unit_dimensions(self) -> dict[str, float]:
+        """Return the dimensions that the utterance has, by name, on a scale from 0 to 1.
+
+        Raises `CorpusError` where `scale` is missing, is not a range, or does not hold a value.
+        """
+        given = {name: getattr(self, name) for name in DIMENSIONS}
+        values = {name: float(value) for name, value in given.items() if value is not None}
+        if not values:
+            return {}
+        if self.scale is None:
+            raise CorpusError(
+                f"'{self.id}' has {values}, but its corpus declares no scale; expected the lowest and the "
+                "highest possible value, as in corpus.scale = [1, 5] or in a column scale with 1..5"
+            )
+        low, high = self.scale
+        if not low < high:
+            raise CorpusError(f"'{self.id}': scale {low:g}..{high:g} is not a range, expected low < high")
+        for name, value in values.items():
+            if not low <= value <= high:
+                raise CorpusError(
+                    f"'{self.id}': {name} is {value:g}, which is outside of its scale {low:g}..{high:g}"
+                )
+        return {name: (value - low) / (high - low) for name, value in values.items()}
 
 
 @dataclass(frozen=True)

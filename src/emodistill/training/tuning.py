@@ -117,7 +117,7 @@ class Search:
         main = recipe.student or (
             recipe.acoustic.student if recipe.main_model == "acoustic" else getattr(recipe, recipe.main_model)
         )
-        self.measure: Literal["ua", "weighted_f1"] = main.optim.measure
+        self.measure: Literal["ua", "weighted_f1", "ccc"] = main.optim.measure
         self.study: optuna.Study = self._open_study()
 
     def run(self) -> TuneResult:
