@@ -15,6 +15,7 @@ from pathlib import Path
 
 from emodistill.corpora import READERS, Reader
 from emodistill.inference.dimensions import COORDINATES
+from emodistill.labels import scale_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md")
@@ -23,15 +24,22 @@ PAGES = ("README.md", "docs/*.md")
 def corpora_table() -> str:
     """Return the overview of all corpora as a Markdown table."""
     lines = [
-        "| name | language | utterances | speakers | emotions | licence | tested on |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| name | language | utterances | speakers | emotions | dimensions | licence | tested on |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for reader in READERS.values():
         languages = ", ".join(reader.languages.values())
         if len(reader.languages) > 3:
             languages = f"{len(reader.languages)} languages"
         counts = (reader.utterances, reader.speakers, reader.emotions)
-        cells = (f"`{reader.name}`", languages, *counts, reader.licence, reader.tested_on)
+        cells = (
+            f"`{reader.name}`",
+            languages,
+            *counts,
+            _dimensions(reader),
+            reader.licence,
+            reader.tested_on,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n" + "\n".join(lines) + "\n"
 
@@ -64,6 +72,11 @@ PARTS: Mapping[str, Callable[[], str]] = {
 }
 
 
+def _dimensions(reader: Reader) -> str:
+    """Return the dimensions of a corpus with their scale, such as `intensity 1..2`; empty without any."""
+    return "" if reader.scale is None else f"{', '.join(reader.dimensions)} {scale_text(reader.scale)}"
+
+
 def _by_module() -> dict[str, list[Reader]]:
     modules: dict[str, list[Reader]] = {}
     for reader in READERS.values():
@@ -81,6 +94,8 @@ def _corpus_section(readers: list[Reader]) -> str:
         f"- Cite: {_linked(cite)}.",
         f"- Licence: {reader.licence}. Address: {address}.",
     ]
+    if reader.dimensions:
+        facts.append(f"- Dimensions: {_dimensions(reader)}.")
     command = "emodistill corpus prepare {} DIR -o utterances.csv"
     if reader.packaged:
         command = "emodistill corpus audit {}"

@@ -277,6 +277,46 @@ def test_iemocap_has_dimensions_votes_and_sessions(tmp_path: Path) -> None:
     assert turn.session == "Ses01"
 
 
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_a_reader_declares_the_dimensions_and_the_scale_that_it_reads(name: str, tmp_path: Path) -> None:
+    reader = READERS[name]
+    read = [u for u in reader.read(fake_folder(name, tmp_path)) if u.dimensions()]
+    assert {dimension for u in read for dimension in u.dimensions()} == set(reader.dimensions)
+    assert {u.scale for u in read} == ({reader.scale} if reader.dimensions else set())
+    assert all(0 <= value <= 1 for u in read for value in u.unit_dimensions().values())
+
+
+def test_iemocap_leaves_an_impossible_mean_of_raters_empty(tmp_path: Path) -> None:
+    root = fake_folder("iemocap", tmp_path)
+    for path in root.glob("Session1/dialog/EmoEvaluation/Ses*.txt"):
+        path.write_text(path.read_text().replace("[2.5000, 3.0000, 3.5000]", "[5.5000, 3.0000, 0.5000]"))
+    turn = by_id(read_corpus("iemocap", root, "all"), "Ses01F_impro04_M003")
+    assert (turn.valence, turn.arousal, turn.dominance, turn.scale) == (None, 3.0, None, (1.0, 5.0))
+
+
+def test_msp_podcast_refuses_a_value_outside_its_scale(tmp_path: Path) -> None:
+    root = fake_folder("msp-podcast", tmp_path)
+    fake.write(root / "Labels/labels_consensus.csv", fake.MSP_PODCAST.replace("2.2", "7.2"))
+    with pytest.raises(CorpusError, match=r"row 2: '7\.2' is outside of the scale 1\.\.7"):
+        read_corpus("msp-podcast", root)
+
+
+def test_ravdess_and_crema_d_have_the_intensity_that_the_actor_was_asked_for(tmp_path: Path) -> None:
+    fake.touch(
+        tmp_path / "ravdess", ["Actor_01/03-01-05-02-01-01-01", "Actor_01/03-01-01-01-01-01-01"], ".wav"
+    )
+    ravdess = read_corpus("ravdess", tmp_path / "ravdess")
+    assert [(u.emotion, u.unit_dimensions()) for u in ravdess] == [
+        ("neutral", {"intensity": 0.0}),
+        ("angry", {"intensity": 1.0}),
+    ]
+    stems = [f"1001_IEO_SAD_{level}" for level in ("LO", "MD", "HI")]
+    fake.touch(tmp_path / "crema/AudioWAV", [*stems, "1001_DFA_SAD_XX"], ".wav")
+    crema = {u.id: u for u in read_corpus("crema-d", tmp_path / "crema")}
+    assert [crema[stem].intensity for stem in stems] == [1.0, 2.0, 3.0]
+    assert (crema["1001_DFA_SAD_XX"].intensity, crema["1001_DFA_SAD_XX"].scale) == (None, None)
+
+
 def test_default_labels_of_iemocap_merge_excited_and_count_dropped_turns(tmp_path: Path) -> None:
     corpus = read_corpus("iemocap", fake_folder("iemocap", tmp_path))
     assert {u.id: u.emotion for u in corpus} == {
@@ -478,6 +518,9 @@ def test_real_ravdess() -> None:
     emotions = ("angry", "happy", "sad", "fearful", "disgusted", "surprised", "calm")
     assert Counter(u.emotion for u in corpus) == {**dict.fromkeys(emotions, 192), "neutral": 96}
     assert Counter(u.speaker for u in corpus) == {str(actor): 60 for actor in range(1, 25)}
+    assert Counter(u.intensity for u in corpus) == {1.0: 768, 2.0: 672}
+    assert {u.intensity for u in corpus if u.emotion == "neutral"} == {1.0}
+    assert {u.scale for u in corpus} == {(1.0, 2.0)}
     assert corpus.dropped == {}
     assert all(u.path and u.path.is_file() for u in corpus)
 
@@ -562,6 +605,9 @@ def test_real_crema_d() -> None:
     assert Counter(u.emotion for u in corpus) == {**dict.fromkeys(emotions, 1271), "neutral": 1087}
     assert len(corpus.speakers) == 91
     assert Counter({u.speaker: u.gender for u in corpus}.values()) == {"male": 48, "female": 43}
+    assert Counter(u.intensity for u in corpus) == {None: 6077, 1.0: 455, 2.0: 455, 3.0: 455}
+    assert {u.transcript for u in corpus if u.intensity} == {"It's eleven o'clock."}
+    assert all(u.emotion != "neutral" for u in corpus if u.intensity)
     assert len({u.transcript for u in corpus}) == 12
     assert sum(u.path is not None and u.path.is_file() for u in corpus) > 7400
 

@@ -11,7 +11,7 @@ import factories_corpora as fake
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from emodistill.config import CorpusConfig
@@ -30,9 +30,10 @@ from emodistill.corpora import (
     read_own_table,
     write_manifest,
 )
+from emodistill.corpora.manifest import COLUMNS
 from emodistill.corpora.tables import read_table
 from emodistill.errors import ConfigError, CorpusError
-from emodistill.labels import EMOTIONS
+from emodistill.labels import EMOTIONS, read_scale, scale_text
 
 _text = (
     st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
@@ -48,6 +49,8 @@ def corpora(draw: st.DrawFn) -> list[Utterance]:
     utterances = []
     for name in draw(st.lists(_text, min_size=1, max_size=4, unique=True)):
         transcript = draw(st.none() | _text)
+        scale = draw(st.none() | st.tuples(_number, _number).filter(lambda ends: ends[0] < ends[1]))
+        value = st.none() | (_number if scale is None else st.floats(*scale))
         path = draw(st.sampled_from([None, "a b.wav", 'sub/ä,".wav', "../elsewhere/c.flac"]))
         utterances.append(
             Utterance(
@@ -63,9 +66,11 @@ def corpora(draw: st.DrawFn) -> list[Utterance]:
                 transcript=transcript,
                 transcript_source=draw(st.sampled_from(["gold", "whisper"])) if transcript else None,
                 split=draw(st.sampled_from([None, "train", "dev", "test"])),
-                arousal=draw(st.none() | _number),
-                valence=draw(st.none() | _number),
-                dominance=draw(st.none() | _number),
+                arousal=draw(value),
+                valence=draw(value),
+                dominance=draw(value),
+                intensity=draw(value),
+                scale=scale,
                 votes=draw(st.sampled_from([None, '{"sad": 2, "angry": 1}'])),
                 corpus=draw(_text),
             )
@@ -439,6 +444,66 @@ def test_parquet_of_pandas_with_numbers_and_nan(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "m.parquet")
     (utterance,) = read_manifest(tmp_path / "m.parquet")
     assert utterance == Utterance(id="1", speaker="7", emotion="sad", corpus="m")
+
+
+# --- dimensions and their scale -------------------------------------------------------------------
+
+RATED = "id,speaker,emotion,arousal,scale\n"
+
+
+@given(scale=st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False)))
+def test_any_scale_is_written_and_read_back(scale: tuple[float, float]) -> None:
+    assume(scale[0] < scale[1] < float("inf"))
+    assert read_scale(scale_text(scale)) == scale
+
+
+def test_the_columns_of_dimensions_are_the_last_ones_and_can_be_renamed(tmp_path: Path) -> None:
+    assert COLUMNS[-2:] == ("intensity", "scale")
+    path = manifest(tmp_path, "id,speaker,emotion,level,range\n1,a,sad,2,1..3\n")
+    (utterance,) = read_manifest(path, {"intensity": "level", "scale": "range"})
+    assert (utterance.intensity, utterance.scale) == (2.0, (1.0, 3.0))
+    assert utterance.unit_dimensions() == {"intensity": 0.5}
+
+
+def test_the_own_scale_of_a_row_comes_before_the_given_one(tmp_path: Path) -> None:
+    path = manifest(tmp_path, RATED + "1,a,sad,3,1..5\n2,a,sad,3,\n3,a,sad,,\n")
+    assert [u.scale for u in read_manifest(path, scale=(0.0, 10.0))] == [(1.0, 5.0), (0.0, 10.0), None]
+
+
+def test_rows_without_a_scale_are_read_and_have_no_units(tmp_path: Path) -> None:
+    (utterance,) = read_manifest(manifest(tmp_path, "id,speaker,emotion,arousal\n1,a,sad,3\n"))
+    assert (utterance.arousal, utterance.scale) == (3.0, None)
+    with pytest.raises(CorpusError, match=r"'1' has arousal 3, but no scale; .*--scale 1\.\.5"):
+        utterance.unit_dimensions()
+
+
+def test_a_table_of_dimensions_needs_no_emotions(tmp_path: Path) -> None:
+    (utterance,) = read_manifest(manifest(tmp_path, "id,speaker,valence,scale\n1,a,-0.5,-1..1\n"))
+    assert (utterance.emotion, utterance.unit_dimensions()) == (None, {"valence": 0.25})
+    with pytest.raises(CorpusError, match="has no column 'emotion'"):
+        read_manifest(manifest(tmp_path, "id,speaker,happiness\n1,a,2\n"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,a,sad,3,5..1", r"scale 5\.\.1 is not a range, expected the lowest value before the highest"),
+        ("1,a,sad,3,1-5", r"scale is '1-5', expected the lowest and the highest .*, as in 1\.\.5"),
+        ("1,a,sad,3,1..inf", r"scale 1\.\.inf is not a range"),
+        ("1,a,sad,6,1..5", r"'1': arousal is 6, which is outside of its scale 1\.\.5; correct"),
+        ("1,a,sad,0.99,1..5", r"'1': arousal is 0.99, which is outside"),
+        ("1,a,sad,high,1..5", "arousal is 'high', expected a number such as 1.5"),
+        ("1,a,sad,nan,1..5", "arousal is 'nan', expected a number"),
+    ],
+)
+def test_the_message_for_a_bad_dimension_names_the_row(row: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=rf"m\.csv', row 3: {message}"):
+        read_manifest(manifest(tmp_path, RATED + f"0,a,sad,5,1..5\n{row}\n"))
+
+
+def test_a_value_outside_the_given_scale_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"row 2: '1': arousal is 3, which is outside of its scale 0\.\.1"):
+        read_manifest(manifest(tmp_path, RATED + "1,a,sad,3,\n"), scale=(0.0, 1.0))
 
 
 # --- the notation of --columns and --map-emotions ------------------------------------------------

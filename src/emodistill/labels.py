@@ -1,5 +1,6 @@
-"""Emotion names and their colours, label sets, and label maps, which merge or drop emotions of a corpus."""
+"""Emotion names and their colours, label sets and label maps, and the dimensions with their scales."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ EMOTIONS = (
 # All dimensions that a model can predict, each a number from 0 to 1. `intensity` is how strongly an actor was
 # asked to show the emotion.
 DIMENSIONS = ("arousal", "valence", "dominance", "intensity")
+
+Scale = tuple[float, float]  # the lowest and the highest possible value of a corpus's dimensions
 
 LEFT_OUT = "-"  # stands in a map for an emotion whose utterances are left out
 
@@ -113,3 +116,30 @@ def get_label_map(name: str) -> LabelMap:
     if name not in LABEL_MAPS:
         raise ConfigError(one_of("label map", name, [*LABEL_MAPS, "all"]) + ", or a list such as 'angry,sad'")
     return LABEL_MAPS[name]
+
+
+def check_scale(scale: Scale) -> Scale:
+    """Return the scale. Raises `ConfigError` where it is no range."""
+    low, high = scale
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(
+            f"scale {scale_text(scale)} is not a range, expected the lowest value before the highest, as in "
+            "1..5"
+        )
+    return scale
+
+
+def read_scale(text: str) -> Scale:
+    """Return the scale of a text such as "1..5". Raises `ConfigError` for text of another form."""
+    low, _, high = text.partition("..")
+    try:
+        return check_scale((float(low), float(high)))
+    except ValueError as error:
+        raise ConfigError(
+            f"scale is '{text}', expected the lowest and the highest possible value, as in 1..5"
+        ) from error
+
+
+def scale_text(scale: Scale) -> str:
+    """Return a scale as text such as "1..5", which `read_scale` reads back without loss."""
+    return "..".join(str(int(end)) if float(end).is_integer() else repr(float(end)) for end in scale)

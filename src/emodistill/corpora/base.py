@@ -14,7 +14,7 @@ from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, decode_blocks, o
 from emodistill.citations import Citation
 from emodistill.console import with_progress
 from emodistill.errors import AudioError, CorpusError, one_of
-from emodistill.labels import DIMENSIONS, EMOTIONS, LEFT_OUT, LabelMap, LabelSet
+from emodistill.labels import DIMENSIONS, EMOTIONS, LEFT_OUT, LabelMap, LabelSet, Scale, scale_text
 
 
 @dataclass(frozen=True)
@@ -51,34 +51,42 @@ class Utterance:
     votes: str | None = None  # listeners' votes as JSON, {emotion: count}
     corpus: str | None = None
     intensity: float | None = None  # how strongly the actor was asked to show the emotion, as the dimensions
-    scale: tuple[float, float] | None = None  # lowest and highest possible value of all its dimensions
+    scale: Scale | None = None  # lowest and highest possible value of all its dimensions
     words: tuple[Word, ...] = ()  # with their times; a manifest does not have them
 
     def vote_counts(self) -> dict[str, int]:
         """Return the listeners' votes by emotion; an empty dict where the corpus has none."""
         return dict(json.loads(self.votes)) if self.votes else {}
 
+    def dimensions(self) -> dict[str, float]:
+        """Return the dimensions that the utterance has, by name, in the units of the corpus."""
+        given = {name: getattr(self, name) for name in DIMENSIONS}
+        return {name: float(value) for name, value in given.items() if value is not None}
+
     def unit_dimensions(self) -> dict[str, float]:
         """Return the dimensions that the utterance has, by name, on a scale from 0 to 1.
 
         Raises `CorpusError` where `scale` is missing, is not a range, or does not hold a value.
         """
-        given = {name: getattr(self, name) for name in DIMENSIONS}
-        values = {name: float(value) for name, value in given.items() if value is not None}
+        values = self.dimensions()
         if not values:
             return {}
         if self.scale is None:
+            given = ", ".join(f"{name} {value:g}" for name, value in values.items())
             raise CorpusError(
-                f"'{self.id}' has {values}, but its corpus declares no scale; expected the lowest and the "
-                "highest possible value, as in corpus.scale = [1, 5] or in a column scale with 1..5"
+                f"'{self.id}' has {given}, but no scale; declare the lowest and the highest possible value: "
+                "--scale 1..5, in a recipe corpus.scale = [1, 5], or in the manifest a column scale with 1..5"
             )
         low, high = self.scale
         if not low < high:
-            raise CorpusError(f"'{self.id}': scale {low:g}..{high:g} is not a range, expected low < high")
+            raise CorpusError(
+                f"'{self.id}': scale {scale_text(self.scale)} is not a range, expected low < high"
+            )
         for name, value in values.items():
             if not low <= value <= high:
                 raise CorpusError(
-                    f"'{self.id}': {name} is {value:g}, which is outside of its scale {low:g}..{high:g}"
+                    f"'{self.id}': {name} is {value:g}, which is outside of its scale "
+                    f"{scale_text(self.scale)}; correct the value or the scale"
                 )
         return {name: (value - low) / (high - low) for name, value in values.items()}
 
@@ -178,6 +186,8 @@ class Reader:
     tested_on: str  # "real corpus", or the fake folder that the reader was tested with
     default_labels: str = "own"  # name of the label map that `read_corpus` applies
     packaged: Path | None = None  # the corpus's folder, if it comes with this package
+    dimensions: tuple[str, ...] = ()  # the dimensions that `read` fills, in the order of `DIMENSIONS`
+    scale: Scale | None = None  # of these dimensions
 
     @property
     def description(self) -> str:

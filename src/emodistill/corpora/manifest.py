@@ -16,10 +16,10 @@ from emodistill.corpora.tables import SURPLUS, TABLE_SUFFIXES, Row, Table, read_
 from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.files import atomic_write
 from emodistill.inference.parquet_table import load_pyarrow
-from emodistill.labels import EMOTIONS, LEFT_OUT
+from emodistill.labels import DIMENSIONS, EMOTIONS, LEFT_OUT, Scale, read_scale, scale_text
 
 COLUMNS = tuple(item.name for item in fields(Utterance) if item.name != "words")
-_NUMBERS = ("start_s", "end_s", "duration_s", "arousal", "valence", "dominance")
+_NUMBERS = ("start_s", "end_s", "duration_s", *DIMENSIONS)
 _NUM_LISTED = 5  # bad rows that a message shows
 # Words of columns in the tables of other people, from which a message suggests what to write.
 _USUAL_NAMES = {
@@ -86,6 +86,7 @@ def read_manifest(
     root: Path | None = None,
     *,
     keep_left_out: bool = False,
+    scale: Scale | None = None,
 ) -> Corpus:
     """Read `utterances.csv`, or any CSV, TSV or Parquet file with named columns.
 
@@ -98,10 +99,11 @@ def read_manifest(
         emotions: renames emotions of the file: {emotion of the file: our emotion, or "-" to leave it out}.
         root: the folder where relative audio paths start. Default: the folder of the manifest.
         keep_left_out: keep utterances of emotions that are left out, without an emotion.
+        scale: lowest and highest possible value of the dimensions in rows that have no scale of their own.
 
     Raises:
-        CorpusError: a missing or damaged file, a missing column, an unknown emotion, a bad number, or a
-            duplicate id. The message names the row; the header is row 1.
+        CorpusError: a missing or damaged file, a missing column, an unknown emotion, a bad number, a
+            dimension outside its scale, or a duplicate id. The message names the row; the header is row 1.
     """
     path = Path(path)
     check_manifest(path)
@@ -125,7 +127,8 @@ def read_manifest(
             merged[f"{theirs} -> {ours}"] += 1
         emotion = None if ours == LEFT_OUT else ours
         try:
-            utterance = _utterance({**row, "emotion": emotion, "corpus": row["corpus"] or corpus}, folder)
+            row = {**row, "emotion": emotion, "corpus": row["corpus"] or corpus}
+            utterance = _utterance(row, folder, scale)
             if rows.setdefault(utterance.id, number) != number:
                 raise CorpusError(f"duplicate id '{utterance.id}', first in row {rows[utterance.id]}")
         except CorpusError as error:
@@ -212,7 +215,9 @@ def find_layout(table: Table, columns: Mapping[str, str]) -> Layout:
         if theirs not in table.columns:
             raise CorpusError(f"--columns {column}={theirs}: " + one_of("column", theirs, table.columns))
         names[column] = theirs
-    needed = ("speaker", "emotion") if "id" in names else ("path", "speaker", "emotion")
+    needed = ["speaker"] if "id" in names else ["path", "speaker"]
+    if not names.keys() & set(DIMENSIONS):  # a table of dimensions needs no emotions
+        needed.append("emotion")
     missing = [column for column in needed if column not in names]
     if missing:
         raise CorpusError(missing_columns(table, missing, columns))
@@ -282,14 +287,18 @@ def _bad_rows(path: Path, problems: Mapping[int, str]) -> str:
 
 def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
     row = {column: getattr(utterance, column) for column in COLUMNS}
+    row["scale"] = None if utterance.scale is None else scale_text(utterance.scale)
     if utterance.path is not None:
         resolved = utterance.path.resolve()
         row["path"] = str(resolved.relative_to(folder) if resolved.is_relative_to(folder) else resolved)
     return row
 
 
-def _utterance(cells: Mapping[str, str | None], folder: Path) -> Utterance:
-    """Return the utterance of cells by our columns; relative paths start at `folder`."""
+def _utterance(cells: Mapping[str, str | None], folder: Path, scale: Scale | None) -> Utterance:
+    """Return the utterance of cells by our columns; relative paths start at `folder`.
+
+    `scale` is that of a row which has dimensions, but no scale.
+    """
     values: dict[str, Any] = dict(cells)
     for column in ("id", "speaker"):
         if values[column] is None:
@@ -298,6 +307,9 @@ def _utterance(cells: Mapping[str, str | None], folder: Path) -> Utterance:
     for column in _NUMBERS:
         if values[column] is not None:
             values[column] = _number(values[column], column)
+    values["scale"] = _scale(values["scale"])
+    if values["scale"] is None and any(values[name] is not None for name in DIMENSIONS):
+        values["scale"] = scale
     for column, spellings in _SPELLINGS.items():
         text = values[column]
         if text is not None:
@@ -307,7 +319,10 @@ def _utterance(cells: Mapping[str, str | None], folder: Path) -> Utterance:
         values["path"] = folder / values["path"]
     if values["transcript"] is not None and values["transcript_source"] is None:
         values["transcript_source"] = "gold"
-    return Utterance(**values)
+    utterance = Utterance(**values)
+    if utterance.scale is not None:
+        utterance.unit_dimensions()  # raises where a value is outside its scale
+    return utterance
 
 
 def _cell(value: Any) -> str | None:
@@ -330,3 +345,10 @@ def _number(text: str, column: str) -> float:
     if not math.isfinite(number):
         raise CorpusError(f"{column} is '{text}', expected a number such as 1.5")
     return number
+
+
+def _scale(text: str | None) -> Scale | None:
+    try:
+        return None if text is None else read_scale(text)
+    except ConfigError as error:
+        raise CorpusError(str(error)) from error

@@ -10,6 +10,10 @@ voice alone: `VoiceVote` of `summaryTable.csv`, else a count of `finishedRespons
 emotion. A clip without a vote is left out and counted. The two labels agree on 44.6 % of the clips,
 where a tie of two emotions counts as half a clip. So say which label a score is for.
 
+Scale: Intensity is the level that the actor was asked for: LO is 1, MD is 2 and HI is 3. Only the sentence
+IEO has levels, and `neutral` has none. XX means that no level was asked for: the intensity is left empty.
+Both readers have it.
+
 Quirks: Actors speak the same 12 sentences in all emotions. The file 1040_ITH_SAD_X is named 1040_ITH_SAD_XX
 in the tables and here. 1076_MTI_SAD_XX is silent. Clone with git-lfs: without it the audio files are short
 text files, which count as broken. Published splits share actors. Gender comes from `VideoDemographics.csv`,
@@ -19,6 +23,7 @@ alone.
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +46,8 @@ _SENTENCES = {
     "TSI": "The surface is slick.", "WSI": "We'll stop in a couple of minutes.",
 }  # fmt: skip
 _RENAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # name of the audio file -> name in the tables
+_LEVELS = {"LO": 1.0, "MD": 2.0, "HI": 3.0, "XX": None}
+_SCALE = (1.0, 3.0)
 _VOICE_ONLY = "1"  # queryType: 1 voice, 2 face, 3 both
 
 
@@ -60,11 +67,14 @@ def read(root: Path) -> Corpus:
     for stem in sorted(audio.keys() | listed.keys()):
         path = audio.get(stem, folder / f"{stem}.wav")
         parts = stem.split("_")
-        if len(parts) != 4 or parts[1] not in _SENTENCES or parts[2] not in _EMOTIONS:
+        known: tuple[Collection[str], ...] = (_SENTENCES, _EMOTIONS, _LEVELS)
+        if len(parts) != 4 or any(part not in names for part, names in zip(parts[1:], known, strict=True)):
             raise CorpusError(
                 f"crema-d: '{path}' is not named actor_sentence_emotion_level as in 1001_DFA_ANG_XX: "
-                f"expected a sentence of {list(_SENTENCES)} and an emotion of {list(_EMOTIONS)}"
+                f"expected a sentence of {list(_SENTENCES)}, an emotion of {list(_EMOTIONS)} and a level of "
+                f"{list(_LEVELS)}"
             )
+        intensity = _LEVELS[parts[3]]
         utterances.append(
             Utterance(
                 id=stem,
@@ -77,6 +87,8 @@ def read(root: Path) -> Corpus:
                 transcript_source="gold",
                 votes=json.dumps(votes[stem]) if stem in votes else None,
                 corpus="crema-d",
+                intensity=intensity,
+                scale=None if intensity is None else _SCALE,
             )
         )
     return Corpus("crema-d", tuple(utterances))
@@ -186,5 +198,7 @@ INTENDED = Reader(
     speakers="91",
     emotions="6",
     tested_on="real names and tables",
+    dimensions=("intensity",),
+    scale=_SCALE,
 )
 PERCEIVED = replace(INTENDED, name="crema-d-perceived", read=read_perceived)

@@ -9,9 +9,13 @@ Counts: The default label map `iemocap-4` keeps the four classes of most papers,
 are 5531
 turns: angry 1103, happy 1636 (595 and 1041 excited), sad 1084, neutral 1708; 2649 by women and 2882 by men.
 
+Scale: Raters choose whole numbers from 1 to 5, so the scale is 1..5. The release states the mean of the
+raters, and the means of a few turns lie outside the scale, such as a dominance of 0.5. The mean of valid
+ratings cannot be there, so such a value is left empty. The turn stays, with its other dimensions.
+
 Quirks: In `Ses01F_impro04_M003` the letter after the session says who wore the markers, not who speaks. The
 speaker is the session and the letter of the last part, here `Ses01M`. Dimensions are in the order valence,
-activation, dominance, and run from 1 to 5. `xxx` means that the raters did not agree: no emotion. Votes are
+activation, dominance. `xxx` means that the raters did not agree: no emotion. Votes are
 the categories that the outside raters named (lines C-E1 …), and one rater may name several. The actors' views
 of themselves (C-F1, C-M1) are no votes. Mac archives leave files named `._*`, which are skipped. Scripted
 dialogues repeat the same lines across sessions. The reader was written from the format as public readers
@@ -37,6 +41,7 @@ _VOTES = {
     "surprise": "surprised", "disgust": "disgusted", "other": "other",
 }  # fmt: skip
 _GENDERS = {"F": "female", "M": "male"}
+_SCALE = (1.0, 5.0)
 _NUMBER = r"(-?[\d.]+)"
 _TURN = re.compile(rf"\[{_NUMBER} - {_NUMBER}\]\s+(\S+)\s+(\S+)\s+\[{_NUMBER},\s*{_NUMBER},\s*{_NUMBER}\]\s*")
 _RATER = re.compile(r"C-E\d+:\s*([^\t(]*)")
@@ -108,12 +113,19 @@ def _utterance(
         emotion=_EMOTIONS[emotion],
         transcript=transcript,
         transcript_source="gold" if transcript else None,
-        valence=float(valence),
-        arousal=float(arousal),
-        dominance=float(dominance),
+        valence=_rating(valence),
+        arousal=_rating(arousal),
+        dominance=_rating(dominance),
+        scale=_SCALE,
         votes=json.dumps(votes) if votes else None,
         corpus="iemocap",
     )
+
+
+def _rating(text: str) -> float | None:
+    """Return the mean of the raters; None for a value that no valid ratings have."""
+    value = float(text)
+    return value if _SCALE[0] <= value <= _SCALE[1] else None
 
 
 IEMOCAP = Reader(
@@ -140,4 +152,6 @@ IEMOCAP = Reader(
     emotions="10",
     tested_on="fake folder with the 5531 real ids",
     default_labels="iemocap-4",
+    dimensions=("arousal", "valence", "dominance"),
+    scale=_SCALE,
 )

@@ -4,7 +4,10 @@ Layout: `Labels/labels_consensus.csv` (some releases spell it `labels_concensus.
 FileName, EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender and Split_Set. Audio is in
 `Audios/MSP-PODCAST_0001_0008.wav`, words in `Transcripts/MSP-PODCAST_0001_0008.txt`.
 
-Quirks: X means no agreement: no emotion. O is read as other. Dimensions run from 1 to 7. Train, Development
+Scale: Raters place the dimensions on scales from 1 to 7, and the table has the means: the scale is 1..7. A
+value outside it stops the reader.
+
+Quirks: X means no agreement: no emotion. O is read as other. Train, Development
 (or Validation) and Test1 become train, dev and test. Test2 and Test3 become `test2` and `test3`, so that no
 score includes them by accident: a published protocol refuses them until you filter or rename them. The labels
 of Test3 are not published, so its audio is left out and counted. Where the speaker is unknown, it is
@@ -18,6 +21,7 @@ from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
+from emodistill.labels import scale_text
 
 _EMOTIONS = {
     "A": "angry", "H": "happy", "S": "sad", "N": "neutral", "F": "fearful", "D": "disgusted",
@@ -28,6 +32,7 @@ _SPLITS = {
     "Test1": "test", "Test2": "test2", "Test3": "test3",
 }  # fmt: skip
 _GENDERS = {"Male": "male", "Female": "female", "Unknown": None}
+_SCALE = (1.0, 7.0)
 _TABLES = tuple(
     f"{folder}{name}.csv" for folder in ("Labels/", "") for name in ("labels_consensus", "labels_concensus")
 )
@@ -67,6 +72,7 @@ def read(root: Path) -> Corpus:
                 arousal=_number(row["EmoAct"], where),
                 valence=_number(row["EmoVal"], where),
                 dominance=_number(row["EmoDom"], where),
+                scale=_SCALE,
                 corpus="msp-podcast",
             )
         )
@@ -74,10 +80,14 @@ def read(root: Path) -> Corpus:
 
 
 def _number(cell: str, where: str) -> float | None:
+    """Return the mean rating of a cell; None for an empty cell."""
     try:
-        return float(cell) if cell else None
+        value = float(cell) if cell else None
     except ValueError as error:
         raise CorpusError(f"{where}'{cell}' is not a number") from error
+    if value is not None and not _SCALE[0] <= value <= _SCALE[1]:
+        raise CorpusError(f"{where}'{cell}' is outside of the scale {scale_text(_SCALE)}")
+    return value
 
 
 MSP_PODCAST = Reader(
@@ -103,4 +113,6 @@ MSP_PODCAST = Reader(
     speakers="by release",
     emotions="8 + other",
     tested_on="fake folder",
+    dimensions=("arousal", "valence", "dominance"),
+    scale=_SCALE,
 )

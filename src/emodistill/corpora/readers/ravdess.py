@@ -7,11 +7,15 @@ speech), emotion, intensity, statement, repetition and actor. Odd actors are men
 Counts: angry, happy, sad, fearful, disgusted, surprised and calm have 192 utterances each, neutral has 96.
 Each actor has 60.
 
-Quirks: Two sentences are spoken in every emotion, so words tell nothing about the emotion. `neutral` has one
-intensity and so half as many utterances. Five originals are stereo. 03-01-03-01-02-01-07 and
+Scale: Intensity is the one that the actor was asked for: 1 is normal, 2 is strong. `neutral` has normal
+alone.
+
+Quirks: Two sentences are spoken in every emotion, so words tell nothing about the emotion. `neutral` has half
+as many utterances as the other emotions. Five originals are stereo. 03-01-03-01-02-01-07 and
 03-01-03-01-02-02-07 are one recording, byte for byte. Songs and video are left out and counted.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from emodistill.citations import Citation
@@ -22,7 +26,9 @@ _EMOTIONS = {
     "01": "neutral", "02": "calm", "03": "happy", "04": "sad",
     "05": "angry", "06": "fearful", "07": "disgusted", "08": "surprised",
 }  # fmt: skip
+_INTENSITIES = {"01": 1.0, "02": 2.0}  # normal, strong
 _STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
+_SCALE = (1.0, 2.0)
 
 
 def read(root: Path) -> Corpus:
@@ -32,9 +38,13 @@ def read(root: Path) -> Corpus:
     dropped: dict[str, int] = {}
     for stem, path in audio_files(root, "Actor_*/*").items():
         codes = stem.split("-")
-        if len(codes) != 7 or codes[2] not in _EMOTIONS or codes[4] not in _STATEMENTS:
-            raise CorpusError(f"ravdess: '{path}' is not named 03-01-EE-II-SS-RR-AA")
-        modality, channel, emotion, _, statement, _, actor = codes
+        known: tuple[Collection[str], ...] = (_EMOTIONS, _INTENSITIES, _STATEMENTS)
+        if len(codes) != 7 or any(code not in names for code, names in zip(codes[2:5], known, strict=True)):
+            raise CorpusError(
+                f"ravdess: '{path}' is not named 03-01-EE-II-SS-RR-AA with an emotion 01 … 08, an intensity "
+                "01 or 02, and a statement 01 or 02"
+            )
+        modality, channel, emotion, intensity, statement, _, actor = codes
         if (modality, channel) != ("03", "01"):
             dropped["not audio-only speech"] = dropped.get("not audio-only speech", 0) + 1
             continue
@@ -49,6 +59,8 @@ def read(root: Path) -> Corpus:
                 transcript=_STATEMENTS[statement],
                 transcript_source="gold",
                 corpus="ravdess",
+                intensity=_INTENSITIES[intensity],
+                scale=_SCALE,
             )
         )
     return Corpus("ravdess", tuple(utterances), dropped)
@@ -77,4 +89,6 @@ RAVDESS = Reader(
     speakers="24",
     emotions="8",
     tested_on="real corpus",
+    dimensions=("intensity",),
+    scale=_SCALE,
 )
