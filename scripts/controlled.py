@@ -5,6 +5,8 @@
     python scripts/controlled.py probe MELD OUT      # adds the word probe
     python scripts/controlled.py score OUT GRID      # GRID: a folder of `emodistill ablate controlled`
 
+With a word probe in OUT, `score` also predicts and scores it.
+
 `make` writes OUT/utterances.csv with transcripts and splits, OUT/audio/, OUT/words.csv with the time of each
 word, and OUT/truth.csv. The last has the drawn prosody of each utterance and the probability of each emotion
 given that prosody. Given the emotion, words and prosody are independent.
@@ -23,18 +25,20 @@ No model can be better than its oracle by prosody alone. A model has the audio i
 and espeak-ng lose some of the information.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import json
 import random
 import tomllib
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -45,7 +49,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from emodistill.corpora import read_corpus
+from emodistill.corpora import read_corpus, read_manifest
+
+if TYPE_CHECKING:
+    from emodistill.evaluation.predictions import Predictions
+    from emodistill.evaluation.run import Run
 
 HERE = Path(__file__).parent
 RATE_HZ = 16_000
@@ -508,6 +516,54 @@ def score(out: Path, grid: Path) -> None:
     ablation = make_ablation_table(systems, "plain", "plain", distilled="+ both")
     ablation.write(grid, "controlled")
     show_ablation_table(ablation, results())
+    if (out / "probe.csv").is_file():
+        score_probe(runs, out / "probe.csv", grid)
+
+
+def score_probe(runs: Mapping[str, Sequence[Run]], manifest: Path, grid: Path) -> None:
+    """Print and write how students and the linguistic teacher do on the word probe, compared to plain."""
+    from emodistill.console import results
+    from emodistill.evaluation.ablation_table import (
+        TEACHERS,
+        System,
+        make_ablation_table,
+        show_ablation_table,
+    )
+
+    systems = [
+        System(label, "students", label, [probe_predictions(run, manifest) for run in members])
+        for label, members in runs.items()
+    ]
+    label = "linguistic teacher"
+    teachers = [probe_predictions(run, manifest, "linguistic") for run in runs["+ both"]]
+    systems.append(System(label, TEACHERS, label, teachers))
+    probed = make_ablation_table(systems, "plain", "plain", distilled="+ both")
+    probed.write(grid, "word-probe")
+    show_ablation_table(probed, results())
+
+
+def probe_predictions(run: Run, manifest: Path, model: str = "student") -> Predictions:
+    """Return the predictions of a run's model on the word probe, and keep them in the run's folder."""
+    from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
+    from emodistill.training.evaluated_models import CheckpointModel
+
+    path = run.folder / f"word-probe-{model}.csv"
+    if path.is_file():
+        return read_predictions(path)
+    evaluated = CheckpointModel(run.checkpoint_folder(model=model))
+    utterances = read_manifest(manifest).utterances
+    rows, probabilities = evaluated(utterances)
+    used = [utterances[row] for row in rows]
+    table = Predictions(
+        evaluated.checkpoint.labels,
+        tuple(item.id for item in used),
+        ("word-probe",) * len(used),
+        tuple(item.speaker for item in used),
+        tuple(item.emotion or "" for item in used),
+        probabilities,
+    )
+    write_predictions(table, path)
+    return read_predictions(path)
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from factories_scripts import ROOT, load_script
 from scipy.stats import multivariate_normal
 
 from emodistill.config import load_recipe
-from emodistill.corpora import read_manifest
+from emodistill.corpora import Corpus, read_manifest, write_manifest
 from emodistill.corpora.load import open_corpus
+from emodistill.evaluation.predictions import read_predictions
 from emodistill.protocol.audit import audit_protocol
 from emodistill.protocol.folds import build_protocol
 from emodistill.training.ablation import ablate
@@ -114,7 +115,21 @@ def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> No
     ]  # fmt: skip
     only = ["no-distillation", "prosodic-only", "linguistic-only"]
     ablate(load_recipe("controlled", [*short, *small]), tmp_path, [0, 1], only=only)
-    controlled.score(spoken, tmp_path)
+    probed = tmp_path / "probed"
+    probed.mkdir()
+    shutil.copy(spoken / "truth.csv", probed)
+    test = [item for item in read_manifest(spoken / "utterances.csv") if item.split == "test"]
+    write_manifest(Corpus("probe", tuple(test)), probed / "probe.csv")
+    controlled.score(probed, tmp_path)
+    run = tmp_path / "cells/full/seed-0"
+    for model, name in (("student", "predictions"), ("linguistic", "predictions-linguistic")):
+        on_probe = read_predictions(run / f"word-probe-{model}.csv")
+        on_test = read_predictions(run / f"{name}.csv")
+        assert on_probe.utterances == on_test.utterances
+        assert on_probe.probabilities == pytest.approx(on_test.probabilities, abs=1e-4)
+    assert [row["cell"] for row in make.read_rows(tmp_path / "word-probe.csv")] == [
+        "plain", "+ prosodic", "+ linguistic", "+ both", "linguistic teacher",
+    ]  # fmt: skip
     rows = {row["cell"]: row for row in make.read_rows(tmp_path / "controlled.csv")}
     assert list(rows) == [
         "plain", "+ prosodic", "+ linguistic", "+ both", "prosodic teacher", "linguistic teacher",
