@@ -12,6 +12,10 @@ utterances:
   not depend on them.
 
 Then it measures an epoch with two of three layers frozen, without and with the cached states of these layers.
+
+With --words it measures instead what the linguistic teacher's terms cost, the word level included. The
+student is Whisper with its upper half trained and four queries, as in the recipe `controlled`. Steps with all
+terms and with hard labels alone take turns.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from emodistill.config import (
@@ -34,14 +39,14 @@ from emodistill.config import (
     StudentConfig,
 )
 from emodistill.corpora import Utterance, read_corpus
-from emodistill.distillation import HardLabels, Targets, distillation_loss, hard_label_loss
+from emodistill.distillation import HardLabels, Targets, WordTargets, distillation_loss, hard_label_loss
 from emodistill.features.cache import ArrayCache
 from emodistill.features.llds import extract_llds
 from emodistill.features.preparation import prepare_waveform
 from emodistill.models.backbones import load_backbone
 from emodistill.models.linguistic import LinguisticTeacher, word_tokenizer
 from emodistill.models.prosodic import ProsodicTeacher, make_planes
-from emodistill.models.student import Student, Suffix
+from emodistill.models.student import Student, Suffix, frame_head
 from emodistill.training.data import Batch, Batches, UtteranceDataset, WaveformSource, collate
 from emodistill.training.stages import cache_states
 from emodistill.training.targets import TeacherTargets, TeacherTargetSource
@@ -62,10 +67,14 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=48, help="number of utterances")
     parser.add_argument("--rounds", type=int, default=5, help="number of epochs that are measured")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--words", action="store_true", help="measure the linguistic teacher's terms")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     corpus = read_corpus("ravdess", given.corpus).utterances
     utterances = list(corpus[:: max(1, len(corpus) // given.utterances)])
+    if given.words:
+        _words(utterances[: given.utterances], given.backbone, given.rounds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         _steps(utterances[: given.utterances], given.backbone, given.rounds, Path(folder))
         _prefix(utterances[: given.utterances], given.backbone, given.rounds, Path(folder))
@@ -188,6 +197,71 @@ def _prefix(utterances: list[Utterance], backbone: str, rounds: int, folder: Pat
             ratios.append(without / with_cache)
     print(f"2 of 3 layers frozen, {len(utterances)} utterances; filling the cache took {filling:.1f} s")
     print(f"epoch without cache / with: {statistics.median(ratios):.2f} (median of paired ratios)")
+
+
+def _words(utterances: list[Utterance], backbone: str, rounds: int) -> None:
+    """Print the ratio of a step with the linguistic teacher's terms to one without, in bf16."""
+    load = load_backbone(backbone, None)
+    depth, size, width, per_utterance = load.num_layers, 32, 384, 7
+    config = StudentConfig(
+        backbone=backbone,
+        layers=depth,
+        frozen=depth // 2,
+        queries=4,
+        pool=(depth // 3, 2 * depth // 3, depth),
+    )
+    heads = {"linguistic": DIM, frame_head("linguistic"): width}
+    taught = Student(load, config, CLASSES, heads).train()
+    plain = Student(load_backbone(backbone, None), config, CLASSES, {}).train()
+    distillation = DistillationConfig(teachers=("linguistic",), words=1.0, word_contrast=0.5)
+    optimizers = {
+        model: torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5)
+        for model in (taught, plain)
+    }
+    source = WaveformSource(utterances, AUDIO, VIEWS, 0)
+    dataset = UtteranceDataset(source, [index % CLASSES for index in range(len(utterances))])
+    edges = torch.linspace(0, 1, per_utterance + 1)
+    spans = torch.stack([edges[:-1], edges[1:]], dim=1)
+
+    def targets(rows: int) -> dict[str, Targets]:
+        words = WordTargets(
+            torch.randn(rows * per_utterance, width),
+            torch.arange(rows).repeat_interleave(per_utterance),
+            spans.repeat(rows, 1),
+        )
+        logits, embedding = torch.randn(rows, CLASSES), torch.randn(rows, DIM)
+        return {"linguistic": Targets(logits, embedding, torch.ones(rows, dtype=torch.bool), words=words)}
+
+    def step(model: Student, states: Tensor, lengths: Tensor, labels: Tensor) -> float:
+        given = targets(len(labels)) if model is taught else {}
+        started = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = model.suffix(states, lengths)
+        output = output.float32()
+        if given:
+            loss = distillation_loss(output, HardLabels(labels), given, distillation)["loss"]
+        else:
+            loss = hard_label_loss(output.logits, labels)
+        optimizers[model].zero_grad()
+        loss.backward()
+        optimizers[model].step()
+        return time.perf_counter() - started
+
+    ratios: list[float] = []
+    for epoch in range(rounds + 1):
+        for keys in Batches(dataset, size, 0, epoch):
+            batch = collate([dataset[key] for key in keys])
+            with torch.no_grad():
+                states, lengths = plain.prefix(batch.inputs, batch.lengths)
+            assert lengths is not None
+            without, with_terms = (step(model, states, lengths, batch.labels) for model in (plain, taught))
+            if epoch:  # the first epoch warms up
+                ratios.append(with_terms / without)
+    print(f"{Path(backbone).name}, layers {depth // 2 + 1} to {depth} trained, batches of {size}, bf16")
+    print(
+        f"step with the linguistic teacher's terms / without: {statistics.median(ratios):.3f} "
+        f"(median of {len(ratios)} paired ratios)"
+    )
 
 
 if __name__ == "__main__":
