@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from emodistill.corpora import Corpus, Utterance
+from emodistill.evaluation.dimension_predictions import DimensionPredictions, write_dimensions
 from emodistill.evaluation.predictions import Predictions, write_predictions
-from emodistill.evaluation.run import table_name, write_checksums, write_utterances
+from emodistill.evaluation.run import dimension_table_name, table_name, write_checksums, write_utterances
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.protocol.folds import Fold, Protocol
@@ -17,12 +18,29 @@ from emodistill.protocol.folds import Fold, Protocol
 SEVEN = ("angry", "happy", "sad", "neutral", "fearful", "disgusted", "surprised")
 
 
-def invented_corpus(emotions: Sequence[str] = SEVEN, speakers: int = 12, each: int = 4) -> Corpus:
-    """A corpus without audio: each speaker has `each` utterances of each emotion."""
+def invented_corpus(
+    emotions: Sequence[str] = SEVEN, speakers: int = 12, each: int = 4, dimensions: Sequence[str] = ()
+) -> Corpus:
+    """A corpus without audio: each speaker has `each` utterances of each emotion.
+
+    Dimensions have drawn labels from 1 to 5. The first utterance of each speaker has none.
+    """
+    random = np.random.default_rng(0)
+
+    def labels(emotion: str, take: int) -> dict[str, Any]:
+        if not dimensions or (emotion == emotions[0] and not take):
+            return {}
+        drawn = random.integers(1, 6, size=len(dimensions))
+        return {
+            "scale": (1.0, 5.0),
+            **{name: float(value) for name, value in zip(dimensions, drawn, strict=True)},
+        }
+
     utterances = [
         Utterance(
             f"actor{speaker}-{emotion}-{take}", f"actor{speaker}", emotion,
             gender="male" if speaker % 2 else "female", language="en", corpus="ravdess",
+            **labels(emotion, take),
         )
         for speaker in range(speakers)
         for emotion in emotions
@@ -62,6 +80,23 @@ def invented_predictions(
     return Predictions(labels, tuple(ids), (fold,) * len(ids), speakers, tuple(truth), probabilities)
 
 
+def invented_dimensions(
+    corpus: Corpus,
+    ids: Sequence[str],
+    fold: str,
+    noise: float,
+    random: np.random.Generator,
+    names: Sequence[str],
+) -> DimensionPredictions:
+    """Predictions of some utterances, which are their labels with noise of this standard deviation."""
+    by_id = {item.id: item for item in corpus}
+    truth = np.array([[by_id[item].unit_dimensions().get(name, np.nan) for name in names] for item in ids])
+    known = np.where(np.isnan(truth), 0.5, truth)
+    predicted = np.clip(known + noise * random.normal(size=truth.shape), 0, 1)
+    speakers = tuple(by_id[name].speaker for name in ids)
+    return DimensionPredictions(tuple(names), tuple(ids), (fold,) * len(ids), speakers, truth, predicted)
+
+
 def invented_run(
     out: Path,
     accuracy: float = 0.6,
@@ -73,7 +108,8 @@ def invented_run(
 ) -> Path:
     """The folder of a finished run whose student and teachers have about these accuracies.
 
-    `sections` change the recipe. Runs with equal recipes but for the seed are one group.
+    `sections` change the recipe. Runs with equal recipes but for the seed are one group. With dimensions in
+    `targets`, their noise is 1 - accuracy.
     """
     from emodistill.config import parse_recipe, recipe_toml
     from emodistill.training.cross_validation import collect_scores
@@ -99,8 +135,15 @@ def invented_run(
         folder.mkdir()
         for model, value in {"student": accuracy, **accuracies}.items():
             for split in ("test", "dev"):
-                table = invented_predictions(corpus, fold.split(split), fold.name, value, random)
-                write_predictions(table, folder / table_name(model, split))
+                ids = fold.split(split)
+                if "emotion" in recipe.targets:
+                    table = invented_predictions(corpus, ids, fold.name, value, random)
+                    write_predictions(table, folder / table_name(model, split))
+                if recipe.dimensions:
+                    dimensions = invented_dimensions(
+                        corpus, ids, fold.name, 1 - value, random, recipe.dimensions
+                    )
+                    write_dimensions(dimensions, folder / dimension_table_name(model, split))
         write_checksums(folder, {path.name: file_sha256(path) for path in sorted(folder.glob("*.csv"))})
     collect_scores(recipe, out)
     return out

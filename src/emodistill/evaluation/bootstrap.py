@@ -32,6 +32,13 @@ class Estimate:
     high: float | None = None
     no_interval: str | None = None  # "no interval: 3 speakers, 5 needed"
 
+    def text(self, scale: float = 100, digits: int = 1) -> str:
+        """The figure, times `scale`, and its interval in brackets."""
+        text = f"{scale * self.value:.{digits}f}"
+        if self.low is None or self.high is None:
+            return text
+        return f"{text} ({scale * self.low:.{digits}f} … {scale * self.high:.{digits}f})"
+
 
 def draw_speakers(speakers: Sequence[str], resamples: int, seed: int = 0) -> tuple[Indices, Indices]:
     """How often each draw takes each speaker, (resamples, speakers), and the speaker of each row, (rows,)."""

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from emodistill.config import Recipe, load_recipe
 from emodistill.corpora.base import Corpus, Utterance, audio_duration_s
 from emodistill.corpora.manifest import read_manifest, write_manifest
 from emodistill.errors import ConfigError, ModelError, one_of
+from emodistill.evaluation.dimension_predictions import DimensionPredictions, read_dimensions
 from emodistill.evaluation.known import KNOWN_CSV, KnownPredictions, read_known
 from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.files import atomic_write
@@ -28,6 +30,7 @@ EVALUATION = "evaluation.json"  # instead of recipe.toml in a folder that `evalu
 ALL_DATA = "all_data"  # the key in scores.json of a run that was trained on all data, without dev and test
 ALL_FOLD = "all"  # its only fold
 TRAIN_TABLE = "predictions-train.csv"  # in this fold's folder: predictions of some training utterances
+LABEL_TOLERANCE = 1e-6  # between labels in two files; tables have seven decimals
 _RUN_AGAIN = "run the same command again to have it written anew"
 
 
@@ -61,6 +64,27 @@ class Run:
     def main_model(self) -> str:
         """The model of `predictions.csv`: the student, or the teacher that was trained alone."""
         return self.models[0]
+
+    @property
+    def has_emotions(self) -> bool:
+        """Whether the run predicts emotions. A run that does not has dimensions alone."""
+        return self._has_table(table_name(self.main_model, main=self.main_model))
+
+    @property
+    def has_dimensions(self) -> bool:
+        """Whether the run predicts dimensions."""
+        return bool(self.dimension_models())
+
+    def dimension_models(self, split: str = "test") -> tuple[str, ...]:
+        """The models with predicted dimensions of a split: the main model first, if it has them."""
+        return tuple(
+            name
+            for name in self.models
+            if self._has_table(dimension_table_name(name, split, self.main_model))
+        )
+
+    def _has_table(self, name: str) -> bool:
+        return name in self.scores["sha256"]
 
     @property
     def all_data(self) -> dict[str, Any] | None:
@@ -118,6 +142,21 @@ class Run:
             self._check_complete(table, path, split)
         return table
 
+    def dimension_table(self, model: str | None = None, split: str = "test") -> DimensionPredictions:
+        """The predicted dimensions of a model (default: the main one) on a split, over all folds with scores.
+
+        Raises `ModelError` as `table` does, and where a label is not that of the utterance.
+        """
+        model = model or self.main_model
+        path = self.folder / dimension_table_name(model, split, self.main_model)
+        table = read_dimensions(path)
+        self._check_rows(table, path, split)
+        self._check_labels(table, path)
+        self._check_unchanged(path)
+        if model == self.main_model:
+            self._check_complete(table, path, split)
+        return table
+
     def known(self) -> KnownPredictions | None:
         """The main model's test predictions with known utterances; None where the run has none.
 
@@ -132,10 +171,11 @@ class Run:
             raise ModelError(f"'{path}' was changed after the run was scored; {_RUN_AGAIN}")
         return read_known(path, self.table().labels)
 
-    def _check_rows(self, table: Predictions, path: Path, split: str) -> None:
+    def _check_rows(self, table: Predictions | DimensionPredictions, path: Path, split: str) -> None:
         """Check that the protocol has every row's utterance in that split, with that speaker and emotion."""
         expected = {name: set(self.protocol.fold(name).split(split)) for name in self.scores["folds"]}
-        rows = zip(table.utterances, table.folds, table.speakers, table.emotions, strict=True)
+        emotions = table.emotions if isinstance(table, Predictions) else [None] * len(table)
+        rows = zip(table.utterances, table.folds, table.speakers, emotions, strict=True)
         for number, (name, fold, speaker, emotion) in enumerate(rows, start=2):
             where = f"'{path}', row {number}"
             if fold not in expected:
@@ -146,11 +186,29 @@ class Run:
                     f"{self.protocol.hash}; was the file edited, or copied from another run?"
                 )
             utterance = self.utterances[name]
-            if (utterance.speaker, utterance.emotion) != (speaker, emotion):
+            if emotion is None and utterance.speaker != speaker:
+                raise ModelError(
+                    f"{where}: '{name}' has speaker '{speaker}', but {UTTERANCES} has '{utterance.speaker}'; "
+                    "was one of them edited?"
+                )
+            if emotion is not None and (utterance.speaker, utterance.emotion) != (speaker, emotion):
                 raise ModelError(
                     f"{where}: '{name}' has emotion '{emotion}' and speaker '{speaker}', but {UTTERANCES} "
                     f"has '{utterance.emotion}' and '{utterance.speaker}'; was one of them edited?"
                 )
+
+    def _check_labels(self, table: DimensionPredictions, path: Path) -> None:
+        """Check that every row's labels are those of its utterance."""
+        for number, name in enumerate(table.utterances, start=2):
+            known = self.utterances[name].unit_dimensions()
+            for dimension, label in zip(table.dimensions, table.truth[number - 2].tolist(), strict=True):
+                expected = known.get(dimension, math.nan)
+                is_same = math.isnan(label) and math.isnan(expected)
+                if not is_same and not abs(label - expected) <= LABEL_TOLERANCE:
+                    raise ModelError(
+                        f"'{path}', row {number}: '{name}' has {dimension} {label:g}, but {UTTERANCES} has "
+                        f"{expected:g} (from 0 to 1; nan: none); was one of them edited?"
+                    )
 
     def _check_unchanged(self, path: Path) -> None:
         if file_sha256(path) != self.scores["sha256"].get(path.name):
@@ -177,7 +235,7 @@ class Run:
         """Whether an utterance has what the main model reads: a transcript or audio."""
         return bool(utterance.transcript if self.main_model == "linguistic" else utterance.path)
 
-    def _check_complete(self, table: Predictions, path: Path, split: str) -> None:
+    def _check_complete(self, table: Predictions | DimensionPredictions, path: Path, split: str) -> None:
         present = set(zip(table.folds, table.utterances, strict=True))
         missing = [
             (fold, name)
@@ -239,6 +297,11 @@ def _facts_sha256(manifest: Path) -> str:
 def table_name(model: str, split: str = "test", main: str = "student") -> str:
     """The file name of a model's predictions on a split; `main` is the run's main model."""
     return f"predictions{'' if model == main else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
+
+
+def dimension_table_name(model: str, split: str = "test", main: str = "student") -> str:
+    """The file name of a model's predicted dimensions on a split; `main` is the run's main model."""
+    return f"dimensions{'' if model == main else f'-{model}'}{'' if split == 'test' else f'-{split}'}.csv"
 
 
 def _advice(folder: Path) -> str:

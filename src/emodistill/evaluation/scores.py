@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,13 @@ from emodistill.evaluation.calibration import (
     with_temperature,
 )
 from emodistill.evaluation.cost import RunCost, read_cost
+from emodistill.evaluation.dimension_predictions import DimensionPredictions
+from emodistill.evaluation.dimension_scores import (
+    DimensionGroup,
+    ModelDimensions,
+    score_dimension_group,
+    score_dimensions,
+)
 from emodistill.evaluation.known_scores import KnownScore, score_known
 from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, join_predictions
@@ -110,8 +117,20 @@ class ListenerScores:
 
 
 @dataclass(frozen=True)
+class RunDimensions:
+    """The scores of predicted dimensions."""
+
+    names: tuple[str, ...]
+    models: tuple[ModelDimensions, ...]  # those with dimensions, the main model first
+    groups: dict[str, tuple[DimensionGroup, ...]]  # of the main model: by speaker, gender, …
+
+
+@dataclass(frozen=True)
 class RunScores:
-    """All scores of a run. `notes` says which scores are missing, and why."""
+    """All scores of a run. `notes` says which scores are missing, and why.
+
+    A run with dimensions alone has no emotions: the fields from `emotions` to `ceiling` are empty.
+    """
 
     name: str
     protocol: str  # hash, and any allowed leak
@@ -125,6 +144,7 @@ class RunScores:
     notes: tuple[str, ...]
     known: tuple[KnownScore, ...] = ()  # the curve over known utterances; empty: none were known
     cost: RunCost | None = None  # what the models cost; None: the run is of an older version
+    dimensions: RunDimensions | None = None  # None: the run predicts no dimensions
 
     def as_dict(self) -> dict[str, Any]:
         """The scores as JSON has them."""
@@ -144,8 +164,6 @@ def calibration_titles(calibration: Mapping[str, Calibration]) -> dict[str, str]
 
 def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
     """Score a run's test predictions. Raises `ModelError` where its tables are incomplete or were changed."""
-    student = run.table()
-    tables = {name: run.table(name) for name in run.models}
     notes: list[str] = list(run.scores.get("notes", ()))  # on the folds
     if run.missing_folds:
         notes.append(
@@ -154,18 +172,27 @@ def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
         )
     if run.training_recipe is not None and run.training_recipe.tuned is not None:
         notes.append(run.training_recipe.tuned.note)
+    scores = RunScores(run.name, run.scores["protocol"], (), (), {}, {}, {}, (), None, ())
+    if run.has_emotions:
+        scores = _with_emotions(scores, run, notes, resamples)
+    dimensions = score_run_dimensions(run, [] if run.has_emotions else notes, resamples)
+    return replace(scores, notes=tuple(notes), cost=read_cost(run.folder), dimensions=dimensions)
+
+
+def _with_emotions(scores: RunScores, run: Run, notes: list[str], resamples: int) -> RunScores:
+    """The scores with those of emotions. Adds notes on what is missing."""
+    student = run.table()
+    tables = {name: run.table(name) for name in run.models}
     known = run.known()
     scaled, temperatures = _scaled(run, student, notes)
     calibration = {"before": score_calibration(student)}
     if scaled is not None:
         calibration["after"] = score_calibration(scaled)
-    return RunScores(
-        name=run.name,
-        protocol=run.scores["protocol"],
+    return replace(
+        scores,
         emotions=student.labels.names,
         models=tuple(
-            score_model("model" if run.training_recipe is None else name, table, resamples)
-            for name, table in tables.items()
+            score_model(_title(run, name), table, resamples) for name, table in tables.items()
         ),
         temperatures=temperatures,
         calibration=calibration,
@@ -174,10 +201,32 @@ def score_run(run: Run, resamples: int = RESAMPLES) -> RunScores:
             score_agreement(student, table, name) for name, table in tables.items() if name != run.main_model
         ),
         ceiling=score_listeners(student, run.utterances),
-        notes=tuple(notes),
         known=() if known is None else score_known(known, run.scores["protocol"]),
-        cost=read_cost(run.folder),
-    )
+    )  # fmt: skip
+
+
+def _title(run: Run, model: str) -> str:
+    """The name of a model in the scores of a run."""
+    return "model" if run.training_recipe is None else model
+
+
+def score_run_dimensions(
+    run: Run, notes: list[str], resamples: int = RESAMPLES, with_groups: bool = True
+) -> RunDimensions | None:
+    """The scores of a run's dimensions; None where it predicts none. Adds notes on groups that are missing."""
+    models = run.dimension_models()
+    if not models:
+        return None
+    tables = {name: run.dimension_table(name) for name in models}
+    main = tables[models[0]]
+    groups: dict[str, tuple[DimensionGroup, ...]] = {}
+    if with_groups and models[0] == run.main_model:
+        groups = {
+            by: tuple(score_dimension_group(main.take(rows), name) for name, rows in rows_by_name.items())
+            for by, rows_by_name in group_rows(main, run.utterances, notes).items()
+        }
+    scored = (score_dimensions(_title(run, name), table, resamples) for name, table in tables.items())
+    return RunDimensions(main.dimensions, tuple(scored), groups)
 
 
 def score_model(name: str, table: Predictions, resamples: int = RESAMPLES) -> ModelScores:
@@ -282,6 +331,19 @@ def score_groups(
 
     Adds a note for each of them that no utterance has.
     """
+    return {
+        by: tuple(score_group(table.take(rows), name) for name, rows in rows_by_name.items())
+        for by, rows_by_name in group_rows(table, utterances, notes).items()
+    }
+
+
+def group_rows(
+    table: Predictions | DimensionPredictions, utterances: Mapping[str, Utterance], notes: list[str]
+) -> dict[str, dict[str, list[int]]]:
+    """The rows of each group of utterances, by name, for each way to group them that utterances allow.
+
+    Adds a note for each way for which no utterance has a name.
+    """
     group_names: dict[str, Callable[[Utterance], str | None]] = {
         "gender": lambda utterance: utterance.gender,
         "language": lambda utterance: utterance.language,
@@ -290,13 +352,13 @@ def score_groups(
         ),
         "corpus": lambda utterance: utterance.corpus,
     }
-    groups = {"speaker": _groups(table, list(table.speakers))}
+    groups = {"speaker": _rows_by_name(table.speakers)}
     for by, group_name in group_names.items():
         names = [group_name(utterances[name]) for name in table.utterances]
         if not any(names):
             notes.append(f"No utterance has a {by}, so there are no scores by {by}.")
             continue
-        groups[by] = _groups(table, [name or "not known" for name in names])
+        groups[by] = _rows_by_name([name or "not known" for name in names])
     return groups
 
 
@@ -313,8 +375,8 @@ def duration_bin(seconds: float) -> str:
 _DURATION_BINS = [duration_bin(seconds) for seconds in (0.0, *DURATION_EDGES_S)]
 
 
-def _groups(table: Predictions, names: Sequence[str]) -> tuple[Group, ...]:
-    """The scores of the utterances that share a name; `names` is (utterances,)."""
+def _rows_by_name(names: Sequence[str]) -> dict[str, list[int]]:
+    """The rows that share a name, in the order in which tables show names; `names` is (utterances,)."""
     rows_by_name: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(names):
         rows_by_name[name].append(row)
@@ -325,7 +387,7 @@ def _groups(table: Predictions, names: Sequence[str]) -> tuple[Group, ...]:
             natural_sort_key(name),
         ),
     )
-    return tuple(score_group(table.take(rows_by_name[name]), name) for name in order)
+    return {name: rows_by_name[name] for name in order}
 
 
 def score_group(part: Predictions, name: str) -> Group:

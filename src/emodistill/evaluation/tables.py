@@ -22,6 +22,7 @@ from emodistill.evaluation.cost import (
     read_cost,
     show_costs,
 )
+from emodistill.evaluation.dimension_tables import show_dimensions
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.scores import RunScores, calibration_titles
@@ -49,12 +50,7 @@ def format_p_value(value: float | None) -> str:
 
 def format_estimate(estimate: Estimate | None, scale: float = 100, digits: int = 1) -> str:
     """A figure, times `scale`, and its interval in brackets; – for None."""
-    if estimate is None:
-        return "–"
-    text = f"{scale * estimate.value:.{digits}f}"
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} ({scale * estimate.low:.{digits}f} … {scale * estimate.high:.{digits}f})"
+    return "–" if estimate is None else estimate.text(scale, digits)
 
 
 def format_calibration(name: str, estimate: Estimate) -> str:
@@ -268,6 +264,27 @@ def show_scores(scores: RunScores, format: str, to: Console) -> None:
     if format == "csv":
         return write_csv(flatten(scores.as_dict()), to)
     title = f"{scores.name}, test, protocol {scores.protocol}"
+    if scores.models:
+        _show_emotions(scores, title, to)
+    if scores.cost is not None:
+        ua = {(scores.name, model.model): model.scores["ua"].value for model in scores.models}
+        show_costs(cost_rows({scores.name: [scores.cost]}, ua), cost_notes([scores.cost]), to)
+    if scores.dimensions is not None:
+        show_dimensions(scores.dimensions, title, to)
+    _show_known(scores, to)
+    if scores.models:
+        _show_recall(scores, to)
+        _show_calibration(scores, to)
+        _show_groups(scores, to)
+        _show_agreement(scores, to)
+        _show_listeners(scores, to)
+    for note in scores.notes:
+        to.print(f"note: {note}", markup=False)
+    return None
+
+
+def _show_emotions(scores: RunScores, title: str, to: Console) -> None:
+    """Print the scores of each model."""
     table = Table("model", "utterances", "speakers", title=escape(title))
     for column in (*SCORE_TITLES.values(), "UA over folds"):
         table.add_column(column, justify="right")
@@ -285,18 +302,6 @@ def show_scores(scores: RunScores, format: str, to: Console) -> None:
     reasons = dict.fromkeys(item.no_interval for model in scores.models for item in model.scores.values())
     table.caption += "".join(f"\n{reason}" for reason in reasons if reason)
     to.print(table)
-    if scores.cost is not None:
-        ua = {(scores.name, model.model): model.scores["ua"].value for model in scores.models}
-        show_costs(cost_rows({scores.name: [scores.cost]}, ua), cost_notes([scores.cost]), to)
-    _show_known(scores, to)
-    _show_recall(scores, to)
-    _show_calibration(scores, to)
-    _show_groups(scores, to)
-    _show_agreement(scores, to)
-    _show_listeners(scores, to)
-    for note in scores.notes:
-        to.print(f"note: {note}", markup=False)
-    return None
 
 
 def _show_known(scores: RunScores, to: Console) -> None:

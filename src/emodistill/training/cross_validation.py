@@ -24,6 +24,9 @@ from rich.table import Table
 from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.corpora.manifest import read_manifest
 from emodistill.errors import ModelError
+from emodistill.evaluation.dimension_predictions import join_dimensions, read_dimensions, write_dimensions
+from emodistill.evaluation.dimension_scores import summarise_dimensions
+from emodistill.evaluation.dimension_tables import show_summary
 from emodistill.evaluation.known import KNOWN_CSV, join_known, read_known, write_known
 from emodistill.evaluation.known_scores import score_known, write_known_tables
 from emodistill.evaluation.predictions import (
@@ -32,7 +35,13 @@ from emodistill.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from emodistill.evaluation.run import UTTERANCES, is_unchanged, table_name, write_utterances
+from emodistill.evaluation.run import (
+    UTTERANCES,
+    dimension_table_name,
+    is_unchanged,
+    table_name,
+    write_utterances,
+)
 from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.audit import notes_for_scores
@@ -114,7 +123,8 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
     Raises `ModelError` where a table of a fold was changed after that fold had finished.
     """
     protocol = read_protocol(out / "protocol.json")
-    done = [fold.name for fold in protocol.folds if (out / f"fold-{fold.name}" / "predictions.csv").is_file()]
+    last = "predictions.csv" if "emotion" in recipe.targets else "dimensions.csv"
+    done = [fold.name for fold in protocol.folds if (out / f"fold-{fold.name}" / last).is_file()]
     scores: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
@@ -127,15 +137,20 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
     for model in dict.fromkeys((main, *TEACHERS)):
         entry: dict[str, Any] = {}
         for split in ("test", "dev"):
-            name = table_name(model, split, main)
-            parts = [out / f"fold-{fold}" / name for fold in done]
-            if model != main and not all(part.is_file() for part in parts):
-                continue
-            _ensure_unchanged(parts)
-            table = join_predictions(read_predictions(part) for part in parts)
-            write_predictions(table, out / name)
-            entry[split] = summarise_scores(table)
-            scores["sha256"][name] = file_sha256(out / name)
+            part: dict[str, Any] = {}
+            name, dimension_name = (of(model, split, main) for of in (table_name, dimension_table_name))
+            if "emotion" in recipe.targets and (parts := _parts(out, done, name, model == main)):
+                table = join_predictions(read_predictions(path) for path in parts)
+                write_predictions(table, out / name)
+                part |= summarise_scores(table)
+                scores["sha256"][name] = file_sha256(out / name)
+            if recipe.dimensions and (parts := _parts(out, done, dimension_name, model == main)):
+                dimensions = join_dimensions(read_dimensions(path) for path in parts)
+                write_dimensions(dimensions, out / dimension_name)
+                part["dimensions"] = summarise_dimensions(dimensions)
+                scores["sha256"][dimension_name] = file_sha256(out / dimension_name)
+            if part:
+                entry[split] = part
         if entry:
             scores["models"][model] = entry
     if recipe.voice is not None and done:
@@ -144,6 +159,18 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
         partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_cost(recipe, out, done)
     return scores
+
+
+def _parts(out: Path, folds: Sequence[str], name: str, is_main: bool) -> list[Path]:
+    """The tables of this name of all folds; empty where a teacher lacks one.
+
+    Raises `ModelError` where one was changed, or where the main model lacks one.
+    """
+    parts = [out / f"fold-{fold}" / name for fold in folds]
+    if not is_main and not all(part.is_file() for part in parts):
+        return []
+    _ensure_unchanged(parts)
+    return parts
 
 
 def _ensure_unchanged(parts: Sequence[Path]) -> None:
@@ -187,16 +214,32 @@ def summarise_scores(table: Predictions) -> dict[str, Any]:
 
 
 def print_scores(scores: dict[str, Any], out: Console) -> None:
-    """Print a line for each model and split, then recalls and confusion of the main model."""
+    """Print a line for each model and split, recalls and confusion of the main model, and dimensions."""
     num_folds = len(scores["folds"])
-    table = Table(title=f"{scores['recipe']}, seed {scores['seed']}, {num_folds} "
-                  f"fold{'s' * (num_folds > 1)}, protocol {scores['protocol']}")  # fmt: skip
+    title = (
+        f"{scores['recipe']}, seed {scores['seed']}, {num_folds} fold{'s' * (num_folds > 1)}, protocol "
+        f"{scores['protocol']}"
+    )
+    main = next(iter(scores["models"]))
+    if "emotions" in scores["models"][main]["test"]:
+        _print_emotions(scores, main, title, out)
+    else:
+        out.print(title, markup=False)
+    show_summary(scores["models"], out)
+    for note in scores["notes"]:
+        out.print(f"note: {note}", markup=False)
+
+
+def _print_emotions(scores: dict[str, Any], main: str, title: str, out: Console) -> None:
+    table = Table(title=title)
     measures = {"UA": "ua", "WA": "wa", "macro-F1": "macro_f1"}
     titles = ("UA", "WA", "weighted F1", *(f"{name} over folds" for name in measures))
     for column in ("model", "split", *titles):
         table.add_column(column, justify="left" if column in ("model", "split") else "right")
     for model, entry in scores["models"].items():
         for split, part in entry.items():
+            if "emotions" not in part:
+                continue
             means = [part["mean_over_folds"][measure] for measure in measures.values()]
             cells = [f"{100 * item['mean']:.2f} ± {100 * item['sd']:.2f}" for item in means]
             pooled = [f"{100 * part['pooled'][measure]:.2f}" for measure in ("ua", "wa", "weighted_f1")]
@@ -205,7 +248,6 @@ def print_scores(scores: dict[str, Any], out: Console) -> None:
     if "tuned" in scores:
         table.caption += f"\n{scores['tuned']['note']}"
     out.print(table)
-    main = next(iter(scores["models"]))
     test = scores["models"][main]["test"]
     matrix = Table(title=f"{main} on test: recall (%) and confusion (rows: true emotion, columns: predicted)")
     matrix.add_column("emotion")
@@ -216,5 +258,3 @@ def print_scores(scores: dict[str, Any], out: Console) -> None:
         recall = test["pooled"]["recall"].get(name)
         matrix.add_row(name, "–" if recall is None else f"{100 * recall:.1f}", *map(str, row))
     out.print(matrix)
-    for note in scores["notes"]:
-        out.print(f"note: {note}", markup=False)
