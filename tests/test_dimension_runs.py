@@ -18,7 +18,9 @@ DIMENSIONS = ("arousal", "valence")
 BOTH = ["emotion", *DIMENSIONS]
 
 
-def make(out: Path, accuracy: float = 0.8, targets: list[str] | None = None, seed: int = 0, **more: object) -> Path:
+def make(
+    out: Path, accuracy: float = 0.8, targets: list[str] | None = None, seed: int = 0, **more: object
+) -> Path:
     corpus = invented_corpus(EMOTIONS, 10, 2, DIMENSIONS)
     return invented_run(out, accuracy, {"prosodic": 0.5}, corpus, seed=seed, targets=targets or BOTH, **more)
 
@@ -85,7 +87,9 @@ def test_a_changed_label_is_refused(tmp_path: Path) -> None:
     cells = lines[2].split(",")
     lines[2] = ",".join([*cells[:3], "0.1234567", *cells[4:]])
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ModelError, match=r"dimensions.csv', row 3: .* has arousal 0.123457, but utterances.csv"):
+    with pytest.raises(
+        ModelError, match=r"dimensions.csv', row 3: .* has arousal 0.123457, but utterances.csv"
+    ):
         read_run(folder).dimension_table()
 
 

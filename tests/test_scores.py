@@ -23,7 +23,6 @@ from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.evaluation.predictions import Predictions, join_predictions, read_predictions
 from emodistill.evaluation.run import read_run, write_utterances
 from emodistill.evaluation.scores import (
-    duration_bin,
     score_agreement,
     score_calibration,
     score_group,
@@ -32,6 +31,7 @@ from emodistill.evaluation.scores import (
     score_model,
     score_run,
 )
+from emodistill.evaluation.utterance_groups import duration_bin
 from emodistill.labels import LabelSet
 
 LABELS = LabelSet(("angry", "happy", "sad"))

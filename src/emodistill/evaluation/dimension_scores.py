@@ -27,6 +27,8 @@ from emodistill.evaluation.bootstrap import (
     make_estimate,
 )
 from emodistill.evaluation.dimension_predictions import DimensionPredictions
+from emodistill.evaluation.run import Run
+from emodistill.evaluation.utterance_groups import group_rows
 
 DIMENSION_SCORE_TITLES: Mapping[str, str] = {"ccc": "CCC", "pearson": "Pearson r", "rmse": "RMSE"}
 LEAST_SD = 1e-6  # a smaller standard deviation counts as 0: the tables have seven decimals
@@ -67,6 +69,15 @@ class DimensionGroup:
     num_utterances: int
     num_speakers: int
     dimensions: dict[str, DimensionScore]
+
+
+@dataclass(frozen=True)
+class RunDimensions:
+    """The scores of predicted dimensions."""
+
+    names: tuple[str, ...]
+    models: tuple[ModelDimensions, ...]  # those with dimensions, the main model first
+    groups: dict[str, tuple[DimensionGroup, ...]]  # of the main model: by speaker, gender, …
 
 
 # --- measures --------------------------------------------------------------------------------------
@@ -219,6 +230,23 @@ def score_dimension_group(part: DimensionPredictions, name: str) -> DimensionGro
         name, len(part), len(set(part.speakers)),
         {dimension: score_dimension(part, dimension) for dimension in part.dimensions},
     )  # fmt: skip
+
+
+def score_run_dimensions(run: Run, notes: list[str], resamples: int = RESAMPLES) -> RunDimensions | None:
+    """The scores of a run's dimensions; None where it predicts none. Adds notes on missing groups."""
+    models = run.dimension_models()
+    if not models:
+        return None
+    tables = {name: run.dimension_table(name) for name in models}
+    main = tables[models[0]]
+    groups: dict[str, tuple[DimensionGroup, ...]] = {}
+    if models[0] == run.main_model:
+        groups = {
+            by: tuple(score_dimension_group(main.take(rows), name) for name, rows in rows_by_name.items())
+            for by, rows_by_name in group_rows(main, run.utterances, notes).items()
+        }
+    scored = (score_dimensions(run.title_of(name), table, resamples) for name, table in tables.items())
+    return RunDimensions(main.dimensions, tuple(scored), groups)
 
 
 def summarise_dimensions(table: DimensionPredictions) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from emodistill.evaluation.dimension_scores import (
     DIMENSION_SCORE_TITLES,
     DimensionScore,
     ModelDimensions,
+    RunDimensions,
 )
-from emodistill.evaluation.scores import RunDimensions
 
 NOT_DEFINED = "not defined"
 OVER_FOLDS = "CCC over folds"

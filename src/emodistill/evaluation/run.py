@@ -65,6 +65,10 @@ class Run:
         """The model of `predictions.csv`: the student, or the teacher that was trained alone."""
         return self.models[0]
 
+    def title_of(self, model: str) -> str:
+        """The name of a model in scores. The only model of an evaluation is "model"."""
+        return "model" if self.training_recipe is None else model
+
     @property
     def has_emotions(self) -> bool:
         """Whether the run predicts emotions. A run that does not has dimensions alone."""

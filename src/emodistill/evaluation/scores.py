@@ -1,13 +1,12 @@
 """All scores of a run's test predictions, with intervals by bootstrap over speakers."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from emodistill.corpora.base import Utterance, natural_sort_key
+from emodistill.corpora.base import Utterance
 from emodistill.evaluation.bootstrap import (
     RESAMPLES,
     Estimate,
@@ -33,19 +32,13 @@ from emodistill.evaluation.calibration import (
     with_temperature,
 )
 from emodistill.evaluation.cost import RunCost, read_cost
-from emodistill.evaluation.dimension_predictions import DimensionPredictions
-from emodistill.evaluation.dimension_scores import (
-    DimensionGroup,
-    ModelDimensions,
-    score_dimension_group,
-    score_dimensions,
-)
+from emodistill.evaluation.dimension_scores import RunDimensions, score_run_dimensions
 from emodistill.evaluation.known_scores import KnownScore, score_known
 from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
+from emodistill.evaluation.utterance_groups import group_rows
 
-DURATION_EDGES_S = (1.0, 2.0, 3.0, 5.0, 10.0)  # between the bins of durations
 CURVE_POINTS = 101  # of the risk–coverage curve in the result
 
 # The field names of the classes below are the keys of `emodistill scores --format json`.
@@ -117,15 +110,6 @@ class ListenerScores:
 
 
 @dataclass(frozen=True)
-class RunDimensions:
-    """The scores of predicted dimensions."""
-
-    names: tuple[str, ...]
-    models: tuple[ModelDimensions, ...]  # those with dimensions, the main model first
-    groups: dict[str, tuple[DimensionGroup, ...]]  # of the main model: by speaker, gender, …
-
-
-@dataclass(frozen=True)
 class RunScores:
     """All scores of a run. `notes` says which scores are missing, and why.
 
@@ -192,7 +176,7 @@ def _with_emotions(scores: RunScores, run: Run, notes: list[str], resamples: int
         scores,
         emotions=student.labels.names,
         models=tuple(
-            score_model(_title(run, name), table, resamples) for name, table in tables.items()
+            score_model(run.title_of(name), table, resamples) for name, table in tables.items()
         ),
         temperatures=temperatures,
         calibration=calibration,
@@ -203,30 +187,6 @@ def _with_emotions(scores: RunScores, run: Run, notes: list[str], resamples: int
         ceiling=score_listeners(student, run.utterances),
         known=() if known is None else score_known(known, run.scores["protocol"]),
     )  # fmt: skip
-
-
-def _title(run: Run, model: str) -> str:
-    """The name of a model in the scores of a run."""
-    return "model" if run.training_recipe is None else model
-
-
-def score_run_dimensions(
-    run: Run, notes: list[str], resamples: int = RESAMPLES, with_groups: bool = True
-) -> RunDimensions | None:
-    """The scores of a run's dimensions; None where it predicts none. Adds notes on groups that are missing."""
-    models = run.dimension_models()
-    if not models:
-        return None
-    tables = {name: run.dimension_table(name) for name in models}
-    main = tables[models[0]]
-    groups: dict[str, tuple[DimensionGroup, ...]] = {}
-    if with_groups and models[0] == run.main_model:
-        groups = {
-            by: tuple(score_dimension_group(main.take(rows), name) for name, rows in rows_by_name.items())
-            for by, rows_by_name in group_rows(main, run.utterances, notes).items()
-        }
-    scored = (score_dimensions(_title(run, name), table, resamples) for name, table in tables.items())
-    return RunDimensions(main.dimensions, tuple(scored), groups)
 
 
 def score_model(name: str, table: Predictions, resamples: int = RESAMPLES) -> ModelScores:
@@ -335,59 +295,6 @@ def score_groups(
         by: tuple(score_group(table.take(rows), name) for name, rows in rows_by_name.items())
         for by, rows_by_name in group_rows(table, utterances, notes).items()
     }
-
-
-def group_rows(
-    table: Predictions | DimensionPredictions, utterances: Mapping[str, Utterance], notes: list[str]
-) -> dict[str, dict[str, list[int]]]:
-    """The rows of each group of utterances, by name, for each way to group them that utterances allow.
-
-    Adds a note for each way for which no utterance has a name.
-    """
-    group_names: dict[str, Callable[[Utterance], str | None]] = {
-        "gender": lambda utterance: utterance.gender,
-        "language": lambda utterance: utterance.language,
-        "duration": lambda utterance: (
-            None if utterance.duration_s is None else duration_bin(utterance.duration_s)
-        ),
-        "corpus": lambda utterance: utterance.corpus,
-    }
-    groups = {"speaker": _rows_by_name(table.speakers)}
-    for by, group_name in group_names.items():
-        names = [group_name(utterances[name]) for name in table.utterances]
-        if not any(names):
-            notes.append(f"No utterance has a {by}, so there are no scores by {by}.")
-            continue
-        groups[by] = _rows_by_name([name or "not known" for name in names])
-    return groups
-
-
-def duration_bin(seconds: float) -> str:
-    """The name of the bin of a duration, between two of `DURATION_EDGES_S`."""
-    place = int(np.searchsorted(DURATION_EDGES_S, seconds, side="right"))
-    if place == 0:
-        return f"under {DURATION_EDGES_S[0]:g} s"
-    if place == len(DURATION_EDGES_S):
-        return f"{DURATION_EDGES_S[-1]:g} s and over"
-    return f"{DURATION_EDGES_S[place - 1]:g} – {DURATION_EDGES_S[place]:g} s"
-
-
-_DURATION_BINS = [duration_bin(seconds) for seconds in (0.0, *DURATION_EDGES_S)]
-
-
-def _rows_by_name(names: Sequence[str]) -> dict[str, list[int]]:
-    """The rows that share a name, in the order in which tables show names; `names` is (utterances,)."""
-    rows_by_name: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(names):
-        rows_by_name[name].append(row)
-    order = sorted(
-        rows_by_name,
-        key=lambda name: (
-            _DURATION_BINS.index(name) if name in _DURATION_BINS else 0,
-            natural_sort_key(name),
-        ),
-    )
-    return {name: rows_by_name[name] for name in order}
 
 
 def score_group(part: Predictions, name: str) -> Group:
