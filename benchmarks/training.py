@@ -47,7 +47,8 @@ from emodistill.models.backbones import load_backbone
 from emodistill.models.linguistic import LinguisticTeacher, word_tokenizer
 from emodistill.models.prosodic import ProsodicTeacher, make_planes
 from emodistill.models.student import Student, Suffix, frame_head
-from emodistill.training.data import Batch, Batches, UtteranceDataset, WaveformSource, collate
+from emodistill.training.batches import Batches
+from emodistill.training.data import Batch, UtteranceDataset, WaveformSource, collate
 from emodistill.training.stages import cache_states
 from emodistill.training.targets import TeacherTargets, TeacherTargetSource
 

@@ -21,16 +21,15 @@ from emodistill.features.preparation import PREPARATION, prepare_waveform
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
 from emodistill.models.student import Student
+from emodistill.training.batches import Batches, make_loader
 from emodistill.training.data import (
     CLEAN,
-    Batches,
     LldSource,
     StateSource,
     TokenSource,
     UtteranceDataset,
     WaveformSource,
     collate,
-    make_loader,
     view_of,
 )
 from emodistill.training.stages import _prefix_hash, cache_states, fit_probe, fit_standardisation

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from emodistill.config import TEACHERS, DistillationConfig
+from emodistill.config import TEACHERS, DistillationConfig, Recipe
 from emodistill.distillation import (
     NO_TEACHER,
     TERMS,
+    DimensionLabels,
     HardLabels,
     LossTerm,
     Targets,
@@ -337,6 +338,8 @@ def require_gradients(output: Output) -> None:
         *output.hidden_projections.values(),
     ):
         value.requires_grad_()
+    if output.dimensions is not None:
+        output.dimensions.requires_grad_()
 
 
 def example_batch() -> tuple[Output, HardLabels, dict[str, Targets]]:
@@ -432,6 +435,13 @@ def word_batch(perfect: bool) -> tuple[Output, dict[str, Targets]]:
 def inputs_of(term: LossTerm, perfect: bool = False) -> TermInputs:
     """The inputs of a term. With `perfect`, the student's outputs equal those of the acoustic teacher."""
     output, hard, targets = example_batch()
+    if term.of == "dimensions":
+        taught = torch.rand(4, 2, generator=torch.Generator().manual_seed(3))
+        output.dimensions = taught.clone() if perfect else randn(4, 2, seed=10)
+        require_gradients(output)
+        targets["acoustic"].dimensions = taught
+        teacher = NO_TEACHER if NO_TEACHER in term.teachers else "acoustic"
+        return TermInputs(output, hard, alone(term), teacher, targets, DimensionLabels(taught))
     if term.teachers == ("linguistic",):
         output, targets = word_batch(perfect)
         return TermInputs(output, hard, alone(term), "linguistic", targets)
@@ -481,6 +491,7 @@ def test_every_term_is_positive_and_teaches_the_student(term: LossTerm) -> None:
         output.embedding,
         *output.projections.values(),
         *output.hidden_projections.values(),
+        *([] if output.dimensions is None else [output.dimensions]),
     ]
     trained = [item for item in tensors if item.grad is not None and item.grad.abs().sum() > 0]
     assert trained
@@ -514,11 +525,14 @@ def test_every_term_needs_its_head_and_no_other(term: LossTerm) -> None:
 
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
 def test_every_term_that_is_on_has_its_ablation_cells(term: LossTerm, tmp_path: Path) -> None:
-    def cells(weight: float) -> dict[str, DistillationConfig]:
+    def cells(weight: float) -> dict[str, Recipe]:
         distillation = {"teachers": TEACHERS, "relational": 1.0, "hidden": 1.0, term.weight: weight}
         corpus = {"words": "words.csv"}
-        recipe = make.recipe(tmp_path / "utterances.csv", distillation=distillation, corpus=corpus)
-        return {cell.name: cell.recipe.distillation for cell in make_grid(recipe).cells}
+        targets = ["emotion", "arousal"] if term.of == "dimensions" else ["emotion"]
+        recipe = make.recipe(
+            tmp_path / "utterances.csv", distillation=distillation, corpus=corpus, targets=targets
+        )
+        return {cell.name: cell.recipe for cell in make_grid(recipe).cells}
 
     own = {cell for cell in (term.cell_alone, term.cell_without) if cell}
     assert own, "an ablation shows what the term is worth"
@@ -528,7 +542,7 @@ def test_every_term_that_is_on_has_its_ablation_cells(term: LossTerm, tmp_path: 
         assert not term.is_on(cells(0.5)[term.cell_without])
     if term.cell_alone:
         on = {other.name for other in TERMS if other.is_on(cells(0.5)[term.cell_alone])}
-        assert on == {"hard", term.name}
+        assert on == {"hard", term.name} | ({"dimensions"} if term.of == "dimensions" else set())
 
 
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)

@@ -16,8 +16,9 @@ from emodistill.inference.model_card import read_card
 from emodistill.inference.voices import shrinkage
 from emodistill.models.student import RunningStandardise
 from emodistill.training import fit as fit_module
+from emodistill.training.batches import Batches
 from emodistill.training.cross_validation import crossval
-from emodistill.training.data import Batches, UtteranceDataset
+from emodistill.training.data import UtteranceDataset
 from emodistill.training.voices import VoiceContexts, crop, crop_span, known_speakers
 
 SPEAKERS = [*"aaaaaa", *"bbb", None, None, "c"]

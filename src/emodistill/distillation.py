@@ -1,7 +1,9 @@
 """The loss of the method: its terms as pure functions, their registry `TERMS`, and their weighted sum.
 
-    L = γ L_hard + Σ_t w_t (α L_logit + β L_embedding + contrast L_contrast + relational L_relational
-                            + hidden L_hidden + words L_words + word_contrast L_word_contrast)
+    L = γ L_hard + δ L_dimensions
+        + Σ_t w_t (α L_logit + β L_embedding + contrast L_contrast + relational L_relational
+                   + hidden L_hidden + words L_words + word_contrast L_word_contrast
+                   + dimensions L_taught_dimensions)
 
 The structure follows Shome & Etemad (2024), arXiv 2309.04849: two teachers, each at the level of logits and
 of embeddings. γ, α, β and the others are fields of `DistillationConfig`, and w_t is the weight of teacher t.
@@ -12,13 +14,14 @@ The registry is read before torch is needed, such as for the names of an ablatio
 when a loss is first computed.
 """
 
+# Long: all terms of the loss, and the registry that names them, are read as one page.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from emodistill.config import TEACHERS, DistillationConfig
+from emodistill.config import TEACHERS, DistillationConfig, Recipe
 from emodistill.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -39,6 +42,13 @@ class HardLabels(NamedTuple):
     smoothing: float = 0.0
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (batch,)
+
+
+class DimensionLabels(NamedTuple):
+    """The labels of the dimensions of a batch: the arguments of `dimension_loss` after the predictions."""
+
+    values: Tensor  # (batch, dimensions), from 0 to 1; NaN: the utterance has no label
+    kind: str = "ccc"  # or "mse"
 
 
 @dataclass
@@ -62,6 +72,7 @@ class Targets:
     hidden: Tensor | None = None  # (batch, frames, width), zero where padded
     words: WordTargets | None = None
     certainty: Tensor | None = None  # (batch,), how much an utterance counts; None: all count 1
+    dimensions: Tensor | None = None  # (batch, dimensions), the teacher's predictions
 
     @property
     def counts(self) -> Tensor:
@@ -111,6 +122,78 @@ def hard_label_loss(
     weight = weight if weights is None else weight * weights
     total = (weight * ((1 - smoothing) * at_label + smoothing * over_all)).sum()
     return total / weight.sum().clamp(min=1e-8)  # 0 where no utterance of the batch has a label
+
+
+def ccc_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 − the concordance correlation coefficient (CCC) of each dimension over a batch, their mean.
+
+        L = mean_d (1 − ρ_d),   ρ = 2 cov(x, y) / (var(x) + var(y) + (mean(x) − mean(y))²)
+
+    x are the predictions of a dimension and y its targets, over the utterances that have one (Lin 1989,
+    Biometrics 45). Variances and covariance divide by the number of utterances. Where x and y are all the
+    same number, ρ is 0. A dimension counts if two utterances or more have a target, and the loss is 0 if no
+    dimension does. With several devices, the batch is each device's own share.
+
+    Args:
+        predicted: (batch, dimensions).
+        target: (batch, dimensions); NaN: the utterance has no target.
+    """
+    valid = ~target.isnan()
+    target = torch.where(valid, target, 0.0)
+    count = valid.sum(dim=0)
+    share = valid / count.clamp(min=1)
+    mean_x, mean_y = (predicted * share).sum(dim=0), (target * share).sum(dim=0)
+    x, y = predicted - mean_x, target - mean_y
+    covariance = (share * x * y).sum(dim=0)
+    spread = (share * (x**2 + y**2)).sum(dim=0) + (mean_x - mean_y) ** 2
+    ccc = 2 * covariance / spread.clamp(min=1e-8)
+    return _mean_over(1 - ccc, count >= 2)
+
+
+def mse_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Squared error of each dimension over the utterances that have a target, then the mean of dimensions.
+
+        L = mean_d mean_i (x_i,d − y_i,d)²
+
+    x are predictions and y targets. A dimension without a target in the batch does not count, and the loss is
+    0 if there is none at all.
+
+    Args:
+        predicted: (batch, dimensions).
+        target: (batch, dimensions); NaN: the utterance has no target.
+    """
+    valid = ~target.isnan()
+    squares = (predicted - torch.where(valid, target, 0.0)) ** 2
+    count = valid.sum(dim=0)
+    return _mean_over((squares * valid).sum(dim=0) / count.clamp(min=1), count >= 1)
+
+
+def dimension_loss(predicted: Tensor, target: Tensor, kind: str) -> Tensor:
+    """Distance between the student's dimensions and their labels.
+
+        L = mean_d (1 − ρ_d) for the `kind` ccc, see `ccc_loss`;   mean_d mean_i (x_i,d − y_i,d)² for mse,
+        see `mse_loss`
+
+    The arguments are those of `ccc_loss`.
+    """
+    return {"ccc": ccc_loss, "mse": mse_loss}[kind](predicted, target)
+
+
+def taught_dimension_loss(predicted: Tensor, teacher: Tensor, available: Tensor, kind: str) -> Tensor:
+    """Distance between the student's dimensions and a teacher's predictions of them.
+
+        L = L_dimensions(x, t) over the utterances for which the teacher has an output
+
+    x are the student's predictions and t those of the teacher. The loss is the one that labels have
+    (`dimension_loss`), so a weight means the same for both. A squared error of numbers from 0 to 1 would be
+    far smaller than 1 − CCC.
+
+    Args:
+        predicted: (batch, dimensions), of the student.
+        teacher: (batch, dimensions).
+        available: (batch,), False: the teacher has no output.
+    """
+    return dimension_loss(predicted, teacher.masked_fill(~available[:, None], torch.nan), kind)
 
 
 def logit_loss(
@@ -320,11 +403,18 @@ class TermInputs:
     config: DistillationConfig
     teacher: str  # or NO_TEACHER
     targets: Mapping[str, Targets]  # by teacher
+    dimensions: DimensionLabels | None = None
 
     @property
     def target(self) -> Targets:
         """The outputs of this term's teacher."""
         return self.targets[self.teacher]
+
+    @property
+    def labels_of_dimensions(self) -> DimensionLabels:
+        """The labels of the dimensions, for terms that are computed only where there are dimensions."""
+        assert self.dimensions is not None
+        return self.dimensions
 
 
 @dataclass(frozen=True)
@@ -342,27 +432,40 @@ class LossTerm:
     head: Literal["embedding", "hidden"] | None = None  # the projection of the student that it trains
     cell_alone: str | None = None  # the ablation cell in which it is the only term that reads teachers
     cell_without: str | None = None  # the ablation cell in which its weight is 0
+    # Of which targets of a recipe it is; None: of all.
+    of: Literal["emotion", "dimensions"] | None = None
 
     def weight_of(self, config: DistillationConfig, teacher: str) -> float:
         """The factor of this term for a teacher; 0: the term is off."""
         return config.weight(teacher) * getattr(config, self.weight) if teacher in self.teachers else 0.0
 
-    def is_on(self, config: DistillationConfig) -> bool:
+    def fits(self, has_emotions: bool, has_dimensions: bool) -> bool:
+        """Whether a model with these outputs has what the term compares."""
+        return {"emotion": has_emotions, "dimensions": has_dimensions, None: True}[self.of]
+
+    def is_on(self, recipe: Recipe) -> bool:
         """Whether the term counts for any teacher of a recipe, or for the labels."""
-        return any(self.weight_of(config, teacher) for teacher in (NO_TEACHER, *config.teachers))
+        config = recipe.distillation
+        weights = [self.weight_of(config, teacher) for teacher in (NO_TEACHER, *config.teachers)]
+        return self.fits(recipe.has_emotions, bool(recipe.dimensions)) and any(weights)
 
 
 TERMS = (
     LossTerm(
         "hard", "gamma", hard_label_loss,
         lambda x: (x.output.logits, *x.hard),
-        colour=1, teachers=(NO_TEACHER,), cell_without="no-hard-label",
+        colour=1, teachers=(NO_TEACHER,), cell_without="no-hard-label", of="emotion",
+    ),
+    LossTerm(
+        "dimensions", "delta", dimension_loss,
+        lambda x: (x.output.dimensions, *x.labels_of_dimensions),
+        colour=9, teachers=(NO_TEACHER,), cell_without="no-dimension-labels", of="dimensions",
     ),
     LossTerm(
         "logit", "alpha", logit_loss,
         lambda x: (x.output.logits, x.target.logits, x.config.temperature, x.target.counts,
                    x.hard.possible),
-        colour=2, cell_alone="logit-level-only",
+        colour=2, cell_alone="logit-level-only", of="emotion",
     ),
     LossTerm(
         "embedding", "beta", embedding_loss,
@@ -398,21 +501,36 @@ TERMS = (
         lambda x: (x.output.embedding, x.target.embedding, x.target.available),
         colour=5, cell_alone="relational-level-only", cell_without="no-relational",
     ),
+    LossTerm(
+        "taught_dimensions", "dimensions", taught_dimension_loss,
+        lambda x: (x.output.dimensions, x.target.dimensions, x.target.available,
+                   x.labels_of_dimensions.kind),
+        colour=10, cell_alone="taught-dimensions-only", cell_without="no-taught-dimensions", of="dimensions",
+    ),
 )  # fmt: skip
 
 
 def distillation_loss(
-    output: Output, hard: HardLabels, targets: Mapping[str, Targets], config: DistillationConfig
+    output: Output,
+    hard: HardLabels,
+    targets: Mapping[str, Targets],
+    config: DistillationConfig,
+    dimensions: DimensionLabels | None = None,
 ) -> dict[str, Tensor]:
-    """Return every weighted term of the loss by name, and their sum as `loss`; `targets` is by teacher.
+    """Return every weighted term of the loss by name, and their sum as `loss`.
 
-    A term of weight 0 is not computed, but for the hard label: the classifier must always have a gradient,
-    because several processes would wait for it.
+    A term of weight 0 is not computed, but for those of labels: classifier and regressor must always have a
+    gradient, because several processes would wait for it.
+
+    Args:
+        targets: the outputs of each teacher, by its name.
+        dimensions: None for a student without dimensions. A student without emotions has no logits.
     """
     terms: dict[str, Tensor] = {}
+    fitting = [term for term in TERMS if term.fits(output.logits.shape[1] > 0, dimensions is not None)]
     for teacher in (NO_TEACHER, *targets):
-        inputs = TermInputs(output, hard, config, teacher, targets)
-        for term in TERMS:
+        inputs = TermInputs(output, hard, config, teacher, targets, dimensions)
+        for term in fitting:
             weight = term.weight_of(config, teacher)
             if weight or term.teachers == (teacher,) == (NO_TEACHER,):
                 name = f"{teacher}/{term.name}" if teacher else term.name

@@ -62,7 +62,7 @@ class OptimConfig(Section):
     # Which epoch is kept: the best on dev, or the last one.
     select: Literal["best", "last"] = "best"
     # Score on dev that chooses the best epoch. ua: mean recall per class. weighted_f1: as in papers on MELD.
-    # ccc: mean concordance correlation of the dimensions.
+    # ccc: mean concordance correlation of the dimensions. Where targets has no emotion, it is always ccc.
     measure: Literal["ua", "weighted_f1", "ccc"] = "ua"
     # Stop after this many epochs without a better score. None: train all epochs.
     patience: int | None = Field(None, ge=1)
@@ -260,9 +260,10 @@ class DistillationConfig(Section):
     beta: float = Field(1.0, ge=0)
     # γ, weight of the hard labels.
     gamma: float = Field(1.0, ge=0)
-    # δ, weight of the dimensions, against their labels.
+    # δ, weight of the dimensions against their labels. Without teachers, 0 counts as 1.
     delta: float = Field(1.0, ge=0)
-    # Weight of the dimensions against a teacher's predictions of them.
+    # Weight of the dimensions against a teacher's predictions of them. The loss is that of the labels,
+    # student.optim.dimension_loss.
     dimensions: float = Field(1.0, ge=0)
     # Weight of the frame level: hidden states of the acoustic teacher.
     hidden: float = Field(0.0, ge=0)

@@ -15,6 +15,7 @@ from emodistill.config.model_sections import (
     AcousticConfig,
     DistillationConfig,
     LinguisticConfig,
+    OptimConfig,
     ProsodicConfig,
     StudentConfig,
     VoiceConfig,
@@ -97,6 +98,20 @@ class Recipe(Section):
         """The dimensions that the models predict, in the order of `DIMENSIONS`."""
         return tuple(name for name in DIMENSIONS if name in self.targets)
 
+    @property
+    def has_emotions(self) -> bool:
+        """Whether the models predict emotions."""
+        return "emotion" in self.targets
+
+    @property
+    def last_table(self) -> str:
+        """The table that a fold writes last: its presence means that the fold is done."""
+        return "predictions.csv" if self.has_emotions else "dimensions.csv"
+
+    def measure(self, optim: OptimConfig) -> Literal["ua", "weighted_f1", "ccc"]:
+        """The score on dev that chooses the best epoch of a training: CCC where there are no emotions."""
+        return optim.measure if self.has_emotions else "ccc"
+
     def deciding_settings(self) -> dict[str, Any]:
         """Return the settings that decide a result. Those of the machine do not, except for the precision."""
         runtime = {"precision": self.runtime.precision}
@@ -104,8 +119,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        if not self.targets:
-            raise ValueError("targets is empty: expected emotion, dimensions such as arousal, or both")
+        self._check_targets()
         if self.student is None and len(self.distillation.teachers) != 1:
             raise ValueError(
                 "student = 'none' trains one teacher alone: name it in distillation.teachers, which has "
@@ -131,6 +145,42 @@ class Recipe(Section):
                 "augment.fresh = false"
             )
         return self
+
+    def _check_targets(self) -> None:
+        """Raise `ValueError` where settings do not fit what the models predict."""
+        if not self.targets:
+            raise ValueError("targets is empty: expected emotion, dimensions such as arousal, or both")
+        twice = [name for name in dict.fromkeys(self.targets) if self.targets.count(name) > 1]
+        if twice:
+            raise ValueError(f"targets lists {twice[0]} twice: name it once")
+        optims = {name: getattr(self, name).optim for name in ("prosodic", "linguistic")}
+        students = {"student": self.student, "acoustic.student": self.acoustic.student}
+        optims |= {name: config.optim for name, config in students.items() if config is not None}
+        for name, optim in optims.items():
+            if optim.measure == "ccc" and not self.dimensions:
+                raise ValueError(
+                    f"{name}.optim.measure = 'ccc' scores dimensions, and targets has none: add some, such "
+                    'as targets = ["emotion", "arousal"], or set it to ua or weighted_f1'
+                )
+            if optim.measure == "weighted_f1" and not self.has_emotions:
+                raise ValueError(
+                    f"{name}.optim.measure = 'weighted_f1' scores emotions, and targets has none: add "
+                    "emotion to targets, or set it to ccc"
+                )
+        for name, config in students.items():
+            if config is not None and config.probe is not None and not self.has_emotions:
+                raise ValueError(
+                    f"{name}.probe is fitted to emotions, and targets has none: unset it, or add emotion to "
+                    "targets"
+                )
+        if not self.dimensions:
+            for name in ("delta", "dimensions"):
+                weight = getattr(self.distillation, name)
+                if weight != DistillationConfig.model_fields[name].default:
+                    raise ValueError(
+                        f"distillation.{name} = {weight:g} has no effect, because targets has no dimension: "
+                        "leave it out, or add dimensions such as arousal to targets"
+                    )
 
     def _check_words(self) -> None:
         """Raise `ValueError` where the word level, or further speech, lacks what it needs."""

@@ -43,7 +43,7 @@ class TunedConfig(Section):
     # The mean dev score of the chosen one over the folds, as a share.
     dev_score: float
     # The score on dev.
-    measure: Literal["ua", "weighted_f1"] = "ua"
+    measure: Literal["ua", "weighted_f1", "ccc"] = "ua"
     # The fields that were searched, as in [tune].
     space: dict[str, Any] = Field({})
     # Whether dev speakers of one fold are test speakers of another.
@@ -57,10 +57,11 @@ class TunedConfig(Section):
     @property
     def note(self) -> str:
         """The sentence that stands with the scores of a run."""
-        name = {"ua": "UA", "weighted_f1": "weighted F1"}[self.measure]
+        name = {"ua": "UA", "weighted_f1": "weighted F1", "ccc": "CCC"}[self.measure]
+        score = f"{self.dev_score:.3f}" if self.measure == "ccc" else f"{100 * self.dev_score:.2f} %"
         note = (
             f"The recipe was chosen on dev among {self.trials} trials of tune: its mean dev {name} was "
-            f"{100 * self.dev_score:.2f} %."
+            f"{score}."
         )
         if self.dev_is_test_elsewhere:
             note += (

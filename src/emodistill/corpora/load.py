@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
@@ -13,7 +14,7 @@ from emodistill.corpora.readers import READERS
 from emodistill.corpora.tables import TABLE_SUFFIXES, read_table, table_rows
 from emodistill.corpora.words import add_words
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.labels import EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelMap, LabelSet, get_label_map
+from emodistill.labels import DIMENSIONS, EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelMap, LabelSet, get_label_map
 
 _NUM_LISTED = 10  # utterances with bad audio that are named
 
@@ -62,8 +63,18 @@ def _check_emotion_map(emotions: Mapping[str, str], present: Sequence[str], wher
             raise CorpusError(f"{where}, map of emotions: " + one_of("emotion", ours, EMOTIONS) + ", or -")
 
 
-def _relabel(corpus: Corpus, labels: str, emotions: Mapping[str, str], keep_left_out: bool = False) -> Corpus:
-    """Return the corpus of a reader after its map of emotions and then its label map."""
+def _relabel(
+    corpus: Corpus,
+    labels: str,
+    emotions: Mapping[str, str],
+    keep_left_out: bool = False,
+    keep_unlabelled: bool = False,
+) -> Corpus:
+    """Return the corpus of a reader after its map of emotions and then its label map.
+
+    `keep_left_out` keeps utterances of emotions that `emotions` leaves out, and `keep_unlabelled` those that
+    have no emotion.
+    """
     if keep_left_out:
         left_out = [name for name, ours in emotions.items() if ours == LEFT_OUT]
         corpus = replace(
@@ -71,7 +82,9 @@ def _relabel(corpus: Corpus, labels: str, emotions: Mapping[str, str], keep_left
             utterances=tuple(replace(u, emotion=None) if u.emotion in left_out else u for u in corpus),
         )
     corpus = corpus.relabel(LabelMap("declared", emotions), keep_unlabelled=True) if emotions else corpus
-    return corpus if labels == "all" else corpus.relabel(get_label_map(labels))
+    if labels == "all":
+        return corpus
+    return corpus.relabel(get_label_map(labels), keep_unlabelled=keep_unlabelled)
 
 
 @dataclass(frozen=True)
@@ -197,15 +210,18 @@ def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
     return by_stem
 
 
-def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
-    """Read the corpus of a recipe; its utterances all have an emotion and readable audio (or none).
+def open_corpus(
+    config: CorpusConfig, report: Callable[[str], None], targets: Sequence[str] = ("emotion",)
+) -> Corpus:
+    """Read the corpus of a recipe; its utterances all have readable audio (or none), and a label.
 
-    `report` gets one message for each utterance or group of utterances that is left out or merged. Raises
-    `ConfigError` where the recipe names no data, or both a folder and a manifest. Raises `CorpusError` where
-    the data cannot be read.
+    `targets` are those of the recipe: an utterance needs an emotion, or one of the dimensions. `report` gets
+    one message for each utterance or group of utterances that is left out or merged. Raises `ConfigError`
+    where the recipe names no data, or both a folder and a manifest. Raises `CorpusError` where the data
+    cannot be read, and for a dimension that no utterance has.
     """
     check_source(config)
-    corpus = _read(config, report).relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
+    corpus = _with_labels(_read(config, report, targets), targets)
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))
     if config.words is not None:
@@ -215,8 +231,32 @@ def open_corpus(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
     return corpus
 
 
+def _with_labels(corpus: Corpus, targets: Sequence[str]) -> Corpus:
+    """Return the utterances that have an emotion or a dimension that a recipe asks for."""
+    dimensions = [name for name in targets if name in DIMENSIONS]
+    if not dimensions:
+        return corpus.relabel(LABEL_MAPS["own"])
+    for name in dimensions:
+        if all(getattr(utterance, name) is None for utterance in corpus):
+            present = [item for item in DIMENSIONS if any(getattr(u, item) is not None for u in corpus)]
+            raise CorpusError(
+                f"targets asks for {name}, but no utterance of '{corpus.name}' has it: leave it out of "
+                f"targets (the corpus has {', '.join(present) or 'no dimension'})"
+            )
+    kept = tuple(
+        utterance
+        for utterance in corpus
+        if ("emotion" in targets and utterance.emotion is not None)
+        or any(getattr(utterance, name) is not None for name in dimensions)
+    )
+    dropped = dict(corpus.dropped)
+    if len(kept) < len(corpus):
+        dropped["no label of the targets"] = len(corpus) - len(kept)
+    return replace(corpus, utterances=kept, dropped=dropped)
+
+
 def open_further(config: CorpusConfig, report: Callable[[str], None]) -> tuple[Utterance, ...]:
-    """Return the further speech of a recipe: transcribed utterances whose emotion labels are not used.
+    """Return the further speech of a recipe: transcribed utterances whose labels are not used.
 
     Their ids start with "further/". `report` gets one message for each utterance that is left out, such as
     one without a transcript. Raises `CorpusError` where the data cannot be read.
@@ -231,7 +271,8 @@ def open_further(config: CorpusConfig, report: Callable[[str], None]) -> tuple[U
     usable = [item for item in corpus if item.transcript and item.path is not None]
     if len(usable) < len(corpus):
         report(f"left out: {len(corpus) - len(usable)} further utterances without a transcript or audio")
-    return tuple(replace(item, id=f"further/{item.id}", emotion=None, votes=None) for item in usable)
+    no_labels: dict[str, Any] = {"emotion": None, "votes": None, **dict.fromkeys(DIMENSIONS)}
+    return tuple(replace(item, id=f"further/{item.id}", **no_labels) for item in usable)
 
 
 def check_source(config: CorpusConfig) -> None:
@@ -267,24 +308,37 @@ def _root(config: CorpusConfig) -> Path | None:
     return READERS[config.name].packaged if config.name in READERS and not config.pool else None
 
 
-def _read(config: CorpusConfig, report: Callable[[str], None]) -> Corpus:
+def _read(config: CorpusConfig, report: Callable[[str], None], targets: Sequence[str]) -> Corpus:
+    """Read the corpus. Where `targets` has dimensions, utterances without an emotion stay.
+
+    Without emotion in `targets`, so do those whose emotion the default label map leaves out.
+    """
+    keep = any(name in DIMENSIONS for name in targets)
     if config.manifest is not None:
         corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
         corpus = find_audio(corpus, report)
-        return corpus if config.labels in (None, "all") else corpus.relabel(get_label_map(config.labels))
+        if config.labels in (None, "all"):
+            return corpus
+        return corpus.relabel(get_label_map(config.labels), keep_unlabelled=keep)
+
+    def labels_of(name: str) -> str:
+        return config.labels or (READERS[name].default_labels if "emotion" in targets else "all")
+
     if config.pool and config.root is not None:
         folders = {name: _folder_in_pool(Path(config.root), name) for name in config.pool}
         read = [_read_folder(name, folder) for name, folder in folders.items()]
         present = LabelSet.from_emotions(name for part in read for name in part.labels)
         _check_emotion_map(config.emotions, present.names, f"corpus '{config.name}'")
         parts = [
-            _relabel(part, config.labels or READERS[name].default_labels, config.emotions)
+            _relabel(part, labels_of(name), config.emotions, keep_unlabelled=keep)
             for name, part in zip(config.pool, read, strict=True)
         ]
         return pool_corpora(config.name, parts)
     root = _root(config)
     assert root is not None, "checked by `check_source`"
-    return read_corpus(config.name, root, config.labels, config.emotions)
+    corpus = _read_folder(config.name, root)
+    _check_emotion_map(config.emotions, corpus.labels.names, f"corpus '{config.name}'")
+    return _relabel(corpus, labels_of(config.name), config.emotions, keep_unlabelled=keep)
 
 
 def _folder_in_pool(root: Path, name: str) -> Path:

@@ -235,9 +235,10 @@ class Run:
                 return f"row {number} is {_in_quotes(line)}, was {_in_quotes(before)}"
         return "no row, but the header, the line ends or the encoding"
 
-    def _has_input(self, utterance: Utterance) -> bool:
-        """Whether an utterance has what the main model reads: a transcript or audio."""
-        return bool(utterance.transcript if self.main_model == "linguistic" else utterance.path)
+    def _is_expected(self, utterance: Utterance, needs_emotion: bool) -> bool:
+        """Whether an utterance has what the main model reads, and where it is needed an emotion."""
+        has_input = utterance.transcript if self.main_model == "linguistic" else utterance.path
+        return bool(has_input) and (utterance.emotion is not None or not needs_emotion)
 
     def _check_complete(self, table: Predictions | DimensionPredictions, path: Path, split: str) -> None:
         present = set(zip(table.folds, table.utterances, strict=True))
@@ -245,7 +246,8 @@ class Run:
             (fold, name)
             for fold in self.scores["folds"]
             for name in self.protocol.fold(fold).split(split)
-            if (fold, name) not in present and self._has_input(self.utterances[name])
+            if (fold, name) not in present
+            and self._is_expected(self.utterances[name], isinstance(table, Predictions))
         ]
         if missing:
             fold, name = missing[0]

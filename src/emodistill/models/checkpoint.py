@@ -42,6 +42,11 @@ class Checkpoint:
     info: dict[str, Any]  # the content of model.json
 
     @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The dimensions that the model predicts; none for a model from before there were any."""
+        return tuple(self.info.get("dimensions", ()))
+
+    @property
     def known_ids(self) -> frozenset[str]:
         """The ids of all utterances in training and dev of this model."""
         return known_ids(self.info)
@@ -97,9 +102,11 @@ def describe_model(
     model: nn.Module, labels: LabelSet, training_ids: Sequence[str], dev_ids: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the content of model.json: everything about a model except its weights."""
+    assert isinstance(model, ProsodicTeacher | LinguisticTeacher | Student), type(model)
     return {
         "format": FORMAT,
         "emotions": list(labels.names),
+        "dimensions": list(model.dimensions),
         "versions": {name: version(name) for name in ("emodistill", "torch", "transformers")},
         **_architecture(model),
         "training_ids": list(training_ids),
@@ -189,15 +196,17 @@ def _rebuild(info: dict[str, Any], labels: LabelSet, described_in: Path) -> nn.M
 
 
 def _build(info: dict[str, Any], labels: LabelSet, folder: Path) -> nn.Module:
+    dimensions = tuple(info.get("dimensions", ()))  # older checkpoints lack the entry
     if info["kind"] == "prosodic":
-        return ProsodicTeacher(ProsodicConfig.model_validate(info["config"]), len(labels))
+        return ProsodicTeacher(ProsodicConfig.model_validate(info["config"]), len(labels), dimensions)
     if info["kind"] == "linguistic":
         config = LinguisticConfig.model_validate(info["config"])
-        return LinguisticTeacher.rebuild(config, len(labels), info["encoder"], folder)
+        return LinguisticTeacher.rebuild(config, len(labels), info["encoder"], folder, dimensions)
     if info["kind"] == "student":
         saved = info["backbone"]
         backbone = rebuild_backbone(saved["kind"], saved["config"], saved["layers"])
         settings = StudentConfig.model_validate(info["config"])
         # Older checkpoints, which have no voices, lack the entry.
-        return Student(backbone, settings, len(labels), info["teachers"], info.get("voices", False))
+        voices = info.get("voices", False)
+        return Student(backbone, settings, len(labels), info["teachers"], voices, dimensions)
     raise ModelError(f"'{folder}': " + one_of("kind", info["kind"], ["prosodic", "linguistic", "student"]))

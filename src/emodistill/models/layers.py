@@ -1,5 +1,7 @@
 """What the models share: their output, masks, attentive pooling, and the classifier of the teachers."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,6 +26,7 @@ class Output:
     mask: Tensor | None = None  # (batch, frames), True = valid; None: all are
     classifier_input: Tensor | None = None  # (batch, dim), the input of a student's classifier
     statistics: Tensor | None = None  # (batch, dim), standardised and pooled, before a voice is subtracted
+    dimensions: Tensor | None = None  # (batch, dimensions), about 0 to 1 and not clamped; None: no regressor
 
     def float32(self) -> "Output":
         """The same in single precision, in which losses are computed whatever the precision of the model."""
@@ -34,6 +37,7 @@ class Output:
             projections={name: value.float() for name, value in self.projections.items()},
             hidden_projections={name: value.float() for name, value in self.hidden_projections.items()},
             hidden=None if self.hidden is None else self.hidden.float(),
+            dimensions=None if self.dimensions is None else self.dimensions.float(),
         )
 
 
@@ -176,8 +180,29 @@ class CosineClassifier(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(num_classes, dim) / dim**0.5)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.requires_grad_(num_classes > 0)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return logits (batch, classes) for embedding (batch, dim)."""
         cosine = F.normalize(embedding, dim=1) @ F.normalize(self.weight, dim=1).T
         return cosine * self.log_scale.exp()
+
+
+def linear_classifier(dim: int, num_classes: int) -> nn.Linear:
+    """Return a linear classifier. Without emotions it is empty and not trained."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(dim, num_classes).requires_grad_(num_classes > 0)
+
+
+def make_regressor(dim: int, dimensions: Sequence[str]) -> nn.Linear | None:
+    """Return a linear layer that predicts dimensions; None where there are none.
+
+    It starts at the middle of the scale, 0.5. A model makes it last, so that the random weights of all other
+    layers are the same with and without dimensions.
+    """
+    if not dimensions:
+        return None
+    regressor = nn.Linear(dim, len(dimensions))
+    nn.init.constant_(regressor.bias, 0.5)
+    return regressor

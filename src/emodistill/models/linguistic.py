@@ -15,7 +15,7 @@ from emodistill.citations import Citation
 from emodistill.config import LinguisticConfig
 from emodistill.errors import ModelError
 from emodistill.models.base import no_progress_bar
-from emodistill.models.layers import CosineClassifier, Output, frame_mask
+from emodistill.models.layers import CosineClassifier, Output, frame_mask, make_regressor
 from emodistill.models.pretrained import folder_or_id
 
 SCRATCH = "scratch"  # names a small untrained encoder whose vocabulary is the words of the training split
@@ -68,14 +68,22 @@ ENCODER_CITATIONS: Mapping[str, Citation] = {
 class LinguisticTeacher(nn.Module):
     """Maps token ids (batch, tokens) and numbers of tokens to an `Output`."""
 
-    def __init__(self, config: LinguisticConfig, num_classes: int, encoder: Any, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        config: LinguisticConfig,
+        num_classes: int,
+        encoder: Any,
+        tokenizer: Any,
+        dimensions: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dimensions = config, tuple(dimensions)
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(encoder.config.hidden_size, config.embedding_dim)
         self.classifier = CosineClassifier(config.embedding_dim, num_classes)
+        self.regressor = make_regressor(config.embedding_dim, self.dimensions)
         for part in self._frozen():
             part.requires_grad_(False)
 
@@ -103,7 +111,11 @@ class LinguisticTeacher(nn.Module):
 
     @classmethod
     def create(
-        cls, config: LinguisticConfig, num_classes: int, transcripts: Sequence[str]
+        cls,
+        config: LinguisticConfig,
+        num_classes: int,
+        transcripts: Sequence[str],
+        dimensions: Sequence[str] = (),
     ) -> "LinguisticTeacher":
         """Make a teacher whose encoder is loaded from a hub id or folder, or is untrained for "scratch".
 
@@ -116,7 +128,8 @@ class LinguisticTeacher(nn.Module):
                 vocab_size=len(tokenizer), hidden_size=96, num_hidden_layers=2, num_attention_heads=4,
                 intermediate_size=192, max_position_embeddings=config.max_tokens,
             )  # fmt: skip
-            return cls(config, num_classes, BertModel(shape, add_pooling_layer=False), tokenizer)
+            bert = BertModel(shape, add_pooling_layer=False)
+            return cls(config, num_classes, bert, tokenizer, dimensions)
         where = folder_or_id(config.encoder, with_tokenizer=True)
         try:
             tokenizer = AutoTokenizer.from_pretrained(where)
@@ -127,18 +140,23 @@ class LinguisticTeacher(nn.Module):
                 f"text encoder '{config.encoder}' cannot be loaded: {str(error).splitlines()[0]} "
                 "Give a folder (--set linguistic.encoder=DIR), 'scratch', or go online once."
             ) from error
-        return cls(config, num_classes, encoder, tokenizer)
+        return cls(config, num_classes, encoder, tokenizer, dimensions)
 
     @classmethod
     def rebuild(
-        cls, config: LinguisticConfig, num_classes: int, encoder: dict[str, Any], folder: Path
+        cls,
+        config: LinguisticConfig,
+        num_classes: int,
+        encoder: dict[str, Any],
+        folder: Path,
+        dimensions: Sequence[str] = (),
     ) -> "LinguisticTeacher":
         """Build the architecture with random weights; the tokenizer comes from the checkpoint `folder`."""
         if config.encoder == SCRATCH:
             model = BertModel(BertConfig(**encoder), add_pooling_layer=False)
         else:
             model = AutoModel.from_config(AutoConfig.for_model(**encoder))
-        return cls(config, num_classes, model, AutoTokenizer.from_pretrained(folder))
+        return cls(config, num_classes, model, AutoTokenizer.from_pretrained(folder), dimensions)
 
     def tokenize(self, transcript: str) -> Tensor:
         """Return the token ids (tokens,) of a transcript, at most `max_tokens`."""
@@ -173,7 +191,8 @@ class LinguisticTeacher(nn.Module):
         states = self.encoder(input_ids=tokens, attention_mask=valid).last_hidden_state
         pooled = (states * valid[:, :, None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)
         embedding = F.normalize(self.embed(self.dropout(pooled)), dim=1)
-        return Output(self.classifier(embedding), embedding)
+        dimensions = None if self.regressor is None else self.regressor(embedding)
+        return Output(self.classifier(embedding), embedding, dimensions=dimensions)
 
 
 def word_tokenizer(transcripts: Sequence[str]) -> Any:

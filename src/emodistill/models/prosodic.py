@@ -4,6 +4,7 @@ Neighbouring LLDs are unrelated, so the first kernel spans all of them (25 x 5).
 convolve along time.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from emodistill.config import ProsodicConfig
 from emodistill.features.llds import NUM_LLDS
-from emodistill.models.layers import CosineClassifier, Output, frame_mask
+from emodistill.models.layers import CosineClassifier, Output, frame_mask, make_regressor
 
 Array = npt.NDArray[Any]
 
@@ -139,9 +140,9 @@ class ProsodicTeacher(nn.Module):
     its result.
     """
 
-    def __init__(self, config: ProsodicConfig, num_classes: int) -> None:
+    def __init__(self, config: ProsodicConfig, num_classes: int, dimensions: Sequence[str] = ()) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dimensions = config, tuple(dimensions)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(NUM_LLDS))
@@ -162,6 +163,7 @@ class ProsodicTeacher(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(pooled, config.embedding_dim)
         self.classifier = CosineClassifier(config.embedding_dim, num_classes)
+        self.regressor = make_regressor(config.embedding_dim, self.dimensions)
 
     def set_normalisation(self, mean: Array, std: Array) -> None:
         """Set the statistics of the training split, each (25,), see `lld_statistics`."""
@@ -190,7 +192,8 @@ class ProsodicTeacher(nn.Module):
         deviation = ((weights * frames**2).sum(dim=1) - mean**2).clamp(min=1e-4).sqrt()
         pooled = self.norm(torch.cat([mean, deviation, own], dim=1))
         embedding = F.normalize(self.embed(self.dropout(pooled)), dim=1)
-        return Output(self.classifier(embedding), embedding)
+        dimensions = None if self.regressor is None else self.regressor(embedding)
+        return Output(self.classifier(embedding), embedding, dimensions=dimensions)
 
 
 def _valid(lengths: Tensor, frames: int) -> Tensor:

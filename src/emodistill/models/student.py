@@ -1,6 +1,6 @@
 """The student: a speech backbone, pooling, a classifier, and projection heads for its teachers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,6 +16,8 @@ from emodistill.models.layers import (
     Output,
     PlainStatistics,
     frame_mask,
+    linear_classifier,
+    make_regressor,
     merge_frames,
 )
 from emodistill.models.mel import LogMel
@@ -99,15 +101,18 @@ class Student(nn.Module):
         num_classes: int,
         teachers: Mapping[str, int],
         has_voices: bool = False,
+        dimensions: Sequence[str] = (),
     ) -> None:
         """Make a student with random weights around a backbone.
 
         `teachers` maps the name of each projection head to its output size: a teacher's name for a head over
-        the embedding, `frame_head(teacher)` for a head over the pooled states. Raises `ConfigError` if
-        `config` does not fit the backbone.
+        the embedding, `frame_head(teacher)` for a head over the pooled states. `dimensions` are the names of
+        those that a linear regressor predicts, beside the classifier. Raises `ConfigError` if `config` does
+        not fit the backbone.
         """
         super().__init__()
         self.config, self.has_voices = config, has_voices
+        self.dimensions = tuple(dimensions)
         self.backbone = backbone
         self.teacher_dims = dict(teachers)
         last = backbone.num_layers
@@ -137,13 +142,19 @@ class Student(nn.Module):
         self.queries = (
             FrameQueries(backbone.width, config.queries, config.embedding_dim) if config.queries else None
         )
-        self.classifier = nn.Linear(config.embedding_dim, num_classes)
+        self.classifier = linear_classifier(config.embedding_dim, num_classes)
         self.heads = nn.ModuleDict(
             {
                 name: nn.Linear(width if name.endswith(FRAME_HEAD) else config.embedding_dim, dim)
                 for name, dim in teachers.items()
             }
         )
+        self.regressor = make_regressor(config.embedding_dim, self.dimensions)
+        self._prepare_backbone()
+
+    def _prepare_backbone(self) -> None:
+        """Set the augmentation of the spectrogram, and stop the training of frozen layers."""
+        backbone, config = self.backbone, self.config
         mel = getattr(backbone, "mel", None)
         if isinstance(mel, LogMel):
             mel.warp, mel.band_mask = config.warp, config.band_mask
@@ -208,7 +219,10 @@ class Student(nn.Module):
         classifier_input = self.dropout(F.gelu(embedding)) if self.config.nonlinear else embedding
         logits = self.classifier(classifier_input)
         embedding = F.normalize(embedding, dim=1)
-        return Output(logits, embedding, projections, classifier_input=classifier_input)
+        dimensions = None if self.regressor is None else self.regressor(classifier_input)
+        return Output(
+            logits, embedding, projections, classifier_input=classifier_input, dimensions=dimensions
+        )
 
     def pooled_statistics(self, states: Tensor) -> Tensor:
         """Return the input of the norm, (2 * width,), for one utterance's states (frames, layers, width)."""

@@ -150,7 +150,7 @@ class GridRuns:
                     collect_scores(recipe, folder)
 
     def _is_done(self, seed: int, cell: Cell, fold: str) -> bool:
-        return (cell.run_folder(self.out, seed) / f"fold-{fold}" / "predictions.csv").is_file()
+        return (cell.run_folder(self.out, seed) / f"fold-{fold}" / cell.recipe.last_table).is_file()
 
     def other_seeds(self, grid: Grid, seeds: Sequence[int]) -> list[int]:
         """Further seeds with which every cell has a finished run of the same recipe."""

@@ -5,6 +5,7 @@ run folder/
   fold-<name>/            see `fold`
   predictions.csv         test predictions of every fold (predictions-<teacher>.csv: those of a teacher)
   predictions-dev.csv     dev predictions of every fold
+  dimensions.csv          models with dimensions: labels and predictions, in files named as for emotions
   known.csv               a student with voices: test predictions with known utterances of the speaker
   known.md  known.tex  known.png   their scores as tables and as a plot
   scores.json             the scores of every model
@@ -123,7 +124,7 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
     Raises `ModelError` where a table of a fold was changed after that fold had finished.
     """
     protocol = read_protocol(out / "protocol.json")
-    last = "predictions.csv" if "emotion" in recipe.targets else "dimensions.csv"
+    last = recipe.last_table
     done = [fold.name for fold in protocol.folds if (out / f"fold-{fold.name}" / last).is_file()]
     scores: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
@@ -139,12 +140,12 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
         for split in ("test", "dev"):
             part: dict[str, Any] = {}
             name, dimension_name = (of(model, split, main) for of in (table_name, dimension_table_name))
-            if "emotion" in recipe.targets and (parts := _parts(out, done, name, model == main)):
+            if recipe.has_emotions and (parts := _parts(recipe, out, done, name, model)):
                 table = join_predictions(read_predictions(path) for path in parts)
                 write_predictions(table, out / name)
                 part |= summarise_scores(table)
                 scores["sha256"][name] = file_sha256(out / name)
-            if recipe.dimensions and (parts := _parts(out, done, dimension_name, model == main)):
+            if recipe.dimensions and (parts := _parts(recipe, out, done, dimension_name, model)):
                 dimensions = join_dimensions(read_dimensions(path) for path in parts)
                 write_dimensions(dimensions, out / dimension_name)
                 part["dimensions"] = summarise_dimensions(dimensions)
@@ -153,41 +154,40 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
                 entry[split] = part
         if entry:
             scores["models"][model] = entry
-    if recipe.voice is not None and done:
-        scores["sha256"][KNOWN_CSV] = _collect_known(done, protocol, out)
+    if recipe.voice is not None and recipe.has_emotions and done:
+        scores["sha256"][KNOWN_CSV] = _collect_known(recipe, done, protocol, out)
     with atomic_write(out / "scores.json") as partial:
         partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_cost(recipe, out, done)
     return scores
 
 
-def _parts(out: Path, folds: Sequence[str], name: str, is_main: bool) -> list[Path]:
+def _parts(recipe: Recipe, out: Path, folds: Sequence[str], name: str, model: str) -> list[Path]:
     """The tables of this name of all folds; empty where a teacher lacks one.
 
     Raises `ModelError` where one was changed, or where the main model lacks one.
     """
     parts = [out / f"fold-{fold}" / name for fold in folds]
-    if not is_main and not all(part.is_file() for part in parts):
+    if model != recipe.main_model and not all(part.is_file() for part in parts):
         return []
-    _ensure_unchanged(parts)
+    _ensure_unchanged(parts, recipe.last_table)
     return parts
 
 
-def _ensure_unchanged(parts: Sequence[Path]) -> None:
-    """Raise `ModelError` where a fold's table was changed after that fold had finished."""
+def _ensure_unchanged(parts: Sequence[Path], last: str) -> None:
+    """Raise `ModelError` where a table was changed after its fold had finished with the table `last`."""
     for part in parts:
         if not part.is_file() or not is_unchanged(part):
             raise ModelError(
-                f"'{part}' was changed after its fold had finished: delete "
-                f"'{part.with_name('predictions.csv')}' and run the same command again; it keeps the "
-                "trained models and writes the tables again"
+                f"'{part}' was changed after its fold had finished: delete '{part.with_name(last)}' and run "
+                "the same command again; it keeps the trained models and writes the tables again"
             )
 
 
-def _collect_known(folds: Sequence[str], protocol: Protocol, out: Path) -> str:
+def _collect_known(recipe: Recipe, folds: Sequence[str], protocol: Protocol, out: Path) -> str:
     """Join `known.csv` of the finished folds, write its scores, and return its SHA-256."""
     parts = [out / f"fold-{fold}" / KNOWN_CSV for fold in folds]
-    _ensure_unchanged(parts)
+    _ensure_unchanged(parts, recipe.last_table)
     labels = read_predictions(out / "predictions.csv").labels
     table = join_known([read_known(part, labels) for part in parts])
     write_known(table, out / KNOWN_CSV)

@@ -1,11 +1,12 @@
-"""The data of a training: sources of inputs, labels and weights, the dataset, and its batches.
+"""The data of a training: sources of inputs, labels and weights, the dataset, and a batch of it.
 
 All that is random is a function of seeds, epoch and utterance. So a run that was killed and started again
 sees the same data as one that was not.
 """
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, SAMPLE_RATE
 from emodistill.config import AudioConfig, AugmentConfig, ProsodicConfig, VoiceConfig, stable_seed
 from emodistill.corpora.base import Utterance, audio_duration_s
 from emodistill.distillation import Targets, WordTargets
-from emodistill.errors import ConfigError
 from emodistill.features.augment import apply_channel, augment_view
 from emodistill.features.cache import ArrayCache
 from emodistill.features.preparation import prepare_waveform
@@ -197,8 +197,27 @@ class TokenSource:
 
 
 def label_indices(utterances: Sequence[Utterance], labels: LabelSet) -> list[int]:
-    """The label of each utterance's emotion; 0 without emotion, where `label_weights` is 0."""
+    """The label of each utterance's emotion; 0 without emotion, where `label_weights` is 0.
+
+    All are 0 where `labels` is empty, because the model learns no emotions.
+    """
+    if not len(labels):
+        return [0] * len(utterances)
     return [0 if item.emotion is None else labels.index(item.emotion) for item in utterances]
+
+
+def dimension_labels(
+    utterances: Sequence[Utterance], dimensions: Sequence[str], dtype: torch.dtype = torch.float32
+) -> Tensor | None:
+    """The dimensions of each utterance from 0 to 1, (utterances, dimensions); NaN where it has no label.
+
+    None: the model has no dimensions. Raises `CorpusError` as `Utterance.unit_dimensions` does.
+    """
+    if not dimensions:
+        return None
+    rows = [utterance.unit_dimensions() for utterance in utterances]
+    values = [[row.get(name, math.nan) for name in dimensions] for row in rows]
+    return torch.tensor(values, dtype=dtype).reshape(len(rows), len(dimensions))
 
 
 def possible_emotions(utterances: Sequence[Utterance], labels: LabelSet) -> Tensor | None:
@@ -207,6 +226,8 @@ def possible_emotions(utterances: Sequence[Utterance], labels: LabelSet) -> Tens
     An emotion that no corpus contains stays possible for all utterances. So the model learns that it is
     improbable, and its logit is not left to chance.
     """
+    if not len(labels):
+        return None
     by_corpus: dict[str | None, set[int]] = defaultdict(set)
     for utterance, label in zip(utterances, label_indices(utterances, labels), strict=True):
         if utterance.emotion is not None:
@@ -238,8 +259,9 @@ class TargetSource(Protocol):
     def __call__(self, index: int, epoch: int) -> dict[str, Tensor]:
         """The targets of an utterance in an epoch.
 
-        `logits` (emotions,), `embedding` (dim,), `available` (), and possibly `hidden` (frames, width), which
-        may depend on the view that the epoch uses.
+        `logits` (emotions,), `embedding` (dim,), `available` (), where the teacher predicts dimensions
+        `dimensions` (dimensions,), and possibly `hidden` (frames, width), which may depend on the view that
+        the epoch uses.
         """
 
 
@@ -257,6 +279,7 @@ class Batch:
     targets: dict[str, Targets]
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (batch,), of the utterances in the loss on labels
+    dimensions: Tensor | None = None  # (batch, dimensions), from 0 to 1; NaN: no label
 
     def with_targets_reordered(self, order: Tensor) -> "Batch":
         """The same inputs with the labels, targets and weights of the utterances at `order` (batch,)."""
@@ -267,14 +290,15 @@ class Batch:
             targets=targets,
             possible=None if self.possible is None else self.possible[order],
             weights=None if self.weights is None else self.weights[order],
+            dimensions=None if self.dimensions is None else self.dimensions[order],
         )
 
 
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Inputs, labels and targets by (epoch, index).
 
-    `possible` and `weights` are those of `possible_emotions` and `label_weights`, `speakers` those of
-    `known_speakers`.
+    `possible`, `weights` and `dimensions` are those of `possible_emotions`, `label_weights` and
+    `dimension_labels`, `speakers` those of `known_speakers`.
     """
 
     def __init__(
@@ -285,12 +309,14 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         possible: Tensor | None = None,
         weights: Tensor | None = None,
         speakers: Sequence[str | None] | None = None,
+        dimensions: Tensor | None = None,
     ) -> None:
         self.source = source
         self.labels = list(labels)
         self.targets = dict(targets or {})
         self.possible = possible
         self.weights = weights
+        self.dimensions = dimensions
         self.speakers = list(speakers or [None] * len(self.labels))
 
     def __len__(self) -> int:
@@ -305,6 +331,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             "targets": {name: source(index, epoch) for name, source in self.targets.items()},
             "possible": None if self.possible is None else self.possible[index],
             "weight": None if self.weights is None else self.weights[index],
+            "dimensions": None if self.dimensions is None else self.dimensions[index],
         }
 
 
@@ -324,7 +351,7 @@ def collate(examples: Sequence[dict[str, Any]]) -> Batch:
          for name in examples[0]["targets"]},
         *(
             None if examples[0].get(name) is None else torch.stack([example[name] for example in examples])
-            for name in ("possible", "weight")
+            for name in ("possible", "weight", "dimensions")
         ),
     )  # fmt: skip
 
@@ -344,8 +371,11 @@ def _collate_targets(rows: Sequence[dict[str, Tensor]]) -> Targets:
     logits, embedding, available = (
         torch.stack([row[name] for row in rows]) for name in ("logits", "embedding", "available")
     )
-    certainty = torch.stack([row["certainty"] for row in rows]) if "certainty" in first else None
-    return Targets(logits, embedding, available, hidden, words, certainty)
+    certainty, dimensions = (
+        torch.stack([row[name] for row in rows]) if name in first else None
+        for name in ("certainty", "dimensions")
+    )
+    return Targets(logits, embedding, available, hidden, words, certainty, dimensions)
 
 
 def _reordered(target: Targets, order: Tensor) -> Targets:
@@ -358,93 +388,5 @@ def _reordered(target: Targets, order: Tensor) -> Targets:
         None if target.hidden is None else target.hidden[order],
         None,
         None if target.certainty is None else target.certainty[order],
+        None if target.dimensions is None else target.dimensions[order],
     )
-
-
-def _groups_of_speakers(
-    speakers: Sequence[str | None], size: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Indices in groups of up to `size` of one speaker, chosen at random; of size 1 in their own order."""
-    if size == 1:
-        return list(np.arange(len(speakers))[:, None])
-    members: dict[str | None, list[int]] = defaultdict(list)
-    for index, speaker in enumerate(speakers):
-        members[speaker].append(index)
-    return [
-        group
-        for indices in members.values()
-        for group in np.array_split(rng.permutation(indices), -(-len(indices) // size))
-    ]
-
-
-class Batches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index): a function of (seed, epoch), the same over any number of processes.
-
-    Indices are shuffled, then sorted by size within groups of `bucket` batches, which reduces padding. In the
-    epoch `CLEAN` they are sorted by size alone. With `per_speaker`, a batch consists of groups of up to so
-    many utterances of one speaker, and groups are sorted instead of utterances. Each of `world_size`
-    processes takes every world_size-th utterance of a batch, starting at its `rank`. Raises `ConfigError`
-    where a batch has fewer utterances than there are processes.
-    """
-
-    def __init__(
-        self,
-        dataset: UtteranceDataset,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        bucket: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        per_speaker: int = 1,
-    ) -> None:
-        self.batch_size, self.epoch, self.rank, self.world_size = batch_size, epoch, rank, world_size
-        sizes = np.array([dataset.source.size(index) for index in range(len(dataset))])
-        if epoch != CLEAN:
-            rng = np.random.default_rng(stable_seed("batches", seed, epoch))
-            groups = _groups_of_speakers(dataset.speakers, per_speaker, rng)
-            self.batches = self._shuffled(groups, sizes, max(1, batch_size // per_speaker), bucket, rng)
-        else:
-            self.batches = self._split(np.argsort(sizes, kind="stable"), batch_size)
-        if min(len(batch) for batch in self.batches) < world_size:
-            raise ConfigError(
-                f"batches of {batch_size} utterances cannot be divided among {world_size} processes: raise "
-                "optim.batch_size, or lower runtime.devices"
-            )
-
-    def _shuffled(
-        self,
-        groups: list[np.ndarray],
-        sizes: np.ndarray,
-        per_batch: int,
-        bucket: int,
-        rng: np.random.Generator,
-    ) -> list[np.ndarray]:
-        """Batches of `per_batch` groups of indices, in random order."""
-        mean_sizes = np.array([sizes[group].mean() for group in groups])
-        shuffled = rng.permutation(len(groups))
-        window = bucket * per_batch
-        parts = [shuffled[start : start + window] for start in range(0, len(shuffled), window)]
-        ordered = np.concatenate([part[np.argsort(mean_sizes[part], kind="stable")] for part in parts])
-        batches = [
-            np.concatenate([groups[number] for number in numbers])
-            for numbers in self._split(ordered, per_batch)
-        ]
-        return [batches[index] for index in rng.permutation(len(batches))]
-
-    @staticmethod
-    def _split(order: np.ndarray, size: int) -> list[np.ndarray]:
-        # Of nearly equal size, so that the last batch is not a small remainder.
-        return np.array_split(order, -(-len(order) // size))
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self.batches:
-            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
-
-
-def make_loader(dataset: UtteranceDataset, batches: Batches, workers: int = 0) -> DataLoader[Batch]:
-    """A data loader over prepared batches; `workers` is the number of its own processes."""
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]

@@ -5,10 +5,7 @@ dropout are functions of the seed and the step, and the state is saved at the en
 """
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +20,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, VoiceConfig, stable_seed
-from emodistill.distillation import HardLabels, distillation_loss, hard_label_loss
+from emodistill.distillation import DimensionLabels, HardLabels, distillation_loss, hard_label_loss
 from emodistill.errors import ConfigError
-from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.files import atomic_write
 from emodistill.models.layers import Output
 from emodistill.models.student import RunningStandardise, Student, Suffix, Voices
 from emodistill.training.batch_augment import draw_mixup, mask_time, zero_beyond_lengths
+from emodistill.training.batches import Batches, make_loader
 from emodistill.training.cost import MeasureCost
-from emodistill.training.data import CLEAN, Batch, Batches, UtteranceDataset, collate, make_loader
-from emodistill.training.loggers import open_loggers
+from emodistill.training.data import CLEAN, Batch, UtteranceDataset, collate
+from emodistill.training.dev_measures import dev_scores, head_outputs
+from emodistill.training.loggers import open_loggers, quiet_lightning
 from emodistill.training.optimizer import build_optimizer
 from emodistill.training.voices import VoiceContexts
 
@@ -46,8 +44,9 @@ class FitResult:
     """How a training went, kept as `fit.json` beside the weights."""
 
     epochs: int  # number of epochs that gave the weights that are kept
-    dev_ua: float | None  # of the weights that are kept; None without a dev split
+    dev_ua: float | None  # of the weights that are kept; None without a dev split, or without emotions
     history: list[dict[str, float]]  # one row an epoch: epoch, dev scores, and the mean of every loss term
+    dev_ccc: float | None = None  # of the weights that are kept, the mean of the dimensions; None: no score
 
     @classmethod
     def read(cls, path: Path) -> "FitResult":
@@ -61,7 +60,7 @@ class TrainingData:
 
     train: UtteranceDataset
     dev: UtteranceDataset | None
-    num_classes: int
+    num_classes: int  # number of emotions; 0: the model learns dimensions alone
     voice: VoiceConfig | None = None  # how a student learns to use voices; None: without voices
 
     def class_weights(self) -> Tensor:
@@ -95,10 +94,13 @@ class Learner(lightning.LightningModule):
         self.folder, self.seed, self.num_loaders = folder, seed, num_loaders
         self.class_weights: Tensor | None
         self.register_buffer(
-            "class_weights", data.class_weights() if optim.class_weights else None, persistent=False
+            "class_weights",
+            data.class_weights() if optim.class_weights and data.num_classes else None,
+            persistent=False,
         )
+        self.measure = optim.measure if data.num_classes else "ccc"
         self.history: list[dict[str, float]] = []
-        self.best: tuple[float, int] = (-1.0, 0)  # dev score, epochs trained
+        self.best: tuple[float, int] = (-2.0, 0)  # dev score, below all that are possible; epochs trained
         self.term_values: dict[str, list[float]] = {}  # of the present epoch, one a batch
         self.average: dict[str, Tensor] = {}  # exponential moving average of the weights
         self.averaged_step = 0  # step of the last update of the average
@@ -143,9 +145,16 @@ class Learner(lightning.LightningModule):
         hard = HardLabels(
             batch.labels, self.class_weights, self.optim.label_smoothing, batch.possible, batch.weights
         )
-        if self.distillation is None or not batch.targets:
+        dimensions = None
+        if batch.dimensions is not None:
+            dimensions = DimensionLabels(batch.dimensions, self.optim.dimension_loss)
+        config = self.distillation or DistillationConfig()
+        if batch.targets:
+            return distillation_loss(output, hard, batch.targets, config, dimensions)
+        if dimensions is None:
             return {"loss": hard_label_loss(output.logits, *hard)}
-        return distillation_loss(output, hard, batch.targets, self.distillation)
+        labels_alone = config.model_copy(update={"gamma": config.gamma or 1.0, "delta": config.delta or 1.0})
+        return distillation_loss(output, hard, {}, labels_alone, dimensions)
 
     def on_train_start(self) -> None:
         self.average = {name: value.to(self.device) for name, value in self.average.items()}
@@ -166,7 +175,8 @@ class Learner(lightning.LightningModule):
         # Written here, not by the caller, because with several processes the caller has no trained learner.
         if self.trainer.is_global_zero:
             epochs = self.best[1]
-            result = FitResult(epochs, self.history[epochs - 1].get("dev_ua"), self.history)
+            kept = self.history[epochs - 1]
+            result = FitResult(epochs, kept.get("dev_ua"), self.history, kept.get("dev_ccc"))
             with atomic_write(self.folder / "fit.json") as partial:
                 partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
 
@@ -201,11 +211,13 @@ class Learner(lightning.LightningModule):
         weights = self.average if self.optim.ema else self._trained_weights()
         if self.data.dev is not None:
             row |= self._dev_scores(weights)
-            self.log("dev_ua", row["dev_ua"], prog_bar=True, logger=False)
+            for name in ("dev_ua", "dev_ccc"):
+                if name in row:
+                    self.log(name, row[name], prog_bar=True, logger=False)
         self.history.append(row)
         for logger in self.loggers:
             self._log(logger, [row])
-        score = row.get(f"dev_{self.optim.measure}", -1.0)
+        score = row.get(f"dev_{self.measure}", -1.0)
         score = self.trainer.strategy.broadcast(score)  # so that all processes stop together
         if self.data.dev is None or self.optim.select == "last" or score > self.best[0]:
             self.best = (score, self.current_epoch + 1)
@@ -236,32 +248,18 @@ class Learner(lightning.LightningModule):
         if backup:
             self.model.load_state_dict(weights, strict=False)
         outputs = infer(self.model, dev, self.optim.batch_size, self.device)
-        logits = {"": outputs["logits"]}
+        by_kind = {"alone": outputs}
         if self.data.voice is not None:
             known = VoiceContexts(self.data.voice, dev.speakers, 0).with_known(
                 outputs["statistics"], DEV_KNOWN
             )
-            logits["_known"] = self._head_logits(outputs["statistics"] - known)
+            student = self.model.student if isinstance(self.model, Suffix) else self.model
+            assert isinstance(student, Student)
+            by_kind["known"] = head_outputs(student, outputs["statistics"] - known, self.device)
         if backup:
             self.model.load_state_dict(backup, strict=False)
         self.model.train()
-        measures = {"ua": unweighted_accuracy}
-        if self.optim.measure == "weighted_f1":
-            measures["weighted_f1"] = weighted_f1
-        scores = {}
-        for name, measure in measures.items():
-            values = [measure(dev.labels, item.argmax(dim=1).numpy()) for item in logits.values()]
-            scores[f"dev_{name}"] = float(np.mean(values))
-            if len(values) > 1:  # the score that chooses is the mean of both
-                scores |= {f"dev_{name}_alone": values[0], f"dev_{name}_known": values[1]}
-        return scores
-
-    @torch.no_grad()
-    def _head_logits(self, statistics: Tensor) -> Tensor:
-        """The logits (utterances, emotions) of a student's head."""
-        student = self.model.student if isinstance(self.model, Suffix) else self.model
-        assert isinstance(student, Student)
-        return student.head(statistics.to(self.device)).logits.float().cpu()
+        return dev_scores(dev, by_kind, self.measure)
 
     def _trained_weights(self) -> dict[str, Tensor]:
         frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
@@ -339,14 +337,14 @@ def fit(
         model: maps (inputs, lengths) to `Output`. Parameters that need no gradient stay as they are.
         data: dev is scored after every epoch. Without it the weights of the last epoch are kept.
         folder: for this training alone: logs, the state to resume from, and at the end `fit.json`.
-        distillation: the weights of the teachers' terms; None for a teacher, which learns from labels.
+        distillation: the weights of the loss terms; None for a teacher, whose labels all weigh 1.
         stop_after: the number of epochs after which to stop, under the schedule of `optim.epochs` epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (result := folder / "fit.json").is_file():
         learner = Learner(model, data, optim, distillation, folder, seed, runtime.loaders)
         model.train()  # transformers returns pretrained models in eval mode
-        with _quiet_lightning(), open_loggers(folder, runtime) as loggers:
+        with quiet_lightning(), open_loggers(folder, runtime) as loggers:
             trainer = _trainer(optim, folder, runtime, stop_after, loggers)
             resume = folder / "last.ckpt"
             trainer.fit(learner, ckpt_path=resume if resume.is_file() else None, weights_only=True)
@@ -373,8 +371,8 @@ def infer(
     """Outputs for every utterance, in the dataset's order, on the CPU.
 
     Inputs are those of the given epoch, by default clean. Returns `logits`, `embedding`, the projected
-    embedding of each teacher under its name, and for a student `classifier_input` and `statistics`; each is
-    (utterances, …).
+    embedding of each teacher under its name, `dimensions` where the model predicts some, and for a student
+    `classifier_input` and `statistics`; each is (utterances, …).
     """
     model.eval()
     collected: dict[str, list[Tensor]] = {}
@@ -384,7 +382,7 @@ def infer(
         output = model(batch.inputs.to(device), batch.lengths.to(device))
         order += batch.indices.tolist()
         values = {**output.projections, "logits": output.logits, "embedding": output.embedding}
-        for name in ("classifier_input", "statistics"):
+        for name in ("classifier_input", "statistics", "dimensions"):
             if (value := getattr(output, name)) is not None:
                 values[name] = value
         for name, value in values.items():
@@ -425,23 +423,3 @@ def _trainer(
         logger=loggers,
         callbacks=callbacks,
     )
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's advice on hardware and loader processes; its errors and other warnings stay."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for advice in (
-            "does not have many workers", "Checkpoint directory", "No `?val_dataloader", "Found .* eval mode",
-            "You defined a `validation", "Experiment logs directory", ".*LeafSpec",
-        ):  # fmt: skip
-            warnings.filterwarnings("ignore", message=f".*{advice}")
-        try:
-            yield
-        except SystemExit as stop:
-            raise KeyboardInterrupt from stop  # Lightning ends so after Ctrl-C
-        finally:
-            logger.setLevel(level)

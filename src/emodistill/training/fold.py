@@ -7,6 +7,7 @@
         prosodic/ linguistic/ acoustic/   checkpoint, fit.json, cost.json, targets-*.safetensors
         student/                          checkpoint, fit.json, cost.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
+      dimensions.csv  dimensions-dev.csv  …   models with dimensions: labels and predictions, without a voice
       known.csv     a student with voices: test predictions with known utterances of the speaker
       known-predictions.csv  known-predictions-dev.csv  their probabilities, with ten known
       tables.json   the checksums of these tables
@@ -33,7 +34,6 @@ from emodistill.evaluation.known import (
     KNOWN_PREDICTIONS,
     KNOWN_PREDICTIONS_DEV,
 )
-from emodistill.evaluation.run import TRAIN_TABLE
 from emodistill.features.preparation import PREPARATION
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
@@ -44,10 +44,16 @@ from emodistill.protocol.audit import audit_teacher, ids_of
 from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
 from emodistill.training.cost import measured
-from emodistill.training.data import UtteranceDataset, label_indices, label_weights, possible_emotions
+from emodistill.training.data import (
+    UtteranceDataset,
+    dimension_labels,
+    label_indices,
+    label_weights,
+    possible_emotions,
+)
 from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
 from emodistill.training.fold_tables import FoldTables
-from emodistill.training.refit import collect_classifier_inputs, fit_classifier, held_out_logits
+from emodistill.training.refit import collect_classifier_inputs, fit_output_layers, held_out_outputs
 from emodistill.training.stages import CLEAN_ONLY, SpeechStage, Stage, make_stage
 from emodistill.training.targets import (
     TeacherTargets,
@@ -59,6 +65,7 @@ from emodistill.training.targets import (
 )
 from emodistill.training.voices import known_speakers, report_unknown_speakers
 
+DEV = "-dev"  # ends the names of tables of dev
 NUM_TRAIN_PREDICTIONS = 256  # at most, of a model that is trained on all data
 # Fields of `runtime` that may change a trained model.
 RUNTIME_FIELDS = ("accelerator", "devices", "strategy", "precision", "threads")
@@ -89,9 +96,10 @@ class FoldRun:
         further: Sequence[Utterance] = (),
     ) -> None:
         """Prepare a fold; `further` is transcribed speech without labels, see `usable_further`."""
-        self.recipe, self.labels, self.fold = recipe, labels, fold
+        self.labels = labels if recipe.has_emotions else LabelSet(())
+        self.recipe, self.fold = recipe, fold
         self.folder, self.artifacts = folder, artifacts
-        self.tables = FoldTables(folder, labels, fold.name)
+        self.tables = FoldTables(folder, self.labels, fold.name, recipe.dimensions)
         by_id = {utterance.id: utterance for utterance in corpus}
         self.train, self.dev, self.test = (
             tuple(by_id[utterance_id] for utterance_id in fold.split(split))
@@ -114,7 +122,7 @@ class FoldRun:
         if self.recipe.protocol.refit is True:
             final = Phase("refit", self.train + self.dev, (), epochs, self.folder / "refit")
             models, _ = self._run_phase(final)
-        if self.recipe.voice is not None:
+        if self._has_known:
             self._write_known(*models["student"], self.test, KNOWN_PREDICTIONS, with_table=True)
         self._write_predictions(models, final, self.test, "")
 
@@ -134,8 +142,13 @@ class FoldRun:
             stage, model = models[self.recipe.main_model]
             usable = [utterance for utterance in self.train if stage.can_use(utterance)]
             sample = usable[:: -(-len(usable) // NUM_TRAIN_PREDICTIONS)]
-            self.tables.write(sample, self._infer(stage, model, sample)["logits"], self.folder / TRAIN_TABLE)
+            self.tables.write(sample, self._infer(stage, model, sample), "-train")
             self.tables.finish_on_dev()
+
+    @property
+    def _has_known(self) -> bool:
+        """Whether tables with known utterances are written: they have emotions alone, no dimensions."""
+        return self.recipe.voice is not None and bool(len(self.labels))
 
     @property
     def _select_phase(self) -> Phase:
@@ -145,11 +158,11 @@ class FoldRun:
         """Every model after dev has chosen it, and its number of epochs. Writes the predictions of dev."""
         self.folder.mkdir(parents=True, exist_ok=True)
         models, epochs = self._run_phase(self._select_phase)
-        self._write_predictions(models, self._select_phase, self.dev, "-dev")
+        self._write_predictions(models, self._select_phase, self.dev, DEV)
         if self.recipe.protocol.refit == "classifier":
             stage, student = models["student"]
             models["student"] = (stage, self._refit_classifier(stage, student))
-        elif self.recipe.voice is not None:
+        elif self._has_known:
             self._write_known(*models["student"], self.dev, KNOWN_PREDICTIONS_DEV, with_table=False)
         return models, epochs
 
@@ -201,9 +214,10 @@ class FoldRun:
         checkpoint = load_checkpoint(folder)
         self._audit(checkpoint.training_ids, phase, stage.name)
         result = FitResult.read(folder / "fit.json")
-        dev_ua = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f} %"
+        dev = "" if result.dev_ua is None else f", dev UA {100 * result.dev_ua:.2f} %"
+        dev += "" if result.dev_ccc is None else f", dev CCC {result.dev_ccc:.3f}"
         epochs = f"{result.epochs} epoch{'s' * (result.epochs != 1)}"
-        say(f"fold {self.fold.name}, phase {phase.name}: trained {stage.name}, {epochs}{dev_ua}")
+        say(f"fold {self.fold.name}, phase {phase.name}: trained {stage.name}, {epochs}{dev}")
         return checkpoint.model, result.epochs
 
     def _train_new(
@@ -229,15 +243,18 @@ class FoldRun:
             label_indices(train, self.labels),
             target_sources,
             possible_emotions(train, self.labels),
-            label_weights(train, stage.optim.corpus_weights),
+            label_weights(train, stage.optim.corpus_weights) if len(self.labels) else None,
             known_speakers(train),
+            dimension_labels(train, self.recipe.dimensions),
         )
         dev_data = None
         if dev:
             dev_data = UtteranceDataset(
                 stage.source(model, dev, CLEAN_ONLY),
                 label_indices(dev, self.labels),
+                weights=label_weights(dev, 0.0) if len(self.labels) else None,
                 speakers=known_speakers(dev),
+                dimensions=dimension_labels(dev, self.recipe.dimensions),
             )
         with adapters(model, seed):
             fit(
@@ -247,7 +264,7 @@ class FoldRun:
                 folder,
                 self.recipe.runtime,
                 seed=seed,
-                distillation=self.recipe.distillation if targets else None,
+                distillation=self.recipe.distillation if stage.name == "student" else None,
                 stop_after=phase.epochs.get(stage.name),
             )
         training_ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
@@ -275,6 +292,10 @@ class FoldRun:
         recipe = self.recipe
         # No teacher learns from these. They are in the key of its targets.
         corpus = {**to_dict(recipe.corpus), "words": None, "further": None, "further_words": None}
+        del corpus["scale"]  # only dimensions have one, and theirs are brought to it
+        if recipe.dimensions:
+            splits = [(u.id, u.unit_dimensions()) for u in (*phase.train, *phase.dev)]
+            output["dimensions"] = [recipe.targets, splits]
         return cache_key(
             stage=stage.name,
             settings=stage.deciding_settings(),
@@ -324,7 +345,8 @@ class FoldRun:
                 usable = [*own, *(further if stage.name == "linguistic" else ())]
                 outputs = self._infer(stage, model, usable)
                 if method != "in-sample":
-                    outputs["logits"][: len(own)] = self._out_of_fold_logits(stage, own, phase, epochs)
+                    for name, values in self._out_of_fold_outputs(stage, own, phase, epochs).items():
+                        outputs[name][: len(own)] = values
                 targets = align_to_ids(ids, [utterance.id for utterance in usable], outputs)
                 if needs_words:
                     assert isinstance(model, LinguisticTeacher)
@@ -336,57 +358,63 @@ class FoldRun:
         self._store(key, path.parent.glob(f"{path.stem}.*"))
         return TeacherTargets.read(path, ids)
 
-    def _out_of_fold_logits(
+    def _out_of_fold_outputs(
         self, stage: Stage, utterances: Sequence[Utterance], phase: Phase, epochs: int
-    ) -> Tensor:
-        """Logits (utterances, emotions), each by a teacher trained without the utterance's speaker."""
+    ) -> dict[str, Tensor]:
+        """Logits and dimensions of utterances, each by a teacher trained without the utterance's speaker."""
         speakers = sorted({utterance.speaker for utterance in utterances})
         inner_folds = min(self.recipe.distillation.inner_folds, len(speakers))
-        logits_by_id: dict[str, Tensor] = {}
+        names = ("logits", "dimensions") if self.recipe.dimensions else ("logits",)
+        row_of = {utterance.id: row for row, utterance in enumerate(utterances)}
+        collected: dict[str, dict[int, Tensor]] = {name: {} for name in names}
         for inner in range(inner_folds):
             held_out = set(speakers[inner::inner_folds])
             rest = tuple(utterance for utterance in utterances if utterance.speaker not in held_out)
             folder = phase.folder / stage.name / f"inner-{inner + 1}"
             model, _ = self._train(stage, Phase(phase.name, rest, (), {stage.name: epochs}, folder))
             part = [utterance for utterance in utterances if utterance.speaker in held_out]
-            logits = self._infer(stage, model, part)["logits"]
-            logits_by_id |= {utterance.id: logits[row] for row, utterance in enumerate(part)}
-        return torch.stack([logits_by_id[utterance.id] for utterance in utterances])
+            outputs = self._infer(stage, model, part)
+            for name in names:
+                collected[name] |= {row_of[item.id]: outputs[name][row] for row, item in enumerate(part)}
+        return {name: torch.stack([rows[row] for row in sorted(rows)]) for name, rows in collected.items()}
 
     # --- the classifier, fitted again ------------------------------------------------------------
 
     def _refit_classifier(self, stage: Stage, student: nn.Module) -> nn.Module:
-        """The student with its classifier fitted again on train and dev, from disk where it is complete.
+        """The student with classifier and regressor fitted again on train and dev, or from disk.
 
-        The predictions of dev are those of classifiers that were fitted without the speaker, so dev can be
-        scored.
+        The predictions of dev are those of layers that were fitted without the speaker, so dev can be scored.
         """
         assert isinstance(student, Student)
         folder = self.folder / "refit" / "student"
-        dev_table = folder.parent / "predictions-dev.csv"
-        known = [] if self.recipe.voice is None else [dev_table.with_name(KNOWN_PREDICTIONS_DEV)]
-        tables = [dev_table, *known]
+        names = [f"predictions{DEV}"] if len(self.labels) else []
+        names += [f"dimensions{DEV}"] if self.recipe.dimensions else []
+        names += [KNOWN_PREDICTIONS_DEV.removesuffix(".csv")] if self._has_known else []
+        tables = [folder.parent / f"{name}.csv" for name in names]
         if not all(path.is_file() for path in (folder / "model.json", *tables)):
             usable = [utterance for utterance in self.train + self.dev if stage.can_use(utterance)]
             num_train = sum(stage.can_use(utterance) for utterance in self.train)
             seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
             with measured(folder):
                 inputs = collect_classifier_inputs(stage, student, usable, seed, num_train)
-                prior = student.config.pull
                 dev_rows = torch.arange(num_train, len(usable))  # the clean view comes first
-                if inputs.first_known is not None:
-                    logits = held_out_logits(student.classifier, inputs, inputs.first_known + dev_rows, prior)
-                    self.tables.write(usable[num_train:], logits, folder.parent / KNOWN_PREDICTIONS_DEV)
-                logits = held_out_logits(student.classifier, inputs, dev_rows, prior)
-                self.tables.write(usable[num_train:], logits, dev_table)
-                student.classifier = fit_classifier(student.classifier, inputs, prior)
+                if self._has_known:
+                    assert inputs.first_known is not None
+                    outputs = held_out_outputs(student, inputs, inputs.first_known + dev_rows)
+                    known = folder.parent / KNOWN_PREDICTIONS_DEV
+                    self.tables.write_emotions(usable[num_train:], outputs["logits"], known)
+                outputs = held_out_outputs(student, inputs, dev_rows)
+                self.tables.write(usable[num_train:], outputs, DEV, folder.parent)
+                fit_output_layers(student, inputs)
             # Those of the student before include the ids of the model that it started from.
             seen_before = load_checkpoint(self.folder / "select" / "student").training_ids
             training_ids = tuple(sorted({*seen_before, *(utterance.id for utterance in usable)}))
             save_checkpoint(folder, student, self.labels, training_ids)
         for table in tables:
             shutil.copyfile(table, self.folder / table.name)
-        say(f"fold {self.fold.name}, phase refit: fitted the student's classifier on train and dev")
+        layers = ["classifier"] * bool(len(self.labels)) + ["regressor"] * bool(self.recipe.dimensions)
+        fitted = " and ".join(layers)
+        say(f"fold {self.fold.name}, phase refit: fitted the student's {fitted} on train and dev")
         return load_checkpoint(folder).model
 
     # --- predictions -----------------------------------------------------------------------------
@@ -405,16 +433,14 @@ class FoldRun:
             key = self._cache_key(stage, phase, of=[item.id for item in usable]) if is_shared else None
             if not usable or self._fetch(key, self.folder):
                 continue
-            prefix = "predictions" if name == self.recipe.main_model else f"predictions-{name}"
-            path = self.folder / f"{prefix}{suffix}.csv"
-            self.tables.write(usable, self._infer(stage, model, usable)["logits"], path)
-            self._store(key, [path])
+            own_suffix = suffix if name == self.recipe.main_model else f"-{name}{suffix}"
+            self._store(key, self.tables.write(usable, self._infer(stage, model, usable), own_suffix))
 
     def _write_known(
         self, stage: Stage, student: nn.Module, split: Sequence[Utterance], name: str, with_table: bool
     ) -> None:
         """Write probabilities with known utterances of the speaker; `with_table`: known.csv too."""
-        usable = [utterance for utterance in split if stage.can_use(utterance)]
+        usable = [item for item in split if stage.can_use(item) and item.emotion is not None]
         if not usable:
             return
         outputs = self._infer(stage, student, usable)

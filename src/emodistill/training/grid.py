@@ -150,7 +150,7 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
             cells.append((f"no-{name}", _with_values(full, "distillation", teachers=rest)))
     if not teachers:
         return cells
-    terms = [term for term in TERMS if term.is_on(full.distillation)]
+    terms = [term for term in TERMS if term.is_on(full)]
     cells += [(term.cell_alone, _alone(full, term)) for term in reversed(terms) if term.cell_alone]
     cells += [(term.cell_without, _without(full, term)) for term in terms if term.cell_without]
     options = [(name, _with_values(full, section, **off)) for name, (section, off) in OPTIONS.items()]
@@ -162,7 +162,8 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
 
 def _alone(full: Recipe, term: LossTerm) -> Recipe:
     """The recipe in which this is the only term that reads teachers."""
-    others = [other for other in TERMS if other is not term and NO_TEACHER not in other.teachers]
+    fitting = [other for other in TERMS if other.fits(full.has_emotions, bool(full.dimensions))]
+    others = [other for other in fitting if other is not term and NO_TEACHER not in other.teachers]
     return _with_values(full, "distillation", **{other.weight: 0.0 for other in others})
 
 
@@ -171,7 +172,7 @@ def _without(full: Recipe, term: LossTerm) -> Recipe:
     recipe = _with_values(full, "distillation", **{term.weight: 0.0})
     if NO_TEACHER not in term.teachers:
         return recipe
-    if recipe.student is not None and recipe.student.probe is not None:
+    if term.of == "emotion" and recipe.student is not None and recipe.student.probe is not None:
         recipe = _with_values(recipe, "student", probe=None)
     return _with_values(recipe, "protocol", refit=False) if recipe.protocol.refit == "classifier" else recipe
 

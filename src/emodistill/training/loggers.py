@@ -5,10 +5,12 @@ get one run for each training. Its id is kept in the training's folder, so a res
 """
 
 import json
+import logging
 import netrc
 import os
 import secrets
 import tomllib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,3 +108,23 @@ def _run_id(logger: Any) -> str:
 def _run_folder(folder: Path) -> Path:
     """The folder with `recipe.toml` around the folder of a training; the latter itself where none has it."""
     return next((parent for parent in folder.parents if (parent / "recipe.toml").is_file()), folder)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's advice on hardware and loader processes; its errors and other warnings stay."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for advice in (
+            "does not have many workers", "Checkpoint directory", "No `?val_dataloader", "Found .* eval mode",
+            "You defined a `validation", "Experiment logs directory", ".*LeafSpec",
+        ):  # fmt: skip
+            warnings.filterwarnings("ignore", message=f".*{advice}")
+        try:
+            yield
+        except SystemExit as stop:
+            raise KeyboardInterrupt from stop  # Lightning ends so after Ctrl-C
+        finally:
+            logger.setLevel(level)

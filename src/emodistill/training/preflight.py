@@ -73,12 +73,12 @@ def check_recipe(
     if data is None:
         check_source(recipe.corpus)
     num_layers: dict[str, int] = {}
-    if not _is_finished(out, folds, max_folds):
+    if not _is_finished(recipe, out, folds, max_folds):
         check_packages(recipe)
         num_layers = check_models(recipe)
     is_new = data is None
     data = data or _open_data(recipe)
-    chosen = [fold for fold in data.folds(folds)[:max_folds] if not _is_done(out, fold.name)]
+    chosen = [fold for fold in data.folds(folds)[:max_folds] if not _is_done(recipe, out, fold.name)]
     checked = _check_data(recipe, data, chosen, num_layers)
     if is_new:
         if checked.name != recipe.name:
@@ -88,12 +88,14 @@ def check_recipe(
     return CheckedRecipe(checked, data)
 
 
-def _is_done(out: Path | None, fold: str) -> bool:
+def _is_done(recipe: Recipe, out: Path | None, fold: str) -> bool:
     """Whether a run folder has the predictions of a fold."""
-    return out is not None and (out / f"fold-{fold}" / "predictions.csv").is_file()
+    return out is not None and (out / f"fold-{fold}" / recipe.last_table).is_file()
 
 
-def _is_finished(out: Path | None, folds: Sequence[str] | None, max_folds: int | None) -> bool:
+def _is_finished(
+    recipe: Recipe, out: Path | None, folds: Sequence[str] | None, max_folds: int | None
+) -> bool:
     """Whether a run folder has the predictions of all folds that will be run."""
     if folds is not None and not folds:
         return True
@@ -102,7 +104,7 @@ def _is_finished(out: Path | None, folds: Sequence[str] | None, max_folds: int |
     names: Sequence[str] = (
         folds if folds is not None else [fold.name for fold in read_protocol(out / "protocol.json").folds]
     )
-    return all(_is_done(out, name) for name in names[:max_folds])
+    return all(_is_done(recipe, out, name) for name in names[:max_folds])
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -132,7 +134,7 @@ def read_data(recipe: Recipe) -> AuditedData:
 
 def _open_data(recipe: Recipe) -> AuditedData:
     """Read the corpus and divide it into folds, without the audit."""
-    corpus = open_corpus(recipe.corpus, say)
+    corpus = open_corpus(recipe.corpus, say, recipe.targets)
     protocol = build_protocol(corpus, recipe.protocol)
     return AuditedData(corpus, protocol, open_further(recipe.corpus, say))
 

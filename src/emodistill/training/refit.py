@@ -1,12 +1,14 @@
-"""Fits the classifier of a trained student again, on train and dev together.
+"""Fits the classifier of a trained student again, and its regressor, on train and dev together.
 
 The rest of the student stays as it is. It has memorised its training speakers, so its classifier has learned
 from embeddings that are cleaner than those of new speakers. The dev speakers are new to the student, and a
 classifier that is fitted on both splits learns what their embeddings look like. The problem is convex, so
-there is no number of epochs to choose.
+there is no number of epochs to choose. The regressor of dimensions is fitted in the same way to the loss that
+it was trained with. 1 − CCC is not convex, but the search starts at the trained weights, and it is pulled to
+them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,12 +16,13 @@ from torch import Tensor, nn
 
 from emodistill.config import VoiceConfig
 from emodistill.corpora import Utterance
-from emodistill.distillation import hard_label_loss
+from emodistill.distillation import dimension_loss, hard_label_loss
 from emodistill.models.student import Student
 from emodistill.training.data import (
     CLEAN,
     UtteranceDataset,
     WaveformSource,
+    dimension_labels,
     label_indices,
     label_weights,
     possible_emotions,
@@ -43,6 +46,7 @@ class ClassifierInputs:
     possible: Tensor | None = None  # (rows, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (rows,)
     first_known: int | None = None  # the row from which on utterances of the speaker are known; None: nowhere
+    dimensions: Tensor | None = None  # (rows, dimensions), NaN: no label; None: the student has no regressor
 
     def select(self, rows: Tensor) -> "ClassifierInputs":
         """The given rows."""
@@ -52,6 +56,7 @@ class ClassifierInputs:
             tuple(self.speakers[row] for row in rows.tolist()),
             None if self.possible is None else self.possible[rows],
             None if self.weights is None else self.weights[rows],
+            dimensions=None if self.dimensions is None else self.dimensions[rows],
         )
 
 
@@ -79,7 +84,8 @@ def collect_classifier_inputs(
     if voice is not None:
         inputs += _with_known_voices(student, [output["statistics"] for output in outputs], voice, utterances)
     possible = possible_emotions(utterances, stage.labels)
-    weights = label_weights(utterances, stage.optim.corpus_weights)
+    weights = label_weights(utterances, stage.optim.corpus_weights) if len(stage.labels) else None
+    dimensions = dimension_labels(utterances, stage.dimensions)
     return ClassifierInputs(
         torch.cat(inputs),
         torch.tensor(labels).repeat(len(inputs)),
@@ -87,6 +93,7 @@ def collect_classifier_inputs(
         None if possible is None else possible.repeat(len(inputs), 1),
         None if weights is None else weights.repeat(len(inputs)),
         None if voice is None else len(outputs) * len(utterances),
+        None if dimensions is None else dimensions.repeat(len(inputs), 1),
     )
 
 
@@ -115,42 +122,97 @@ def fit_classifier(classifier: nn.Linear, data: ClassifierInputs, prior: float) 
     W_0 are the weights of the given classifier. With a Gaussian prior around W_0, this is the most probable
     one.
     """
-    initial = classifier.weight.detach().double()
-    weight, bias = initial.clone().requires_grad_(), classifier.bias.detach().double().requires_grad_()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
-    inputs = data.inputs.double()
 
-    def loss() -> Tensor:
+    def loss(logits: Tensor) -> Tensor:
+        return hard_label_loss(logits, data.labels, possible=data.possible, weights=data.weights)
+
+    return _fit_layer(classifier, data.inputs, loss, prior)
+
+
+def fit_regressor(regressor: nn.Linear, data: ClassifierInputs, kind: str, prior: float) -> nn.Linear:
+    """Return the regressor that minimises the loss of dimensions + prior * ||W - W_0||², found by L-BFGS.
+
+    W_0 are the weights of the given regressor, and `kind` is that of `dimension_loss`.
+    """
+    labels = data.dimensions
+    assert labels is not None
+    values = labels.double()
+    return _fit_layer(
+        regressor, data.inputs, lambda predicted: dimension_loss(predicted, values, kind), prior
+    )
+
+
+def _fit_layer(layer: nn.Linear, inputs: Tensor, loss: Callable[[Tensor], Tensor], prior: float) -> nn.Linear:
+    """Return the linear layer that minimises loss(outputs) + prior * ||W - W_0||², found by L-BFGS."""
+    initial = layer.weight.detach().double()
+    weight, bias = initial.clone().requires_grad_(), layer.bias.detach().double().requires_grad_()
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
+    inputs = inputs.double()
+
+    def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = inputs @ weight.T + bias
-        hard = hard_label_loss(logits, data.labels, possible=data.possible, weights=data.weights)
-        total = hard + prior * ((weight - initial) ** 2).sum()
+        total = loss(inputs @ weight.T + bias) + prior * ((weight - initial) ** 2).sum()
         total.backward()
         return total
 
-    optimizer.step(loss)
-    fitted = nn.Linear(classifier.in_features, classifier.out_features)
+    optimizer.step(closure)
+    fitted = nn.Linear(layer.in_features, layer.out_features)
     with torch.no_grad():
         fitted.weight.copy_(weight)
         fitted.bias.copy_(bias)
     return fitted
 
 
-@torch.no_grad()
+def fit_output_layers(student: Student, data: ClassifierInputs) -> None:
+    """Fit the classifier and the regressor of a student again, as far as it has them.
+
+    `student.pull` is their prior.
+    """
+    config = student.config
+    if student.classifier.out_features:
+        student.classifier = fit_classifier(student.classifier, data, config.pull)
+    if student.regressor is not None:
+        student.regressor = fit_regressor(student.regressor, data, config.optim.dimension_loss, config.pull)
+
+
+def held_out_outputs(student: Student, data: ClassifierInputs, rows: Tensor) -> dict[str, Tensor]:
+    """`logits` and `dimensions` of the given rows, each by layers fitted without the row's speaker."""
+    config, outputs = student.config, {"logits": torch.zeros(len(rows), 0)}
+    if student.classifier.out_features:
+        outputs["logits"] = held_out_logits(student.classifier, data, rows, config.pull)
+    if student.regressor is not None:
+        kind = config.optim.dimension_loss
+        outputs["dimensions"] = _held_out(
+            student.regressor, data, rows, lambda layer, kept: fit_regressor(layer, kept, kind, config.pull)
+        )
+    return outputs
+
+
 def held_out_logits(classifier: nn.Linear, data: ClassifierInputs, rows: Tensor, prior: float) -> Tensor:
     """Logits (rows, emotions) of the given rows, each by a classifier fitted without the row's speaker.
 
     With more than `MAX_GROUPS` speakers, each classifier leaves out a group of them.
     """
+    return _held_out(classifier, data, rows, lambda layer, kept: fit_classifier(layer, kept, prior))
+
+
+@torch.no_grad()
+def _held_out(
+    layer: nn.Linear,
+    data: ClassifierInputs,
+    rows: Tensor,
+    fit: Callable[[nn.Linear, ClassifierInputs], nn.Linear],
+) -> Tensor:
+    """Outputs (rows, …) of the given rows, each by a layer that `fit` fits without the speaker of the row."""
     speakers = [data.speakers[row] for row in rows.tolist()]
     names = sorted(set(speakers))
-    logits = torch.zeros(len(rows), classifier.out_features)
+    outputs = torch.zeros(len(rows), layer.out_features)
     for first in range(min(MAX_GROUPS, len(names))):
         held_out = set(names[first::MAX_GROUPS])
         kept = torch.tensor([row for row, speaker in enumerate(data.speakers) if speaker not in held_out])
         with torch.enable_grad():
-            fitted = fit_classifier(classifier, data.select(kept), prior)
+            fitted = fit(layer, data.select(kept))
         places = [place for place, speaker in enumerate(speakers) if speaker in held_out]
         own = torch.tensor(places, dtype=torch.long)
-        logits[own] = fitted(data.inputs[rows[own]].float())
-    return logits
+        outputs[own] = fitted(data.inputs[rows[own]].float())
+    return outputs

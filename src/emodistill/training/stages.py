@@ -54,7 +54,7 @@ class Stage(ABC):
 
     def __init__(self, name: str, recipe: Recipe, labels: LabelSet) -> None:
         self.name, self.recipe, self.labels = name, recipe, labels
-        self.num_classes = len(labels)
+        self.num_classes, self.dimensions = len(labels), recipe.dimensions
 
     required_input = "audio"  # of an utterance
 
@@ -83,6 +83,14 @@ class Stage(ABC):
     def deciding_settings(self) -> dict[str, Any]:
         """The parts of the recipe that decide what the model becomes on given data, as plain data."""
 
+    def used_settings(self, section: Any) -> dict[str, Any]:
+        """The model's section as plain data, without settings of dimensions and votes that decide nothing."""
+        settings = dict(to_dict(section))
+        optim = dict(settings["optim"])
+        unused = [] if self.dimensions else ["dimension_loss"]
+        unused += ["targets", "vote_loss"] if optim["targets"] == "label" else []
+        return {**settings, "optim": {name: optim[name] for name in optim if name not in unused}}
+
     def can_use(self, utterance: Utterance) -> bool:
         """Whether an utterance has the input that the model requires."""
         return utterance.path is not None
@@ -109,6 +117,8 @@ class Stage(ABC):
         not_taken = {"mean", "std"}  # the normalisation is that of the new training split
         if checkpoint.labels != self.labels:
             not_taken |= {name for name in own if name.startswith("classifier.")}
+        if checkpoint.dimensions != self.dimensions:
+            not_taken |= {name for name in own if name.startswith("regressor.")}
         fitting = {
             name: value
             for name, value in checkpoint.model.state_dict().items()
@@ -130,10 +140,10 @@ class ProsodicStage(Stage):
         return self.recipe.prosodic.init
 
     def deciding_settings(self) -> dict[str, Any]:
-        return {"prosodic": to_dict(self.recipe.prosodic)}
+        return {"prosodic": self.used_settings(self.recipe.prosodic)}
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
-        model = ProsodicTeacher(self.recipe.prosodic, self.num_classes)
+        model = ProsodicTeacher(self.recipe.prosodic, self.num_classes, self.dimensions)
         model.set_normalisation(*lld_statistics(self._llds(train)))
         return model
 
@@ -163,14 +173,16 @@ class LinguisticStage(Stage):
         return self.recipe.linguistic.init
 
     def deciding_settings(self) -> dict[str, Any]:
-        return {"linguistic": to_dict(self.recipe.linguistic)}
+        return {"linguistic": self.used_settings(self.recipe.linguistic)}
 
     def can_use(self, utterance: Utterance) -> bool:
         return bool(utterance.transcript)
 
     def create(self, train: Sequence[Utterance], initial: nn.Module | None = None) -> nn.Module:
         transcripts = [utterance.transcript for utterance in train if utterance.transcript]
-        return LinguisticTeacher.create(self.recipe.linguistic, self.num_classes, transcripts)
+        return LinguisticTeacher.create(
+            self.recipe.linguistic, self.num_classes, transcripts, self.dimensions
+        )
 
     def source(self, model: nn.Module, utterances: Sequence[Utterance], seed: int) -> InputSource:
         assert isinstance(model, LinguisticTeacher)
@@ -208,7 +220,7 @@ class SpeechStage(Stage):
     def deciding_settings(self) -> dict[str, Any]:
         run = self.recipe.acoustic.run if self.name == "acoustic" else None
         return {
-            "config": to_dict(self.config),
+            "config": self.used_settings(self.config),
             "augment": self.augment.key_settings(),
             "run": run,
             "heads": dict(self.heads),
@@ -231,9 +243,11 @@ class SpeechStage(Stage):
                 reasons = "; ".join(field_messages(error.errors()))
                 raise ConfigError(f"{self.name}.init = '{self.config.init}': {reasons}") from error
             backbone: Backbone = deepcopy(initial.backbone)
-            return Student(backbone, config, self.num_classes, self.heads, self.voice is not None)
-        backbone = load_backbone(self.config.backbone, self.config.layers, self.config.width)
-        return Student(backbone, self.config, self.num_classes, self.heads, self.voice is not None)
+        else:
+            config = self.config
+            backbone = load_backbone(config.backbone, config.layers, config.width)
+        has_voices = self.voice is not None
+        return Student(backbone, config, self.num_classes, self.heads, has_voices, self.dimensions)
 
     def source(
         self, model: nn.Module, utterances: Sequence[Utterance], seed: int

@@ -3,7 +3,8 @@
 They are computed once and kept on disk as `targets-<method>.safetensors`. The method is one of two:
 
 * in-sample: the teacher of the fold, which has learned from these utterances;
-* out-of-fold: the logits are those of teachers that were trained without the utterance's speaker.
+* out-of-fold: logits and dimensions are those of teachers that were trained without the utterance's
+  speaker.
 """
 
 import json
@@ -46,6 +47,7 @@ class TeacherTargets:
     word_vectors: Tensor | None = None  # (all words, dim), float16, standardised
     word_spans: Tensor | None = None  # (all words, 2), start and end as shares of the utterance's length
     word_offsets: Tensor | None = None  # (utterances, 2): where an utterance's words start and end
+    dimensions: Tensor | None = None  # (utterances, dimensions), predictions; None: the teacher has none
 
     def certainty(self, kind: str | None, labels: Sequence[int | None]) -> Tensor | None:
         """Return how much each utterance counts, (utterances,); None: all count 1.
@@ -72,7 +74,14 @@ class TeacherTargets:
         tensors = {"logits": self.logits, "embedding": self.embedding, "available": self.available.byte()}
         optional = {
             name: getattr(self, name)
-            for name in ("hidden", "offsets", "word_vectors", "word_spans", "word_offsets")
+            for name in (
+                "hidden",
+                "offsets",
+                "word_vectors",
+                "word_spans",
+                "word_offsets",
+                "dimensions",
+            )
         }
         tensors |= {name: value for name, value in optional.items() if value is not None}
         metadata = {"teacher": teacher, "method": method, "ids": json.dumps(self.ids)}
@@ -122,6 +131,8 @@ class TeacherTargetSource:
             values["hidden"] = crop(targets.hidden[start:end], span).float()
         if self.certainty is not None:
             values["certainty"] = self.certainty[row]
+        if targets.dimensions is not None:
+            values["dimensions"] = targets.dimensions[row]
         if targets.word_vectors is not None:
             assert targets.word_spans is not None
             assert targets.word_offsets is not None
@@ -145,7 +156,7 @@ def target_source(
     `emotions` maps all ids of the targets to an emotion, or to None without a label.
     """
     known = [emotions[name] for name in targets.ids]
-    indices = [None if emotion is None else labels.index(emotion) for emotion in known]
+    indices = [None if emotion is None or not len(labels) else labels.index(emotion) for emotion in known]
     certainty = targets.certainty(recipe.distillation.certainty, indices)
     row_of = {name: row for row, name in enumerate(targets.ids)}
     rows = [row_of[utterance.id] for utterance in train]
@@ -180,7 +191,10 @@ def align_to_ids(
         expanded[rows] = values
         return expanded
 
-    return TeacherTargets(tuple(ids), expand(outputs["logits"]), expand(outputs["embedding"]), available)
+    return TeacherTargets(
+        tuple(ids), expand(outputs["logits"]), expand(outputs["embedding"]), available,
+        dimensions=expand(outputs["dimensions"]) if "dimensions" in outputs else None,
+    )  # fmt: skip
 
 
 # --- words ---------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""The scores on dev after each epoch of a training."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emodistill.evaluation.dimension_scores import concordance
+from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
+from emodistill.models.student import Student
+from emodistill.training.data import UtteranceDataset
+
+
+def mean_concordance(truth: Tensor, predicted: Tensor) -> float:
+    """Return the mean of CCC over the dimensions in which it is defined; 0 if it is defined in none.
+
+    Both are (utterances, dimensions), and a label is NaN where there is none.
+    """
+    pairs = zip(truth.double().T.numpy(), predicted.clamp(0, 1).double().T.numpy(), strict=True)
+    values = [value for pair in pairs if (value := concordance(*pair)) is not None]
+    return float(np.mean(values)) if values else 0.0
+
+
+def dev_scores(
+    dev: UtteranceDataset, outputs: Mapping[str, Mapping[str, Tensor]], measure: str
+) -> dict[str, float]:
+    """Return the scores of a model's outputs for all utterances of dev, by name.
+
+    They are `dev_ua` where the model has emotions, `dev_ccc` where it has dimensions, and the one of
+    `measure`.
+
+    Args:
+        outputs: `logits` and `dimensions` of the utterances. A student with voices has two of them: "alone",
+            and "known" with known utterances of the speaker. The score that chooses is the mean of both.
+    """
+    scores: dict[str, list[float]] = {}
+    for values in outputs.values():
+        if values["logits"].shape[1]:
+            labels, guess = np.array(dev.labels), values["logits"].argmax(dim=1).numpy()
+            if dev.weights is not None:  # utterances without an emotion have the weight 0
+                labelled = dev.weights.numpy() > 0
+                labels, guess = labels[labelled], guess[labelled]
+            scores.setdefault("dev_ua", []).append(unweighted_accuracy(labels, guess))
+            if measure == "weighted_f1":
+                scores.setdefault("dev_weighted_f1", []).append(weighted_f1(labels, guess))
+        if dev.dimensions is not None:
+            ccc = mean_concordance(dev.dimensions, values["dimensions"])
+            scores.setdefault("dev_ccc", []).append(ccc)
+    named: dict[str, float] = {}
+    for name, each in scores.items():
+        named[name] = float(np.mean(each))
+        if len(each) > 1:
+            named |= {f"{name}_{kind}": value for kind, value in zip(outputs, each, strict=True)}
+    return named
+
+
+@torch.no_grad()
+def head_outputs(student: Student, statistics: Tensor, device: torch.device | str) -> dict[str, Tensor]:
+    """The `logits` and `dimensions`, each (utterances, …), of a student's head, on the CPU.
+
+    `statistics` (utterances, dim) are those of the utterances minus their voices.
+    """
+    output = student.head(statistics.to(device))
+    values = {"logits": output.logits, "dimensions": output.dimensions}
+    return {name: value.float().cpu() for name, value in values.items() if value is not None}
