@@ -58,6 +58,7 @@ from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.prediction import Surety
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.segmentation_options import SMOOTH_S
+from emodistill.inference.window_classifier import WindowOutput
 from emodistill.labels import get_label_map
 from emodistill.protocol import read_protocol
 
@@ -524,12 +525,12 @@ class CachedRecognizer(Recognizer):
             self.outputs_of[key] = {**outputs, "statistics": statistics}
         return self.outputs_of[key]
 
-    def probabilities_of_statistics(
+    def classify_statistics(
         self, statistics: npt.NDArray[np.float32], shrunk: npt.NDArray[np.float32] | None = None
-    ) -> npt.NDArray[np.float64]:
-        """Return the probabilities (emotions,) of statistics (windows, dim)."""
+    ) -> WindowOutput:
+        """Return what the head predicts for statistics (windows, dim)."""
         outputs = [self.head_outputs(row, shrunk) for row in statistics]
-        return self._mean_probabilities(outputs, shrunk is not None)["student"]
+        return self._window_output(outputs, shrunk is not None)
 
 
 class ReplayedDetector:

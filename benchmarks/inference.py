@@ -175,7 +175,8 @@ def _write(folder: Path, backbone: Any) -> None:
 
 
 def _write_card(folder: Path) -> None:
-    from emodistill.inference.model_card import Card, file_sha256, write_card
+    from emodistill.inference.card_writer import write_card
+    from emodistill.inference.model_card import Card, file_sha256
     from emodistill.labels import EMOTIONS
 
     card = Card(

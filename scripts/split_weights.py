@@ -32,6 +32,7 @@ from emodistill.audio.onnx_session import open_session
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import EmodistillError, ModelError
 from emodistill.export.quantize import store_in_fp16
+from emodistill.inference.card_writer import write_card
 from emodistill.inference.fetch import (
     ALIGNMENT,
     SOURCE_FILE,
@@ -51,7 +52,6 @@ from emodistill.inference.model_card import (
     pack_description,
     read_card,
     read_description,
-    write_card,
 )
 from emodistill.models.mel import FFT_SAMPLES
 

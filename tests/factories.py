@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 
 from emodistill.inference.confidence import Answer
+from emodistill.inference.window_classifier import WindowOutput
 
 RATE = 16_000  # Hz
 # The folder of real corpora and models, which may not exist: EMODISTILL_DATA, or `shared` beside the
@@ -301,6 +302,7 @@ class ToneRecognizer:
 
     def __init__(self, min_confidence: float = 0.0) -> None:
         self.emotions = tuple(TONES_HZ)
+        self.dimensions: tuple[str, ...] = ()
         self._min_confidence = min_confidence
         self.longest = 0  # the longest waveform of a call, in samples
         self.calls = 0
@@ -316,15 +318,20 @@ class ToneRecognizer:
         values = shares + 0.02
         return np.asarray(values / values.sum(), dtype=np.float64)
 
+    def classify(self, waveform: np.ndarray) -> WindowOutput:
+        """Return the same probabilities as what a model predicts."""
+        return WindowOutput(self.probabilities(waveform))
+
     def answer(
         self,
         probabilities: Mapping[str, float],
         has_voice: bool,
         emotion: str | None = None,
         learned: bool = False,
+        dimensions: Mapping[str, float] | None = None,
     ) -> Answer:
         """Return the chosen emotion, or the most probable one."""
-        return Answer.of(probabilities, self._min_confidence, emotion=emotion)
+        return Answer.of(probabilities, self._min_confidence, emotion=emotion, from_head=dimensions)
 
 
 class LoudnessDetector:

@@ -1,12 +1,15 @@
 """A model with voices that no training made: its statistics and its classifier are a few lines of ONNX."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from emodistill.inference.model_card import Card, file_sha256, read_card, write_card
+from emodistill.inference.card_writer import write_card
+from emodistill.inference.model_card import Card, file_sha256, read_card
 
 EMOTIONS = ("angry", "happy", "neutral", "sad")
 DIM = 6  # of the statistics
@@ -18,6 +21,11 @@ _HEAD = [
     helper.make_node("MatMul", ["embedding", "teacher"], ["teacher_logits"]),
     helper.make_node("Softmax", ["teacher_logits"], ["probabilities_prosodic"], axis=1),
 ]
+_REGRESSOR = [
+    helper.make_node("MatMul", ["embedding", "regressor"], ["place"]),
+    helper.make_node("Add", ["place", "middle"], ["moved"]),
+    helper.make_node("Clip", ["moved", "low", "high"], ["dimensions"]),
+]
 _TRUNK = [
     helper.make_node("Unsqueeze", ["waveform", "one"], ["channel"]),
     helper.make_node("Conv", ["channel", "filters"], ["frames"], strides=[_STEP]),
@@ -27,11 +35,14 @@ _TRUNK = [
 ]
 
 
-def voice_model(folder: Path, seed: int = 0, dim: int = DIM, **card: object) -> Path:
+def voice_model(
+    folder: Path, seed: int = 0, dim: int = DIM, dimensions: Sequence[str] = (), **card: object
+) -> Path:
     """Write the folder of a model with voices of `dim` numbers, four emotions and one teacher.
 
-    The statistics are the logarithms of the mean magnitudes of random filters. `card` replaces fields of the
-    card.
+    The statistics are the logarithms of the mean magnitudes of random filters. With `dimensions` the model
+    has a head that predicts these. `card` replaces fields of the card; with `emotions=()` the model predicts
+    the dimensions alone.
     """
     rng = np.random.default_rng(seed)
     weights = {
@@ -45,11 +56,21 @@ def voice_model(folder: Path, seed: int = 0, dim: int = DIM, **card: object) -> 
     outputs = {
         "probabilities": len(EMOTIONS), "embedding": dim, "probabilities_prosodic": len(EMOTIONS),
     }  # fmt: skip
+    head = _HEAD
+    if card.get("emotions") == ():
+        head, outputs = [node for node in _HEAD if "embedding" in node.output], {"embedding": dim}
+    if dimensions:
+        weights |= {
+            "regressor": 0.2 * rng.standard_normal((dim, len(dimensions))), "low": np.float32(0),
+            "middle": np.float32(0.5), "high": np.float32(1),
+        }  # fmt: skip
+        head, outputs = [*head, *_REGRESSOR], {**outputs, "dimensions": len(dimensions)}
+        card["dimensions"] = tuple(dimensions)
     _save(
-        folder / "model.onnx", [*_TRUNK, *_HEAD], {**weights, **trunk},
+        folder / "model.onnx", [*_TRUNK, *head], {**weights, **trunk},
         {"waveform": "samples", "voice": dim}, {**outputs, "statistics": dim},
     )  # fmt: skip
-    _save(folder / "head.onnx", _HEAD, weights, {"statistics": dim, "voice": dim}, outputs)
+    _save(folder / "head.onnx", head, weights, {"statistics": dim, "voice": dim}, outputs)
     fields = {
         "name": f"tiny voices {seed}", "emotions": EMOTIONS, "trim_db": 40.0, "teachers": ("prosodic",),
         "backbone": "filters", "num_parameters": 100, "corpus": "none", "protocol": "none", "fold": "0",
@@ -60,7 +81,7 @@ def voice_model(folder: Path, seed: int = 0, dim: int = DIM, **card: object) -> 
     return folder
 
 
-def model_without_voices(folder: Path, **card_fields: object) -> Path:
+def model_without_voices(folder: Path, **card_fields: Any) -> Path:
     """Write the folder of the same model with neither voices nor a head of its own."""
     voice_model(folder, name="plain", **card_fields)
     card = read_card(folder)

@@ -24,7 +24,8 @@ from emodistill import cli
 from emodistill.audio.waveform import load
 from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError
-from emodistill.inference.model_card import read_card, write_card
+from emodistill.inference.card_writer import write_card
+from emodistill.inference.model_card import read_card
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.segmentation import Segment

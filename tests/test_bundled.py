@@ -12,7 +12,8 @@ from emodistill import Recognizer, cli
 from emodistill.config import recipe_toml
 from emodistill.corpora import read_corpus
 from emodistill.evaluation.metrics import unweighted_accuracy
-from emodistill.inference.model_card import BUNDLED, MODEL_FILES, card_markdown, read_card
+from emodistill.inference.card_writer import card_markdown
+from emodistill.inference.model_card import BUNDLED, MODEL_FILES, read_card
 from emodistill.models.checkpoint import load_initial
 from emodistill.protocol import FIXED_SPLITS
 

@@ -132,7 +132,7 @@ def test_all_prediction_formats_hold_the_same_values(emodistill: Call, exported:
     table = list(csv.DictReader(io.StringIO(output("csv"))))
     assert list(table[0]) == [
         "path", "emotion", "confidence", "abstained", "reason", "error", "p_angry", "p_sad",
-        "surety", "arousal", "valence", "dimensions_from", "channel",
+        "surety", "arousal", "valence", "dimensions_from", "channel", "dominance", "intensity",
     ]  # fmt: skip
     for row, other in zip(table, expected, strict=True):
         assert row["path"] == other["path"]

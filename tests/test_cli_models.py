@@ -13,7 +13,7 @@ from emodistill.inference.model_card import BUNDLED, read_card
 
 KEYS = [
     "model", "name", "emotions", "languages", "num_parameters", "size_bytes", "precision", "licence", "error",
-    "fetched", "voices",
+    "fetched", "voices", "dimensions",
 ]  # fmt: skip
 
 

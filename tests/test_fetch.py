@@ -30,6 +30,7 @@ from emodistill.export.exporter import export_checkpoint
 from emodistill.export.onnx import OnnxStudent, write_onnx
 from emodistill.export.quantize import quantise_to_int8, store_in_fp16
 from emodistill.inference import fetch
+from emodistill.inference.card_writer import card_markdown, write_card
 from emodistill.inference.fetch import (
     SOURCE_FILE,
     Safetensors,
@@ -38,15 +39,7 @@ from emodistill.inference.fetch import (
     fetched_path,
     weight_list,
 )
-from emodistill.inference.model_card import (
-    WEIGHTS,
-    Card,
-    ExternalWeights,
-    card_markdown,
-    file_sha256,
-    read_card,
-    write_card,
-)
+from emodistill.inference.model_card import WEIGHTS, Card, ExternalWeights, file_sha256, read_card
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import load_backbone
 from emodistill.models.checkpoint import describe_model, read_exported, save_checkpoint

@@ -24,7 +24,8 @@ from emodistill.export.gate import (
     compare_with_recogniser,
     predict_through_recogniser,
 )
-from emodistill.inference.model_card import card_markdown, file_sha256, read_card
+from emodistill.inference.card_writer import card_markdown
+from emodistill.inference.model_card import file_sha256, read_card
 from emodistill.labels import LabelSet
 
 LABELS = LabelSet(("angry", "happy", "sad", "neutral"))

@@ -218,7 +218,7 @@ def test_the_words_are_in_the_output() -> None:
         [found], emotions
     )
     header, first, second = FORMATS["csv"].to_text([found], emotions).split("\n", 3)[:3]
-    assert header.endswith(",channel,text")
+    assert header.endswith(",channel,text,dominance,intensity")
     assert ",0," in first
     assert "stop --> <that>" in first + second
 

@@ -21,8 +21,9 @@ import pytest
 from factories_voices import voice_model
 
 from emodistill.errors import MissingExtraError, ModelError
+from emodistill.inference.card_writer import card_markdown
 from emodistill.inference.hub import download_model, folder_name, is_hub_id, push_to_hub
-from emodistill.inference.model_card import card_markdown, read_card
+from emodistill.inference.model_card import read_card
 from emodistill.inference.recognizer import Recognizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

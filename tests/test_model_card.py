@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from emodistill.inference.model_card import Card, DataSource, card_markdown, read_card, write_card
+from emodistill.inference.card_writer import card_markdown, write_card
+from emodistill.inference.model_card import Card, DataSource, read_card
 
 PLAIN: dict[str, Any] = {  # the fields without a default, and a few more
     "format": 1, "name": "old", "emotions": ["angry", "sad"], "sample_rate_hz": 16000, "trim_db": 35.0,

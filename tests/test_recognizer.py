@@ -25,6 +25,7 @@ from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, load, trim_silence
 from emodistill.corpora import DEMO_CORPUS as CORPUS
 from emodistill.errors import AudioError, AudioTooLongError, ConfigError, ModelError
+from emodistill.inference.card_writer import write_card
 from emodistill.inference.confidence import apply_temperature, keep_most_confident
 from emodistill.inference.dimensions import COORDINATES, dimensions
 from emodistill.inference.given_segments import GivenSegment
@@ -35,7 +36,6 @@ from emodistill.inference.model_card import (
     CoveragePoint,
     file_sha256,
     read_card,
-    write_card,
 )
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer

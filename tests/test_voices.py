@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from emodistill import Prediction, Recognizer, Voice
 from emodistill.errors import AudioError, ConfigError, ModelError
+from emodistill.inference.card_writer import write_card
 from emodistill.inference.confidence import apply_temperature
-from emodistill.inference.model_card import read_card, write_card
+from emodistill.inference.model_card import read_card
 from emodistill.inference.voices import MAX_VOICE_BYTES, SpeechStatistics, leave_one_out, shrinkage
 
 
@@ -607,7 +608,7 @@ def test_formats_have_voice_utterances_only_with_a_voice(
         assert [row.get("voice_utterances") for row in json.loads(output("json", *options))] == [number] * 4
         rows = list(csv.DictReader(io.StringIO(output("csv", *options))))
         assert [row.get("voice_utterances") for row in rows] == [number and str(number)] * 4
-        assert list(rows[0])[-9:-5] == [f"p_{name}" for name in EMOTIONS]
+        assert list(rows[0])[-11:-7] == [f"p_{name}" for name in EMOTIONS]
         assert ("utterances known" in output("table", *options)) is (number is not None)
 
 

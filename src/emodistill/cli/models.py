@@ -40,6 +40,7 @@ class ModelRow:
     error: str | None = None
     fetched: bool | None = None  # None: it needs no `emodistill fetch`
     voices: bool | None = None  # whether it can compare a recording with a speaker's voice
+    dimensions: tuple[str, ...] = ()  # that a head predicts; empty: computed from the emotions
 
 
 @app.command("models")
@@ -59,7 +60,7 @@ def models(
     """List the models at hand: the bundled one, fetchable ones and exported ones.
 
     Each has its emotions, languages, size and licence, and whether it can use voices (`emodistill enrol`).
-    The first column is what --model takes.
+    A model with a head for dimensions also has their names. The first column is what --model takes.
 
     Exit code 0: all models are usable. 1: a model is broken (its row says why), or a given folder has no
     model. 2: a given folder does not exist.
@@ -142,7 +143,7 @@ def read_row(model: str, folder: Path) -> ModelRow:
         return ModelRow(model, error=str(error))
     return ModelRow(
         model, card.name, card.emotions, card.languages, card.num_parameters, model_bytes(folder),
-        card.precision, licence_text(card), voices=card.voice_dim is not None,
+        card.precision, licence_text(card), voices=card.voice_dim is not None, dimensions=card.dimensions,
     )  # fmt: skip
 
 
@@ -160,14 +161,15 @@ def fetchable_row(model: str) -> ModelRow:
     return ModelRow(
         model, card.name, card.emotions, card.languages, card.num_parameters,
         model_bytes(ASSETS / model) + size_bytes, card.precision, licence_text(card), fetched=False,
-        voices=card.voice_dim is not None,
+        voices=card.voice_dim is not None, dimensions=card.dimensions,
     )  # fmt: skip
 
 
 def models_table(rows: Sequence[ModelRow]) -> Table:
     """The rows as a table for a terminal."""
     table = Table(show_lines=True)
-    for column in ("model", "emotions", "languages", "voices", "parameters", "size", "licence"):
+    predicted = "emotions and dimensions" if any(row.dimensions for row in rows) else "emotions"
+    for column in ("model", predicted, "languages", "voices", "parameters", "size", "licence"):
         table.add_column(column, justify="right" if column in ("parameters", "size") else "left")
     for row in rows:
         if row.num_parameters is None or row.size_bytes is None:
@@ -177,7 +179,8 @@ def models_table(rows: Sequence[ModelRow]) -> Table:
         if row.fetched is not None:
             size += "\nfetched" if row.fetched else "\nnot fetched"
         table.add_row(
-            escape(row.model), " ".join(row.emotions), " ".join(row.languages) or "not stated",
+            escape(row.model), "\n".join(filter(None, (" ".join(row.emotions), " ".join(row.dimensions)))),
+            " ".join(row.languages) or "not stated",
             "yes" if row.voices else "no", f"{row.num_parameters / 1e6:.2f} M", size,
             escape(row.licence or ""),
         )  # fmt: skip

@@ -35,7 +35,8 @@ from emodistill.export.quantize import (
 )
 from emodistill.export.start import inherited_fields
 from emodistill.features.preparation import prepare_waveform
-from emodistill.inference.model_card import Card, file_sha256, write_card
+from emodistill.inference.card_writer import write_card
+from emodistill.inference.model_card import Card, file_sha256
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import describe_model, load_checkpoint
 from emodistill.models.layers import CosineClassifier

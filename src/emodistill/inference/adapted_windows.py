@@ -23,15 +23,8 @@ import numpy.typing as npt
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import ConfigError, one_of
-from emodistill.inference.emotion_path import Values
 from emodistill.inference.model_card import Card
-from emodistill.inference.segmentation import (
-    VOICE_CHANGE_COST_PER_S,
-    WindowClassifier,
-    WindowScore,
-    WindowScorer,
-    log_probabilities,
-)
+from emodistill.inference.segmentation import VOICE_CHANGE_COST_PER_S, WindowScore, WindowScorer
 from emodistill.inference.segmentation_options import SegmentationOptions
 from emodistill.inference.voices import (
     UTTERANCE_S,
@@ -41,6 +34,7 @@ from emodistill.inference.voices import (
     ensure_voices,
     shrinkage,
 )
+from emodistill.inference.window_classifier import WindowClassifier, WindowOutput
 
 Adapt = Literal["none", "auto", "recording", "running"]
 ADAPT: tuple[Adapt, ...] = ("none", "auto", "recording", "running")  # of a timeline
@@ -59,16 +53,11 @@ class VoiceClassifier(WindowClassifier, Protocol):
     def card(self) -> Card:
         """The description of the model."""
 
-    def probabilities(self, waveform: Waveform, voice: Voice | None = None, /) -> Values:
-        """Return the probabilities (emotions,) of a waveform (samples,), compared with a voice."""
+    def classify(self, waveform: Waveform, shrunk: Vector | None = None, /) -> WindowOutput:
+        """Return what the model predicts for a waveform (samples,). The model subtracts `shrunk` (dim,)."""
 
-    def probabilities_and_statistics(
-        self, waveform: Waveform, shrunk: Vector | None = None, /
-    ) -> tuple[Values, Vector]:
-        """Return the probabilities (emotions,) and the statistics (windows, dim) of a waveform (samples,)."""
-
-    def probabilities_of_statistics(self, statistics: Vector, shrunk: Vector | None = None, /) -> Values:
-        """Return the probabilities (emotions,) of statistics (windows, dim), from the head alone."""
+    def classify_statistics(self, statistics: Vector, shrunk: Vector | None = None, /) -> WindowOutput:
+        """Return what the head of the model predicts for statistics (windows, dim)."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +105,8 @@ class VoiceScorer(WindowScorer):
 
     def score(self, begin: int, end: int, new_samples: int = 0) -> WindowScore:
         """Return the score of the window between two samples."""
-        values = self._classifier.probabilities(self.between(begin, end), self._voice)
-        return WindowScore(log_probabilities(values), self._voice.utterances)
+        output = self._classifier.classify(self.between(begin, end), self._voice.shrunk())
+        return WindowScore.of(output, self._voice.utterances)
 
 
 class RunningScorer(WindowScorer):
@@ -139,12 +128,11 @@ class RunningScorer(WindowScorer):
         while self._recent and self._recent[0][0] <= begin:
             _, earlier, num_samples = self._recent.popleft()
             self._past = self._past.with_window(earlier, num_samples)
-        values, statistics = self._classifier.probabilities_and_statistics(
-            self.between(begin, end), self._past.shrunk()
-        )
+        output = self._classifier.classify(self.between(begin, end), self._past.shrunk())
+        assert output.statistics is not None
         if new_samples:
-            self._recent.append((end, statistics, new_samples))
-        return WindowScore(log_probabilities(values), self._past.voice_utterances)
+            self._recent.append((end, output.statistics, new_samples))
+        return WindowScore.of(output, self._past.voice_utterances)
 
 
 class FirstPassScorer(WindowScorer):
@@ -165,11 +153,12 @@ class FirstPassScorer(WindowScorer):
 
     def score(self, begin: int, end: int, new_samples: int = 0) -> WindowScore:
         """Return the score of the window between two samples, and keep its statistics."""
-        values, statistics = self.classifier.probabilities_and_statistics(self.between(begin, end))
-        self.statistics[begin, end] = statistics
+        output = self.classifier.classify(self.between(begin, end))
+        assert output.statistics is not None
+        self.statistics[begin, end] = output.statistics
         if new_samples:
-            self.known = self.known.with_window(statistics, new_samples)
-        return WindowScore(log_probabilities(values))
+            self.known = self.known.with_window(output.statistics, new_samples)
+        return WindowScore.of(output)
 
     def speech_of(self, windows: Iterable[tuple[int, int, int]]) -> KnownSpeech:
         """Return the speech of some windows of this pass: begin, end, and the samples that each adds."""
@@ -198,8 +187,8 @@ class SecondPassScorer(WindowScorer):
     def score(self, begin: int, end: int, new_samples: int = 0) -> WindowScore:
         """Return the score of a window of the first pass."""
         statistics = self._first_pass.statistics[begin, end]
-        values = self._first_pass.classifier.probabilities_of_statistics(statistics, self._shrunk)
-        return WindowScore(log_probabilities(values), self._voice_utterances)
+        output = self._first_pass.classifier.classify_statistics(statistics, self._shrunk)
+        return WindowScore.of(output, self._voice_utterances)
 
 
 def window_scorer(

@@ -40,20 +40,24 @@ class Answer:
         min_confidence: float = 0.0,
         surety: Surety | None = None,
         emotion: str | None = None,
+        from_head: Mapping[str, float] | None = None,
     ) -> "Answer":
-        """Return an emotion, or none below `min_confidence`, with arousal and valence.
+        """Return an emotion, or none below `min_confidence`, with its dimensions.
 
-        `emotion` was chosen by other means; None: the most probable one.
+        `emotion` was chosen by other means; None: the most probable one. The dimensions are `from_head`,
+        which a head of the model predicts. If it is None, they are arousal and valence, computed from the
+        probabilities. One answer never mixes both sources.
         """
         emotion = emotion or max(probabilities, key=probabilities.__getitem__)
         confidence = probabilities[emotion]
-        place = dimensions(probabilities)
+        source: DimensionsSource = "emotions" if from_head is None else "head"
+        place = dimensions(probabilities) if from_head is None else dict(from_head)
         return cls(
             emotion if confidence >= min_confidence else None,
             confidence,
             surety,
             place,
-            None if place is None else "emotions",
+            None if place is None else source,
         )
 
 
@@ -82,6 +86,11 @@ def confidence_thresholds(
     """
     if min_confidence is None:
         return 0.0, 0.0
+    if not card.emotions:
+        raise ConfigError(
+            f"the model '{card.name}' predicts no emotions, so it has no confidence that min_confidence "
+            f"could compare, only {', '.join(card.dimensions)}: leave it out"
+        )
     is_share = isinstance(min_confidence, str) and min_confidence.startswith(DEV_PREFIX)
     try:
         value = float(min_confidence.removeprefix(DEV_PREFIX) if isinstance(min_confidence, str) else

@@ -1,5 +1,7 @@
 """Arousal and valence from 0 to 1, computed from the probabilities of the emotions.
 
+They are for models that have no head for dimensions.
+
     arousal = Σ_e p(e) · arousal of e      valence = Σ_e p(e) · valence of e
 
 The coordinates of an emotion are the mean ratings of its English word in the Glasgow Norms, about 33 raters a

@@ -43,6 +43,7 @@ class ExportedStudent:
         self.outputs = [output.name for output in self._session.get_outputs()]
         self._check_inputs()
         self._check_emotions()
+        self._check_dimensions()
 
     @property
     def voice_dim(self) -> int | None:
@@ -99,10 +100,12 @@ class ExportedStudent:
         session = open_session(path, self.threads, self._providers)
         inputs = [item.name for item in session.get_inputs()]
         outputs = [item.name for item in session.get_outputs()]
-        if inputs != ["statistics", "voice"] or "probabilities" not in outputs:
+        missing = [name for name in self._required_outputs if name not in outputs]
+        if inputs != ["statistics", "voice"] or missing:
             raise ModelError(
                 f"'{path}' is not the head of an exported student: expected the inputs statistics and voice, "
-                f"and the output probabilities, got the inputs {inputs} and the outputs {outputs}"
+                f"and the output {' and '.join(self._required_outputs)}, got the inputs {inputs} and the "
+                f"outputs {outputs}"
             )
         return session, outputs
 
@@ -112,16 +115,24 @@ class ExportedStudent:
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
         return read_description(text) if text else {}
 
+    @property
+    def _required_outputs(self) -> list[str]:
+        """The outputs that hold the predictions of a model with this card."""
+        has_emotions = bool(self.card.emotions) or not self.card.dimensions
+        names = ["probabilities"] if has_emotions else []
+        return [*names, "dimensions"] if self.card.dimensions else names
+
     def _check_inputs(self) -> None:
         """Raise `ModelError` for an ONNX file of another kind, or with other voices than the card."""
-        path = self.folder / "model.onnx"
+        path, required = self.folder / "model.onnx", self._required_outputs
         inputs = {item.name: item.shape for item in self._session.get_inputs()}
         has_voices = list(inputs) == ["waveform", "voice"] and "statistics" in self.outputs
-        if not (has_voices or list(inputs) == ["waveform"]) or "probabilities" not in self.outputs:
+        is_complete = all(name in self.outputs for name in required)
+        if not (has_voices or list(inputs) == ["waveform"]) or not is_complete:
             raise ModelError(
                 f"'{path}' is not an exported student: expected the input waveform and the output "
-                "probabilities, and for a model with voices also the input voice and the output statistics, "
-                f"got the inputs {list(inputs)} and the outputs {self.outputs}"
+                f"{' and '.join(required)}, and for a model with voices also the input voice and the output "
+                f"statistics, got the inputs {list(inputs)} and the outputs {self.outputs}"
             )
         dim = inputs["voice"][-1] if has_voices else None
         if has_voices != (self.voice_dim is not None) or (isinstance(dim, int) and dim != self.voice_dim):
@@ -140,12 +151,32 @@ class ExportedStudent:
                 f"'{path}' names the emotions {emotions}, but model.onnx was trained on {list(trained)}; was "
                 "the card edited? Export or download the model again"
             )
-        num_outputs = self._session.get_outputs()[self.outputs.index("probabilities")].shape[-1]
-        if isinstance(num_outputs, int) and num_outputs != len(emotions):
+        if emotions and (num_outputs := self._size("probabilities")) not in (None, len(emotions)):
             raise ModelError(
                 f"'{path}' names {len(emotions)} emotions, but model.onnx has {num_outputs} outputs; "
                 "export or download the model again"
             )
+
+    def _check_dimensions(self) -> None:
+        """Raise `ModelError` if the card and the graph have different dimensions, or in another order."""
+        path, dimensions = self.folder / "card.json", list(self.card.dimensions)
+        trained = list(self._description.get("dimensions", dimensions))
+        if trained != dimensions or ("dimensions" in self.outputs and not dimensions):
+            found = trained or "dimensions without names"
+            raise ModelError(
+                f"'{path}' names the dimensions {dimensions}, but model.onnx was trained on {found}; was the "
+                "card edited? Export or download the model again"
+            )
+        if dimensions and (num_outputs := self._size("dimensions")) not in (None, len(dimensions)):
+            raise ModelError(
+                f"'{path}' names {len(dimensions)} dimensions, but model.onnx has {num_outputs} outputs for "
+                "them; export or download the model again"
+            )
+
+    def _size(self, output: str) -> int | None:
+        """The number of columns of an output; None if the graph does not state it."""
+        size = self._session.get_outputs()[self.outputs.index(output)].shape[-1]
+        return size if isinstance(size, int) else None
 
 
 def model_folder(model: str | Path) -> Path:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from emodistill.errors import MissingExtraError, ModelError
 from emodistill.files import atomic_write
-from emodistill.inference.model_card import HEAD, MODEL_FILES, WEIGHTS, card_markdown, read_card
+from emodistill.inference.card_writer import card_markdown
+from emodistill.inference.model_card import HEAD, MODEL_FILES, WEIGHTS, read_card
 
 _FILES = [*MODEL_FILES, HEAD, WEIGHTS, "README.md"]  # of a model, those that are uploaded and downloaded
 

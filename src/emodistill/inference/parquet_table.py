@@ -10,10 +10,11 @@ from typing import Any
 
 from emodistill.errors import MissingExtraError
 from emodistill.files import UNENCODABLE
+from emodistill.labels import DIMENSIONS
 
 # Columns whose type does not depend on their values; a column of text needs no entry.
 _TYPES = {
-    "start_s": "double", "end_s": "double", "confidence": "double", "arousal": "double", "valence": "double",
+    "start_s": "double", "end_s": "double", "confidence": "double", **dict.fromkeys(DIMENSIONS, "double"),
     "abstained": "bool", "voice_utterances": "int64", "channel": "int64",
 }  # fmt: skip
 

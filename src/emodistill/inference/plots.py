@@ -14,7 +14,14 @@ from emodistill.inference.lanes import ENVELOPE_SAMPLES
 from emodistill.inference.prediction import NO_ANSWER
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline
-from emodistill.inference.trend import TrendStep, clock_label, default_step_s, speakers_of, trend
+from emodistill.inference.trend import (
+    TrendStep,
+    clock_label,
+    default_step_s,
+    dimensions_of,
+    speakers_of,
+    trend,
+)
 from emodistill.labels import COLOURS
 
 if TYPE_CHECKING:
@@ -25,7 +32,9 @@ if TYPE_CHECKING:
 UNSURE_COLOUR = "#505050"  # of a segment without an emotion
 SUFFIXES = (".png", ".svg", ".pdf")
 WHOLE_S = 120.0  # a longer recording is drawn as a trend
-DIMENSION_COLOURS = {"arousal": "#c2410c", "valence": "#0f766e"}
+DIMENSION_COLOURS = {
+    "arousal": "#c2410c", "valence": "#0f766e", "dominance": "#7c3aed", "intensity": "#374151",
+}  # fmt: skip
 LINE_STYLES = ("-", "--", ":", "-.")  # one a speaker
 TICKS_S = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 MOST_PEAKS = 4000  # more would not be visible in a picture
@@ -38,7 +47,7 @@ def plot_timeline(row: Timeline, emotions: Sequence[str], path: Path, step_s: fl
 
     Up to `WHOLE_S` the picture has the waveform and the probabilities of each window, for a timeline that was
     made with `traced=True`. A longer one has the trend: shares of the emotions for each step, with one row
-    for each speaker, and arousal and valence. `step_s` chooses the step, and the trend for any length.
+    for each speaker, and the dimensions. `step_s` chooses the step, and the trend for any length.
 
     Raises `ConfigError` for a suffix other than .png, .svg and .pdf, `MissingExtraError` without matplotlib,
     and `EmodistillError` for a timeline without a trace.
@@ -71,7 +80,7 @@ def _window_figure(row: Timeline, emotions: Sequence[str]) -> "Figure":
 
 
 def _trend_figure(row: Timeline, emotions: Sequence[str], step_s: float) -> "Figure":
-    """The stacked shares of the emotions in each step, a row a speaker, above arousal and valence."""
+    """The stacked shares of the emotions in each step, a row a speaker, above the dimensions."""
     steps = trend(row, step_s)
     names: Sequence[str | None] = speakers_of(row.segments) or [None]
     has_curves = any(step.dimensions is not None for step in steps)
@@ -117,25 +126,27 @@ def _draw_shares(axes: "Axes", steps: Sequence[TrendStep], emotions: Sequence[st
 def _draw_dimensions(
     axes: "Axes", parts: Sequence[TrendStep] | Sequence[Segment], names: Sequence[str | None]
 ) -> None:
-    """Draw arousal and valence: a point for each step or a line for each segment, with a style a speaker."""
+    """Draw each dimension: a point for each step or a line for each segment, with a style a speaker."""
+    dimensions = dimensions_of(parts)
     for number, name in enumerate(names):
-        for dimension, colour in DIMENSION_COLOURS.items():
+        for dimension in dimensions:
             points: Curve = []
             for part in parts:
                 if part.speaker != name:
                     continue
-                value = math.nan if part.dimensions is None else part.dimensions[dimension]
+                value = (part.dimensions or {}).get(dimension, math.nan)
                 if isinstance(part, TrendStep):
                     points.append(((part.start_s + part.end_s) / 2, value))
                 else:
                     points += [(part.start_s, value), (part.end_s, value), (part.end_s, math.nan)]
             if points:
                 axes.plot(
-                    *zip(*points, strict=True), LINE_STYLES[number % len(LINE_STYLES)], color=colour,
+                    *zip(*points, strict=True), LINE_STYLES[number % len(LINE_STYLES)],
+                    color=DIMENSION_COLOURS[dimension],
                     label=dimension if name is None else f"{dimension}, {_short(name)}", linewidth=1.8,
                     marker="." if isinstance(parts[0], TrendStep) else None, markersize=4,
                 )  # fmt: skip
-    axes.set_ylabel("arousal, valence")
+    axes.set_ylabel(",\n".join(", ".join(dimensions[at : at + 2]) for at in range(0, len(dimensions), 2)))
     axes.grid(axis="y", color="#e6e6e6")
 
 

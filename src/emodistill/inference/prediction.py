@@ -15,7 +15,11 @@ LISTED = ("id", "start_s", "end_s", "speaker")  # of predictions alone: what a l
 
 @dataclass(frozen=True)
 class Prediction:
-    """The result for one input. Exactly one of `emotion`, `reason` and `error` is set."""
+    """The result for one input.
+
+    Of a model with emotions, exactly one of `emotion`, `reason` and `error` is set. A model with dimensions
+    alone never sets `emotion`: either `dimensions`, `reason` or `error` is set.
+    """
 
     path: str  # empty if the input was not a path
     emotion: str | None = None
@@ -29,7 +33,7 @@ class Prediction:
     )
     voice_utterances: int | None = None  # of the voice that the input was compared with; None: no voice
     surety: Surety | None = None  # by how often such answers are right; None: not known
-    dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
+    dimensions: dict[str, float] | None = None  # such as arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
     channel: int | None = None  # of the recording, from 0; None: all channels mixed
     id: str | None = None  # of the utterance in a list of inputs

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from emodistill.console import results
 from emodistill.inference.parquet_table import check_pyarrow, to_parquet
+from emodistill.labels import DIMENSIONS
 
 if TYPE_CHECKING:
     from emodistill.inference.prediction import Prediction
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Columns of CSV after the probabilities, in predictions and in timelines.
 OPTIONAL_COLUMNS = ("surety", "arousal", "valence", "dimensions_from", "channel")
+LAST_COLUMNS = ("dominance", "intensity")  # the last ones of each row; only a head can predict these
 # More columns of predictions of a list: what the list states.
 LISTED_COLUMNS = ("id", "start_s", "end_s", "speaker")
 
@@ -32,7 +34,7 @@ class Columns:
     Attributes:
         emotions: of the model.
         has_voices: rows may have `voice_utterances`.
-        listed: the rows come from a list, so there are `LISTED_COLUMNS` at the end.
+        listed: the rows come from a list, so there are `LISTED_COLUMNS` before the last ones.
     """
 
     emotions: Sequence[str]
@@ -45,14 +47,15 @@ class Columns:
         names = ["path", "emotion", "confidence", "abstained", "reason", "error"]
         names += ["voice_utterances"] if self.has_voices else []
         names += [*(f"p_{name}" for name in self.emotions), *OPTIONAL_COLUMNS]
-        return [*names, *LISTED_COLUMNS] if self.listed else names
+        return [*names, *(LISTED_COLUMNS if self.listed else ()), *LAST_COLUMNS]
 
     def values(self, row: "Prediction") -> list[Any]:
         """The value of a row in each column; None where the row has no value."""
         values = [row.path, row.emotion, row.confidence, row.abstained, row.reason, row.error]
         values += [row.voice_utterances] if self.has_voices else []
         values += [*(row.probabilities.get(name) for name in self.emotions), *optional_values(row)]
-        return [*values, *(getattr(row, name) for name in LISTED_COLUMNS)] if self.listed else values
+        values += [getattr(row, name) for name in LISTED_COLUMNS] if self.listed else []
+        return [*values, *last_values(row)]
 
 
 class Writer(Protocol):
@@ -106,19 +109,22 @@ def write_table(rows: Iterable["Prediction"], stream: TextIO, columns: Columns) 
     stated = [
         name for name in (*LISTED_COLUMNS, "channel") if any(getattr(row, name) is not None for row in rows)
     ]
+    present = {name for row in rows for name in row.dimensions or ()}
+    dimensions = [name for name in DIMENSIONS if name in present]
+    answers = ["emotion", "confidence", "surety"] if columns.emotions else []
     table = Table(
-        "file", *(name.removesuffix("_s") for name in stated), "emotion", "confidence", "surety", "arousal",
-        "valence", *(["utterances known"] if columns.has_voices else []), "note",
+        "file", *(name.removesuffix("_s") for name in stated), *answers, *dimensions,
+        *(["utterances known"] if columns.has_voices else []), "note",
     )  # fmt: skip
     for row in rows:
         confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
         note = escape(row.error or row.reason or "")
         known = [str(row.voice_utterances or "–")] if columns.has_voices else []
-        place = [f"{value:.2f}" for value in (row.dimensions or {}).values()] or ["", ""]
+        place = row.dimensions or {}
+        levels = [f"{place[name]:.2f}" if name in place else "" for name in dimensions]
         values = ["" if (value := getattr(row, name)) is None else escape(str(value)) for name in stated]
-        table.add_row(
-            escape(row.path), *values, row.emotion or "–", confidence, row.surety or "", *place, *known, note
-        )
+        values += [row.emotion or "–", confidence, row.surety or ""] if columns.emotions else []
+        table.add_row(escape(row.path), *values, *levels, *known, note)
     results(stream).print(table)
 
 
@@ -151,6 +157,11 @@ def optional_values(row: "Prediction | Segment") -> list[Any]:
     """The values of `OPTIONAL_COLUMNS` in a row; None where the row has no value."""
     place = row.dimensions or {}
     return [row.surety, place.get("arousal"), place.get("valence"), row.dimensions_from, row.channel]
+
+
+def last_values(row: "Prediction | Segment") -> list[Any]:
+    """The values of `LAST_COLUMNS` in a row; None where the row has no value."""
+    return [(row.dimensions or {}).get(name) for name in LAST_COLUMNS]
 
 
 PREDICTION_FORMATS: Mapping[str, PredictionFormat] = {

@@ -49,6 +49,7 @@ from emodistill.inference.voices import (
     ensure_voices,
     leave_one_out,
 )
+from emodistill.inference.window_classifier import WindowOutput
 
 
 class _Option(Enum):
@@ -124,6 +125,11 @@ class Recognizer:
         if isinstance(emotions, str):  # Iterating over it would give its letters.
             raise ConfigError(f"bad emotions '{emotions}', expected a list, e.g. {emotions.split(',')}")
         emotions = None if emotions is None else tuple(emotions)
+        if emotions is not None and not self.card.emotions:
+            raise ConfigError(
+                f"the model '{self.card.name}' predicts no emotions, only {', '.join(self.card.dimensions)}: "
+                "leave emotions out"
+            )
         if emotions is not None and not emotions:
             raise ConfigError(f"no emotions: expected some of {list(self.card.emotions)}, or None for all")
         for name in emotions or ():
@@ -143,6 +149,11 @@ class Recognizer:
             "emotions": list(self.emotions),
             "min_confidence": self.min_confidence,
         }
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The dimensions that a head of the model predicts; empty: they are computed from the emotions."""
+        return self.card.dimensions
 
     @property
     def voice_dim(self) -> int | None:
@@ -369,9 +380,16 @@ class Recognizer:
         `about` has the facts that do not depend on the outputs, such as the path.
         """
         means = self._mean_probabilities(outputs, voice is not None)
+        place = self._mean_dimensions(outputs)
+        by_name = None if place is None else dict(zip(self.dimensions, place.tolist(), strict=True))
+        voice_utterances = None if voice is None else voice.utterances
+        if not self.card.emotions:
+            return replace(
+                about, voice_utterances=voice_utterances, dimensions=by_name, dimensions_from="head"
+            )
         values = means.pop("student")
         probabilities = self._by_emotion(values)
-        answer = self.answer(probabilities, voice is not None)
+        answer = self.answer(probabilities, voice is not None, dimensions=by_name)
         is_sure = answer.emotion is not None
         return replace(
             about,
@@ -379,7 +397,7 @@ class Recognizer:
             abstained=not is_sure,
             reason=None if is_sure else "low_confidence",
             teachers={teacher: self._by_emotion(value) for teacher, value in means.items()} or None,
-            voice_utterances=None if voice is None else voice.utterances,
+            voice_utterances=voice_utterances,
             **answer.__dict__,
         )
 
@@ -389,16 +407,18 @@ class Recognizer:
         has_voice: bool,
         emotion: str | None = None,
         learned: bool = False,
+        dimensions: Mapping[str, float] | None = None,
     ) -> Answer:
-        """Return emotion, confidence, surety, arousal and valence for probabilities by emotion.
+        """Return emotion, confidence, surety and dimensions for probabilities by emotion.
 
         `has_voice`: the probabilities come from a comparison with a voice. `emotion` was chosen by other
         means; None: the most probable one. `learned`: the voice was learned from the same recording, which
-        may hold one emotion only. The surety is then that of answers without a voice.
+        may hold one emotion only. The surety is then that of answers without a voice. `dimensions` are those
+        of the model's head; None: arousal and valence are computed from the probabilities.
         """
         confidence = max(probabilities.values()) if emotion is None else probabilities[emotion]
         trust = surety(self.card, len(self.emotions), confidence, has_voice and not learned)
-        return Answer.of(probabilities, self._thresholds[has_voice], trust, emotion)
+        return Answer.of(probabilities, self._thresholds[has_voice], trust, emotion, dimensions)
 
     # Long: the options of `emodistill.timeline`.
     def timeline(
@@ -451,25 +471,20 @@ class Recognizer:
         gives probabilities too. `voice` and its errors are those of `predict`.
         """
         self._check(voice)
-        windows = Recording(waveform, SAMPLE_RATE).windows()
-        outputs = self._run_windows(windows, None if voice is None else voice.shrunk())
-        return self._mean_probabilities(outputs, voice is not None)["student"]
+        return self.classify(waveform, None if voice is None else voice.shrunk()).probabilities
 
-    def probabilities_and_statistics(
-        self, waveform: Waveform, shrunk: Vector | None = None
-    ) -> tuple[Probabilities, Vector]:
-        """Return what `probabilities` returns, and the statistics (windows, dim) of a waveform (samples,).
+    def classify(self, waveform: Waveform, shrunk: Vector | None = None) -> WindowOutput:
+        """Return what the model predicts for a waveform (samples,): probabilities, dimensions, statistics.
 
-        `shrunk` (dim,) is what the model subtracts; None: nothing. The model must have voices.
+        Over 20 s, probabilities and dimensions are the mean over windows. Silence is not checked for.
+        `shrunk` (dim,) is what the model subtracts, `Voice.shrunk()`; None: nothing.
         """
         outputs = self._run_windows(Recording(waveform, SAMPLE_RATE).windows(), shrunk)
-        values = self._mean_probabilities(outputs, shrunk is not None)["student"]
-        return values, np.stack([output["statistics"] for output in outputs])
+        return self._window_output(outputs, shrunk is not None)
 
-    def probabilities_of_statistics(self, statistics: Vector, shrunk: Vector | None = None) -> Probabilities:
-        """Return the probabilities (emotions,) of statistics (windows, dim), from the head alone."""
-        outputs = self.student.run_head(statistics, shrunk)
-        return self._mean_probabilities(outputs, shrunk is not None)["student"]
+    def classify_statistics(self, statistics: Vector, shrunk: Vector | None = None) -> WindowOutput:
+        """Return what the head of the model predicts for statistics (windows, dim). `shrunk` as above."""
+        return self._window_output(self.student.run_head(statistics, shrunk), shrunk is not None)
 
     def run(self, waveform: Waveform, voice: Vector | None = None) -> Outputs:
         """Return every output of the graph by name for a waveform (samples,), without the batch axis.
@@ -519,6 +534,21 @@ class Recognizer:
             rows = [apply_temperature(values[output], temperature) for values in outputs]
             means[teacher or "student"] = self._restrict(np.mean(rows, axis=0))
         return means
+
+    def _mean_dimensions(self, outputs: Sequence[Outputs]) -> Probabilities | None:
+        """Return the dimensions (dimensions,) of the model's head, averaged over windows; None without."""
+        if not self.dimensions:
+            return None
+        return np.asarray(np.mean([values["dimensions"] for values in outputs], axis=0), dtype=np.float64)
+
+    def _window_output(self, outputs: Sequence[Outputs], voiced: bool) -> WindowOutput:
+        means = self._mean_probabilities(outputs, voiced)
+        statistics = [output["statistics"] for output in outputs if "statistics" in output]
+        return WindowOutput(
+            means.get("student", np.zeros(0)),
+            self._mean_dimensions(outputs),
+            np.stack(statistics) if statistics else None,
+        )
 
     def _restrict(self, values: Probabilities) -> Probabilities:
         """Return the probabilities of the chosen emotions, scaled to sum to 1."""

@@ -11,17 +11,17 @@ audio.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
-from emodistill.inference.confidence import Answer
 from emodistill.inference.emotion_path import EmotionPath, Values
 from emodistill.inference.prediction import OPTIONAL, DimensionsSource, Surety
 from emodistill.inference.segmentation_options import HOP_S, SegmentationOptions
+from emodistill.inference.window_classifier import WindowClassifier, WindowOutput
 
 DEFAULT_OPTIONS = SegmentationOptions()
 # Nats of log-probability, summed over cells of HOP_S, that a change of emotion must gain.
@@ -34,27 +34,6 @@ MIN_RUN_CELLS = 2  # cells that an emotion lasts at least, if there is another o
 # Without smoothing, the best path so far decides the oldest cell after this many cells.
 MAX_UNDECIDED_CELLS = 16
 MIN_PROBABILITY = 1e-3  # lower ones are raised to this, so that no single window can exclude an emotion
-
-
-class WindowClassifier(Protocol):
-    """What segmentation needs of a recogniser; `emodistill.Recognizer` has it."""
-
-    @property
-    def emotions(self) -> tuple[str, ...]:
-        """The emotions in the order of the probabilities."""
-
-    def answer(
-        self, probabilities: Mapping[str, float], has_voice: bool, emotion: str | None = None,
-        learned: bool = False, /,
-    ) -> Answer:  # fmt: skip
-        """Return the answer for probabilities; `has_voice`: they come from a comparison with a voice.
-
-        `emotion` was chosen by other means; None: the most probable one. `learned`: the voice was learned
-        from the same recording.
-        """
-
-    def probabilities(self, waveform: Waveform, /) -> Values:
-        """Return the probabilities (emotions,) of a waveform (samples,)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +49,7 @@ class WindowUpdate:
     end_s: float
     probabilities: dict[str, float]
     voice_utterances: int | None = None  # of the voice that the latest window was compared with
-    dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
+    dimensions: dict[str, float] | None = None  # such as arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
     emotion: str | None = None  # that a segment would have now, smoothed as segments are; None: not sure
 
@@ -101,7 +80,7 @@ class Segment:
     speaker: str | None = None  # of a given segment
     voice_utterances: int | None = None
     surety: Surety | None = None  # by how often such answers are right; None: not known
-    dimensions: dict[str, float] | None = None  # arousal and valence, 0 to 1
+    dimensions: dict[str, float] | None = None  # such as arousal and valence, 0 to 1
     dimensions_from: DimensionsSource | None = None  # computed from the emotions, or by a head of the model
     channel: int | None = None  # of the recording, from 0; None: all channels mixed
     text: str | None = None  # of a given segment
@@ -125,6 +104,12 @@ class WindowScore(NamedTuple):
 
     log_probabilities: Values  # (emotions,)
     voice_utterances: int | None = None  # of the voice that the window was compared with; None: no voice
+    dimensions: Values | None = None  # (dimensions,) of a head, 0 to 1
+
+    @classmethod
+    def of(cls, output: WindowOutput, voice_utterances: int | None = None) -> "WindowScore":
+        """Return the score of a window from what the model predicts for it."""
+        return cls(log_probabilities(output.probabilities), voice_utterances, output.dimensions)
 
 
 class Windows:
@@ -200,13 +185,19 @@ class WindowScorer:
         `new_samples` is how much of the window no earlier window of its speech has contributed to a voice; 0:
         this window contributes nothing.
         """
-        return WindowScore(log_probabilities(self._recognizer.probabilities(self.between(begin, end))))
+        return WindowScore.of(self._recognizer.classify(self.between(begin, end)))
 
     def probabilities(self, log_probabilities: Values) -> dict[str, float]:
         """Return probabilities by emotion, summing to 1, for mean log-probabilities (emotions,)."""
         values = np.exp(log_probabilities - log_probabilities.max())
         values /= values.sum()
         return dict(zip(self._recognizer.emotions, map(float, values), strict=True))
+
+    def _dimensions(self, score: WindowScore) -> dict[str, float] | None:
+        """Return the dimensions of a head by name; None for a model without them."""
+        if score.dimensions is None:
+            return None
+        return dict(zip(self._recognizer.dimensions, map(float, score.dimensions), strict=True))
 
     def segment(
         self, begin: int, end: int, score: WindowScore, speaker: str | None = None, chosen: int | None = None
@@ -219,7 +210,9 @@ class WindowScorer:
         probabilities = self.probabilities(score.log_probabilities)
         emotion = None if chosen is None else self._recognizer.emotions[chosen]
         has_voice = score.voice_utterances is not None
-        answer = self._recognizer.answer(probabilities, has_voice, emotion, self.learns_voice)
+        answer = self._recognizer.answer(
+            probabilities, has_voice, emotion, self.learns_voice, self._dimensions(score)
+        )
         return Segment(
             begin / SAMPLE_RATE,
             end / SAMPLE_RATE,
@@ -236,7 +229,8 @@ class WindowScorer:
         """
         probabilities = self.probabilities(score.log_probabilities)
         emotion = None if chosen is None else self._recognizer.emotions[chosen]
-        answer = self._recognizer.answer(probabilities, score.voice_utterances is not None, emotion)
+        has_voice = score.voice_utterances is not None
+        answer = self._recognizer.answer(probabilities, has_voice, emotion, False, self._dimensions(score))
         return WindowUpdate(
             begin / SAMPLE_RATE, end / SAMPLE_RATE, probabilities, score.voice_utterances,
             answer.dimensions, answer.dimensions_from, answer.emotion,
@@ -251,7 +245,10 @@ def log_probabilities(probabilities: Values) -> Values:
 def mean_score(scores: Sequence[WindowScore]) -> WindowScore:
     """Return the mean score of several windows in order of time, with the voice of the last one."""
     values = np.mean([score.log_probabilities for score in scores], axis=0)
-    return WindowScore(values, scores[-1].voice_utterances)
+    dimensions = [score.dimensions for score in scores if score.dimensions is not None]
+    return WindowScore(
+        values, scores[-1].voice_utterances, np.mean(dimensions, axis=0) if dimensions else None
+    )
 
 
 class SegmentTrack:
@@ -351,10 +348,19 @@ class _Cell(NamedTuple):
 
 
 class _Mean(NamedTuple):
-    """The mean of log-probabilities (emotions,), and the samples that it counts for."""
+    """The mean score of cells, with the voice of the last one, and the samples that it counts for."""
 
-    values: Values
+    score: WindowScore
     num_samples: float
+
+    def with_earlier(self, earlier: WindowScore, num_samples: float) -> "_Mean":
+        """Return the mean of this and an earlier score, which counts for so many samples."""
+        (values, voice_utterances, dimensions), total = self.score, self.num_samples + num_samples
+        own, other = self.num_samples / total, num_samples / total
+        if dimensions is not None and earlier.dimensions is not None:
+            dimensions = dimensions * own + earlier.dimensions * other
+        values = values * own + earlier.log_probabilities * other
+        return _Mean(WindowScore(values, voice_utterances, dimensions), total)
 
 
 class _Run:
@@ -368,24 +374,19 @@ class _Run:
         self.begin = self.end = begin  # samples
         self.emotion = emotion  # as an index
         self.mean = memory
-        self._voice_utterances: int | None = None  # of the last cell
 
     def extend(self, end: int, score: WindowScore, forgetting: float) -> None:
         """Add the next cell, which ends at this sample. The memory fades at this rate for each sample."""
-        new = end - self.end
-        old = 0.0 if self.mean is None else self.mean.num_samples * math.exp(-new * forgetting)
-        values = score.log_probabilities * (new / (old + new))
+        mean = _Mean(score, end - self.end)
         if self.mean is not None:
-            values = values + self.mean.values * (old / (old + new))
-        self.mean = _Mean(values, old + new)
-        self.end = end
-        self._voice_utterances = score.voice_utterances
+            old = self.mean.num_samples * math.exp(-mean.num_samples * forgetting)
+            mean = mean.with_earlier(self.mean.score, old)
+        self.mean, self.end = mean, end
 
     def segment(self, scorer: WindowScorer) -> Segment:
         """Return the segment of these cells."""
         assert self.mean is not None
-        score = WindowScore(self.mean.values, self._voice_utterances)
-        return scorer.segment(self.begin, self.end, score, chosen=self.emotion)
+        return scorer.segment(self.begin, self.end, self.mean.score, chosen=self.emotion)
 
 
 class Stretch:
@@ -401,7 +402,7 @@ class Stretch:
         self._cells_per_window = scorer.window // scorer.hop
         # Windows of full length: the cell that they begin with, score. Older ones cover no new cell.
         self._recent: deque[tuple[int, WindowScore]] = deque(maxlen=self._cells_per_window)
-        self._last_values: Values | None = None  # log-probabilities of the last window
+        self._last: WindowScore | None = None  # of the last window
         self._covered = start  # the end of the last window that counts for segments
         self._num_cells = 0
 
@@ -436,11 +437,9 @@ class Stretch:
         return self._scorer.score(begin, end, new_samples)
 
     def _update(self, begin: int, end: int, score: WindowScore) -> WindowUpdate:
-        values = score.log_probabilities
-        smoothed = values if self._last_values is None else (self._last_values + values) / 2
-        self._last_values = values
-        chosen = self._track.newest_emotion()
-        return self._scorer.update(begin, end, WindowScore(smoothed, score.voice_utterances), chosen)
+        smoothed = score if self._last is None else mean_score([self._last, score])
+        self._last = score
+        return self._scorer.update(begin, end, smoothed, self._track.newest_emotion())
 
     def _add_cell(self, end: int, last_window: Sequence[WindowScore] = ()) -> Iterator[Segment]:
         """Add the next cell, which ends at this sample. All windows that cover it are known."""

@@ -28,14 +28,7 @@ from emodistill.inference.adapted_windows import (
     check_adaptation,
     window_scorer,
 )
-from emodistill.inference.segmentation import (
-    Segment,
-    SegmentTrack,
-    Stretch,
-    WindowClassifier,
-    WindowScorer,
-    WindowUpdate,
-)
+from emodistill.inference.segmentation import Segment, SegmentTrack, Stretch, WindowScorer, WindowUpdate
 from emodistill.inference.segmentation_options import (
     HOP_S,
     MIN_DURATION_S,
@@ -44,6 +37,7 @@ from emodistill.inference.segmentation_options import (
     SegmentationOptions,
 )
 from emodistill.inference.voices import Voice
+from emodistill.inference.window_classifier import WindowClassifier, check_emotions
 
 PAUSE_S = 0.22  # a longer pause ends a stretch; the event comes within 0.7 s, as the detector needs 0.4 s
 MIN_STRETCH_S = 0.2  # shorter sound is a click or a breath, and gives no event
@@ -235,8 +229,9 @@ class StreamingRecognizer(ScorerStream):
             AudioError: the rate is below 2000 Hz.
             ConfigError: the hop is too short, or the window is not a whole number of hops. `smooth_s` or
                 `min_duration_s` is out of range. `adapt` has another value, or there is a voice with it.
-            ModelError: the model has no voices, or the voice is one of another model.
+            ModelError: the model has no emotions or no voices, or the voice is one of another model.
         """
+        check_emotions(recognizer)
         check_adaptation(recognizer, voice, adapt, STREAM_ADAPT)
         options = SegmentationOptions(hop_s, window_s, smooth_s, min_duration_s)
         super().__init__(window_scorer(recognizer, options, voice, adapt), rate_hz, detector)

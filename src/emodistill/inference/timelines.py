@@ -18,12 +18,7 @@ from emodistill.inference.adapted_windows import Adapt, check_adaptation, window
 from emodistill.inference.given_segments import GivenSegment, GivenSegments
 from emodistill.inference.lanes import GivenLane, Lane, SpeechLane
 from emodistill.inference.run_log import logged
-from emodistill.inference.segmentation import (
-    Segment,
-    WindowClassifier,
-    WindowScorer,
-    WindowUpdate,
-)
+from emodistill.inference.segmentation import Segment, WindowScorer, WindowUpdate
 from emodistill.inference.segmentation_options import (
     HOP_S,
     MIN_DURATION_S,
@@ -35,6 +30,7 @@ from emodistill.inference.sources import audio_of, source_name
 from emodistill.inference.streaming import Detector
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import Voice
+from emodistill.inference.window_classifier import WindowClassifier, check_emotions
 
 # In a recording that is split, a channel with a lower peak is amplified to QUIET_PEAK. The detector loses
 # speech below a peak of 0.003.
@@ -182,7 +178,7 @@ def timeline(
             does not end after its start.
             `adapt` or `channels` has another value, there are more or fewer `names` than channels, a voice is
             of no speaker, or there is a voice together with `adapt`.
-        ModelError: the model has no voices, or the voice is one of another model.
+        ModelError: the model has no emotions or no voices, or the voice is one of another model.
     """
     segmentation = SegmentationOptions(hop_s, window_s, smooth_s, min_duration_s)
     check_options(recognizer, given is not None, voice=voice, adapt=adapt, channels=channels, names=names)
@@ -243,6 +239,7 @@ def check_options(
     """
     voice, adapt = options.get("voice"), options.get("adapt", "none")
     channels, names = options.get("channels", "mix"), options.get("names")
+    check_emotions(recognizer)
     check_channels(channels, names)
     segmentation_options(options)
     if has_segments and adapt == "auto":

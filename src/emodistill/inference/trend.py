@@ -1,4 +1,4 @@
-"""The trend of a recording: emotions, arousal and valence for each step of time, such as every minute."""
+"""The trend of a recording: emotions and dimensions for each step of time, such as every minute."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from emodistill.errors import ConfigError
 from emodistill.inference.prediction import NO_ANSWER
+from emodistill.labels import DIMENSIONS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 MIN_STEP_S = 1.0
 STEPS_S = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)  # that `default_step_s` chooses from
 MAX_STEPS = 90  # more would be too narrow to see in a picture or on a page
-DIMENSIONS = ("arousal", "valence")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrendStep:
         speaker: None for all speakers together.
         seconds: emotion -> its seconds in the step.
         unsure_s: seconds of segments without an emotion.
-        dimensions: the mean of "arousal" and "valence", weighted by seconds; None: no segment has them.
+        dimensions: the mean of each, such as "arousal", weighted by seconds; None: no segment has them.
     """
 
     start_s: float
@@ -92,25 +92,26 @@ class _Sums:
     def __init__(self, emotions: Iterable[str]) -> None:
         self._seconds = dict.fromkeys(emotions, 0.0)
         self._unsure_s = 0.0
-        self._dimensions = dict.fromkeys(DIMENSIONS, 0.0)
-        self._weight_s = 0.0  # of the segments that have dimensions
+        self._dimensions: dict[str, float] = {}
+        self._weights_s: dict[str, float] = {}  # dimension -> the seconds of the segments that have it
 
     def add(self, segment: "Segment", seconds: float) -> None:
         if segment.emotion is None:
             self._unsure_s += seconds
         else:
             self._seconds[segment.emotion] = self._seconds.get(segment.emotion, 0.0) + seconds
-        if segment.dimensions is not None:
-            self._weight_s += seconds
-            for name in DIMENSIONS:
-                self._dimensions[name] += seconds * segment.dimensions[name]
+        for name, value in (segment.dimensions or {}).items():
+            self._weights_s[name] = self._weights_s.get(name, 0.0) + seconds
+            self._dimensions[name] = self._dimensions.get(name, 0.0) + seconds * value
 
     def as_step(self, start_s: float, end_s: float, speaker: str | None) -> TrendStep:
         seconds = {name: round(value, 6) for name, value in self._seconds.items()}
-        dimensions = None
-        if self._weight_s:
-            dimensions = {name: round(value / self._weight_s, 6) for name, value in self._dimensions.items()}
-        return TrendStep(start_s, end_s, speaker, seconds, round(self._unsure_s, 6), dimensions)
+        dimensions = {
+            name: round(self._dimensions[name] / self._weights_s[name], 6)
+            for name in DIMENSIONS
+            if name in self._weights_s
+        }
+        return TrendStep(start_s, end_s, speaker, seconds, round(self._unsure_s, 6), dimensions or None)
 
 
 def whole(row: "Timeline") -> list[TrendStep]:
@@ -121,6 +122,22 @@ def whole(row: "Timeline") -> list[TrendStep]:
 def speakers_of(segments: Iterable["Segment"]) -> list[str]:
     """The names of the speakers, each once, in order of appearance."""
     return list(dict.fromkeys(one.speaker for one in segments if one.speaker is not None))
+
+
+def dimensions_of(parts: Iterable["Segment | TrendStep"]) -> list[str]:
+    """The dimensions that some of the parts have, in the order of `labels.DIMENSIONS`."""
+    present = {name for part in parts for name in part.dimensions or ()}
+    return [name for name in DIMENSIONS if name in present]
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Return names as words of a sentence.
+
+    >>> in_words(["arousal"]), in_words(["arousal", "valence", "dominance"])
+    ('arousal', 'arousal, valence and dominance')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def check_step(step_s: float) -> None:
@@ -155,18 +172,20 @@ def to_csv(rows: Sequence["Timeline"], emotions: Sequence[str], step_s: float) -
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = [f"{name}_s" for name in emotions]
-    fixed = ["path", "start_s", "end_s", "speaker", "emotion", "speech_s", "unsure_s", *DIMENSIONS]
-    writer.writerow([*fixed, *names, "reason", "error"])
+    first, last = DIMENSIONS[:2], DIMENSIONS[2:]
+    fixed = ["path", "start_s", "end_s", "speaker", "emotion", "speech_s", "unsure_s", *first]
+    writer.writerow([*fixed, *names, "reason", "error", *last])
     for row in rows:
         if row.reason or row.error:
             blank = [""] * (len(fixed) - 1 + len(names))
-            writer.writerow([row.path, *blank, row.reason or "", row.error or ""])
+            writer.writerow([row.path, *blank, row.reason or "", row.error or "", *("" for _ in last)])
             continue
         for step in trend(row, step_s):
             dimensions = [(step.dimensions or {}).get(name, "") for name in DIMENSIONS]
+            place, more = dimensions[: len(first)], dimensions[len(first) :]
             seconds = [step.seconds.get(name, 0.0) for name in emotions]
             named = [step.speaker or "", step.emotion or "", step.speech_s, step.unsure_s]
-            writer.writerow([row.path, step.start_s, step.end_s, *named, *dimensions, *seconds, "", ""])
+            writer.writerow([row.path, step.start_s, step.end_s, *named, *place, *seconds, "", "", *more])
     return stream.getvalue()
 
 
@@ -193,9 +212,9 @@ def to_table(rows: Iterable["Timeline"], step_s: float) -> "Table":
 
     rows = list(rows)
     speakers = any(speakers_of(row.segments) for row in rows)
-    dimensions = any(segment.dimensions for row in rows for segment in row.segments)
+    dimensions = dimensions_of(segment for row in rows for segment in row.segments)
     columns = ["file", "start", *(["speaker"] if speakers else []), "speech", "emotions"]
-    table = Table(*columns, *(DIMENSIONS if dimensions else ()))
+    table = Table(*columns, *dimensions)
     for row in rows:
         path = escape(row.path)
         if not row.segments:
@@ -207,8 +226,8 @@ def to_table(rows: Iterable["Timeline"], step_s: float) -> "Table":
             cells = [path if step is steps[0] else "", "" if step.speaker else clock_label(step.start_s)]
             cells += [escape(step.speaker or "all")] if speakers else []
             cells += [length_label(step.speech_s), shares(step)]
-            if dimensions:
-                cells += [f"{step.dimensions[name]:.2f}" if step.dimensions else "" for name in DIMENSIONS]
+            place = step.dimensions or {}
+            cells += [f"{place[name]:.2f}" if name in place else "" for name in dimensions]
             table.add_row(*cells, end_section=following is None or (speakers and following.speaker is None))
     return table
 

@@ -126,6 +126,7 @@ def _describe_models(service: Service) -> Models:
     infos = [
         ModelInfo(
             name=name, default=index == 0, emotions=list(model.card.emotions),
+            dimensions=list(model.card.dimensions),
             colours={emotion: COLOURS[emotion] for emotion in model.card.emotions},
             teachers=list(model.card.teachers), precision=model.card.precision,
             num_parameters=model.card.num_parameters, voice_dim=model.voice_dim,

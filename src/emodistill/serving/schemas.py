@@ -25,7 +25,10 @@ _PROBABILITIES = {
 }  # fmt: skip
 _VOICE_UTTERANCES = "How many utterances the voice is made of that this was compared with."
 _SURETY = "How far to trust the answer, from how often answers of this confidence are right."
-_DIMENSIONS = "Arousal and valence, from 0 to 1."
+_DIMENSIONS = (
+    "Each from 0 to 1: arousal and valence, computed from the emotions. Or those that a head of the model "
+    "predicts: some of arousal, valence, dominance and intensity."
+)
 _DIMENSIONS_FROM = "Whether they are computed from the emotions, or predicted by a head of the model."
 _CHANNEL = "The channel of the recording, from 0. Without it, all channels are mixed."
 _RETURNED_VOICE = "With the option `return_voice`: the voice that was learned from this file."
@@ -50,7 +53,10 @@ class EnrolledVoice(BaseModel):
 
 
 class PredictionRow(BaseModel):
-    """The emotion of one file, or the `reason` for none, or the `error` of a file that cannot be read."""
+    """The emotion of one file, or the `reason` for none, or the `error` of a file that cannot be read.
+
+    A model that predicts dimensions alone gives `dimensions` in place of an emotion.
+    """
 
     path: str = Field(description="The file name in the request.")
     emotion: str | None
@@ -126,7 +132,11 @@ class ModelInfo(BaseModel):
 
     name: str
     default: bool = Field(description="Whether this model answers requests that name no model.")
-    emotions: list[str]
+    emotions: list[str] = Field(description="Empty: the model predicts dimensions alone.")
+    dimensions: list[str] = Field(
+        description="That a head of the model predicts. Empty: arousal and valence are computed from the "
+        "emotions."
+    )
     colours: dict[str, str] = Field(description="The colour of each emotion on the page and in pictures.")
     teachers: list[str]
     precision: str

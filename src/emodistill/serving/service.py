@@ -52,7 +52,7 @@ def measure_hop(model: Recognizer, repeats: int = 5) -> float:
     durations_s = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        model.probabilities(waveform)
+        model.classify(waveform)
         durations_s.append(time.perf_counter() - start)
     compute_s = float(np.median(durations_s[1:]))
     falls_behind = compute_s > HOP_S

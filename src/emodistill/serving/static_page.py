@@ -29,6 +29,7 @@ from emodistill.inference import (
 )
 from emodistill.inference.formats import FORMATS, TimelineFormat
 from emodistill.inference.model_card import HEAD, Card
+from emodistill.inference.window_classifier import check_emotions
 from emodistill.labels import COLOURS
 
 _PACKAGE = Path(str(files("emodistill")))
@@ -53,10 +54,11 @@ def export_web(model: str | Path, out: Path) -> int:
     `out` then holds `index.html`, the model and its head if it has voices, the speech detector, and in `page`
     the scripts and ONNX Runtime Web. Any file server can serve it.
 
-    Raises `ModelError` if `model` is not a complete exported model or has external weights, and `ConfigError`
-    if `out` holds other files.
+    Raises `ModelError` if `model` is not a complete exported model, has no emotions or has external weights,
+    and `ConfigError` if `out` holds other files.
     """
     loaded = recognizer.Recognizer(model)
+    check_emotions(loaded)
     if loaded.card.external is not None:
         raise ModelError(
             f"'{model}' reads weights from a second file, which the page cannot: choose a model that has all "
@@ -121,7 +123,7 @@ def _constants(module: ModuleType) -> Mapping[str, object]:
 def _model_info(card: Card) -> dict[str, object]:
     """The facts of a model that the page shows, or needs to run it."""
     return {
-        "name": card.name, "emotions": card.emotions,
+        "name": card.name, "emotions": card.emotions, "dimensions": card.dimensions,
         "colours": {name: COLOURS[name] for name in card.emotions},
         "trim_db": card.trim_db, "temperature": card.temperature,
         "temperature_voice": card.temperature_voice, "voice_dim": card.voice_dim,

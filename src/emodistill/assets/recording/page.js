@@ -25,7 +25,8 @@ const lanes = (laneNames.length ? laneNames : [null]).map((name) => {
   const own = segments.filter((segment) => segment.lane === name);
   return { name, segments: own, peaks: envelopeOf(own) };
 });
-const hasDimensions = segments.some((segment) => segment.dimensions);
+const { dimensions } = facts; // that segments have, by name
+const inWords = (names) => [names.slice(0, -1).join(', '), names.at(-1)].filter(Boolean).join(' and ');
 const state = { time: 0, start: 0, span: duration, row: 0, printing: false, shown: null };
 
 // --- texts ----------------------------------------------------------------------------------------
@@ -282,8 +283,12 @@ function drawPeaks(lane, inside, y, width) {
   }
 }
 
+function showsDimensions() {
+  return byId('curves').value === 'dimensions' && dimensions.length > 0;
+}
+
 function curveNames() {
-  return byId('curves').value === 'dimensions' && hasDimensions ? ['arousal', 'valence'] : facts.emotions;
+  return showsDimensions() ? dimensions : facts.emotions;
 }
 
 function drawCurves(lane, y, width) {
@@ -293,7 +298,7 @@ function drawCurves(lane, y, width) {
     draw(strip.svg, 'text', { x: 4, y: value ? level + 11 : level - 3 }, value);
   }
   for (const name of curveNames()) {
-    const isDimension = name === 'arousal' || name === 'valence';
+    const isDimension = showsDimensions();
     let d = '';
     let reached = null;
     for (const segment of visible(lane.segments)) {
@@ -308,7 +313,7 @@ function drawCurves(lane, y, width) {
   }
 }
 
-// The trend of each lane: shares of each step by emotion, with the curves of arousal and valence over them.
+// The trend of each lane: shares of each step by emotion, with the curves of the dimensions over them.
 function drawOverview() {
   byId('overview-figure').hidden = duration <= WHOLE_S;
   byId('zoom').hidden = duration <= WHOLE_S && !facts.sound;
@@ -321,7 +326,7 @@ function drawOverview() {
   const title = named ? LANE.title : 0;
   clear(overview, width, shown.length * (title + row + 4) + 20, 0, duration);
   byId('overview-caption').textContent =
-    `Whole recording: how long each emotion lasts in steps of ${facts.step_s < 60 ? `${facts.step_s} s` : `${facts.step_s / 60} min`}${hasDimensions ? ', with arousal and valence' : ''}`;
+    `Whole recording: how long each emotion lasts in steps of ${facts.step_s < 60 ? `${facts.step_s} s` : `${facts.step_s / 60} min`}${dimensions.length ? `, with ${inWords(dimensions)}` : ''}`;
   const isShown = (step) => shown.some((lane) => lane.name === (step.speaker ?? null));
   const shares = facts.trend.filter(isShown).map((step) => step.speech_s / (step.end_s - step.start_s));
   const top = Math.min(1, Math.max(0.05, ...shares)); // the share of the time that fills a row
@@ -332,8 +337,8 @@ function drawOverview() {
     draw(overview.svg, 'rect', { class: 'box', x: 0, y, width, height: row });
     const steps = facts.trend.filter((step) => (step.speaker ?? null) === lane.name);
     for (const step of steps) drawShares(step, y, row, top);
-    for (const name of hasDimensions ? ['arousal', 'valence'] : []) {
-      const points = steps.filter((step) => step.dimensions).map((step) => {
+    for (const name of dimensions) {
+      const points = steps.filter((step) => step.dimensions?.[name] !== undefined).map((step) => {
         const x = overview.x((step.start_s + step.end_s) / 2).toFixed(1);
         return `${x} ${(y + (1 - step.dimensions[name]) * row).toFixed(1)}`;
       });
@@ -373,10 +378,9 @@ function drawLegend() {
   };
   for (const name of facts.emotions) if (used.has(name) || curveNames().includes(name)) add(className(name), name);
   if (used.has(null)) add('unsure', NO_ANSWER);
-  const isDimensions = curveNames().includes('arousal');
-  if (isDimensions) for (const name of ['arousal', 'valence']) add(name, name, true);
+  if (showsDimensions()) for (const name of dimensions) add(name, name, true);
   byId('curves-note').textContent = segments.length
-    ? `Curves below each waveform: ${isDimensions ? 'arousal and valence' : 'the probability of each emotion'}, from 0 to 1.`
+    ? `Curves below each waveform: ${showsDimensions() ? inWords(dimensions) : 'the probability of each emotion'}, from 0 to 1.`
     : '';
 }
 
@@ -596,7 +600,8 @@ function drawAll() {
 }
 
 if (duration > WHOLE_S) state.span = innerWidth < 640 ? 30 : 60;
-byId('curve-choice').hidden = !hasDimensions;
+byId('curve-choice').hidden = dimensions.length === 0;
+if (dimensions.length && dimensions.length < 3) byId('curves').options[0].textContent = inWords(dimensions);
 byId('curves').addEventListener('change', () => { drawLegend(); drawAll(); });
 byId('zoom-in').addEventListener('click', () => zoom(0.5));
 byId('zoom-out').addEventListener('click', () => zoom(2));

@@ -103,7 +103,7 @@ const applyTemperature = (probabilities, temperature) => {
 };
 
 // The fields with arousal and valence for probabilities by emotion; none if no emotion has coordinates.
-export const dimensionFields = (probabilities) => {
+const dimensionFields = (probabilities) => {
   const known = Object.entries(probabilities).filter(([emotion]) => emotion in COORDINATES);
   const total = known.reduce((sum, [, value]) => sum + value, 0);
   if (!(total > 0)) return {};
@@ -146,12 +146,21 @@ export class Recognizer {
     return Object.fromEntries(this.emotions.map((emotion, at) => [emotion, values[at]]));
   }
 
-  // Emotion, confidence, surety, arousal and valence for probabilities by emotion. `hasVoice`: they come from
-  // a comparison with a voice. `emotion` was chosen by other means; by default it is the most probable one.
-  answer(probabilities, hasVoice, emotion = this.emotions[argmax(Object.values(probabilities))]) {
+  // Emotion, confidence, surety and dimensions for probabilities by emotion. `hasVoice`: they come from a
+  // comparison with a voice. `emotion` was chosen by other means; undefined: the most probable one.
+  // `dimensions` are values of the model's head; null: arousal and valence are computed.
+  answer(probabilities, hasVoice, emotion, dimensions = null) {
+    emotion ??= this.emotions[argmax(Object.values(probabilities))];
     const confidence = probabilities[emotion];
     const surety = this.surety(confidence, hasVoice);
-    return { emotion, confidence, ...(surety && { surety }), ...dimensionFields(probabilities) };
+    return { emotion, confidence, ...(surety && { surety }), ...this.dimensionFields(probabilities, dimensions) };
+  }
+
+  // The fields with the dimensions: those of the model's head, or else those of the emotions.
+  dimensionFields(probabilities, dimensions) {
+    if (dimensions === null) return dimensionFields(probabilities);
+    const byName = Object.fromEntries(this.card.dimensions.map((name, at) => [name, dimensions[at]]));
+    return { dimensions: byName, dimensions_from: 'head' };
   }
 
   // How far an answer can be trusted; null for a card without the table, and for one emotion alone.
@@ -177,21 +186,28 @@ export class Recognizer {
     const probabilities = this.byEmotion(student);
     const teacherEntries = Object.entries(others).map(([name, values]) => [name, this.byEmotion(values)]);
     const teachers = Object.fromEntries(teacherEntries);
-    const answer = this.answer(probabilities, false);
+    const answer = this.answer(probabilities, false, undefined, this.meanDimensions(outputs));
     return { probabilities, abstained: false, reason: null, error: null, teachers, ...answer };
   }
 
-  // The probabilities of any samples of at most MAX_WINDOW_S, without a check for silence and for speech, and
-  // their statistics if the model has voices. The model subtracts `shrunk`, a voice, if it is not null.
+  // What the model predicts for any samples of at most MAX_WINDOW_S, without a check for silence and for
+  // speech: probabilities, dimensions, and statistics if it has voices. The model subtracts `shrunk`, a voice,
+  // if it is not null.
   async classify(waveform, shrunk = null) {
-    const outputs = await this.run(windows(removeOffset(waveform)), shrunk);
-    return [this.meanProbabilities(outputs, shrunk !== null).student, outputs[0].statistics];
+    return this.windowOutput(await this.run(windows(removeOffset(waveform)), shrunk), shrunk);
   }
 
-  // The probabilities of statistics, from the head of the model alone.
-  async probabilitiesOfStatistics(statistics, shrunk) {
+  // What the head of the model predicts for statistics.
+  async classifyStatistics(statistics, shrunk) {
     const inputs = { statistics: [statistics, [1, statistics.length]], voice: this.voiceInput(shrunk) };
-    return this.meanProbabilities([await this.head.run(inputs)], shrunk !== null).student;
+    return this.windowOutput([await this.head.run(inputs)], shrunk);
+  }
+
+  windowOutput(outputs, shrunk) {
+    return {
+      probabilities: this.meanProbabilities(outputs, shrunk !== null).student,
+      dimensions: this.meanDimensions(outputs), statistics: outputs[0].statistics,
+    };
   }
 
   // The input `voice` of the model: zeros for no voice.
@@ -234,6 +250,13 @@ export class Recognizer {
       onProgress(outputs.length / parts.length);
     }
     return outputs;
+  }
+
+  // The dimensions of the model's head, averaged over outputs of the model; null without such a head.
+  meanDimensions(outputs) {
+    if (this.card.dimensions.length === 0) return null;
+    const sum = (at) => outputs.reduce((total, output) => total + output.dimensions[at], 0);
+    return this.card.dimensions.map((_, at) => sum(at) / outputs.length);
   }
 
   // The probabilities of the student and of each teacher, averaged over outputs of the model.

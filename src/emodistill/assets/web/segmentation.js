@@ -6,7 +6,7 @@
 //
 // All positions are samples at 16 kHz from the beginning of the audio.
 
-import { argmax, dimensionFields } from './recognizer.js';
+import { argmax } from './recognizer.js';
 import settings from './settings.js';
 import { concatenate } from './speech_activity.js';
 
@@ -18,14 +18,16 @@ const HOP = Math.round(HOP_S * SAMPLE_RATE);
 const WINDOW = Math.round(WINDOW_S * SAMPLE_RATE);
 const CELLS_PER_WINDOW = WINDOW / HOP;
 
-// A score is { values: log-probabilities, voiceUtterances: of the voice that the window was compared with, or
-// null }.
+// A score is { values: log-probabilities, dimensions: of the model's head, or null, voiceUtterances: of the
+// voice that the window was compared with, or null }.
 
 const mean = (rows) => rows[0].map((_, at) => rows.reduce((sum, row) => sum + row[at], 0) / rows.length);
 
 // The mean of the scores of several windows in order of time, with the voice of the last one.
 const meanScore = (scores) => ({
-  values: mean(scores.map(({ values }) => values)), voiceUtterances: scores.at(-1).voiceUtterances,
+  values: mean(scores.map(({ values }) => values)),
+  dimensions: scores[0].dimensions && mean(scores.map(({ dimensions }) => dimensions)),
+  voiceUtterances: scores.at(-1).voiceUtterances,
 });
 
 // The field of an event about its voice; no field without a voice.
@@ -67,17 +69,18 @@ export class WindowScorer {
   // The score of a window. Subclasses also take how much of it no earlier window has contributed to a voice;
   // 0: this window contributes nothing.
   async score(begin, end) {
-    return { values: (await this.compare(begin, end, null))[0], voiceUtterances: null };
+    return this.scoreOf(await this.compare(begin, end, null), null);
   }
 
-  // The log-probabilities of a window and its statistics. The model subtracts `shrunk`, if it is not null.
-  async compare(begin, end, shrunk) {
-    const [values, statistics] = await this.recognizer.classify(this.between(begin, end), shrunk);
-    return [this.log(values), statistics];
+  // What the model predicts for a window. The model subtracts `shrunk`, if it is not null.
+  compare(begin, end, shrunk) {
+    return this.recognizer.classify(this.between(begin, end), shrunk);
   }
 
-  log(probabilities) {
-    return probabilities.map((value) => Math.log(Math.max(value, MIN_PROBABILITY)));
+  // The score for what the model predicts.
+  scoreOf({ probabilities, dimensions }, voiceUtterances) {
+    const values = probabilities.map((value) => Math.log(Math.max(value, MIN_PROBABILITY)));
+    return { values, dimensions, voiceUtterances };
   }
 
   // Probabilities by emotion, summing to 1, from log-probabilities.
@@ -96,7 +99,9 @@ export class WindowScorer {
     const hasVoice = false;
     return {
       start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE, probabilities, ...voiceField(score),
-      ...this.recognizer.answer(probabilities, hasVoice, this.recognizer.emotions[chosen]),
+      ...this.recognizer.answer(
+        probabilities, hasVoice, this.recognizer.emotions[chosen], score.dimensions,
+      ),
     };
   }
 }
@@ -173,19 +178,20 @@ class Run {
     Object.assign(this, { begin, end: begin, emotion, mean: memory, voiceUtterances: null });
   }
 
-  extend(end, { values, voiceUtterances }, forgetting) {
+  extend(end, { values, dimensions, voiceUtterances }, forgetting) {
     const added = end - this.end;
     const old = this.mean ? this.mean.numSamples * Math.exp(-added * forgetting) : 0;
-    const before = this.mean?.values ?? values;
+    const blend = (now, before) =>
+      now && now.map((value, at) => (value * added + (before ?? now)[at] * old) / (old + added));
     this.mean = {
-      values: values.map((value, at) => (value * added + before[at] * old) / (old + added)),
+      values: blend(values, this.mean?.values), dimensions: blend(dimensions, this.mean?.dimensions),
       numSamples: old + added,
     };
     Object.assign(this, { end, voiceUtterances });
   }
 
   segment(scorer) {
-    const score = { values: this.mean.values, voiceUtterances: this.voiceUtterances }; // of the last cell
+    const score = { ...this.mean, voiceUtterances: this.voiceUtterances }; // of the last cell
     return { event: 'segment', ...scorer.segment(this.begin, this.end, score, this.emotion) };
   }
 }
@@ -195,7 +201,7 @@ export class Stretch {
   constructor(scorer, start, track) {
     Object.assign(this, { scorer, start, track });
     this.windowEnd = start; // of the last window
-    this.lastValues = null; // log-probabilities of the last window
+    this.last = null; // score of the last window
     this.recent = []; // windows of full length: [the cell that they begin with, score]
     this.covered = start; // the end of the last window that counts for segments
     this.numCells = 0;
@@ -244,16 +250,15 @@ export class Stretch {
   }
 
   update(begin, end, score) {
-    const { values } = score;
-    const smoothed = this.lastValues ? mean([this.lastValues, values]) : values;
-    this.lastValues = values;
-    const probabilities = this.scorer.probabilities(smoothed);
+    const smoothed = this.last ? meanScore([this.last, score]) : score;
+    this.last = score;
+    const probabilities = this.scorer.probabilities(smoothed.values);
     const times = { start_s: begin / SAMPLE_RATE, end_s: end / SAMPLE_RATE };
-    const optional = { ...voiceField(score), ...dimensionFields(probabilities) };
     const { recognizer } = this.scorer;
+    const dimensions = recognizer.dimensionFields(probabilities, smoothed.dimensions);
     const chosen = recognizer.emotions[this.track.path.newest()]; // undefined: the most probable one
     const { emotion } = recognizer.answer(probabilities, score.voiceUtterances !== null, chosen);
-    return { event: 'update', ...times, probabilities, ...optional, emotion };
+    return { event: 'update', ...times, probabilities, ...voiceField(score), ...dimensions, emotion };
   }
 
   // Add the next cell, which ends at this sample. All windows that cover it are known.

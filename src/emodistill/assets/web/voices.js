@@ -57,9 +57,9 @@ class RunningScorer extends WindowScorer {
       const [, statistics, numSamples] = this.recent.shift();
       this.past.add(statistics, numSamples);
     }
-    const [values, statistics] = await this.compare(begin, end, this.past.shrunk());
-    if (newSamples) this.recent.push([end, statistics, newSamples]);
-    return { values, voiceUtterances: this.past.voiceUtterances };
+    const output = await this.compare(begin, end, this.past.shrunk());
+    if (newSamples) this.recent.push([end, output.statistics, newSamples]);
+    return this.scoreOf(output, this.past.voiceUtterances);
   }
 }
 
@@ -72,10 +72,10 @@ class FirstPassScorer extends WindowScorer {
   }
 
   async score(begin, end, newSamples = 0) {
-    const [values, statistics] = await this.compare(begin, end, null);
-    this.statistics.set(`${begin} ${end}`, statistics);
-    if (newSamples) this.known.add(statistics, newSamples);
-    return { values, voiceUtterances: null };
+    const output = await this.compare(begin, end, null);
+    this.statistics.set(`${begin} ${end}`, output.statistics);
+    if (newSamples) this.known.add(output.statistics, newSamples);
+    return this.scoreOf(output, null);
   }
 
   secondPass() {
@@ -98,8 +98,8 @@ class SecondPassScorer extends WindowScorer {
 
   async score(begin, end) {
     const statistics = this.statistics.get(`${begin} ${end}`);
-    const values = this.log(await this.recognizer.probabilitiesOfStatistics(statistics, this.shrunk));
-    return { values, voiceUtterances: this.voiceUtterances };
+    const output = await this.recognizer.classifyStatistics(statistics, this.shrunk);
+    return this.scoreOf(output, this.voiceUtterances);
   }
 }
 

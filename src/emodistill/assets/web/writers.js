@@ -20,7 +20,9 @@ const csv = (row, emotions) => {
   const columns = ['path', 'start_s', 'end_s', 'speaker', 'emotion', 'confidence', 'reason', 'error'];
   const hasVoices = row.segments.some((segment) => segment.voice_utterances !== undefined);
   const voices = hasVoices ? ['voice_utterances'] : [];
-  const last = ['surety', 'arousal', 'valence', 'dimensions_from', 'channel', 'text'];
+  const last = [
+    'surety', 'arousal', 'valence', 'dimensions_from', 'channel', 'text', 'dominance', 'intensity',
+  ];
   const header = [...columns, ...voices, ...emotions.map((name) => `p_${name}`), ...last];
   const optional = (value) => (value === undefined ? '' : field(String(value)));
   const optionalDecimal = (value) => (value === undefined ? '' : decimal(value));
@@ -32,6 +34,7 @@ const csv = (row, emotions) => {
       ...emotions.map((name) => decimal(probabilities[name])), optional(segment.surety),
       optionalDecimal(dimensions.arousal), optionalDecimal(dimensions.valence),
       optional(segment.dimensions_from), optional(segment.channel), optional(segment.text),
+      optionalDecimal(dimensions.dominance), optionalDecimal(dimensions.intensity),
     ];
   });
   const blanks = header.slice(columns.length).map(() => '');

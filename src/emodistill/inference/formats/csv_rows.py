@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from emodistill.inference.formats.base import TimelineFormat
-from emodistill.inference.prediction_rows import OPTIONAL_COLUMNS, optional_values
+from emodistill.inference.prediction_rows import LAST_COLUMNS, OPTIONAL_COLUMNS, last_values, optional_values
 
 if TYPE_CHECKING:
     from emodistill.inference.segmentation import Segment
@@ -30,7 +30,7 @@ def to_table(rows: Sequence["Timeline"], emotions: Sequence[str]) -> tuple[list[
     """
     segments = [segment for row in rows for segment in row.segments]
     voices = ["voice_utterances"] if any(part.voice_utterances is not None for part in segments) else []
-    more = [*voices, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS, "text"]
+    more = [*voices, *(f"p_{name}" for name in emotions), *OPTIONAL_COLUMNS, "text", *LAST_COLUMNS]
     lines: list[list[Any]] = []
     for row in rows:
         if row.reason or row.error:
@@ -39,7 +39,8 @@ def to_table(rows: Sequence["Timeline"], emotions: Sequence[str]) -> tuple[list[
             values = [segment.start_s, segment.end_s, segment.speaker, segment.emotion, segment.confidence]
             values += [_reason(segment), None, *(segment.voice_utterances for _ in voices)]
             values += [segment.probabilities.get(name) for name in emotions]
-            lines.append([row.path, *values, *optional_values(segment), segment.text])
+            values += [*optional_values(segment), segment.text, *last_values(segment)]
+            lines.append([row.path, *values])
     columns = ["path", "start_s", "end_s", "speaker", "emotion", "confidence", "reason", "error", *more]
     return columns, lines
 

@@ -82,7 +82,7 @@ def _fill(
     sound: BinaryIO,
 ) -> Iterator[str]:
     """Yield page.html with its places filled."""
-    from emodistill.inference.trend import default_step_s, trend
+    from emodistill.inference.trend import default_step_s, dimensions_of, trend
 
     step_s = context.trend_s or default_step_s(row.duration_s or 0.0)
     steps = trend(row, step_s)
@@ -92,6 +92,7 @@ def _fill(
         "envelope": list(envelope),
         "step_s": step_s,
         "trend": [step.as_dict() for step in steps],
+        "dimensions": dimensions_of(row.segments),
         "sound": problem is None,
     }
     places = {
@@ -225,19 +226,18 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
 
 def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
     """A table with a row for each step and speaker."""
-    from emodistill.inference.trend import clock_label, length_label, shares
+    from emodistill.inference.trend import clock_label, dimensions_of, length_label, shares
 
     speakers = any(step.speaker is not None for step in steps)
-    dimensions = any(step.dimensions is not None for step in steps)
-    head = ["start", *(["speaker"] if speakers else []), "speech", "emotions"]
-    head += ["arousal", "valence"] if dimensions else []
+    dimensions = dimensions_of(steps)
+    head = ["start", *(["speaker"] if speakers else []), "speech", "emotions", *dimensions]
     rows = []
     for step in steps:
         cells = [clock_label(step.start_s)] if step.speaker is None else [""]
         cells += [step.speaker or "all"] if speakers else []
         cells += [length_label(step.speech_s), shares(step)]
-        if dimensions:
-            cells += [f"{value:.2f}" for value in (step.dimensions or {}).values()] or ["", ""]
+        place = step.dimensions or {}
+        cells += [f"{place[name]:.2f}" if name in place else "" for name in dimensions]
         kind = ' class="first"' if step.speaker is None else ""
         rows.append(f"<tr{kind}>{''.join(f'<td dir=auto>{_text(cell)}</td>' for cell in cells)}</tr>")
     heads = "".join(f'<th scope="col">{name}</th>' for name in head)
@@ -251,6 +251,7 @@ def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
 def _trust(row: "Timeline", card: "Card | None") -> str:
     """What the model is for, its limits, its scores, and what the words on the page mean."""
     from emodistill.inference.model_card import licence_text
+    from emodistill.inference.trend import dimensions_of, in_words
 
     parts: list[tuple[str, str]] = []
     if card is not None:
@@ -260,22 +261,30 @@ def _trust(row: "Timeline", card: "Card | None") -> str:
     surety = _surety(row)
     if surety:
         parts.append(("How sure it is", surety))
-    if sources := {part.dimensions_from for part in row.segments if part.dimensions_from}:
-        made = "computed from the probabilities of the emotions" if "emotions" in sources else "predicted"
-        parts.append(
-            (
-                "Arousal and valence",
-                f"Both are from 0 to 1, and {made}. Arousal is how active a voice sounds, and valence is how "
-                "pleasant.",
-            )
-        )
+    if dimensions := dimensions_of(row.segments):
+        parts.append((in_words(dimensions).capitalize(), _about_dimensions(row, dimensions, card)))
     if card is not None:
         languages = ", ".join(card.languages) or "not stated"
-        parts.append(("Model", f"{card.name}. Emotions: {', '.join(card.emotions)}. Languages: {languages}."))
+        emotions = f"Emotions: {', '.join(card.emotions)}"
+        parts.append(("Model", f"{card.name}. {emotions}. Languages: {languages}."))
         parts.append(("Licence of the weights", licence_text(card)))
     else:
         parts.append(("Model", "This page was written without the card of the model."))
     return "".join(f"<dt>{title}</dt><dd>{_text(text)}</dd>" for title, text in parts)
+
+
+def _about_dimensions(row: "Timeline", dimensions: Sequence[str], card: "Card | None") -> str:
+    """What the dimensions of a recording mean, and where they come from."""
+    from emodistill.inference.model_card import MEANINGS
+
+    meanings = " ".join(f"{name.capitalize()} goes {MEANINGS[name]}." for name in dimensions)
+    if any(part.dimensions_from == "head" for part in row.segments):
+        made = "Each is from 0 to 1. A head of the model predicts it from the sound, not from the emotions."
+        test = {} if card is None else card.scores.get("test", {})
+        scores = [f"{name} {test[f'ccc_{name}']:.2f}" for name in dimensions if f"ccc_{name}" in test]
+        found = f" Concordance with the labels of its test recordings: {', '.join(scores)}." if scores else ""
+        return f"{made} {meanings}{found}"
+    return f"Each is from 0 to 1, and computed from the probabilities of the emotions. {meanings}"
 
 
 def _scores(card: "Card") -> str:

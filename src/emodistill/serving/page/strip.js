@@ -2,7 +2,7 @@
 // whole recording in small. wavesurfer.js and its plugins draw, zoom and scroll.
 
 import {
-  cssColour, drawWave, element, formatClock, laneName, nameOf, percent, shortTimes, textColourOn,
+  cssColour, dimensionNames, drawWave, element, formatClock, laneName, nameOf, percent, shortTimes, textColourOn,
   UNSURE_COLOUR,
 } from './view.js';
 import Minimap from './vendor/wavesurfer-minimap.esm.js';
@@ -47,15 +47,14 @@ const firstEndingAfter = (segments, seconds) => {
 };
 
 const SVG = 'http://www.w3.org/2000/svg';
-const CURVES = ['arousal', 'valence'];
 
-// An empty picture of arousal and valence over time. The details of a segment have the numbers.
-const curves = () => {
+// An empty picture of dimensions over time. The details of a segment have the numbers.
+const curves = (names) => {
   const picture = document.createElementNS(SVG, 'svg');
   picture.setAttribute('viewBox', '0 0 1 1');
   picture.setAttribute('preserveAspectRatio', 'none');
   picture.setAttribute('aria-hidden', 'true');
-  for (const name of CURVES) {
+  for (const name of names) {
     const path = document.createElementNS(SVG, 'path');
     path.setAttribute('class', name);
     picture.append(path);
@@ -68,7 +67,7 @@ const drawCurves = (picture, segments, start, end) => {
   const rated = segments.filter(({ dimensions }) => dimensions);
   picture.toggleAttribute('hidden', rated.length === 0);
   const x = (seconds) => ((seconds - start) / (end - start)).toFixed(5);
-  CURVES.forEach((name, at) => {
+  dimensionNames(rated).forEach((name, at) => {
     const lines = rated.map(({ start_s, end_s, dimensions }) =>
       `M${x(start_s)} ${(1 - dimensions[name]).toFixed(4)}H${x(end_s)}`);
     picture.children[at].setAttribute('d', lines.join(''));
@@ -154,13 +153,16 @@ export class Strip {
     }));
     const label = ({ name }) => element('li', {}, element('span', { textContent: name }));
     find('lane-names').replaceChildren(...(channels > 1 ? this.lanes.map(label) : []));
+    const names = dimensionNames(segments);
     find('segments').replaceChildren(
       ...(this.isSplit ? this.lanes : this.lanes.slice(0, 1)).map(() =>
-        element('div', {}, element('div', { className: 'buttons-in-time' }), curves()),
+        element('div', {}, element('div', { className: 'buttons-in-time' }), curves(names)),
       ),
     );
     find('segments').hidden = segments.length === 0;
-    find('curves-legend').hidden = !segments.some(({ dimensions }) => dimensions);
+    find('curves-legend').hidden = names.length === 0;
+    const legend = names.map((name) => element('span', {}, element('i', { className: name }), name));
+    find('curves-legend').replaceChildren(...legend, ' 0 to 1');
   }
 
   colourBetween(lanes) {

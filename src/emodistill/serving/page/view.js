@@ -81,17 +81,25 @@ export const bars = (probabilities, colours, caption) => {
 
 const duration = ({ start_s, end_s }) => end_s - start_s;
 
-// Arousal and valence of segments, as bars of the means over their time. Nothing if they have none.
+// The names of the dimensions that segments have; those of one model are always the same.
+export const dimensionNames = (segments) =>
+  Object.keys(segments.find(({ dimensions }) => dimensions)?.dimensions ?? {});
+
+// The dimensions of segments, as bars of the means over their time. Nothing if they have none.
 export const dimensionBars = (segments) => {
   const rated = segments.filter(({ dimensions }) => dimensions);
   if (rated.length === 0) return [];
-  const source = rated[0].dimensions_from === 'emotions' ? ' (computed from the emotions)' : '';
+  const names = dimensionNames(rated);
+  const inWords = [names.slice(0, -1).join(', '), names.at(-1)].filter(Boolean).join(' and ');
+  const title = inWords[0].toUpperCase() + inWords.slice(1);
+  const isComputed = rated[0].dimensions_from === 'emotions';
+  const source = isComputed ? 'computed from the emotions' : 'predicted by the model';
   const total = rated.reduce((sum, segment) => sum + duration(segment), 0);
   const mean = (name) =>
     rated.reduce((sum, segment) => sum + duration(segment) * segment.dimensions[name], 0) / total;
   const table = element('table', { className: 'bars' });
-  table.append(element('caption', { className: 'hidden-text', textContent: 'Arousal and valence' }));
-  for (const name of Object.keys(rated[0].dimensions)) {
+  table.append(element('caption', { className: 'hidden-text', textContent: title }));
+  for (const name of names) {
     const value = mean(name);
     const fill = element('i');
     fill.style.width = `${100 * value}%`;
@@ -104,7 +112,7 @@ export const dimensionBars = (segments) => {
       ),
     );
   }
-  return [element('h3', { textContent: `Arousal and valence, 0 to 1${source}` }), table];
+  return [element('h3', { textContent: `${title}, 0 to 1 (${source})` }), table];
 };
 
 const TEACHER_TITLES = {

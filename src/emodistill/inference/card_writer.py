@@ -1,0 +1,269 @@
+"""Writes the card of an exported model: `card.json`, and `README.md` with the same content for people.
+
+`README.md` has the form that model hubs show.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from emodistill.files import atomic_write
+from emodistill.inference.dimensions import COORDINATES
+from emodistill.inference.model_card import (
+    GUESS_FACTOR,
+    LIKELY_ACCURACY,
+    MEANINGS,
+    WEIGHTS,
+    AccuracyPoint,
+    Card,
+    CoveragePoint,
+    licence_text,
+    why_no_interval,
+)
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write `card.json`, and `README.md` with the same content for people."""
+    unused = None if card.dimensions else {"dimensions"}  # so that earlier versions can read the card
+    for name, text in (
+        ("README.md", card_markdown(card)),
+        ("card.json", card.model_dump_json(indent=1, exclude=unused) + "\n"),
+    ):
+        with atomic_write(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def card_markdown(card: Card) -> str:
+    """Return a model card as Markdown, with the front matter that the Hugging Face Hub reads."""
+    method = "trained without a teacher"
+    if card.teachers:
+        teachers = (f"{'an' if name[0] in 'aeiou' else 'a'} {name} teacher" for name in card.teachers)
+        method = f"distilled from {_join(teachers)}"
+    size = f"{card.num_parameters / 1e6:.2f} M parameters"
+    trimming = ""
+    if card.trim_db:
+        trimming = f", and cuts silence {card.trim_db:g} dB below the loudest part off both ends"
+    licence = f"## Licence\n\n{licence_text(card)}"
+    sections = [
+        _front_matter(card),
+        f"# {card.name}\n\nSpeech emotion recognition from the waveform alone, {method} with "
+        f"[EmoDistill](https://arxiv.org/abs/2309.04849). {size}, backbone `{card.backbone}`, stored in "
+        f"{card.precision}.\n\n"
+        f"{_predictions(card)}",
+        licence if card.external else "",  # Its weights have two owners, so it stands first.
+        "## Use\n\n```python\nfrom emodistill import Recognizer\n\n"
+        'recognizer = Recognizer("FOLDER")  # or the id of this repository\n'
+        'print(recognizer.predict("speech.wav"))\n```\n\n'
+        f"The recogniser converts all audio to 16 kHz mono{trimming}.",
+        f"## Intended use\n\n{card.intended_use}",
+        f"## Limits\n\n{card.limits}",
+        _data(card),
+        _scores(card),
+        _calibration(card),
+        _head_dimensions(card) if card.dimensions else _computed_dimensions(card),
+        _origin(card),
+        "" if card.external else licence,
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _front_matter(card: Card) -> str:
+    # A hub knows licences by identifiers such as cc-by-4.0. A licence with blanks is a sentence.
+    is_identifier = " " not in card.licence
+    lines = [f"license: {json.dumps(card.licence.lower() if is_identifier else 'other')}"]
+    if not is_identifier:
+        lines.append("license_name: see-below")
+    if card.languages:
+        # In quotes, because YAML reads a plain `no` (Norwegian) as false.
+        lines += ["language:", *(f"- {json.dumps(name)}" for name in card.languages)]
+    lines += ["pipeline_tag: audio-classification", "library_name: emodistill", "tags:"]
+    lines += [f"- {tag}" for tag in ("speech-emotion-recognition", "knowledge-distillation", "onnx", "audio")]
+    return "---\n" + "\n".join(lines) + "\n---"
+
+
+def _data(card: Card) -> str:
+    if not card.data:
+        return f"## Data\n\n{card.corpus}."
+    splits = list(dict.fromkeys(split for source in card.data for split in source.utterances))
+    rows = [
+        [
+            f"[{source.name}]({source.url})" if source.url else source.name, source.language or "–",
+            *(str(source.utterances.get(split, 0)) for split in splits), source.licence,
+        ]
+        for source in card.data
+    ]  # fmt: skip
+    table = _table(["corpus", "language", *splits, "licence"], rows)
+    return f"## Data\n\nThe number of utterances in each split.\n\n{table}"
+
+
+def _scores(card: Card) -> str:
+    rows = []
+    for split, values in card.scores.items():
+        for measure, value in values.items():
+            if measure.endswith(("_low", "_high")) or measure.startswith(("ccc_", "utterances", "speakers")):
+                continue
+            low, high = values.get(f"{measure}_low"), values.get(f"{measure}_high")
+            interval = "" if low is None or high is None else f"{100 * low:.1f} … {100 * high:.1f}"
+            # A card of an earlier version may have an interval over too few speakers.
+            if measure in ("ua", "wa") and "speakers" in values:
+                interval = why_no_interval(round(values["speakers"])) or interval
+            counts = [
+                f"{values[count]:.0f}" if count in values else "–" for count in ("utterances", "speakers")
+            ]
+            rows.append([split, *counts, measure.upper().replace("_", "-"), f"{100 * value:.1f}", interval])
+    if not rows:
+        return ""
+    whose = (
+        f"{card.scores_note} The scores are in %."
+        if card.scores_note
+        else "The scores of these weights, in %."
+    )
+    return (
+        f"## Scores\n\n{whose} UA is the mean per-class recall, WA is the "
+        "accuracy. The interval is the 95 % interval of a bootstrap over speakers."
+        + _through_recogniser(card)
+        + "\n\n"
+        + _table(["split", "utterances", "speakers", "measure", "value", "interval"], rows)
+    )
+
+
+def _through_recogniser(card: Card) -> str:
+    figures = card.through_recogniser
+    if not figures:
+        return ""
+    return (
+        "\n\nThe scores of test are through the recogniser: from the audio files, with the speech detector. "
+        f"It gives no emotion for {figures['unanswered']:.0f} of {figures['utterances']:.0f} utterances, "
+        f"which count as wrong. {100 * figures['agreement']:.1f} % of its emotions equal those that the "
+        f"trained student predicts in cross-validation, with a UA of {100 * figures['ua_crossval']:.1f} %."
+    )
+
+
+def _calibration(card: Card) -> str:
+    parts = []
+    if card.calibration:
+        figures = [[name, f"{value:.4g}"] for name, value in card.calibration.items()]
+        temperature = f"The logits are divided by a temperature of {card.temperature:.3f}."
+        if card.temperature_voice is not None:
+            temperature += f" With a voice, they are divided by {card.temperature_voice:.3f}."
+        parts.append(
+            f"{temperature} {card.calibration_note}".rstrip() + "\n\n" + _table(["figure", "value"], figures)
+        )
+    if card.coverage:
+        parts.append(
+            "With `min_confidence` the recogniser abstains from unsure answers. On the utterances that the "
+            f"temperature was fitted on:\n\n{_coverage_table(card.coverage)}"
+        )
+    if card.coverage_voice:
+        parts.append(f"With known utterances of the speaker:\n\n{_coverage_table(card.coverage_voice)}")
+    if card.accuracy:
+        parts.append(
+            "`surety` is *likely* where answers of this confidence are correct in at least "
+            f"{100 * LIKELY_ACCURACY:.0f} %, *no better than a guess* below "
+            f"{100 * GUESS_FACTOR / len(card.emotions):.0f} % ({GUESS_FACTOR} times chance), and *unsure* "
+            f"between.\n\n{_accuracy_table(card.accuracy)}"
+        )
+    if card.accuracy_voice:
+        parts.append(f"With known utterances of the speaker:\n\n{_accuracy_table(card.accuracy_voice)}")
+    return "## Calibration and abstention\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def _coverage_table(points: Sequence[CoveragePoint]) -> str:
+    rows = [
+        [f"{point.min_confidence:.3f}", f"{100 * point.coverage:.0f}", f"{100 * point.accuracy:.1f}"]
+        for point in points
+    ]
+    return _table(["min_confidence", "answered, %", "correct of these, %"], rows)
+
+
+def _accuracy_table(points: Sequence[AccuracyPoint]) -> str:
+    rows = [[f"{point.confidence:.3f}", f"{100 * point.accuracy:.1f}"] for point in points]
+    return _table(["confidence", "correct, %"], rows)
+
+
+def _predictions(card: Card) -> str:
+    """What the model predicts, in one or two sentences."""
+    if not card.dimensions:
+        return f"Emotions: {_join(card.emotions)}."
+    dimensions = f"Dimensions: {_join(card.dimensions)}, each from 0 to 1."
+    if card.emotions:
+        return f"Emotions: {_join(card.emotions)}. {dimensions}"
+    return (
+        f"{dimensions} It predicts no emotions, so it has no confidence, and it makes neither timelines nor "
+        "streams: it recognises one utterance at a time."
+    )
+
+
+def _head_dimensions(card: Card) -> str:
+    """The meaning, the origin and the scores of the dimensions that a head predicts."""
+    rows = []
+    for split, values in card.scores.items():
+        for name in card.dimensions:
+            if (ccc := values.get(f"ccc_{name}")) is None:
+                continue
+            low, high = values.get(f"ccc_{name}_low"), values.get(f"ccc_{name}_high")
+            interval = "" if low is None or high is None else f"{low:.3f} … {high:.3f}"
+            rows.append([split, f"{values[f'utterances_{name}']:.0f}", name, f"{ccc:.3f}", interval])
+    meanings = "\n".join(f"- {name}: {MEANINGS[name]}" for name in card.dimensions)
+    text = (
+        "## Dimensions\n\nA head of the model predicts them from the sound, in the units of the training "
+        f"labels, scaled to 0 … 1. They are not computed from the emotions.\n\n{meanings}"
+    )
+    if not rows:
+        return text
+    note = f" {card.scores_note}" if card.scores_note and not card.emotions else ""
+    return (
+        f"{text}\n\nThe CCC is Lin's concordance correlation coefficient of predictions and labels: 1 where "
+        "they are equal, 0 where they are unrelated. The interval is the 95 % interval of a bootstrap over "
+        f"speakers.{note}\n\n" + _table(["split", "utterances", "dimension", "CCC", "interval"], rows)
+    )
+
+
+def _computed_dimensions(card: Card) -> str:
+    rows = [
+        [emotion, *(f"{value:.3f}" for value in COORDINATES[emotion])]
+        for emotion in card.emotions
+        if emotion in COORDINATES
+    ]
+    if not rows:
+        return ""
+    return (
+        "## Arousal and valence\n\nThe recogniser computes them from the probabilities p of the emotions e, "
+        "as Σ p(e) · coordinate of e. The coordinates are the ratings of the emotions' words in the Glasgow "
+        "Norms (Scott et al. 2019, https://doi.org/10.3758/s13428-018-1099-3, CC BY 4.0), on a scale from 0 "
+        "to 1."
+        "\n\n" + _table(["emotion", "arousal", "valence"], rows)
+    )
+
+
+def _origin(card: Card) -> str:
+    parity = max(card.parity.get("alone", 0.0), card.parity.get("batched", 0.0))
+    outputs = "probabilities" if card.emotions else "dimensions"
+    lines = [
+        f"- trained on: {card.corpus}, fold {card.fold}, protocol {card.protocol}",
+        f"- {outputs} differ from torch by at most {parity:.1e} over "
+        f"{card.parity.get('utterances', 0):.0f} utterances",
+        *(f"- {name}: {value:.4g}" for name, value in card.quantisation.items()),
+    ]
+    if card.quantisation.get("speed_ratio", 1.0) < 1:
+        int8_ms, fp32_ms = card.quantisation["int8_ms_per_s"], card.quantisation["fp32_ms_per_s"]
+        lines.append(
+            f"- **warning**: int8 was slower than fp32 on the machine of the export: {int8_ms:.2f} against "
+            f"{fp32_ms:.2f} ms for one second of audio on one thread"
+        )
+    lines += [
+        f"- exported with: {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
+        f"- SHA-256 of model.onnx{' and ' + WEIGHTS if card.external else ''}: `{card.sha256}`",
+    ]
+    return "## Origin\n\n" + "\n".join(lines)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _join(names: Iterable[str]) -> str:
+    """Return names as a list in a sentence: "a, b and c"."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
