@@ -1,6 +1,7 @@
 """Runs with dimensions, with emotions beside them or alone: scores, comparison, report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ from typer.testing import CliRunner
 
 from emodistill.cli import app
 from emodistill.errors import ModelError
+from emodistill.evaluation.compare import compare_runs, holm
+from emodistill.evaluation.dimension_scores import concordance
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.scores import score_run
 
 EMOTIONS = ("angry", "happy", "sad")
 DIMENSIONS = ("arousal", "valence")
 BOTH = ["emotion", *DIMENSIONS]
+VALUES = {"weak": 0.55, "strong": 0.9, "other": 0.56}
 
 
 def make(
@@ -111,3 +115,79 @@ def test_the_scores_file_has_dimensions_beside_emotions(both: Path) -> None:
     table = read_run(both).dimension_table()
     known = ~np.isnan(table.truth[:, 0])
     assert test["dimensions"]["pooled"]["arousal"]["num_utterances"] == known.sum()
+
+
+def test_a_run_does_not_differ_from_itself(both: Path) -> None:
+    (comparison,) = compare_runs([both, both], resamples=200, grouped=False)
+    assert list(comparison.differences) == ["ua", "wa", "ccc", "ccc_arousal", "ccc_valence"]
+    for difference in comparison.differences.values():
+        assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
+
+
+def test_the_difference_of_ccc_is_paired_and_corrected_by_measure(tmp_path: Path) -> None:
+    folders = [
+        make(tmp_path / name, value) for name, value in (("weak", 0.55), ("strong", 0.9), ("other", 0.56))
+    ]
+    found = compare_runs(folders, resamples=500)
+    for comparison, folder in zip(found, folders[1:], strict=True):
+        tables = [read_run(item).dimension_table() for item in (folders[0], folder)]
+        for column, name in enumerate(DIMENSIONS):
+            values = [concordance(table.truth[:, column], table.predicted[:, column]) for table in tables]
+            difference = comparison.differences[f"ccc_{name}"]
+            assert [difference.reference, difference.run] == values
+            assert difference.low is not None
+            assert difference.high is not None
+            assert difference.low < difference.value < difference.high
+        mean = [comparison.differences[f"ccc_{name}"].value for name in DIMENSIONS]
+        assert comparison.differences["ccc"].value == pytest.approx(np.mean(mean))
+    for name in found[0].differences:
+        p_values = [item.differences[name].p_value or 0 for item in found]
+        assert [item.differences[name].p_holm for item in found] == holm(p_values)
+    strong = found[0].differences["ccc"]
+    assert strong.p_holm is not None
+    assert strong.p_holm < 0.01
+
+
+def test_runs_are_compared_by_what_both_predict(both: Path, alone: Path, tmp_path: Path) -> None:
+    (comparison,) = compare_runs([both, alone], resamples=100)
+    assert list(comparison.differences) == ["ccc", "ccc_arousal", "ccc_valence"]
+    assert comparison.mcnemar is None
+    emotions = make(tmp_path / "emotions", targets=["emotion"])
+    (comparison,) = compare_runs([both, emotions], resamples=100)
+    assert list(comparison.differences) == ["ua", "wa"]
+    with pytest.raises(ModelError, match="have no measure in common"):
+        compare_runs([emotions, alone], resamples=100)
+
+
+def test_seeds_of_runs_with_dimensions_are_one_group(tmp_path: Path) -> None:
+    folders = [
+        make(tmp_path / f"{name}-seed{seed}", value, list(DIMENSIONS), seed, student={"dropout": rate})
+        for name, value, rate in (("a", 0.6, 0.1), ("b", 0.9, 0.2))
+        for seed in (0, 1)
+    ]
+    (comparison,) = compare_runs(folders, resamples=200)
+    assert comparison.run_seeds == (0, 1)
+    assert comparison.differences["ccc"].run_sd is not None
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", "latex"])
+def test_the_command_compares_dimensions(both: Path, alone: Path, tmp_path: Path, format: str) -> None:
+    other = make(tmp_path / "other", 0.6, list(DIMENSIONS))
+    shown = run("compare", alone, other, both, "--resamples", 200, "--format", format)
+    assert "CCC" in shown.upper()
+    assert "UA" not in shown
+    assert "nan" not in shown.lower()
+
+
+def test_constant_labels_have_no_ccc_and_no_nan(tmp_path: Path) -> None:
+    corpus = invented_corpus(EMOTIONS, 6, 2, DIMENSIONS)
+    flat = tuple(replace(item, arousal=None if item.arousal is None else 3.0) for item in corpus)
+    folders = [
+        invented_run(tmp_path / name, value, {}, replace(corpus, utterances=flat), targets=list(DIMENSIONS))
+        for name, value in (("a", 0.6), ("b", 0.9))
+    ]
+    shown = run("scores", folders[0])
+    assert "CCC is not defined, since all labels are equal" in " ".join(shown.split())
+    compared = run("compare", *folders, "--ungrouped", "--resamples", 200)
+    assert "CCC of arousal is not defined, since all labels are equal" in " ".join(compared.split())
+    assert "nan" not in (shown + compared).lower()

@@ -161,8 +161,9 @@ def scores(
 ) -> None:
     """Show all scores of a run's test predictions, with 95 % intervals by bootstrap over speakers.
 
-    UA, WA, macro and weighted F1, recall and confusion of the student and each teacher. Their parameters,
-    MACs, latency, memory and training time. Calibration before
+    UA, WA, macro and weighted F1, recall and confusion of the student and each teacher. CCC, Pearson's r and
+    RMSE of each dimension, such as arousal. Parameters, MACs, latency, memory and training time. Calibration
+    before
     and after temperature scaling, fitted on each fold's dev speakers. Scores by speaker, gender, language,
     duration and corpus. Scores with known utterances of the speaker, where the model has voices. Agreement of
     student and teachers. The scores of a single listener, where a corpus
@@ -214,7 +215,7 @@ def compare(
     seeds, and a pair of groups is one comparison. Where two groups have several seeds in common, these alone
     are compared.
 
-    Differences of UA and WA are by paired bootstrap over speakers. "Detectable" is the smallest true
+    Differences of UA and WA, and of the CCC of dimensions, are by paired bootstrap over speakers. "Detectable" is the smallest true
     difference that such an experiment finds with a power of 80 %. McNemar's test counts the utterances that
     only one run classified correctly; it is for single runs. "p, Holm" is corrected for all comparisons in
     the table. Runs with different protocols are refused with the first difference. A second table has what

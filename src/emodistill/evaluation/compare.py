@@ -11,13 +11,27 @@ import numpy as np
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.bootstrap import Floats, bootstrap_confusions
 from emodistill.evaluation.differences import Difference, make_difference
+from emodistill.evaluation.dimension_predictions import DimensionPredictions
+from emodistill.evaluation.dimension_scores import bootstrap_measures, dimension_cccs
 from emodistill.evaluation.groups import RunGroup, group_runs, run_seed, ungrouped
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions
-from emodistill.evaluation.run import Run, read_run
+from emodistill.evaluation.run import LABEL_TOLERANCE, Run, read_run
 from emodistill.protocol.folds import SPLITS, Protocol
 
 RESAMPLES = 10_000
+MEAN_CCC, CCC_PREFIX = "ccc", "ccc_"  # measures: the mean CCC over dimensions, and the CCC of one dimension
+
+
+def measure_title(name: str) -> str:
+    """The name of a measure in tables: UA, WA, CCC (the mean over dimensions) or CCC arousal."""
+    kind, _, dimension = name.partition("_")
+    return f"{kind.upper()} {dimension}".strip()
+
+
+def is_share(name: str) -> bool:
+    """Whether a measure is a share, which tables show in percent. CCC is none."""
+    return not name.startswith(MEAN_CCC)
 
 
 @dataclass(frozen=True)
@@ -42,9 +56,10 @@ class Comparison:
     run: str
     num_utterances: int
     num_speakers: int
-    differences: dict[str, Difference]  # by measure: ua, wa
-    # None: one of the two is a group of seeds. The models of several seeds predict the same utterances, so
-    # their counts are not independent, and McNemar's test does not hold for their sum.
+    # By measure: ua, wa; ccc, the mean over several dimensions; ccc_<dimension>.
+    differences: dict[str, Difference]
+    # None: one of the two predicts no emotions, or is a group of seeds. The models of several seeds predict
+    # the same utterances. So their counts are not independent, and McNemar's test does not hold for sums.
     mcnemar: McNemar | None
     unfinished: tuple[str, ...] = ()  # folds that have no scores in either run
     reference_runs: tuple[str, ...] = ()  # the folders that were compared
@@ -52,6 +67,12 @@ class Comparison:
     reference_seeds: tuple[int | None, ...] = ()  # of these folders; None: an evaluation of a model
     run_seeds: tuple[int | None, ...] = ()
     note: str | None = None  # which seeds were left out, or that the groups have other seeds
+    undefined: tuple[str, ...] = ()  # dimensions whose CCC is not defined, since all labels are equal
+
+    @property
+    def measure(self) -> str:
+        """The measure that stands first: ua, or the CCC of runs with dimensions alone."""
+        return next(iter(self.differences))
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as JSON has it."""
@@ -74,12 +95,14 @@ def compare_runs(
     mean over its seeds, and a pair of groups is one comparison. Where two groups have several seeds in
     common, these alone are compared. Otherwise all seeds of each group are averaged.
 
+    Emotions are compared by UA and WA, dimensions by CCC, as far as both runs of a pair predict them.
+
     Differences are by paired bootstrap over speakers: all runs are scored on the same draws. See
     `make_difference` for the interval, the p-value and the smallest detectable difference. Holm's correction
     (1979) is over all comparisons of a measure.
 
     Raises `ConfigError` for fewer than two groups. Raises `ModelError` with the first difference where the
-    runs have different protocols or utterances.
+    runs have different protocols or utterances, or predict nothing in common.
     """
     if len(folders) < 2:
         raise ConfigError(f"a comparison needs two runs or more, got {len(folders)}")
@@ -101,49 +124,127 @@ def compare_runs(
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """A run's test predictions, and its measures on each draw of speakers."""
+class _Measured:
+    """A measure of a run, pooled over its test utterances, and its value on each draw of speakers."""
 
-    table: Predictions
-    draws: dict[str, Floats]  # measure -> (resamples,)
+    value: float
+    draws: Floats  # (resamples,)
+    num_speakers: int  # that are drawn
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A run's test predictions, and its measures."""
+
+    emotions: Predictions | None
+    dimensions: DimensionPredictions | None
+    measures: dict[str, _Measured]
 
 
 def _read_compared(runs: Sequence[Run], resamples: int, seed: int) -> dict[int, _Compared]:
     """The predictions and draws of each run, by `id` of the run, after checking that runs are comparable."""
     for run in runs[1:]:
         check_same_protocol(runs[0], run)
-    tables = [run.table() for run in runs]
-    for run, table in zip(runs[1:], tables[1:], strict=True):
-        check_same_utterances(runs[0], tables[0], run, table)
-    return {
-        id(run): _Compared(table, scores_of_confusions(bootstrap_confusions(table, resamples, seed)))
-        for run, table in zip(runs, tables, strict=True)
-    }
+    emotions = {id(run): run.table() for run in runs if run.has_emotions}
+    dimensions = {id(run): run.dimension_table() for run in runs if run.main_model in run.dimension_models()}
+    with_emotions, with_dimensions = (
+        [run for run in runs if id(run) in tables] for tables in (emotions, dimensions)
+    )
+    for run in with_emotions[1:]:
+        first = with_emotions[0]
+        check_same_utterances(first, emotions[id(first)], run, emotions[id(run)])
+    for run in with_dimensions[1:]:
+        first = with_dimensions[0]
+        check_same_labels(first, dimensions[id(first)], run, dimensions[id(run)])
+    found = {}
+    for run in runs:
+        tables = emotions.get(id(run)), dimensions.get(id(run))
+        found[id(run)] = _Compared(*tables, _measures(*tables, resamples, seed))
+    return found
+
+
+def _measures(
+    emotions: Predictions | None, dimensions: DimensionPredictions | None, resamples: int, seed: int
+) -> dict[str, _Measured]:
+    measures: dict[str, _Measured] = {}
+    if emotions is not None:
+        draws = scores_of_confusions(bootstrap_confusions(emotions, resamples, seed))
+        num_speakers = len(set(emotions.speakers))
+        for name, accuracy in ACCURACIES.items():
+            value = accuracy(emotions.truth, emotions.predicted)
+            measures[name] = _Measured(value, draws[name], num_speakers)
+    if dimensions is not None:
+        for name, value in dimension_cccs(dimensions).items():
+            ccc = bootstrap_measures(dimensions, name, resamples, seed)["ccc"]
+            measures[CCC_PREFIX + name] = _Measured(value, ccc, dimensions.num_speakers(name))
+    return measures
+
+
+def mean_measure(parts: Sequence[_Measured]) -> _Measured:
+    """The mean of measures. Its speakers are those of the measure with the fewest."""
+    return _Measured(
+        float(np.mean([part.value for part in parts])),
+        np.mean([part.draws for part in parts], axis=0),
+        min(part.num_speakers for part in parts),
+    )
+
+
+def _common_measures(members: Sequence[_Compared]) -> list[dict[str, _Measured]]:
+    """The measures that all members have, of each of them, with the mean CCC where there are several."""
+    names = [name for name in members[0].measures if all(name in item.measures for item in members)]
+    cccs = [name for name in names if name.startswith(CCC_PREFIX)]
+    found = []
+    for item in members:
+        measures = {name: item.measures[name] for name in names if name not in cccs}
+        if len(cccs) > 1:
+            measures[MEAN_CCC] = mean_measure([item.measures[name] for name in cccs])
+        found.append(measures | {name: item.measures[name] for name in cccs})
+    return found
 
 
 def _compare_groups(reference: RunGroup, run: RunGroup, compared: dict[int, _Compared]) -> Comparison:
     references, runs, note = _seeds_to_compare(reference, run)
-    members = [[compared[id(item)] for item in group] for group in (references, runs)]
-    first = members[0][0].table
-    num_speakers = len(set(first.speakers))
+    members = [compared[id(item)] for item in (*references, *runs)]
+    measures = _common_measures(members)
+    sides = measures[: len(references)], measures[len(references) :]
+    titles = _title(reference, references), _title(run, runs)
+    undefined = _undefined(members)
+    if not measures[0]:
+        reason = (
+            f"CCC of {', '.join(undefined)} is not defined, since all labels are equal"
+            if undefined
+            else ("one predicts emotions alone, and the other one other dimensions")
+        )
+        raise ModelError(f"'{titles[0]}' and '{titles[1]}' have no measure in common: {reason}")
 
     def difference(name: str) -> Difference:
-        values = [
-            np.array([ACCURACIES[name](item.table.truth, item.table.predicted) for item in group])
-            for group in members
-        ]
-        draws = [np.mean([item.draws[name] for item in group], axis=0) for group in members]
-        return make_difference(values[0], values[1], draws[1] - draws[0], num_speakers)
+        values = [np.array([item[name].value for item in side]) for side in sides]
+        draws = [np.mean([item[name].draws for item in side], axis=0) for side in sides]
+        return make_difference(values[0], values[1], draws[1] - draws[0], measures[0][name].num_speakers)
 
-    is_single = len(references) == len(runs) == 1
+    tables = [item.emotions for item in members]
+    is_single = len(members) == 2
+    first = tables[0] if "ua" in measures[0] else members[0].dimensions
+    assert first is not None
     return Comparison(
-        _title(reference, references), _title(run, runs), len(first), num_speakers,
-        {name: difference(name) for name in ACCURACIES},
-        mcnemar(first, members[1][0].table) if is_single else None,
+        *titles, len(first), len(set(first.speakers)),
+        {name: difference(name) for name in measures[0]},
+        mcnemar(tables[0], tables[1]) if is_single and tables[0] and tables[1] else None,
         references[0].missing_folds,
         tuple(str(item.folder) for item in references), tuple(str(item.folder) for item in runs),
-        tuple(map(run_seed, references)), tuple(map(run_seed, runs)), note,
+        tuple(map(run_seed, references)), tuple(map(run_seed, runs)), note, undefined,
     )  # fmt: skip
+
+
+def _undefined(members: Sequence[_Compared]) -> tuple[str, ...]:
+    """The dimensions that all members predict, and whose CCC is not defined."""
+    tables = [item.dimensions for item in members]
+    return tuple(
+        name
+        for name in (tables[0].dimensions if tables[0] else ())
+        if all(table is not None and name in table.dimensions for table in tables)
+        and CCC_PREFIX + name not in members[0].measures
+    )
 
 
 def _title(group: RunGroup, compared: tuple[Run, ...]) -> str:
@@ -200,10 +301,8 @@ def holm_where_known(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    by_measure = {
-        name: holm_where_known([comparison.differences[name].p_value for comparison in comparisons])
-        for name in comparisons[0].differences
-    }
+    names = dict.fromkeys(name for comparison in comparisons for name in comparison.differences)
+    by_measure = {name: _holm_of_measure(comparisons, name) for name in names}
     for_mcnemar = holm_where_known(
         [comparison.mcnemar.p_value if comparison.mcnemar else None for comparison in comparisons]
     )
@@ -218,6 +317,12 @@ def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
         )
         for row, comparison in enumerate(comparisons)
     ]
+
+
+def _holm_of_measure(comparisons: Sequence[Comparison], name: str) -> list[float | None]:
+    """The corrected p-value of a measure in each comparison; None where a comparison lacks it."""
+    differences = [comparison.differences.get(name) for comparison in comparisons]
+    return holm_where_known([None if item is None else item.p_value for item in differences])
 
 
 def check_same_protocol(first: Run, second: Run) -> None:
@@ -264,3 +369,27 @@ def check_same_utterances(first: Run, a: Predictions, second: Run, b: Prediction
                 raise ModelError(f"{files} differ in row {row}: {column[:-1]} '{x}' and '{y}'")
     if len(a) != len(b):
         raise ModelError(f"{files} have {len(a)} and {len(b)} rows: finish both runs")
+
+
+def check_same_labels(first: Run, a: DimensionPredictions, second: Run, b: DimensionPredictions) -> None:
+    """Raise `ModelError` with the first difference where two runs' dimensions are of different utterances.
+
+    The labels of the dimensions that both have must be the same.
+    """
+    files = f"'{first.folder / 'dimensions.csv'}' and '{second.folder / 'dimensions.csv'}'"
+    for column in ("utterances", "folds", "speakers"):
+        for row, (x, y) in enumerate(zip(getattr(a, column), getattr(b, column), strict=False), start=2):
+            if x != y:
+                raise ModelError(f"{files} differ in row {row}: {column[:-1]} '{x}' and '{y}'")
+    if len(a) != len(b):
+        raise ModelError(f"{files} have {len(a)} and {len(b)} rows: finish both runs")
+    for name in a.dimensions:
+        if name in b.dimensions:
+            labels = [table.truth[:, table.dimensions.index(name)] for table in (a, b)]
+            is_same = np.isclose(labels[0], labels[1], rtol=0, atol=LABEL_TOLERANCE, equal_nan=True)
+            if not is_same.all():
+                row = int(np.argmin(is_same))
+                raise ModelError(
+                    f"{files} differ in row {row + 2}: {name} of '{a.utterances[row]}' is {labels[0][row]:g} "
+                    f"and {labels[1][row]:g}"
+                )

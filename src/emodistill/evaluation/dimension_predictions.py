@@ -43,6 +43,11 @@ class DimensionPredictions:
     def __len__(self) -> int:
         return len(self.utterances)
 
+    def num_speakers(self, dimension: str) -> int:
+        """The number of speakers with a label of a dimension."""
+        known = ~np.isnan(self.truth[:, self.dimensions.index(dimension)])
+        return len({name for name, keep in zip(self.speakers, known, strict=True) if keep})
+
     def by_fold(self) -> dict[str, "DimensionPredictions"]:
         """The predictions of each fold by its name, in the order in which folds occur."""
         names = list(dict.fromkeys(self.folds))

@@ -182,7 +182,7 @@ def score_dimension(
     column = table.dimensions.index(dimension)
     truth, predicted = table.truth[:, column], table.predicted[:, column]
     known = ~np.isnan(truth)
-    num_speakers = len({name for name, keep in zip(table.speakers, known, strict=True) if keep})
+    num_speakers = table.num_speakers(dimension)
     values = measure_pairs(truth, predicted)
     draws = (
         bootstrap_measures(table, dimension, resamples if num_speakers > 1 else 1, seed)

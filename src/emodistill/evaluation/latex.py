@@ -7,14 +7,15 @@ from re import sub
 
 from emodistill.evaluation.ablation_table import ORACLES, TEACHERS, AblationTable
 from emodistill.evaluation.bootstrap import Estimate
-from emodistill.evaluation.compare import Comparison
+from emodistill.evaluation.compare import Comparison, is_share, measure_title
 from emodistill.evaluation.cost import AUDIO_S, compared_costs, cost_cell, cost_row, known_titles
+from emodistill.evaluation.dimension_scores import DIMENSION_SCORE_TITLES, RunDimensions
 from emodistill.evaluation.forest import SIGNIFICANT
 from emodistill.evaluation.groups import group_runs
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.run import Run
 from emodistill.evaluation.scores import RunScores
-from emodistill.evaluation.tables import format_p_value, format_percent
+from emodistill.evaluation.tables import format_p_value, format_percent, format_value
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
@@ -28,6 +29,7 @@ def escape(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
+_POOLED_NOTE = r"All folds pooled. Brackets: 95\,\% intervals by bootstrap over speakers."
 LONG_NAME = 18  # characters: a longer name in the first column is broken into lines
 NAME_WIDTH = 0.3  # of the column of the paper, for names that are broken
 
@@ -131,11 +133,13 @@ def _reason(no_interval: str | None) -> str:
     return "" if no_interval is None else rf"{{\scriptsize {escape(no_interval.partition(',')[0])}}}"
 
 
-def _interval(low: float | None, high: float | None, digits: int = 2, sign: bool = True) -> str:
-    """An interval of shares in percent, in small print; empty for None."""
+def _interval(
+    low: float | None, high: float | None, digits: int = 2, sign: bool = True, scale: float = 100
+) -> str:
+    """An interval, times `scale`, in small print; empty for None."""
     if low is None or high is None:
         return ""
-    ends = (f"{100 * value:{'+' if sign else ''}.{digits}f}" for value in (low, high))
+    ends = (f"{scale * value:{'+' if sign else ''}.{digits}f}" for value in (low, high))
     return rf"{{\scriptsize $[{', '.join(ends)}]$}}"
 
 
@@ -155,7 +159,7 @@ def _folds(number: int) -> str:
 def _test_set(runs: Sequence[Run]) -> str:
     """Corpus, protocol, folds, seeds and size of the test data, for a caption."""
     run = runs[0]
-    table = run.table()
+    table = run.table() if run.has_emotions else run.dimension_table()
     seeds = sorted({seed for group in group_runs(runs) for seed in group.seeds if seed is not None})
     facts = [f"{_folds(len(run.scores['folds']))}: {run.protocol.description}"]
     if seeds:
@@ -169,65 +173,78 @@ def _test_set(runs: Sequence[Run]) -> str:
 
 
 def scores_latex(scores: RunScores, run: Run) -> str:
-    """A run's scores: a row for each model, and below it the 95 % intervals."""
+    """A run's scores: a row for each model, with 95 % intervals below it. Dimensions have another table."""
+    tables = [_emotions_table(scores, run)] if scores.models else []
+    if scores.dimensions is not None:
+        tables.append(_dimensions_table(scores.dimensions, run))
+    return "\n".join(table.text() for table in tables)
 
-    def value(estimate: Estimate) -> str:
-        return f"{100 * estimate.value:.1f}"
 
+def _emotions_table(scores: RunScores, run: Run) -> LatexTable:
+    """UA, WA and F1 of each model, with what it costs."""
     rows: list[tuple[str, ...] | None] = []
     costs = {}
     for place, model in enumerate(scores.models):
-        estimates = [model.scores[name] for name in SCORE_TITLES]
         name = f"{model.model} teacher" if place else model.model
         if scores.cost is not None:
             costs[name] = cost_row(scores.cost.models.get(model.model))
-        rows.append((_name(name), *map(value, estimates)))
-        intervals = [_interval(item.low, item.high, 1, sign=False) for item in estimates]
-        if any(intervals):
-            rows.append(("", *intervals))
-    return (
-        LatexTable(
-            ("Model", *(escape(title) for title in SCORE_TITLES.values())),
-            tuple(rows),
-            rf"Scores in \% on {_test_set([run])}.",
-            _label(f"scores-{run.folder.resolve().name}"),
-            (
-                r"All folds pooled. Brackets: 95\,\% intervals by bootstrap over speakers.",
-                *_cost_notes(costs),
-            ),
-        )
-        .with_costs(costs)
-        .text()
+        rows += _estimate_rows((_name(name),), [model.scores[measure] for measure in SCORE_TITLES], 100, 1)
+    return LatexTable(
+        ("Model", *(escape(title) for title in SCORE_TITLES.values())),
+        tuple(rows),
+        rf"Scores in \% on {_test_set([run])}.",
+        _label(f"scores-{run.folder.resolve().name}"),
+        (_POOLED_NOTE, *_cost_notes(costs)),
+    ).with_costs(costs)
+
+
+def _dimensions_table(dimensions: RunDimensions, run: Run) -> LatexTable:
+    """CCC, Pearson's r and RMSE of each model and dimension."""
+    rows: list[tuple[str, ...] | None] = []
+    for place, model in enumerate(dimensions.models):
+        if place:
+            rows.append(None)
+        for name, score in model.dimensions.items():
+            teacher = " teacher" if place else ""
+            estimates = [score.scores[measure] for measure in DIMENSION_SCORE_TITLES]
+            rows += _estimate_rows((_name(model.model + teacher), escape(name)), estimates, 1, 3)
+    return LatexTable(
+        ("Model", "Dimension", *(escape(title) for title in DIMENSION_SCORE_TITLES.values())),
+        tuple(rows),
+        f"Dimensions, from 0 to 1, on {_test_set([run])}.",
+        _label(f"dimensions-{run.folder.resolve().name}"),
+        (_POOLED_NOTE, "CCC: concordance correlation coefficient (Lin 1989)."),
     )
 
 
+def _estimate_rows(
+    names: tuple[str, ...], estimates: Sequence[Estimate | None], scale: float, digits: int
+) -> list[tuple[str, ...]]:
+    """A row of figures after `names`, and below it a row of intervals where there are any."""
+    values = [
+        "not defined" if item is None else _number(item.text(scale, digits).split()[0]) for item in estimates
+    ]
+    intervals = [
+        "" if item is None else _interval(item.low, item.high, digits, sign=False, scale=scale)
+        for item in estimates
+    ]
+    rows = [(*names, *values)]
+    return [*rows, ("",) * len(names) + tuple(intervals)] if any(intervals) else rows
+
+
 def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> str:
-    """Compared runs: UA and WA of each, and the difference in UA to the reference.
+    """Compared runs: UA, WA and CCC of each, and the difference in the first of these to the reference.
 
     Where not all have one reference, a row has both runs of a pair.
     """
     names = _short_names([name for item in comparisons for name in (item.reference, item.run)])
     one_reference = len({item.reference for item in comparisons}) == 1
-    best = _best(comparisons)
-    rows: list[tuple[str, ...] | None] = []
-
-    for place, item in enumerate(comparisons):
-        ua, wa = item.differences["ua"], item.differences["wa"]
-        if not one_reference and place:
-            rows.append(None)
-        if place == 0 or not one_reference:
-            reference_ua = _mean(ua.reference, ua.reference_sd, item.reference == best)
-            rows.append((_name(names[item.reference]), reference_ua, _percent(wa.reference), "--", "--"))
-        rows.append(
-            (
-                _name(names[item.run]),
-                _mean(ua.run, ua.run_sd, item.run == best),
-                _percent(wa.run),
-                _percent(ua.value, True),
-                _p_value(ua.p_holm),
-            )
-        )
-        rows.append(("", "", "", _interval(ua.low, ua.high) or _reason(ua.no_interval), ""))
+    common = [
+        name for name in comparisons[0].differences if all(name in item.differences for item in comparisons)
+    ]
+    ccc = [name for name in common if not is_share(name)][:1]
+    shown = [name for name in common if is_share(name)] + ccc
+    rows = _comparison_rows(comparisons, names, shown, one_reference)
     folders = {
         name: members
         for item in comparisons
@@ -239,21 +256,60 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
         if known:
             costs[names[name]] = next(iter(known.values()))
     reference = f"to {names[comparisons[0].reference]}" if one_reference else "to the system above it"
+    titles = [escape(measure_title(measure)) for measure in shown]
+    unit = r" in \%" if is_share(shown[0]) else ""
     table = LatexTable(
-        ("System", "UA", "WA", r"$\Delta$UA", "$p$"),
+        ("System", *titles, rf"$\Delta${titles[0]}", "$p$"),
         tuple(rows),
-        rf"Test scores in \% on {_test_set(runs)}.",
+        rf"Test scores{unit} on {_test_set(runs)}.",
         _label(f"compare-{names[comparisons[0].reference]}"),
         (
-            rf"$\Delta$UA: difference {_name(reference)}, with its 95\,\% interval and $p$ by paired "
-            r"bootstrap over speakers; $p$ with Holm's correction.",
+            rf"$\Delta${titles[0]}: difference {_name(reference)}, with its 95\,\% interval and $p$ by "
+            r"paired bootstrap over speakers; $p$ with Holm's correction.",
             *_seed_notes(comparisons),
-            _bold_note("every system that it is compared with"),
+            _bold_note("every system that it is compared with", titles[0]),
             *_cost_notes(costs),
         ),
         tuple(names.values()),
     )
     return table.with_costs(costs).text()
+
+
+def _comparison_rows(
+    comparisons: Sequence[Comparison], names: Mapping[str, str], shown: Sequence[str], one_reference: bool
+) -> list[tuple[str, ...] | None]:
+    """The rows of compared runs. `shown` are the measures; the difference is of the first one."""
+    best = _best(comparisons, shown[0])
+    scale, digits = (100, 2) if is_share(shown[0]) else (1, 3)
+
+    def figures(item: Comparison, side: str) -> list[str]:
+        cells = []
+        for measure in shown:
+            found = item.differences[measure]
+            text = _value(measure, getattr(found, side))
+            if measure == shown[0]:
+                sd = getattr(found, f"{side}_sd")
+                text = _bold(text) if getattr(item, side) == best else text
+                text += "" if sd is None else rf" $\pm$ {_value(measure, sd)}"
+            cells.append(text)
+        return cells
+
+    rows: list[tuple[str, ...] | None] = []
+    for place, item in enumerate(comparisons):
+        first = item.differences[shown[0]]
+        if not one_reference and place:
+            rows.append(None)
+        if place == 0 or not one_reference:
+            rows.append((_name(names[item.reference]), *figures(item, "reference"), "--", "--"))
+        difference = _value(shown[0], first.value, True)
+        rows.append((_name(names[item.run]), *figures(item, "run"), difference, _p_value(first.p_holm)))
+        interval = _interval(first.low, first.high, digits, scale=scale) or _reason(first.no_interval)
+        rows.append(("", *[""] * len(shown), interval, ""))
+    return rows
+
+
+def _value(measure: str, value: float | None, sign: bool = False) -> str:
+    return _number(format_value(measure, value, sign))
 
 
 def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
@@ -321,20 +377,23 @@ def _seed_notes(comparisons: Sequence[Comparison]) -> list[str]:
     return [r"Mean $\pm$ standard deviation over seeds, of the scores pooled over folds."]
 
 
-def _bold_note(against: str) -> str:
+def _bold_note(against: str, measure: str = "UA") -> str:
     return escape(
-        f"Bold: the highest UA, only where its difference to {against} is significant (p < {SIGNIFICANT:g} "
-        "after the correction)."
+        f"Bold: the highest {measure}, only where its difference to {against} is significant (p < "
+        f"{SIGNIFICANT:g} after the correction)."
     )
 
 
-def _best(comparisons: Sequence[Comparison]) -> str | None:
-    """The run with the highest UA, if it differs from all runs that it is compared with; else None."""
-    ua: dict[str, float] = {}
+def _best(comparisons: Sequence[Comparison], measure: str) -> str | None:
+    """The run with the highest measure, if it differs from all runs that it is compared with; else None."""
+    values: dict[str, float] = {}
     for item in comparisons:
-        ua[item.reference], ua[item.run] = item.differences["ua"].reference, item.differences["ua"].run
-    best = max(ua, key=lambda name: ua[name])
-    p_values = [item.differences["ua"].p_holm for item in comparisons if best in (item.reference, item.run)]
+        found = item.differences[measure]
+        values[item.reference], values[item.run] = found.reference, found.run
+    best = max(values, key=lambda name: values[name])
+    p_values = [
+        item.differences[measure].p_holm for item in comparisons if best in (item.reference, item.run)
+    ]
     return best if all(value is not None and value < SIGNIFICANT for value in p_values) else None
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS, Estimate
-from emodistill.evaluation.compare import Comparison
+from emodistill.evaluation.compare import MEAN_CCC, Comparison, is_share, measure_title
 from emodistill.evaluation.cost import (
     RunCost,
     compared_columns,
@@ -159,9 +159,9 @@ def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
     """How to read a table of comparisons, and which seeds were compared."""
     has_seeds = any(len(item.reference_runs) > 1 or len(item.run_runs) > 1 for item in comparisons)
     notes = [
-        "UA and WA in %, pooled over folds. Intervals and p: paired bootstrap over speakers. Detectable: the "
-        "smallest true difference that would give p < 0.05 in 80 of 100 experiments like this one. Holm: p "
-        "corrected over all comparisons of a test in this table."
+        f"{_of_measures(comparisons)} Intervals and p: paired bootstrap over speakers. "
+        "Detectable: the smallest true difference that would give p < 0.05 in 80 of 100 experiments like "
+        "this one. Holm: p corrected over all comparisons of a test in this table."
     ]
     if has_seeds:
         notes.append(
@@ -175,14 +175,27 @@ def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
             "McNemar counts the utterances that only one run classified correctly; its p treats utterances "
             "as independent."
         )
-    if any(item.mcnemar is None for item in comparisons):
+    if any(item.mcnemar is None and "ua" in item.differences for item in comparisons):
         notes.append(
             "McNemar's test is left out for groups, since models of several seeds make related errors."
         )
     notes += dict.fromkeys(f"{item.run}: {item.note}." for item in comparisons if item.note)
+    undefined = dict.fromkeys(name for item in comparisons for name in item.undefined)
+    notes += [f"CCC of {name} is not defined, since all labels are equal." for name in undefined]
     if comparisons[0].unfinished:
         notes.append(f"The runs are not finished: they lack folds {', '.join(comparisons[0].unfinished)}.")
     return notes
+
+
+def _of_measures(comparisons: Sequence[Comparison]) -> str:
+    """Which measures are compared, and their units."""
+    names = {name for item in comparisons for name in item.differences}
+    parts = ["UA and WA in %, pooled over folds."] if "ua" in names else []
+    if not all(map(is_share, names)):
+        parts.append("CCC of labels and predictions from 0 to 1, pooled over folds.")
+    if MEAN_CCC in names:
+        parts.append("CCC without a name is the mean over dimensions.")
+    return " ".join(parts)
 
 
 def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console) -> None:
@@ -212,7 +225,7 @@ def show_comparisons(comparisons: Sequence[Comparison], format: str, to: Console
         table.add_row(
             escape(row["reference"]), escape(row["run"]), *_test_cells(row),
             format_p_value(row["p_value"]), format_p_value(row["p_holm"]),
-            end_section=next_row is not None and next_row["test"] == "ua",
+            end_section=next_row is not None and _pair(next_row) != _pair(row),
         )  # fmt: skip
     table.caption = "\n".join(comparison_notes(comparisons))
     to.print(table)
@@ -225,18 +238,23 @@ def _show_compared_costs(comparisons: Sequence[Comparison], to: Console) -> None
     costs: dict[str, list[RunCost]] = {}
     ua: dict[tuple[str, str], float] = {}
     for item in comparisons:
-        difference = item.differences["ua"]
+        found = item.differences.get("ua")
         for name, folders, value in (
-            (item.reference, item.reference_runs, difference.reference),
-            (item.run, item.run_runs, difference.run),
+            (item.reference, item.reference_runs, None if found is None else found.reference),
+            (item.run, item.run_runs, None if found is None else found.run),
         ):
             read = [read_cost(Path(folder)) for folder in folders]
             known = [cost for cost in read if cost is not None]
             if known and len(known) == len(read):
                 costs[name] = known
-                ua[name, next(iter(known[0].models))] = value
+                if value is not None:
+                    ua[name, next(iter(known[0].models))] = value
     notes = cost_notes([cost for known in costs.values() for cost in known])
     show_costs(cost_rows(costs, ua, brief=True), notes, to)
+
+
+def _pair(row: Row) -> tuple[str, str]:
+    return row["reference"], row["run"]
 
 
 def _test_cells(row: Row) -> list[str]:
@@ -244,14 +262,29 @@ def _test_cells(row: Row) -> list[str]:
     of_reference, of_run, difference = row["of_reference"], row["of_run"], row["difference"]
     if row["test"] == "mcnemar":
         return ["McNemar", f"{of_reference}", f"{of_run}", f"{difference:+d}", "–", "–"]
+    name, ends = row["test"], (row["low"], row["high"])
     return [
-        row["test"].upper(),
-        format_mean(of_reference, row["of_reference_sd"]),
-        format_mean(of_run, row["of_run_sd"]),
-        format_percent(difference, True),
-        format_interval(row["low"], row["high"], row["no_interval"]),
-        format_percent(row["detectable"]),
+        measure_title(name),
+        format_measure(name, of_reference, row["of_reference_sd"]),
+        format_measure(name, of_run, row["of_run_sd"]),
+        format_value(name, difference, True),
+        row["no_interval"] or "–"
+        if None in ends
+        else " … ".join(format_value(name, end, True) for end in ends),
+        format_value(name, row["detectable"]),
     ]
+
+
+def format_value(measure: str, value: float | None, sign: bool = False) -> str:
+    """A value of a measure: a share in percent with two decimals, CCC with three; – for None."""
+    if value is None or is_share(measure):
+        return format_percent(value, sign)
+    return f"{value:{'+' if sign else ''}.3f}"
+
+
+def format_measure(measure: str, mean: float | None, sd: float | None) -> str:
+    """A value of a measure, with its standard deviation where there is one; – for None."""
+    return format_value(measure, mean) + ("" if sd is None else f" ± {format_value(measure, sd)}")
 
 
 # --- all scores of a run ---------------------------------------------------------------------------
