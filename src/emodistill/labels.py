@@ -118,25 +118,28 @@ def get_label_map(name: str) -> LabelMap:
     return LABEL_MAPS[name]
 
 
-def check_scale(scale: Scale) -> Scale:
-    """Return the scale. Raises `ConfigError` where it is no range."""
+def check_scale(scale: Scale, name: str = "scale") -> Scale:
+    """Return the scale. Raises `ConfigError` where it is no range; `name` is what the message calls it."""
     low, high = scale
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(
-            f"scale {scale_text(scale)} is not a range, expected the lowest value before the highest, as in "
+            f"{name} {scale_text(scale)} is not a range, expected the lowest value before the highest, as in "
             "1..5"
         )
     return scale
 
 
-def read_scale(text: str) -> Scale:
-    """Return the scale of a text such as "1..5". Raises `ConfigError` for text of another form."""
+def read_scale(text: str, name: str = "scale") -> Scale:
+    """Return the scale of a text such as "1..5".
+
+    Raises `ConfigError` for text of another form; `name` is what the message calls the scale.
+    """
     low, _, high = text.partition("..")
     try:
-        return check_scale((float(low), float(high)))
+        return check_scale((float(low), float(high)), name)
     except ValueError as error:
         raise ConfigError(
-            f"scale is '{text}', expected the lowest and the highest possible value, as in 1..5"
+            f"{name} is '{text}', expected the lowest and the highest possible value, as in 1..5"
         ) from error
 
 

@@ -3,22 +3,28 @@
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from emodistill.cli.options import (
+    DimensionScale,
     MapEmotions,
     Set,
     TableColumns,
     corpus_app,
+    given_scale,
     read_renaming,
     renaming_overrides,
 )
 from emodistill.console import console, results, say, warn
 from emodistill.errors import ConfigError, CorpusError, one_of
+from emodistill.labels import scale_text
+
+if TYPE_CHECKING:
+    from emodistill.corpora import DimensionStats
 
 Root = Annotated[
     Path | None,
@@ -63,13 +69,16 @@ def prepare(
         typer.Option(help="Label map: own, four, seven, iemocap-4 or all; or a list such as angry,sad."),
     ] = None,
     root: Root = None,
+    scale: DimensionScale = None,
 ) -> None:
     """Read a table of your own, or the folder of a known corpus, and write a checked manifest.
 
     A table of your own is any CSV, TSV or Parquet file with a row for each utterance. It needs columns for
     the audio path, the speaker and the emotion; ids are made of the paths where no column has them. Say
     which column is which with --columns, and what its emotions are called here with --map-emotions. Further
-    columns that are read: start_s, end_s, transcript, gender, language, session, split.
+    columns that are read: start_s, end_s, transcript, gender, language, session, split. So are the dimensions
+    arousal, valence, dominance and intensity; a table that has one needs no emotion. Say their range with
+    --scale, or in a column scale.
 
     The header of each audio file is read. Missing, broken and empty files are left out and counted, and the
     manifest gets the duration of the others. A row that cannot be read stops the command, which names the
@@ -106,9 +115,9 @@ def prepare(
             f"--output '{output}' is the table itself, and would replace it; choose another name"
         )
     if name == OWN_TABLE:
-        corpus = read_own_table(source, renamed, emotions, labels, root, say)
+        corpus = read_own_table(source, renamed, emotions, labels, root, say, given_scale(scale))
     else:
-        _refuse_table_options(name, source, renamed, root)
+        _refuse_table_options(name, source, renamed, root, scale)
         corpus = read_corpus(name, source, labels, emotions)
     corpus, problems = drop_bad_audio(corpus, measure=True)
     report_left_out(corpus, problems, say)
@@ -124,15 +133,17 @@ def prepare(
     raise typer.Exit(1 if problems else 0)
 
 
-def _refuse_table_options(name: str, source: Path, columns: Mapping[str, str], root: Path | None) -> None:
+def _refuse_table_options(
+    name: str, source: Path, columns: Mapping[str, str], root: Path | None, scale: str | None
+) -> None:
     """Raise an error where a known corpus gets an option or a file for a table, or the name is unknown."""
     from emodistill.corpora import READERS
 
     if name not in READERS:
         raise CorpusError(one_of("corpus", name, [OWN_TABLE, *READERS]))
-    if columns or root is not None:
+    if columns or root is not None or scale is not None:
         raise ConfigError(
-            f"--columns and --root are for a table of your own (corpus prepare csv), not {name}"
+            f"--columns, --root and --scale are for a table of your own (corpus prepare csv), not {name}"
         )
     if source.is_file():
         raise CorpusError(
@@ -158,11 +169,14 @@ def stats(
     columns: TableColumns = None,
     map_emotions: MapEmotions = None,
     root: Root = None,
+    scale: DimensionScale = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw the counts into this .png, .svg or .pdf file.")
     ] = None,
 ) -> None:
-    """Count utterances by speaker and emotion, and minutes by speaker.
+    """Count utterances by speaker and emotion, and minutes by speaker; and show the dimensions.
+
+    The dimensions are in the units of the corpus, with the scale that it declares.
 
     Example: emodistill corpus stats calls.csv --columns path=wav,speaker=who,emotion=feeling
     --map-emotions anger=angry,unclear=-
@@ -170,7 +184,7 @@ def stats(
     from emodistill.corpora import corpus_stats, find_audio, plot_stats, read_manifest, report_left_out
 
     renamed, emotions = read_renaming(columns, map_emotions)
-    corpus = find_audio(read_manifest(manifest, renamed, None, emotions, root), say)
+    corpus = find_audio(read_manifest(manifest, renamed, None, emotions, root, scale=given_scale(scale)), say)
     report_left_out(corpus, (), say)
     counts = corpus_stats(corpus)
     table = Table(
@@ -191,6 +205,8 @@ def stats(
     table.add_section()
     table.add_row("all", *totals, str(counts.num_utterances), f"{60 * counts.hours:.1f}")
     results().print(table)
+    if counts.dimensions:
+        results().print(_dimension_table(counts.dimensions))
     if counts.num_unmeasured:
         warn(f"minutes without {counts.num_unmeasured} utterances whose audio is missing or broken")
     if plot is not None:
@@ -198,21 +214,36 @@ def stats(
         say(f"written: {plot}")
 
 
+def _dimension_table(rows: "Sequence[DimensionStats]") -> Table:
+    """Return the dimensions of a corpus for printing, in its own units."""
+    table = Table(title="dimensions")
+    for column in ("dimension", "scale", "utterances", "mean", "lowest", "highest"):
+        table.add_column(column, justify="left" if column == "dimension" else "right")
+    for row in rows:
+        scale = "not declared" if row.scale is None else scale_text(row.scale)
+        values = (f"{value:.3f}" for value in (row.mean, row.lowest, row.highest))
+        table.add_row(row.name, scale, str(row.num_utterances), *values)
+    return table
+
+
 @corpus_app.command("audit")
 def audit(
     recipe: Annotated[str, typer.Argument(help="Recipe whose corpus and folds are checked.")],
     columns: TableColumns = None,
     map_emotions: MapEmotions = None,
+    scale: DimensionScale = None,
     format: Annotated[
         AuditFormat, typer.Option("--format", "-f", help="A table for people, or JSON.")
     ] = AuditFormat.table,
     set: Set = None,
 ) -> None:
-    """Check the folds of a recipe for leaks, count their emotions, and measure the recordings.
+    """Check the folds of a recipe for leaks, count emotions and dimensions, and measure the recordings.
 
     A leak is a speaker, an utterance or an identical recording in two splits of a fold; it ends the command.
-    Warnings do not end it: an emotion that a split lacks, or that is rare; a DC offset, clipped samples or
-    silence; pooled corpora of different levels. Each recording is read once, in runtime.workers threads.
+    A dimension of `targets` that no training utterance of a fold has ends it, too. Warnings do not end it: an
+    emotion that a split lacks, or that is rare; a dimension that dev or test lacks; a DC offset, clipped
+    samples or silence; pooled corpora of different levels. Each recording is read once, in runtime.workers
+    threads.
 
     Exit code 0: no leak. 2: a leak, or data that cannot be read.
 
@@ -223,9 +254,9 @@ def audit(
     from emodistill.protocol import audit_protocol, build_protocol
     from emodistill.protocol.audit_tables import audit_report, show_audit
 
-    loaded = load_recipe(recipe, [*(set or ()), *renaming_overrides(columns, map_emotions)])
-    corpus = open_corpus(loaded.corpus, say)
+    loaded = load_recipe(recipe, [*(set or ()), *renaming_overrides(columns, map_emotions, scale)])
+    corpus = open_corpus(loaded.corpus, say, loaded.targets)
     protocol = build_protocol(corpus, loaded.protocol)
     further = open_further(loaded.corpus, say)
-    result = audit_protocol(corpus, protocol, loaded.runtime.workers, further)
+    result = audit_protocol(corpus, protocol, loaded.runtime.workers, further, loaded.dimensions)
     show_audit(audit_report(corpus, protocol, result, loaded.protocol), format, results())

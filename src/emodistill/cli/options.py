@@ -1,5 +1,6 @@
 """The command line app, and the options that several verbs share."""
 
+# Long: the options that several verbs share, each with its help text.
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import typer
 from emodistill.cli.defaults import VERBS, read_defaults
 from emodistill.console import say, warn
 from emodistill.errors import ConfigError, MissingExtraError, one_of
+from emodistill.labels import read_scale
 from emodistill.version import __version__
 
 if TYPE_CHECKING:
@@ -56,24 +58,29 @@ Words = Annotated[
         "file, or a folder with JSON of whisperX.",
     ),
 ]
-# Options of every verb that reads a table of utterances; `corpus.columns` and `corpus.emotions` of a recipe.
+# Options of every verb that reads a table of utterances; in a recipe corpus.columns, .emotions and .scale.
 TableColumns = Annotated[
     list[str] | None,
     typer.Option(
-        "--columns",
-        metavar="OURS=THEIRS,…",
+        "--columns", metavar="OURS=THEIRS,…",
         help="Name the columns of a table of your own, e.g. path=wav,speaker=who.",
     ),
-]
+]  # fmt: skip
 MapEmotions = Annotated[
     list[str] | None,
     typer.Option(
-        "--map-emotions",
-        metavar="THEIRS=OURS,…",
+        "--map-emotions", metavar="THEIRS=OURS,…",
         help="The emotion of each name in the data, before --labels, e.g. anger=angry,oth=-; "
         "oth=- leaves oth out.",
     ),
-]
+]  # fmt: skip
+DimensionScale = Annotated[
+    str | None,
+    typer.Option(
+        "--scale", metavar="LOW..HIGH",
+        help="Lowest and highest possible value of the dimensions, e.g. 1..5, for rows without a scale.",
+    ),
+]  # fmt: skip
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/RECIPE-seedN.")]
 Paths = Annotated[
     list[Path],
@@ -313,11 +320,19 @@ def words_overrides(words: Path | None) -> list[str]:
     return [] if words is None else [f"corpus.words={json.dumps(str(words))}"]
 
 
-def renaming_overrides(columns: list[str] | None, map_emotions: list[str] | None) -> list[str]:
-    """Return --columns and --map-emotions as overrides of a recipe, for verbs that read one."""
-    read_renaming(columns, map_emotions)  # raises with the name of the option
+def given_scale(scale: str | None) -> tuple[float, float] | None:
+    """Return the scale of --scale. Raises `ConfigError` for text that is no range."""
+    return None if scale is None else read_scale(scale, "--scale")
+
+
+def renaming_overrides(
+    columns: list[str] | None, map_emotions: list[str] | None, scale: str | None = None
+) -> list[str]:
+    """Return --columns, --map-emotions and --scale as overrides of a recipe, for verbs that read one."""
+    read_renaming(columns, map_emotions)  # raises with the name of the option, as the next line does
+    own = [] if given_scale(scale) is None else [f"corpus.scale={scale}"]
     given = {"corpus.columns": columns, "corpus.emotions": map_emotions}
-    return [f"{field}={','.join(texts)}" for field, texts in given.items() if texts]
+    return own + [f"{field}={','.join(texts)}" for field, texts in given.items() if texts]
 
 
 def need_training() -> None:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from emodistill.config.renaming import read_columns, read_emotions
+from emodistill.labels import Scale, check_scale, read_scale
 
 
 class Section(BaseModel):
@@ -62,7 +63,8 @@ class CorpusConfig(Section):
     # Name of a label map (own, four, seven, iemocap-4), or a list such as "angry,sad". None: the default map
     # of the corpus.
     labels: str | None = None
-    # Lowest and highest possible value of the dimensions, such as [1, 5]. None: as the corpus declares it.
+    # Lowest and highest possible value of the dimensions, as [1, 5] or as the text "1..5" of the option
+    # --scale. It is for utterances without a scale: one that the corpus or a row declares comes first.
     scale: tuple[float, float] | None = None
     # CSV with the columns id, transcript and source. Its transcripts, for example of a speech recogniser,
     # replace those of the corpus.
@@ -81,6 +83,16 @@ class CorpusConfig(Section):
     @classmethod
     def _columns(cls, value: Any) -> Any:
         return read_columns([value], "corpus.columns") if isinstance(value, str) else value
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _read_scale(cls, value: Any) -> Any:
+        return read_scale(value, "corpus.scale") if isinstance(value, str) else value
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, value: Scale | None) -> Scale | None:
+        return None if value is None else check_scale(value, "corpus.scale")
 
     @field_validator("emotions", mode="before")
     @classmethod

@@ -15,12 +15,13 @@ from emodistill.corpora.manifest import read_manifest, write_manifest
 from emodistill.corpora.readers import READERS
 from emodistill.corpora.readers.demo import DEMO_CORPUS
 from emodistill.corpora.sources import data_sources
-from emodistill.corpora.stats import Stats, corpus_stats, emotion_table, plot_stats
+from emodistill.corpora.stats import DimensionStats, Stats, corpus_stats, emotion_table, plot_stats
 
 __all__ = [
     "DEMO_CORPUS",
     "READERS",
     "Corpus",
+    "DimensionStats",
     "Reader",
     "Stats",
     "Utterance",

@@ -1,4 +1,4 @@
-"""Read the corpus that a recipe names: relabel it, add transcripts, and leave out bad audio."""
+"""Read the corpus that a recipe names: relabel it, add scales and transcripts, and leave out bad audio."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,22 @@ from typing import Any
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
 from emodistill.corpora.base import Corpus, Utterance, drop_bad_audio
+from emodistill.corpora.dimensions import check_dimensions, with_a_target, with_scale
 from emodistill.corpora.manifest import check_manifest, find_layout, missing_columns, read_manifest
 from emodistill.corpora.readers import READERS
 from emodistill.corpora.tables import TABLE_SUFFIXES, read_table, table_rows
 from emodistill.corpora.words import add_words
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.labels import DIMENSIONS, EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelMap, LabelSet, get_label_map
+from emodistill.labels import (
+    DIMENSIONS,
+    EMOTIONS,
+    LABEL_MAPS,
+    LEFT_OUT,
+    LabelMap,
+    LabelSet,
+    Scale,
+    get_label_map,
+)
 
 _NUM_LISTED = 10  # utterances with bad audio that are named
 
@@ -98,6 +108,7 @@ class CorpusSource:
     folder: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # as in `read_manifest`
     emotions: Mapping[str, str] = field(default_factory=dict)
+    scale: Scale | None = None  # as in `read_manifest`
 
     def __post_init__(self) -> None:
         is_table = Path(self.corpus).suffix in TABLE_SUFFIXES
@@ -114,8 +125,9 @@ class CorpusSource:
             raise ConfigError(
                 f"'{self.corpus}' is a manifest, which has the paths of its audio: leave '{self.folder}' out"
             )
-        if not is_table and self.columns:
-            raise ConfigError(f"--columns is for manifests, and '{self.corpus}' is a known corpus")
+        for option, is_given in (("--columns", self.columns), ("--scale", self.scale)):
+            if not is_table and is_given:
+                raise ConfigError(f"{option} is for manifests, and '{self.corpus}' is a known corpus")
 
     def read(
         self, labels: str | None, report: Callable[[str], None], *, keep_left_out: bool = False
@@ -127,7 +139,12 @@ class CorpusSource:
         if self.folder is not None:
             return read_corpus(self.corpus, self.folder, labels, self.emotions, keep_left_out=keep_left_out)
         corpus = read_manifest(
-            Path(self.corpus), self.columns, None, self.emotions, keep_left_out=keep_left_out
+            Path(self.corpus),
+            self.columns,
+            None,
+            self.emotions,
+            keep_left_out=keep_left_out,
+            scale=self.scale,
         )
         corpus = find_audio(corpus, report)
         return corpus if labels in (None, "all") else corpus.relabel(get_label_map(labels))
@@ -140,22 +157,24 @@ def read_own_table(
     labels: str | None,
     root: Path | None,
     report: Callable[[str], None],
+    scale: Scale | None = None,
 ) -> Corpus:
     """Read a researcher's own table, look for its audio, and apply a label map.
 
-    Without `labels`, all emotions of the table stay, and utterances without an emotion are left out. The
-    other arguments are those of `read_manifest`. `report` gets a message about where our columns come from,
-    and how audio was found. Raises `CorpusError` as `read_manifest` does, and where no audio is found.
+    Without `labels`, all emotions of the table stay, and utterances without an emotion are left out. A table
+    without a column for the emotion keeps all utterances. The other arguments are those of `read_manifest`.
+    `report` gets a message about where our columns come from, and how audio was found. Raises `CorpusError`
+    as `read_manifest` does, and where no audio is found.
     """
     if not path.is_file():
         raise CorpusError(f"no table '{path}'; expected a CSV, TSV or Parquet file")
-    corpus = read_manifest(path, columns, None, emotions, root)
+    corpus = read_manifest(path, columns, None, emotions, root, scale=scale)
     table = read_table(path)
     layout = find_layout(table, columns)
     if not {"path", "transcript"} & layout.names.keys():
         raise CorpusError(missing_columns(table, ["path"], columns))
     report(str(layout))
-    if labels != "all":
+    if labels != "all" and (labels is not None or "emotion" in layout.names):
         corpus = corpus.relabel(get_label_map(labels or "own"))
     corpus = find_audio(corpus, report)
     with_audio = [utterance.path for utterance in corpus if utterance.path is not None]
@@ -213,15 +232,29 @@ def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
 def open_corpus(
     config: CorpusConfig, report: Callable[[str], None], targets: Sequence[str] = ("emotion",)
 ) -> Corpus:
-    """Read the corpus of a recipe; its utterances all have readable audio (or none), and a label.
+    """Read the corpus of a recipe; its utterances all have readable audio (or none).
 
-    `targets` are those of the recipe: an utterance needs an emotion, or one of the dimensions. `report` gets
-    one message for each utterance or group of utterances that is left out or merged. Raises `ConfigError`
-    where the recipe names no data, or both a folder and a manifest. Raises `CorpusError` where the data
-    cannot be read, and for a dimension that no utterance has.
+    Each utterance has one of the `targets` or more: an emotion, or a dimension. With dimensions alone, the
+    utterances lose their emotions and votes; then `config.labels` and `config.emotions` only leave out
+    utterances of other emotions.
+
+    Args:
+        config: the section of a recipe.
+        report: gets one message for each utterance or group of utterances that is left out or merged.
+        targets: what the models will predict, as `Recipe.targets`.
+
+    Raises:
+        ConfigError: the recipe names no data, or both a folder and a manifest; or a dimension in `targets`
+            that no utterance has.
+        CorpusError: the data cannot be read, or an utterance has a dimension without a scale.
     """
     check_source(config)
-    corpus = _with_labels(_read(config, report, targets), targets)
+    corpus = _read(config, report, targets)
+    if any(name in DIMENSIONS for name in targets):
+        check_dimensions(corpus, targets, config.manifest)
+        corpus = with_a_target(corpus, targets)
+    else:
+        corpus = corpus.relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))
     if config.words is not None:
@@ -229,30 +262,6 @@ def open_corpus(
     corpus, problems = drop_bad_audio(corpus)
     report_left_out(corpus, problems, report)
     return corpus
-
-
-def _with_labels(corpus: Corpus, targets: Sequence[str]) -> Corpus:
-    """Return the utterances that have an emotion or a dimension that a recipe asks for."""
-    dimensions = [name for name in targets if name in DIMENSIONS]
-    if not dimensions:
-        return corpus.relabel(LABEL_MAPS["own"])
-    for name in dimensions:
-        if all(getattr(utterance, name) is None for utterance in corpus):
-            present = [item for item in DIMENSIONS if any(getattr(u, item) is not None for u in corpus)]
-            raise CorpusError(
-                f"targets asks for {name}, but no utterance of '{corpus.name}' has it: leave it out of "
-                f"targets (the corpus has {', '.join(present) or 'no dimension'})"
-            )
-    kept = tuple(
-        utterance
-        for utterance in corpus
-        if ("emotion" in targets and utterance.emotion is not None)
-        or any(getattr(utterance, name) is not None for name in dimensions)
-    )
-    dropped = dict(corpus.dropped)
-    if len(kept) < len(corpus):
-        dropped["no label of the targets"] = len(corpus) - len(kept)
-    return replace(corpus, utterances=kept, dropped=dropped)
 
 
 def open_further(config: CorpusConfig, report: Callable[[str], None]) -> tuple[Utterance, ...]:
@@ -313,32 +322,31 @@ def _read(config: CorpusConfig, report: Callable[[str], None], targets: Sequence
 
     Without emotion in `targets`, so do those whose emotion the default label map leaves out.
     """
-    keep = any(name in DIMENSIONS for name in targets)
+    keep_unlabelled = any(name in DIMENSIONS for name in targets)
     if config.manifest is not None:
-        corpus = read_manifest(Path(config.manifest), config.columns, config.name, config.emotions)
-        corpus = find_audio(corpus, report)
-        if config.labels in (None, "all"):
-            return corpus
-        return corpus.relabel(get_label_map(config.labels), keep_unlabelled=keep)
+        corpus = read_manifest(
+            Path(config.manifest), config.columns, config.name, config.emotions, scale=config.scale
+        )
+        corpus = find_audio(with_scale(corpus, config.scale, report), report)
+        return _relabel(corpus, config.labels or "all", {}, False, keep_unlabelled)
 
-    def labels_of(name: str) -> str:
-        return config.labels or (READERS[name].default_labels if "emotion" in targets else "all")
+    def relabelled(name: str, part: Corpus) -> Corpus:
+        labels = config.labels or (READERS[name].default_labels if "emotion" in targets else "all")
+        part = with_scale(part, config.scale, report)
+        return _relabel(part, labels, config.emotions, False, keep_unlabelled)
 
     if config.pool and config.root is not None:
         folders = {name: _folder_in_pool(Path(config.root), name) for name in config.pool}
         read = [_read_folder(name, folder) for name, folder in folders.items()]
         present = LabelSet.from_emotions(name for part in read for name in part.labels)
         _check_emotion_map(config.emotions, present.names, f"corpus '{config.name}'")
-        parts = [
-            _relabel(part, labels_of(name), config.emotions, keep_unlabelled=keep)
-            for name, part in zip(config.pool, read, strict=True)
-        ]
+        parts = [relabelled(name, part) for name, part in zip(config.pool, read, strict=True)]
         return pool_corpora(config.name, parts)
     root = _root(config)
     assert root is not None, "checked by `check_source`"
     corpus = _read_folder(config.name, root)
     _check_emotion_map(config.emotions, corpus.labels.names, f"corpus '{config.name}'")
-    return _relabel(corpus, labels_of(config.name), config.emotions, keep_unlabelled=keep)
+    return relabelled(config.name, corpus)
 
 
 def _folder_in_pool(root: Path, name: str) -> Path:

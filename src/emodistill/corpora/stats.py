@@ -7,9 +7,22 @@ from pathlib import Path
 from emodistill.console import with_progress
 from emodistill.corpora.base import Corpus, audio_duration_s
 from emodistill.errors import CorpusError, MissingExtraError
+from emodistill.labels import DIMENSIONS, Scale
 
 _MOST_VALUES = 6  # of a column of the corpus that has columns in a table of counts
 _SPLITS = {"train": 0, "dev": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class DimensionStats:
+    """One dimension of a corpus in its own units; utterances of another scale have an entry of their own."""
+
+    name: str
+    scale: Scale | None  # None: the utterances have no scale
+    num_utterances: int
+    mean: float
+    lowest: float
+    highest: float
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class Stats:
     by_speaker: dict[str, Counter[str]]  # speaker -> emotion -> number of utterances
     minutes: dict[str, float]  # speaker -> minutes of audio
     num_unmeasured: int = 0  # utterances whose audio is missing or broken: their length is not known
+    dimensions: tuple[DimensionStats, ...] = ()
 
 
 def corpus_stats(corpus: Corpus) -> Stats:
@@ -45,6 +59,20 @@ def corpus_stats(corpus: Corpus) -> Stats:
         by_speaker=by_speaker,
         minutes={speaker: value / 60 for speaker, value in seconds.items()},
         num_unmeasured=num_unmeasured,
+        dimensions=_dimension_stats(corpus),
+    )
+
+
+def _dimension_stats(corpus: Corpus) -> tuple[DimensionStats, ...]:
+    values: dict[tuple[str, Scale | None], list[float]] = {}
+    for utterance in corpus:
+        for name, value in utterance.dimensions().items():
+            values.setdefault((name, utterance.scale), []).append(value)
+    order = sorted(values, key=lambda key: (DIMENSIONS.index(key[0]), key[1] is None, key[1] or ()))
+    return tuple(
+        DimensionStats(name, scale, len(found), sum(found) / len(found), min(found), max(found))
+        for name, scale in order
+        for found in [values[name, scale]]
     )
 
 

@@ -81,7 +81,7 @@ def export_run(
             f"{recipe.main_model} teacher alone"
         )
     fold = fold or source.scores["folds"][0]
-    corpus, ids = open_corpus(recipe.corpus, lambda _: None), source.protocol.fold(fold)
+    corpus, ids = open_corpus(recipe.corpus, lambda _: None, recipe.targets), source.protocol.fold(fold)
     by_id = {utterance.id: utterance for utterance in corpus}
     splits = {split: [by_id[item] for item in ids.split(split)] for split in ("train", "dev", "test")}
     if source.all_data is not None and precision == "int8" and check is None:

@@ -15,6 +15,7 @@ from emodistill.console import progress, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.errors import AudioError, CorpusError, LeakError
 from emodistill.labels import LabelSet
+from emodistill.protocol.dimensions import Dimensions, check_dimensions
 from emodistill.protocol.fixed_lists import LIST_NOTES
 from emodistill.protocol.folds import SPLITS, Fold, Protocol
 from emodistill.protocol.levels import Level, measure_level
@@ -36,10 +37,15 @@ class Audit:
     duplicates: tuple[tuple[str, str], ...]  # identical recordings, inside one split in every fold
     shared_transcripts: Mapping[str, float]  # fold -> share of test transcripts that are also in training
     levels: Mapping[str, Level]  # utterance -> level of its audio, where it could be read
+    dimensions: Dimensions  # of each split of each fold; without entries where the recipe asks for none
 
 
 def audit_protocol(
-    corpus: Corpus, protocol: Protocol, workers: int = 1, further: Sequence[Utterance] = ()
+    corpus: Corpus,
+    protocol: Protocol,
+    workers: int = 1,
+    further: Sequence[Utterance] = (),
+    dimensions: Sequence[str] = (),
 ) -> Audit:
     """Check the folds of a protocol for leaks, and measure the recordings, with `workers` threads.
 
@@ -47,13 +53,15 @@ def audit_protocol(
     equals the test split is a leak too. So is a held-out recording in `further`, the further speech of a
     recipe, under the name of another speaker and with other words.
 
-    Raises `LeakError`, which names the first leaks, and `CorpusError` for an id that the corpus lacks.
+    Raises `LeakError`, which names the first leaks, and `CorpusError` for an id that the corpus lacks. Also
+    `ConfigError` where no training utterance of a fold has one of the `dimensions`.
     """
     by_id = {utterance.id: utterance for utterance in corpus}
     for fold in protocol.folds:
         _check_ids(fold, by_id)
         if "speaker" not in protocol.allowed:
             _check_speakers(fold, by_id)
+    counts = check_dimensions(corpus, protocol, dimensions)
     recordings = _read_recordings((*corpus, *further), workers)
     pairs = _identical(recordings)
     _check_further(pairs, {utterance.id: utterance for utterance in further}, by_id, protocol)
@@ -69,7 +77,7 @@ def audit_protocol(
     shared = {fold.name: _shared_transcripts(fold, by_id) for fold in protocol.folds}
     known = {name: share for name, share in shared.items() if share is not None}
     levels = {item.utterance.id: item.level for item in recordings if item.level is not None}
-    return Audit(len(corpus), tuple(duplicates), known, levels)
+    return Audit(len(corpus), tuple(duplicates), known, levels, counts)
 
 
 ClassCounts = Mapping[str, Mapping[str, Counter[str]]]  # fold -> split -> emotion -> number of utterances

@@ -13,6 +13,7 @@ from rich.table import Table
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus
 from emodistill.protocol.audit import RARE, Audit, class_warnings, count_classes, list_notes, uneven_tests
+from emodistill.protocol.dimensions import DimensionCounts, dimension_warnings
 from emodistill.protocol.folds import SPLITS, Protocol
 from emodistill.protocol.levels import MAX_DC, CorpusLevels, level_warnings, levels_by_corpus
 
@@ -24,7 +25,8 @@ def audit_report(corpus: Corpus, protocol: Protocol, audit: Audit, config: Proto
     """Return all findings of an audit, in the form of `emodistill corpus audit --format json`.
 
     `folds` has the number of utterances of each split (`train`, `dev`, `test`), by emotion in `emotions`, and
-    the share of test transcripts that are also in training. `levels` has those of each pooled corpus.
+    the share of test transcripts that are also in training. `dimensions` of a fold has the number, the mean
+    and the range of each dimension in each split, from 0 to 1. `levels` has those of each pooled corpus.
     """
     levels = levels_by_corpus(corpus, audit.levels)
     counts = count_classes(corpus, protocol)
@@ -45,6 +47,10 @@ def audit_report(corpus: Corpus, protocol: Protocol, audit: Audit, config: Proto
                     for split in SPLITS
                 },
                 "shared_transcripts": audit.shared_transcripts.get(fold.name),
+                "dimensions": {
+                    split: {name: asdict(item) for name, item in items.items()}
+                    for split, items in audit.dimensions[fold.name].items()
+                },
             }
             for fold in protocol.folds
         ],
@@ -52,6 +58,7 @@ def audit_report(corpus: Corpus, protocol: Protocol, audit: Audit, config: Proto
         "identical_recordings": [list(pair) for pair in audit.duplicates],
         "warnings": [
             *class_warnings(corpus.utterances, protocol),
+            *dimension_warnings(audit.dimensions),
             *uneven_tests(protocol),
             *level_warnings(levels),
         ],
@@ -68,6 +75,8 @@ def show_audit(report: Mapping[str, Any], format: str, to: Console) -> None:
     to.print(_fold_table(report))
     for emotions in _fitting(report, to.width):
         to.print(_emotion_table(report, emotions))
+    for name in report["folds"][0]["dimensions"][SPLITS[0]]:
+        to.print(_dimension_table(report, name))
     if report["levels"]:
         to.print(_level_table(report["levels"]))
     pairs = report["identical_recordings"]
@@ -138,6 +147,31 @@ def _emotion_table(report: Mapping[str, Any], emotions: Sequence[str]) -> Table:
             cells = [_count(counts[name], split) for name in emotions]
             name = escape(fold["name"]) if split == SPLITS[0] else ""
             table.add_row(name, split, *cells, str(fold[split]), end_section=split == SPLITS[-1])
+    return table
+
+
+def _dimension_table(report: Mapping[str, Any], name: str) -> Table:
+    """The labels of one dimension by fold and split, or by split where there are many folds."""
+    folds = report["folds"]
+    table = _table("fold", "split", "utterances", "mean", "lowest", "highest", title=f"{name}, from 0 to 1")
+    table.columns[1].justify = "left"
+    if len(folds) > MAX_FOLDS:
+        for split in SPLITS:
+            items = [DimensionCounts(**fold["dimensions"][split][name]) for fold in folds]
+            known = [item for item in items if item.num_utterances]
+            values = zip(*((item.mean, item.lowest, item.highest) for item in known), strict=True)
+            cells = [f"{min(column):.3f}–{max(column):.3f}" for column in values] or ["–"] * 3
+            numbers = _range([item.num_utterances for item in items])
+            table.add_row("all" if split == SPLITS[0] else "", split, numbers, *cells)
+        table.caption = f"fewest to most, lowest to highest over {len(folds)} folds; --format json has each"
+        table.caption_justify = "left"
+        return table
+    for fold in folds:
+        for split in SPLITS:
+            item = DimensionCounts(**fold["dimensions"][split][name])
+            cells = ["–" if v is None else f"{v:.3f}" for v in (item.mean, item.lowest, item.highest)]
+            shown = escape(fold["name"]) if split == SPLITS[0] else ""
+            table.add_row(shown, split, str(item.num_utterances), *cells, end_section=split == SPLITS[-1])
     return table
 
 

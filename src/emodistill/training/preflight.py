@@ -23,6 +23,7 @@ from emodistill.models.pretrained import find_pretrained
 from emodistill.models.student_checks import check_layers, too_few_layers
 from emodistill.protocol import audit
 from emodistill.protocol.audit import audit_protocol, audit_teacher, class_warnings
+from emodistill.protocol.dimensions import report_dimensions
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
 from emodistill.training.packages import check_packages
 
@@ -93,9 +94,7 @@ def _is_done(recipe: Recipe, out: Path | None, fold: str) -> bool:
     return out is not None and (out / f"fold-{fold}" / recipe.last_table).is_file()
 
 
-def _is_finished(
-    recipe: Recipe, out: Path | None, folds: Sequence[str] | None, max_folds: int | None
-) -> bool:
+def _is_finished(recipe: Recipe, out: Path | None, folds: Sequence[str] | None, limit: int | None) -> bool:
     """Whether a run folder has the predictions of all folds that will be run."""
     if folds is not None and not folds:
         return True
@@ -104,7 +103,7 @@ def _is_finished(
     names: Sequence[str] = (
         folds if folds is not None else [fold.name for fold in read_protocol(out / "protocol.json").folds]
     )
-    return all(_is_done(recipe, out, name) for name in names[:max_folds])
+    return all(_is_done(recipe, out, name) for name in names[:limit])
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -142,13 +141,14 @@ def _open_data(recipe: Recipe) -> AuditedData:
 def _audit(recipe: Recipe, data: AuditedData) -> None:
     """Audit the folds and describe them. Raises `LeakError` where they leak."""
     corpus, protocol = data.corpus, data.protocol
-    findings = audit_protocol(corpus, protocol, recipe.runtime.workers, data.further)
+    findings = audit_protocol(corpus, protocol, recipe.runtime.workers, data.further, recipe.dimensions)
     say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} "
         f"emotions; {len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
     )
     for warning in class_warnings(corpus.utterances, protocol):
         warn(warning)
+    report_dimensions(corpus, findings.dimensions)
     for pair in findings.duplicates:
         warn(f"identical recordings inside one split: {pair[0]} = {pair[1]}")
     if findings.shared_transcripts:
