@@ -31,6 +31,7 @@ from emodistill.corpora import (
     read_manifest,
     readers,
 )
+from emodistill.corpora.base import most_frequent
 from emodistill.corpora.readers import crema_d
 from emodistill.corpora.readers.meld import repair_text
 from emodistill.errors import ConfigError, CorpusError
@@ -364,8 +365,51 @@ def test_crema_d_has_votes_and_two_kinds_of_label(tmp_path: Path) -> None:
     assert {u.id: u.emotion for u in perceived} == {"1001_DFA_ANG_XX": "neutral"}
     assert perceived.dropped == {"no vote on the voice": 2}
     (root / "finishedResponses.csv").unlink()
-    with pytest.raises(CorpusError, match=r"neither summaryTable\.csv nor finishedResponses\.csv"):
+    with pytest.raises(CorpusError, match=r"holds no summaryTable\.csv, finishedResponses\.csv or tabulated"):
         read_corpus("crema-d-perceived", root)
+
+
+TABULATED = '"","A","D","F","H","N","S","fileName","numResponses"\n'
+
+
+def test_crema_d_reads_tabulated_votes_of_the_voice(tmp_path: Path) -> None:
+    root = fake_folder("crema-d", tmp_path)
+    fake.write(
+        root / "processedResults/tabulatedVotes.csv",
+        TABULATED + '"100001",3,0,0,0,3,0,"1001_DFA_ANG_XX",6\n"100002",0,0,0,2,1,0,"1002_IEO_HAP_LO",3\n'
+        '"200001",9,0,0,0,0,0,"1001_DFA_ANG_XX",9\n"300001",0,9,0,0,0,0,"1001_DFA_ANG_XX",9\n',
+    )
+    own = by_id(read_corpus("crema-d", root), "1001_DFA_ANG_XX")
+    assert own.vote_counts() == {"neutral": 2, "angry": 1}  # finishedResponses.csv comes first
+    (root / "finishedResponses.csv").unlink()
+    assert by_id(read_corpus("crema-d", root), "1001_DFA_ANG_XX").vote_counts() == {"angry": 3, "neutral": 3}
+    perceived = read_corpus("crema-d-perceived", root)
+    assert by_id(perceived, "1001_DFA_ANG_XX").vote_counts() == {"angry": 3, "neutral": 3}
+    (root / "processedResults/summaryTable.csv").unlink()
+    perceived = read_corpus("crema-d-perceived", root)  # from the votes alone
+    assert {u.id: u.emotion for u in perceived} == {"1002_IEO_HAP_LO": "happy"}
+    assert perceived.dropped == {"no vote on the voice": 1, "no emotion": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0,0,0,0,0,0", r"row 3: the votes on '1002_IEO_HAP_LO' sum to 0, expected one or more"),
+        ("1,0,0,0,-1,0", r"row 3: column N is '-1', expected a number of votes"),
+        ("1,0,,0,1,0", r"row 3: column F is '', expected a number of votes"),
+    ],
+)
+def test_bad_tabulated_votes_are_named_with_their_row(tmp_path: Path, row: str, message: str) -> None:
+    root = fake_folder("crema-d", tmp_path)
+    (root / "finishedResponses.csv").unlink()
+    path = root / "processedResults/tabulatedVotes.csv"
+    first = '"100001",3,0,0,0,3,0,"1001_DFA_ANG_XX",6\n'
+    fake.write(path, f'{TABULATED}{first}"100002",{row},"1002_IEO_HAP_LO",3\n')
+    with pytest.raises(CorpusError, match=r"tabulatedVotes\.csv', " + message):
+        read_corpus("crema-d", root)
+    fake.write(path, TABULATED + first + first.replace("100001", "100009"))
+    with pytest.raises(CorpusError, match=r"row 3: '1001_DFA_ANG_XX' has votes on the voice in an earlier"):
+        read_corpus("crema-d", root)
 
 
 def test_crema_d_without_a_known_audio_folder_is_an_error(tmp_path: Path) -> None:
@@ -618,6 +662,9 @@ def test_real_crema_d_perceived() -> None:
         "neutral": 3897, "angry": 986, "fearful": 645, None: 644, "disgusted": 547, "sad": 370, "happy": 353,
     }  # fmt: skip
     assert len(corpus) == 7442
+    votes = [item.vote_counts() for item in corpus]
+    assert sum(sum(counts.values()) for counts in votes) == 68_568
+    assert [item.emotion for item in corpus] == [most_frequent(counts) for counts in votes]
 
 
 def test_crema_d_intended_and_perceived_emotions_agree_on_44_6_percent() -> None:

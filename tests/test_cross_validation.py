@@ -31,8 +31,9 @@ from emodistill.protocol.folds import read_protocol
 from emodistill.training import fold as fold_module
 from emodistill.training import fold_tables as tables_module
 from emodistill.training.cross_validation import crossval, prepare_run, print_scores
-from emodistill.training.data import CLEAN, label_weights, possible_emotions
+from emodistill.training.data import CLEAN
 from emodistill.training.fit import FitResult
+from emodistill.training.labels import label_weights, possible_emotions
 from emodistill.training.preflight import with_absolute_paths
 from emodistill.training.stages import CLEAN_ONLY, ProsodicStage, SpeechStage
 from emodistill.training.targets import TeacherTargets

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from emodistill.config import TEACHERS, DistillationConfig, Recipe
 from emodistill.lazy import LazyModule
+from emodistill.vote_loss import exclude, loss_of_votes
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ class HardLabels(NamedTuple):
     smoothing: float = 0.0
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (batch,)
+    votes: Tensor | None = None  # (batch, emotions), shares of the votes; a row of NaN: the label counts
+    vote_loss: Literal["cross-entropy", "kl"] = "cross-entropy"
 
 
 class DimensionLabels(NamedTuple):
@@ -91,8 +94,10 @@ def hard_label_loss(
     smoothing: float = 0.0,
     possible: Tensor | None = None,
     weights: Tensor | None = None,
+    votes: Tensor | None = None,
+    vote_loss: Literal["cross-entropy", "kl"] = "cross-entropy",
 ) -> Tensor:
-    """Cross entropy between the student's probabilities and the labels.
+    """Cross entropy between the student's probabilities and the labels, or the distributions of votes.
 
         L = Σ_i u_i CE_i / Σ_i u_i
         CE_i = −(1 − ε) log p_i(y_i) − ε mean_k log p_i(k),   p_i = softmax(z_s,i)
@@ -104,18 +109,24 @@ def hard_label_loss(
     `possible` is for pooled corpora: it excludes the emotions that an utterance's corpus lacks. Softmax and
     mean run over the others, because nobody asked whether the utterance has one of those emotions.
 
+    With `votes` the loss is that of `loss_of_votes`, which is the same for votes for one emotion alone.
+
     Args:
         logits: (batch, emotions), of the student.
         labels: (batch,).
         class_weights: (emotions,).
         possible: (batch, emotions), False: excluded.
         weights: (batch,).
+        votes: (batch, emotions), rows that sum to 1. A row of NaN has no votes, so its label counts.
     """
+    if votes is not None:
+        shares = torch.where(votes.isnan(), F.one_hot(labels, logits.shape[1]).to(logits.dtype), votes)
+        return loss_of_votes(logits, shares, class_weights, smoothing, possible, weights, vote_loss)
     if possible is None and weights is None:
         return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing)
     if possible is None:
         possible = torch.ones_like(logits, dtype=torch.bool)
-    log = _exclude(logits, possible).log_softmax(dim=1)
+    log = exclude(logits, possible).log_softmax(dim=1)
     at_label = -log.gather(1, labels[:, None])[:, 0]
     over_all = -(log * possible).sum(dim=1) / possible.sum(dim=1)
     weight = torch.ones_like(at_label) if class_weights is None else class_weights[labels]
@@ -217,7 +228,7 @@ def logit_loss(
         possible: (batch, emotions), False: excluded, see `hard_label_loss`.
     """
     if possible is not None:
-        student, teacher = _exclude(student, possible), _exclude(teacher, possible)
+        student, teacher = exclude(student, possible), exclude(teacher, possible)
     log_teacher = (teacher / temperature).log_softmax(dim=1)
     log_student = (student / temperature).log_softmax(dim=1)
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
@@ -373,11 +384,6 @@ def _relative_distances(x: Tensor) -> Tensor:
     # The derivative of a square root at 0 is infinite, so equal rows count as almost equal.
     distances = ((x[first] - x[second]) ** 2).sum(dim=1).clamp(min=1e-12).sqrt()
     return distances / distances.mean()
-
-
-def _exclude(logits: Tensor, possible: Tensor) -> Tensor:
-    """Lower the logits of impossible emotions until their probability is 0 and the loss is still finite."""
-    return logits.masked_fill(~possible, -1e4)
 
 
 def _mean_over(values: Tensor, counts: Tensor) -> Tensor:

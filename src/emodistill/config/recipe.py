@@ -112,6 +112,22 @@ class Recipe(Section):
         """The score on dev that chooses the best epoch of a training: CCC where there are no emotions."""
         return optim.measure if self.has_emotions else "ccc"
 
+    @property
+    def optims(self) -> dict[str, OptimConfig]:
+        """The settings of each training of the recipe, by model; an acoustic teacher of a run has none."""
+        found = {} if self.student is None else {"student": self.student.optim}
+        for name in self.distillation.teachers:
+            if name != "acoustic":
+                found[name] = getattr(self, name).optim
+            elif self.acoustic.run is None:
+                found[name] = self.acoustic.student.optim
+        return found
+
+    @property
+    def learns_from_votes(self) -> bool:
+        """Whether a model of the recipe learns from listeners' votes."""
+        return self.has_emotions and any(optim.targets == "votes" for optim in self.optims.values())
+
     def deciding_settings(self) -> dict[str, Any]:
         """Return the settings that decide a result. Those of the machine do not, except for the precision."""
         runtime = {"precision": self.runtime.precision}

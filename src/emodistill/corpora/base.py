@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,8 +54,12 @@ class Utterance:
     scale: Scale | None = None  # lowest and highest possible value of all its dimensions
     words: tuple[Word, ...] = ()  # with their times; a manifest does not have them
 
-    def vote_counts(self) -> dict[str, int]:
-        """Return the listeners' votes by emotion; an empty dict where the corpus has none."""
+    def vote_counts(self) -> dict[str, float]:
+        """Return the listeners' votes by emotion; an empty dict where the corpus has none.
+
+        Counts may be fractions. They may sum to more than the number of listeners, who may each have chosen
+        several emotions.
+        """
         return dict(json.loads(self.votes)) if self.votes else {}
 
     def dimensions(self) -> dict[str, float]:
@@ -139,25 +143,26 @@ class Corpus:
         """The speakers, sorted; numbers in their names are sorted by value."""
         return tuple(sorted({utterance.speaker for utterance in self}, key=natural_sort_key))
 
-    def relabel(self, label_map: LabelMap, *, keep_unlabelled: bool = False) -> "Corpus":
+    def relabel(
+        self, label_map: LabelMap, *, keep_unlabelled: bool = False, keep_voted: bool = False
+    ) -> "Corpus":
         """Return the corpus with emotions merged and dropped by a label map; the result counts both.
 
-        Utterances without an emotion are dropped, unless `keep_unlabelled`. Listeners' votes are merged in
-        the same way. Votes for a dropped emotion stay, because listeners gave them.
+        Utterances without an emotion are dropped, unless `keep_unlabelled`, or `keep_voted` and they have
+        votes. Listeners' votes are merged in the same way. Votes for a dropped emotion stay, because
+        listeners gave them.
         """
         kept: list[Utterance] = []
         dropped, merged = Counter(self.dropped), Counter(self.merged)
         for utterance in self:
-            if utterance.emotion is None and keep_unlabelled:
-                kept.append(utterance)
-                continue
             emotion = label_map.apply(utterance.emotion)
-            if emotion is None:
+            stays = keep_unlabelled or (keep_voted and utterance.votes is not None)
+            if emotion is None and not (utterance.emotion is None and stays):
                 dropped[f"emotion {utterance.emotion}" if utterance.emotion else "no emotion"] += 1
                 continue
             if emotion != utterance.emotion:
                 merged[f"{utterance.emotion} -> {emotion}"] += 1
-            votes: Counter[str] = Counter()
+            votes: defaultdict[str, float] = defaultdict(int)
             for name, count in utterance.vote_counts().items():
                 merge = label_map.merges.get(name, name)
                 votes[name if merge == LEFT_OUT else merge] += count
@@ -193,6 +198,22 @@ class Reader:
     def description(self) -> str:
         """The docstring of the reader's module, without indentation."""
         return inspect.getdoc(inspect.getmodule(self.read)) or ""
+
+
+def most_frequent(votes: Mapping[str, float]) -> str | None:
+    """Return the emotion with most votes; None for a tie, and without votes."""
+    winners = [emotion for emotion, count in votes.items() if count == max(votes.values())]
+    return winners[0] if len(winners) == 1 else None
+
+
+def vote_distribution(votes: Mapping[str, float], labels: LabelSet) -> list[float] | None:
+    """Return the share of each emotion of a label set in the votes; None where no vote is for one of them.
+
+    Votes for other emotions are left out, and the shares of the rest sum to 1.
+    """
+    counts = [float(votes.get(name, 0)) for name in labels]
+    total = sum(counts)
+    return [count / total for count in counts] if total else None
 
 
 def natural_sort_key(name: str) -> list[tuple[int, str]]:

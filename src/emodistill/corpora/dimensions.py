@@ -51,10 +51,11 @@ def check_dimensions(corpus: Corpus, targets: Sequence[str], manifest: str | Non
             raise CorpusError(f"{where}: {error}") from error
 
 
-def with_a_target(corpus: Corpus, targets: Sequence[str]) -> Corpus:
+def with_a_target(corpus: Corpus, targets: Sequence[str], keep_voted: bool = False) -> Corpus:
     """Return the utterances that have one of the targets: "emotion", or a dimension.
 
-    Without "emotion" in `targets` they lose their emotions and votes.
+    With `keep_voted` they may have votes and no emotion instead. Without "emotion" in `targets` they lose
+    their emotions and votes.
     """
     has_emotions = "emotion" in targets
     kept = tuple(
@@ -62,6 +63,7 @@ def with_a_target(corpus: Corpus, targets: Sequence[str]) -> Corpus:
         for utterance in corpus
         if (has_emotions and utterance.emotion is not None)
         or not utterance.dimensions().keys().isdisjoint(targets)
+        or (keep_voted and utterance.emotion is None and utterance.votes is not None)
     )
     dropped = dict(corpus.dropped)
     if len(kept) < len(corpus):

@@ -79,11 +79,12 @@ def _relabel(
     emotions: Mapping[str, str],
     keep_left_out: bool = False,
     keep_unlabelled: bool = False,
+    keep_voted: bool = False,
 ) -> Corpus:
     """Return the corpus of a reader after its map of emotions and then its label map.
 
-    `keep_left_out` keeps utterances of emotions that `emotions` leaves out, and `keep_unlabelled` those that
-    have no emotion.
+    `keep_left_out` keeps utterances of emotions that `emotions` leaves out, `keep_unlabelled` those that have
+    no emotion, and `keep_voted` those of them that have votes.
     """
     if keep_left_out:
         left_out = [name for name, ours in emotions.items() if ours == LEFT_OUT]
@@ -94,7 +95,7 @@ def _relabel(
     corpus = corpus.relabel(LabelMap("declared", emotions), keep_unlabelled=True) if emotions else corpus
     if labels == "all":
         return corpus
-    return corpus.relabel(get_label_map(labels), keep_unlabelled=keep_unlabelled)
+    return corpus.relabel(get_label_map(labels), keep_unlabelled=keep_unlabelled, keep_voted=keep_voted)
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,11 @@ def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
 
 
 def open_corpus(
-    config: CorpusConfig, report: Callable[[str], None], targets: Sequence[str] = ("emotion",)
+    config: CorpusConfig,
+    report: Callable[[str], None],
+    targets: Sequence[str] = ("emotion",),
+    *,
+    keep_voted: bool = False,
 ) -> Corpus:
     """Read the corpus of a recipe; its utterances all have readable audio (or none).
 
@@ -242,6 +247,7 @@ def open_corpus(
         config: the section of a recipe.
         report: gets one message for each utterance or group of utterances that is left out or merged.
         targets: what the models will predict, as `Recipe.targets`.
+        keep_voted: keep utterances with listeners' votes alone.
 
     Raises:
         ConfigError: the recipe names no data, or both a folder and a manifest; or a dimension in `targets`
@@ -249,12 +255,12 @@ def open_corpus(
         CorpusError: the data cannot be read, or an utterance has a dimension without a scale.
     """
     check_source(config)
-    corpus = _read(config, report, targets)
+    corpus = _read(config, report, targets, keep_voted)
     if any(name in DIMENSIONS for name in targets):
         check_dimensions(corpus, targets, config.manifest)
-        corpus = with_a_target(corpus, targets)
-    else:
-        corpus = corpus.relabel(LABEL_MAPS["own"])  # training needs an emotion for each utterance
+        corpus = with_a_target(corpus, targets, keep_voted)
+    else:  # training needs an emotion for each utterance, or votes
+        corpus = corpus.relabel(LABEL_MAPS["own"], keep_voted=keep_voted)
     if config.transcripts is not None:
         corpus = add_transcripts(corpus, Path(config.transcripts))
     if config.words is not None:
@@ -317,10 +323,13 @@ def _root(config: CorpusConfig) -> Path | None:
     return READERS[config.name].packaged if config.name in READERS and not config.pool else None
 
 
-def _read(config: CorpusConfig, report: Callable[[str], None], targets: Sequence[str]) -> Corpus:
+def _read(
+    config: CorpusConfig, report: Callable[[str], None], targets: Sequence[str], keep_voted: bool
+) -> Corpus:
     """Read the corpus. Where `targets` has dimensions, utterances without an emotion stay.
 
-    Without emotion in `targets`, so do those whose emotion the default label map leaves out.
+    Without emotion in `targets`, so do those whose emotion the default label map leaves out. With
+    `keep_voted`, so do those that have votes.
     """
     keep_unlabelled = any(name in DIMENSIONS for name in targets)
     if config.manifest is not None:
@@ -328,12 +337,12 @@ def _read(config: CorpusConfig, report: Callable[[str], None], targets: Sequence
             Path(config.manifest), config.columns, config.name, config.emotions, scale=config.scale
         )
         corpus = find_audio(with_scale(corpus, config.scale, report), report)
-        return _relabel(corpus, config.labels or "all", {}, False, keep_unlabelled)
+        return _relabel(corpus, config.labels or "all", {}, False, keep_unlabelled, keep_voted)
 
     def relabelled(name: str, part: Corpus) -> Corpus:
         labels = config.labels or (READERS[name].default_labels if "emotion" in targets else "all")
         part = with_scale(part, config.scale, report)
-        return _relabel(part, labels, config.emotions, False, keep_unlabelled)
+        return _relabel(part, labels, config.emotions, False, keep_unlabelled, keep_voted)
 
     if config.pool and config.root is not None:
         folders = {name: _folder_in_pool(Path(config.root), name) for name in config.pool}

@@ -1,6 +1,7 @@
 """Manifests: tables of utterances as CSV, TSV or Parquet, written and read."""
 
 import csv
+import json
 import math
 import shlex
 from collections import Counter
@@ -11,7 +12,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from emodistill.config.renaming import quoted
-from emodistill.corpora.base import Corpus, Utterance
+from emodistill.corpora.base import Corpus, Utterance, most_frequent
+from emodistill.corpora.given_labels import GivenLabels, read_labels
 from emodistill.corpora.tables import SURPLUS, TABLE_SUFFIXES, Row, Table, read_table
 from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.files import atomic_write
@@ -90,7 +92,8 @@ def read_manifest(
 ) -> Corpus:
     """Read `utterances.csv`, or any CSV, TSV or Parquet file with named columns.
 
-    A file without a column for ids gets them from its audio paths, see `Layout`.
+    A file without a column for ids gets them from its audio paths, see `Layout`. `read_labels` says how it
+    states several emotions for an utterance; the most frequent one is its label, and a tie has none.
 
     Args:
         path: the manifest.
@@ -102,33 +105,32 @@ def read_manifest(
         scale: lowest and highest possible value of the dimensions in rows that have no scale of their own.
 
     Raises:
-        CorpusError: a missing or damaged file, a missing column, an unknown emotion, a bad number, a
-            dimension outside its scale, or a duplicate id. The message names the row; the header is row 1.
+        CorpusError: a bad file or column, and a bad row: an emotion, votes, a number, a dimension outside its
+            scale, or a duplicate id. The message names the row; the header is row 1.
     """
-    path = Path(path)
-    check_manifest(path)
+    check_manifest(path := Path(path))
     for target in (emotions or {}).values():
         if target not in (*EMOTIONS, LEFT_OUT):
             raise CorpusError("emotions of the manifest: " + one_of("emotion", target, EMOTIONS) + ", or -")
-    cells, problems = _cells_of_rows(read_table(path), columns or {})
-    names = _emotion_names(path, {number: row["emotion"] for number, row in cells.items()}, emotions or {})
-    corpus = name or path.stem
-    folder = path.parent if root is None else Path(root)
+    cells, problems, has_emotions = _cells_of_rows(read_table(path), columns or {})
+    given = _given_labels(cells, problems, has_emotions)
+    names = _emotion_names(path, {number: labels.names for number, labels in given.items()}, emotions or {})
     utterances: list[Utterance] = []
     rows: dict[str, int] = {}
     dropped, merged = Counter[str](), Counter[str]()
-    for number, row in cells.items():
-        theirs = row["emotion"]
-        ours = names[theirs] if theirs else None
+    for number, labels in given.items():
+        row, theirs = cells[number], labels.emotion
+        counts = labels.renamed(names)
+        ours = most_frequent(counts) if labels.from_votes else names[theirs] if theirs else None
         if ours == LEFT_OUT and not keep_left_out:
             dropped[f"emotion {theirs}"] += 1
             continue
         if theirs in EMOTIONS and ours not in (theirs, LEFT_OUT):
             merged[f"{theirs} -> {ours}"] += 1
-        emotion = None if ours == LEFT_OUT else ours
+        row |= {"emotion": None if ours == LEFT_OUT else ours, "corpus": row["corpus"] or name or path.stem}
+        row |= {"votes": json.dumps(counts) if counts else None}
         try:
-            row = {**row, "emotion": emotion, "corpus": row["corpus"] or corpus}
-            utterance = _utterance(row, folder, scale)
+            utterance = _utterance(row, path.parent if root is None else Path(root), scale)
             if rows.setdefault(utterance.id, number) != number:
                 raise CorpusError(f"duplicate id '{utterance.id}', first in row {rows[utterance.id]}")
         except CorpusError as error:
@@ -137,13 +139,16 @@ def read_manifest(
             utterances.append(utterance)
     if problems:
         raise CorpusError(_bad_rows(path, problems))
-    return Corpus(corpus, tuple(utterances), dict(dropped), dict(merged), rows)
+    return Corpus(name or path.stem, tuple(utterances), dict(dropped), dict(merged), rows)
 
 
 def _cells_of_rows(
     table: Table, columns: Mapping[str, str]
-) -> tuple[dict[int, dict[str, str | None]], dict[int, str]]:
-    """Return the cells of each row by our columns, with ids, and the problems of rows with too many cells."""
+) -> tuple[dict[int, dict[str, str | None]], dict[int, str], bool]:
+    """Return the cells of each row by our columns, with ids, and the problems of rows with too many cells.
+
+    Also returns whether the table has a column of emotions.
+    """
     layout = find_layout(table, columns)
     cells = {number: layout.cells(row) for number, row in table.rows if SURPLUS not in row}
     ids = layout.ids(cells)
@@ -154,7 +159,20 @@ def _cells_of_rows(
         for number, row in table.rows
         if SURPLUS in row
     }
-    return cells, problems
+    return cells, problems, "emotion" in layout.names
+
+
+def _given_labels(
+    cells: Mapping[int, Mapping[str, str | None]], problems: dict[int, str], has_emotions: bool
+) -> dict[int, GivenLabels]:
+    """Return what each row states of its emotion, and add the problems of rows with bad votes."""
+    given: dict[int, GivenLabels] = {}
+    for number, row in cells.items():
+        try:
+            given[number] = read_labels(row["emotion"], row["votes"], has_emotions)
+        except CorpusError as error:
+            problems[number] = str(error)
+    return given
 
 
 @dataclass(frozen=True)
@@ -216,7 +234,7 @@ def find_layout(table: Table, columns: Mapping[str, str]) -> Layout:
             raise CorpusError(f"--columns {column}={theirs}: " + one_of("column", theirs, table.columns))
         names[column] = theirs
     needed = ["speaker"] if "id" in names else ["path", "speaker"]
-    if not names.keys() & set(DIMENSIONS):  # a table of dimensions needs no emotions
+    if not names.keys() & {"votes", *DIMENSIONS}:  # a table of votes or dimensions needs no emotions
         needed.append("emotion")
     missing = [column for column in needed if column not in names]
     if missing:
@@ -243,7 +261,7 @@ def missing_columns(table: Table, missing: Sequence[str], columns: Mapping[str, 
 
 
 def _emotion_names(
-    path: Path, found: Mapping[int, str | None], emotions: Mapping[str, str]
+    path: Path, found: Mapping[int, Sequence[str]], emotions: Mapping[str, str]
 ) -> dict[str, str]:
     """Return {emotion of the file: ours, or "-"} for the emotions in the rows of a file.
 
@@ -251,8 +269,8 @@ def _emotion_names(
     an emotion that is neither ours nor in `emotions`.
     """
     first_row: dict[str, int] = {}
-    for number, emotion in found.items():
-        if emotion is not None:
+    for number, present in found.items():
+        for emotion in present:
             first_row.setdefault(emotion, number)
     for emotion in emotions:
         if emotion not in first_row:

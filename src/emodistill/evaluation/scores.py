@@ -334,7 +334,7 @@ def score_agreement(student: Predictions, teacher: Predictions, name: str) -> Ag
 
 def score_listeners(student: Predictions, utterances: Mapping[str, Utterance]) -> ListenerScores | None:
     """How well a single listener does on the student's utterances; None where these have no votes."""
-    votes: dict[int, dict[str, int]] = {}
+    votes: dict[int, dict[str, float]] = {}
     for row, name in enumerate(student.utterances):
         counts = utterances[name].vote_counts()
         if sum(counts.values()):
@@ -375,7 +375,7 @@ def _mean(shares: Floats, table: Predictions) -> Estimate | None:
     return _estimate_of_mean(table, shares) if len(shares) else None
 
 
-def _agreement_with_others(counts: Mapping[str, int]) -> float | None:
+def _agreement_with_others(counts: Mapping[str, float]) -> float | None:
     """How often a vote is the most frequent one among the other votes; None with fewer than two votes."""
     total = sum(counts.values())
     if total < 2:

@@ -92,7 +92,14 @@ def prepare_run(
     recipe, corpus, protocol = checked.recipe, checked.data.corpus, checked.data.protocol
     runs = [
         FoldRun(
-            recipe, corpus, corpus.labels, fold, out / f"fold-{fold.name}", artifacts, checked.data.further
+            recipe,
+            corpus,
+            corpus.labels,
+            fold,
+            out / f"fold-{fold.name}",
+            artifacts,
+            checked.data.further,
+            checked.data.voted,
         )
         for fold in checked.data.folds(folds)[:max_folds]
     ]

@@ -4,8 +4,6 @@ All that is random is a function of seeds, epoch and utterance. So a run that wa
 sees the same data as one that was not.
 """
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +22,6 @@ from emodistill.distillation import Targets, WordTargets
 from emodistill.features.augment import apply_channel, augment_view
 from emodistill.features.cache import ArrayCache
 from emodistill.features.preparation import prepare_waveform
-from emodistill.labels import LabelSet
 from emodistill.models.prosodic import augment_planes
 from emodistill.training.voices import crop, crop_span
 
@@ -193,64 +190,7 @@ class TokenSource:
         return len(self.tokens[index])
 
 
-# --- labels and weights --------------------------------------------------------------------------
-
-
-def label_indices(utterances: Sequence[Utterance], labels: LabelSet) -> list[int]:
-    """The label of each utterance's emotion; 0 without emotion, where `label_weights` is 0.
-
-    All are 0 where `labels` is empty, because the model learns no emotions.
-    """
-    if not len(labels):
-        return [0] * len(utterances)
-    return [0 if item.emotion is None else labels.index(item.emotion) for item in utterances]
-
-
-def dimension_labels(
-    utterances: Sequence[Utterance], dimensions: Sequence[str], dtype: torch.dtype = torch.float32
-) -> Tensor | None:
-    """The dimensions of each utterance from 0 to 1, (utterances, dimensions); NaN where it has no label.
-
-    None: the model has no dimensions. Raises `CorpusError` as `Utterance.unit_dimensions` does.
-    """
-    if not dimensions:
-        return None
-    rows = [utterance.unit_dimensions() for utterance in utterances]
-    values = [[row.get(name, math.nan) for name in dimensions] for row in rows]
-    return torch.tensor(values, dtype=dtype).reshape(len(rows), len(dimensions))
-
-
-def possible_emotions(utterances: Sequence[Utterance], labels: LabelSet) -> Tensor | None:
-    """The emotions that each utterance's corpus contains, (utterances, emotions); None: all contain all.
-
-    An emotion that no corpus contains stays possible for all utterances. So the model learns that it is
-    improbable, and its logit is not left to chance.
-    """
-    if not len(labels):
-        return None
-    by_corpus: dict[str | None, set[int]] = defaultdict(set)
-    for utterance, label in zip(utterances, label_indices(utterances, labels), strict=True):
-        if utterance.emotion is not None:
-            by_corpus[utterance.corpus].add(label)
-    in_no_corpus = set(range(len(labels))).difference(*by_corpus.values())
-    everything = set(range(len(labels)))
-    allowed = [by_corpus.get(item.corpus, everything) | in_no_corpus for item in utterances]
-    possible = torch.tensor([[label in each for label in range(len(labels))] for each in allowed])
-    return None if possible.all() else possible
-
-
-def label_weights(utterances: Sequence[Utterance], power: float) -> Tensor | None:
-    """The weight of each utterance in the loss on labels, (utterances,): 0 without an emotion.
-
-    Otherwise it is corpus_size ** -power, and 1 on average; power = 1 weighs corpora equally. None: all weigh
-    the same.
-    """
-    labelled = torch.tensor([utterance.emotion is not None for utterance in utterances])
-    if not power and labelled.all():
-        return None
-    sizes = Counter(utterance.corpus for utterance in utterances if utterance.emotion is not None)
-    weights = torch.tensor([float(max(1, sizes[utterance.corpus])) ** -power for utterance in utterances])
-    return torch.where(labelled, weights / weights[labelled].mean(), 0.0)
+# --- targets -----------------------------------------------------------------------------------
 
 
 class TargetSource(Protocol):
@@ -280,6 +220,7 @@ class Batch:
     possible: Tensor | None = None  # (batch, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (batch,), of the utterances in the loss on labels
     dimensions: Tensor | None = None  # (batch, dimensions), from 0 to 1; NaN: no label
+    votes: Tensor | None = None  # (batch, emotions), see `vote_shares`; None: the model learns from labels
 
     def with_targets_reordered(self, order: Tensor) -> "Batch":
         """The same inputs with the labels, targets and weights of the utterances at `order` (batch,)."""
@@ -291,14 +232,15 @@ class Batch:
             possible=None if self.possible is None else self.possible[order],
             weights=None if self.weights is None else self.weights[order],
             dimensions=None if self.dimensions is None else self.dimensions[order],
+            votes=None if self.votes is None else self.votes[order],
         )
 
 
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Inputs, labels and targets by (epoch, index).
 
-    `possible`, `weights` and `dimensions` are those of `possible_emotions`, `label_weights` and
-    `dimension_labels`, `speakers` those of `known_speakers`.
+    `possible`, `weights`, `dimensions` and `votes` are those of `possible_emotions`, `label_weights`,
+    `dimension_labels` and `vote_shares`, `speakers` those of `known_speakers`.
     """
 
     def __init__(
@@ -310,6 +252,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         weights: Tensor | None = None,
         speakers: Sequence[str | None] | None = None,
         dimensions: Tensor | None = None,
+        votes: Tensor | None = None,
     ) -> None:
         self.source = source
         self.labels = list(labels)
@@ -317,6 +260,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         self.possible = possible
         self.weights = weights
         self.dimensions = dimensions
+        self.votes = votes
         self.speakers = list(speakers or [None] * len(self.labels))
 
     def __len__(self) -> int:
@@ -332,6 +276,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             "possible": None if self.possible is None else self.possible[index],
             "weight": None if self.weights is None else self.weights[index],
             "dimensions": None if self.dimensions is None else self.dimensions[index],
+            "votes": None if self.votes is None else self.votes[index],
         }
 
 
@@ -351,7 +296,7 @@ def collate(examples: Sequence[dict[str, Any]]) -> Batch:
          for name in examples[0]["targets"]},
         *(
             None if examples[0].get(name) is None else torch.stack([example[name] for example in examples])
-            for name in ("possible", "weight", "dimensions")
+            for name in ("possible", "weight", "dimensions", "votes")
         ),
     )  # fmt: skip
 

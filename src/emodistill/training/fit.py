@@ -30,6 +30,7 @@ from emodistill.training.batches import Batches, make_loader
 from emodistill.training.cost import MeasureCost
 from emodistill.training.data import CLEAN, Batch, UtteranceDataset, collate
 from emodistill.training.dev_measures import dev_scores, head_outputs
+from emodistill.training.labels import inverse_frequencies
 from emodistill.training.loggers import open_loggers, quiet_lightning
 from emodistill.training.optimizer import build_optimizer
 from emodistill.training.voices import VoiceContexts
@@ -64,14 +65,9 @@ class TrainingData:
     voice: VoiceConfig | None = None  # how a student learns to use voices; None: without voices
 
     def class_weights(self) -> Tensor:
-        """Inverse frequencies (classes,), 1 on average over labelled utterances; 0 for an absent class."""
-        labels = np.array(self.train.labels, dtype=int)
-        if self.train.weights is not None:
-            labels = labels[self.train.weights.numpy() > 0]
-        counts = np.bincount(labels, minlength=self.num_classes)
-        num_present = max(1, (counts > 0).sum())
-        weights = np.where(counts > 0, len(labels) / np.maximum(counts, 1) / num_present, 0.0)
-        return torch.tensor(weights, dtype=torch.float32)
+        """Inverse frequencies (classes,), see `inverse_frequencies`."""
+        train = self.train
+        return inverse_frequencies(train.labels, self.num_classes, train.weights, train.votes)
 
 
 class Learner(lightning.LightningModule):
@@ -143,8 +139,9 @@ class Learner(lightning.LightningModule):
 
     def _loss_terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         hard = HardLabels(
-            batch.labels, self.class_weights, self.optim.label_smoothing, batch.possible, batch.weights
-        )
+            batch.labels, self.class_weights, self.optim.label_smoothing, batch.possible, batch.weights,
+            batch.votes, self.optim.vote_loss,
+        )  # fmt: skip
         dimensions = None
         if batch.dimensions is not None:
             dimensions = DimensionLabels(batch.dimensions, self.optim.dimension_loss)

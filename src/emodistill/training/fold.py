@@ -44,15 +44,10 @@ from emodistill.protocol.audit import audit_teacher, ids_of
 from emodistill.protocol.folds import Fold
 from emodistill.training.artifact_cache import ArtifactCache, cache_key, to_dict
 from emodistill.training.cost import measured
-from emodistill.training.data import (
-    UtteranceDataset,
-    dimension_labels,
-    label_indices,
-    label_weights,
-    possible_emotions,
-)
+from emodistill.training.data import UtteranceDataset
 from emodistill.training.fit import FitResult, TrainingData, device_of, fit, infer
 from emodistill.training.fold_tables import FoldTables
+from emodistill.training.labels import dimension_labels, label_indices, label_weights, training_targets
 from emodistill.training.refit import collect_classifier_inputs, fit_output_layers, held_out_outputs
 from emodistill.training.stages import CLEAN_ONLY, SpeechStage, Stage, make_stage
 from emodistill.training.targets import (
@@ -94,8 +89,12 @@ class FoldRun:
         folder: Path,
         artifacts: ArtifactCache | None = None,
         further: Sequence[Utterance] = (),
+        voted: Sequence[Utterance] = (),
     ) -> None:
-        """Prepare a fold; `further` is transcribed speech without labels, see `usable_further`."""
+        """Prepare a fold; `further` is transcribed speech without labels, see `usable_further`.
+
+        `voted` are utterances with votes and no label. Training has those whose speaker is not held out.
+        """
         self.labels = labels if recipe.has_emotions else LabelSet(())
         self.recipe, self.fold = recipe, fold
         self.folder, self.artifacts = folder, artifacts
@@ -105,6 +104,8 @@ class FoldRun:
             tuple(by_id[utterance_id] for utterance_id in fold.split(split))
             for split in ("train", "dev", "test")
         )
+        held_out = {utterance.speaker for utterance in (*self.dev, *self.test)}
+        self.train += tuple(item for item in voted if item.speaker not in held_out)
         self.further = usable_further(further, (*self.dev, *self.test))
         if num_left_out := len(further) - len(self.further):
             say(
@@ -140,7 +141,7 @@ class FoldRun:
         if not self.tables.are_complete_on_dev:
             models, _ = self._run_phase(Phase("all", self.train, (), epochs, self.folder / "all"))
             stage, model = models[self.recipe.main_model]
-            usable = [utterance for utterance in self.train if stage.can_use(utterance)]
+            usable = [item for item in self.train[: len(self.fold.train)] if stage.can_use(item)]
             sample = usable[:: -(-len(usable) // NUM_TRAIN_PREDICTIONS)]
             self.tables.write(sample, self._infer(stage, model, sample), "-train")
             self.tables.finish_on_dev()
@@ -224,7 +225,7 @@ class FoldRun:
         self, stage: Stage, phase: Phase, folder: Path, targets: Mapping[str, TeacherTargets]
     ) -> None:
         seed = stable_seed(self.recipe.seed, self.fold.name, phase.name, stage.name)
-        labelled = [utterance for utterance in phase.train if stage.can_use(utterance)]
+        labelled = [utterance for utterance in phase.train if stage.can_learn_from(utterance)]
         dev = [utterance for utterance in phase.dev if stage.can_use(utterance)]
         torch.manual_seed(seed)
         model, initial_ids = stage.initialise(labelled)
@@ -242,10 +243,8 @@ class FoldRun:
             stage.source(model, train, seed),
             label_indices(train, self.labels),
             target_sources,
-            possible_emotions(train, self.labels),
-            label_weights(train, stage.optim.corpus_weights) if len(self.labels) else None,
-            known_speakers(train),
-            dimension_labels(train, self.recipe.dimensions),
+            speakers=known_speakers(train),
+            **training_targets(train, self.labels, stage.optim, self.recipe.dimensions),
         )
         dev_data = None
         if dev:
@@ -296,11 +295,15 @@ class FoldRun:
         if recipe.dimensions:
             splits = [(u.id, u.unit_dimensions()) for u in (*phase.train, *phase.dev)]
             output["dimensions"] = [recipe.targets, splits]
+        votes = {}
+        if stage.optim.targets == "votes":
+            votes["votes"] = [utterance.votes for utterance in phase.train]
         return cache_key(
             stage=stage.name,
             settings=stage.deciding_settings(),
             data=[corpus, to_dict(recipe.audio), PREPARATION, list(self.labels.names)],
             split=[[(u.id, u.emotion, u.transcript) for u in part] for part in (phase.train, phase.dev)],
+            **votes,
             training=[recipe.seed, self.fold.name, phase.name, phase.epochs.get(stage.name)],
             runtime=[getattr(recipe.runtime, name) for name in RUNTIME_FIELDS],
             output=output,
@@ -392,8 +395,8 @@ class FoldRun:
         names += [KNOWN_PREDICTIONS_DEV.removesuffix(".csv")] if self._has_known else []
         tables = [folder.parent / f"{name}.csv" for name in names]
         if not all(path.is_file() for path in (folder / "model.json", *tables)):
-            usable = [utterance for utterance in self.train + self.dev if stage.can_use(utterance)]
-            num_train = sum(stage.can_use(utterance) for utterance in self.train)
+            usable = [utterance for utterance in self.train + self.dev if stage.can_learn_from(utterance)]
+            num_train = sum(stage.can_learn_from(utterance) for utterance in self.train)
             seed = stable_seed(self.recipe.seed, self.fold.name, "refit", stage.name)
             with measured(folder):
                 inputs = collect_classifier_inputs(stage, student, usable, seed, num_train)

@@ -23,8 +23,8 @@ from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import CHECKSUMS, write_checksums
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
-from emodistill.training.data import dimension_labels
 from emodistill.training.known_tables import known_table, predict_with_known
+from emodistill.training.labels import dimension_labels
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from emodistill.protocol.audit import audit_protocol, audit_teacher, class_warni
 from emodistill.protocol.dimensions import report_dimensions
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
 from emodistill.training.packages import check_packages
+from emodistill.training.target_checks import check_votes, check_words, without_voted
 
 NO_TRANSCRIPTS = "no training utterance has a transcript"
 _KINDS = {"prosodic": "prosodic", "linguistic": "linguistic", "student": "student", "acoustic": "student"}
@@ -38,6 +39,7 @@ class AuditedData:
     corpus: Corpus
     protocol: Protocol
     further: tuple[Utterance, ...] = ()  # transcribed speech without labels, for training alone
+    voted: tuple[Utterance, ...] = ()  # with votes and no label, for training alone
 
     def folds(self, names: Sequence[str] | None) -> tuple[Fold, ...]:
         """The folds with these names; None: all. Raises `ConfigError` for an unknown name."""
@@ -133,15 +135,16 @@ def read_data(recipe: Recipe) -> AuditedData:
 
 def _open_data(recipe: Recipe) -> AuditedData:
     """Read the corpus and divide it into folds, without the audit."""
-    corpus = open_corpus(recipe.corpus, say, recipe.targets)
+    corpus = open_corpus(recipe.corpus, say, recipe.targets, keep_voted=recipe.learns_from_votes)
+    corpus, voted = without_voted(corpus, recipe.dimensions)
     protocol = build_protocol(corpus, recipe.protocol)
-    return AuditedData(corpus, protocol, open_further(recipe.corpus, say))
+    return AuditedData(corpus, protocol, open_further(recipe.corpus, say), voted)
 
 
 def _audit(recipe: Recipe, data: AuditedData) -> None:
     """Audit the folds and describe them. Raises `LeakError` where they leak."""
-    corpus, protocol = data.corpus, data.protocol
-    findings = audit_protocol(corpus, protocol, recipe.runtime.workers, data.further, recipe.dimensions)
+    corpus, protocol, others = data.corpus, data.protocol, (*data.further, *data.voted)
+    findings = audit_protocol(corpus, protocol, recipe.runtime.workers, others, recipe.dimensions)
     say(
         f"{corpus.name}: {len(corpus)} utterances, {len(corpus.speakers)} speakers, {len(corpus.labels)} "
         f"emotions; {len(protocol.folds)} folds ({protocol.description}), protocol {protocol.stamp}"
@@ -300,7 +303,8 @@ def _check_data(
     for fold in chosen:
         _check_training_ids(recipe, fold, by_id)
         _check_out_of_fold(recipe, fold, by_id)
-        _check_words(recipe, fold, by_id)
+        check_words(recipe, fold, by_id)
+        check_votes(recipe, fold, by_id, labels)
         if "acoustic" in recipe.distillation.teachers and recipe.acoustic.run is not None:
             _check_acoustic_run(recipe, fold, labels.names)
     return recipe
@@ -382,18 +386,6 @@ def _check_out_of_fold(recipe: Recipe, fold: Fold, by_id: dict[str, Utterance]) 
                 f"out-of-fold targets need at least two training speakers, got {len(speakers)} for the "
                 f"{teacher} teacher in fold {fold.name}: set distillation.targets to in-sample"
             )
-
-
-def _check_words(recipe: Recipe, fold: Fold, by_id: dict[str, Utterance]) -> None:
-    """Raise `ConfigError` where the word level is on, but training has no times of words."""
-    settings = recipe.distillation
-    if "linguistic" not in settings.teachers or not (settings.words or settings.word_contrast):
-        return
-    if not any(by_id[name].words for name in fold.train):
-        raise ConfigError(
-            f"the word level needs the times of words, and no training utterance of fold {fold.name} has "
-            "any: set corpus.words, or set distillation.words and distillation.word_contrast to 0"
-        )
 
 
 def _check_acoustic_run(recipe: Recipe, fold: Fold, emotions: tuple[str, ...]) -> None:

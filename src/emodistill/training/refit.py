@@ -18,16 +18,9 @@ from emodistill.config import VoiceConfig
 from emodistill.corpora import Utterance
 from emodistill.distillation import dimension_loss, hard_label_loss
 from emodistill.models.student import Student
-from emodistill.training.data import (
-    CLEAN,
-    UtteranceDataset,
-    WaveformSource,
-    dimension_labels,
-    label_indices,
-    label_weights,
-    possible_emotions,
-)
+from emodistill.training.data import CLEAN, UtteranceDataset, WaveformSource
 from emodistill.training.fit import device_of, infer
+from emodistill.training.labels import label_indices, training_targets
 from emodistill.training.stages import SpeechStage, Stage
 from emodistill.training.voices import VoiceContexts, known_speakers
 
@@ -45,6 +38,7 @@ class ClassifierInputs:
     speakers: tuple[str, ...]  # (rows,)
     possible: Tensor | None = None  # (rows, emotions), False: the utterance's corpus lacks the emotion
     weights: Tensor | None = None  # (rows,)
+    votes: Tensor | None = None  # (rows, emotions), see `vote_shares`; None: the labels count
     first_known: int | None = None  # the row from which on utterances of the speaker are known; None: nowhere
     dimensions: Tensor | None = None  # (rows, dimensions), NaN: no label; None: the student has no regressor
 
@@ -57,6 +51,7 @@ class ClassifierInputs:
             None if self.possible is None else self.possible[rows],
             None if self.weights is None else self.weights[rows],
             dimensions=None if self.dimensions is None else self.dimensions[rows],
+            votes=None if self.votes is None else self.votes[rows],
         )
 
 
@@ -83,17 +78,17 @@ def collect_classifier_inputs(
     voice = stage.voice if isinstance(stage, SpeechStage) else None
     if voice is not None:
         inputs += _with_known_voices(student, [output["statistics"] for output in outputs], voice, utterances)
-    possible = possible_emotions(utterances, stage.labels)
-    weights = label_weights(utterances, stage.optim.corpus_weights) if len(stage.labels) else None
-    dimensions = dimension_labels(utterances, stage.dimensions)
+    targets = training_targets(utterances, stage.labels, stage.optim, stage.dimensions)
+    repeated = {
+        name: None if values is None else values.repeat(len(inputs), *[1] * (values.ndim - 1))
+        for name, values in targets.items()
+    }
     return ClassifierInputs(
         torch.cat(inputs),
         torch.tensor(labels).repeat(len(inputs)),
         tuple(utterance.speaker for utterance in utterances) * len(inputs),
-        None if possible is None else possible.repeat(len(inputs), 1),
-        None if weights is None else weights.repeat(len(inputs)),
-        None if voice is None else len(outputs) * len(utterances),
-        None if dimensions is None else dimensions.repeat(len(inputs), 1),
+        first_known=None if voice is None else len(outputs) * len(utterances),
+        **repeated,
     )
 
 
@@ -124,7 +119,9 @@ def fit_classifier(classifier: nn.Linear, data: ClassifierInputs, prior: float) 
     """
 
     def loss(logits: Tensor) -> Tensor:
-        return hard_label_loss(logits, data.labels, possible=data.possible, weights=data.weights)
+        return hard_label_loss(
+            logits, data.labels, possible=data.possible, weights=data.weights, votes=data.votes
+        )
 
     return _fit_layer(classifier, data.inputs, loss, prior)
 

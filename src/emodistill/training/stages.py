@@ -95,6 +95,11 @@ class Stage(ABC):
         """Whether an utterance has the input that the model requires."""
         return utterance.path is not None
 
+    def can_learn_from(self, utterance: Utterance) -> bool:
+        """Whether the model can use an utterance and learns from what it has: a label, or votes."""
+        has_label = any(getattr(utterance, name) is not None for name in ("emotion", *self.dimensions))
+        return (has_label or self.optim.targets == "votes") and self.can_use(utterance)
+
     def trained_part(self, model: nn.Module) -> nn.Module:
         """The module that reads the inputs of `source`, and that `fit` trains."""
         return model
@@ -270,11 +275,13 @@ class SpeechStage(Stage):
             )  # `StudentConfig` refuses a fixed norm without frozen layers
             pooled = fit_standardisation(model, source, device_of(self.recipe.runtime))
             if self.config.probe is not None:
-                emotions = [utterance.emotion or "" for utterance in train]
                 if self.voice is not None:
                     contexts = VoiceContexts(self.voice, known_speakers(train), self.recipe.seed)
                     known = contexts.with_known(pooled[: len(train)], self.voice.max_known)
                     pooled = torch.cat([pooled, pooled - known.repeat(len(pooled) // len(train), 1)])
+                labelled = torch.tensor([utterance.emotion is not None for utterance in train])
+                pooled = pooled[labelled.repeat(len(pooled) // len(train))]
+                emotions = [utterance.emotion for utterance in train if utterance.emotion is not None]
                 fit_probe(model, pooled, emotions, self.config.probe)
         return model, ids
 
