@@ -166,8 +166,9 @@ def scores(
     before
     and after temperature scaling, fitted on each fold's dev speakers. Scores by speaker, gender, language,
     duration and corpus. Scores with known utterances of the speaker, where the model has voices. Agreement of
-    student and teachers. The scores of a single listener, where a corpus
-    has listeners' votes.
+    student and teachers. Where a corpus has listeners' votes: the scores of a single listener, cross entropy
+    and KL and Jensen-Shannon distance from the votes, calibration against them, and the distance of listeners
+    from listeners.
 
     Example: emodistill scores runs/ravdess-whisper-seed0 --format latex -o scores.tex
     """
@@ -215,11 +216,11 @@ def compare(
     seeds, and a pair of groups is one comparison. Where two groups have several seeds in common, these alone
     are compared.
 
-    Differences of UA and WA, and of the CCC of dimensions, are by paired bootstrap over speakers. "Detectable" is the smallest true
-    difference that such an experiment finds with a power of 80 %. McNemar's test counts the utterances that
-    only one run classified correctly; it is for single runs. "p, Holm" is corrected for all comparisons in
-    the table. Runs with different protocols are refused with the first difference. A second table has what
-    each student and its teachers together cost.
+    Differences of UA and WA, of the CCC of dimensions, and of the scores of votes are by paired bootstrap
+    over speakers. "Detectable" is the smallest true difference that such an experiment finds with a power of
+    80 %. McNemar's test counts the utterances that only one run classified correctly; it is for single runs.
+    "p, Holm" is corrected for all comparisons in the table. Runs with different protocols are refused with
+    the first difference. A second table has what each student and its teachers together cost.
 
     Example: emodistill compare runs/plain-seed0 runs/plain-seed1 runs/both-seed0 runs/both-seed1
     """

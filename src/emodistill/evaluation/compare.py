@@ -17,21 +17,27 @@ from emodistill.evaluation.groups import RunGroup, group_runs, run_seed, ungroup
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.run import LABEL_TOLERANCE, Run, read_run
+from emodistill.evaluation.vote_scores import VOTE_TITLES, vote_measures, voted_part
 from emodistill.protocol.folds import SPLITS, Protocol
 
 RESAMPLES = 10_000
 MEAN_CCC, CCC_PREFIX = "ccc", "ccc_"  # measures: the mean CCC over dimensions, and the CCC of one dimension
 
 
+VOTES_PREFIX = "votes_"  # before the keys of `VOTE_TITLES`
+
+
 def measure_title(name: str) -> str:
-    """The name of a measure in tables: UA, WA, CCC (the mean over dimensions) or CCC arousal."""
+    """The name of a measure in tables: UA, WA, CCC (the mean over dimensions), CCC arousal, votes: KL."""
+    if name.startswith(VOTES_PREFIX):
+        return f"votes: {VOTE_TITLES[name.removeprefix(VOTES_PREFIX)]}"
     kind, _, dimension = name.partition("_")
     return f"{kind.upper()} {dimension}".strip()
 
 
 def is_share(name: str) -> bool:
-    """Whether a measure is a share, which tables show in percent. CCC is none."""
-    return not name.startswith(MEAN_CCC)
+    """Whether a measure is a share, which tables show in percent. CCC and scores of votes are none."""
+    return not name.startswith((MEAN_CCC, VOTES_PREFIX))
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Comparison:
     run: str
     num_utterances: int
     num_speakers: int
-    # By measure: ua, wa; ccc, the mean over several dimensions; ccc_<dimension>.
+    # By measure: ua, wa; ccc, the mean over several dimensions; ccc_<dimension>; votes_<key of VOTE_TITLES>.
     differences: dict[str, Difference]
     # None: one of the two predicts no emotions, or is a group of seeds. The models of several seeds predict
     # the same utterances. So their counts are not independent, and McNemar's test does not hold for sums.
@@ -95,7 +101,8 @@ def compare_runs(
     mean over its seeds, and a pair of groups is one comparison. Where two groups have several seeds in
     common, these alone are compared. Otherwise all seeds of each group are averaged.
 
-    Emotions are compared by UA and WA, dimensions by CCC, as far as both runs of a pair predict them.
+    Emotions are compared by UA and WA, and by the scores of votes where test utterances have votes.
+    Dimensions are compared by CCC, as far as both runs of a pair predict them.
 
     Differences are by paired bootstrap over speakers: all runs are scored on the same draws. See
     `make_difference` for the interval, the p-value and the smallest detectable difference. Holm's correction
@@ -159,7 +166,10 @@ def _read_compared(runs: Sequence[Run], resamples: int, seed: int) -> dict[int, 
     found = {}
     for run in runs:
         tables = emotions.get(id(run)), dimensions.get(id(run))
-        found[id(run)] = _Compared(*tables, _measures(*tables, resamples, seed))
+        measures = _measures(*tables, resamples, seed)
+        if tables[0] is not None:
+            measures |= _vote_measures(tables[0], run, resamples, seed)
+        found[id(run)] = _Compared(*tables, measures)
     return found
 
 
@@ -178,6 +188,18 @@ def _measures(
             ccc = bootstrap_measures(dimensions, name, resamples, seed)["ccc"]
             measures[CCC_PREFIX + name] = _Measured(value, ccc, dimensions.num_speakers(name))
     return measures
+
+
+def _vote_measures(table: Predictions, run: Run, resamples: int, seed: int) -> dict[str, _Measured]:
+    """The measures against listeners' votes; an empty dict where no test utterance has votes."""
+    part = voted_part(table, run.utterances)
+    if part is None:
+        return {}
+    voted, shares, _ = part
+    return {
+        VOTES_PREFIX + name: _Measured(value, draws, len(set(voted.speakers)))
+        for name, (value, draws) in vote_measures(voted, shares, resamples, seed).items()
+    }
 
 
 def mean_measure(parts: Sequence[_Measured]) -> _Measured:

@@ -7,7 +7,7 @@ from re import sub
 
 from emodistill.evaluation.ablation_table import ORACLES, TEACHERS, AblationTable
 from emodistill.evaluation.bootstrap import Estimate
-from emodistill.evaluation.compare import Comparison, is_share, measure_title
+from emodistill.evaluation.compare import MEAN_CCC, VOTES_PREFIX, Comparison, is_share, measure_title
 from emodistill.evaluation.cost import AUDIO_S, compared_costs, cost_cell, cost_row, known_titles
 from emodistill.evaluation.dimension_scores import DIMENSION_SCORE_TITLES, RunDimensions
 from emodistill.evaluation.forest import SIGNIFICANT
@@ -242,8 +242,9 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
     common = [
         name for name in comparisons[0].differences if all(name in item.differences for item in comparisons)
     ]
-    ccc = [name for name in common if not is_share(name)][:1]
-    shown = [name for name in common if is_share(name)] + ccc
+    ccc = [name for name in common if name.startswith(MEAN_CCC)][:1]
+    votes = [name for name in common if name in (f"{VOTES_PREFIX}kl", f"{VOTES_PREFIX}js")]
+    shown = [name for name in common if is_share(name)] + ccc + votes
     rows = _comparison_rows(comparisons, names, shown, one_reference)
     folders = {
         name: members

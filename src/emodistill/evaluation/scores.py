@@ -38,6 +38,7 @@ from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run
 from emodistill.evaluation.utterance_groups import group_rows
+from emodistill.evaluation.vote_scores import VoteScores, score_votes
 
 CURVE_POINTS = 101  # of the risk–coverage curve in the result
 
@@ -129,6 +130,7 @@ class RunScores:
     known: tuple[KnownScore, ...] = ()  # the curve over known utterances; empty: none were known
     cost: RunCost | None = None  # what the models cost; None: the run is of an older version
     dimensions: RunDimensions | None = None  # None: the run predicts no dimensions
+    votes: VoteScores | None = None  # the models against the listeners' votes; None: there are no votes
 
     def as_dict(self) -> dict[str, Any]:
         """The scores as JSON has them."""
@@ -185,6 +187,9 @@ def _with_emotions(scores: RunScores, run: Run, notes: list[str], resamples: int
             score_agreement(student, table, name) for name, table in tables.items() if name != run.main_model
         ),
         ceiling=score_listeners(student, run.utterances),
+        votes=score_votes(
+            {run.title_of(name): table for name, table in tables.items()}, scaled, run.utterances
+        ),
         known=() if known is None else score_known(known, run.scores["protocol"]),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS, Estimate
-from emodistill.evaluation.compare import MEAN_CCC, Comparison, is_share, measure_title
+from emodistill.evaluation.compare import MEAN_CCC, VOTES_PREFIX, Comparison, is_share, measure_title
 from emodistill.evaluation.cost import (
     RunCost,
     compared_columns,
@@ -26,6 +26,7 @@ from emodistill.evaluation.dimension_tables import show_dimensions
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.scores import RunScores, calibration_titles
+from emodistill.evaluation.vote_tables import show_votes
 from emodistill.inference.model_card import MIN_SPEAKERS
 
 Row = dict[str, Any]
@@ -191,10 +192,12 @@ def _of_measures(comparisons: Sequence[Comparison]) -> str:
     """Which measures are compared, and their units."""
     names = {name for item in comparisons for name in item.differences}
     parts = ["UA and WA in %, pooled over folds."] if "ua" in names else []
-    if not all(map(is_share, names)):
+    if any(name.startswith(MEAN_CCC) for name in names):
         parts.append("CCC of labels and predictions from 0 to 1, pooled over folds.")
     if MEAN_CCC in names:
         parts.append("CCC without a name is the mean over dimensions.")
+    if any(name.startswith(VOTES_PREFIX) for name in names):
+        parts.append("Scores of votes are against the listeners' votes; lower is better.")
     return " ".join(parts)
 
 
@@ -276,7 +279,7 @@ def _test_cells(row: Row) -> list[str]:
 
 
 def format_value(measure: str, value: float | None, sign: bool = False) -> str:
-    """A value of a measure: a share in percent with two decimals, CCC with three; – for None."""
+    """A value of a measure: a share in percent with two decimals, others with three; – for None."""
     if value is None or is_share(measure):
         return format_percent(value, sign)
     return f"{value:{'+' if sign else ''}.3f}"
@@ -311,6 +314,8 @@ def show_scores(scores: RunScores, format: str, to: Console) -> None:
         _show_groups(scores, to)
         _show_agreement(scores, to)
         _show_listeners(scores, to)
+    if scores.votes is not None:
+        show_votes(scores.votes, to)
     for note in scores.notes:
         to.print(f"note: {note}", markup=False)
     return None

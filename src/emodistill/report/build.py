@@ -44,6 +44,8 @@ from emodistill.evaluation.tables import (
     format_p_value,
     format_percent,
 )
+from emodistill.evaluation.vote_scores import VOTE_TITLES
+from emodistill.evaluation.vote_tables import vote_notes, vote_rows
 from emodistill.files import atomic_write
 from emodistill.report import figures
 from emodistill.report.charts import forest
@@ -212,6 +214,9 @@ def _template() -> Any:
         "calibration_titles": CALIBRATION_TITLES,
         "few_speakers": FEW_SPEAKERS,
         "scaling_titles": calibration_titles,
+        "vote_titles": VOTE_TITLES,
+        "vote_rows": vote_rows,
+        "vote_notes": vote_notes,
         "scaling_classes": figures.SCALING_CLASSES,
         "ablation_header": ABLATION_HEADER,
         "ablation_cells": ablation_cells,

@@ -1,0 +1,59 @@
+"""Scores against listeners' votes as tables on the terminal, and their notes for the report."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from emodistill.evaluation.vote_scores import VOTE_TITLES, ModelVotes, VoteScores
+
+
+def vote_rows(scores: VoteScores) -> list[list[str]]:
+    """The cells of a row for each model, and for the main model after temperature scaling."""
+
+    def cells(title: str, model: ModelVotes) -> list[str]:
+        return [title, *(model.figures[name].text(1, 3) for name in VOTE_TITLES)]
+
+    rows = [cells(model.model, model) for model in scores.models]
+    if scores.scaled is not None:
+        rows.insert(1, cells(f"{scores.scaled.model}, after scaling", scores.scaled))
+    return rows
+
+
+def vote_notes(scores: VoteScores) -> list[str]:
+    """How to read the scores against votes, and the distance of listeners from listeners."""
+    notes = [
+        f"{scores.num_utterances} utterances have votes for the model's emotions, {scores.votes_each:.1f} "
+        f"each. Lower is better. The entropy of the votes is {scores.entropy.text(1, 3)} nats: no model has "
+        "a lower cross entropy. JS: Jensen-Shannon distance, from 0 to 1. Calibration error: mean gap b"
+        "between probability and share of the votes, over all emotions, in bins of probability."
+    ]
+    halves = scores.halves
+    if halves is not None:
+        notes.append(
+            f"Listeners against listeners: two random halves of the votes, {halves.votes_each:.1f} each, "
+            f"have a JS distance of {halves.listeners.text(1, 3)}. The model's distance from one half is "
+            f"{halves.model.text(1, 3)}. Halves are small, so both figures contain chance: compare them with "
+            "each other alone."
+        )
+    return notes
+
+
+def show_votes(scores: VoteScores, to: Console) -> None:
+    """Print the scores against votes, the bins of the calibration, and listeners against listeners."""
+    table = Table("model", title="against the listeners' votes")
+    for title in VOTE_TITLES.values():
+        table.add_column(title, justify="right")
+    for row in vote_rows(scores):
+        table.add_row(*map(escape, row))
+    table.caption = "\n".join(vote_notes(scores))
+    to.print(table)
+    bins = Table("probability", title=f"{escape(scores.models[0].model)}: calibration against the votes")
+    for title in ("pairs", "mean probability", "mean share of votes"):
+        bins.add_column(title, justify="right")
+    for item in scores.models[0].bins:
+        bins.add_row(
+            f"{item.low:.1f} – {item.high:.1f}", str(item.num_pairs), f"{item.probability:.3f}",
+            f"{item.share:.3f}",
+        )  # fmt: skip
+    bins.caption = "A pair is an utterance and an emotion."
+    to.print(bins)
