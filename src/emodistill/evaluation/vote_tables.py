@@ -24,7 +24,7 @@ def vote_notes(scores: VoteScores) -> list[str]:
     notes = [
         f"{scores.num_utterances} utterances have votes for the model's emotions, {scores.votes_each:.1f} "
         f"each. Lower is better. The entropy of the votes is {scores.entropy.text(1, 3)} nats: no model has "
-        "a lower cross entropy. JS: Jensen-Shannon distance, from 0 to 1. Calibration error: mean gap b"
+        "a lower cross entropy. JS: Jensen-Shannon distance, from 0 to 1. Calibration error: mean gap "
         "between probability and share of the votes, over all emotions, in bins of probability."
     ]
     halves = scores.halves
