@@ -39,15 +39,17 @@ class OptimConfig(Section):
     # less variety of lengths. 1: do not sort.
     bucket: int = Field(1, ge=1)
     # What the emotions are learned from. label: one emotion an utterance. votes: the distribution of the
-    # listeners' votes; the label where an utterance has none.
+    # listeners' votes; the label where an utterance has none. Utterances with votes alone are in training.
     targets: Literal["label", "votes"] = "label"
-    # Loss of votes. cross-entropy: of the distribution. kl: its Kullback-Leibler divergence.
+    # Loss of votes. cross-entropy: with the distribution. kl: the Kullback-Leibler divergence from it, which
+    # has the same gradient and is 0 for a perfect model.
     vote_loss: Literal["cross-entropy", "kl"] = "cross-entropy"
     # Loss of dimensions. ccc: 1 − the concordance correlation over the batch (Lin 1989). mse: squared error.
     dimension_loss: Literal["ccc", "mse"] = "ccc"
     # Label smoothing ε: the target is (1 − ε) one-hot + ε / number of emotions.
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    # Weight emotions by inverse frequency in the hard-label loss.
+    # Weight emotions by inverse frequency in the hard-label loss. With votes, frequencies are those of votes,
+    # and predictions are no longer calibrated against the votes.
     class_weights: bool = True
     # x in utterance weight = corpus_size ** -x, in the hard-label loss of pooled corpora. x = 1 weighs
     # corpora equally; x = 0 weighs utterances equally.
