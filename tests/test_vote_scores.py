@@ -117,6 +117,8 @@ def test_halves_of_many_listeners_are_close_and_of_few_are_not() -> None:
     assert many is not None
     assert many.listeners.value < 0.05 < few.listeners.value
     assert many.model.value < many.listeners.value  # a perfect model is closer than another half
+    for halves in (few, many):
+        assert halves.model_cross_entropy.value < halves.listeners_cross_entropy.value
 
 
 def test_utterances_with_one_vote_or_fractions_have_no_halves() -> None:
@@ -153,6 +155,6 @@ def test_the_tables_show_models_bins_and_listeners() -> None:
         "student, after scaling",
         "prosodic",
         "JS distance",
-        "two random halves of the votes, 2.0 each",
+        "half of the votes (2.0 each)",
     ):
         assert part in text

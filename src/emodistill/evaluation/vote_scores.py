@@ -9,7 +9,8 @@ For an utterance with the shares of votes q and the probabilities p over K emoti
 
 JS is the Jensen-Shannon distance (Endres & Schindelin 2003, "A new metric for probability distributions"). It
 is a metric: symmetric, 0 for equal distributions alone, and it obeys the triangle inequality. It is finite
-where a share is 0, as in most votes. So it can also compare listeners with listeners, and KL cannot. Votes
+where a share is 0, as in most votes. So it can also compare listeners with listeners, and KL cannot. But it
+prefers sparse predictions where votes are few, so compare models by cross entropy or KL. Votes
 for emotions outside of the label set are left out, and so are utterances without other votes.
 
 The calibration error is over all pairs of an utterance and an emotion, in bins of p:
@@ -64,19 +65,26 @@ class ModelVotes:
 
 @dataclass(frozen=True)
 class HalfScores:
-    """Listeners against listeners: the JS distance of random halves of the votes, over `SPLITS` splits.
+    """Listeners against listeners: random halves of the votes of each utterance, over `SPLITS` splits.
 
-    `listeners` is the distance of one half from the other, and `model` that of the model from the same half.
-    A half has few votes, so its shares vary by chance. Thus `listeners` is larger than the distance of two
-    large groups of listeners, and it is no bound for a model. Compare it with `model`, which has the same
-    half as its aim: a model below `listeners` predicts a group of listeners better than another group of
-    that size does. Fractions of votes cannot be split, so utterances with such votes are left out.
+    One half is the aim. It is predicted by the other half, and by the model. A half has few votes, so its
+    shares vary by chance, and all figures here are higher than those of large groups of listeners. Compare
+    listeners with the model, which have the same aim: a model below `listeners` predicts a group of listeners
+    better than another group of that size does.
+
+    For the cross entropy the other half has one vote more, which is shared as all votes of the test set.
+    Otherwise a vote for an emotion without a vote in the other half would cost infinitely much. The cross
+    entropy is a proper score: the true distribution has the lowest one. JS is not: few votes are sparse, and
+    it prefers predictions that are sparse too. Fractions of votes cannot be split, so utterances with such
+    votes are left out.
     """
 
     num_utterances: int  # with two votes or more
     votes_each: float  # mean number of votes in the half that is the aim
-    listeners: Estimate
+    listeners: Estimate  # JS distance of the other half
     model: Estimate
+    listeners_cross_entropy: Estimate  # in nats
+    model_cross_entropy: Estimate
 
 
 @dataclass(frozen=True)
@@ -241,19 +249,24 @@ def score_halves(table: Predictions, counts: Floats) -> HalfScores | None:
         return None
     table, counts = table.select(usable.tolist()), counts[usable]
     rng = np.random.default_rng(SPLIT_SEED)
-    listeners, model = np.zeros(len(table)), np.zeros(len(table))
-    sizes = counts.sum(axis=1, keepdims=True)
+    distances, losses = np.zeros((2, len(table))), np.zeros((2, len(table)))  # of listeners, of the model
+    sizes, overall = counts.sum(axis=1, keepdims=True), counts.sum(axis=0) / counts.sum()
     for _ in range(SPLITS):
         half = split_votes(counts, rng)
         aim = half / half.sum(axis=1, keepdims=True)
-        other = (counts - half) / (sizes - half.sum(axis=1, keepdims=True))
-        listeners += js_distance(aim, other) / SPLITS
-        model += js_distance(aim, table.probabilities) / SPLITS
+        rest = counts - half
+        rest_sizes = rest.sum(axis=1, keepdims=True)
+        distances += [js_distance(aim, rest / rest_sizes), js_distance(aim, table.probabilities)]
+        losses += [
+            cross_entropy(aim, (rest + overall) / (rest_sizes + 1)), cross_entropy(aim, table.probabilities)
+        ]  # fmt: skip
     return HalfScores(
         num_utterances=len(table),
         votes_each=float(np.floor(sizes / 2).mean()),
-        listeners=_estimate(listeners, table),
-        model=_estimate(model, table),
+        listeners=_estimate(distances[0] / SPLITS, table),
+        model=_estimate(distances[1] / SPLITS, table),
+        listeners_cross_entropy=_estimate(losses[0] / SPLITS, table),
+        model_cross_entropy=_estimate(losses[1] / SPLITS, table),
     )
 
 

@@ -30,10 +30,13 @@ def vote_notes(scores: VoteScores) -> list[str]:
     halves = scores.halves
     if halves is not None:
         notes.append(
-            f"Listeners against listeners: two random halves of the votes, {halves.votes_each:.1f} each, "
-            f"have a JS distance of {halves.listeners.text(1, 3)}. The model's distance from one half is "
-            f"{halves.model.text(1, 3)}. Halves are small, so both figures contain chance: compare them with "
-            "each other alone."
+            "Listeners against listeners: one random half of the votes "
+            f"({halves.votes_each:.1f} each) is predicted by the other half, and by the model. Cross "
+            f"entropy: {halves.listeners_cross_entropy.text(1, 3)} by listeners, "
+            f"{halves.model_cross_entropy.text(1, 3)} by the model. JS distance: "
+            f"{halves.listeners.text(1, 3)} by listeners, {halves.model.text(1, 3)} by the model. Halves are "
+            "small, so all four contain chance. JS prefers sparse predictions there: compare models by cross "
+            "entropy or KL."
         )
     return notes
 
