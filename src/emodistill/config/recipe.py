@@ -189,6 +189,11 @@ class Recipe(Section):
                     f"{name}.probe is fitted to emotions, and targets has none: unset it, or add emotion to "
                     "targets"
                 )
+        if self.distillation.certainty is not None and not self.has_emotions:
+            raise ValueError(
+                "distillation.certainty is that of emotions, and targets has none: unset it, or add emotion "
+                "to targets"
+            )
         if not self.dimensions:
             for name in ("delta", "dimensions"):
                 weight = getattr(self.distillation, name)

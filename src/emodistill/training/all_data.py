@@ -8,6 +8,7 @@ run folder/
   epochs.json      the number of epochs of each model.
   fold-all/all/    the models.
   fold-all/predictions-train.csv   of some training utterances. `export` compares the recogniser with them.
+  fold-all/dimensions-train.csv    the dimensions of the same utterances, of models with dimensions.
   crossval/        predictions of the crossval, for calibration and for the scores on the card.
   scores.json      no scores, but where they come from.
 """
@@ -23,12 +24,15 @@ from typing import Any
 from emodistill.config import TEACHERS, Recipe
 from emodistill.console import say, warn
 from emodistill.errors import ConfigError, ModelError
+from emodistill.evaluation.dimension_predictions import write_dimensions
 from emodistill.evaluation.known import KNOWN_PREDICTIONS_DEV
 from emodistill.evaluation.predictions import join_predictions, read_predictions, write_predictions
 from emodistill.evaluation.run import (
     ALL_DATA,
     ALL_FOLD,
     Run,
+    dimension_table_name,
+    table_name,
     write_checksums,
 )
 from emodistill.files import atomic_write
@@ -125,13 +129,19 @@ def _ensure_same_epochs(out: Path, epochs: Mapping[str, int]) -> None:
 def _copy_predictions(run: Run, folder: Path) -> None:
     """Copy the main model's predictions of a crossval, so that the run folder needs no other."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {"predictions.csv": run.table(), "predictions-dev.csv": run.table(split="dev")}
+    main, names = run.main_model, []
+    for split in ("test", "dev"):
+        if run.has_emotions:
+            names.append(table_name(main, split, main))
+            write_predictions(run.table(split=split), folder / names[-1])
+        if run.has_dimensions:
+            names.append(dimension_table_name(main, split, main))
+            write_dimensions(run.dimension_table(split=split), folder / names[-1])
     known = [run.folder / f"fold-{fold}" / KNOWN_PREDICTIONS_DEV for fold in run.scores["folds"]]
     if all(path.is_file() for path in known):
-        tables[KNOWN_PREDICTIONS_DEV] = join_predictions(map(read_predictions, known))
-    for name, table in tables.items():
-        write_predictions(table, folder / name)
-    write_checksums(folder, {name: file_sha256(folder / name) for name in tables})
+        names.append(KNOWN_PREDICTIONS_DEV)
+        write_predictions(join_predictions(map(read_predictions, known)), folder / names[-1])
+    write_checksums(folder, {name: file_sha256(folder / name) for name in names})
 
 
 def _scores(

@@ -6,20 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emodistill.evaluation.dimension_scores import concordance
+from emodistill.evaluation.dev_scores import mean_concordance
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.models.student import Student
 from emodistill.training.data import UtteranceDataset
-
-
-def mean_concordance(truth: Tensor, predicted: Tensor) -> float:
-    """Return the mean of CCC over the dimensions in which it is defined; 0 if it is defined in none.
-
-    Both are (utterances, dimensions), and a label is NaN where there is none.
-    """
-    pairs = zip(truth.double().T.numpy(), predicted.clamp(0, 1).double().T.numpy(), strict=True)
-    values = [value for pair in pairs if (value := concordance(*pair)) is not None]
-    return float(np.mean(values)) if values else 0.0
 
 
 def dev_scores(
@@ -37,15 +27,16 @@ def dev_scores(
     scores: dict[str, list[float]] = {}
     for values in outputs.values():
         if values["logits"].shape[1]:
-            labels, guess = np.array(dev.labels), values["logits"].argmax(dim=1).numpy()
+            labels, chosen = np.array(dev.labels), values["logits"].argmax(dim=1).numpy()
             if dev.weights is not None:  # utterances without an emotion have the weight 0
                 labelled = dev.weights.numpy() > 0
-                labels, guess = labels[labelled], guess[labelled]
-            scores.setdefault("dev_ua", []).append(unweighted_accuracy(labels, guess))
+                labels, chosen = labels[labelled], chosen[labelled]
+            scores.setdefault("dev_ua", []).append(unweighted_accuracy(labels, chosen))
             if measure == "weighted_f1":
-                scores.setdefault("dev_weighted_f1", []).append(weighted_f1(labels, guess))
+                scores.setdefault("dev_weighted_f1", []).append(weighted_f1(labels, chosen))
         if dev.dimensions is not None:
-            ccc = mean_concordance(dev.dimensions, values["dimensions"])
+            guess = values["dimensions"].clamp(0, 1)
+            ccc = mean_concordance(dev.dimensions.double().numpy(), guess.double().numpy())
             scores.setdefault("dev_ccc", []).append(ccc)
     named: dict[str, float] = {}
     for name, each in scores.items():

@@ -25,6 +25,7 @@ from emodistill.protocol import audit
 from emodistill.protocol.audit import audit_protocol, audit_teacher, class_warnings
 from emodistill.protocol.dimensions import report_dimensions
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
+from emodistill.training.label_checks import check_acoustic_run, check_labels
 from emodistill.training.packages import check_packages
 from emodistill.training.target_checks import check_votes, check_words, without_voted
 
@@ -291,6 +292,7 @@ def _check_data(
     by_id = {utterance.id: utterance for utterance in data.corpus}
     for fold in chosen:
         _check_main_input(recipe, data.corpus.name, fold, by_id)
+        check_labels(recipe, fold, by_id)
     recipe = with_used_teachers(recipe, data)
     labels = data.corpus.labels
     students = {"student": recipe.student, "acoustic.student": recipe.acoustic.student}
@@ -306,7 +308,7 @@ def _check_data(
         check_words(recipe, fold, by_id)
         check_votes(recipe, fold, by_id, labels)
         if "acoustic" in recipe.distillation.teachers and recipe.acoustic.run is not None:
-            _check_acoustic_run(recipe, fold, labels.names)
+            check_acoustic_run(recipe, fold, labels.names)
     return recipe
 
 
@@ -386,27 +388,6 @@ def _check_out_of_fold(recipe: Recipe, fold: Fold, by_id: dict[str, Utterance]) 
                 f"out-of-fold targets need at least two training speakers, got {len(speakers)} for the "
                 f"{teacher} teacher in fold {fold.name}: set distillation.targets to in-sample"
             )
-
-
-def _check_acoustic_run(recipe: Recipe, fold: Fold, emotions: tuple[str, ...]) -> None:
-    """Raise where `acoustic.run` has no student for a fold, or one with other emotions or with a leak."""
-    phases = ("select", "refit") if recipe.protocol.refit is True else ("select",)
-    for phase in phases:
-        folder = Path(recipe.acoustic.run or "") / f"fold-{fold.name}" / phase / "student"
-        if not (folder / "model.json").is_file():
-            problem = "" if Path(recipe.acoustic.run or "").is_dir() else "; there is no such run folder"
-            raise ConfigError(
-                f"acoustic.run = '{recipe.acoustic.run}': fold {fold.name} has no trained student in "
-                f"'{folder}'{problem}; finish that run first, or set acoustic.run to another"
-            )
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        if sorted(description["emotions"]) != sorted(emotions):
-            raise ConfigError(
-                f"acoustic.run: '{folder}' has the emotions {description['emotions']}, expected those of "
-                f"this run, {list(emotions)}: set acoustic.run to a run with the same emotions"
-            )
-        held_out = fold.test if phase == "refit" else (*fold.dev, *fold.test)
-        audit_teacher(description["training_ids"], held_out, "acoustic")
 
 
 # --- the run folder ---------------------------------------------------------------------------------

@@ -50,9 +50,11 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else value_name(value)
 
 
-def percent(share: float | None) -> str:
-    """A share as a percentage, – for None."""
-    return "–" if share is None else f"{100 * share:.2f} %"
+def format_score(score: float | None, measure: str, unit: str = " %") -> str:
+    """A dev score as text: CCC as a number, a share as a percentage with `unit`, – for None."""
+    if score is None:
+        return "–"
+    return f"{score:.3f}" if measure == "ccc" else f"{100 * score:.2f}{unit}"
 
 
 def write_trials(result: TuneResult, path: Path) -> None:
@@ -71,7 +73,8 @@ def write_trials(result: TuneResult, path: Path) -> None:
 def show_trials(result: TuneResult, to: Console, most: int = 10) -> None:
     """Print the best trials, at most `most`, and how the recipe was chosen."""
     assert result.recipe.tuned is not None
-    table = Table(title="trials, by mean dev score in %")
+    measure = result.recipe.tuned.measure
+    table = Table(title="trials, by mean dev CCC" if measure == "ccc" else "trials, by mean dev score in %")
     for column in ("trial", "dev", "state"):
         table.add_column(column, justify="left" if column == "state" else "right")
     for name in result.rows[0].values:
@@ -82,7 +85,7 @@ def show_trials(result: TuneResult, to: Console, most: int = 10) -> None:
     )
     for row in ranked[:most]:
         values = (_short(value) for value in row.values.values())
-        score = "–" if row.dev_score is None else f"{100 * row.dev_score:.2f}"
+        score = format_score(row.dev_score, measure, unit="")
         table.add_row(str(row.number), score, row.state, *map(escape, values))
     table.caption = f"{result.recipe.tuned.note} No trial predicted test."
     to.print(table)
@@ -101,13 +104,15 @@ def plot_trials(result: TuneResult, measure: str, path: Path) -> None:
     complete = [row for row in scored if row.state == "complete"]
     best_so_far = [max(row.dev_score or 0.0 for row in complete[: n + 1]) for n in range(len(complete))]
     panels[0].step(
-        [row.number for row in complete], [100 * score for score in best_so_far], where="post",
+        [row.number for row in complete], [_scale(result) * score for score in best_so_far], where="post",
         color="#d62728", linewidth=1,
     )  # fmt: skip
     panels[0].xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_xlabel("trial; line: best so far")
-    panels[0].set_ylabel(f"mean dev {'UA' if measure == 'ua' else 'weighted F1'}, %")
-    _plot_points(panels[0], scored, [float(row.number) for row in scored], result.best)
+    panels[0].set_ylabel(
+        {"ua": "mean dev UA, %", "weighted_f1": "mean dev weighted F1, %", "ccc": "mean dev CCC"}[measure]
+    )
+    _plot_points(panels[0], scored, [float(row.number) for row in scored], result)
     for axes, name in zip(panels[1:], fields, strict=False):
         _plot_field(axes, scored, name, result)
     for axes in panels[1 + len(fields) :]:
@@ -129,14 +134,21 @@ def _plot_field(axes: Any, scored: Sequence[TrialRow], name: str, result: TuneRe
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xlabel(name)
-    _plot_points(axes, scored, places, result.best)
+    _plot_points(axes, scored, places, result)
 
 
-def _plot_points(axes: Any, scored: Sequence[TrialRow], places: Sequence[float], best: int) -> None:
+def _scale(result: TuneResult) -> float:
+    """The factor of scores in a plot: CCC is shown as it is, and a share in %."""
+    assert result.recipe.tuned is not None
+    return 1 if result.recipe.tuned.measure == "ccc" else 100
+
+
+def _plot_points(axes: Any, scored: Sequence[TrialRow], places: Sequence[float], result: TuneResult) -> None:
     """Draw a point for each trial: a cross where it was pruned, a diamond for the best one."""
+    best = result.best
     for row, place in zip(scored, places, strict=True):
         marker = "x" if row.state == "pruned" else "D" if row.number == best else "o"
         colour = "#d62728" if row.number == best else "#7f7f7f" if row.state == "pruned" else "#1f77b4"
-        axes.plot(place, 100 * (row.dev_score or 0.0), marker, color=colour, alpha=0.8)
+        axes.plot(place, _scale(result) * (row.dev_score or 0.0), marker, color=colour, alpha=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#eeeeee")

@@ -39,7 +39,7 @@ from emodistill.training.trials import (
     TrialRow,
     TuneResult,
     describe_values,
-    percent,
+    format_score,
     plot_trials,
     write_trials,
 )
@@ -117,7 +117,7 @@ class Search:
         main = recipe.student or (
             recipe.acoustic.student if recipe.main_model == "acoustic" else getattr(recipe, recipe.main_model)
         )
-        self.measure: Literal["ua", "weighted_f1", "ccc"] = main.optim.measure
+        self.measure: Literal["ua", "weighted_f1", "ccc"] = recipe.measure(main.optim)
         self.study: optuna.Study = self._open_study()
 
     def run(self) -> TuneResult:
@@ -197,7 +197,10 @@ class Search:
         num_counted = len(scores) - (state == "complete")  # the last fold is counted with its trial
         num_left = len(self.data.protocol.folds) - num_counted
         best = _best(self.rows())
-        end = "" if best is None else f"; best so far: {percent(best.dev_score)} of trial {best.number}"
+        end = ""
+        if best is not None:
+            best_score = format_score(best.dev_score, self.measure)
+            end = f"; best so far: {best_score} of trial {best.number}"
         progress.count(message + end, num_left)
 
     def _propose_own_values(self) -> None:
@@ -231,13 +234,16 @@ class Search:
             fold_run.run_on_dev()
             scores.append(dev_score(fold_run.folder, self.measure))
             mean = sum(scores) / len(scores)
+            mean_score = format_score(mean, self.measure)
             trial.report(mean, len(scores))
             if len(scores) == len(self.data.protocol.folds):
                 break
-            progress.count(f"trial {number}, fold {fold_run.fold.name}: dev {percent(scores[-1])}")
+            progress.count(
+                f"trial {number}, fold {fold_run.fold.name}: dev {format_score(scores[-1], self.measure)}"
+            )
             if trial.should_prune():
-                return "pruned", f"trial {number} pruned: mean dev {percent(mean)} over {len(scores)} folds"
-        return "complete", f"trial {number}: mean dev {percent(mean)}"
+                return "pruned", f"trial {number} pruned: mean dev {mean_score} over {len(scores)} folds"
+        return "complete", f"trial {number}: mean dev {mean_score}"
 
     def _place_utterances(self, folder: Path) -> None:
         """Copy the manifest of an earlier trial, because it is slow to measure every recording again."""
