@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from emodistill.config import DistillationConfig, OptimConfig, ProsodicConfig, RuntimeConfig, StudentConfig
 from emodistill.corpora import read_manifest
 from emodistill.distillation import ccc_loss, mse_loss, taught_dimension_loss
-from emodistill.errors import ConfigError, CorpusError
+from emodistill.errors import ConfigError
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.dimension_predictions import read_dimensions
 from emodistill.evaluation.dimension_scores import concordance
@@ -514,7 +514,7 @@ def test_settings_that_do_not_fit_the_targets_are_refused(sections: dict[str, An
 def test_a_dimension_that_no_utterance_has_is_refused(labelled: Path, tmp_path: Path) -> None:
     recipe = make.recipe(labelled, targets=["arousal", "dominance"])
     with pytest.raises(
-        CorpusError, match=r"targets asks for dominance, but no utterance of 'fake' has it.*arousal, valence"
+        ConfigError, match=r"no utterance of 'fake' has dominance, which targets asks for.*arousal \(31\)"
     ):
         crossval(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
