@@ -25,9 +25,14 @@ from emodistill.protocol import audit
 from emodistill.protocol.audit import audit_protocol, audit_teacher, class_warnings
 from emodistill.protocol.dimensions import report_dimensions
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
-from emodistill.training.label_checks import check_acoustic_run, check_labels
 from emodistill.training.packages import check_packages
-from emodistill.training.target_checks import check_votes, check_words, without_voted
+from emodistill.training.target_checks import (
+    check_acoustic_run,
+    check_labels,
+    check_votes,
+    check_words,
+    without_voted,
+)
 
 NO_TRANSCRIPTS = "no training utterance has a transcript"
 _KINDS = {"prosodic": "prosodic", "linguistic": "linguistic", "student": "student", "acoustic": "student"}
