@@ -481,6 +481,12 @@ def test_cells_of_dimensions_appear_where_there_are_dimensions(labelled: Path) -
     assert cells(["emotion"])["logit-level-only"].distillation.dimensions == 1, "as in runs from before"
 
 
+def test_a_sweep_needs_emotions(labelled: Path) -> None:
+    recipe = make.recipe(labelled, targets=DIMENSIONS)
+    with pytest.raises(ConfigError, match="a sweep chooses by dev UA, but targets has no emotion"):
+        make_grid(recipe, ["student.layers=1,2"])
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [

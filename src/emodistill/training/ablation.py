@@ -221,12 +221,9 @@ def read_sweeps(
 
     def scores(cell: Cell) -> list[float]:
         folders = [cell.run_folder(out, seed) for seed in seeds]
-        return [
-            dev_score(folder / f"fold-{fold.name}", measure) for folder in folders for fold in protocol.folds
-        ]
+        return [dev_score(folder / f"fold-{fold.name}") for folder in folders for fold in protocol.folds]
 
     full = grid.cells[0]
-    measure = "ua" if full.recipe.has_emotions else "ccc"
     swept: dict[str, dict[str, list[float]]] = {}
     for cell in grid.cells:
         if cell.group != PARTS:

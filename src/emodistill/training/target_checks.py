@@ -13,7 +13,6 @@ from emodistill.labels import LabelSet
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import SPLITS, Fold
 
-
 _LEAST = {"train": 2, "dev": 2, "test": 1}  # labels of a dimension: CCC needs two utterances
 
 
