@@ -24,7 +24,7 @@ from emodistill.evaluation.ablation_table import AblationTable, forest_panels, r
 from emodistill.evaluation.ablation_table import format_row as ablation_cells
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS
 from emodistill.evaluation.calibration import with_temperature
-from emodistill.evaluation.compare import compare_runs
+from emodistill.evaluation.compare import compare_runs, measure_title
 from emodistill.evaluation.cost import cost_cell, cost_notes, cost_rows, known_titles, read_cost
 from emodistill.evaluation.groups import RunGroup, group_runs
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
@@ -39,10 +39,10 @@ from emodistill.evaluation.tables import (
     comparison_notes,
     comparison_rows,
     format_estimate,
-    format_interval,
-    format_mean,
+    format_measure,
     format_p_value,
     format_percent,
+    format_value,
 )
 from emodistill.evaluation.vote_scores import VOTE_TITLES
 from emodistill.evaluation.vote_tables import vote_notes, vote_rows
@@ -228,8 +228,9 @@ def _template() -> Any:
         "cost_cell": cost_cell,
         "known_titles": known_titles,
         "format_percent": format_percent,
-        "format_mean": format_mean,
-        "format_interval": format_interval,
+        "measure_title": measure_title,
+        "format_measure": format_measure,
+        "format_value": format_value,
         "format_p_value": format_p_value,
         "format_estimate": format_estimate,
         "recipe_toml": recipe_toml,
