@@ -33,7 +33,8 @@ from emodistill.models.student import Student
 from emodistill.training import fold as fold_module
 from emodistill.training.all_data import train_all
 from emodistill.training.cross_validation import crossval
-from emodistill.training.data import UtteranceDataset
+from emodistill.training.data import UtteranceDataset, collate
+from emodistill.training.dev_measures import dev_scores
 from emodistill.training.fit import FitResult, TrainingData, fit, infer
 from emodistill.training.grid import make_grid
 from emodistill.training.refit import ClassifierInputs, fit_regressor
@@ -299,6 +300,32 @@ def test_the_refitted_regressor_is_a_minimum_near_the_old_one() -> None:
         assert loss[kind](fitted(inputs), labels) < 0.2 * loss[kind](before(inputs), labels)
         kept = fit_regressor(before, rows, kind, 1e6)
         torch.testing.assert_close(kept.weight, before.weight, atol=1e-3, rtol=0)
+
+
+def test_mixup_mixes_labels_and_targets_of_the_same_utterances() -> None:
+    slopes = Slopes(6)
+    data = slopes.dataset(targets={"prosodic": TeacherOf(slopes)})
+    batch = collate([data[0, index] for index in range(6)])
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    partner = batch.with_targets_reordered(order)
+    assert batch.dimensions is not None
+    assert partner.dimensions is not None
+    torch.testing.assert_close(partner.dimensions, batch.dimensions[order], equal_nan=True)
+    expected = TeacherOf(slopes).values[order]
+    torch.testing.assert_close(partner.targets["prosodic"].dimensions, expected)
+
+
+def test_an_utterance_without_an_emotion_does_not_count_in_the_ua_of_dev() -> None:
+    slopes = Slopes(4)
+    dev = UtteranceDataset(
+        slopes, [0, 1, 0, 1], weights=torch.tensor([1.0, 1.0, 0.0, 1.0]), dimensions=slopes.labels
+    )
+    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [0.0, 2.0]])
+    alone = {"logits": logits, "dimensions": slopes.values * 3 - 1}
+    scores = dev_scores(dev, {"alone": alone, "known": {**alone, "logits": -logits}}, "ccc")
+    assert (scores["dev_ua_alone"], scores["dev_ua_known"], scores["dev_ua"]) == (1.0, 0.0, 0.5)
+    labels, clamped = slopes.labels[:, 0].double().numpy(), (slopes.values * 3 - 1).clamp(0, 1)[:, 0]
+    assert scores["dev_ccc"] == pytest.approx(concordance(labels, clamped.double().numpy()))
 
 
 # --- whole runs ------------------------------------------------------------------------------------
