@@ -148,6 +148,11 @@ def test_the_tables_show_models_bins_and_listeners() -> None:
     votes = utterances_of(['{"angry": 3, "sad": 2}'] * 6)
     found = score_votes({"student": table, "prosodic": table}, table, votes)
     assert found is not None
+    found = score_votes({"student": table, "prosodic": table}, table, votes, table)
+    assert found is not None
+    assert found.fitted is not None
+    assert found.temperatures.keys() == {"1"}
+    assert found.fitted.figures["kl"].value <= found.models[0].figures["kl"].value + 1e-6
     console = Console(width=160, record=True)
     show_votes(found, console)
     text = console.export_text()

@@ -36,19 +36,25 @@ def with_temperature(predictions: Predictions, temperature: float) -> Prediction
     )
 
 
-def fit_temperature(predictions: Predictions) -> float:
+def fit_temperature(predictions: Predictions, shares: Floats | None = None) -> float:
     """The temperature, within `TEMPERATURES`, with the smallest negative log-likelihood of the true emotions.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. The negative log-likelihood is
-    convex in 1 / temperature, so the search finds the minimum. Raises `EmodistillError` where there are no
-    utterances.
+    With `shares` of votes (utterances, emotions) it has the smallest cross entropy with these. Guo et al.
+    2017, "On Calibration of Modern Neural Networks", section 4.2. The loss is convex in 1 / temperature, so
+    the search finds the minimum. Raises `EmodistillError` where there are no utterances.
     """
     _check_not_empty(predictions)
     low, high = (1 / temperature for temperature in reversed(TEMPERATURES))
     from scipy.optimize import minimize_scalar  # it takes half a second to load
 
+    def loss(inverse: float) -> float:
+        scaled = with_temperature(predictions, 1 / inverse)
+        if shares is None:
+            return negative_log_likelihood(scaled)
+        return -float((shares * np.log(_positive(scaled.probabilities))).sum(axis=1).mean())
+
     result = minimize_scalar(
-        lambda inverse: negative_log_likelihood(with_temperature(predictions, 1 / inverse)),
+        loss,
         bounds=(low, high),
         method="bounded",
         options={"xatol": 1e-8},

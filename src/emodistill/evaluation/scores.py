@@ -188,7 +188,8 @@ def _with_emotions(scores: RunScores, run: Run, notes: list[str], resamples: int
         ),
         ceiling=score_listeners(student, run.utterances),
         votes=score_votes(
-            {run.title_of(name): table for name, table in tables.items()}, scaled, run.utterances
+            {run.title_of(name): table for name, table in tables.items()}, scaled, run.utterances,
+            run.table(split="dev") if "dev" in run.scores["models"][run.main_model] else None,
         ),
         known=() if known is None else score_known(known, run.scores["protocol"]),
     )  # fmt: skip

@@ -32,7 +32,8 @@ from emodistill.evaluation.bootstrap import (
     draw_speakers,
     make_estimate,
 )
-from emodistill.evaluation.predictions import Predictions
+from emodistill.evaluation.calibration import fit_temperature, with_temperature
+from emodistill.evaluation.predictions import Predictions, join_predictions
 
 VOTE_TITLES: Mapping[str, str] = {
     "cross_entropy": "cross entropy nats", "kl": "KL nats", "js": "JS distance",
@@ -96,6 +97,8 @@ class VoteScores:
     entropy: Estimate  # of the votes, in nats
     models: tuple[ModelVotes, ...]  # the main model first
     scaled: ModelVotes | None  # the main model after temperature scaling; None: no temperature was fitted
+    fitted: ModelVotes | None  # the same with temperatures that are fitted on the votes of dev
+    temperatures: dict[str, float]  # of `fitted`, by fold
     halves: HalfScores | None  # None: no utterance has two votes
 
 
@@ -198,7 +201,10 @@ def voted_part(
 
 
 def score_votes(
-    tables: Mapping[str, Predictions], scaled: Predictions | None, utterances: Mapping[str, Utterance]
+    tables: Mapping[str, Predictions],
+    scaled: Predictions | None,
+    utterances: Mapping[str, Utterance],
+    dev: Predictions | None = None,
 ) -> VoteScores | None:
     """Score models against votes; None where no test utterance has any.
 
@@ -206,20 +212,42 @@ def score_votes(
         tables: predictions by model, the main model first.
         scaled: those of the main model after temperature scaling.
         utterances: by id, with their votes.
+        dev: dev predictions of the main model, on which temperatures are fitted to the votes.
     """
     found = {name: part for name, table in tables.items() if (part := voted_part(table, utterances))}
     if not found or next(iter(tables)) not in found:
         return None
     main, shares, counts = next(iter(found.values()))
     rescaled = None if scaled is None else voted_part(scaled, utterances)
+    temperatures = {} if dev is None else fit_vote_temperatures(dev, utterances)
+    fitted = None
+    if set(main.folds) <= temperatures.keys():
+        parts = [with_temperature(part, temperatures[fold]) for fold, part in main.by_fold().items()]
+        by_fold = np.concatenate([np.flatnonzero(np.array(main.folds) == fold) for fold in main.by_fold()])
+        fitted = _score_model(next(iter(found)), join_predictions(parts), shares[by_fold])
     return VoteScores(
         num_utterances=len(main),
         votes_each=float(counts.sum(axis=1).mean()),
         entropy=_estimate(entropy(shares), main),
         models=tuple(_score_model(name, table, own) for name, (table, own, _) in found.items()),
         scaled=None if rescaled is None else _score_model(next(iter(found)), *rescaled[:2]),
+        fitted=fitted,
+        temperatures=temperatures if fitted is not None else {},
         halves=score_halves(main, counts),
     )
+
+
+def fit_vote_temperatures(dev: Predictions, utterances: Mapping[str, Utterance]) -> dict[str, float]:
+    """The temperature of each fold with the least cross entropy with the votes of its dev utterances.
+
+    A fold without votes on dev is missing.
+    """
+    found = {}
+    for fold, table in dev.by_fold().items():
+        part = voted_part(table, utterances)
+        if part is not None:
+            found[fold] = fit_temperature(part[0], part[1])
+    return found
 
 
 def _score_model(name: str, table: Predictions, shares: Floats) -> ModelVotes:

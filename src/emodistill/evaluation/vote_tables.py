@@ -8,14 +8,20 @@ from emodistill.evaluation.vote_scores import VOTE_TITLES, ModelVotes, VoteScore
 
 
 def vote_rows(scores: VoteScores) -> list[list[str]]:
-    """The cells of a row for each model, and for the main model after temperature scaling."""
+    """The cells of a row for each model, and for the main model after temperature scaling.
+
+    Temperatures are fitted on dev, once to the labels and once to the votes.
+    """
 
     def cells(title: str, model: ModelVotes) -> list[str]:
         return [title, *(model.figures[name].text(1, 3) for name in VOTE_TITLES)]
 
     rows = [cells(model.model, model) for model in scores.models]
-    if scores.scaled is not None:
-        rows.insert(1, cells(f"{scores.scaled.model}, after scaling", scores.scaled))
+    for place, (how, model) in enumerate(
+        (("after scaling", scores.scaled), ("scaled to the votes of dev", scores.fitted)), start=1
+    ):
+        if model is not None:
+            rows.insert(place, cells(f"{model.model}, {how}", model))
     return rows
 
 
