@@ -60,8 +60,14 @@ def ablate(
     Writes `ablation.md`, `.csv`, `.json`, `.tex` and `.png`, and for sweeps `sweeps.csv` and `sweeps.png`.
     A cell that needs transcripts is left out where the corpus has none, if the recipe allows that. `data` is
     the recipe's corpus and folds, where `check_recipe` has read them before. Raises `ConfigError` where `out`
-    holds another grid or a sweep changes the folds, and whatever `crossval` raises.
+    holds another grid, a sweep changes the folds or the recipe has no emotions, and whatever `crossval`
+    raises.
     """
+    if not recipe.has_emotions:  # before training, because the table could not be made after it
+        raise ConfigError(
+            "the table of an ablation compares UA, but targets has no emotion: add it, or run the cells with "
+            "crossval and give their folders to compare"
+        )
     seeds = tuple(dict.fromkeys(seeds if seeds is not None else (recipe.seed,)))
     runs = GridRuns(out)
     data = runs.data_by_key.setdefault(data_key(recipe), data or check_recipe(recipe).data)
