@@ -24,9 +24,9 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> None:
 
 def demo(root: Path, suffix: str = ".wav") -> None:
     rows = [
-        "id,path,speaker,gender,language,emotion,transcript",
-        f"f01_001,audio/f01/f01_001{suffix},f01,female,en,sad,He is gloomy about this exam again.",
-        f"m01_002,audio/m01/m01_002{suffix},m01,male,en,happy,",
+        "id,path,speaker,gender,language,emotion,transcript,arousal,valence,dominance,scale",
+        f"f01_001,audio/f01/f01_001{suffix},f01,female,en,sad,He is gloomy about this exam again.,2,1,3,1..5",
+        f"m01_002,audio/m01/m01_002{suffix},m01,male,en,happy,,4.25,5,3,1..5",
     ]
     write(root / "utterances.csv", "\n".join(rows) + "\n")
     touch(root, ["audio/f01/f01_001", "audio/m01/m01_002"], suffix)

@@ -263,6 +263,13 @@ def test_a_bad_scale_ends_a_command_with_2(
     assert expected.get(scale, "row 2: '0': valence is 10, which is outside of its scale 0..4") in errors
 
 
+def test_evaluate_reads_the_scale_of_a_manifest(emodistill: Call, own: Path) -> None:
+    table = ("evaluate", "bundled", own, *COLUMNS, "--scale")
+    for scale, message in (("10..0", "--scale 10..0 is not a range"), ("0..4", "outside of its scale 0..4")):
+        code, _, errors = emodistill(*table, scale)
+        assert (code, message in errors) == (2, True), errors
+
+
 def test_the_scale_is_not_for_a_known_corpus(emodistill: Call, tmp_path: Path) -> None:
     code, _, errors = emodistill(
         "corpus", "prepare", "ravdess", tmp_path, "--scale", "1..2", "-o", tmp_path / "u.csv"

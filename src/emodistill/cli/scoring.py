@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from emodistill.cli.options import (
+    DimensionScale,
     Format,
     MapEmotions,
     TableColumns,
     Tabular,
     app,
     choose_format,
+    given_scale,
     names_in,
     need_training,
     read_renaming,
@@ -68,6 +70,7 @@ def evaluate(
     ] = None,
     columns: TableColumns = None,
     map_emotions: MapEmotions = None,
+    scale: DimensionScale = None,
     map: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +136,7 @@ def evaluate(
 
     mapping = read_mapping(map)
     counts = None if known is None else read_counts(known)
-    source = CorpusSource(corpus, folder, *read_renaming(columns, map_emotions))
+    source = CorpusSource(corpus, folder, *read_renaming(columns, map_emotions), given_scale(scale))
     labelled, lacks_audio = open_labelled_corpus(source, labels)
     evaluated, digest = open_model(model)
     known_utterances = None

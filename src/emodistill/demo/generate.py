@@ -7,7 +7,8 @@ Every utterance has one emotion. Given that emotion, words and prosody are drawn
 noisy. The words come from another emotion's list with probability `Settings.word_noise`. Rate, pitch and
 pitch range come from overlapping normal distributions, one `Style` for each emotion. So words and prosody
 together tell more about the emotion than either of them. One dependence remains: a sentence that is too long
-or too short at the drawn rate is replaced.
+or too short at the drawn rate is replaced. Arousal, valence and dominance are ratings of prosody and words,
+see `emodistill.demo.ratings`.
 
 espeak-ng speaks the sentences. The same settings and the same espeak-ng give the same table and the same PCM.
 Only the encoded files differ, because Ogg puts a random serial number into each stream.
@@ -33,10 +34,13 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from emodistill.demo.ratings import SCALE, draw_ratings, true_dimensions
+from emodistill.labels import scale_text
+
 EMOTIONS: Final = ("angry", "happy", "neutral", "sad")
 COLUMNS: Final = (
     "id", "path", "start_s", "end_s", "speaker", "session", "gender", "language", "emotion", "transcript",
-    "split",
+    "split", "arousal", "valence", "dominance", "scale",
 )  # fmt: skip
 
 
@@ -163,6 +167,9 @@ Given the emotion, words and prosody are drawn independently, and both are noisy
 {word_noise:.2f} the words are those of another emotion. Rate, pitch and range overlap between emotions. The
 transcript is always the spoken text.
 
+`arousal`, `valence` and `dominance` run from 1 to 5. Each is the mean of four simulated raters. They rate a
+known function of the drawn prosody and of the emotion of the words, with noise: `emodistill.demo.ratings`.
+
 The voices are synthetic: no person was recorded for this corpus, and no voice imitates a person. Results
 on it show that the method runs. They say nothing about human speech.
 
@@ -194,6 +201,12 @@ class Utterance:
     def path(self) -> str:
         """The path of its audio, relative to the table."""
         return f"audio/{self.speaker.id}/{self.id}.ogg"
+
+    def true_dimensions(self) -> dict[str, float]:
+        """Return arousal, valence and dominance of its prosody and words, on the scale of the ratings."""
+        prosody = self.prosody
+        rate_wpm, pitch_shift = prosody.rate_wpm / self.speaker.rate, prosody.pitch - self.speaker.pitch
+        return true_dimensions(rate_wpm, pitch_shift, prosody.range_percent, self.word_emotion)
 
 
 def draw_word_emotion(rng: random.Random, emotion: str, noise: float) -> str:
@@ -307,16 +320,17 @@ def render(program: str, utterance: Utterance, settings: Settings) -> tuple[str,
     )
 
 
-def write_table(path: Path, utterances: Sequence[Utterance], transcripts: Sequence[str]) -> None:
-    """Write utterances.csv. Its columns start_s, end_s, session and split are empty."""
+def write_table(path: Path, utterances: Sequence[Utterance], transcripts: Sequence[str], seed: int) -> None:
+    """Write utterances.csv, with ratings drawn from `seed`; start_s, end_s, session and split are empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for utterance, transcript in zip(utterances, transcripts, strict=True):
             row = {"id": utterance.id, "path": utterance.path, "speaker": utterance.speaker.id}
             row |= {"gender": utterance.speaker.gender, "language": "en"}
-            row |= {"emotion": utterance.emotion, "transcript": transcript}
-            writer.writerow(row)
+            row |= {"emotion": utterance.emotion, "transcript": transcript, "scale": scale_text(SCALE)}
+            rng = random.Random(f"{seed}/{utterance.id}/ratings")
+            writer.writerow({**row, **draw_ratings(rng, utterance.true_dimensions())})
 
 
 def generate(out_dir: Path, settings: Settings = SETTINGS) -> str:
@@ -343,7 +357,7 @@ def generate(out_dir: Path, settings: Settings = SETTINGS) -> str:
             subtype="OPUS",
             compression_level=settings.opus_compression,
         )
-    write_table(out_dir / "utterances.csv", utterances, transcripts)
+    write_table(out_dir / "utterances.csv", utterances, transcripts, settings.seed)
     version = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
     readme = README.format(
         num_utterances=len(utterances),

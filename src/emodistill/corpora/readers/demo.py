@@ -5,6 +5,9 @@ Layout: `utterances.csv`, a manifest with our column names, and `audio/SPEAKER/I
 
 Counts: 10 speakers, each with 12 utterances of each emotion: angry, happy, neutral and sad.
 
+Scale: Arousal, valence and dominance are means of four simulated raters, 1..5. They rate a known function of
+the drawn prosody and of the words, with noise, so the best possible CCC is known (`scripts/demo_oracle.py`).
+
 Quirks: Results on it show that the method runs. They say nothing about human speech. Given the emotion, words
 and prosody are drawn independently, and both are noisy.
 """
@@ -36,4 +39,6 @@ DEMO = Reader(
     emotions="4",
     tested_on="real corpus",
     packaged=DEMO_CORPUS,
+    dimensions=("arousal", "valence", "dominance"),
+    scale=(1.0, 5.0),
 )
