@@ -231,6 +231,29 @@ def test_the_command_line_predicts_with_dimensions_alone_and_refuses_timelines(
     assert "arousal intensity" in emodistill("models", alone.parent).out
 
 
+def test_a_server_predicts_with_dimensions_alone_and_refuses_what_needs_emotions(alone: Path) -> None:
+    testclient = pytest.importorskip("starlette.testclient")
+    from emodistill.serving.app import create_app
+    from emodistill.serving.settings import Settings
+
+    with testclient.TestClient(create_app(Settings(models=(str(alone),)))) as client:
+        upload = [("files", ("call.ogg", CALL.read_bytes()))]
+        (row,) = client.post("/v1/predict", files=upload).json()
+        assert (row["emotion"], row["reason"], row["dimensions_from"]) == (None, None, "head")
+        assert set(row["dimensions"]) == {"arousal", "intensity"}
+        for route in ("/v1/timeline", "/v1/jobs"):
+            refused = client.post(route, files=upload)
+            assert refused.status_code == 422
+            assert "predicts no emotions" in refused.json()["detail"]
+        (model,) = client.get("/v1/models").json()["models"]
+        assert (model["emotions"], model["dimensions"]) == ([], ["arousal", "intensity"])
+        with client.websocket_connect("/v1/stream") as stream:
+            stream.send_json({"encoding": "pcm16", "rate": 16_000})
+            error = stream.receive_json()
+            assert error["event"] == "error"
+            assert "predicts no emotions" in error["detail"]
+
+
 # --- over time ------------------------------------------------------------------------------------
 
 

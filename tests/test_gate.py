@@ -137,7 +137,8 @@ def test_the_scores_of_a_card_are_those_through_the_recogniser(
 def test_predictions_of_other_weights_are_refused(
     exported: Path, crossval_table: Predictions, by_id: dict[str, Utterance]
 ) -> None:
-    recognised, figures = compare_with_recogniser(exported, crossval_table, by_id)
+    recognised, _, figures = compare_with_recogniser(exported, crossval_table, by_id)
+    assert recognised is not None
     assert figures["agreement"] == 1, "both prepare audio by the same functions"
     assert recognised.emotions == crossval_table.emotions
     other = replace(crossval_table, probabilities=crossval_table.probabilities[:, ::-1])

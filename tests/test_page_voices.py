@@ -28,6 +28,7 @@ from emodistill.inference.formats import FORMATS
 from emodistill.inference.model_card import AccuracyPoint
 from emodistill.inference.timelines import Timeline, timeline
 from emodistill.inference.voices import shrinkage
+from emodistill.labels import DIMENSIONS
 from emodistill.serving.static_page import export_web
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -187,6 +188,21 @@ def test_the_temperature_with_a_voice_holds_in_the_browser(browser: Any, tmp_pat
         check_equal(row, own)
     confidences = [[segment.confidence for segment in own.segments[:5]] for _, own in both.values()]
     assert np.ptp(np.array(confidences), axis=0).max() > 0.1  # a voice changes the answers
+
+
+def test_the_dimensions_of_a_head_in_the_browser_equal_pythons(browser: Any, tmp_path: Path) -> None:
+    model = voice_model(tmp_path / "model", dimensions=DIMENSIONS)
+    export_web(model, tmp_path / "page")
+    recognizer = Recognizer(model, threads=1)
+    with serve_folder(tmp_path / "page") as url, Watched(browser, url) as page:
+        for adapt in ("none", "recording", "running"):
+            row, own = timelines_of_both(page, recognizer, long_recording(), adapt, tmp_path)
+            assert {part.dimensions_from for part in own.segments} == {"head"}
+            check_equal(row, own)
+        page.set_input_files("#file", SPEECH[0])
+        wait_for_result(page)
+        assert page.locator("#dimensions th").all_text_contents() == list(DIMENSIONS)
+        assert page.locator("#curves-legend span").all_text_contents() == list(DIMENSIONS)
 
 
 def test_surety_arousal_and_valence_in_the_browser_equal_pythons(browser: Any, tmp_path: Path) -> None:

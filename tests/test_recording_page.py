@@ -219,7 +219,7 @@ def test_the_page_holds_no_voice(call: Timeline) -> None:
     page = page_of(adapted)
     assert adapted.segments[0].voice_utterances is not None
     facts = page_data(page, "facts")
-    assert facts.keys() == {"emotions", "envelope", "step_s", "trend", "sound"}
+    assert facts.keys() == {"emotions", "envelope", "step_s", "trend", "dimensions", "sound"}
     assert all(channel.keys() == {"largest", "peaks"} for channel in facts["envelope"])
     data = page_data(page, "timeline-data")
     assert data.keys() <= {"path", "duration_s", "segments", "summary", "reason", "error", "speakers"}

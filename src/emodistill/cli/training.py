@@ -376,22 +376,37 @@ def _describe_export(card: "Card", out: Path) -> str:
     size_mb = (out / "model.onnx").stat().st_size / 1e6
     figures, through = card.quantisation, card.through_recogniser
     tested = card.scores_note
-    if through:
+    if "ua_recogniser" in through:
         tested = (
             f"through the recogniser it has UA {100 * through['ua_recogniser']:.1f} % on "
             f"{through['utterances']:.0f} test utterances, where crossval had "
             f"{100 * through['ua_crossval']:.1f} %"
         )
+    test = card.scores.get("test", {})
+    cccs = [f"{name} {test[f'ccc_{name}']:.3f}" for name in card.dimensions if f"ccc_{name}" in test]
+    tested = "; ".join(filter(None, (tested, f"CCC on test: {', '.join(cccs)}" if cccs else "")))
     difference = max(card.parity["alone"], card.parity["batched"])
+    predicted = [f"emotions {list(card.emotions)}"] if card.emotions else []
+    predicted += [f"dimensions {list(card.dimensions)}"] if card.dimensions else []
+    what = "probability" if card.emotions else "dimension"
+    kept = (
+        [f"{100 * figures['agreement']:.1f} % of {figures['utterances']:.0f} utterances keep their emotion"]
+        if "agreement" in figures
+        else []
+    )
+    kept += (
+        [f"a dimension differs by {figures['dimension_rmse']:.3f} (root mean square)"]
+        if "dimension_rmse" in figures
+        else []
+    )
     fewer_bits = {
         "fp32": "",
-        "fp16": f"; in fp16 a probability differs from fp32 by at most {figures.get('difference', 0):.1e}",
-        "int8": f"; in int8 {100 * figures.get('agreement', 0):.1f} % of {figures.get('utterances', 0):.0f} "
-        f"utterances keep their emotion, at {figures.get('speed_ratio', 0):.2f} × the speed of fp32",
+        "fp16": f"; in fp16 a {what} differs from fp32 by at most {figures.get('difference', 0):.1e}",
+        "int8": f"; in int8 {', '.join(kept)}, at {figures.get('speed_ratio', 0):.2f} × the speed of fp32",
     }
     return (
-        f"{out}: {size_mb:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, emotions "
-        f"{list(card.emotions)}; its outputs differ from torch by at most {difference:.1e} over "
+        f"{out}: {size_mb:.1f} MB, {card.num_parameters / 1e6:.2f} M parameters, "
+        f"{', '.join(predicted)}; its outputs differ from torch by at most {difference:.1e} over "
         f"{card.parity['utterances']:.0f} utterances{fewer_bits[card.precision]}; {tested}"
     )
 

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from emodistill.audio.waveform import Waveform
 from emodistill.config import TEACHERS, AudioConfig
@@ -20,9 +20,11 @@ from emodistill.distillation import heads_in_use
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.bootstrap import RESAMPLES, bootstrap_confusions, make_estimate
 from emodistill.evaluation.calibration import card_fields
+from emodistill.evaluation.dimension_predictions import DimensionPredictions, read_dimensions
+from emodistill.evaluation.dimension_scores import score_dimension
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions, read_predictions
-from emodistill.evaluation.run import TRAIN_TABLE, Run, read_run
+from emodistill.evaluation.run import Run, read_run
 from emodistill.export.calibration_data import calibration_data
 from emodistill.export.gate import compare_with_recogniser
 from emodistill.export.onnx import OnnxStudent, check_parity, parity_waveforms, write_head, write_onnx
@@ -43,6 +45,7 @@ from emodistill.models.layers import CosineClassifier
 from emodistill.models.student import Student
 
 Precision = Literal["fp32", "fp16", "int8"]
+_Table = TypeVar("_Table", Predictions, DimensionPredictions)
 
 # The parts of a card that a person writes. `backbone` is its hub id, where training read it from a folder.
 CARD_TEXTS = ("name", "backbone", "licence", "limits", "intended_use")
@@ -89,7 +92,13 @@ def export_run(
             f"'{run}' was trained on all data, so no utterances are left to check int8 on: give labelled "
             "ones of other speakers with --check"
         )
-    tables = calibration_data(source, fold, unheard)
+    calibrated: dict[str, Any] = {}
+    if recipe.has_emotions:
+        calibrated = card_fields(*calibration_data(source, fold, unheard), recipe.protocol.refit)
+    elif unheard:
+        raise ConfigError(
+            f"'{run}' predicts dimensions alone, so there is no temperature to fit: leave --unheard out"
+        )
     _remove_files(out)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
         with console.status("exporting, and comparing with torch"):
@@ -111,11 +120,11 @@ def export_run(
                     "corpus": recipe.corpus.name,
                     "protocol": (source.all_data or source.scores)["protocol"],
                     "fold": fold,
-                    **card_fields(*tables, recipe.protocol.refit),
+                    **calibrated,
                     **(texts or {}),
                 },
             )
-        card = card.model_copy(update=_card_results(source, fold, Path(partial), tables.test, splits))
+        card = card.model_copy(update=_card_results(source, fold, Path(partial), splits))
         write_card(card, Path(partial))
         for name in FILES:  # the card is last, because a folder without it is no model
             if (Path(partial) / name).is_file():
@@ -124,34 +133,39 @@ def export_run(
 
 
 def _card_results(
-    run: Run,
-    fold: str,
-    model: Path,
-    test: Predictions | None,
-    splits: Mapping[str, Sequence[Utterance]],
+    run: Run, fold: str, model: Path, splits: Mapping[str, Sequence[Utterance]]
 ) -> dict[str, Any]:
     """The scores of a card. Raises `ModelError` where the recogniser and training differ too much."""
     by_id = {item.id: item for split in splits.values() for item in split}
+    folder = run.folder / f"fold-{fold}"
     if run.all_data is not None:
         # The model has learned from all utterances, so the gate has only these to compare.
-        compare_with_recogniser(
-            model, read_predictions(run.folder / f"fold-{fold}" / TRAIN_TABLE), by_id, "train"
-        )
-        table = read_predictions(run.folder / "crossval" / "predictions.csv")
+        emotions, dimensions = _tables(run, folder, "-train")
+        compare_with_recogniser(model, emotions, by_id, "train", dimensions)
+        tables = _tables(run, run.folder / "crossval")
         return {
-            "scores": _card_scores("crossval", table, splits["train"]),
+            "scores": _card_scores("crossval", *tables, splits["train"]),
             "scores_note": run.all_data["note"],
         }
-    assert test is not None
-    recognised, figures = compare_with_recogniser(model, test, by_id)
-    scores = _card_scores("test", recognised, splits["test"])
+    emotions, dimensions = _tables(run, folder)
+    found = compare_with_recogniser(model, emotions, by_id, dimensions=dimensions)
+    scores = _card_scores("test", found.emotions, found.dimensions, splits["test"])
     # A refitted model has learned from dev, and the scores of dev are those of other weights.
     if not run.recipe.protocol.refit:
-        dev = read_predictions(run.folder / f"fold-{fold}" / "predictions-dev.csv")
-        scores |= _card_scores("dev", dev, splits["dev"])
+        scores |= _card_scores("dev", *_tables(run, folder, "-dev"), splits["dev"])
     tuned = run.recipe.tuned
     note = "" if tuned is None else f"The scores of these weights. {tuned.note}"
-    return {"scores": scores, "scores_note": note, "through_recogniser": figures}
+    return {"scores": scores, "scores_note": note, "through_recogniser": found.figures}
+
+
+def _tables(
+    run: Run, folder: Path, suffix: str = ""
+) -> tuple[Predictions | None, DimensionPredictions | None]:
+    """The predicted emotions and dimensions in a folder; None where the run predicts none."""
+    return (
+        read_predictions(folder / f"predictions{suffix}.csv") if run.recipe.has_emotions else None,
+        read_dimensions(folder / f"dimensions{suffix}.csv") if run.recipe.dimensions else None,
+    )
 
 
 def _teachers_with_embeddings(run: Run, fold: str) -> dict[str, Path]:
@@ -212,6 +226,8 @@ def export_checkpoint(
         dev_ids = checkpoint.info.get("dev_ids", ())
         description = describe_model(student, checkpoint.labels, checkpoint.training_ids, dev_ids)
         student_config, backbone_config = description["config"], description["backbone"]["config"]
+        if not student.dimensions:
+            del description["dimensions"]  # then the graph is the one of earlier versions, byte for byte
         for part, name in (
             (student_config, "init"), (student_config, "backbone"), (backbone_config, "_name_or_path"),
         ):  # fmt: skip
@@ -246,6 +262,7 @@ def export_checkpoint(
         "scores": {},
         **(card or {}),
         "emotions": checkpoint.labels.names,
+        "dimensions": student.dimensions,
         "trim_db": audio.trim_db,
         "sha256": file_sha256(out / "model.onnx"),
         "voice_dim": student.embed.in_features if student.has_voices else None,
@@ -281,16 +298,47 @@ def read_card_texts(path: Path) -> dict[str, str]:
 
 
 def _card_scores(
-    split: str, table: Predictions, utterances: Sequence[Utterance]
+    split: str,
+    emotions: Predictions | None,
+    dimensions: DimensionPredictions | None,
+    utterances: Sequence[Utterance],
 ) -> dict[str, dict[str, float]]:
     """Scores of a split, and of each corpus in it where there are several; intervals with enough speakers."""
-    corpus_of = {utterance.id: utterance.corpus for utterance in utterances}
+    corpus_of = {utterance.id: utterance.corpus or "" for utterance in utterances}
+    scores = {} if emotions is None else _emotion_scores(_parts(split, emotions, corpus_of))
+    if dimensions is not None:
+        for name, found in _dimension_scores(_parts(split, dimensions, corpus_of)).items():
+            scores[name] = {**found, **scores.get(name, {})}
+    return scores
+
+
+def _parts(split: str, table: _Table, corpus_of: Mapping[str, str]) -> dict[str, _Table]:
+    """A table under the name of its split, and its rows of each corpus where there are several."""
     parts = {split: table}
     if len(set(corpus_of.values())) > 1:
-        for corpus in sorted({name or "" for name in corpus_of.values()}):
+        for corpus in sorted(set(corpus_of.values())):
             parts[f"{corpus}/{split}"] = table.select(
                 [corpus_of[item] == corpus for item in table.utterances]
             )
+    return parts
+
+
+def _dimension_scores(parts: Mapping[str, DimensionPredictions]) -> dict[str, dict[str, float]]:
+    """CCC of each dimension where it is defined, over the utterances that have its label."""
+    scores: dict[str, dict[str, float]] = {}
+    for name, part in parts.items():
+        scores[name] = {"utterances": float(len(part)), "speakers": float(len(set(part.speakers)))}
+        for dimension in part.dimensions:
+            found = score_dimension(part, dimension)
+            if (ccc := found.scores["ccc"]) is None:
+                continue
+            scores[name] |= {f"utterances_{dimension}": found.num_utterances, f"ccc_{dimension}": ccc.value}
+            if ccc.low is not None and ccc.high is not None:
+                scores[name] |= {f"ccc_{dimension}_low": ccc.low, f"ccc_{dimension}_high": ccc.high}
+    return scores
+
+
+def _emotion_scores(parts: Mapping[str, Predictions]) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = {}
     for name, part in parts.items():
         num_speakers = len(set(part.speakers))
@@ -311,10 +359,17 @@ def _without_folders(backbone: str) -> str:
 
 
 def _teacher_classifiers(heads: Sequence[str], teachers: Mapping[str, Path]) -> dict[str, CosineClassifier]:
-    """The classifiers of teachers that the student has a head for, where they use the direction alone."""
+    """The classifiers of teachers that the student has a head for, where they use the direction alone.
+
+    A teacher of dimensions alone has an empty one, which is left out.
+    """
     checkpoints = {name: load_checkpoint(path) for name, path in teachers.items() if name in heads}
     classifiers: dict[str, Any] = {name: item.model.classifier for name, item in checkpoints.items()}
-    return {name: item for name, item in classifiers.items() if isinstance(item, CosineClassifier)}
+    return {
+        name: item
+        for name, item in classifiers.items()
+        if isinstance(item, CosineClassifier) and len(item.weight)
+    }
 
 
 def _to_int8(
@@ -344,7 +399,12 @@ def _to_int8(
 def _labelled_waveforms(
     check: Corpus, labels: LabelSet, audio: AudioConfig
 ) -> tuple[list[Waveform], list[int]]:
-    """Prepared waveforms, and their labels, of the utterances that have audio and an emotion of the model."""
+    """Prepared waveforms, and their labels, of the utterances that have audio and an emotion of the model.
+
+    For a model without emotions: of all utterances with audio, without labels.
+    """
+    if not len(labels):
+        return [prepare_waveform(item, audio) for item in check if item.path is not None], []
     usable = [item for item in check if item.path is not None and item.emotion in labels.names]
     if len(usable) < len(check):
         warn(

@@ -5,9 +5,10 @@ so it also compares how training and the recogniser prepare audio: decoding, DC 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,10 @@ from emodistill.console import with_progress
 from emodistill.corpora import Utterance
 from emodistill.errors import CorpusError, ModelError
 from emodistill.evaluation.compare import mcnemar
+from emodistill.evaluation.dimension_predictions import DimensionPredictions
 from emodistill.evaluation.metrics import unweighted_accuracy
 from emodistill.evaluation.predictions import Predictions
+from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 
 Answered = npt.NDArray[np.bool_]
@@ -29,43 +32,122 @@ Answered = npt.NDArray[np.bool_]
 # speech, one of over 20 s, and int8, whose own gate lets 2 % of the emotions change.
 MAX_UA_LOSS = 0.01
 MIN_AGREEMENT = 0.95
+MAX_DIMENSION_CHANGE = 0.05  # mean absolute difference, on a scale from 0 to 1
 SIGNIFICANCE = 0.05  # below this p-value a difference is not chance; a few utterances can differ by chance
 
 
-def compare_with_recogniser(
-    model: Path, crossval: Predictions, utterances: Mapping[str, Utterance], split: str = "test"
-) -> tuple[Predictions, dict[str, float]]:
-    """The predictions of an exported model through the recogniser, and the figures of `check_recogniser`.
+class Recognised(NamedTuple):
+    """What the recogniser predicts for the utterances of tables, and the figures of the gate."""
 
-    `crossval` holds the predictions after training; `utterances` has theirs by id. `split` names them in
-    messages. Raises as the two functions below.
+    emotions: Predictions | None  # None: the model predicts none
+    dimensions: DimensionPredictions | None  # of the utterances with speech; None: the model predicts none
+    figures: dict[str, float]
+
+
+def compare_with_recogniser(
+    model: Path,
+    crossval: Predictions | None,
+    utterances: Mapping[str, Utterance],
+    split: str = "test",
+    dimensions: DimensionPredictions | None = None,
+) -> Recognised:
+    """The predictions of an exported model through the recogniser, and the figures of the checks below.
+
+    `crossval` and `dimensions` hold the predictions after training, as far as the model has them.
+    `utterances` has theirs by id. `split` names them in messages. Raises as the functions below.
     """
-    recognised, answered = predict_through_recogniser(Recognizer(model, threads=1), crossval, utterances)
-    return recognised, check_recogniser(crossval, recognised, answered, split)
+    names = dict.fromkeys(name for table in (crossval, dimensions) if table for name in table.utterances)
+    predictions = recognise(Recognizer(model, threads=1), list(names), utterances)
+    emotions, of_head, figures = None, None, {}
+    if crossval is not None:
+        emotions, answered = emotions_of(crossval, predictions)
+        figures = check_recogniser(crossval, emotions, answered, split)
+    if dimensions is not None:
+        of_head = dimensions_of(dimensions, predictions)
+        figures |= check_dimensions(dimensions, of_head, split)
+    return Recognised(emotions, of_head, figures)
 
 
 def predict_through_recogniser(
     recognizer: Recognizer, table: Predictions, utterances: Mapping[str, Utterance]
 ) -> tuple[Predictions, Answered]:
-    """The recogniser's predictions for a table's utterances, and which have an emotion (utterances,).
+    """The result of `emotions_of` for a table's utterances. Raises the errors of `recognise`."""
+    return emotions_of(table, recognise(recognizer, table.utterances, utterances))
 
-    Each source is the file of an utterance, or its span of a longer file. Where the recogniser abstains (for
-    example from silence), the row has probability 1 for a wrong emotion, so that it counts as wrong. Raises
-    `CorpusError` for an utterance without a file, and `ModelError` for a file that cannot be read.
+
+def recognise(
+    recognizer: Recognizer, names: Sequence[str], utterances: Mapping[str, Utterance]
+) -> dict[str, Prediction]:
+    """The recogniser's prediction for each utterance, by id.
+
+    Each source is the file of an utterance, or its span of a longer file. Raises `CorpusError` for an
+    utterance without a file, and `ModelError` for a file that cannot be read.
     """
-    sources = (_source(utterances[name]) for name in table.utterances)
+    sources = (_source(utterances[name]) for name in names)
     predictions = recognizer.predict_all(sources, SAMPLE_RATE, jobs=os.cpu_count() or 1)
+    found: dict[str, Prediction] = {}
+    for name, prediction in zip(
+        names, with_progress(predictions, "recognise the utterances", len(names)), strict=True
+    ):
+        if prediction.error is not None:
+            raise ModelError(f"'{name}' cannot be recognised: {prediction.error}. Nothing was exported")
+        found[name] = prediction
+    return found
+
+
+def emotions_of(table: Predictions, predictions: Mapping[str, Prediction]) -> tuple[Predictions, Answered]:
+    """The table with the recogniser's probabilities, and which rows have an emotion (utterances,).
+
+    Where the recogniser abstains (for example from silence), the row has probability 1 for a wrong emotion,
+    so that it counts as wrong.
+    """
     probabilities = np.eye(len(table.labels))[(table.truth + 1) % len(table.labels)]
     answered = np.zeros(len(table), dtype=bool)
-    for row, prediction in enumerate(with_progress(predictions, "recognise the utterances", len(table))):
-        if prediction.error is not None:
-            raise ModelError(
-                f"'{table.utterances[row]}' cannot be recognised: {prediction.error}. Nothing was exported"
-            )
+    for row, prediction in enumerate(predictions[name] for name in table.utterances):
         if prediction.emotion is not None:
             answered[row] = True
             probabilities[row] = [prediction.probabilities[name] for name in table.labels]
     return replace(table, probabilities=probabilities), answered
+
+
+def dimensions_of(table: DimensionPredictions, predictions: Mapping[str, Prediction]) -> DimensionPredictions:
+    """The table's rows with speech, with the recogniser's dimensions. Without speech there is no value."""
+    kept = table.select([predictions[name].dimensions is not None for name in table.utterances])
+    values = [
+        [(predictions[name].dimensions or {})[one] for one in table.dimensions] for name in kept.utterances
+    ]
+    return replace(kept, predicted=np.array(values).reshape(kept.truth.shape))
+
+
+def check_dimensions(
+    crossval: DimensionPredictions, recognised: DimensionPredictions, split: str = "test"
+) -> dict[str, float]:
+    """Compare the recogniser's dimensions with crossval's; returns the figures.
+
+    `recognised` has the rows of `crossval` with speech. The figures are dimension_utterances,
+    dimension_unanswered (utterances without speech) and dimension_change (the largest mean absolute
+    difference of a dimension). Raises `ModelError` where this difference is above `MAX_DIMENSION_CHANGE`. It
+    also does where significantly more than a share of 1 − `MIN_AGREEMENT` has no value.
+    """
+    answered = set(recognised.utterances)
+    before = crossval.select([name in answered for name in crossval.utterances])
+    change = np.abs(before.predicted - recognised.predicted).mean(axis=0) if answered else np.ones(1)
+    test = binomtest(len(recognised), len(crossval), MIN_AGREEMENT, alternative="less")
+    num_unanswered = len(crossval) - len(recognised)
+    if not change.max() <= MAX_DIMENSION_CHANGE or test.pvalue < SIGNIFICANCE:
+        raise ModelError(
+            f"the recogniser's dimensions differ from those of the trained model by {change.max():.3f} (mean "
+            f"over {len(recognised)} {split} utterances, on a scale from 0 to 1), and {num_unanswered} "
+            f"utterances have none. Expected: at most {MAX_DIMENSION_CHANGE:g}, and values for at least "
+            f"{100 * MIN_AGREEMENT:g} %. Training and recogniser prepare audio differently, or the "
+            "predictions are not of these weights: train the run again with this version. Nothing was "
+            "exported"
+        )
+    return {
+        "dimension_utterances": float(len(crossval)),
+        "dimension_unanswered": float(num_unanswered),
+        "dimension_change": float(change.max()),
+    }
 
 
 def check_recogniser(

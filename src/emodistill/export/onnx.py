@@ -1,4 +1,4 @@
-"""A student as an ONNX graph: waveform in, probabilities and embeddings out.
+"""A student as an ONNX graph: waveform in, probabilities, dimensions and embeddings out.
 
 The front-end is inside the graph. A student with voices has a second graph, of its head alone, so that the
 trunk runs once where a voice is learned from the recording itself. A parity gate runs the graphs and the
@@ -55,29 +55,38 @@ class OnnxStudent(nn.Module):
         """Names of the outputs, in order."""
         teachers = [name for name in self.student.heads if not name.endswith(FRAME_HEAD)]
         return [
-            "probabilities",
+            *(["probabilities"] if self._has_emotions else []),
             "embedding",
             *(f"embedding_{name}" for name in teachers),
             *(f"probabilities_{name}" for name in self.classifiers),
+            *(["dimensions"] if self.student.dimensions else []),
             *(["statistics"] if self.student.has_voices else []),
         ]
 
     def forward(self, waveform: Tensor, voice: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Probabilities (batch, emotions) and embeddings (batch, dim), in the order of `outputs`."""
+        """Probabilities (batch, emotions), embeddings (batch, dim) and dimensions (batch, dimensions).
+
+        They come in the order of `outputs`. Dimensions are clamped to 0 … 1.
+        """
         output = self.student(waveform, None, voice)
         results = self._results(output)
         return (*results, output.statistics) if self.student.has_voices else results
 
     def _results(self, output: Output) -> tuple[Tensor, ...]:
         return (
-            output.logits.softmax(dim=1),
+            *([output.logits.softmax(dim=1)] if self._has_emotions else []),
             output.embedding,
             *(F.normalize(value, dim=1) for value in output.projections.values()),
             *(
                 classifier(output.projections[name]).softmax(dim=1)
                 for name, classifier in self.classifiers.items()
             ),
+            *([] if output.dimensions is None else [output.dimensions.clamp(0, 1)]),
         )
+
+    @property
+    def _has_emotions(self) -> bool:
+        return self.student.classifier.out_features > 0
 
 
 class OnnxHead(nn.Module):

@@ -28,7 +28,9 @@ from emodistill.errors import ModelError
 from emodistill.evaluation.metrics import Labels, unweighted_accuracy
 from emodistill.inference.fetch import quantise_columns
 
-FP16_TOLERANCE = 1e-2  # largest difference of a probability
+FP16_TOLERANCE = 1e-2  # largest difference of a probability or a dimension
+MAX_DIMENSION_RMSE = 0.02  # root mean square difference of a dimension in int8, which goes from 0 to 1
+PREDICTIONS = ("probabilities", "dimensions")  # the outputs that the gates compare
 MAX_UA_LOSS = 0.01  # of int8, as a share
 MIN_AGREEMENT = 0.98  # share of utterances that keep their emotion in int8
 MIN_CHECKED = 64  # utterances on which int8 is checked
@@ -96,27 +98,34 @@ def quantise_to_int8(source: Path, out: Path, exact: Collection[str] = (), convo
 def check_fp16(reference: Path, path: Path, waveforms: Sequence[Waveform]) -> dict[str, float]:
     """Compare a graph with float16 weights to the float32 one; returns the figures for the card.
 
-    A student with voices is run without a voice and with one. Raises `ModelError` where a probability differs
-    by more than 1e-2, or the emotion of any utterance changes.
+    A student with voices is run without a voice and with one. Raises `ModelError` where a probability or a
+    dimension differs by more than 1e-2, or the emotion of any utterance changes.
     """
     sessions = [open_session(reference, threads=1), open_session(path, threads=1)]
-    probabilities = np.array(
-        [
-            [_probabilities(session, wave, has_voice) for session in sessions]
-            for wave in waveforms
-            for has_voice in ((False, True) if len(sessions[0].get_inputs()) > 1 else (False,))
-        ]
-    )
-    difference = float(np.abs(probabilities[:, 0] - probabilities[:, 1]).max())
-    emotions = probabilities.argmax(axis=2)
-    agreement = float(np.mean(emotions[:, 0] == emotions[:, 1]))
+    outputs = [
+        [_predictions(session, wave, has_voice) for session in sessions]
+        for wave in waveforms
+        for has_voice in ((False, True) if len(sessions[0].get_inputs()) > 1 else (False,))
+    ]
+    # (utterances, 2, columns) of each output
+    values = {name: np.array([[one[name] for one in pair] for pair in outputs]) for name in outputs[0][0]}
+    # np.max returns NaN where there is one; max() may not.
+    difference = float(np.max([np.abs(both[:, 0] - both[:, 1]).max() for both in values.values()]))
+    agreement = 1.0
+    if "probabilities" in values:
+        emotions = values["probabilities"].argmax(axis=2)
+        agreement = float(np.mean(emotions[:, 0] == emotions[:, 1]))
     if not (difference <= FP16_TOLERANCE and agreement == 1):
         raise ModelError(
-            f"with weights in fp16 a probability differs by {difference:.1e} and {agreement:.1%} of "
-            f"{len(waveforms)} utterances keep their emotion; at most {FP16_TOLERANCE:.0e} and all of them "
-            "are required. Nothing was exported: choose --precision fp32."
+            f"with weights in fp16 a probability or a dimension differs by {difference:.1e} and "
+            f"{agreement:.1%} of {len(waveforms)} utterances keep their emotion; at most "
+            f"{FP16_TOLERANCE:.0e} and all of them are required. Nothing was exported: choose --precision "
+            "fp32."
         )
-    return {"difference": difference, "agreement": agreement, "utterances": float(len(waveforms))}
+    figures = {"difference": difference, "agreement": agreement, "utterances": float(len(waveforms))}
+    if "probabilities" not in values:
+        del figures["agreement"]
+    return figures
 
 
 def check_int8(
@@ -124,9 +133,13 @@ def check_int8(
 ) -> dict[str, float]:
     """Compare an int8 graph with the float32 graph on labelled utterances; returns the figures for the card.
 
-    The figures are agreement, UA of both, and milliseconds for a second of audio on one thread. Both graphs
-    take turns at each utterance. Raises `ModelError` where int8 costs more than a point of UA, or where fewer
-    than 98 % of the utterances keep their emotion. It also does where there are fewer than 64 utterances.
+    The figures are agreement, UA of both, the difference of the dimensions, and milliseconds for a second of
+    audio on one thread. Both graphs take turns at each utterance. `labels` is not used for a model without
+    emotions.
+
+    Raises `ModelError` where int8 costs more than a point of UA, or where fewer than 98 % of the utterances
+    keep their emotion. It also does where a dimension differs by a root mean square of more than 0.02, and
+    where there are fewer than 64 utterances.
     """
     if len(waveforms) < MIN_CHECKED:
         raise ModelError(
@@ -134,44 +147,62 @@ def check_int8(
             "name a manifest with more (--check utterances.csv), or choose --precision fp16. Nothing was "
             "exported."
         )
-    names = ("fp32", "int8")
     sessions = [open_session(reference, threads=1), open_session(path, threads=1)]
     seconds = np.zeros(2)
-    predicted = np.zeros((len(waveforms), 2), dtype=np.int64)
+    outputs: list[list[dict[str, npt.NDArray[np.float32]]]] = [[], []]  # of fp32, of int8
     for session in sessions:
-        _probabilities(session, waveforms[0])  # the first run of a session is slower
-    for row, wave in enumerate(waveforms):
+        _predictions(session, waveforms[0])  # the first run of a session is slower
+    for wave in waveforms:
         for column, session in enumerate(sessions):
             started = time.perf_counter()
-            predicted[row, column] = _probabilities(session, wave).argmax()
+            outputs[column].append(_predictions(session, wave))
             seconds[column] += time.perf_counter() - started
-    ua = [unweighted_accuracy(labels, predicted[:, column]) for column in range(2)]
-    agreement = float(np.mean(predicted[:, 0] == predicted[:, 1]))
+    values = {name: np.array([[row[name] for row in rows] for rows in outputs]) for name in outputs[0][0]}
+    figures = {} if "probabilities" not in values else _int8_emotions(values["probabilities"], labels)
+    figures["utterances"] = float(len(waveforms))
+    if "dimensions" in values:
+        figures["dimension_rmse"] = _int8_dimensions(values["dimensions"])
     ms_per_s = 1000 * seconds / (sum(map(len, waveforms)) / SAMPLE_RATE)
+    figures |= {f"{name}_ms_per_s": float(ms) for name, ms in zip(("fp32", "int8"), ms_per_s, strict=True)}
+    return {**figures, "speed_ratio": float(seconds[0] / seconds[1])}
+
+
+def _int8_emotions(probabilities: npt.NDArray[np.float32], labels: Labels) -> dict[str, float]:
+    """The figures of `check_int8` for probabilities (2, utterances, emotions) of fp32 and int8."""
+    predicted = probabilities.argmax(axis=2)
+    ua = [unweighted_accuracy(labels, row) for row in predicted]
+    agreement = float(np.mean(predicted[0] == predicted[1]))
     if not (ua[0] - ua[1] <= MAX_UA_LOSS and agreement >= MIN_AGREEMENT):
         raise ModelError(
             f"int8 changes UA from {100 * ua[0]:.2f} to {100 * ua[1]:.2f}, and {agreement:.1%} of "
-            f"{len(waveforms)} utterances keep their emotion; at most {100 * MAX_UA_LOSS:.1f} points less "
+            f"{len(labels)} utterances keep their emotion; at most {100 * MAX_UA_LOSS:.1f} points less "
             f"and at least {MIN_AGREEMENT:.0%} are required. Nothing was exported: choose --precision fp16."
         )
-    return {
-        "agreement": agreement,
-        "utterances": float(len(waveforms)),
-        **{f"ua_{name}": value for name, value in zip(names, ua, strict=True)},
-        **{f"{name}_ms_per_s": float(value) for name, value in zip(names, ms_per_s, strict=True)},
-        "speed_ratio": float(seconds[0] / seconds[1]),
-    }
+    return {"agreement": agreement, "ua_fp32": ua[0], "ua_int8": ua[1]}
 
 
-def _probabilities(
+def _int8_dimensions(dimensions: npt.NDArray[np.float32]) -> float:
+    """The largest root mean square difference of a dimension; `dimensions` is (2, utterances, dimensions)."""
+    rmse = float(np.sqrt(np.mean((dimensions[0] - dimensions[1]) ** 2, axis=0)).max())
+    if not rmse <= MAX_DIMENSION_RMSE:
+        raise ModelError(
+            f"int8 changes a dimension by {rmse:.3f} (root mean square over {dimensions.shape[1]} "
+            f"utterances, on a scale from 0 to 1); at most {MAX_DIMENSION_RMSE:g} is allowed. Nothing was "
+            "exported: choose --precision fp16."
+        )
+    return rmse
+
+
+def _predictions(
     session: onnxruntime.InferenceSession, waveform: Waveform, has_voice: bool = False
-) -> npt.NDArray[np.float32]:
-    """Probabilities (emotions,) of a waveform, without a voice or with one that is not zero."""
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The `PREDICTIONS` of a waveform, each (columns,), without a voice or with one that is not zero."""
     inputs = {"waveform": np.pad(waveform, (0, max(0, MIN_INPUT_SAMPLES - len(waveform))))[None]}
     for item in session.get_inputs()[1:]:
         voice = np.linspace(-0.5, 0.5, item.shape[1], dtype=np.float32)[None]
         inputs[item.name] = voice if has_voice else np.zeros_like(voice)
-    return np.asarray(session.run(["probabilities"], inputs)[0][0])
+    names = [item.name for item in session.get_outputs() if item.name in PREDICTIONS]
+    return {name: value[0] for name, value in zip(names, session.run(names, inputs), strict=True)}
 
 
 class _IntegerGraph:

@@ -129,7 +129,7 @@ def _scores(card: Card) -> str:
 
 def _through_recogniser(card: Card) -> str:
     figures = card.through_recogniser
-    if not figures:
+    if "agreement" not in figures:
         return ""
     return (
         "\n\nThe scores of test are through the recogniser: from the audio files, with the speech detector. "
@@ -202,7 +202,9 @@ def _head_dimensions(card: Card) -> str:
             if (ccc := values.get(f"ccc_{name}")) is None:
                 continue
             low, high = values.get(f"ccc_{name}_low"), values.get(f"ccc_{name}_high")
-            interval = "" if low is None or high is None else f"{low:.3f} … {high:.3f}"
+            interval = why_no_interval(round(values["speakers"])) or ""
+            if low is not None and high is not None:
+                interval = f"{low:.3f} … {high:.3f}"
             rows.append([split, f"{values[f'utterances_{name}']:.0f}", name, f"{ccc:.3f}", interval])
     meanings = "\n".join(f"- {name}: {MEANINGS[name]}" for name in card.dimensions)
     text = (
@@ -215,7 +217,20 @@ def _head_dimensions(card: Card) -> str:
     return (
         f"{text}\n\nThe CCC is Lin's concordance correlation coefficient of predictions and labels: 1 where "
         "they are equal, 0 where they are unrelated. The interval is the 95 % interval of a bootstrap over "
-        f"speakers.{note}\n\n" + _table(["split", "utterances", "dimension", "CCC", "interval"], rows)
+        f"speakers.{_dimensions_through_recogniser(card)}{note}\n\n"
+        + _table(["split", "utterances", "dimension", "CCC", "interval"], rows)
+    )
+
+
+def _dimensions_through_recogniser(card: Card) -> str:
+    figures = card.through_recogniser
+    if "dimension_change" not in figures:
+        return ""
+    return (
+        " The scores of test are through the recogniser: from the audio files, with the speech detector. It "
+        f"finds no speech in {figures['dimension_unanswered']:.0f} of {figures['dimension_utterances']:.0f} "
+        "utterances, which do not count. Its values differ from those of the trained student by at most "
+        f"{figures['dimension_change']:.3f} on average."
     )
 
 

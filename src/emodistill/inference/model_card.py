@@ -96,7 +96,8 @@ class Card(_Frozen):
     scores: dict[str, dict[str, float]]  # split, or corpus/split -> measure -> value, of these weights
     scores_note: str = ""  # whose scores they are, or how the recipe was chosen; empty: of these weights
     # Set where the scores of test are those of this file through the recogniser: utterances, unanswered,
-    # agreement with the predictions after training (crossval), ua_crossval, ua_recogniser.
+    # agreement with the predictions after training (crossval), ua_crossval, ua_recogniser; and of a head for
+    # dimensions: dimension_utterances, dimension_unanswered, dimension_change.
     through_recogniser: dict[str, float] = {}
     # The graph returns probabilities at temperature 1; the recogniser divides the logits by this.
     temperature: float = Field(1.0, gt=0)

@@ -148,6 +148,9 @@ def read_exported(folder: Path) -> Checkpoint:
     stored = {item.name: item for item in exported.graph.initializer}
     state = {}
     for name, value in model.state_dict().items():
+        if not value.numel():  # the classifier of a student without emotions
+            state[name] = value
+            continue
         weight = stored.get(f"student.{name}", stored.get(f"student.{name}{TRANSPOSED}"))
         if weight is None or not onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).kind == "f":
             raise ModelError(

@@ -26,6 +26,7 @@ from emodistill.inference.segmentation import Segment, WindowUpdate
 from emodistill.inference.streaming import Event, StreamingRecognizer
 from emodistill.inference.timelines import seconds_by_emotion
 from emodistill.inference.voices import Voice
+from emodistill.inference.window_classifier import check_emotions
 from emodistill.serving.auth import is_token
 from emodistill.serving.decoder import StreamingDecoder
 from emodistill.serving.logs import log_event
@@ -126,6 +127,7 @@ class LiveStream:
             self._recognizer = self._service.recognizer(
                 self._start.model, self._start.emotions, self._start.min_confidence
             )
+            check_emotions(self._recognizer)
             self._segmentation = self._start.segmentation()
             text = None if self._start.voice is None else json.dumps(self._start.voice).encode()
             self._voice = parse_voice(text, self._start.adapt, self._recognizer)
