@@ -191,3 +191,18 @@ def test_constant_labels_have_no_ccc_and_no_nan(tmp_path: Path) -> None:
     compared = run("compare", *folders, "--ungrouped", "--resamples", 200)
     assert "CCC of arousal is not defined, since all labels are equal" in " ".join(compared.split())
     assert "nan" not in (shown + compared).lower()
+
+
+def test_the_report_shows_dimensions_with_and_without_emotions(
+    both: Path, alone: Path, tmp_path: Path
+) -> None:
+    other = make(tmp_path / "other", 0.6, list(DIMENSIONS))
+    for name, folders in {"both": [both], "alone": [alone], "compared": [alone, other]}.items():
+        out = tmp_path / f"{name}.html"
+        run("report", *folders, "-o", out)
+        page = out.read_text(encoding="utf-8")
+        for dimension in DIMENSIONS:
+            assert page.count(f"Predicted {dimension} over its label") == len(folders)
+        assert ("Confusion and recall" in page) == (name == "both")
+        assert ("Differences in CCC to the reference" in page) == (name == "compared")
+        assert "nan" not in page.split("<main>")[1].lower().replace("dominance", "")

@@ -41,6 +41,7 @@ class FixedModel:
 
     kind = "fixed"
     has_voices = False
+    dimensions = ()
 
     def __init__(
         self, names: Sequence[str], probabilities: dict[str, Sequence[float]], known_ids: Sequence[str] = ()

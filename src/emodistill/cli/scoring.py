@@ -55,8 +55,8 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="bundled, an exported folder, a checkpoint or run folder, a Hugging Face audio classifier, "
-            "or the hub id of one (organisation/name[@revision])."
+            help="bundled, an exported folder, a checkpoint or run folder, a Hugging Face audio model of "
+            "emotions or dimensions, or the hub id of one (organisation/name[@revision])."
         ),
     ],
     corpus: Annotated[
@@ -104,6 +104,9 @@ def evaluate(
 
     Writes predictions.csv and scores into a folder that compare and report can read.
 
+    A model with dimensions (arousal, valence, dominance, intensity) is scored by CCC against the labels of
+    the corpus, from 0 to 1.
+
     Exported models run through the recogniser, as in predict. If a model lists its training data, and the
     corpus has utterances or speakers of it, the corpus is refused unless --seen says otherwise.
 
@@ -119,6 +122,8 @@ def evaluate(
     """
     need_training()
     from emodistill.corpora.load import CorpusSource
+    from emodistill.corpora.manifest import check_manifest
+    from emodistill.corpora.tables import TABLE_SUFFIXES
     from emodistill.evaluation.known import read_counts
     from emodistill.evaluation.latex import scores_latex
     from emodistill.evaluation.run import read_run
@@ -137,8 +142,10 @@ def evaluate(
     mapping = read_mapping(map)
     counts = None if known is None else read_counts(known)
     source = CorpusSource(corpus, folder, *read_renaming(columns, map_emotions), given_scale(scale))
-    labelled, lacks_audio = open_labelled_corpus(source, labels)
+    if Path(corpus).suffix in TABLE_SUFFIXES:
+        check_manifest(Path(corpus))
     evaluated, digest = open_model(model)
+    labelled, lacks_audio = open_labelled_corpus(source, labels, with_emotions=bool(evaluated.names))
     known_utterances = None
     if counts is not None:
         voice_model(evaluated)  # raises where it has no voices

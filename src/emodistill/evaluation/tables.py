@@ -265,17 +265,22 @@ def _test_cells(row: Row) -> list[str]:
     of_reference, of_run, difference = row["of_reference"], row["of_run"], row["difference"]
     if row["test"] == "mcnemar":
         return ["McNemar", f"{of_reference}", f"{of_run}", f"{difference:+d}", "–", "–"]
-    name, ends = row["test"], (row["low"], row["high"])
+    name = row["test"]
     return [
         measure_title(name),
         format_measure(name, of_reference, row["of_reference_sd"]),
         format_measure(name, of_run, row["of_run_sd"]),
         format_value(name, difference, True),
-        row["no_interval"] or "–"
-        if None in ends
-        else " … ".join(format_value(name, end, True) for end in ends),
+        format_ends(row),
         format_value(name, row["detectable"]),
     ]
+
+
+def format_ends(row: Row) -> str:
+    """The interval of a row of `comparison_rows`, the reason why there is none, or –."""
+    if row["low"] is None or row["high"] is None:
+        return row["no_interval"] or "–"
+    return " … ".join(format_value(row["test"], row[end], True) for end in ("low", "high"))
 
 
 def format_value(measure: str, value: float | None, sign: bool = False) -> str:

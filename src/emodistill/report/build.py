@@ -26,6 +26,8 @@ from emodistill.evaluation.bootstrap import FEW_SPEAKERS
 from emodistill.evaluation.calibration import with_temperature
 from emodistill.evaluation.compare import compare_runs, measure_title
 from emodistill.evaluation.cost import cost_cell, cost_notes, cost_rows, known_titles, read_cost
+from emodistill.evaluation.dimension_scores import DIMENSION_SCORE_TITLES
+from emodistill.evaluation.dimension_tables import DIMENSION_NOTE, dimension_notes, format_over_folds
 from emodistill.evaluation.groups import RunGroup, group_runs
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
@@ -38,6 +40,7 @@ from emodistill.evaluation.tables import (
     CALIBRATION_TITLES,
     comparison_notes,
     comparison_rows,
+    format_ends,
     format_estimate,
     format_measure,
     format_p_value,
@@ -47,8 +50,10 @@ from emodistill.evaluation.tables import (
 from emodistill.evaluation.vote_scores import VOTE_TITLES
 from emodistill.evaluation.vote_tables import vote_notes, vote_rows
 from emodistill.files import atomic_write
+from emodistill.inference.model_card import MIN_SPEAKERS
 from emodistill.report import figures
 from emodistill.report.charts import forest
+from emodistill.report.embeddings import embedding_map
 from emodistill.version import __version__
 
 if TYPE_CHECKING:
@@ -56,7 +61,6 @@ if TYPE_CHECKING:
 
 MAX_CLIP_S = 12.0  # of the sound of an error; the rest of a longer utterance is cut off
 MAX_SPEAKERS = 60  # in the chart; of more, those with the lowest UA
-MIN_MAPPED = 5  # utterances; t-SNE of fewer shows nothing
 
 
 @dataclass
@@ -70,6 +74,14 @@ class Section:
     notes: list[str] = field(default_factory=list)
     charts: dict[str, Any] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    num_utterances: int = 0  # of test
+    num_speakers: int = 0
+
+    @property
+    def dimension_notes(self) -> list[str]:
+        """Why some scores of dimensions have no interval or are not defined."""
+        found = () if self.scores.dimensions is None else self.scores.dimensions.models
+        return dimension_notes({item.model: item.dimensions for item in found})
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,16 @@ class GroupSection:
         """Mean and standard deviation over seeds of a model's pooled score; the main model is 0."""
         values = [section.scores.models[model].scores[measure].value for section in self.sections]
         return float(np.mean(values)), float(np.std(values, ddof=len(values) > 1))
+
+    def ccc_over_seeds(self, dimension: str) -> tuple[float, float] | None:
+        """Mean and standard deviation over seeds of the main model's CCC; None where it is not defined."""
+        found = [
+            section.scores.dimensions.models[0].dimensions[dimension].scores["ccc"]
+            for section in self.sections
+            if section.scores.dimensions is not None
+        ]
+        values = [item.value for item in found if item is not None]
+        return (float(np.mean(values)), float(np.std(values, ddof=len(values) > 1))) if values else None
 
 
 @dataclass(frozen=True)
@@ -133,7 +155,8 @@ def write_report(
         ablations=ablations,
         compared=comparison_rows(compared),
         comparison_notes=comparison_notes(compared) if compared else [],
-        compared_chart=figures.differences(comparison_rows(compared)) if compared else None,
+        compared_chart=figures.differences(compared) if compared else None,
+        compared_unit="points of UA" if compared and compared[0].measure == "ua" else "CCC × 100",
         costs=_costs(sections),
         recipe_differences=_recipe_differences(groups),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -213,6 +236,14 @@ def _template() -> Any:
         "score_titles": SCORE_TITLES,
         "calibration_titles": CALIBRATION_TITLES,
         "few_speakers": FEW_SPEAKERS,
+        "min_speakers": MIN_SPEAKERS,
+        "dimension_titles": DIMENSION_SCORE_TITLES,
+        "dimension_note": DIMENSION_NOTE,
+        "format_over_folds": format_over_folds,
+        "measure_title": measure_title,
+        "format_measure": format_measure,
+        "format_value": format_value,
+        "format_ends": format_ends,
         "scaling_titles": calibration_titles,
         "vote_titles": VOTE_TITLES,
         "vote_rows": vote_rows,
@@ -228,9 +259,6 @@ def _template() -> Any:
         "cost_cell": cost_cell,
         "known_titles": known_titles,
         "format_percent": format_percent,
-        "measure_title": measure_title,
-        "format_measure": format_measure,
-        "format_value": format_value,
         "format_p_value": format_p_value,
         "format_estimate": format_estimate,
         "recipe_toml": recipe_toml,
@@ -243,24 +271,35 @@ def _section(run: Run, anchor: str, num_errors: int, audio: bool, fold: str | No
     scores = score_run(run)
     section = Section(run, scores, anchor, run.name, list(scores.notes))
     is_evaluation = run.training_recipe is None
-    section.charts = {
+    table = run.table() if run.has_emotions else run.dimension_table()
+    section.num_utterances, section.num_speakers = len(table), len(set(table.speakers))
+    section.charts = _emotion_charts(scores) if scores.models else {}
+    if scores.dimensions is not None:
+        section.charts["dimensions"] = figures.dimensions(run.dimension_table())
+    section.charts |= {
         "known": figures.known(scores.known) if scores.known else None,
-        "speakers": figures.speakers(
-            scores.groups["speaker"], scores.models[0].scores["ua"].value, MAX_SPEAKERS
-        ),
-        "reliability": figures.reliability(scores.calibration),
-        "risk": figures.risk(scores.calibration),
         "agreement": [(agreement, figures.agreement(agreement)) for agreement in scores.agreement],
         "curves": [] if is_evaluation else figures.learning_curves(trainings(run, section.notes)),
-        "map": None if is_evaluation else _embedding_map(run, fold, section.notes),
+        "map": None if is_evaluation or not scores.models else embedding_map(run, fold, section.notes),
     }
     if is_evaluation:
         section.notes.append(
             "The run is an evaluation of an existing model, so it has no learning curves and no map of "
             "embeddings."
         )
-    section.errors = _most_confident_errors(run, scores, num_errors, audio, section.notes)
+    if scores.models:
+        section.errors = _most_confident_errors(run, scores, num_errors, audio, section.notes)
     return section
+
+
+def _emotion_charts(scores: RunScores) -> dict[str, Any]:
+    """The charts of a model's emotions."""
+    ua = scores.models[0].scores["ua"].value
+    return {
+        "speakers": figures.speakers(scores.groups["speaker"], ua, MAX_SPEAKERS),
+        "reliability": figures.reliability(scores.calibration),
+        "risk": figures.risk(scores.calibration),
+    }
 
 
 def _recipe_differences(groups: Sequence[RunGroup]) -> list[tuple[str, list[str]]]:
@@ -314,66 +353,6 @@ def trainings(run: Run, notes: list[str]) -> dict[str, dict[str, "FitResult"]]:
     if missing:
         notes.append(f"Learning curves are incomplete: {len(missing)} files are missing, first {missing[0]}.")
     return by_model
-
-
-# --- embeddings ------------------------------------------------------------------------------------
-
-
-def _embedding_map(run: Run, fold: str | None, notes: list[str]) -> dict[str, Any] | None:
-    """A fold's test utterances in two dimensions, by the embeddings of the fold's student.
-
-    Returns None and adds a note where audio or checkpoint is missing, or where there are too few utterances.
-    """
-    folder = run.checkpoint_folder(fold)
-    fold = fold or run.scores["folds"][0]
-    table = run.table().by_fold()[fold]
-    utterances = [run.utterances[name] for name in table.utterances]
-    if all(item.path is None for item in utterances):
-        notes.append("No map of embeddings: the corpus is text without audio.")
-        return None
-    silent = [item for item in utterances if item.path is None or not item.path.is_file()]
-    if silent:
-        notes.append(
-            f"No map of embeddings: the audio of {len(silent)} test utterances of fold {fold} is missing, "
-            f"first {silent[0].path or silent[0].id}."
-        )
-        return None
-    for name in ("model.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            notes.append(f"No map of embeddings: the student of fold {fold} is missing ({folder / name}).")
-            return None
-    if len(table) < MIN_MAPPED:
-        notes.append(f"No map of embeddings: fold {fold} has only {len(table)} test utterances.")
-        return None
-    points = _in_two_dimensions(_embeddings(folder, run, utterances))
-    return {
-        "fold": fold,
-        "chart": figures.embedding_map(points, table),
-        "emotions": figures.legend(table),
-        "count": len(table),
-        "speakers": len(set(table.speakers)),
-    }
-
-
-def _embeddings(folder: Path, run: Run, utterances: Sequence[Utterance]) -> np.ndarray:
-    from emodistill.models.checkpoint import load_checkpoint
-    from emodistill.training.checkpoint_inference import predict_checkpoint
-
-    checkpoint = load_checkpoint(folder)
-    _, outputs = predict_checkpoint(checkpoint, utterances, run.recipe.audio, run.recipe.runtime)
-    return np.asarray(outputs["embedding"].numpy(), dtype=np.float64)
-
-
-def _in_two_dimensions(embeddings: np.ndarray) -> np.ndarray:
-    """The t-SNE (van der Maaten & Hinton 2008) of embeddings (utterances, dim), (utterances, 2).
-
-    It starts from PCA, so the map is the same every time.
-    """
-    from sklearn.manifold import TSNE
-
-    perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0, metric="cosine")
-    return np.asarray(tsne.fit_transform(embeddings), dtype=np.float64)
 
 
 # --- errors ----------------------------------------------------------------------------------------

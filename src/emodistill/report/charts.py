@@ -183,13 +183,18 @@ def stacked(parts: Sequence[tuple[str, float, str]], description: str) -> Markup
     return _svg(WIDTH, 26, elements, description)
 
 
-def forest(panels: Sequence[ForestPanel], description: str) -> Markup:
-    """A forest plot: for each row its name and UA, and below them its difference with the interval."""
+def forest(panels: Sequence[ForestPanel], description: str, unit: str = "UA (%)") -> Markup:
+    """A forest plot: for each row its name and UA, and below them its difference with the interval.
+
+    `unit` is the measure and its unit, where it is not UA.
+    """
     elements: list[str] = []
     top = 0.0
     for panel in panels:
         elements.append(f'<text class="label" x="0" y="{top + 12}">{escape(panel.title)}</text>')
-        elements.append(f'<text class="tick" x="{WIDTH}" y="{top + 12}" text-anchor="end">UA (%)</text>')
+        elements.append(
+            f'<text class="tick" x="{WIDTH}" y="{top + 12}" text-anchor="end">{escape(unit)}</text>'
+        )
         top += 18
         bottom = top + FOREST_ROW * len(panel.rows)
         for value in ticks(panel.low, panel.high):

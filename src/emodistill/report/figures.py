@@ -8,11 +8,13 @@ import numpy as np
 from markupsafe import Markup
 
 from emodistill.distillation import TERMS
+from emodistill.evaluation.compare import Comparison, is_share, measure_title
+from emodistill.evaluation.dimension_predictions import DimensionPredictions
 from emodistill.evaluation.forest import SIGNIFICANT, ForestRow, forest_panel
 from emodistill.evaluation.known_scores import KnownScore, curves
 from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.scores import Agreement, Calibration, Group, calibration_titles
-from emodistill.evaluation.tables import format_estimate, format_mean
+from emodistill.evaluation.tables import comparison_rows, format_estimate, format_measure
 from emodistill.labels import COLOURS
 from emodistill.report.charts import Plot, bars, forest, stacked
 
@@ -128,21 +130,39 @@ def known(scores: Sequence[KnownScore]) -> tuple[Markup, list[tuple[str, str]]]:
     return plot.svg("UA over the number of known utterances of the speaker"), legend
 
 
-def differences(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """A forest plot of the differences in UA to the reference, from the rows of a comparison."""
-    ua = [row for row in rows if row["test"] == "ua"]
-    first = ua[0]
+def differences(comparisons: Sequence[Comparison]) -> Markup:
+    """A forest plot of the differences to the reference in the first measure: UA, or CCC."""
+    measure = comparisons[0].measure
+    rows = [row for row in comparison_rows(comparisons) if row["test"] == measure]
+    first, title = rows[0], measure_title(measure)
     systems = []
-    for row in ua:
+    for row in rows:
         low, high = (None if row[end] is None else 100 * row[end] for end in ("low", "high"))
         significant = row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT
-        name, value = Path(row["run"]).name, format_mean(row["of_run"], row["of_run_sd"])
+        name, value = Path(row["run"]).name, format_measure(measure, row["of_run"], row["of_run_sd"])
         systems.append(ForestRow(name, value, 100 * row["difference"], low, high, significant))
     reference = ForestRow(
-        Path(first["reference"]).name, format_mean(first["of_reference"], first["of_reference_sd"]),
+        Path(first["reference"]).name,
+        format_measure(measure, first["of_reference"], first["of_reference_sd"]),
         is_reference=True,
-    )  # fmt: skip
-    return forest([forest_panel("systems", [reference, *systems])], "Differences in UA to the reference")
+    )
+    unit = f"{title} (%)" if is_share(measure) else title
+    panel = forest_panel("systems", [reference, *systems])
+    return forest([panel], f"Differences in {title} to the reference", unit)
+
+
+def dimensions(table: DimensionPredictions) -> dict[str, Markup]:
+    """For each dimension a chart with a dot for each utterance: its prediction over its label."""
+    charts = {}
+    for column, name in enumerate(table.dimensions):
+        plot = Plot((0, 1), (0, 1), ("label", "prediction"), square=True)
+        plot.line([(0, 0), (1, 1)], "reference")
+        for row in np.flatnonzero(~np.isnan(table.truth[:, column])):
+            label, predicted = float(table.truth[row, column]), float(table.predicted[row, column])
+            tip = f"{table.utterances[row]}: label {label:.2f}, predicted {predicted:.2f}"
+            plot.dot(label, predicted, "faint series-1", tip, radius=2.5)
+        charts[name] = plot.svg(f"Predicted {name} over its label")
+    return charts
 
 
 def agreement(item: Agreement) -> Markup:

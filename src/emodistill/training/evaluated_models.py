@@ -1,4 +1,4 @@
-"""Models that `evaluate` can score: exported models, checkpoints, and Hugging Face audio classifiers."""
+"""Models that `evaluate` can score: exported models, checkpoints, and audio models of Hugging Face."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from emodistill.config import AudioConfig, load_recipe
 from emodistill.console import say, warn, with_progress
 from emodistill.corpora import Utterance
 from emodistill.corpora.base import audio_duration_s
-from emodistill.errors import AudioError, MissingExtraError, ModelError
+from emodistill.errors import AudioError, ModelError
 from emodistill.evaluation.cost import ModelCost, RunCost
 from emodistill.evaluation.known import SpeakerStatistics
 from emodistill.evaluation.run import read_run
@@ -24,21 +24,26 @@ from emodistill.inference.hub import download_model, is_hub_id, split_revision
 from emodistill.inference.model_card import file_sha256, model_bytes
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.voices import SpeechStatistics
+from emodistill.training.transformers_models import load_audio_model, predicted_dimensions
 
 Floats = npt.NDArray[np.float64]
 Statistics = npt.NDArray[np.float32]
 
 
 class EvaluatedModel(Protocol):
-    """A model that classifies utterances."""
+    """A model that classifies utterances, or predicts their dimensions, or both."""
 
     kind: str
-    names: tuple[str, ...]  # its own names of the emotions
+    names: tuple[str, ...]  # its own names of the emotions; empty: it predicts dimensions alone
+    dimensions: tuple[str, ...]  # that it predicts, each from 0 to 1
     known_ids: frozenset[str]  # utterances that it was trained or chosen on, as far as the model lists them
     has_voices: bool  # whether it is a `VoiceModel`
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         """Positions of the utterances that it could classify, and their probabilities (rows, names)."""
+
+    def with_dimensions(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, Floats]:
+        """As `__call__`, with the dimensions (rows, dimensions) as third. Each utterance is read once."""
 
 
 class VoiceModel(EvaluatedModel, Protocol):
@@ -102,11 +107,14 @@ class ExportedModel:
         from emodistill.inference.recognizer import Recognizer
 
         self.recognizer = Recognizer(folder, threads=1)
-        self.names = self.recognizer.emotions
+        self.names, self.dimensions = self.recognizer.emotions, self.recognizer.dimensions
         self.known_ids = self.recognizer.known_ids
         self.has_voices = self.recognizer.voice_dim is not None
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        return self.with_dimensions(utterances)[:2]
+
+    def with_dimensions(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, Floats]:
         return self._classify(utterances, lambda waveform: self.recognizer.predict(waveform, SAMPLE_RATE))
 
     def with_statistics(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, SpeakerStatistics]:
@@ -116,7 +124,7 @@ class ExportedModel:
             parts.append(self.recognizer.statistics(waveform, SAMPLE_RATE))
             return self.recognizer.predict_statistics(parts[-1])
 
-        rows, probabilities = self._classify(utterances, predict)
+        rows, probabilities, _ = self._classify(utterances, predict)
         return rows, probabilities, SpeakerStatistics.join([(part.windows, part.speech_s) for part in parts])
 
     def head(self, statistics: Statistics, voice: Statistics) -> Floats:
@@ -128,27 +136,36 @@ class ExportedModel:
 
     def _classify(
         self, utterances: Sequence[Utterance], predict: Callable[[Waveform], Prediction]
-    ) -> tuple[list[int], Floats]:
+    ) -> tuple[list[int], Floats, Floats]:
         rows: list[int] = []
         probabilities: list[Floats] = []
+        dimensions: list[Floats] = []
         num_silent = 0
         for row, utterance in enumerate(with_progress(utterances, "recognise", len(utterances))):
             waveform = _load_or_report(utterance)
             if waveform is None:
                 continue
             prediction = predict(waveform)
-            if prediction.probabilities:
+            if prediction.probabilities or (not self.names and prediction.dimensions):
                 probabilities.append(np.array(list(prediction.probabilities.values())))
+                place = prediction.dimensions or {}
+                dimensions.append(np.array([place[name] for name in self.dimensions]))
             else:
                 num_silent += 1
-                probabilities.append(self.recognizer.probabilities(waveform))
+                output = self.recognizer.classify(waveform)
+                probabilities.append(output.probabilities)
+                dimensions.append(np.zeros(0) if output.dimensions is None else output.dimensions)
             rows.append(row)
         if num_silent:
             warn(
                 f"the recogniser finds no speech in {num_silent} utterances, and predict would give no "
                 "emotion: here they are classified all the same"
             )
-        return rows, np.array(probabilities)
+        return (
+            rows,
+            np.array(probabilities).reshape(len(rows), len(self.names)),
+            np.array(dimensions).reshape(len(rows), len(self.dimensions)),
+        )
 
 
 class CheckpointModel:
@@ -160,7 +177,7 @@ class CheckpointModel:
         from emodistill.models.checkpoint import load_checkpoint
 
         self.checkpoint = load_checkpoint(folder)
-        self.names = self.checkpoint.labels.names
+        self.names, self.dimensions = self.checkpoint.labels.names, self.checkpoint.dimensions
         self.known_ids = self.checkpoint.known_ids
         self.has_voices = getattr(self.checkpoint.model, "has_voices", False)
         self.audio = AudioConfig()
@@ -171,6 +188,13 @@ class CheckpointModel:
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         rows, outputs = self._predict(utterances)
         return rows, self._probabilities(outputs)
+
+    def with_dimensions(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, Floats]:
+        rows, outputs = self._predict(utterances)
+        dimensions = np.zeros((len(rows), len(self.dimensions)))
+        if rows and self.dimensions:
+            dimensions = outputs["dimensions"].double().clamp(0, 1).numpy()
+        return rows, self._probabilities(outputs), dimensions
 
     def with_statistics(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, SpeakerStatistics]:
         from emodistill.training.checkpoint_inference import one_window_each
@@ -198,30 +222,25 @@ class CheckpointModel:
 
 
 class TransformersModel:
-    """An audio classifier of Hugging Face's transformers, run on one utterance at a time without padding."""
+    """An audio model of Hugging Face's transformers, run on one utterance at a time without padding.
+
+    It is a classifier of emotions, or predicts dimensions from 0 to 1.
+    """
 
     kind = "Hugging Face model"
     has_voices = False
     known_ids: frozenset[str] = frozenset()  # such models do not list their training data
 
     def __init__(self, name: str, revision: str | None = None) -> None:
-        try:
-            from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
-        except ImportError as error:
-            raise MissingExtraError("transformers", "train") from error
-        try:
-            self.extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
-            self.model = AutoModelForAudioClassification.from_pretrained(name, revision=revision).eval()
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"'{name}' is no audio classifier that transformers can load: {' '.join(str(error).split())}"
-            ) from error
+        self.extractor, self.model = load_audio_model(name, revision)
         labels = self.model.config.id2label
-        self.names = tuple(str(labels[index]) for index in sorted(labels))
+        names = tuple(str(labels[index]) for index in sorted(labels))
+        self.dimensions = predicted_dimensions(names, self.model.config.problem_type, name)
+        self.names = () if self.dimensions else names
         warn(f"'{name}' does not list its training data: make sure that it was not trained on this corpus")
 
     def logits(self, waveform: Waveform) -> Any:
-        """The logits (names,) of a waveform (samples,), 16 kHz."""
+        """The outputs (names,) of a waveform (samples,), 16 kHz: logits of emotions, or dimensions."""
         import soxr
 
         rate_hz = int(getattr(self.extractor, "sampling_rate", SAMPLE_RATE))
@@ -233,16 +252,29 @@ class TransformersModel:
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         import torch
 
+        rows, outputs = self._outputs(utterances)
+        return rows, np.asarray(torch.from_numpy(outputs).softmax(dim=1).numpy())
+
+    def with_dimensions(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats, Floats]:
+        rows, outputs = self._outputs(utterances)
+        if num_outside := int(((outputs < 0) | (outputs > 1)).any(axis=1).sum()):
+            warn(f"{num_outside} of {len(rows)} outputs lie outside of 0 to 1: they become 0 or 1")
+        return rows, np.zeros((len(rows), 0)), outputs.clip(0, 1)
+
+    def _outputs(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
+        """Positions of the utterances that have audio, and what the model puts out (rows, outputs)."""
+        import torch
+
         rows: list[int] = []
-        probabilities: list[Floats] = []
+        outputs: list[Floats] = []
         with torch.no_grad():
             for row, utterance in enumerate(with_progress(utterances, "classify", len(utterances))):
                 waveform = _load_or_report(utterance)
                 if waveform is None:
                     continue
-                probabilities.append(self.logits(waveform).double().softmax(dim=0).numpy())
+                outputs.append(self.logits(waveform).double().numpy())
                 rows.append(row)
-        return rows, np.array(probabilities)
+        return rows, np.array(outputs).reshape(len(rows), len(self.names) + len(self.dimensions))
 
 
 def _load_or_report(utterance: Utterance) -> npt.NDArray[np.float32] | None:

@@ -15,9 +15,8 @@ So `scores`, `compare` and `report` read it as they read a run.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,22 +28,16 @@ from emodistill.corpora.load import CorpusSource, report_left_out
 from emodistill.errors import ConfigError, LeakError, ModelError, one_of
 from emodistill.evaluation.known import (
     DRAWS,
-    KNOWN_CSV,
-    KNOWN_PREDICTIONS,
     Count,
     KnownPredictions,
     KnownTask,
     predict_known,
-    write_known,
 )
-from emodistill.evaluation.known_scores import score_known, write_known_tables
-from emodistill.evaluation.predictions import Predictions, write_predictions
-from emodistill.evaluation.run import EVALUATION, read_run, table_name, write_checksums, write_utterances
-from emodistill.files import atomic_write
-from emodistill.inference.model_card import file_sha256
-from emodistill.labels import EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelSet
+from emodistill.evaluation.run import (
+    EVALUATION,
+)
+from emodistill.labels import DIMENSIONS, EMOTIONS, LABEL_MAPS, LEFT_OUT, LabelSet
 from emodistill.protocol.audit import ids_of, warn_of_equal_ids
-from emodistill.protocol.folds import Fold, Protocol
 from emodistill.training.evaluated_models import (
     EvaluatedModel,
     Floats,
@@ -52,38 +45,7 @@ from emodistill.training.evaluated_models import (
     measure_evaluated,
     voice_model,
 )
-
-FOLD = "all"
-SeenRule = Literal["refuse", "leave-out", "allow"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The settings of an evaluation, kept as `evaluation.json`."""
-
-    model: str
-    kind: str
-    sha256: str | None  # of the model's weights, where they are one file
-    corpus: str
-    mapping: dict[str, str | None]  # the model's name -> emotion; None: the name is left out
-    emotions: tuple[str, ...]  # that are scored
-    seen: SeenRule
-    known: tuple[Count, ...] | None = None  # numbers of known utterances; None: plain scores alone
-    left_out: dict[str, int] = field(default_factory=dict)  # reason -> number of utterances
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of `evaluation.json`."""
-        return {
-            "model": self.model,
-            "kind": self.kind,
-            "sha256": self.sha256,
-            "corpus": self.corpus,
-            "mapping": dict(self.mapping),
-            "emotions": list(self.emotions),
-            "heard": self.seen,
-            "known": None if self.known is None else list(self.known),
-            "left_out": dict(self.left_out),
-        }
+from emodistill.training.evaluation_folder import FOLD, Evaluation, KnownTables, SeenRule, write_folder
 
 
 @dataclass(frozen=True)
@@ -92,13 +54,6 @@ class KnownUtterances:
 
     counts: tuple[Count, ...]
     corpus: Corpus  # the utterances that may be known: of all emotions, also those that are not scored
-
-
-class KnownTables(NamedTuple):
-    """The predictions with known utterances."""
-
-    table: KnownPredictions
-    probabilities: npt.NDArray[np.float64] | None  # (utterances, emotions), see `KnownResult`
 
 
 # Long: the parameters are the options of the command.
@@ -124,20 +79,29 @@ def evaluate(
         seen: what to do with utterances of speakers that the model was trained or chosen on.
         known: also score with known utterances of the speaker; needs a model with voices.
 
-    Raises `ConfigError` where emotions do not fit, and `ModelError` where the model can classify no
-    utterance. Raises `LeakError` where the corpus has seen speakers and `seen` is "refuse".
+    Dimensions are scored where the model predicts them and the corpus has labels of them, but not with
+    `known`. A model with dimensions alone is scored on all utterances with one of their labels.
+
+    Raises `ConfigError` where emotions or dimensions do not fit, and `ModelError` where the model can
+    classify no utterance. Raises `LeakError` where the corpus has seen speakers and `seen` is "refuse".
     """
     if (out / "recipe.toml").is_file():
         raise ConfigError(f"'{out}' holds a training run: choose another folder with --out")
+    dimensions = () if known is not None else scored_dimensions(evaluated, corpus)
     mapping = complete_mapping(evaluated.names, mapping or {})
-    scored = scored_emotions(mapping, corpus.labels, emotions)
+    scored = scored_emotions(mapping, corpus.labels, emotions, dimensions)
     counts = None if known is None else known.counts
-    evaluation = Evaluation(model, evaluated.kind, sha256, corpus.name, mapping, scored.names, seen, counts)
+    evaluation = Evaluation(
+        model, evaluated.kind, sha256, corpus.name, mapping, scored.names, seen, counts, dimensions
+    )
     _ensure_same_settings(out, evaluation)
-    kept, left_out, is_marked = _scored_utterances(evaluated, corpus, scored, seen)
-    if known is None:
+    kept, left_out, is_marked = _scored_utterances(evaluated, corpus, scored, dimensions, seen)
+    values, known_tables = np.zeros((0, 0)), None
+    if dimensions:
+        rows, probabilities, values = evaluated.with_dimensions(kept)
+        values = values[:, [evaluated.dimensions.index(name) for name in dimensions]]
+    elif known is None:
         rows, probabilities = evaluated(kept)
-        known_tables = None
     else:
         rows, probabilities, known_tables = _predict_known(
             voice_model(evaluated), kept, known, mapping, scored
@@ -150,11 +114,12 @@ def evaluate(
         raise ModelError(f"the model could classify none of {len(kept)} utterances of '{corpus.name}'")
     for reason, count in left_out.items():
         say(f"left out: {count} × {reason}")
-    _write_folder(
+    write_folder(
         replace(evaluation, left_out=left_out),
         replace(corpus, utterances=tuple(kept[row] for row in rows)),
         scored,
         _over_emotions(probabilities, mapping, scored),
+        values,
         ("training data",) if is_marked else (),
         out,
         known_tables,
@@ -164,13 +129,22 @@ def evaluate(
 
 
 def _scored_utterances(
-    evaluated: EvaluatedModel, corpus: Corpus, scored: LabelSet, seen: SeenRule
+    evaluated: EvaluatedModel,
+    corpus: Corpus,
+    scored: LabelSet,
+    dimensions: Sequence[str],
+    seen: SeenRule,
 ) -> tuple[list[Utterance], dict[str, int], bool]:
     """The utterances to score, how many are left out by reason, and whether some speakers were seen."""
     left_out: dict[str, int] = {}
-    kept = [item for item in corpus if item.emotion in scored.names]
+    if len(scored):
+        kept = [item for item in corpus if item.emotion in scored.names]
+        reason = "of other emotions"
+    else:
+        kept = [item for item in corpus if item.unit_dimensions().keys() & set(dimensions)]
+        reason = f"without {' and '.join(dimensions)}"
     if len(kept) < len(corpus):
-        left_out["of other emotions"] = len(corpus) - len(kept)
+        left_out[reason] = len(corpus) - len(kept)
     is_seen = by_seen_speakers(kept, evaluated.known_ids, corpus.name)
     if is_seen.any():
         _refuse_or_report(is_seen, kept, evaluated, seen)
@@ -195,6 +169,7 @@ def _ensure_same_settings(out: Path, evaluation: Evaluation) -> None:
         raise ConfigError(
             f"'{path}' cannot be read ({error}): delete it, or choose another folder with --out"
         ) from error
+    recorded.setdefault("dimensions", [])  # evaluations of older versions have none
     for name, value in evaluation.to_dict().items():
         if name != "left_out" and recorded.get(name) != value:
             raise ConfigError(
@@ -228,9 +203,19 @@ def complete_mapping(names: Sequence[str], mapping: Mapping[str, str | None]) ->
 
 
 def scored_emotions(
-    mapping: Mapping[str, str | None], corpus: LabelSet, emotions: Sequence[str] | None
+    mapping: Mapping[str, str | None],
+    corpus: LabelSet,
+    emotions: Sequence[str] | None,
+    dimensions: Sequence[str] = (),
 ) -> LabelSet:
-    """The emotions that are scored: the given ones, else all, which model and corpus must then share."""
+    """The emotions that are scored: the given ones, else all, which model and corpus must then share.
+
+    None are scored where model or corpus has none, and `dimensions` are scored.
+    """
+    if dimensions and emotions is None and not (mapping and len(corpus)):
+        return LabelSet(())
+    if not mapping:
+        raise ConfigError("the model predicts dimensions alone: leave --emotions and --known out")
     model = LabelSet.from_emotions(emotion for emotion in mapping.values() if emotion is not None)
     if emotions is None:
         if model != corpus:
@@ -246,6 +231,23 @@ def scored_emotions(
             if name not in labels.names:
                 raise ConfigError(f"--emotions: {one_of(f'emotion of {owner}', name, labels)}")
     return LabelSet.from_emotions(emotions)
+
+
+def scored_dimensions(evaluated: EvaluatedModel, corpus: Corpus) -> tuple[str, ...]:
+    """The dimensions that the model predicts and that some utterances have labels of.
+
+    Raises `ConfigError` for a model with dimensions alone that shares none with the corpus.
+    """
+    if not evaluated.dimensions:
+        return ()
+    present = {name for item in corpus for name in item.unit_dimensions()}
+    shared = tuple(name for name in DIMENSIONS if name in evaluated.dimensions and name in present)
+    if not shared and not evaluated.names:
+        raise ConfigError(
+            f"the model predicts {', '.join(evaluated.dimensions)}, and no utterance of '{corpus.name}' has "
+            f"a label of these (the corpus has {', '.join(sorted(present)) or 'no dimension'})"
+        )
+    return shared
 
 
 def read_mapping(text: str | None) -> dict[str, str | None]:
@@ -359,15 +361,21 @@ def _refuse_or_report(
     warn(f"{finding}; {action}")
 
 
-# --- files ---------------------------------------------------------------------------------------
+# --- corpora --------------------------------------------------------------------------------------
 
 
-def open_labelled_corpus(source: CorpusSource, labels: str | None) -> tuple[Corpus, bool]:
-    """Read the utterances that have an emotion.
+def open_labelled_corpus(
+    source: CorpusSource, labels: str | None, with_emotions: bool = True
+) -> tuple[Corpus, bool]:
+    """Read the utterances that have an emotion, or all of them with `with_emotions` False.
 
     Also returns whether some of their audio cannot be read and is left out.
     """
-    labelled, problems = drop_bad_audio(source.read(labels, say).relabel(LABEL_MAPS["own"]))
+    if with_emotions:
+        corpus = source.read(labels, say).relabel(LABEL_MAPS["own"])
+    else:
+        corpus = source.read(labels or "all", say)
+    labelled, problems = drop_bad_audio(corpus)
     report_left_out(labelled, problems, say)
     return labelled, bool(problems)
 
@@ -378,57 +386,3 @@ def read_every_utterance(source: CorpusSource) -> Corpus:
     Utterances whose audio cannot be read are left out.
     """
     return drop_bad_audio(source.read("all", lambda _: None, keep_left_out=True))[0]
-
-
-def _write_folder(
-    evaluation: Evaluation,
-    corpus: Corpus,
-    scored: LabelSet,
-    probabilities: Floats,
-    allowed_leaks: tuple[str, ...],
-    out: Path,
-    known: KnownTables | None,
-) -> None:
-    from emodistill.training.cross_validation import summarise_scores  # it loads torch
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "scores.json").unlink(missing_ok=True)  # written last: a folder that has it is complete
-    (out / KNOWN_PREDICTIONS).unlink(missing_ok=True)  # of an earlier evaluation
-    ids = tuple(item.id for item in corpus)
-    protocol = Protocol(corpus.name, "all utterances are test", (Fold(FOLD, (), (), ids),), allowed_leaks)
-    protocol.write(out / "protocol.json")
-    write_utterances(corpus, out)
-    table = Predictions(
-        scored, ids, (FOLD,) * len(ids), tuple(item.speaker for item in corpus),
-        tuple(item.emotion or "" for item in corpus), probabilities,
-    )  # fmt: skip
-    path, fold_path = out / table_name("student"), out / f"fold-{FOLD}" / table_name("student")
-    fold_path.parent.mkdir(exist_ok=True)
-    write_predictions(table, fold_path)
-    write_predictions(table, path)
-    write_checksums(fold_path.parent, {fold_path.name: file_sha256(fold_path)})
-    _write_json(out / EVALUATION, evaluation.to_dict())
-    reasons = ", ".join(f"{count} × {reason}" for reason, count in evaluation.left_out.items())
-    scores: dict[str, Any] = {
-        "recipe": f"{evaluation.model} on {corpus.name}",
-        "seed": None,
-        "protocol": protocol.stamp,
-        "folds": [FOLD],
-        "environment": {"left out": reasons} if reasons else {},
-        "models": {"student": {"test": summarise_scores(table)}},
-        "sha256": {path.name: file_sha256(path)},
-    }
-    if known is not None:
-        write_known(known.table, out / KNOWN_CSV)
-        scores["sha256"][KNOWN_CSV] = file_sha256(out / KNOWN_CSV)
-        write_known_tables(score_known(known.table, protocol.stamp), out)
-        if known.probabilities is not None:
-            write_predictions(replace(table, probabilities=known.probabilities), out / KNOWN_PREDICTIONS)
-            scores["sha256"][KNOWN_PREDICTIONS] = file_sha256(out / KNOWN_PREDICTIONS)
-    _write_json(out / "scores.json", scores)
-    read_run(out).table()  # raises where the folder is not what later commands expect
-
-
-def _write_json(path: Path, data: Any) -> None:
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
