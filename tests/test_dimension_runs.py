@@ -1,7 +1,7 @@
 """Runs with dimensions, with emotions beside them or alone: scores, comparison, report."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,14 @@ from factories_runs import invented_corpus, invented_run
 from typer.testing import CliRunner
 
 from emodistill.cli import app
-from emodistill.errors import ModelError
+from emodistill.errors import ConfigError, ModelError
+from emodistill.evaluation.ablation_ccc import AblationCcc, system_tables
+from emodistill.evaluation.ablation_table import System, make_ablation_table, read_ablation, teacher_systems
 from emodistill.evaluation.compare import compare_runs, holm
-from emodistill.evaluation.dimension_scores import concordance
+from emodistill.evaluation.dimension_scores import concordance, mean_ccc
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.scores import score_run
+from emodistill.training.grid import make_grid
 
 EMOTIONS = ("angry", "happy", "sad")
 DIMENSIONS = ("arousal", "valence")
@@ -206,3 +209,32 @@ def test_the_report_shows_dimensions_with_and_without_emotions(
         assert ("Confusion and recall" in page) == (name == "both")
         assert ("Differences in CCC to the reference" in page) == (name == "compared")
         assert "nan" not in page.split("<main>")[1].lower().replace("dominance", "")
+
+
+def test_an_ablation_has_the_mean_ccc_and_its_difference(tmp_path: Path) -> None:
+    runs = {name: [read_run(make(tmp_path / name, value))] for name, value in VALUES.items()}
+    systems = [System(name, "parts", name, *system_tables(found)) for name, found in runs.items()]
+    table = make_ablation_table([*systems, *teacher_systems(runs["weak"])], "weak", resamples=300)
+    reference, strong, other, teacher = (row.dimensions for row in table.rows)
+    assert reference is not None
+    assert reference.ccc_difference is None
+    assert strong is not None
+    assert other is not None
+    assert teacher is not None
+    expected = mean_ccc(runs["strong"][0].dimension_table())
+    assert strong.ccc == expected
+    assert strong.ccc_difference == pytest.approx(strong.ccc - reference.ccc)
+    assert strong.ccc_low is not None
+    assert strong.ccc_low > 0
+    assert [strong.ccc_p_holm, other.ccc_p_holm] == holm([strong.ccc_p_value or 0, other.ccc_p_value or 0])
+    assert teacher.ccc_p_holm is None
+    table.write(tmp_path)
+    assert read_ablation(tmp_path / "ablation.json").rows == table.rows
+    header = (tmp_path / "ablation.csv").read_text().splitlines()[0].split(",")
+    assert header[-8:] == [field.name for field in fields(AblationCcc)]
+    assert "| CCC | CCC difference |" in (tmp_path / "ablation.md").read_text()
+
+
+def test_an_ablation_of_a_recipe_without_emotions_is_refused(alone: Path) -> None:
+    with pytest.raises(ConfigError, match=r"an ablation compares UA, .* but targets has no emotion"):
+        make_grid(read_run(alone).recipe)

@@ -14,12 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.errors import ModelError
-from emodistill.evaluation.bootstrap import (
-    Floats,
-    bootstrap_confusions,
-    make_estimate,
-    percentile_interval,
+from emodistill.evaluation.ablation_ccc import (
+    CCC_HEADER,
+    CCC_NOTE,
+    AblationCcc,
+    compare_ccc,
+    format_ccc,
+    system_tables,
 )
+from emodistill.evaluation.bootstrap import Floats, bootstrap_confusions, make_estimate, percentile_interval
 from emodistill.evaluation.compare import RESAMPLES, holm_where_known
 from emodistill.evaluation.cost import (
     COST_TITLES,
@@ -32,6 +35,7 @@ from emodistill.evaluation.cost import (
     show_costs,
 )
 from emodistill.evaluation.differences import Difference, make_difference, sd_over_seeds
+from emodistill.evaluation.dimension_predictions import DimensionPredictions
 from emodistill.evaluation.forest import SIGNIFICANT, ForestPanel, ForestRow, forest_panel, plot_forest
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions, unweighted_accuracy
 from emodistill.evaluation.predictions import Predictions, join_predictions
@@ -53,6 +57,7 @@ class System:
     group: str  # "parts", a swept field, `TEACHERS` or `ORACLES`
     recipe_key: str  # equal for systems of one recipe
     tables: Sequence[Predictions]  # one for each seed
+    dimensions: Sequence[DimensionPredictions] = ()  # one for each seed; empty: it predicts none
 
     @property
     def pooled(self) -> Predictions:
@@ -86,6 +91,7 @@ class AblationRow:
     wa_sd_folds: float | None = None
     detectable: float | None = None  # the smallest true difference that is found with a power of 80 %
     no_interval: str | None = None  # why a difference has no interval
+    dimensions: AblationCcc | None = None  # None: the system predicts none, or CCC is not defined
 
 
 @dataclass(frozen=True)
@@ -131,11 +137,16 @@ class AblationTable:
         """
         (folder / f"{name}.md").write_text(self.markdown(), encoding="utf-8")
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            columns = [*(field.name for field in fields(AblationRow)), *COST_TITLES]
+            own = [field.name for field in fields(AblationRow) if field.name != "dimensions"]
+            ccc = [field.name for field in fields(AblationCcc)] if self.has_ccc else []
+            columns = [*own, *COST_TITLES, *ccc]
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             figures = {row.model: row.figures for row in self.costs}
-            writer.writerows({**asdict(row), **figures.get(row.cell, {})} for row in self.rows)
+            for row in self.rows:
+                values = asdict(row)
+                own_ccc = values.pop("dimensions") or {}
+                writer.writerow({**values, **figures.get(row.cell, {}), **own_ccc})
         with atomic_write(folder / f"{name}.json") as partial:
             partial.write_text(
                 json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -147,12 +158,22 @@ class AblationTable:
     @property
     def header(self) -> tuple[str, ...]:
         """The titles of the columns."""
-        return (*HEADER, *OVER_FOLDS) if self.over_folds else HEADER
+        header = (*HEADER, *OVER_FOLDS) if self.over_folds else HEADER
+        return (*header, *CCC_HEADER) if self.has_ccc else header
+
+    @property
+    def has_ccc(self) -> bool:
+        """Whether some systems have a CCC."""
+        return any(row.dimensions is not None for row in self.rows)
+
+    def cells(self, row: AblationRow) -> list[str]:
+        """The cells of a row as text, in the order of `header`."""
+        return format_row(row, self.over_folds) + (format_ccc(row.dimensions) if self.has_ccc else [])
 
     def markdown(self) -> str:
         """The table and its notes as Markdown."""
         head = [[*self.header], ["---", *["---:"] * (len(self.header) - 1)]]
-        rows = [format_row(row, self.over_folds) for row in self.rows]
+        rows = [self.cells(row) for row in self.rows]
         lines = ["| " + " | ".join(cells) + " |" for cells in [*head, *rows]]
         sweeps = [] if self.sweeps is None else [self.sweeps.markdown()]
         costs = cost_markdown(self.costs, self.cost_notes)
@@ -173,6 +194,8 @@ class AblationTable:
             "that would give p < 0.05 in 80 of 100 experiments like this one. Holm: p corrected over all "
             "cells.",
         ]
+        if self.has_ccc:
+            notes.append(CCC_NOTE)
         if self.same:
             notes.append(f"The same recipe as '{self.reference}', so no difference: {', '.join(self.same)}.")
         if self.over_folds:
@@ -215,7 +238,7 @@ def show_ablation_table(ablation: AblationTable, to: Console) -> None:
         table.add_column(column, justify="left" if column == "cell" else "right", overflow="fold")
     for row, next_row in zip_longest(ablation.rows, ablation.rows[1:]):
         ends_group = next_row is not None and next_row.group != row.group
-        table.add_row(*map(escape, format_row(row, ablation.over_folds)), end_section=ends_group)
+        table.add_row(*map(escape, ablation.cells(row)), end_section=ends_group)
     table.caption = "\n".join(ablation.notes())
     to.print(table)
     show_costs(ablation.costs, ablation.cost_notes, to)
@@ -271,15 +294,13 @@ def make_ablation_table(
     rows = []
     for system in systems:
         row = _scored_row(system)
-        if system.name in draws and system.recipe_key != full.recipe_key:
-            difference = make_difference(
-                _pooled(full, "ua"),
-                _pooled(system, "ua"),
-                draws[system.name] - draws[reference],
-                num_speakers,
-            )
+        is_same = system.recipe_key == full.recipe_key
+        if system.name in draws and not is_same:
+            values = _pooled(full, "ua"), _pooled(system, "ua")
+            difference = make_difference(*values, draws[system.name] - draws[reference], num_speakers)
             row = _compared_row(row, difference)
-        rows.append(row)
+        ccc = compare_ccc(system.dimensions, full.dimensions, resamples, is_same)
+        rows.append(replace(row, dimensions=ccc))
     gap = _closed_gap(by_name, draws, distilled or reference, plain)
     same = [item.name for item in systems if item is not full and item.recipe_key == full.recipe_key]
     return AblationTable(
@@ -291,8 +312,9 @@ def make_ablation_table(
 def teacher_systems(runs: Sequence[Run]) -> list[System]:
     """The teachers of a method, from one run for each seed, and their ensemble if there are several."""
     names = [name for name in runs[0].models if name != runs[0].main_model]
-    tables = {name: [run.table(name) for run in runs] for name in names}
-    systems = [System(f"{name} teacher", TEACHERS, f"{name} teacher", tables[name]) for name in names]
+    found = {name: system_tables(runs, name) for name in names}
+    tables = {name: emotions for name, (emotions, _) in found.items()}
+    systems = [System(f"{name} teacher", TEACHERS, f"{name} teacher", *found[name]) for name in names]
     if len(names) > 1:
         ensembles = [
             ensemble_predictions(run.table(), [tables[name][seed] for name in names])
@@ -352,26 +374,29 @@ def _scored_row(system: System) -> AblationRow:
 
 def _compared_row(row: AblationRow, difference: Difference) -> AblationRow:
     return replace(
-        row,
-        difference=difference.value,
-        low=difference.low,
-        high=difference.high,
-        p_value=difference.p_value,
-        detectable=difference.detectable,
-        no_interval=difference.no_interval,
-    )
+        row, difference=difference.value, low=difference.low, high=difference.high,
+        p_value=difference.p_value, detectable=difference.detectable, no_interval=difference.no_interval,
+    )  # fmt: skip
 
 
 def _with_holm(rows: Sequence[AblationRow], systems: Sequence[System]) -> tuple[AblationRow, ...]:
     """The rows with Holm's correction over the students; two students of one recipe count as one test."""
-    p_values: dict[str, float | None] = {}
-    for row, system in zip(rows, systems, strict=True):
-        if row.p_value is not None and row.group not in (TEACHERS, ORACLES):
-            p_values[system.recipe_key] = row.p_value
-    corrected = dict(zip(p_values, holm_where_known(list(p_values.values())), strict=True))
+
+    def corrected(p_values: Sequence[float | None]) -> list[float | None]:
+        found = {
+            system.recipe_key: p_value
+            for p_value, row, system in zip(p_values, rows, systems, strict=True)
+            if p_value is not None and row.group not in (TEACHERS, ORACLES)
+        }
+        by_key = dict(zip(found, holm_where_known(list(found.values())), strict=True))
+        return [by_key.get(system.recipe_key) for system in systems]
+
+    cccs = [row.dimensions for row in rows]
+    for_ua = corrected([row.p_value for row in rows])
+    for_ccc = corrected([None if item is None else item.ccc_p_value for item in cccs])
     return tuple(
-        replace(row, p_holm=corrected.get(system.recipe_key))
-        for row, system in zip(rows, systems, strict=True)
+        replace(row, p_holm=ua, dimensions=None if item is None else replace(item, ccc_p_holm=ccc))
+        for row, item, ua, ccc in zip(rows, cccs, for_ua, for_ccc, strict=True)
     )
 
 

@@ -19,9 +19,7 @@ from emodistill.config import TEACHERS, recipe_toml
 from emodistill.corpora import Utterance
 from emodistill.corpora.base import natural_sort_key
 from emodistill.errors import AudioError, ModelError
-from emodistill.evaluation.ablation_table import HEADER as ABLATION_HEADER
 from emodistill.evaluation.ablation_table import AblationTable, forest_panels, read_ablation
-from emodistill.evaluation.ablation_table import format_row as ablation_cells
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS
 from emodistill.evaluation.calibration import with_temperature
 from emodistill.evaluation.compare import compare_runs, measure_title
@@ -249,8 +247,6 @@ def _template() -> Any:
         "vote_rows": vote_rows,
         "vote_notes": vote_notes,
         "scaling_classes": figures.SCALING_CLASSES,
-        "ablation_header": ABLATION_HEADER,
-        "ablation_cells": ablation_cells,
         "sweep_header": SWEEP_HEADER,
         "sweep_cells": sweep_cells,
         "known_header": HEADER,

@@ -17,7 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from emodistill.config import Recipe
 from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
-from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
+from emodistill.evaluation.ablation_ccc import system_tables
+from emodistill.evaluation.ablation_table import (
+    AblationTable,
+    System,
+    make_ablation_table,
+    teacher_systems,
+)
 from emodistill.evaluation.cost import read_cost
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.latex import ablation_latex
@@ -254,14 +260,9 @@ def read_systems(
     With `shown`, only those swept cells are read that it names, or that have the recipe's own value.
     """
     full = grid.cells[0]
-    cells = [
-        System(
-            cell.name,
-            cell.group,
-            cell.folder,
-            [read_run(cell.run_folder(out, seed)).table() for seed in seeds],
-        )
-        for cell in grid.cells
-        if shown is None or cell.group == PARTS or cell.folder == full.folder or cell.name in shown
-    ]
+    cells = []
+    for cell in grid.cells:
+        if shown is None or cell.group == PARTS or cell.folder == full.folder or cell.name in shown:
+            runs = [read_run(cell.run_folder(out, seed)) for seed in seeds]
+            cells.append(System(cell.name, cell.group, cell.folder, *system_tables(runs)))
     return cells + teacher_systems([read_run(full.run_folder(out, seed)) for seed in seeds])
