@@ -97,6 +97,19 @@ def test_votes_are_renamed_like_emotions(tmp_path: Path) -> None:
     assert corpus.utterances[1].votes is None
 
 
+def test_an_utterance_whose_most_frequent_vote_is_left_out_is_left_out(tmp_path: Path) -> None:
+    names = {"surprised": "-", "unclear": "-"}
+    rows = (
+        'a\ts1\t{"surprised": 3, "angry": 1}', 'b\ts1\t{"unclear": 2, "angry": 1}',
+        'c\ts1\t{"surprised": 2, "unclear": 2, "angry": 3}', 'd\ts1\t{"unclear": 1, "angry": 1}',
+    )  # fmt: skip
+    corpus = read_rows(tmp_path, "id\tspeaker\tvotes", *rows, emotions=names)
+    assert [(item.id, item.emotion) for item in corpus] == [("c", "angry"), ("d", None)]
+    assert corpus.dropped == {"emotion with most votes": 2}
+    kept = read_rows(tmp_path, "id\tspeaker\tvotes", *rows, emotions=names, keep_left_out=True)
+    assert [item.emotion for item in kept] == [None, None, "angry", None]
+
+
 def test_votes_survive_a_manifest(tmp_path: Path) -> None:
     corpus = Corpus(
         "mine",

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from emodistill.corpora.base import most_frequent
 from emodistill.errors import CorpusError
 from emodistill.labels import EMOTIONS, LEFT_OUT
 
@@ -25,6 +26,19 @@ class GivenLabels:
     def names(self) -> tuple[str, ...]:
         """All names of emotions of the row."""
         return (*self.votes, *(() if self.emotion is None else (self.emotion,)))
+
+    def emotion_of(self, names: Mapping[str, str]) -> str | None:
+        """Return the label by our names: an emotion, "-" if it is left out, or None if there is none.
+
+        `names` is that of `renamed`.
+        """
+        if not self.from_votes:
+            return None if self.emotion is None else names[self.emotion]
+        counts: defaultdict[str, float] = defaultdict(int)
+        for theirs, count in self.votes.items():  # emotions that are left out do not add up
+            counts[LEFT_OUT + theirs if names[theirs] == LEFT_OUT else names[theirs]] += count
+        winner = most_frequent(counts)
+        return LEFT_OUT if winner is not None and winner.startswith(LEFT_OUT) else winner
 
     def renamed(self, names: Mapping[str, str]) -> dict[str, float]:
         """Return the votes by our names. `names` is {emotion of the file: ours, or "-" to leave it out}.

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from emodistill.config.renaming import quoted
-from emodistill.corpora.base import Corpus, Utterance, most_frequent
+from emodistill.corpora.base import Corpus, Utterance
 from emodistill.corpora.given_labels import GivenLabels, read_labels
 from emodistill.corpora.tables import SURPLUS, TABLE_SUFFIXES, Row, Table, read_table
 from emodistill.errors import ConfigError, CorpusError, one_of
@@ -120,10 +120,9 @@ def read_manifest(
     dropped, merged = Counter[str](), Counter[str]()
     for number, labels in given.items():
         row, theirs = cells[number], labels.emotion
-        counts = labels.renamed(names)
-        ours = most_frequent(counts) if labels.from_votes else names[theirs] if theirs else None
+        counts, ours = labels.renamed(names), labels.emotion_of(names)
         if ours == LEFT_OUT and not keep_left_out:
-            dropped[f"emotion {theirs}"] += 1
+            dropped[f"emotion {theirs or 'with most votes'}"] += 1
             continue
         if theirs in EMOTIONS and ours not in (theirs, LEFT_OUT):
             merged[f"{theirs} -> {ours}"] += 1
