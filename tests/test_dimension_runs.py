@@ -10,14 +10,13 @@ from factories_runs import invented_corpus, invented_run
 from typer.testing import CliRunner
 
 from emodistill.cli import app
-from emodistill.errors import ConfigError, ModelError
+from emodistill.errors import ModelError
 from emodistill.evaluation.ablation_ccc import AblationCcc, system_tables
 from emodistill.evaluation.ablation_table import System, make_ablation_table, read_ablation, teacher_systems
 from emodistill.evaluation.compare import compare_runs, holm
 from emodistill.evaluation.dimension_scores import concordance, mean_ccc
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.scores import score_run
-from emodistill.training.grid import make_grid
 
 EMOTIONS = ("angry", "happy", "sad")
 DIMENSIONS = ("arousal", "valence")
@@ -233,8 +232,3 @@ def test_an_ablation_has_the_mean_ccc_and_its_difference(tmp_path: Path) -> None
     header = (tmp_path / "ablation.csv").read_text().splitlines()[0].split(",")
     assert header[-8:] == [field.name for field in fields(AblationCcc)]
     assert "| CCC | CCC difference |" in (tmp_path / "ablation.md").read_text()
-
-
-def test_an_ablation_of_a_recipe_without_emotions_is_refused(alone: Path) -> None:
-    with pytest.raises(ConfigError, match=r"an ablation compares UA, .* but targets has no emotion"):
-        make_grid(read_run(alone).recipe)

@@ -80,11 +80,6 @@ def make_grid(
         raise ConfigError(
             "an ablation compares students, but this recipe has student = 'none': choose a recipe with one"
         )
-    if parts and not sweeps and not recipe.has_emotions:
-        raise ConfigError(
-            "an ablation compares UA, and beside it CCC, but targets has no emotion: add it, or run crossval "
-            "for each recipe and compare these runs"
-        )
     if sweeps and not recipe.has_emotions:
         raise ConfigError(
             "a sweep chooses by dev UA, but targets has no emotion: add it, or search the field with tune, "
