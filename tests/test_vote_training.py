@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, LeakError
 from emodistill.evaluation import read_run, score_run
 from emodistill.evaluation.compare import compare_runs, measure_title
@@ -19,6 +20,7 @@ from emodistill.protocol.folds import read_protocol
 from emodistill.training.cross_validation import crossval
 from emodistill.training.data import Batch
 from emodistill.training.preflight import check_recipe
+from emodistill.training.target_checks import usable_voted
 
 PLAIN: dict[str, Any] = {"protocol": {"folds": 3, "refit": False}, "distillation": {"teachers": []}}
 
@@ -106,6 +108,26 @@ def test_a_held_out_recording_among_the_ties_is_a_leak(tmp_path: Path) -> None:
     make.write_rows(listed, rows)
     with pytest.raises(LeakError, match=tie["id"]):
         check_recipe(make.recipe(listed, **PLAIN, student=student(targets="votes")))
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "is_used"),
+    [
+        ({"speaker": "new"}, "k-fold", True),
+        ({"speaker": "held-out"}, "k-fold", False),
+        ({"speaker": "new", "session": "2"}, "leave-one-session-out", False),
+        ({"speaker": "new", "corpus": "other"}, "leave-one-corpus-out", False),
+        ({"speaker": "new", "split": "train"}, "published", True),
+        ({"speaker": "new", "split": "test"}, "published", False),
+    ],
+)
+def test_a_tie_of_what_is_held_out_is_not_in_training(
+    place: dict[str, str], kind: str, is_used: bool
+) -> None:
+    train = Utterance("a", "s1", "sad", session="1", corpus="own")
+    held_out = Utterance("b", "held-out", "sad", session="2", corpus="other")
+    tie = Utterance(**{"id": "c", "emotion": None, "session": "1", "corpus": "own", **place})
+    assert usable_voted([tie], [train], [held_out], kind) == ((tie,) if is_used else ())
 
 
 def test_mixup_mixes_votes_as_labels() -> None:

@@ -253,10 +253,12 @@ def audit(
     from emodistill.corpora import open_corpus, open_further
     from emodistill.protocol import audit_protocol, build_protocol
     from emodistill.protocol.audit_tables import audit_report, show_audit
+    from emodistill.training.target_checks import without_voted
 
     loaded = load_recipe(recipe, [*(set or ()), *renaming_overrides(columns, map_emotions, scale)])
-    corpus = open_corpus(loaded.corpus, say, loaded.targets)
+    corpus = open_corpus(loaded.corpus, say, loaded.targets, keep_voted=loaded.learns_from_votes)
+    corpus, voted = without_voted(corpus, loaded.dimensions)
     protocol = build_protocol(corpus, loaded.protocol)
-    further = open_further(loaded.corpus, say)
+    further = (*open_further(loaded.corpus, say), *voted)
     result = audit_protocol(corpus, protocol, loaded.runtime.workers, further, loaded.dimensions)
     show_audit(audit_report(corpus, protocol, result, loaded.protocol), format, results())

@@ -30,10 +30,7 @@ from emodistill.config import TEACHERS, Recipe, stable_seed
 from emodistill.console import say
 from emodistill.corpora import Corpus, Utterance
 from emodistill.distillation import student_heads
-from emodistill.evaluation.known import (
-    KNOWN_PREDICTIONS,
-    KNOWN_PREDICTIONS_DEV,
-)
+from emodistill.evaluation.known import KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV
 from emodistill.features.preparation import PREPARATION
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
@@ -50,6 +47,7 @@ from emodistill.training.fold_tables import FoldTables
 from emodistill.training.labels import dimension_labels, label_indices, label_weights, training_targets
 from emodistill.training.refit import collect_classifier_inputs, fit_output_layers, held_out_outputs
 from emodistill.training.stages import CLEAN_ONLY, SpeechStage, Stage, make_stage
+from emodistill.training.target_checks import usable_voted
 from emodistill.training.targets import (
     TeacherTargets,
     align_to_ids,
@@ -93,7 +91,7 @@ class FoldRun:
     ) -> None:
         """Prepare a fold; `further` is transcribed speech without labels, see `usable_further`.
 
-        `voted` are utterances with votes and no label. Training has those whose speaker is not held out.
+        `voted` are utterances with votes and no label, see `usable_voted`.
         """
         self.labels = labels if recipe.has_emotions else LabelSet(())
         self.recipe, self.fold = recipe, fold
@@ -104,9 +102,9 @@ class FoldRun:
             tuple(by_id[utterance_id] for utterance_id in fold.split(split))
             for split in ("train", "dev", "test")
         )
-        held_out = {utterance.speaker for utterance in (*self.dev, *self.test)}
-        self.train += tuple(item for item in voted if item.speaker not in held_out)
-        self.further = usable_further(further, (*self.dev, *self.test))
+        held_out = (*self.dev, *self.test)
+        self.train += usable_voted(voted, self.train, held_out, recipe.protocol.kind)
+        self.further = usable_further(further, held_out)
         if num_left_out := len(further) - len(self.further):
             say(
                 f"fold {fold.name}: left out {num_left_out} further utterances, of dev or test speakers or "

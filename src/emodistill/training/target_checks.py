@@ -44,6 +44,33 @@ def without_voted(corpus: Corpus, dimensions: Sequence[str]) -> tuple[Corpus, tu
     return replace(corpus, utterances=labelled), voted
 
 
+def usable_voted(
+    voted: Sequence[Utterance], train: Sequence[Utterance], held_out: Sequence[Utterance], kind: str
+) -> tuple[Utterance, ...]:
+    """Return the utterances with votes alone that a fold may train on.
+
+    They are of no held-out speaker, and of no session or corpus that is held out as a whole. With `kind`
+    "published" the corpus itself places them in training.
+
+    Args:
+        voted: those of `without_voted`.
+        train: the training split of the fold.
+        held_out: its dev and test splits.
+        kind: that of the protocol.
+    """
+    speakers = {item.speaker for item in held_out}
+    sessions = {item.session for item in held_out} - {item.session for item in train}
+    corpora = {item.corpus for item in held_out} - {item.corpus for item in train}
+    return tuple(
+        item
+        for item in voted
+        if item.speaker not in speakers
+        and item.session not in sessions
+        and item.corpus not in corpora
+        and (kind != "published" or item.split == "train")
+    )
+
+
 def check_votes(recipe: Recipe, fold: Fold, by_id: Mapping[str, Utterance], labels: LabelSet) -> None:
     """Raise `ConfigError` where a model learns from votes, but no training utterance has a usable one."""
     for name, optim in recipe.optims.items():
