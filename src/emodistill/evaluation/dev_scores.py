@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from emodistill.errors import ModelError
-from emodistill.evaluation.bootstrap import Floats
 from emodistill.evaluation.dimension_predictions import read_dimensions
-from emodistill.evaluation.dimension_scores import concordance
+from emodistill.evaluation.dimension_scores import mean_ccc
 from emodistill.evaluation.known import KNOWN_PREDICTIONS_DEV
 from emodistill.evaluation.metrics import Labels, unweighted_accuracy, weighted_f1
 from emodistill.evaluation.predictions import read_predictions
@@ -24,14 +23,13 @@ def dev_score(fold: Path, measure: str = "ua") -> float:
     """Return the main model's dev score in a fold's folder, by a name of `OptimConfig.measure`.
 
     With voices, a score of emotions is the mean of two, as in training: without a voice, and with known
-    utterances of the speaker. `ccc` is without a voice, because no table has dimensions with one. Raises
-    `ModelError` where a table is missing or was changed.
+    utterances of the speaker. `ccc` is without a voice, because no table has dimensions with one. It is 0
+    where it is defined for no dimension. Raises `ModelError` where a table is missing or was changed.
     """
     if measure == "ccc":
         path = fold / "dimensions-dev.csv"
         _check_table(path, fold)
-        dimensions = read_dimensions(path)
-        return mean_concordance(dimensions.truth, dimensions.predicted)
+        return mean_ccc(read_dimensions(path)) or 0.0
     score = DEV_MEASURES[measure]
     paths = [fold / "predictions-dev.csv"]
     if (fold / KNOWN_PREDICTIONS_DEV).is_file():
@@ -42,16 +40,6 @@ def dev_score(fold: Path, measure: str = "ua") -> float:
         table = read_predictions(path)
         values.append(score(table.truth, table.predicted))
     return float(np.mean(values))
-
-
-def mean_concordance(truth: Floats, predicted: Floats) -> float:
-    """Return the mean of CCC over the dimensions in which it is defined; 0 if it is defined in none.
-
-    Both are (utterances, dimensions), and a label is NaN where there is none.
-    """
-    pairs = zip(truth.T, predicted.T, strict=True)
-    values = [value for pair in pairs if (value := concordance(*pair)) is not None]
-    return float(np.mean(values)) if values else 0.0
 
 
 def _check_table(path: Path, fold: Path) -> None:

@@ -143,10 +143,19 @@ def bootstrap_measures(
     return measures_of_moments(counts @ by_speaker)
 
 
-def mean_ccc(table: DimensionPredictions) -> float | None:
-    """The mean CCC over the dimensions in which it is defined; None: it is defined in none."""
-    values = list(dimension_cccs(table).values())
+def mean_concordance(truth: Floats, predicted: Floats) -> float | None:
+    """The mean CCC over the dimensions in which it is defined; None: it is defined in none.
+
+    Both are (utterances, dimensions), and a label is NaN where there is none.
+    """
+    pairs = zip(truth.T, predicted.T, strict=True)
+    values = [value for pair in pairs if (value := concordance(*pair)) is not None]
     return float(np.mean(values)) if values else None
+
+
+def mean_ccc(table: DimensionPredictions) -> float | None:
+    """The mean CCC of a table's dimensions, see `mean_concordance`."""
+    return mean_concordance(table.truth, table.predicted)
 
 
 def dimension_cccs(table: DimensionPredictions) -> dict[str, float]:

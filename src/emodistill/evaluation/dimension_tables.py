@@ -29,7 +29,7 @@ def format_dimension_score(score: DimensionScore, measure: str) -> str:
 
 
 def format_over_folds(folds: Mapping[str, float] | None) -> str:
-    """Mean ± standard deviation over folds, and the number of folds where it is not all; or "not defined"."""
+    """Mean ± standard deviation over the folds in which a score is defined; or "not defined"."""
     if folds is None:
         return NOT_DEFINED
     return f"{folds['mean']:.3f}" + (f" ± {folds['sd']:.3f}" if folds["sd"] else "")

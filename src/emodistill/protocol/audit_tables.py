@@ -13,7 +13,7 @@ from rich.table import Table
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus
 from emodistill.protocol.audit import RARE, Audit, class_warnings, count_classes, list_notes, uneven_tests
-from emodistill.protocol.dimensions import DimensionCounts, dimension_warnings
+from emodistill.protocol.dimensions import DimensionCounts, count_range, dimension_warnings
 from emodistill.protocol.folds import SPLITS, Protocol
 from emodistill.protocol.levels import MAX_DC, CorpusLevels, level_warnings, levels_by_corpus
 
@@ -136,7 +136,7 @@ def _emotion_table(report: Mapping[str, Any], emotions: Sequence[str]) -> Table:
             by_emotion = [[fold["emotions"][split][name] for fold in folds] for name in emotions]
             totals = [fold[split] for fold in folds]
             table.add_row(
-                "all" if split == SPLITS[0] else "", split, *map(_range, by_emotion), _range(totals)
+                "all" if split == SPLITS[0] else "", split, *map(count_range, by_emotion), count_range(totals)
             )
         table.caption = f"fewest to most over {len(folds)} folds; --format json has each"
         table.caption_justify = "left"
@@ -161,7 +161,7 @@ def _dimension_table(report: Mapping[str, Any], name: str) -> Table:
             known = [item for item in items if item.num_utterances]
             values = zip(*((item.mean, item.lowest, item.highest) for item in known), strict=True)
             cells = [f"{min(column):.3f}–{max(column):.3f}" for column in values] or ["–"] * 3
-            numbers = _range([item.num_utterances for item in items])
+            numbers = count_range([item.num_utterances for item in items])
             table.add_row("all" if split == SPLITS[0] else "", split, numbers, *cells)
         table.caption = f"fewest to most, lowest to highest over {len(folds)} folds; --format json has each"
         table.caption_justify = "left"
@@ -173,11 +173,6 @@ def _dimension_table(report: Mapping[str, Any], name: str) -> Table:
             shown = escape(fold["name"]) if split == SPLITS[0] else ""
             table.add_row(shown, split, str(item.num_utterances), *cells, end_section=split == SPLITS[-1])
     return table
-
-
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low}" if low == high else f"{low}–{high}"
 
 
 def _count(number: int, split: str) -> str:

@@ -69,11 +69,11 @@ def dimension_warnings(counts: Dimensions) -> tuple[str, ...]:
                 elif item.num_utterances and item.lowest == item.highest:
                     constant.setdefault(name, []).append(fold)
         for name, folds in lacking.items():
-            warnings.append(f"no utterance has {name} in {split} of {_folds(folds)}: {consequence}")
+            warnings.append(f"no utterance has {name} in {split} of {_folds(folds)}, where training needs it")
         for name, folds in constant.items():
             warnings.append(
                 f"{name} has one value in all of {split} of {_folds(folds)}: its concordance correlation is "
-                f"0 there, so {consequence}"
+                f"not defined there, so {consequence}"
             )
     return tuple(warnings)
 
@@ -90,7 +90,7 @@ def report_dimensions(utterances: Iterable[Utterance], counts: Dimensions) -> No
         sizes = {
             split: [splits[split][name].num_utterances for splits in counts.values()] for split in SPLITS
         }
-        parts = ", ".join(f"{split} {_range(numbers)}" for split, numbers in sizes.items())
+        parts = ", ".join(f"{split} {count_range(numbers)}" for split, numbers in sizes.items())
         say(
             f"{name}: {whole.num_utterances} of {len(found)} utterances, mean {whole.mean:.3f}, from "
             f"{whole.lowest:.3f} to {whole.highest:.3f} on a scale from 0 to 1; in {parts}"
@@ -99,7 +99,8 @@ def report_dimensions(utterances: Iterable[Utterance], counts: Dimensions) -> No
         warn(warning)
 
 
-def _range(numbers: Sequence[int]) -> str:
+def count_range(numbers: Sequence[int]) -> str:
+    """Return the lowest and the highest of some numbers as text, or the number where all are equal."""
     low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low}–{high}"
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emodistill.evaluation.dev_scores import mean_concordance
+from emodistill.evaluation.dimension_scores import mean_concordance
 from emodistill.evaluation.metrics import unweighted_accuracy, weighted_f1
 from emodistill.models.student import Student
 from emodistill.training.data import UtteranceDataset
@@ -37,7 +37,7 @@ def dev_scores(
         if dev.dimensions is not None:
             guess = values["dimensions"].clamp(0, 1)
             ccc = mean_concordance(dev.dimensions.double().numpy(), guess.double().numpy())
-            scores.setdefault("dev_ccc", []).append(ccc)
+            scores.setdefault("dev_ccc", []).append(ccc or 0.0)
     named: dict[str, float] = {}
     for name, each in scores.items():
         named[name] = float(np.mean(each))
