@@ -11,6 +11,7 @@ from typing import Any
 import factories as make
 import numpy as np
 import pytest
+import soundfile
 from factories_page import page_data
 from factories_voices import DIM, EMOTIONS, model_without_voices, voice_model
 from hypothesis import given, settings
@@ -220,7 +221,15 @@ def test_the_command_line_predicts_with_dimensions_alone_and_refuses_timelines(
     assert "intensity" in shown.out
     assert "emotion" not in shown.out
     assert "valence" not in shown.out
-    for command in (["timeline", CALL], ["timeline", CALL, "--plot", tmp_path / "x.png"]):
+    soundfile.write(tmp_path / "long.wav", np.resize(load(CALL), 61 * SAMPLE_RATE), SAMPLE_RATE)
+    described = emodistill("predict", tmp_path / "long.wav", "--model", alone, "--verbose")
+    assert "; dimensions: arousal, intensity; providers" in described.err
+    assert "timeline" not in described.err
+    for command in (
+        ["timeline", CALL],
+        ["timeline", CALL, "--plot", tmp_path / "x.png"],
+        ["predict", CALL, "--coverage", 0.5],
+    ):
         refused = emodistill(*command, "--model", alone)
         assert refused.code == 2, command
         assert "predicts no emotions" in refused.err
@@ -241,6 +250,9 @@ def test_a_server_predicts_with_dimensions_alone_and_refuses_what_needs_emotions
         (row,) = client.post("/v1/predict", files=upload).json()
         assert (row["emotion"], row["reason"], row["dimensions_from"]) == (None, None, "head")
         assert set(row["dimensions"]) == {"arousal", "intensity"}
+        refused = client.post("/v1/predict", files=upload, data={"coverage": "0.5"})
+        assert refused.status_code == 422
+        assert "leave coverage out" in refused.json()["detail"]
         for route in ("/v1/timeline", "/v1/jobs"):
             refused = client.post(route, files=upload)
             assert refused.status_code == 422
@@ -386,6 +398,7 @@ def test_pictures_have_a_curve_for_each_dimension(row: Timeline, tmp_path: Path)
         labels = [f"{name}, {speaker}" for speaker in ("agent", "customer") for name in FOUR]
         assert axes.get_legend_handles_labels()[1] == labels
         assert axes.get_ylabel() == "arousal, valence,\ndominance, intensity"
+        assert not any(line.get_clip_on() for line in axes.lines)  # so that one at 0 or 1 is whole
 
 
 def test_the_page_of_a_recording_names_each_dimension(row: Timeline, model: Path) -> None:

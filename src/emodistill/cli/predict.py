@@ -143,7 +143,7 @@ def predict(
     """
     from emodistill.inference.adaptation import groups_of, inputs_sha256, predict_compared
     from emodistill.inference.audio_progress import with_audio_progress
-    from emodistill.inference.confidence import NO_COVERAGE, keep_most_confident
+    from emodistill.inference.confidence import NO_COVERAGE, check_confidence, keep_most_confident
     from emodistill.inference.inputs import num_rows, predict_inputs
     from emodistill.inference.prediction_rows import Columns, write_rows
     from emodistill.inference.recognizer import Recognizer
@@ -177,6 +177,8 @@ def predict(
         model, emotions=names_in(emotions), min_confidence=min_confidence,
         threads=threads or (1 if jobs > 1 else None),
     )  # fmt: skip
+    if coverage is not None:
+        check_confidence(recognizer.card, "coverage")
     if known is not None:
         check_voice(known, recognizer.card)
     elif adapted:
@@ -206,7 +208,7 @@ def predict(
         predictions = with_audio_progress(
             predict_inputs(recognizer, unfinished, read_channels, known, jobs), "predict", unfinished, 3
         )
-    noted = _note_long(unfinished, predictions)
+    noted = _note_long(unfinished, predictions) if recognizer.emotions else predictions
     rows = hint_at_channels(report_failures(chain.from_iterable(noted), undecodable))
     if not teachers:
         rows = (replace(row, teachers=None) for row in rows)

@@ -71,6 +71,18 @@ def apply_temperature(probabilities: npt.NDArray[Any], temperature: float) -> Pr
     return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True), dtype=np.float64)
 
 
+def check_confidence(card: Card, option: str) -> None:
+    """Raise `ConfigError` for an option that compares confidences, if the model has none.
+
+    A model without emotions has no confidence.
+    """
+    if not card.emotions:
+        raise ConfigError(
+            f"the model '{card.name}' predicts no emotions, only {', '.join(card.dimensions)}. So it has no "
+            f"confidence: leave {option} out"
+        )
+
+
 def confidence_thresholds(
     card: Card, emotions: Sequence[str], min_confidence: float | str | None
 ) -> tuple[float, float]:
@@ -86,11 +98,7 @@ def confidence_thresholds(
     """
     if min_confidence is None:
         return 0.0, 0.0
-    if not card.emotions:
-        raise ConfigError(
-            f"the model '{card.name}' predicts no emotions, so it has no confidence that min_confidence "
-            f"could compare, only {', '.join(card.dimensions)}: leave it out"
-        )
+    check_confidence(card, "min_confidence")
     is_share = isinstance(min_confidence, str) and min_confidence.startswith(DEV_PREFIX)
     try:
         value = float(min_confidence.removeprefix(DEV_PREFIX) if isinstance(min_confidence, str) else

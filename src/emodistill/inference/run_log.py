@@ -18,14 +18,17 @@ log = logging.getLogger(__name__)
 
 
 def log_model(student: "ExportedStudent") -> None:
-    """Log a model that was loaded: its name, its folder, its emotions, providers and threads."""
+    """Log a model that was loaded: its name and folder, what it predicts, its providers and threads."""
     if not log.isEnabledFor(logging.INFO):
         return
     threads = "ONNX Runtime's default" if student.threads is None else student.threads
+    card = student.card
+    predicted = {"emotions": card.emotions, "dimensions": card.dimensions}
     log.info(
-        "model %s in %s; emotions: %s; providers: %s; threads: %s",
-        student.card.name, student.folder, ", ".join(student.card.emotions), ", ".join(student.providers),
-        threads,
+        "model %s in %s; %s; providers: %s; threads: %s",
+        card.name, student.folder,
+        "; ".join(f"{what}: {', '.join(names)}" for what, names in predicted.items() if names),
+        ", ".join(student.providers), threads,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response, UploadFile
 
 from emodistill.errors import AudioError
-from emodistill.inference.confidence import keep_most_confident
+from emodistill.inference.confidence import check_confidence, keep_most_confident
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.voices import Voice, enrol, ensure_voices, leave_one_out
@@ -61,6 +61,8 @@ def _add_predict_route(router: APIRouter, service: Service, problems: Responses)
     ) -> Response:
         """One row for each file, in the order of the request. An unreadable file has a row with `error`."""
         recognizer = await select_recognizer(service, request, fields)
+        if fields.coverage is not None:
+            check_confidence(recognizer.card, "coverage")
         known = await read_voice(fields.voice, fields.adapt, recognizer)
         media_type = choose_media_type(request.headers.get("accept"), PREDICTION_RESPONSES, len(files))
         return_voice, channel = fields.return_voice == "true", fields.channel
