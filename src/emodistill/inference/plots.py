@@ -145,6 +145,7 @@ def _draw_dimensions(
                     color=DIMENSION_COLOURS[dimension],
                     label=dimension if name is None else f"{dimension}, {_short(name)}", linewidth=1.8,
                     marker="." if isinstance(parts[0], TrendStep) else None, markersize=4,
+                    clip_on=False,  # the whole line at 0 and at 1, which a head often predicts
                 )  # fmt: skip
     axes.set_ylabel(",\n".join(", ".join(dimensions[at : at + 2]) for at in range(0, len(dimensions), 2)))
     axes.grid(axis="y", color="#e6e6e6")

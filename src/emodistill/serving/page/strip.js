@@ -51,7 +51,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 // An empty picture of dimensions over time. The details of a segment have the numbers.
 const curves = (names) => {
   const picture = document.createElementNS(SVG, 'svg');
-  picture.setAttribute('viewBox', '0 0 1 1');
+  picture.setAttribute('viewBox', '0 -0.04 1 1.08'); // higher than 0 to 1, so that a line there is whole
   picture.setAttribute('preserveAspectRatio', 'none');
   picture.setAttribute('aria-hidden', 'true');
   for (const name of names) {
