@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from emodistill import Recognizer
+from emodistill.cli.training import _describe_export
 from emodistill.config import StudentConfig
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError
@@ -156,6 +157,8 @@ def test_an_export_has_the_dimensions_and_their_scores(both: Path, tmp_path: Pat
     )
     assert description["dimensions"] == ["arousal", "intensity"]
     assert load_initial(str(tmp_path)).model.dimensions == ("arousal", "intensity")
+    says_both = "a probability or a dimension differs from fp32" in _describe_export(card, tmp_path)
+    assert says_both == (precision == "fp16")
 
 
 def test_a_run_of_dimensions_alone_is_exported(

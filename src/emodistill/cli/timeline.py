@@ -84,7 +84,7 @@ TrendOption = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Write the trend in place of the segments: emotions, arousal and valence for each step of this "
+        help="Write the trend in place of the segments: emotions and dimensions for each step of this "
         "many seconds, e.g. 60. As a table, csv or json. A page (html) and a picture use this step too.",
     ),
 ]

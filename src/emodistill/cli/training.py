@@ -259,14 +259,15 @@ def export(
     figures, where
 
     * fp32: an output differs from torch by more than 1e-4;
-    * fp16: a probability differs from fp32 by more than 1e-2, or any emotion changes;
-    * int8: UA (mean recall of the emotions) falls by more than one point, or more than 2 % of the emotions
-      change.
+    * fp16: a probability or a dimension differs from fp32 by more than 1e-2, or any emotion changes;
+    * int8: UA (mean recall of the emotions) falls by more than one point, more than 2 % of the emotions
+      change, or a dimension differs by more than 0.02 (root mean square).
 
-    Then the recogniser classifies the fold's test files with the exported model. Two differences from
-    crossval also refuse the export, if chance does not explain them:
+    Then the recogniser classifies the fold's test files with the exported model. These differences from
+    crossval also refuse the export, the first two only if chance does not explain them:
     * UA is more than 1 point lower;
-    * fewer than 95 % of the emotions are equal.
+    * fewer than 95 % of the emotions are equal;
+    * a dimension differs by more than 0.05 on average.
 
     Example: emodistill export runs/ravdess-whisper-seed0 -o exported --precision int8
 
@@ -388,7 +389,9 @@ def _describe_export(card: "Card", out: Path) -> str:
     difference = max(card.parity["alone"], card.parity["batched"])
     predicted = [f"emotions {list(card.emotions)}"] if card.emotions else []
     predicted += [f"dimensions {list(card.dimensions)}"] if card.dimensions else []
-    what = "probability" if card.emotions else "dimension"
+    what = " or a ".join(
+        name for name, present in (("probability", card.emotions), ("dimension", card.dimensions)) if present
+    )
     kept = (
         [f"{100 * figures['agreement']:.1f} % of {figures['utterances']:.0f} utterances keep their emotion"]
         if "agreement" in figures
