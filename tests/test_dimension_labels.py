@@ -6,15 +6,18 @@ from typing import Any
 
 import factories as make
 import factories_corpora as fake
+import numpy as np
 import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emodistill.config import CorpusConfig, load_recipe
+from emodistill.config import CorpusConfig, Recipe, load_recipe
 from emodistill.corpora import Corpus, Utterance, corpus_stats, open_corpus, read_manifest
 from emodistill.corpora.load import CorpusSource
 from emodistill.errors import ConfigError, CorpusError
+from emodistill.evaluation.dimension_predictions import read_dimensions
+from emodistill.evaluation.predictions import read_predictions
 from emodistill.labels import DIMENSIONS
 from emodistill.protocol import (
     Fold,
@@ -23,6 +26,7 @@ from emodistill.protocol import (
     count_dimensions,
     dimension_warnings,
 )
+from emodistill.training.cross_validation import crossval
 
 Call = make.CommandLine
 VAD = ("arousal", "valence", "dominance")
@@ -308,3 +312,40 @@ def test_dimensions_are_in_the_order_of_the_manifest() -> None:
     item = Utterance("1", "a", None, arousal=1, valence=2, dominance=3, intensity=4, scale=(0.0, 4.0))
     assert tuple(item.dimensions()) == DIMENSIONS
     assert list(item.unit_dimensions().values()) == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_the_layout_of_iemocap_is_trained_on_emotions_votes_and_dimensions(tmp_path: Path) -> None:
+    emotions = ("ang", "exc", "sad", "neu", "xxx")
+    turns = {
+        f"Ses0{session}F_impro01_{gender}{number:03d}": emotion
+        for session in (1, 2, 3)
+        for gender in "FM"
+        for number, emotion in enumerate(emotions)
+    }
+    fake.iemocap(tmp_path / "iemocap", turns=turns)
+    for path in (tmp_path / "iemocap").rglob("EmoEvaluation/Ses*.txt"):
+        rows = path.read_text(encoding="utf-8").split("[2.5000, 3.0000, 3.5000]")
+        ratings = [f"[{1 + number % 5}.0, {5 - number % 4}.0, 3.0]" for number in range(len(rows) - 1)]
+        text = "".join(row + rating for row, rating in zip(rows, [*ratings, ""], strict=True))
+        path.write_text(text, encoding="utf-8")
+    for seed, path in enumerate(sorted((tmp_path / "iemocap").rglob("*.wav"))):
+        _write(path, seed)
+    recipe = Recipe.model_validate(
+        {
+            "name": "layout",
+            "targets": ["emotion", "arousal", "valence"],
+            "corpus": {"name": "iemocap", "root": str(tmp_path / "iemocap")},
+            "protocol": {"kind": "leave-one-session-out"},
+            "student": {
+                "backbone": "compact", "layers": 1, "width": 16, "embedding_dim": 16,
+                "optim": {"epochs": 1, "batch_size": 8, "targets": "votes"},
+            },
+            "distillation": {"teachers": []},
+            "runtime": {"accelerator": "cpu", "threads": 1},
+        }
+    )  # fmt: skip
+    crossval(recipe, tmp_path / "run", max_folds=1)
+    table = read_dimensions(tmp_path / "run/dimensions.csv")
+    assert len(table) == 10
+    assert not np.isnan(table.truth).any()
+    assert len(read_predictions(tmp_path / "run/predictions.csv")) == 8  # without the turns of no agreement
