@@ -26,6 +26,7 @@ from emodistill.protocol import (
     count_dimensions,
     dimension_warnings,
 )
+from emodistill.protocol.dimensions import report_dimensions
 from emodistill.training.cross_validation import crossval
 
 Call = make.CommandLine
@@ -306,6 +307,12 @@ def test_the_audit_refuses_a_dimension_without_a_scale_and_names_the_row(emodist
     )
     assert code == 2
     assert "row 2: '0' has arousal 0, valence 10, but no scale" in errors
+
+
+def test_emotions_alone_need_no_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = Corpus("corpus", (Utterance("1", "a", "sad", arousal=3),))
+    report_dimensions(corpus, count_dimensions(corpus, ONE_FOLD, []))
+    assert capsys.readouterr().err == ""
 
 
 def test_dimensions_are_in_the_order_of_the_manifest() -> None:

@@ -84,8 +84,10 @@ def _folds(names: Sequence[str]) -> str:
 
 def report_dimensions(utterances: Iterable[Utterance], counts: Dimensions) -> None:
     """Report how many utterances have each dimension, with mean and range from 0 to 1, and the warnings."""
-    found = [item.unit_dimensions() for item in utterances]
-    for name in next(iter(counts.values()))["train"]:
+    names = next(iter(counts.values()))["train"]
+    # Without them a corpus may lack scales.
+    found = [item.unit_dimensions() for item in utterances] if names else []
+    for name in names:
         whole = _counts([values[name] for values in found if name in values])
         sizes = {
             split: [splits[split][name].num_utterances for splits in counts.values()] for split in SPLITS
