@@ -50,8 +50,9 @@ def audit_protocol(
     """Check the folds of a protocol for leaks, and measure the recordings, with `workers` threads.
 
     A leak is a speaker, an utterance or an identical recording in two splits of a fold. A dev split that
-    equals the test split is a leak too. So is a held-out recording in `further`, the further speech of a
-    recipe, under the name of another speaker and with other words.
+    equals the test split is a leak too. So is a held-out recording in `further` under the name of another
+    speaker and with other words. `further` has the further speech of a recipe and the utterances with votes
+    alone.
 
     Raises `LeakError`, which names the first leaks, and `CorpusError` for an id that the corpus lacks. Also
     `ConfigError` where no training utterance of a fold has one of the `dimensions`.
@@ -266,9 +267,9 @@ def _check_further(
     by_id: Mapping[str, Utterance],
     protocol: Protocol,
 ) -> None:
-    """Raise where further speech has a held-out recording that no rule of training leaves out.
+    """Raise where further speech, or a tie, has a held-out recording that no rule of training leaves out.
 
-    Training leaves out further speech of held-out speakers, or with the words of held-out utterances.
+    Training leaves out both of held-out speakers, and further speech with the words of held-out utterances.
     """
     held_out = {name for fold in protocol.folds for name in (*fold.dev, *fold.test)}
     leaks = []
@@ -282,7 +283,11 @@ def _check_further(
         has_other_words = other.votes is not None or words[0] != words[1]
         if own.speaker != other.speaker and has_other_words:
             leaks.append(f"'{other.id}' = '{own.id}'")
-    _raise_if_any(leaks, "corpus.further has recordings of dev or test utterances under other names")
+    _raise_if_any(
+        leaks,
+        "corpus.further or utterances with votes alone have recordings of dev or test utterances under other "
+        "names",
+    )
 
 
 def sentence_key(transcript: str) -> str:
