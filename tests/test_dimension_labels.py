@@ -232,6 +232,7 @@ def own(tmp_path: Path) -> Path:
     return table(tmp_path, "\n".join(rows) + "\n", HEADER)
 
 
+VOTES = ("sad", "sad", "sad;angry", "sad;sad;angry", "angry", "angry")
 COLUMNS = ("--columns", "speaker=who,arousal=level,valence=mood")
 
 
@@ -250,6 +251,43 @@ def test_prepare_writes_the_scale_and_stats_shows_it(emodistill: Call, own: Path
     assert code == 0
     assert "not declared" in text
     assert "0..10" in emodistill("corpus", "stats", own, *COLUMNS, "--scale", "0..10")[1]
+
+
+def test_prepare_warns_of_dimensions_without_a_scale(emodistill: Call, own: Path, tmp_path: Path) -> None:
+    out = tmp_path / "utterances.csv"
+    code, _, errors = emodistill("corpus", "prepare", "csv", own, *COLUMNS, "-o", out)
+    assert code == 0, errors
+    assert "6 utterances have dimensions and no scale, which training needs" in " ".join(errors.split())
+    _, _, errors = emodistill("corpus", "prepare", "csv", own, *COLUMNS, "--scale", "0..10", "-o", out)
+    assert "no scale" not in errors
+
+
+def test_prepare_and_stats_count_votes(emodistill: Call, own: Path, tmp_path: Path) -> None:
+    text = own.read_text(encoding="utf-8").splitlines()
+    rows = [text[0] + ",emotion", *(f"{row},{emotion}" for row, emotion in zip(text[1:], VOTES, strict=True))]
+    own.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    out = tmp_path / "utterances.csv"
+    code, _, errors = emodistill("corpus", "prepare", "csv", own, *COLUMNS, "-o", out)
+    assert code == 0, errors
+    assert "2 utterances have listeners' votes, 2.5 each" in errors
+    assert [row["emotion"] for row in make.read_rows(out)] == ["sad", "sad", "", "sad", "angry", "angry"]
+    code, _, errors = emodistill("corpus", "stats", out)
+    assert code == 0, errors
+    assert "2 utterances have listeners' votes, 2.5 each" in errors
+
+
+def test_prepare_leaves_out_rows_without_any_label(emodistill: Call, own: Path, tmp_path: Path) -> None:
+    given = (",,sad", "1,,", ",,sad;angry", ",,", ",,angry", ",,angry")
+    rows = [f"{number}.wav,s{number % 3},{cells}" for number, cells in enumerate(given)]
+    own.write_text("\n".join([HEADER + ",emotion", *rows]) + "\n", encoding="utf-8")
+    found = {}
+    for labels in ((), ("--labels", "own"), ("--labels", "all")):
+        out = tmp_path / "utterances.csv"
+        code, _, errors = emodistill("corpus", "prepare", "csv", own, *COLUMNS, *labels, "-o", out)
+        assert code == 0, errors
+        assert ("dropped: 1 × no emotion" in errors) == (not labels)
+        found[labels[-1:]] = [row["id"] for row in make.read_rows(out)]
+    assert found == {(): list("01245"), ("own",): list("045"), ("all",): list("012345")}
 
 
 @pytest.mark.parametrize("verb", ["prepare", "stats", "audit"])

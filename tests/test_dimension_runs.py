@@ -15,6 +15,7 @@ from emodistill.evaluation.ablation_ccc import AblationCcc, system_tables
 from emodistill.evaluation.ablation_table import System, make_ablation_table, read_ablation, teacher_systems
 from emodistill.evaluation.compare import compare_runs, holm
 from emodistill.evaluation.dimension_scores import concordance, mean_ccc
+from emodistill.evaluation.latex import ablation_latex
 from emodistill.evaluation.run import read_run
 from emodistill.evaluation.scores import score_run
 
@@ -232,3 +233,8 @@ def test_an_ablation_has_the_mean_ccc_and_its_difference(tmp_path: Path) -> None
     header = (tmp_path / "ablation.csv").read_text().splitlines()[0].split(",")
     assert header[-8:] == [field.name for field in fields(AblationCcc)]
     assert "| CCC | CCC difference |" in (tmp_path / "ablation.md").read_text()
+    latex = ablation_latex(table, runs["weak"]).split(r"\begin{table}")[-1]
+    assert r"Cell & CCC & $\Delta$CCC & $p$" in latex
+    assert f"strong & {strong.ccc:.3f} & $+{strong.ccc_difference:.3f}$ &" in latex
+    assert f"$[{strong.ccc_low:+.3f}, {strong.ccc_high:+.3f}]$" in latex
+    assert "NaN" not in latex

@@ -536,6 +536,10 @@ def test_a_sweep_needs_emotions(labelled: Path) -> None:
             "student.probe is fitted to emotions, and targets has none: unset it",
         ),
         (
+            {"targets": ["arousal"], "student": {"optim": {"targets": "votes"}}},
+            r"student.optim.targets = 'votes' are votes for emotions, and targets has none: add emotion",
+        ),
+        (
             {"targets": ["arousal"], "distillation": {"certainty": "certain"}},
             "distillation.certainty is that of emotions, and targets has none",
         ),

@@ -494,6 +494,7 @@ def test_a_table_of_dimensions_needs_no_emotions(tmp_path: Path) -> None:
         ("1,a,sad,0.99,1..5", r"'1': arousal is 0.99, which is outside"),
         ("1,a,sad,high,1..5", "arousal is 'high', expected a number such as 1.5"),
         ("1,a,sad,nan,1..5", "arousal is 'nan', expected a number"),
+        ('1,a,sad,"2,5",1..5', "arousal is '2,5', .* such as 1.5, with a point in place of the comma"),
     ],
 )
 def test_the_message_for_a_bad_dimension_names_the_row(row: str, message: str, tmp_path: Path) -> None:

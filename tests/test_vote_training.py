@@ -14,6 +14,7 @@ from emodistill.corpora import Utterance
 from emodistill.errors import ConfigError, LeakError
 from emodistill.evaluation import read_run, score_run
 from emodistill.evaluation.compare import compare_runs, measure_title
+from emodistill.evaluation.latex import comparisons_latex
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.vote_scores import VOTE_TITLES
 from emodistill.protocol.folds import read_protocol
@@ -68,6 +69,9 @@ def test_ties_are_in_training_alone_and_votes_are_scored(tmp_path: Path) -> None
     (comparison,) = compare_runs([runs["label"], runs["votes"]], resamples=20)
     assert comparison.differences["votes_kl"].run == pytest.approx(scores.votes.models[0].figures["kl"].value)
     assert measure_title("votes_kl") == "votes: KL nats"
+    latex = comparisons_latex([comparison], [read_run(folder) for folder in runs.values()])
+    assert " & KL & JS & " in latex
+    assert "of the predictions from the listeners' votes; lower is better" in latex
 
 
 @pytest.mark.parametrize("refit", [True, "classifier"])

@@ -51,6 +51,7 @@ HEADER = "id\tspeaker\temotion\tvotes"
             "angry\t{angry: 2}",
             r"row 3: votes are '\{angry: 2\}', which is no JSON .*expected \{emotion: count\}",
         ),
+        ("angry\tangry;sad", r"row 3: votes .* A list such as angry;sad stands in the column emotion"),
         ("angry\t[1, 2]", r"row 3: votes are '\[1, 2\]', expected \{emotion: count\} as JSON"),
         ('angry\t{"angri": 2}', r"row 3: bad emotion 'angri'.*angry"),
         ('angry\t{"angry": -1}', r"row 3: votes for 'angry' are -1, expected a count of 0 or more"),

@@ -24,7 +24,7 @@ from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.labels import scale_text
 
 if TYPE_CHECKING:
-    from emodistill.corpora import DimensionStats
+    from emodistill.corpora import Corpus, DimensionStats
 
 Root = Annotated[
     Path | None,
@@ -78,7 +78,8 @@ def prepare(
     which column is which with --columns, and what its emotions are called here with --map-emotions. Further
     columns that are read: start_s, end_s, transcript, gender, language, session, split. So are the dimensions
     arousal, valence, dominance and intensity; a table that has one needs no emotion. Say their range with
-    --scale, or in a column scale.
+    --scale, or in a column scale. An emotion such as angry;sad;angry has the votes of several listeners, and
+    a column votes has their counts.
 
     The header of each audio file is read. Missing, broken and empty files are left out and counted, and the
     manifest gets the duration of the others. A row that cannot be read stops the command, which names the
@@ -130,6 +131,13 @@ def prepare(
         f"{len(corpus)} utterances, {len(corpus.speakers)} speakers, {length}, "
         f"{list(corpus.labels)} -> {output}"
     )
+    _report_votes(corpus)
+    unscaled = sum(bool(utterance.dimensions()) and utterance.scale is None for utterance in corpus)
+    if unscaled:
+        warn(
+            f"{unscaled} utterances have dimensions and no scale, which training needs: give their lowest "
+            "and highest possible value, as in --scale 1..5"
+        )
     raise typer.Exit(1 if problems else 0)
 
 
@@ -207,11 +215,19 @@ def stats(
     results().print(table)
     if counts.dimensions:
         results().print(_dimension_table(counts.dimensions))
+    _report_votes(corpus)
     if counts.num_unmeasured:
         warn(f"minutes without {counts.num_unmeasured} utterances whose audio is missing or broken")
     if plot is not None:
         plot_stats(counts, plot)
         say(f"written: {plot}")
+
+
+def _report_votes(corpus: "Corpus") -> None:
+    """Say how many utterances have listeners' votes."""
+    voted = [sum(utterance.vote_counts().values()) for utterance in corpus if utterance.votes]
+    if voted:
+        say(f"{len(voted)} utterances have listeners' votes, {sum(voted) / len(voted):.1f} each")
 
 
 def _dimension_table(rows: "Sequence[DimensionStats]") -> Table:

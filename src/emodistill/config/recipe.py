@@ -183,6 +183,11 @@ class Recipe(Section):
                     f"{name}.optim.measure = 'weighted_f1' scores emotions, and targets has none: add "
                     "emotion to targets, or set it to ccc"
                 )
+            if optim.targets == "votes" and not self.has_emotions:
+                raise ValueError(
+                    f"{name}.optim.targets = 'votes' are votes for emotions, and targets has none: add "
+                    "emotion to targets, or set it to label"
+                )
         for name, config in students.items():
             if config is not None and config.probe is not None and not self.has_emotions:
                 raise ValueError(

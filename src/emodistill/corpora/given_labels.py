@@ -74,7 +74,8 @@ def _read_votes(text: str | None) -> dict[str, float]:
     try:
         votes = json.loads(text)
     except ValueError as error:
-        raise CorpusError(f"votes are '{text}', which is no JSON ({error}); {_EXPECTED}") from error
+        hint = "" if "{" in text else ". A list such as angry;sad stands in the column emotion"
+        raise CorpusError(f"votes are '{text}', which is no JSON ({error}); {_EXPECTED}{hint}") from error
     if not isinstance(votes, dict):
         raise CorpusError(f"votes are '{text}', {_EXPECTED}")
     for name, count in votes.items():

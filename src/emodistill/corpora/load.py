@@ -162,10 +162,10 @@ def read_own_table(
 ) -> Corpus:
     """Read a researcher's own table, look for its audio, and apply a label map.
 
-    Without `labels`, all emotions of the table stay, and utterances without an emotion are left out. A table
-    without a column for the emotion keeps all utterances. The other arguments are those of `read_manifest`.
-    `report` gets a message about where our columns come from, and how audio was found. Raises `CorpusError`
-    as `read_manifest` does, and where no audio is found.
+    Without `labels`, all emotions of the table stay, and utterances without an emotion, votes and dimensions
+    are left out. A table without a column for the emotion keeps all utterances. The other arguments are
+    those of `read_manifest`. `report` gets a message about where our columns come from, and how audio was
+    found. Raises `CorpusError` as `read_manifest` does, and where no audio is found.
     """
     if not path.is_file():
         raise CorpusError(f"no table '{path}'; expected a CSV, TSV or Parquet file")
@@ -176,7 +176,8 @@ def read_own_table(
         raise CorpusError(missing_columns(table, ["path"], columns))
     report(str(layout))
     if labels != "all" and (labels is not None or "emotion" in layout.names):
-        corpus = corpus.relabel(get_label_map(labels or "own"))
+        corpus = corpus.relabel(get_label_map(labels or "own"), keep_unlabelled=labels is None)
+        corpus = _without_bare(corpus)
     corpus = find_audio(corpus, report)
     with_audio = [utterance.path for utterance in corpus if utterance.path is not None]
     if not with_audio:
@@ -187,6 +188,15 @@ def read_own_table(
             "the table, or at the folder of --root"
         )
     return corpus
+
+
+def _without_bare(corpus: Corpus) -> Corpus:
+    """Return the corpus without the utterances that have no emotion, no votes and no dimension."""
+    kept = tuple(item for item in corpus if item.emotion or item.votes or item.dimensions())
+    if len(kept) == len(corpus):
+        return corpus
+    dropped = Counter(corpus.dropped) + Counter({"no emotion": len(corpus) - len(kept)})
+    return replace(corpus, utterances=kept, dropped=dict(dropped))
 
 
 def find_audio(corpus: Corpus, report: Callable[[str], None]) -> Corpus:

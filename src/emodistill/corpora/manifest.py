@@ -360,7 +360,8 @@ def _number(text: str, column: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise CorpusError(f"{column} is '{text}', expected a number such as 1.5")
+        point = ", with a point in place of the comma" if "," in text else ""
+        raise CorpusError(f"{column} is '{text}', expected a number such as 1.5{point}")
     return number
 
 

@@ -30,6 +30,12 @@ def escape(text: str) -> str:
 
 
 _POOLED_NOTE = r"All folds pooled. Brackets: 95\,\% intervals by bootstrap over speakers."
+_CCC_NOTE = "CCC: concordance correlation coefficient (Lin 1989), the mean over dimensions."
+_VOTE_TITLES = {f"{VOTES_PREFIX}kl": "KL", f"{VOTES_PREFIX}js": "JS"}
+_VOTES_NOTE = (
+    "KL, JS: Kullback-Leibler divergence in nats and Jensen-Shannon distance of the predictions from the "
+    "listeners' votes; lower is better."
+)
 LONG_NAME = 18  # characters: a longer name in the first column is broken into lines
 NAME_WIDTH = 0.3  # of the column of the paper, for names that are broken
 
@@ -243,7 +249,7 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
         name for name in comparisons[0].differences if all(name in item.differences for item in comparisons)
     ]
     ccc = [name for name in common if name.startswith(MEAN_CCC)][:1]
-    votes = [name for name in common if name in (f"{VOTES_PREFIX}kl", f"{VOTES_PREFIX}js")]
+    votes = [name for name in common if name in _VOTE_TITLES]
     shown = [name for name in common if is_share(name)] + ccc + votes
     rows = _comparison_rows(comparisons, names, shown, one_reference)
     folders = {
@@ -257,7 +263,7 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
         if known:
             costs[names[name]] = next(iter(known.values()))
     reference = f"to {names[comparisons[0].reference]}" if one_reference else "to the system above it"
-    titles = [escape(measure_title(measure)) for measure in shown]
+    titles = [_VOTE_TITLES.get(measure) or escape(measure_title(measure)) for measure in shown]
     unit = r" in \%" if is_share(shown[0]) else ""
     table = LatexTable(
         ("System", *titles, rf"$\Delta${titles[0]}", "$p$"),
@@ -267,11 +273,13 @@ def comparisons_latex(comparisons: Sequence[Comparison], runs: Sequence[Run]) ->
         (
             rf"$\Delta${titles[0]}: difference {_name(reference)}, with its 95\,\% interval and $p$ by "
             r"paired bootstrap over speakers; $p$ with Holm's correction.",
+            *([_CCC_NOTE] * bool(ccc) + [_VOTES_NOTE] * bool(votes)),
             *_seed_notes(comparisons),
             _bold_note("every system that it is compared with", titles[0]),
             *_cost_notes(costs),
         ),
         tuple(names.values()),
+        spans=bool(votes),
     )
     return table.with_costs(costs).text()
 
@@ -316,7 +324,7 @@ def _value(measure: str, value: float | None, sign: bool = False) -> str:
 def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
     """An ablation: UA and WA of each cell, and the difference in UA to the full method.
 
-    `runs` are the runs of the full method.
+    CCC has another table. `runs` are the runs of the full method.
     """
     costs = {row.model: row.figures for row in ablation.costs}
     students = [row for row in ablation.rows if row.group not in (TEACHERS, ORACLES)]
@@ -354,8 +362,39 @@ def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
             *_cost_notes(costs),
         ),
         tuple(row.cell for row in ablation.rows),
+    ).with_costs(costs)
+    further = [_ablation_ccc(ablation, runs)] if ablation.has_ccc else []
+    return "\n".join(item.text() for item in (table, *further))
+
+
+def _ablation_ccc(ablation: AblationTable, runs: Sequence[Run]) -> LatexTable:
+    """The mean CCC of each cell, and its difference to the full method."""
+    rows: list[tuple[str, ...] | None] = []
+    group = ablation.rows[0].group
+    for row in ablation.rows:
+        if (found := row.dimensions) is None:
+            continue
+        if row.group != group:
+            rows.append(None)
+            group = row.group
+        sd = "" if found.ccc_sd is None else rf" $\pm$ {_value(MEAN_CCC, found.ccc_sd)}"
+        difference = _value(MEAN_CCC, found.ccc_difference, True)
+        rows.append(
+            (_name(row.cell), _value(MEAN_CCC, found.ccc) + sd, difference, _p_value(found.ccc_p_holm))
+        )
+        if interval := _interval(found.ccc_low, found.ccc_high, 3, scale=1):
+            rows.append(("", "", interval, ""))
+    return LatexTable(
+        ("Cell", "CCC", r"$\Delta$CCC", "$p$"),
+        tuple(rows),
+        rf"Ablation: CCC of dimensions on {_test_set(runs)}.",
+        _label(f"ablation-ccc-{runs[0].scores['recipe']}"),
+        (
+            _CCC_NOTE,
+            rf"$\Delta$CCC: difference to {_name(ablation.reference)}, with its interval and $p$ as for UA.",
+        ),
+        tuple(row.cell for row in ablation.rows),
     )
-    return table.with_costs(costs).text()
 
 
 def _cost_notes(costs: Mapping[str, Mapping[str, float | None]]) -> list[str]:
