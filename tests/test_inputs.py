@@ -394,9 +394,9 @@ def test_a_plain_list_has_one_path_a_line_relative_to_its_folder(
 def test_the_csv_ends_with_what_the_list_states(emodistill: Call, calls: Path) -> None:
     result = emodistill("predict", "--from", write_list(calls / "list.csv"), "-f", "csv")
     header, *rows = list(csv.reader(io.StringIO(result.out)))
-    assert header[-5:] == ["channel", "id", "start_s", "end_s", "speaker"]
-    assert [row[-4] for row in rows] == ["whole", "first", "second", "rest"]
-    assert rows[2][-5:] == ["1", "second", "3.0", "5.5", "ben"]
+    assert header[-7:] == ["channel", "id", "start_s", "end_s", "speaker", "dominance", "intensity"]
+    assert [row[-6] for row in rows] == ["whole", "first", "second", "rest"]
+    assert rows[2][-7:] == ["1", "second", "3.0", "5.5", "ben", "", ""]
     table = emodistill("predict", "--from", calls / "list.csv").out
     assert "second" in table
     assert "ben" in table
