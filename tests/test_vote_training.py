@@ -18,6 +18,7 @@ from emodistill.evaluation.latex import comparisons_latex
 from emodistill.evaluation.predictions import read_predictions
 from emodistill.evaluation.vote_scores import VOTE_TITLES
 from emodistill.protocol.folds import read_protocol
+from emodistill.training.ablation import GridRuns
 from emodistill.training.cross_validation import crossval
 from emodistill.training.data import Batch
 from emodistill.training.preflight import check_recipe
@@ -101,6 +102,17 @@ def test_votes_as_targets_need_votes(tmp_path: Path) -> None:
         ConfigError, match=r"no utterance of 'fake' has an emotion, only votes.*leave the col"
     ):
         check_recipe(make.recipe(listed, **PLAIN, student=student(targets="votes")))
+
+
+def test_a_sweep_reads_the_ties_for_the_cells_that_learn_from_votes(tmp_path: Path) -> None:
+    listed = voted_corpus(tmp_path / "corpus")
+    runs = GridRuns(tmp_path / "grid")
+    voted = {
+        name: runs.data(make.recipe(listed, **PLAIN, student=student(targets=name))).voted
+        for name in ("label", "votes")
+    }
+    assert not voted["label"]
+    assert len(voted["votes"]) > 1
 
 
 def test_a_held_out_recording_among_the_ties_is_a_leak(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def data_key(recipe: Recipe) -> str:
     """A key of the corpus and the folds of a recipe."""
     recipe = with_absolute_paths(recipe)
     folds = {**to_dict(recipe.protocol), "refit": None}  # `refit` changes the training, not the folds
-    return cache_key(corpus=to_dict(recipe.corpus), protocol=folds)
+    used = [sorted(recipe.targets), recipe.learns_from_votes]  # they decide which utterances are used
+    return cache_key(corpus=to_dict(recipe.corpus), protocol=folds, used=used)
 
 
 @dataclass
