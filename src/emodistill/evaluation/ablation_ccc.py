@@ -15,7 +15,7 @@ from emodistill.evaluation.tables import format_measure, format_p_value, format_
 
 CCC_HEADER = ("CCC", "CCC difference", "CCC 95 % interval", "CCC p, Holm")
 CCC_NOTE = (
-    "CCC is the mean over dimensions, from 0 to 1, pooled over folds. Its difference, interval and p are "
+    "CCC is the mean over dimensions, pooled over folds. Its difference, interval and p are "
     "computed as those of UA."
 )
 
