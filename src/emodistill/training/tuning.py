@@ -22,7 +22,7 @@ from emodistill.errors import ConfigError, MissingExtraError
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.run import CHECKSUMS, UTTERANCES
 from emodistill.files import atomic_write
-from emodistill.training.ablation import GridProgress
+from emodistill.training.ablation import GridProgress, GridRuns, data_key
 from emodistill.training.artifact_cache import ArtifactCache, place_file
 from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.grid import with_fields
@@ -114,6 +114,7 @@ class Search:
             partial.write_text(recipe_toml(recipe), encoding="utf-8")
         self.artifacts = ArtifactCache(out / "artifacts")
         self.data: AuditedData = check_recipe(recipe).data
+        self.data_of_trials = GridRuns(out, {data_key(recipe): self.data})  # votes need other utterances
         main = recipe.student or (
             recipe.acoustic.student if recipe.main_model == "acoustic" else getattr(recipe, recipe.main_model)
         )
@@ -230,7 +231,7 @@ class Search:
         folder = self.out / "trials" / f"{number:03d}"
         self._place_utterances(folder)
         variant = variant.model_copy(update={"tune": None})
-        for fold_run in prepare_run(variant, folder, None, self.data, self.artifacts):
+        for fold_run in prepare_run(variant, folder, None, self.data_of_trials.data(variant), self.artifacts):
             fold_run.run_on_dev()
             scores.append(dev_score(fold_run.folder, self.measure))
             mean = sum(scores) / len(scores)
