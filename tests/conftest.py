@@ -11,8 +11,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import factories as make
 import pytest
+from hypothesis import settings
 
 from emodistill import Recognizer, cli
+
+# A deadline for each example fails where the machine is busy.
+settings.register_profile("unhurried", parent=settings(), deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
