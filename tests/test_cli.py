@@ -420,7 +420,14 @@ def test_corpus_prepare_counts_what_it_leaves_out(emodistill: Call, tmp_path: Pa
     assert (result.code, result.out) == (0, "")
     assert "excited -> happy" in result.err
     assert "no emotion" in result.err
+    assert "--labels all keeps them" in result.err
     assert {utterance.emotion for utterance in read_manifest(out)} == {"happy", "angry"}
+    whole = emodistill("corpus", "prepare", "iemocap", tmp_path / "tree", "--labels", "all", "-o", out)
+    assert "keeps them" not in whole.err
+    undecided = {item.id: item for item in read_manifest(out)}["Ses01F_impro04_F000"]
+    assert undecided.emotion is None
+    assert undecided.unit_dimensions()["valence"] == pytest.approx((2.5 - 1) / 4)
+    emodistill("corpus", "prepare", "iemocap", tmp_path / "tree", "-o", out)
 
     sorted((tmp_path / "tree").rglob("*.wav"))[-1].write_text("broken")
     result = emodistill("corpus", "prepare", "iemocap", tmp_path / "tree", "-o", out)

@@ -107,6 +107,7 @@ def prepare(
         report_left_out,
         write_manifest,
     )
+    from emodistill.corpora.base import NO_EMOTION
     from emodistill.corpora.manifest import check_suffix
 
     check_suffix(output)
@@ -120,6 +121,8 @@ def prepare(
     else:
         _refuse_table_options(name, source, renamed, root, scale)
         corpus = read_corpus(name, source, labels, emotions)
+        if corpus.dropped.get(NO_EMOTION):
+            say("utterances without an emotion may have votes or dimensions: --labels all keeps them")
     corpus, problems = drop_bad_audio(corpus, measure=True)
     report_left_out(corpus, problems, say)
     write_manifest(corpus, output)

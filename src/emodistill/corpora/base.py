@@ -16,6 +16,8 @@ from emodistill.console import with_progress
 from emodistill.errors import AudioError, CorpusError, one_of
 from emodistill.labels import DIMENSIONS, EMOTIONS, LEFT_OUT, LabelMap, LabelSet, Scale, scale_text
 
+NO_EMOTION = "no emotion"  # why an utterance was dropped, in `Corpus.dropped`
+
 
 @dataclass(frozen=True)
 class Word:
@@ -158,7 +160,7 @@ class Corpus:
             emotion = label_map.apply(utterance.emotion)
             stays = keep_unlabelled or (keep_voted and utterance.votes is not None)
             if emotion is None and not (utterance.emotion is None and stays):
-                dropped[f"emotion {utterance.emotion}" if utterance.emotion else "no emotion"] += 1
+                dropped[f"emotion {utterance.emotion}" if utterance.emotion else NO_EMOTION] += 1
                 continue
             if emotion != utterance.emotion:
                 merged[f"{utterance.emotion} -> {emotion}"] += 1

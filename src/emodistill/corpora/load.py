@@ -8,7 +8,7 @@ from typing import Any
 
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
-from emodistill.corpora.base import Corpus, Utterance, drop_bad_audio
+from emodistill.corpora.base import NO_EMOTION, Corpus, Utterance, drop_bad_audio
 from emodistill.corpora.dimensions import check_dimensions, with_a_target, with_scale
 from emodistill.corpora.manifest import check_manifest, find_layout, missing_columns, read_manifest
 from emodistill.corpora.readers import READERS
@@ -195,7 +195,7 @@ def _without_bare(corpus: Corpus) -> Corpus:
     kept = tuple(item for item in corpus if item.emotion or item.votes or item.dimensions())
     if len(kept) == len(corpus):
         return corpus
-    dropped = Counter(corpus.dropped) + Counter({"no emotion": len(corpus) - len(kept)})
+    dropped = Counter(corpus.dropped) + Counter({NO_EMOTION: len(corpus) - len(kept)})
     return replace(corpus, utterances=kept, dropped=dict(dropped))
 
 

@@ -77,7 +77,10 @@ class Service:
         for source in settings.models:
             model = Recognizer(source, threads=1)
             if model.card.name in self.models:
-                raise ConfigError(f"two models are named '{model.card.name}', expected different names")
+                raise ConfigError(
+                    f"two models are named '{model.card.name}', expected different names: export one again "
+                    "with another name in --texts"
+                )
             # The first run of a graph is slow, so it happens before the first request.
             self.hop_compute_s[model.card.name] = measure_hop(model)
             if model.voice_dim is not None:
