@@ -205,6 +205,15 @@ def test_the_dimensions_of_a_head_in_the_browser_equal_pythons(browser: Any, tmp
         assert page.locator("#curves-legend span").all_text_contents() == list(DIMENSIONS)
 
 
+def test_the_page_of_a_model_with_dimensions_alone_says_so_at_once(browser: Any, tmp_path: Path) -> None:
+    model = voice_model(tmp_path / "model", dimensions=("arousal",), emotions=(), teachers=())
+    with serving(tmp_path, "--model", str(model)) as running, Watched(browser, running.url) as page:
+        page.wait_for_selector("#problem:not([hidden])")
+        assert "predicts dimensions alone" in page.locator("#problem").text_content()
+        assert page.locator("#choose").is_disabled()
+        assert page.locator("#microphone").is_disabled()
+
+
 def test_surety_arousal_and_valence_in_the_browser_equal_pythons(browser: Any, tmp_path: Path) -> None:
     def table(*accuracies: float) -> tuple[AccuracyPoint, ...]:
         return tuple(

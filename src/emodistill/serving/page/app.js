@@ -50,11 +50,16 @@ const showAbout = () => {
 };
 
 const loadModel = async () => {
-  const { models } = await api.models(options().token);
-  [state.model] = models;
+  const { models: [model] } = await api.models(options().token);
+  const millions = (model.num_parameters / 1e6).toFixed(1);
+  find('model').textContent = `${model.name} (${millions} million parameters)`;
+  if (!Object.keys(model.colours).length) {
+    for (const id of ['choose', 'microphone']) find(id).disabled = true;
+    throw new Error(`The model ${model.name} predicts dimensions alone, and this page shows emotions. `
+      + 'Send files to v1/predict instead.');
+  }
+  state.model = model;
   state.colours = state.model.colours;
-  const millions = (state.model.num_parameters / 1e6).toFixed(1);
-  find('model').textContent = `${state.model.name} (${millions} million parameters)`;
   find('comparison').hidden = state.model.voice_dim === null;
   find('limits').textContent = `${state.model.limits} ${state.model.intended_use}`;
 };
