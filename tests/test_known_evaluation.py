@@ -35,6 +35,7 @@ class FakeVoiceModel:
 
     kind = "fake"
     names = EMOTIONS
+    dimensions = ()
     known_ids: frozenset[str] = frozenset()
 
     def __init__(self, corpus: Corpus, has_voices: bool = True) -> None:

@@ -173,12 +173,11 @@ def scores(
 
     UA, WA, macro and weighted F1, recall and confusion of the student and each teacher. CCC, Pearson's r and
     RMSE of each dimension, such as arousal. Parameters, MACs, latency, memory and training time. Calibration
-    before
-    and after temperature scaling, fitted on each fold's dev speakers. Scores by speaker, gender, language,
-    duration and corpus. Scores with known utterances of the speaker, where the model has voices. Agreement of
-    student and teachers. Where a corpus has listeners' votes: the scores of a single listener, cross entropy
-    and KL and Jensen-Shannon distance from the votes, calibration against them, and the distance of listeners
-    from listeners.
+    before and after temperature scaling, fitted on each fold's dev speakers. Scores by speaker, gender,
+    language, duration and corpus. Scores with known utterances of the speaker, where the model has voices.
+    Agreement of student and teachers. Where a corpus has listeners' votes: the scores of a single listener,
+    cross entropy and KL and Jensen-Shannon distance from the votes, calibration against them, and the
+    distance of listeners from listeners.
 
     Example: emodistill scores runs/ravdess-whisper-seed0 --format latex -o scores.tex
     """

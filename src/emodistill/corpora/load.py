@@ -102,7 +102,7 @@ def _relabel(
 class CorpusSource:
     """The labelled utterances of `evaluate`: a manifest by its path, or a known corpus and its folder.
 
-    Raises `ConfigError` for anything else.
+    Raises `ConfigError` for anything else, and `CorpusError` where the folder does not exist.
     """
 
     corpus: str
@@ -125,6 +125,11 @@ class CorpusSource:
         if is_table and self.folder is not None:
             raise ConfigError(
                 f"'{self.corpus}' is a manifest, which has the paths of its audio: leave '{self.folder}' out"
+            )
+        if self.folder is not None and not self.folder.is_dir():
+            raise CorpusError(
+                f"{self.corpus}: no folder '{self.folder}'; expected the folder of the corpus, as its "
+                "authors distribute it"
             )
         for option, is_given in (("--columns", self.columns), ("--scale", self.scale)):
             if not is_table and is_given:
