@@ -473,14 +473,13 @@ def print_oracles(rows: list[Row], settings: dict[str, Any]) -> None:
 def score(out: Path, grid: Path) -> None:
     """Print and write the table and the plot of a grid with the oracles, compared to the plain student."""
     from emodistill.console import results
-    from emodistill.evaluation.ablation_table import (
+    from emodistill.evaluation.ablation_systems import (
         ORACLES,
         System,
         ensemble_predictions,
-        make_ablation_table,
-        show_ablation_table,
         teacher_systems,
     )
+    from emodistill.evaluation.ablation_table import make_ablation_table, show_ablation_table
     from emodistill.evaluation.run import read_run
 
     names = {
@@ -523,12 +522,8 @@ def score(out: Path, grid: Path) -> None:
 def score_probe(runs: Mapping[str, Sequence[Run]], manifest: Path, grid: Path) -> None:
     """Print and write how students and the linguistic teacher do on the word probe, compared to plain."""
     from emodistill.console import results
-    from emodistill.evaluation.ablation_table import (
-        TEACHERS,
-        System,
-        make_ablation_table,
-        show_ablation_table,
-    )
+    from emodistill.evaluation.ablation_systems import TEACHERS, System
+    from emodistill.evaluation.ablation_table import make_ablation_table, show_ablation_table
 
     systems = [
         System(label, "students", label, [probe_predictions(run, manifest) for run in members])

@@ -17,14 +17,8 @@ from emodistill.cli import app
 from emodistill.config import load_recipe, recipe_toml, shipped_recipes
 from emodistill.corpora import DEMO_CORPUS as DEMO
 from emodistill.errors import ConfigError
-from emodistill.evaluation.ablation_table import (
-    ENSEMBLE,
-    AblationTable,
-    System,
-    ensemble_predictions,
-    make_ablation_table,
-    read_ablation,
-)
+from emodistill.evaluation.ablation_systems import ENSEMBLE, System, ensemble_predictions
+from emodistill.evaluation.ablation_table import AblationTable, make_ablation_table, read_ablation
 from emodistill.evaluation.compare import holm
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.predictions import Predictions, read_predictions

@@ -1,7 +1,7 @@
 """Runs with dimensions, with emotions beside them or alone: scores, comparison, report."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,13 @@ from typer.testing import CliRunner
 
 from emodistill.cli import app
 from emodistill.errors import ModelError
-from emodistill.evaluation.ablation_ccc import AblationCcc, system_tables
-from emodistill.evaluation.ablation_table import System, make_ablation_table, read_ablation, teacher_systems
+from emodistill.evaluation.ablation_dimensions import AblationDimensions
+from emodistill.evaluation.ablation_systems import (
+    System,
+    system_tables,
+    teacher_systems,
+)
+from emodistill.evaluation.ablation_table import make_ablation_table, read_ablation
 from emodistill.evaluation.compare import compare_runs, holm
 from emodistill.evaluation.dimension_scores import concordance, mean_ccc
 from emodistill.evaluation.latex import ablation_latex
@@ -231,10 +236,11 @@ def test_an_ablation_has_the_mean_ccc_and_its_difference(tmp_path: Path) -> None
     table.write(tmp_path)
     assert read_ablation(tmp_path / "ablation.json").rows == table.rows
     header = (tmp_path / "ablation.csv").read_text().splitlines()[0].split(",")
-    assert header[-8:] == [field.name for field in fields(AblationCcc)]
+    columns = AblationDimensions.columns()
+    assert header[-len(columns) :] == columns
     assert "| CCC | CCC difference |" in (tmp_path / "ablation.md").read_text()
     latex = ablation_latex(table, runs["weak"]).split(r"\begin{table}")[-1]
     assert r"Cell & CCC & $\Delta$CCC & $p$" in latex
-    assert f"strong & {strong.ccc:.3f} & $+{strong.ccc_difference:.3f}$ &" in latex
+    assert rf"strong & \textbf{{{strong.ccc:.3f}}} & $+{strong.ccc_difference:.3f}$ &" in latex
     assert f"$[{strong.ccc_low:+.3f}, {strong.ccc_high:+.3f}]$" in latex
     assert "NaN" not in latex

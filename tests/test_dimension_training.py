@@ -31,7 +31,6 @@ from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import Student
 from emodistill.training import fold as fold_module
-from emodistill.training.ablation import ablate
 from emodistill.training.all_data import train_all
 from emodistill.training.cross_validation import crossval
 from emodistill.training.data import UtteranceDataset, collate
@@ -507,15 +506,6 @@ def test_cells_of_dimensions_appear_where_there_are_dimensions(labelled: Path) -
     assert of_emotions.isdisjoint(cells(DIMENSIONS))
     assert cells(BOTH)["no-taught-dimensions"].distillation.dimensions == 0
     assert cells(["emotion"])["logit-level-only"].distillation.dimensions == 1, "as in runs from before"
-
-
-def test_a_sweep_needs_emotions(labelled: Path) -> None:
-    recipe = make.recipe(labelled, targets=DIMENSIONS)
-    with pytest.raises(ConfigError, match="a sweep chooses by dev UA, but targets has no emotion"):
-        make_grid(recipe, ["student.layers=1,2"])
-    with pytest.raises(ConfigError, match="compares UA, but targets has no emotion: add it, or run the"):
-        ablate(recipe, labelled.parent / "grid")
-    assert not (labelled.parent / "grid").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from factories_runs import invented_corpus, invented_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table, teacher_systems
+from emodistill.evaluation.ablation_systems import System, teacher_systems
+from emodistill.evaluation.ablation_table import AblationTable, make_ablation_table
 from emodistill.evaluation.compare import Comparison, Difference, McNemar, compare_runs
 from emodistill.evaluation.cost import ModelCost, RunCost
 from emodistill.evaluation.latex import ablation_latex, comparisons_latex, escape, scores_latex

@@ -22,13 +22,8 @@ from typer.testing import CliRunner
 from emodistill.cli import app
 from emodistill.corpora import Utterance, read_manifest
 from emodistill.errors import ModelError
-from emodistill.evaluation.ablation_table import (
-    System,
-    format_row,
-    make_ablation_table,
-    read_ablation,
-    teacher_systems,
-)
+from emodistill.evaluation.ablation_systems import System, teacher_systems
+from emodistill.evaluation.ablation_table import make_ablation_table, read_ablation
 from emodistill.evaluation.cost import ModelCost, RunCost
 from emodistill.evaluation.predictions import read_predictions, write_predictions
 from emodistill.evaluation.run import read_run, write_utterances
@@ -408,7 +403,7 @@ def test_an_ablation_shows_its_table_its_plot_and_the_full_method(tmp_path: Path
     assert [item.get("id") for item in found.all("h2")] == ["ablation-1", "run-1"]
     assert "Differences to full in UA" in [item["aria-label"] for item in found.all("svg")]
     for row in table.rows:
-        assert all(cell in found.text for cell in format_row(row))
+        assert all(cell in found.text for cell in table.cells(row))
     assert "chosen on dev" in found.text
     assert all(note in found.text for note in table.notes())
     assert {"run-1-seed-0", "run-1-seed-1"} <= {item.get("id") for item in found.all("details")}

@@ -149,7 +149,7 @@ def ablate(
     over_folds: Annotated[
         bool,
         typer.Option(
-            "--over-folds", help="Also show the mean and standard deviation over folds of UA and WA."
+            "--over-folds", help="Also show mean and standard deviation over folds of UA and WA, or of CCC."
         ),
     ] = False,
     out: Annotated[
@@ -171,7 +171,9 @@ def ablate(
     later. It writes ablation.md, .csv, .json, .tex and .png. `emodistill report` shows its folder as a page.
 
     UA and WA are pooled over folds, as mean ± standard deviation over seeds. The difference is of these
-    figures. "Detectable" is the smallest true difference that the grid would find with a power of 80 %.
+    figures. A recipe of dimensions alone is compared by CCC instead, and its sweeps choose by dev CCC. Where
+    there are dimensions, a table has CCC, Pearson's r and RMSE of each. "Detectable" is the smallest true
+    difference that the grid would find with a power of 80 %.
 
     The values of a sweep are compared on dev, and the best one is chosen. Test scores are shown for the
     chosen value and the recipe's own value alone. Cells that lack a part always show test, since nothing is

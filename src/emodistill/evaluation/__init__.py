@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from emodistill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from emodistill.evaluation.ablation_table import AblationTable, System, make_ablation_table
+    from emodistill.evaluation.ablation_systems import System
+    from emodistill.evaluation.ablation_table import AblationTable, make_ablation_table
     from emodistill.evaluation.bootstrap import Estimate, bootstrap_interval
     from emodistill.evaluation.calibration import (
         area_under_risk,
@@ -91,7 +92,7 @@ __getattr__, __dir__ = lazy_names(
         "RunGroup": "emodistill.evaluation.groups",
         "RunScores": "emodistill.evaluation.scores",
         "Scores": "emodistill.evaluation.metrics",
-        "System": "emodistill.evaluation.ablation_table",
+        "System": "emodistill.evaluation.ablation_systems",
         "area_under_risk": "emodistill.evaluation.calibration",
         "bootstrap_interval": "emodistill.evaluation.bootstrap",
         "brier_score": "emodistill.evaluation.calibration",

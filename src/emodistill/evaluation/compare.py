@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 
 from emodistill.errors import ConfigError, ModelError
-from emodistill.evaluation.bootstrap import Floats, bootstrap_confusions
-from emodistill.evaluation.differences import Difference, make_difference
+from emodistill.evaluation.bootstrap import bootstrap_confusions
+from emodistill.evaluation.differences import (
+    Difference,
+    DrawnMeasure,
+    mean_of_measures,
+    over_seeds,
+    paired_difference,
+)
 from emodistill.evaluation.dimension_predictions import DimensionPredictions
-from emodistill.evaluation.dimension_scores import bootstrap_measures, dimension_cccs
+from emodistill.evaluation.dimension_scores import drawn_cccs
 from emodistill.evaluation.groups import RunGroup, group_runs, run_seed, ungrouped
 from emodistill.evaluation.metrics import ACCURACIES, scores_of_confusions
 from emodistill.evaluation.predictions import Predictions
@@ -131,21 +137,12 @@ def compare_runs(
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """A measure of a run, pooled over its test utterances, and its value on each draw of speakers."""
-
-    value: float
-    draws: Floats  # (resamples,)
-    num_speakers: int  # that are drawn
-
-
-@dataclass(frozen=True)
 class _Compared:
     """A run's test predictions, and its measures."""
 
     emotions: Predictions | None
     dimensions: DimensionPredictions | None
-    measures: dict[str, _Measured]
+    measures: dict[str, DrawnMeasure]
 
 
 def _read_compared(runs: Sequence[Run], resamples: int, seed: int) -> dict[int, _Compared]:
@@ -175,43 +172,33 @@ def _read_compared(runs: Sequence[Run], resamples: int, seed: int) -> dict[int, 
 
 def _measures(
     emotions: Predictions | None, dimensions: DimensionPredictions | None, resamples: int, seed: int
-) -> dict[str, _Measured]:
-    measures: dict[str, _Measured] = {}
+) -> dict[str, DrawnMeasure]:
+    measures: dict[str, DrawnMeasure] = {}
     if emotions is not None:
         draws = scores_of_confusions(bootstrap_confusions(emotions, resamples, seed))
         num_speakers = len(set(emotions.speakers))
         for name, accuracy in ACCURACIES.items():
             value = accuracy(emotions.truth, emotions.predicted)
-            measures[name] = _Measured(value, draws[name], num_speakers)
+            measures[name] = DrawnMeasure(np.array([value]), np.asarray(draws[name]), num_speakers)
     if dimensions is not None:
-        for name, value in dimension_cccs(dimensions).items():
-            ccc = bootstrap_measures(dimensions, name, resamples, seed)["ccc"]
-            measures[CCC_PREFIX + name] = _Measured(value, ccc, dimensions.num_speakers(name))
+        cccs = drawn_cccs(dimensions, resamples, seed)
+        measures |= {CCC_PREFIX + name: ccc for name, ccc in cccs.items()}
     return measures
 
 
-def _vote_measures(table: Predictions, run: Run, resamples: int, seed: int) -> dict[str, _Measured]:
+def _vote_measures(table: Predictions, run: Run, resamples: int, seed: int) -> dict[str, DrawnMeasure]:
     """The measures against listeners' votes; an empty dict where no test utterance has votes."""
     part = voted_part(table, run.utterances)
     if part is None:
         return {}
     voted, shares, _ = part
     return {
-        VOTES_PREFIX + name: _Measured(value, draws, len(set(voted.speakers)))
+        VOTES_PREFIX + name: DrawnMeasure(np.array([value]), draws, len(set(voted.speakers)))
         for name, (value, draws) in vote_measures(voted, shares, resamples, seed).items()
     }
 
 
-def mean_measure(parts: Sequence[_Measured]) -> _Measured:
-    """The mean of measures. Its speakers are those of the measure with the fewest."""
-    return _Measured(
-        float(np.mean([part.value for part in parts])),
-        np.mean([part.draws for part in parts], axis=0),
-        min(part.num_speakers for part in parts),
-    )
-
-
-def _common_measures(members: Sequence[_Compared]) -> list[dict[str, _Measured]]:
+def _common_measures(members: Sequence[_Compared]) -> list[dict[str, DrawnMeasure]]:
     """The measures that all members have, of each of them, with the mean CCC where there are several."""
     names = [name for name in members[0].measures if all(name in item.measures for item in members)]
     cccs = [name for name in names if name.startswith(CCC_PREFIX)]
@@ -219,7 +206,7 @@ def _common_measures(members: Sequence[_Compared]) -> list[dict[str, _Measured]]
     for item in members:
         measures = {name: item.measures[name] for name in names if name not in cccs}
         if len(cccs) > 1:
-            measures[MEAN_CCC] = mean_measure([item.measures[name] for name in cccs])
+            measures[MEAN_CCC] = mean_of_measures([item.measures[name] for name in cccs])
         found.append(measures | {name: item.measures[name] for name in cccs})
     return found
 
@@ -240,9 +227,7 @@ def _compare_groups(reference: RunGroup, run: RunGroup, compared: dict[int, _Com
         raise ModelError(f"'{titles[0]}' and '{titles[1]}' have no measure in common: {reason}")
 
     def difference(name: str) -> Difference:
-        values = [np.array([item[name].value for item in side]) for side in sides]
-        draws = [np.mean([item[name].draws for item in side], axis=0) for side in sides]
-        return make_difference(values[0], values[1], draws[1] - draws[0], measures[0][name].num_speakers)
+        return paired_difference(*(over_seeds([item[name] for item in side]) for side in sides))
 
     tables = [item.emotions for item in members]
     is_single = len(members) == 2

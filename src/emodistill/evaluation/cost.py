@@ -253,9 +253,16 @@ def cost_markdown(rows: Sequence[CostRow], notes: Sequence[str]) -> str:
     if not rows:
         return ""
     titles = known_titles([row.figures for row in rows])
-    lines = [["model", "UA", *titles.values()], ["---", *["---:"] * (1 + len(titles))]]
+    has_ua = any(row.ua is not None for row in rows)
+    own = ["UA"] if has_ua else []
+    lines = [["model", *own, *titles.values()], ["---", *["---:"] * (len(own) + len(titles))]]
     lines += [
-        [row.model, _ua_cell(row), *(cost_cell(name, row.figures[name]) for name in titles)] for row in rows
+        [
+            row.model,
+            *([_ua_cell(row)] if has_ua else []),
+            *(cost_cell(name, row.figures[name]) for name in titles),
+        ]
+        for row in rows
     ]
     return "\n".join(
         [*("| " + " | ".join(cells) + " |" for cells in lines), "", *(f"{note}\n" for note in notes)]

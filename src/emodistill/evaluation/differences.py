@@ -1,6 +1,7 @@
 """The difference of two systems on the same speakers: its interval, p-value and smallest detectable size."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +34,43 @@ class Difference:
     def value(self) -> float:
         """run - reference."""
         return self.run - self.reference
+
+
+@dataclass(frozen=True)
+class DrawnMeasure:
+    """A measure of a system, pooled over its test utterances, and its value on each draw of speakers."""
+
+    values: Floats  # with each seed, (seeds,)
+    draws: Floats  # the mean over seeds on each draw, (resamples,)
+    num_speakers: int  # that are drawn
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.values))
+
+
+def mean_of_measures(measures: Sequence[DrawnMeasure]) -> DrawnMeasure:
+    """The mean of measures with the same seeds. Its speakers are those of the measure with the fewest."""
+    return DrawnMeasure(
+        np.mean([item.values for item in measures], axis=0),
+        np.mean([item.draws for item in measures], axis=0),
+        min(item.num_speakers for item in measures),
+    )
+
+
+def over_seeds(runs: Sequence[DrawnMeasure]) -> DrawnMeasure:
+    """One measure of runs of one seed each, which are scored on the same draws."""
+    return DrawnMeasure(
+        np.concatenate([item.values for item in runs]),
+        np.mean([item.draws for item in runs], axis=0),
+        min(item.num_speakers for item in runs),
+    )
+
+
+def paired_difference(reference: DrawnMeasure, run: DrawnMeasure) -> Difference:
+    """The difference of two systems that are scored on the same draws, see `make_difference`."""
+    return make_difference(reference.values, run.values, run.draws - reference.draws, reference.num_speakers)
 
 
 def make_difference(reference: Floats, run: Floats, draws: Floats, num_speakers: int) -> Difference:

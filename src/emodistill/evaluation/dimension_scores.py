@@ -26,6 +26,7 @@ from emodistill.evaluation.bootstrap import (
     draw_speakers,
     make_estimate,
 )
+from emodistill.evaluation.differences import DrawnMeasure, mean_of_measures
 from emodistill.evaluation.dimension_predictions import DimensionPredictions
 from emodistill.evaluation.run import Run
 from emodistill.evaluation.utterance_groups import group_rows
@@ -158,13 +159,21 @@ def mean_ccc(table: DimensionPredictions) -> float | None:
     return mean_concordance(table.truth, table.predicted)
 
 
-def dimension_cccs(table: DimensionPredictions) -> dict[str, float]:
+def drawn_cccs(table: DimensionPredictions, resamples: int, seed: int = 0) -> dict[str, DrawnMeasure]:
     """The CCC of each dimension in which it is defined."""
-    found = {
-        name: concordance(table.truth[:, column], table.predicted[:, column])
-        for column, name in enumerate(table.dimensions)
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    found = {}
+    for column, name in enumerate(table.dimensions):
+        value = concordance(table.truth[:, column], table.predicted[:, column])
+        if value is not None:
+            draws = bootstrap_measures(table, name, resamples, seed)["ccc"]
+            found[name] = DrawnMeasure(np.array([value]), draws, table.num_speakers(name))
+    return found
+
+
+def drawn_mean_ccc(table: DimensionPredictions, resamples: int, seed: int = 0) -> DrawnMeasure | None:
+    """The mean CCC over the dimensions in which it is defined; None: it is defined in none."""
+    found = drawn_cccs(table, resamples, seed)
+    return mean_of_measures(list(found.values())) if found else None
 
 
 # --- scores of a table -----------------------------------------------------------------------------
@@ -175,13 +184,10 @@ def score_dimensions(
 ) -> ModelDimensions:
     """All scores of a model's dimensions."""
     scores = {name: score_dimension(table, name, resamples, seed) for name in table.dimensions}
-    defined = [name for name in table.dimensions if scores[name].scores["ccc"] is not None]
-    mean = mean_ccc(table)
+    mean = drawn_mean_ccc(table, resamples, seed)
     if mean is None:
         return ModelDimensions(model, scores, None)
-    draws = np.mean([bootstrap_measures(table, name, resamples, seed)["ccc"] for name in defined], axis=0)
-    num_speakers = min(scores[name].num_speakers for name in defined)
-    return ModelDimensions(model, scores, make_estimate(mean, draws, num_speakers))
+    return ModelDimensions(model, scores, make_estimate(mean.value, mean.draws, mean.num_speakers))
 
 
 def score_dimension(

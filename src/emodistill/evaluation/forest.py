@@ -19,10 +19,10 @@ STUDENTS_COLOUR, OTHERS_COLOUR = "#1f77b4", "#7f7f7f"
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A system and its difference to the reference, in points of UA. None: not compared."""
+    """A system and its difference to the reference, in points of UA or CCC × 100. None: not compared."""
 
     name: str
-    ua: str  # its UA, as text
+    value: str  # its UA or CCC, as text
     difference: float | None = None
     low: float | None = None  # 95 % interval of the difference; None: it has none
     high: float | None = None
@@ -50,7 +50,7 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class ForestPanel:
-    """Rows with one scale, from `low` to `high`, in points of UA."""
+    """Rows with one scale, from `low` to `high`, in the unit of their differences."""
 
     title: str
     rows: tuple[ForestRow, ...]
@@ -86,10 +86,11 @@ def forest_panel(title: str, rows: Sequence[ForestRow], students: bool = True) -
     return ForestPanel(title, tuple(rows), low - margin, high + margin, students)
 
 
-def plot_forest(panels: Sequence[ForestPanel], label: str, path: Path) -> None:
+def plot_forest(panels: Sequence[ForestPanel], label: str, path: Path, title: str = "UA (%)") -> None:
     """Plot panels, one below the other, to a .png, .svg or .pdf.
 
-    `label` names the horizontal axis. Raises `MissingExtraError` without matplotlib.
+    `label` names the horizontal axis, and `title` the measure with its unit. Raises
+    `MissingExtraError` without matplotlib.
     """
     try:
         from matplotlib.figure import Figure
@@ -105,14 +106,14 @@ def plot_forest(panels: Sequence[ForestPanel], label: str, path: Path) -> None:
         axes.set_ylim(len(panel.rows) - 0.4, -0.6)
         axes.set_yticks(range(len(panel.rows)), [row.name for row in panel.rows])
         axes.set_title(panel.title, loc="left", fontsize=10)
-        axes.text(1.02, 1.0, "UA, %", transform=axes.transAxes, va="bottom", fontsize=9, color="#555555")
+        axes.text(1.02, 1.0, title, transform=axes.transAxes, va="bottom", fontsize=9, color="#555555")
         axes.grid(axis="x", color="#e8e8e8")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         if panel.low < 0 < panel.high:
             axes.axvline(0, color="#555555", linewidth=0.9, linestyle=":")
         for place, row in enumerate(panel.rows):
-            axes.text(1.02, place, row.ua, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+            axes.text(1.02, place, row.value, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
             _plot_row(axes, panel, row, place, colour)
     drawn[-1, 0].set_xlabel(label)
     path.parent.mkdir(parents=True, exist_ok=True)

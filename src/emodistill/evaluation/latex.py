@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from re import sub
 
-from emodistill.evaluation.ablation_table import ORACLES, TEACHERS, AblationTable
+from emodistill.evaluation.ablation_rows import AblationRow
+from emodistill.evaluation.ablation_systems import ORACLES, TEACHERS
+from emodistill.evaluation.ablation_table import AblationTable
 from emodistill.evaluation.bootstrap import Estimate
 from emodistill.evaluation.compare import MEAN_CCC, VOTES_PREFIX, Comparison, is_share, measure_title
 from emodistill.evaluation.cost import AUDIO_S, compared_costs, cost_cell, cost_row, known_titles
@@ -126,12 +128,6 @@ def _number(text: str) -> str:
 
 def _percent(value: float | None, sign: bool = False) -> str:
     return _number(format_percent(value, sign))
-
-
-def _mean(mean: float | None, sd: float | None, bold: bool = False) -> str:
-    """A share in percent, and its standard deviation where there is one."""
-    text = _bold(_percent(mean)) if bold else _percent(mean)
-    return text if sd is None else rf"{text} $\pm$ {_percent(sd)}"
 
 
 def _reason(no_interval: str | None) -> str:
@@ -322,79 +318,70 @@ def _value(measure: str, value: float | None, sign: bool = False) -> str:
 
 
 def ablation_latex(ablation: AblationTable, runs: Sequence[Run]) -> str:
-    """An ablation: UA and WA of each cell, and the difference in UA to the full method.
+    """An ablation: the main measure of each cell, and its difference to the full method.
 
-    CCC has another table. `runs` are the runs of the full method.
+    CCC has another table where UA is the main measure. `runs` are the runs of the full method.
     """
     costs = {row.model: row.figures for row in ablation.costs}
-    students = [row for row in ablation.rows if row.group not in (TEACHERS, ORACLES)]
-    top = max(students, key=lambda row: row.pooled_ua)
-    against = [row for row in students if row.p_holm is not None] if top.cell == ablation.reference else [top]
-    clear = bool(against) and all(row.p_holm is not None and row.p_holm < SIGNIFICANT for row in against)
-    rows: list[tuple[str, ...] | None] = []
-    group = ablation.rows[0].group
-    for row in ablation.rows:
-        if row.group != group:
-            rows.append(None)
-            group = row.group
-        rows.append(
-            (
-                _name(row.cell),
-                _mean(row.pooled_ua, row.pooled_ua_sd, clear and row is top),
-                _percent(row.pooled_wa),
-                _percent(row.difference, True),
-                _p_value(row.p_holm),
-            )
-        )
-        if row.low is not None or row.no_interval is not None:
-            rows.append(("", "", "", _interval(row.low, row.high) or _reason(row.no_interval), ""))
-    over_seeds = r"; mean $\pm$ standard deviation over seeds" if ablation.num_seeds > 1 else ""
-    table = LatexTable(
-        ("Cell", "UA", "WA", r"$\Delta$UA", "$p$"),
-        tuple(rows),
-        rf"Ablation: test scores in \% on {_test_set(runs)}.",
-        _label(f"ablation-{runs[0].scores['recipe']}"),
-        (
-            rf"Pooled over folds{over_seeds}. "
-            rf"$\Delta$UA: difference to {_name(ablation.reference)}, with its 95\,\% interval by paired "
-            r"bootstrap over speakers; $p$ with Holm's correction over the students.",
-            _bold_note(f"{ablation.reference}, or of {ablation.reference} to every other student,"),
-            *_cost_notes(costs),
-        ),
-        tuple(row.cell for row in ablation.rows),
-    ).with_costs(costs)
-    further = [_ablation_ccc(ablation, runs)] if ablation.has_ccc else []
+    table = _ablation_table(ablation, ablation.measure, runs, _cost_notes(costs)).with_costs(costs)
+    has_further = ablation.has_ccc and ablation.measure != MEAN_CCC
+    further = [_ablation_table(ablation, MEAN_CCC, runs)] if has_further else []
     return "\n".join(item.text() for item in (table, *further))
 
 
-def _ablation_ccc(ablation: AblationTable, runs: Sequence[Run]) -> LatexTable:
-    """The mean CCC of each cell, and its difference to the full method."""
+def _ablation_table(
+    ablation: AblationTable, measure: str, runs: Sequence[Run], notes: Sequence[str] = ()
+) -> LatexTable:
+    """A measure of each cell, for UA with WA beside it, and its difference to the full method."""
+    is_ua, title = is_share(measure), measure_title(measure)
+    shown = [row for row in ablation.rows if row.figures(measure).value is not None]
+    best = _best_student(ablation, shown, measure)
     rows: list[tuple[str, ...] | None] = []
-    group = ablation.rows[0].group
-    for row in ablation.rows:
-        if (found := row.dimensions) is None:
-            continue
-        if row.group != group:
+    for row, before in zip(shown, [None, *shown], strict=False):
+        if before is not None and row.group != before.group:
             rows.append(None)
-            group = row.group
-        sd = "" if found.ccc_sd is None else rf" $\pm$ {_value(MEAN_CCC, found.ccc_sd)}"
-        difference = _value(MEAN_CCC, found.ccc_difference, True)
-        rows.append(
-            (_name(row.cell), _value(MEAN_CCC, found.ccc) + sd, difference, _p_value(found.ccc_p_holm))
-        )
-        if interval := _interval(found.ccc_low, found.ccc_high, 3, scale=1):
-            rows.append(("", "", interval, ""))
+        found = row.figures(measure)
+        value = _value(measure, found.value)
+        value = _bold(value) if row is best else value
+        value += "" if found.sd is None else rf" $\pm$ {_value(measure, found.sd)}"
+        wa = (_percent(row.pooled_wa),) if is_ua else ()
+        difference = _value(measure, found.difference, True)
+        rows.append((_name(row.cell), value, *wa, difference, _p_value(found.p_holm)))
+        if found.low is not None or found.no_interval is not None:
+            scale, digits = (100, 2) if is_ua else (1, 3)
+            interval = _interval(found.low, found.high, digits, scale=scale) or _reason(found.no_interval)
+            rows.append(("", "", *[""] * len(wa), interval, ""))
+    over_seeds = r"; mean $\pm$ standard deviation over seeds" if ablation.num_seeds > 1 else ""
+    is_main = measure == ablation.measure
+    scores = r"test scores in \%" if is_ua else "CCC of dimensions"
     return LatexTable(
-        ("Cell", "CCC", r"$\Delta$CCC", "$p$"),
+        ("Cell", title, *(["WA"] if is_ua else []), rf"$\Delta${title}", "$p$"),
         tuple(rows),
-        rf"Ablation: CCC of dimensions on {_test_set(runs)}.",
-        _label(f"ablation-ccc-{runs[0].scores['recipe']}"),
+        rf"Ablation: {scores} on {_test_set(runs)}.",
+        _label(f"ablation-{'' if is_main else f'{measure}-'}{runs[0].scores['recipe']}"),
         (
-            _CCC_NOTE,
-            rf"$\Delta$CCC: difference to {_name(ablation.reference)}, with its interval and $p$ as for UA.",
+            *([] if is_ua else [_CCC_NOTE]),
+            rf"Pooled over folds{over_seeds}. "
+            rf"$\Delta${title}: difference to {_name(ablation.reference)}, with its 95\,\% interval by "
+            r"paired bootstrap over speakers; $p$ with Holm's correction over the students.",
+            _bold_note(f"{ablation.reference}, or of {ablation.reference} to every other student,", title),
+            *notes,
         ),
-        tuple(row.cell for row in ablation.rows),
+        tuple(row.cell for row in shown),
     )
+
+
+def _best_student(ablation: AblationTable, rows: Sequence[AblationRow], measure: str) -> AblationRow | None:
+    """The student with the highest measure, where its difference is significant; else None."""
+    students = [row for row in rows if row.group not in (TEACHERS, ORACLES)]
+    if not students:
+        return None
+    top = max(students, key=lambda row: row.figures(measure).value or 0.0)
+    with_p = [row for row in students if row.figures(measure).p_holm is not None]
+    against = with_p if top.cell == ablation.reference else [top]
+    p_values = [row.figures(measure).p_holm for row in against]
+    clear = bool(p_values) and all(value is not None and value < SIGNIFICANT for value in p_values)
+    return top if clear else None
 
 
 def _cost_notes(costs: Mapping[str, Mapping[str, float | None]]) -> list[str]:

@@ -149,13 +149,6 @@ def format_mean(mean: float | None, sd: float | None) -> str:
     return format_percent(mean) + ("" if sd is None else f" ± {format_percent(sd)}")
 
 
-def format_interval(low: float | None, high: float | None, no_interval: str | None) -> str:
-    """The interval of a difference in percent, the reason why there is none, or – without either."""
-    if low is None or high is None:
-        return no_interval or "–"
-    return f"{format_percent(low, True)} … {format_percent(high, True)}"
-
-
 def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
     """How to read a table of comparisons, and which seeds were compared."""
     has_seeds = any(len(item.reference_runs) > 1 or len(item.run_runs) > 1 for item in comparisons)
@@ -278,16 +271,21 @@ def _test_cells(row: Row) -> list[str]:
 
 def format_ends(row: Row) -> str:
     """The interval of a row of `comparison_rows`, the reason why there is none, or –."""
-    if row["low"] is None or row["high"] is None:
-        return row["no_interval"] or "–"
-    return " … ".join(format_value(row["test"], row[end], True) for end in ("low", "high"))
+    return format_interval(row["test"], row["low"], row["high"], row["no_interval"])
+
+
+def format_interval(measure: str, low: float | None, high: float | None, no_interval: str | None) -> str:
+    """The interval of a difference in a measure, the reason why there is none, or – without either."""
+    if low is None or high is None:
+        return no_interval or "–"
+    return f"{format_value(measure, low, True)} … {format_value(measure, high, True)}"
 
 
 def format_value(measure: str, value: float | None, sign: bool = False) -> str:
     """A value of a measure: a share in percent with two decimals, others with three; – for None."""
     if value is None or is_share(measure):
         return format_percent(value, sign)
-    return f"{value:{'+' if sign else ''}.3f}"
+    return f"{value:{'+' if sign else ''}z.3f}"  # z: no minus before 0.000
 
 
 def format_measure(measure: str, mean: float | None, sd: float | None) -> str:

@@ -19,6 +19,7 @@ from emodistill.config import TEACHERS, recipe_toml
 from emodistill.corpora import Utterance
 from emodistill.corpora.base import natural_sort_key
 from emodistill.errors import AudioError, ModelError
+from emodistill.evaluation.ablation_dimensions import DIMENSIONS_HEADER, DIMENSIONS_NOTE
 from emodistill.evaluation.ablation_table import AblationTable, forest_panels, read_ablation
 from emodistill.evaluation.bootstrap import FEW_SPEAKERS
 from emodistill.evaluation.calibration import with_temperature
@@ -32,8 +33,6 @@ from emodistill.evaluation.metrics import SCORE_TITLES
 from emodistill.evaluation.predictions import Predictions, join_predictions
 from emodistill.evaluation.run import Run, read_run
 from emodistill.evaluation.scores import RunScores, calibration_titles, score_run
-from emodistill.evaluation.sweeps import HEADER as SWEEP_HEADER
-from emodistill.evaluation.sweeps import format_row as sweep_cells
 from emodistill.evaluation.tables import (
     CALIBRATION_TITLES,
     comparison_notes,
@@ -190,7 +189,8 @@ def _costs(groups: Sequence[GroupSection]) -> dict[str, Any] | None:
     if not rows:
         return None
     known = [cost for costs in by_group.values() for cost in costs if cost is not None]
-    return {"rows": rows, "titles": known_titles([row.figures for row in rows]), "notes": cost_notes(known)}
+    titles = known_titles([row.figures for row in rows])
+    return {"rows": rows, "titles": titles, "notes": cost_notes(known), "has_ua": bool(ua)}
 
 
 def _is_ablation(folder: Path) -> bool:
@@ -208,7 +208,8 @@ def _run_folders(folder: Path) -> list[Path]:
 
 def _ablation_section(folder: Path, anchor: str) -> AblationSection:
     table = read_ablation(folder / "ablation.json")
-    chart = forest(forest_panels(table), f"Differences to {table.reference} in UA")
+    description = f"Differences to {table.reference} in {table.title}"
+    chart = forest(forest_panels(table), description, table.title_with_unit)
     return AblationSection(folder.resolve().name, anchor, table, chart)
 
 
@@ -247,8 +248,8 @@ def _template() -> Any:
         "vote_rows": vote_rows,
         "vote_notes": vote_notes,
         "scaling_classes": figures.SCALING_CLASSES,
-        "sweep_header": SWEEP_HEADER,
-        "sweep_cells": sweep_cells,
+        "dimensions_header": DIMENSIONS_HEADER,
+        "dimensions_note": DIMENSIONS_NOTE,
         "known_header": HEADER,
         "known_cells": known_cells,
         "known_notes": known_notes,

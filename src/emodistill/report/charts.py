@@ -184,7 +184,7 @@ def stacked(parts: Sequence[tuple[str, float, str]], description: str) -> Markup
 
 
 def forest(panels: Sequence[ForestPanel], description: str, unit: str = "UA (%)") -> Markup:
-    """A forest plot: for each row its name and UA, and below them its difference with the interval.
+    """A forest plot: for each row its name and value, and below them its difference with the interval.
 
     `unit` is the measure and its unit, where it is not UA.
     """
@@ -209,7 +209,7 @@ def forest(panels: Sequence[ForestPanel], description: str, unit: str = "UA (%)"
                 f"{_signed(value)}</text>"
             )
         for place, row in enumerate(panel.rows):
-            elements += _forest_row(panel, row, top + place * FOREST_ROW)
+            elements += _forest_row(panel, row, top + place * FOREST_ROW, unit)
         top = bottom + FOREST_AXIS
     return _svg(WIDTH, round(top - FOREST_AXIS + 20), elements, description)
 
@@ -224,15 +224,17 @@ def _across(panel: ForestPanel, value: float) -> float:
     return round(BARE_MARGIN + share * (WIDTH - 2 * BARE_MARGIN), 1)
 
 
-def _forest_row(panel: ForestPanel, row: ForestRow, top: float) -> list[str]:
+def _forest_row(panel: ForestPanel, row: ForestRow, top: float, unit: str) -> list[str]:
     """A row of a forest plot as SVG elements. What lies outside of the scale becomes an arrow."""
+    percent = " %" if unit.endswith("(%)") else ""
+    value = f"{unit.removesuffix(' (%)')} {row.value}{percent}"
     name = row.name if len(row.name) <= FOREST_NAME_LENGTH else f"{row.name[: FOREST_NAME_LENGTH - 1]}…"
     middle = top + 26
     kind = "series-1" if panel.students else "other"
     elements = [
-        f"<g>{_tip(f'{row.name}: UA {row.ua} % {row.figures}'.strip())}",
+        f"<g>{_tip(f'{row.name}: {value} {row.figures}'.strip())}",
         f'<text class="value" x="0" y="{top + 14}">{escape(name)}</text>',
-        f'<text class="value" x="{WIDTH}" y="{top + 14}" text-anchor="end">{escape(row.ua)}</text>',
+        f'<text class="value" x="{WIDTH}" y="{top + 14}" text-anchor="end">{escape(row.value)}</text>',
     ]
     if row.is_reference:
         across = _across(panel, 0)

@@ -17,13 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from emodistill.config import Recipe
 from emodistill.console import console, say, warn
 from emodistill.errors import ConfigError
-from emodistill.evaluation.ablation_ccc import system_tables
-from emodistill.evaluation.ablation_table import (
-    AblationTable,
-    System,
-    make_ablation_table,
-    teacher_systems,
-)
+from emodistill.evaluation.ablation_systems import System, system_tables, teacher_systems
+from emodistill.evaluation.ablation_table import AblationTable, make_ablation_table
 from emodistill.evaluation.cost import read_cost
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.latex import ablation_latex
@@ -66,14 +61,8 @@ def ablate(
     Writes `ablation.md`, `.csv`, `.json`, `.tex` and `.png`, and for sweeps `sweeps.csv` and `sweeps.png`.
     A cell that needs transcripts is left out where the corpus has none, if the recipe allows that. `data` is
     the recipe's corpus and folds, where `check_recipe` has read them before. Raises `ConfigError` where `out`
-    holds another grid, a sweep changes the folds or the recipe has no emotions, and whatever `crossval`
-    raises.
+    holds another grid or a sweep changes the folds, and whatever `crossval` raises.
     """
-    if not recipe.has_emotions:  # before training, because the table could not be made after it
-        raise ConfigError(
-            "the table of an ablation compares UA, but targets has no emotion: add it, or run the cells with "
-            "crossval and give their folders to compare"
-        )
     seeds = tuple(dict.fromkeys(seeds if seeds is not None else (recipe.seed,)))
     runs = GridRuns(out)
     data = runs.data_by_key.setdefault(data_key(recipe), data or check_recipe(recipe).data)
@@ -231,12 +220,15 @@ def read_sweeps(
     grid: Grid, out: Path, seeds: Sequence[int], protocol: Protocol, show_test: bool = False
 ) -> Sweeps | None:
     """The dev scores of the swept values of a grid, and the value that dev chooses; None without a sweep."""
+    full = grid.cells[0]
+    measure = "ua" if full.recipe.has_emotions else "ccc"
 
     def scores(cell: Cell) -> list[float]:
         folders = [cell.run_folder(out, seed) for seed in seeds]
-        return [dev_score(folder / f"fold-{fold.name}") for folder in folders for fold in protocol.folds]
+        return [
+            dev_score(folder / f"fold-{fold.name}", measure) for folder in folders for fold in protocol.folds
+        ]
 
-    full = grid.cells[0]
     swept: dict[str, dict[str, list[float]]] = {}
     for cell in grid.cells:
         if cell.group != PARTS:
@@ -248,8 +240,9 @@ def read_sweeps(
         swept,
         own_values=[cell.name for cell in grid.cells if cell.folder == full.folder],
         dev_is_test_elsewhere=protocol.dev_is_test_elsewhere,
-        has_voices=full.recipe.voice is not None,
+        has_voices=full.recipe.voice is not None and full.recipe.has_emotions,
         shows_test=show_test,
+        measure=measure,
     )
 
 

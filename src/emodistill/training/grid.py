@@ -80,11 +80,6 @@ def make_grid(
         raise ConfigError(
             "an ablation compares students, but this recipe has student = 'none': choose a recipe with one"
         )
-    if sweeps and not recipe.has_emotions:
-        raise ConfigError(
-            "a sweep chooses by dev UA, but targets has no emotion: add it, or search the field with tune, "
-            "which chooses by CCC"
-        )
     requested = recipe.distillation.teachers
     teachers = tuple(name for name in requested if has_transcripts or name != "linguistic")
     full = _with_values(recipe, "distillation", teachers=teachers)
