@@ -168,6 +168,16 @@ def test_the_ensemble_of_dimensions_is_the_mean_of_the_teachers(tmp_path: Path, 
         assert "of the CCC gap" in table.markdown()
 
 
+def test_an_ensemble_has_no_dimensions_where_one_teacher_alone_predicts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = invented(tmp_path, {"full": 0.7}, ["emotion", *DIMENSIONS])["full"]
+    monkeypatch.setattr(Run, "dimension_models", lambda _self, _split="test": ("student", "prosodic"))
+    prosodic, linguistic, ensemble = teacher_systems([run])
+    assert [len(item.dimensions) for item in (prosodic, linguistic, ensemble)] == [1, 0, 0]
+    assert len(ensemble.tables) == 1
+
+
 def test_an_ensemble_of_dimensions_is_over_the_predictions_that_there_are() -> None:
     truth = np.array([[0.1], [0.5], [0.9]])
     names = ("a", "b", "c")

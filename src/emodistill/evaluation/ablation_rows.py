@@ -18,7 +18,7 @@ UA = "ua"
 
 @dataclass(frozen=True)
 class Figures:
-    """A system's figures in one measure, as its row has them. Its comments explain them."""
+    """A system's figures in one measure. `AblationRow` explains them."""
 
     value: float | None
     sd: float | None
@@ -40,7 +40,7 @@ class AblationRow:
     cell: str
     group: str
     values: int  # number of seeds × folds
-    # UA and WA, and all after them, are None where a system predicts no emotions.
+    # UA, WA and the difference in UA are None where a system predicts no emotions.
     ua: float | None = None  # mean over seeds and folds; the table shows it where it is asked for
     ua_sd: float | None = None  # standard deviation over all seeds and folds
     wa: float | None = None

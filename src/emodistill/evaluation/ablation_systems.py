@@ -48,22 +48,26 @@ def system_tables(
 
 
 def teacher_systems(runs: Sequence[Run]) -> list[System]:
-    """The teachers of a method, from one run for each seed, and their ensemble if there are several."""
-    names = [name for name in runs[0].models if name != runs[0].main_model]
-    found = {name: system_tables(runs, name) for name in names}
-    systems = [System(f"{name} teacher", TEACHERS, f"{name} teacher", *found[name]) for name in names]
-    if len(names) > 1:
-        emotions, dimensions = zip(*found.values(), strict=True)
-        ensembles = [
-            ensemble_predictions(run.table(), of_seed)
-            for run, of_seed in zip(runs if all(emotions) else (), zip(*emotions, strict=True), strict=True)
-        ]
-        means = [
-            ensemble_dimensions(run.dimension_table(), of_seed)
-            for run, of_seed in zip(
-                runs if all(dimensions) else (), zip(*dimensions, strict=True), strict=True
-            )
-        ]
+    """The teachers of a method, from one run for each seed, and their ensemble if there are several.
+
+    The ensemble predicts emotions, or dimensions, where several teachers predict them.
+    """
+    found = {name: system_tables(runs, name) for name in runs[0].models if name != runs[0].main_model}
+    systems = [
+        System(f"{name} teacher", TEACHERS, f"{name} teacher", *tables) for name, tables in found.items()
+    ]
+    emotions = [tables for tables, _ in found.values() if tables]
+    dimensions = [tables for _, tables in found.values() if tables]
+    by_seed = list(enumerate(runs))
+    ensembles = [
+        ensemble_predictions(run.table(), [tables[seed] for tables in emotions])
+        for seed, run in (by_seed if len(emotions) > 1 else [])
+    ]
+    means = [
+        ensemble_dimensions(run.dimension_table(), [tables[seed] for tables in dimensions])
+        for seed, run in (by_seed if len(dimensions) > 1 else [])
+    ]
+    if ensembles or means:
         systems.append(System(ENSEMBLE, TEACHERS, ENSEMBLE, ensembles, means))
     return systems
 
