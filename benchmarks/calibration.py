@@ -18,7 +18,7 @@ from emodistill.evaluation.calibration import (
     plot_reliability,
     with_temperature,
 )
-from emodistill.evaluation.predictions import join_predictions, read_predictions
+from emodistill.evaluation.predictions import Predictions, read_predictions
 
 
 def main() -> None:
@@ -32,15 +32,15 @@ def main() -> None:
     dev = read_predictions(given.run / "predictions-dev.csv").by_fold()
     test = read_predictions(given.run / "predictions.csv").by_fold()
     temperatures = {fold: fit_temperature(table) for fold, table in dev.items()}
-    before = join_predictions(test.values())
-    after = join_predictions(with_temperature(table, temperatures[fold]) for fold, table in test.items())
+    before = Predictions.join(test.values())
+    after = Predictions.join(with_temperature(table, temperatures[fold]) for fold, table in test.items())
     values = ", ".join(f"{value:.2f}" for value in temperatures.values())
     print(f"{given.run}: {len(before)} test utterances, {len(test)} folds, temperatures {values}\n")
     print("| on test | as trained | with temperature |\n| --- | --- | --- |")
     for name, measure in CALIBRATION_MEASURES.items():
         title = "calibration error" if name == "ece" else name.upper()
         print(f"| {title} | {measure(before):.4f} | {measure(after):.4f} |")
-    answered = join_predictions(with_temperature(table, temperatures[fold]) for fold, table in dev.items())
+    answered = Predictions.join(with_temperature(table, temperatures[fold]) for fold, table in dev.items())
     confidence, right = after.probabilities.max(axis=1), after.predicted == after.truth
     print("\n| coverage on dev | coverage on test | accuracy of the answers on test |\n| --- | --- | --- |")
     for point in coverage_curve(answered, 5):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from emodistill.errors import ModelError
 from emodistill.evaluation.dimension_predictions import (
     DimensionPredictions,
-    join_dimensions,
     read_dimensions,
     write_dimensions,
 )
@@ -55,7 +54,7 @@ def test_reading_returns_what_was_written(tmp_path: Path, table: DimensionPredic
 
 @given(tables().filter(len))
 def test_joining_the_folds_returns_all_rows(table: DimensionPredictions) -> None:
-    joined = join_dimensions(table.by_fold().values())
+    joined = DimensionPredictions.join(table.by_fold().values())
     order = [joined.utterances.index(name) for name in table.utterances]
     np.testing.assert_array_equal(joined.take(order).truth, table.truth)
     np.testing.assert_array_equal(joined.take(order).predicted, table.predicted)

@@ -14,7 +14,6 @@ from emodistill.errors import EmodistillError, ModelError
 from emodistill.evaluation.metrics import score, unweighted_accuracy, weighted_accuracy
 from emodistill.evaluation.predictions import (
     Predictions,
-    join_predictions,
     read_predictions,
     write_predictions,
 )
@@ -140,7 +139,7 @@ def test_edited_tables_are_refused(tmp_path: Path) -> None:
 
 def test_tables_are_joined_and_divided_by_fold() -> None:
     one, two = random_predictions(4, 0), random_predictions(3, 1)
-    both = join_predictions([one, two])
+    both = Predictions.join([one, two])
     assert both.utterances == one.utterances + two.utterances
     parts = both.by_fold()
     assert list(parts) == ["1", "2"]

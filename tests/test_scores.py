@@ -20,7 +20,7 @@ from emodistill.evaluation.calibration import (
     with_temperature,
 )
 from emodistill.evaluation.metrics import unweighted_accuracy
-from emodistill.evaluation.predictions import Predictions, join_predictions, read_predictions
+from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import read_run, write_utterances
 from emodistill.evaluation.scores import (
     score_agreement,
@@ -102,7 +102,7 @@ def test_each_fold_has_the_temperature_of_its_own_dev(run: Path) -> None:
         assert found.temperatures[fold] == pytest.approx(temperature)
         parts.append(with_temperature(part, temperature))
     assert found.calibration["after"].figures["nll"].value == pytest.approx(
-        CALIBRATION_MEASURES["nll"](join_predictions(parts))
+        CALIBRATION_MEASURES["nll"](Predictions.join(parts))
     )
     assert any("before the refit" in note for note in found.notes)
 

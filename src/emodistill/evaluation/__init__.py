@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     )
     from emodistill.evaluation.predictions import (
         Predictions,
-        join_predictions,
         read_predictions,
         write_predictions,
     )
@@ -58,7 +57,6 @@ __all__ = [
     "fit_temperature",
     "group_runs",
     "holm",
-    "join_predictions",
     "make_ablation_table",
     "make_difference",
     "mcnemar",
@@ -101,7 +99,6 @@ __getattr__, __dir__ = lazy_names(
         "fit_temperature": "emodistill.evaluation.calibration",
         "group_runs": "emodistill.evaluation.groups",
         "holm": "emodistill.evaluation.compare",
-        "join_predictions": "emodistill.evaluation.predictions",
         "make_ablation_table": "emodistill.evaluation.ablation_table",
         "make_difference": "emodistill.evaluation.differences",
         "mcnemar": "emodistill.evaluation.compare",

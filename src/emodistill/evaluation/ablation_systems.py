@@ -8,7 +8,7 @@ import numpy as np
 from emodistill.evaluation.bootstrap import Floats
 from emodistill.evaluation.cost import TOGETHER
 from emodistill.evaluation.dimension_predictions import DimensionPredictions
-from emodistill.evaluation.predictions import Predictions, join_predictions
+from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.run import Run
 
 TEACHERS, ORACLES = "teachers", "oracles"  # groups of systems that are no students
@@ -29,7 +29,7 @@ class System:
     @property
     def pooled(self) -> Predictions:
         """The predictions of emotions of all seeds in one table."""
-        return join_predictions(self.tables)
+        return Predictions.join(self.tables)
 
 
 def system_tables(

@@ -1,24 +1,25 @@
 """`dimensions.csv`: a row for each utterance with the label and the prediction of each dimension (0 to 1)."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from emodistill.errors import ModelError, one_of
+from emodistill.evaluation.rows import EDITED, UtteranceRows, check_once, read_rows
 from emodistill.files import atomic_write
 from emodistill.labels import DIMENSIONS
 
 COLUMNS = ("utterance", "fold", "speaker")  # before the columns <dimension> and predicted_<dimension>
 PREFIX = "predicted_"
-_EDITED = "; was the file edited?"
 
 
 @dataclass(frozen=True)
-class DimensionPredictions:
+class DimensionPredictions(UtteranceRows):
     """Predicted dimensions (utterances, dimensions), with the id, fold, speaker and labels of each utterance.
 
     Attributes:
@@ -27,6 +28,7 @@ class DimensionPredictions:
         predicted: the predictions (utterances, dimensions), from 0 to 1.
     """
 
+    PER_ROW: ClassVar = ("utterances", "folds", "speakers", "truth", "predicted")
     dimensions: tuple[str, ...]
     utterances: tuple[str, ...]
     folds: tuple[str, ...]
@@ -40,47 +42,10 @@ class DimensionPredictions:
         assert self.predicted.shape == shape, f"predicted {self.predicted.shape}, expected {shape}"
         assert len(self.folds) == len(self.speakers) == len(self.utterances), "a column is too short"
 
-    def __len__(self) -> int:
-        return len(self.utterances)
-
     def num_speakers(self, dimension: str) -> int:
         """The number of speakers with a label of a dimension."""
         known = ~np.isnan(self.truth[:, self.dimensions.index(dimension)])
         return len({name for name, keep in zip(self.speakers, known, strict=True) if keep})
-
-    def by_fold(self) -> dict[str, "DimensionPredictions"]:
-        """The predictions of each fold by its name, in the order in which folds occur."""
-        names = list(dict.fromkeys(self.folds))
-        return {name: self.select([fold == name for fold in self.folds]) for name in names}
-
-    def select(self, mask: Sequence[bool]) -> "DimensionPredictions":
-        """The rows where the mask (utterances,) is True."""
-        return self.take([index for index, keep in enumerate(mask) if keep])
-
-    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "DimensionPredictions":
-        """The rows with these indices, in this order; an index may occur several times."""
-
-        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(values[index] for index in rows)
-
-        indices = np.asarray(rows, dtype=np.int64)
-        return DimensionPredictions(
-            self.dimensions, pick(self.utterances), pick(self.folds), pick(self.speakers),
-            self.truth[indices], self.predicted[indices],
-        )  # fmt: skip
-
-
-def join_dimensions(parts: Iterable[DimensionPredictions]) -> DimensionPredictions:
-    """One table with the rows of several tables over the same dimensions, in order."""
-    tables = list(parts)
-    return DimensionPredictions(
-        tables[0].dimensions,
-        tuple(name for table in tables for name in table.utterances),
-        tuple(name for table in tables for name in table.folds),
-        tuple(name for table in tables for name in table.speakers),
-        np.concatenate([table.truth for table in tables]),
-        np.concatenate([table.predicted for table in tables]),
-    )
 
 
 def write_dimensions(predictions: DimensionPredictions, path: Path) -> None:
@@ -107,28 +72,17 @@ def read_dimensions(path: Path) -> DimensionPredictions:
     Raises `ModelError` with the file in these cases: a column is missing, or a dimension is unknown. It names
     the row as well where a value is not a number from 0 to 1, or where an utterance occurs twice in a fold.
     """
-    if not path.is_file():
-        raise ModelError(f"no predictions '{path}': the run is not finished; run the same command again")
-    try:
-        # Spreadsheet programs write a byte order mark, which utf-8-sig skips.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ModelError(f"'{path}' is not a table of dimensions: {error}") from error
+    columns, rows = read_rows(path, "a table of dimensions")
     names = _dimensions(columns, path)
     truth, predicted = np.zeros((2, len(rows), len(names)))
-    first_row: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows, start=2):
         where = f"'{path}', row {number}"
         if any(row[column] is None for column in columns):
-            raise ModelError(f"{where}: the row has fewer cells than the header{_EDITED}")
+            raise ModelError(f"{where}: the row has fewer cells than the header{EDITED}")
         for index, name in enumerate(names):
             truth[number - 2, index] = _value(row, name, where, empty=True)
             predicted[number - 2, index] = _value(row, PREFIX + name, where)
-        first = first_row.setdefault((row["fold"], row["utterance"]), number)
-        if first != number:
-            raise ModelError(f"{where}: '{row['utterance']}' is already in row {first}{_EDITED}")
+    check_once(rows, path)
 
     def column(name: str) -> tuple[str, ...]:
         return tuple(row[name] for row in rows)
@@ -165,5 +119,5 @@ def _value(row: Mapping[str, str], column: str, where: str, empty: bool = False)
         value = float("nan")
     if not 0 <= value <= 1:  # also refuses "nan"
         expected = "a number from 0 to 1" + (" or an empty cell" if empty else "")
-        raise ModelError(f"{where}, column {column}: expected {expected}, got '{text}'{_EDITED}")
+        raise ModelError(f"{where}, column {column}: expected {expected}, got '{text}'{EDITED}")
     return value

@@ -1,36 +1,35 @@
 """`predictions.csv`: a row for each utterance with its true emotion, predicted emotion and probabilities."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.metrics import Scores, score
+from emodistill.evaluation.rows import EDITED, UtteranceRows, check_once, read_rows
 from emodistill.files import atomic_write
 from emodistill.labels import LabelSet
 
 COLUMNS = ("utterance", "fold", "speaker", "emotion", "predicted")  # before the columns p_<emotion>
 SUM_TOLERANCE = 1e-5  # of a row's probabilities; rounding 13 of them to seven decimals stays below
-_EDITED = "; was the file edited?"
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(UtteranceRows):
     """Probabilities (utterances, emotions), with the id, fold, speaker and true emotion of each utterance."""
 
+    PER_ROW: ClassVar = ("utterances", "folds", "speakers", "emotions", "probabilities")
     labels: LabelSet
     utterances: tuple[str, ...]
     folds: tuple[str, ...]
     speakers: tuple[str, ...]
     emotions: tuple[str, ...]  # the true ones
     probabilities: npt.NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.utterances)
 
     @property
     def truth(self) -> npt.NDArray[np.int64]:
@@ -45,39 +44,6 @@ class Predictions:
     def scores(self) -> Scores:
         """All scores, pooled over these utterances."""
         return score(self.truth, self.predicted, self.labels)
-
-    def by_fold(self) -> dict[str, "Predictions"]:
-        """The predictions of each fold by its name, in the order in which folds occur."""
-        names = list(dict.fromkeys(self.folds))
-        return {name: self.select([fold == name for fold in self.folds]) for name in names}
-
-    def select(self, mask: Sequence[bool]) -> "Predictions":
-        """The rows where the mask (utterances,) is True."""
-        return self.take([index for index, keep in enumerate(mask) if keep])
-
-    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Predictions":
-        """The rows with these indices, in this order; an index may occur several times."""
-
-        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(values[index] for index in rows)
-
-        return Predictions(
-            self.labels, pick(self.utterances), pick(self.folds), pick(self.speakers), pick(self.emotions),
-            self.probabilities[np.asarray(rows, dtype=np.int64)],
-        )  # fmt: skip
-
-
-def join_predictions(parts: Iterable[Predictions]) -> Predictions:
-    """One table with the rows of several tables over the same label set, in order."""
-    tables = list(parts)
-    return Predictions(
-        tables[0].labels,
-        tuple(name for table in tables for name in table.utterances),
-        tuple(name for table in tables for name in table.folds),
-        tuple(name for table in tables for name in table.speakers),
-        tuple(name for table in tables for name in table.emotions),
-        np.concatenate([table.probabilities for table in tables]),
-    )
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
@@ -105,15 +71,7 @@ def read_predictions(path: Path) -> Predictions:
     or an utterance occurs twice in a fold. Probabilities are not numbers from 0 to 1 that sum to 1. The
     predicted emotion is not the most probable one.
     """
-    if not path.is_file():
-        raise ModelError(f"no predictions '{path}': the run is not finished; run the same command again")
-    try:
-        # Spreadsheet programs write a byte order mark, which utf-8-sig skips.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ModelError(f"'{path}' is not a predictions table: {error}") from error
+    columns, rows = read_rows(path, "a predictions table")
     names = tuple(column[2:] for column in columns if column.startswith("p_"))
     missing = [name for name in COLUMNS if name not in columns]
     if missing or not names:
@@ -123,13 +81,10 @@ def read_predictions(path: Path) -> Predictions:
     except ConfigError as error:
         raise ModelError(f"'{path}', column p_…: {error}") from error
     probabilities = np.zeros((len(rows), len(names)))
-    first_row: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows, start=2):
         where = f"'{path}', row {number}"
         probabilities[number - 2] = _read_probabilities(row, names, where)
-        first = first_row.setdefault((row["fold"], row["utterance"]), number)
-        if first != number:
-            raise ModelError(f"{where}: '{row['utterance']}' is already in row {first}{_EDITED}")
+    check_once(rows, path)
 
     def column(name: str) -> tuple[str, ...]:
         return tuple(row[name] for row in rows)
@@ -144,17 +99,17 @@ def _read_probabilities(row: Mapping[str, str | None], names: Sequence[str], whe
     try:
         values = [float(row[f"p_{name}"] or "") for name in names]
     except ValueError as error:
-        raise ModelError(f"{where}: a probability is not a number{_EDITED}") from error
+        raise ModelError(f"{where}: a probability is not a number{EDITED}") from error
     if row["emotion"] not in names:
-        raise ModelError(f"{where}: {one_of('emotion', row['emotion'], names)}{_EDITED}")
+        raise ModelError(f"{where}: {one_of('emotion', row['emotion'], names)}{EDITED}")
     if not all(0 <= value <= 1 for value in values) or abs(sum(values) - 1) > SUM_TOLERANCE:
         raise ModelError(
             f"{where}: expected probabilities from 0 to 1 that sum to 1, got {values}, "
-            f"sum {sum(values):.6f}{_EDITED}"
+            f"sum {sum(values):.6f}{EDITED}"
         )
     best = names[int(np.argmax(values))]
     if row["predicted"] != best:
         raise ModelError(
-            f"{where}: predicted is '{row['predicted']}', but the most probable emotion is '{best}'{_EDITED}"
+            f"{where}: predicted is '{row['predicted']}', but the most probable emotion is '{best}'{EDITED}"
         )
     return values

@@ -35,7 +35,7 @@ from emodistill.evaluation.cost import RunCost, read_cost
 from emodistill.evaluation.dimension_scores import RunDimensions, score_run_dimensions
 from emodistill.evaluation.known_scores import KnownScore, score_known
 from emodistill.evaluation.metrics import SCORE_TITLES, scores_of_confusions
-from emodistill.evaluation.predictions import Predictions, join_predictions
+from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.run import Run
 from emodistill.evaluation.utterance_groups import group_rows
 from emodistill.evaluation.vote_scores import VoteScores, score_votes
@@ -284,7 +284,7 @@ def _scaled(run: Run, student: Predictions, notes: list[str]) -> tuple[Predictio
         predictor = DEV_PREDICTOR[run.training_recipe.protocol.refit]
         notes.append(f"Temperatures are fitted on dev, which was predicted by {predictor}.")
     parts = [with_temperature(table, temperatures[fold]) for fold, table in student.by_fold().items()]
-    return join_predictions(parts), temperatures
+    return Predictions.join(parts), temperatures
 
 
 # --- groups of utterances --------------------------------------------------------------------------

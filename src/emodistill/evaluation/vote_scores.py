@@ -33,7 +33,7 @@ from emodistill.evaluation.bootstrap import (
     make_estimate,
 )
 from emodistill.evaluation.calibration import fit_temperature, with_temperature
-from emodistill.evaluation.predictions import Predictions, join_predictions
+from emodistill.evaluation.predictions import Predictions
 
 VOTE_TITLES: Mapping[str, str] = {
     "cross_entropy": "cross entropy nats", "kl": "KL nats", "js": "JS distance",
@@ -224,7 +224,7 @@ def score_votes(
     if set(main.folds) <= temperatures.keys():
         parts = [with_temperature(part, temperatures[fold]) for fold, part in main.by_fold().items()]
         by_fold = np.concatenate([np.flatnonzero(np.array(main.folds) == fold) for fold in main.by_fold()])
-        fitted = _score_model(next(iter(found)), join_predictions(parts), shares[by_fold])
+        fitted = _score_model(next(iter(found)), Predictions.join(parts), shares[by_fold])
     return VoteScores(
         num_utterances=len(main),
         votes_each=float(counts.sum(axis=1).mean()),

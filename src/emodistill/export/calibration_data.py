@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.known import KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV
-from emodistill.evaluation.predictions import Predictions, join_predictions, read_predictions
+from emodistill.evaluation.predictions import Predictions, read_predictions
 from emodistill.evaluation.run import Run, is_unchanged, read_run
 
 
@@ -63,14 +63,14 @@ def calibration_data(run: Run, fold: str, unheard: Sequence[Path] = ()) -> Calib
             if has_voices:
                 known = _read(other_folder / KNOWN_PREDICTIONS)
                 known_tables.append(_of_corpora(known, other, names))
-    fitted = join_predictions(tables)
+    fitted = Predictions.join(tables)
     source = (
         f"Fitted on {len(fitted)} utterances of {len(set(fitted.speakers))} speakers of "
         f"{' and '.join(corpora)}, each predicted by a model of the same recipe that learned from the "
         "other corpora alone."
     )
     return CalibrationData(
-        fitted, test, join_predictions(known_tables) if has_voices else None, known_test, source
+        fitted, test, Predictions.join(known_tables) if has_voices else None, known_test, source
     )
 
 

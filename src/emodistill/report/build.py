@@ -30,7 +30,7 @@ from emodistill.evaluation.dimension_tables import DIMENSION_NOTE, dimension_not
 from emodistill.evaluation.groups import RunGroup, group_runs
 from emodistill.evaluation.known_scores import HEADER, known_cells, known_notes
 from emodistill.evaluation.metrics import SCORE_TITLES
-from emodistill.evaluation.predictions import Predictions, join_predictions
+from emodistill.evaluation.predictions import Predictions
 from emodistill.evaluation.run import Run, read_run
 from emodistill.evaluation.scores import RunScores, calibration_titles, score_run
 from emodistill.evaluation.tables import (
@@ -365,7 +365,7 @@ def _most_confident_errors(
     table = run.table()
     if scores.temperatures:
         folds = table.by_fold().items()
-        table = join_predictions(with_temperature(part, scores.temperatures[fold]) for fold, part in folds)
+        table = Predictions.join(with_temperature(part, scores.temperatures[fold]) for fold, part in folds)
     confidence = table.probabilities.max(axis=1)
     wrong = np.flatnonzero(table.predicted != table.truth)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]

@@ -26,7 +26,7 @@ from emodistill.console import say, warn
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.dimension_predictions import write_dimensions
 from emodistill.evaluation.known import KNOWN_PREDICTIONS_DEV
-from emodistill.evaluation.predictions import join_predictions, read_predictions, write_predictions
+from emodistill.evaluation.predictions import Predictions, read_predictions, write_predictions
 from emodistill.evaluation.run import (
     ALL_DATA,
     ALL_FOLD,
@@ -140,7 +140,7 @@ def _copy_predictions(run: Run, folder: Path) -> None:
     known = [run.folder / f"fold-{fold}" / KNOWN_PREDICTIONS_DEV for fold in run.scores["folds"]]
     if all(path.is_file() for path in known):
         names.append(KNOWN_PREDICTIONS_DEV)
-        write_predictions(join_predictions(map(read_predictions, known)), folder / names[-1])
+        write_predictions(Predictions.join(map(read_predictions, known)), folder / names[-1])
     write_checksums(folder, {name: file_sha256(folder / name) for name in names})
 
 

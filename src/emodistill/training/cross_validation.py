@@ -25,14 +25,17 @@ from rich.table import Table
 from emodistill.config import TEACHERS, Recipe, load_recipe, recipe_toml
 from emodistill.corpora.manifest import read_manifest
 from emodistill.errors import ModelError
-from emodistill.evaluation.dimension_predictions import join_dimensions, read_dimensions, write_dimensions
+from emodistill.evaluation.dimension_predictions import (
+    DimensionPredictions,
+    read_dimensions,
+    write_dimensions,
+)
 from emodistill.evaluation.dimension_scores import summarise_dimensions
 from emodistill.evaluation.dimension_tables import show_summary
 from emodistill.evaluation.known import KNOWN_CSV, join_known, read_known, write_known
 from emodistill.evaluation.known_scores import score_known, write_known_tables
 from emodistill.evaluation.predictions import (
     Predictions,
-    join_predictions,
     read_predictions,
     write_predictions,
 )
@@ -148,12 +151,12 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
             part: dict[str, Any] = {}
             name, dimension_name = (of(model, split, main) for of in (table_name, dimension_table_name))
             if recipe.has_emotions and (parts := _parts(recipe, out, done, name, model)):
-                table = join_predictions(read_predictions(path) for path in parts)
+                table = Predictions.join(read_predictions(path) for path in parts)
                 write_predictions(table, out / name)
                 part |= summarise_scores(table)
                 scores["sha256"][name] = file_sha256(out / name)
             if recipe.dimensions and (parts := _parts(recipe, out, done, dimension_name, model)):
-                dimensions = join_dimensions(read_dimensions(path) for path in parts)
+                dimensions = DimensionPredictions.join(read_dimensions(path) for path in parts)
                 write_dimensions(dimensions, out / dimension_name)
                 part["dimensions"] = summarise_dimensions(dimensions)
                 scores["sha256"][dimension_name] = file_sha256(out / dimension_name)
