@@ -28,6 +28,16 @@ COLOURS = {
 }  # fmt: skip
 
 
+def in_words(names: Iterable[str]) -> str:
+    """Return names of emotions or dimensions as words of a sentence.
+
+    >>> in_words(["arousal"]), in_words(["arousal", "valence", "dominance"])
+    ('arousal', 'arousal, valence and dominance')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 @dataclass(frozen=True)
 class LabelSet:
     """The ordered emotion names of a model; a label is an index into `names`.

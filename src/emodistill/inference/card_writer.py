@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from emodistill.files import atomic_write
@@ -20,6 +20,7 @@ from emodistill.inference.model_card import (
     licence_text,
     why_no_interval,
 )
+from emodistill.labels import in_words
 
 
 def write_card(card: Card, folder: Path) -> None:
@@ -38,7 +39,7 @@ def card_markdown(card: Card) -> str:
     method = "trained without a teacher"
     if card.teachers:
         teachers = (f"{'an' if name[0] in 'aeiou' else 'a'} {name} teacher" for name in card.teachers)
-        method = f"distilled from {_join(teachers)}"
+        method = f"distilled from {in_words(teachers)}"
     size = f"{card.num_parameters / 1e6:.2f} M parameters"
     trimming = ""
     if card.trim_db:
@@ -184,10 +185,10 @@ def _accuracy_table(points: Sequence[AccuracyPoint]) -> str:
 def _predictions(card: Card) -> str:
     """What the model predicts, in one or two sentences."""
     if not card.dimensions:
-        return f"Emotions: {_join(card.emotions)}."
-    dimensions = f"Dimensions: {_join(card.dimensions)}, each from 0 to 1."
+        return f"Emotions: {in_words(card.emotions)}."
+    dimensions = f"Dimensions: {in_words(card.dimensions)}, each from 0 to 1."
     if card.emotions:
-        return f"Emotions: {_join(card.emotions)}. {dimensions}"
+        return f"Emotions: {in_words(card.emotions)}. {dimensions}"
     return (
         f"{dimensions} It predicts no emotions, so it has no confidence, and it makes neither timelines nor "
         "streams: it recognises one utterance at a time."
@@ -276,9 +277,3 @@ def _origin(card: Card) -> str:
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-
-
-def _join(names: Iterable[str]) -> str:
-    """Return names as a list in a sentence: "a, b and c"."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

@@ -130,16 +130,6 @@ def dimensions_of(parts: Iterable["Segment | TrendStep"]) -> list[str]:
     return [name for name in DIMENSIONS if name in present]
 
 
-def in_words(names: Sequence[str]) -> str:
-    """Return names as words of a sentence.
-
-    >>> in_words(["arousal"]), in_words(["arousal", "valence", "dominance"])
-    ('arousal', 'arousal, valence and dominance')
-    """
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
-
-
 def check_step(step_s: float) -> None:
     """Raise `ConfigError` for a step under `MIN_STEP_S`."""
     if not MIN_STEP_S <= step_s < math.inf:

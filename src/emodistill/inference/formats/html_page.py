@@ -251,7 +251,8 @@ def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
 def _trust(row: "Timeline", card: "Card | None") -> str:
     """What the model is for, its limits, its scores, and what the words on the page mean."""
     from emodistill.inference.model_card import licence_text
-    from emodistill.inference.trend import dimensions_of, in_words
+    from emodistill.inference.trend import dimensions_of
+    from emodistill.labels import in_words
 
     parts: list[tuple[str, str]] = []
     if card is not None:
