@@ -202,8 +202,8 @@ def _prefix(utterances: list[Utterance], backbone: str, rounds: int, folder: Pat
 
 def _words(utterances: list[Utterance], backbone: str, rounds: int) -> None:
     """Print the ratio of a step with the linguistic teacher's terms to one without, in bf16."""
-    load = load_backbone(backbone, None)
-    depth, size, width, per_utterance = load.num_layers, 32, 384, 7
+    pretrained = load_backbone(backbone, None)
+    depth, size, width, per_utterance = pretrained.num_layers, 32, 384, 7
     config = StudentConfig(
         backbone=backbone,
         layers=depth,
@@ -212,7 +212,7 @@ def _words(utterances: list[Utterance], backbone: str, rounds: int) -> None:
         pool=(depth // 3, 2 * depth // 3, depth),
     )
     heads = {"linguistic": DIM, frame_head("linguistic"): width}
-    taught = Student(load, config, CLASSES, heads).train()
+    taught = Student(pretrained, config, CLASSES, heads).train()
     plain = Student(load_backbone(backbone, None), config, CLASSES, {}).train()
     distillation = DistillationConfig(teachers=("linguistic",), words=1.0, word_contrast=0.5)
     optimizers = {
