@@ -107,7 +107,7 @@ def scored_row(system: System) -> AblationRow:
         sd_over_seeds(ua.mean(axis=1)),
         # Over all seeds' utterances, which is the mean of the seeds' pooled UA.
         unweighted_accuracy(system.pooled.truth, system.pooled.predicted),
-        pooled_ua_sd=sd_over_seeds(_pooled(system, "ua")),
+        pooled_ua_sd=sd_over_seeds(_pooled(system, UA)),
         pooled_wa=float(pooled_wa.mean()), pooled_wa_sd=sd_over_seeds(pooled_wa),
         ua_sd_folds=sd(ua.mean(axis=0)) if ua.shape[1] > 1 else None,
         wa_sd_folds=sd(wa.mean(axis=0)) if wa.shape[1] > 1 else None,
