@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -107,6 +108,20 @@ def until(locator: Any) -> Any:
 
     expect.set_options(timeout=WAIT_MS)
     return expect(locator)
+
+
+def wait_until(page: Any, expression: str, arg: Any = None) -> None:
+    """Wait until an expression is true in the page.
+
+    Python asks again and again, since the page's content policy forbids Playwright's `wait_for_function`
+    whenever the expression is not true at once.
+    """
+    give_up_s = time.monotonic() + WAIT_MS / 1000
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < give_up_s, (
+            f"after {WAIT_MS / 1000:g} s this is still not true: {expression}"
+        )
+        page.wait_for_timeout(20)
 
 
 def wait_for_result(page: Any) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from factories_page import CHROMIUM, WAIT_MS, open_browser, page_data, until
+from factories_page import CHROMIUM, WAIT_MS, open_browser, page_data, until, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -336,12 +336,12 @@ def position(page: Any) -> float:
 @in_browser
 def test_a_click_on_a_segment_plays_from_there(browser: Any, pages: dict[str, Path], call: Timeline) -> None:
     with opened(browser, pages["call"]) as page:
-        page.wait_for_function("document.getElementById('audio').duration > 0")
+        wait_until(page, "document.getElementById('audio').duration > 0")
         duration = page.evaluate("document.getElementById('audio').duration")
         assert duration == pytest.approx(20.0, abs=0.2)
         for place in (3, 5):
             page.locator("#strip .tint").nth(place).click()
-            page.wait_for_function("!document.getElementById('audio').paused")
+            wait_until(page, "!document.getElementById('audio').paused")
             page.click("#play")
             index = int(page.locator("#strip .tint").nth(place).get_attribute("data-index"))
             start_s = call.segments[index].start_s
@@ -349,9 +349,9 @@ def test_a_click_on_a_segment_plays_from_there(browser: Any, pages: dict[str, Pa
                 start_s - 0.05 <= page.evaluate("document.getElementById('audio').currentTime") < start_s + 5
             )
         page.locator("#segments button").last.click()
-        page.wait_for_function("!document.getElementById('audio').paused")
+        wait_until(page, "!document.getElementById('audio').paused")
         assert position(page) >= call.segments[-1].start_s - 0.05
-        page.wait_for_function("document.getElementById('play').textContent === 'Pause'")
+        wait_until(page, "document.getElementById('play').textContent === 'Pause'")
         assert page.locator("#segments tr[aria-current]").count() >= 1
 
 
@@ -371,7 +371,7 @@ def test_hostile_texts_run_nothing_and_are_shown(browser: Any, pages: dict[str, 
 @in_browser
 def test_the_keyboard_moves_plays_and_zooms(browser: Any, pages: dict[str, Path], call: Timeline) -> None:
     with opened(browser, pages["call"]) as page:
-        page.wait_for_function("document.getElementById('audio').duration > 0")
+        wait_until(page, "document.getElementById('audio').duration > 0")
         reached = []
         for _ in range(12):
             page.keyboard.press("Tab")
@@ -396,9 +396,9 @@ def test_the_keyboard_moves_plays_and_zooms(browser: Any, pages: dict[str, Path]
         page.keyboard.press("-")
         assert page.is_disabled("#zoom-out")
         page.keyboard.press(" ")
-        page.wait_for_function("!document.getElementById('audio').paused")
+        wait_until(page, "!document.getElementById('audio').paused")
         page.keyboard.press(" ")
-        page.wait_for_function("document.getElementById('audio').paused")
+        wait_until(page, "document.getElementById('audio').paused")
         page.keyboard.press("Home")
         page.keyboard.press("PageDown")
         first = min(call.segments, key=lambda segment: segment.start_s)

@@ -7,7 +7,7 @@ import factories as make
 import httpx2
 import pytest
 import soundfile
-from factories_page import CHROMIUM, Watched, open_browser, until
+from factories_page import CHROMIUM, Watched, open_browser, until, wait_until
 from factories_serving import SPEECH, in_thread
 from fastapi.testclient import TestClient
 
@@ -70,8 +70,10 @@ def test_the_page_shows_the_interface_and_tries_it_out_within_its_policy(tmp_pat
             assert page.locator(".opblock").count() == sum(len(operations) for operations in paths.values())
             for scheme, is_dark in (("light", False), ("dark", True)):
                 page.emulate_media(color_scheme=scheme)
-                page.wait_for_function(
-                    "dark => document.documentElement.classList.contains('dark-mode') === dark", arg=is_dark
+                wait_until(
+                    page,
+                    "dark => document.documentElement.classList.contains('dark-mode') === dark",
+                    is_dark,
                 )
                 colours = page.evaluate(
                     "[document.documentElement, document.querySelector('.swagger-ui')]"
