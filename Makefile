@@ -2,13 +2,14 @@
 # make test    runs the tests
 # make lint    checks format, types, imports and texts
 # make lowest  installs the lowest versions that pyproject.toml declares, and tries each install
+# make bridges tests the bridges to large programs of others, each in an environment of its own
 # Each target makes .venv first if it is missing or out of date.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 CODE := src tests benchmarks scripts
 
-.PHONY: demo test lint lowest
+.PHONY: demo test lint lowest bridges
 
 demo: $(READY)
 	$(VENV)/bin/emodistill demo
@@ -31,6 +32,9 @@ lint: $(READY)
 
 lowest: $(READY)
 	$(VENV)/bin/python scripts/lowest.py
+
+bridges: $(READY)
+	$(VENV)/bin/python scripts/bridges.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "emodistill needs Python 3.11 or newer"'
