@@ -4,8 +4,8 @@
     python scripts/bridges.py lhotse datasets  # some
 
 These programs are large, and some need packages that disagree with ours. So CI does not install them. For
-each bridge the script makes an environment below `.bridges/` (or `EMODISTILL_BRIDGES`), installs this checkout
-and the other program into it, and runs `tests/bridges/test_NAME.py` there. An existing environment is used
+each bridge the script makes an environment below `.bridges/` (or `EMODISTILL_BRIDGES`). It installs this
+checkout and the other program there, and runs `tests/bridges/test_NAME.py`. It uses an existing environment
 again.
 It stops after all bridges, with exit code 1 if a test failed.
 """
