@@ -88,7 +88,7 @@ def test_verbs_are_complete() -> None:
     assert {" ".join(verb) for verb in VERBS} == {
         "predict", "timeline", "listen", "serve", "enrol", "models", "train", "crossval", "ablate", "tune",
         "export", "fetch", "demo", "evaluate", "scores", "compare", "report", "cite", "cache",
-        "corpus prepare", "corpus audit", "corpus stats",
+        "corpus prepare", "corpus audit", "corpus stats", "corpus write",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""emodistill corpus: write the manifest of a corpus, count it, and audit its folds."""
+"""emodistill corpus: write the manifest of a corpus, count it, audit its folds, write it for others."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -43,6 +43,7 @@ class AuditFormat(StrEnum):
 
 
 OWN_TABLE = "csv"  # in place of the name of a known corpus
+WRITTEN = ("csv",)  # the names of `corpora.writers.WRITERS`, which the help text shows without loading them
 
 
 # Long: Typer makes an option of each parameter, and the docstring is the help text.
@@ -281,3 +282,51 @@ def audit(
     further = (*open_further(loaded.corpus, say), *voted)
     result = audit_protocol(corpus, protocol, loaded.runtime.workers, further, loaded.dimensions)
     show_audit(audit_report(corpus, protocol, result, loaded.protocol), format, results())
+
+
+@corpus_app.command("write")
+def write(
+    manifest: Annotated[Path, typer.Argument(help="Manifest, or a table of your own: .csv, .tsv, .parquet.")],
+    target: Annotated[
+        tuple[str, Path],
+        typer.Option(
+            "--to", metavar="FORMAT DIR", help=f"Format ({', '.join(WRITTEN)}), and folder to write."
+        ),
+    ],
+    columns: TableColumns = None,
+    map_emotions: MapEmotions = None,
+    root: Root = None,
+    scale: DimensionScale = None,
+    copy_audio: Annotated[
+        bool | None,
+        typer.Option(
+            "--copy-audio/--no-copy-audio",
+            help="Copy the recordings into the folder, or name those that exist. Default: by format.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write into a folder that has files. Others than ours stay.")
+    ] = False,
+) -> None:
+    """Write a corpus as a folder for other programs.
+
+    The folder is written complete or not at all. Utterances whose audio is missing or broken are left out and
+    counted.
+
+    Exit code 0: all utterances are written. 1: some audio could not be read; the others are written. 2:
+    nothing was written.
+
+    Example: emodistill corpus write utterances.csv --to csv corpus/
+    """
+    from emodistill.corpora import drop_bad_audio, find_audio, read_manifest, report_left_out
+    from emodistill.corpora.writers import check_output, write_corpus
+
+    format, folder = target
+    check_output(format, folder, copy_audio=copy_audio, force=force)
+    renamed, emotions = read_renaming(columns, map_emotions)
+    corpus = find_audio(read_manifest(manifest, renamed, None, emotions, root, scale=given_scale(scale)), say)
+    corpus, problems = drop_bad_audio(corpus)
+    report_left_out(corpus, problems, say)
+    write_corpus(corpus, format, folder, copy_audio=copy_audio, force=force, inputs=[manifest])
+    say(f"{len(corpus)} utterances, {len(corpus.speakers)} speakers -> {folder}")
+    raise typer.Exit(1 if problems else 0)
