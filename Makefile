@@ -1,6 +1,7 @@
 # make demo    trains teachers and students on the embedded corpus, and shows the score with each teacher
 # make test    runs the tests
-# make lint    checks format, types, imports and texts
+# make lint    checks format, types, imports and texts, and builds the documentation site
+# make site    builds the documentation site in site/
 # make lowest  installs the lowest versions that pyproject.toml declares, and tries each install
 # make bridges tests the bridges to large programs of others, each in an environment of its own
 # Each target makes .venv first if it is missing or out of date.
@@ -9,7 +10,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 CODE := src tests benchmarks scripts
 
-.PHONY: demo test lint lowest bridges
+.PHONY: demo test lint site lowest bridges
+
+# Hides a notice of the theme's authors, which says nothing about this site.
+export NO_MKDOCS_2_WARNING := 1
 
 demo: $(READY)
 	$(VENV)/bin/emodistill demo
@@ -29,6 +33,11 @@ lint: $(READY)
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(VENV)/bin/mkdocs build --quiet --strict
+
+site: $(READY)
+	$(VENV)/bin/mkdocs build --quiet --strict
+	@echo "Built in site/: open site/index.html in a browser, or run $(VENV)/bin/mkdocs serve"
 
 lowest: $(READY)
 	$(VENV)/bin/python scripts/lowest.py
