@@ -20,6 +20,7 @@ from emodistill.config import CorpusConfig, load_recipe
 from emodistill.corpora import (
     READERS,
     Corpus,
+    Reader,
     Utterance,
     audio_duration_s,
     corpus_stats,
@@ -113,7 +114,7 @@ def test_one_new_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     module = (ROOT / "src/emodistill/corpora/readers/urdu.py").read_text(encoding="utf-8")
     (tmp_path / "made_up.py").write_text(module.replace('name="urdu"', 'name="made-up"'), encoding="utf-8")
     monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(tmp_path)])
-    names = list(readers._find_readers())
+    names = list(readers._find_readers(Reader))
     del sys.modules["emodistill.corpora.readers.made_up"]
     assert names == sorted([*READERS, "made-up"])
 

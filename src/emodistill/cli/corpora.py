@@ -1,6 +1,6 @@
 """emodistill corpus: write the manifest of a corpus, count it, audit its folds, write it for others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.labels import scale_text
 
 if TYPE_CHECKING:
-    from emodistill.corpora import Corpus, DimensionStats
+    from emodistill.corpora import Corpus, DimensionStats, TableOptions
 
 Root = Annotated[
     Path | None,
@@ -51,13 +51,17 @@ WRITTEN = ("csv",)  # the names of `corpora.writers.WRITERS`, which the help tex
 def prepare(
     name: Annotated[
         str,
-        typer.Argument(help="csv for a table of your own, or a known corpus, e.g. ravdess, iemocap or nemo."),
+        typer.Argument(
+            help="csv for a table of your own; audiofolder, datasets, kaldi or lhotse for a corpus of "
+            "another program; or a known corpus, e.g. ravdess, iemocap or nemo."
+        ),
     ],
     source: Annotated[
         Path,
         typer.Argument(
             metavar="FILE|FOLDER",
-            help="Your table (CSV, TSV or Parquet), or the folder of a corpus, as its authors distribute it.",
+            help="Your table (CSV, TSV or Parquet), or the folder of a corpus, as its authors distribute it; "
+            "for datasets also an id of the Hugging Face hub.",
         ),
     ],
     output: Annotated[
@@ -71,8 +75,14 @@ def prepare(
     ] = None,
     root: Root = None,
     scale: DimensionScale = None,
+    audio_out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for audio that is no file of its own, e.g. of a dataset."),
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="Configuration of a dataset of the hub.")] = None,
+    version: Annotated[str | None, typer.Option(help="Revision of a dataset of the hub.")] = None,
 ) -> None:
-    """Read a table of your own, or the folder of a known corpus, and write a checked manifest.
+    """Read a table of your own, a corpus of another program or a known corpus, and write a checked manifest.
 
     A table of your own is any CSV, TSV or Parquet file with a row for each utterance. It needs columns for
     the audio path, the speaker and the emotion; ids are made of the paths where no column has them. Say
@@ -81,6 +91,9 @@ def prepare(
     arousal, valence, dominance and intensity; a table that has one needs no emotion. Say their range with
     --scale, or in a column scale. An emotion such as angry;sad;angry has the votes of several listeners, and
     a column votes has their counts.
+
+    The corpora of other programs are read in the same way: audiofolder and datasets of Hugging Face, Kaldi's
+    data folders, and cut manifests of lhotse. Their columns and emotions are declared with the same options.
 
     The header of each audio file is read. Missing, broken and empty files are left out and counted, and the
     manifest gets the duration of the others. A row that cannot be read stops the command, which names the
@@ -101,6 +114,8 @@ def prepare(
     Then: emodistill crossval RECIPE --set corpus.manifest=utterances.csv
     """
     from emodistill.corpora import (
+        TABLE_READERS,
+        TableOptions,
         drop_bad_audio,
         emotion_table,
         read_corpus,
@@ -117,10 +132,13 @@ def prepare(
         raise ConfigError(
             f"--output '{output}' is the table itself, and would replace it; choose another name"
         )
-    if name == OWN_TABLE:
-        corpus = read_own_table(source, renamed, emotions, labels, root, say, given_scale(scale))
+    options = TableOptions(renamed, root, audio_out, subset, version)
+    if name == OWN_TABLE or name in TABLE_READERS:
+        _refuse_options(name, options)
+        table = TABLE_READERS[name].read(source, options) if name in TABLE_READERS else source
+        corpus = read_own_table(table, renamed, emotions, labels, root, say, given_scale(scale))
     else:
-        _refuse_table_options(name, source, renamed, root, scale)
+        _refuse_table_options(name, source, options, scale)
         corpus = read_corpus(name, source, labels, emotions)
         if corpus.dropped.get(NO_EMOTION):
             say("utterances without an emotion may have votes or dimensions: --labels all keeps them")
@@ -145,18 +163,28 @@ def prepare(
     raise typer.Exit(1 if problems else 0)
 
 
-def _refuse_table_options(
-    name: str, source: Path, columns: Mapping[str, str], root: Path | None, scale: str | None
-) -> None:
+def _refuse_options(name: str, options: "TableOptions") -> None:
+    """Raise `ConfigError` for an option that has no meaning for a format."""
+    from emodistill.corpora import TABLE_READERS
+
+    used = TABLE_READERS[name].options if name in TABLE_READERS else ("root",)
+    for option in ("root", "audio_out", "subset", "version"):
+        if getattr(options, option) is not None and option not in used:
+            raise ConfigError(f"--{option.replace('_', '-')} is not for {name}: leave it out")
+
+
+def _refuse_table_options(name: str, source: Path, options: "TableOptions", scale: str | None) -> None:
     """Raise an error where a known corpus gets an option or a file for a table, or the name is unknown."""
-    from emodistill.corpora import READERS
+    from emodistill.corpora import READERS, TABLE_READERS, TableOptions
 
     if name not in READERS:
-        raise CorpusError(one_of("corpus", name, [OWN_TABLE, *READERS]))
-    if columns or root is not None or scale is not None:
+        raise CorpusError(one_of("corpus", name, [OWN_TABLE, *TABLE_READERS, *READERS]))
+    if options.columns or options.root is not None or scale is not None:
         raise ConfigError(
             f"--columns, --root and --scale are for a table of your own (corpus prepare csv), not {name}"
         )
+    if options != TableOptions():
+        raise ConfigError(f"--audio-out, --subset and --version are not for {name}: leave them out")
     if source.is_file():
         raise CorpusError(
             f"'{source}' is a file, expected the folder of {name}; for a table: corpus prepare csv"

@@ -12,18 +12,21 @@ from emodistill.corpora.load import (
     report_left_out,
 )
 from emodistill.corpora.manifest import read_manifest, write_manifest
-from emodistill.corpora.readers import READERS
+from emodistill.corpora.readers import READERS, TABLE_READERS
 from emodistill.corpora.readers.demo import DEMO_CORPUS
 from emodistill.corpora.sources import data_sources
 from emodistill.corpora.stats import DimensionStats, Stats, corpus_stats, emotion_table, plot_stats
+from emodistill.corpora.tables import TableOptions
 
 __all__ = [
     "DEMO_CORPUS",
     "READERS",
+    "TABLE_READERS",
     "Corpus",
     "DimensionStats",
     "Reader",
     "Stats",
+    "TableOptions",
     "Utterance",
     "Word",
     "add_transcripts",

@@ -108,8 +108,9 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> number of utterances
     merged: Mapping[str, int] = field(default_factory=dict)  # "excited -> happy" -> number of utterances
-    # Rows of the table that the corpus was read from, by id; empty for a corpus without one.
-    rows: Mapping[str, int] = field(default_factory=dict, compare=False)
+    # Rows of the table that the corpus was read from, by id: a number, or a text such as "'text', line 3".
+    # Empty for a corpus without a table.
+    rows: Mapping[str, int | str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.utterances:
@@ -275,11 +276,12 @@ def drop_bad_audio(corpus: Corpus, *, measure: bool = False) -> tuple[Corpus, li
         except AudioError as error:
             dropped[str(error).split(":")[0]] += 1
             row = corpus.rows.get(utterance.id)
-            where = f"'{utterance.id}'" if row is None else f"row {row}, '{utterance.id}'"
+            place = f"row {row}" if isinstance(row, int) else row
+            where = f"'{utterance.id}'" if place is None else f"{place}, '{utterance.id}'"
             problems.append(f"{where}: {error} ({utterance.path})")
     if not kept:
         hint = ""
-        if corpus.rows:
+        if any(isinstance(row, int) for row in corpus.rows.values()):
             hint = "; 'emodistill corpus prepare csv TABLE --root FOLDER' reads paths that start elsewhere"
         raise CorpusError(
             f"corpus '{corpus.name}': no utterance has audio that can be read; the first is "

@@ -10,9 +10,9 @@ from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
 from emodistill.config import CorpusConfig
 from emodistill.corpora.base import NO_EMOTION, Corpus, Utterance, drop_bad_audio
 from emodistill.corpora.dimensions import check_dimensions, with_a_target, with_scale
-from emodistill.corpora.manifest import check_manifest, find_layout, missing_columns, read_manifest
+from emodistill.corpora.manifest import check_manifest, find_layout, missing_columns, read_manifest, read_rows
 from emodistill.corpora.readers import READERS
-from emodistill.corpora.tables import TABLE_SUFFIXES, read_table, table_rows
+from emodistill.corpora.tables import TABLE_SUFFIXES, Table, read_table, table_rows, write_audio
 from emodistill.corpora.words import add_words
 from emodistill.errors import ConfigError, CorpusError, one_of
 from emodistill.labels import (
@@ -157,7 +157,7 @@ class CorpusSource:
 
 
 def read_own_table(
-    path: Path,
+    source: Path | Table,
     columns: Mapping[str, str],
     emotions: Mapping[str, str],
     labels: str | None,
@@ -167,15 +167,16 @@ def read_own_table(
 ) -> Corpus:
     """Read a researcher's own table, look for its audio, and apply a label map.
 
+    `source` is a file, or the table that a `TableReader` read; audio of it that is no file yet is written.
     Without `labels`, all emotions of the table stay, and utterances without an emotion, votes and dimensions
     are left out. A table without a column for the emotion keeps all utterances. The other arguments are
     those of `read_manifest`. `report` gets a message about where our columns come from, and how audio was
     found. Raises `CorpusError` as `read_manifest` does, and where no audio is found.
     """
-    if not path.is_file():
-        raise CorpusError(f"no table '{path}'; expected a CSV, TSV or Parquet file")
-    corpus = read_manifest(path, columns, None, emotions, root, scale=scale)
-    table = read_table(path)
+    if isinstance(source, Path) and not source.is_file():
+        raise CorpusError(f"no table '{source}'; expected a CSV, TSV or Parquet file")
+    table = read_table(source) if isinstance(source, Path) else source
+    corpus = read_rows(table, columns, None, emotions, root, scale=scale)
     layout = find_layout(table, columns)
     if not {"path", "transcript"} & layout.names.keys():
         raise CorpusError(missing_columns(table, ["path"], columns))
@@ -183,14 +184,16 @@ def read_own_table(
     if labels != "all" and (labels is not None or "emotion" in layout.names):
         corpus = corpus.relabel(get_label_map(labels or "own"), keep_unlabelled=labels is None)
         corpus = _without_bare(corpus)
+    write_audio(corpus, table, report)
     corpus = find_audio(corpus, report)
     with_audio = [utterance.path for utterance in corpus if utterance.path is not None]
     if not with_audio:
         report("no column of audio paths: the utterances have text alone (--columns path=… names one)")
     elif not any(audio.is_file() for audio in with_audio):
+        start = table.path if table.path.is_dir() else "the folder of the table"
         raise CorpusError(
-            f"no audio of '{path}' exists, such as '{with_audio[0]}'; relative paths start at the folder of "
-            "the table, or at the folder of --root"
+            f"no audio of '{table.path}' exists, such as '{with_audio[0]}'; relative paths start at {start}, "
+            "or at the folder of --root"
         )
     return corpus
 

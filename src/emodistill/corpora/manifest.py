@@ -39,7 +39,7 @@ _SPELLINGS = {
     "gender": {"f": "female", "woman": "female", "m": "male", "man": "male"},
     "split": {
         "training": "train", "testing": "test", "val": "dev", "valid": "dev", "validation": "dev",
-        "development": "dev",
+        "development": "dev", "eval": "test", "evaluation": "test",
     },
 }  # fmt: skip
 
@@ -109,12 +109,38 @@ def read_manifest(
             scale, or a duplicate id. The message names the row; the header is row 1.
     """
     check_manifest(path := Path(path))
-    for target in (emotions or {}).values():
+    _check_targets(emotions or {})
+    return read_rows(
+        read_table(path), columns, name, emotions, root, keep_left_out=keep_left_out, scale=scale
+    )
+
+
+def _check_targets(emotions: Mapping[str, str]) -> None:
+    """Raise `CorpusError` for a map of emotions to a name that is not ours."""
+    for target in emotions.values():
         if target not in (*EMOTIONS, LEFT_OUT):
             raise CorpusError("emotions of the manifest: " + one_of("emotion", target, EMOTIONS) + ", or -")
-    cells, problems, has_emotions = _cells_of_rows(read_table(path), columns or {})
-    given = _given_labels(cells, problems, has_emotions)
-    names = _emotion_names(path, {number: labels.names for number, labels in given.items()}, emotions or {})
+
+
+def read_rows(
+    table: Table,
+    columns: Mapping[str, str] | None = None,
+    name: str | None = None,
+    emotions: Mapping[str, str] | None = None,
+    root: Path | None = None,
+    *,
+    keep_left_out: bool = False,
+    scale: Scale | None = None,
+) -> Corpus:
+    """Read the utterances of a table. The arguments and the errors are those of `read_manifest`."""
+    _check_targets(emotions or {})
+    path = table.path
+    layout = find_layout(table, columns or {})
+    cells, problems = _cells_of_rows(table, layout)
+    given = _given_labels(cells, problems, "emotion" in layout.names)
+    found = {number: labels.names for number, labels in given.items()}
+    names = _emotion_names(table, layout.names.get("emotion"), found, emotions or {})
+    folder = path if path.is_dir() else path.parent
     utterances: list[Utterance] = []
     rows: dict[str, int] = {}
     dropped, merged = Counter[str](), Counter[str]()
@@ -129,26 +155,23 @@ def read_manifest(
         row |= {"emotion": None if ours == LEFT_OUT else ours, "corpus": row["corpus"] or name or path.stem}
         row |= {"votes": json.dumps(counts) if counts else None}
         try:
-            utterance = _utterance(row, path.parent if root is None else Path(root), scale)
+            utterance = _utterance(row, folder if root is None else Path(root), scale)
             if rows.setdefault(utterance.id, number) != number:
-                raise CorpusError(f"duplicate id '{utterance.id}', first in row {rows[utterance.id]}")
+                first = rows[utterance.id]
+                first_place = table.places.get(first, f"row {first}")
+                raise CorpusError(f"duplicate id '{utterance.id}', first in {first_place}")
         except CorpusError as error:
             problems[number] = str(error)
         else:
             utterances.append(utterance)
     if problems:
-        raise CorpusError(_bad_rows(path, problems))
-    return Corpus(name or path.stem, tuple(utterances), dict(dropped), dict(merged), rows)
+        raise CorpusError(_bad_rows(table, problems))
+    places = {key: table.places.get(number, number) for key, number in rows.items()}
+    return Corpus(name or path.stem, tuple(utterances), dict(dropped), dict(merged), places)
 
 
-def _cells_of_rows(
-    table: Table, columns: Mapping[str, str]
-) -> tuple[dict[int, dict[str, str | None]], dict[int, str], bool]:
-    """Return the cells of each row by our columns, with ids, and the problems of rows with too many cells.
-
-    Also returns whether the table has a column of emotions.
-    """
-    layout = find_layout(table, columns)
+def _cells_of_rows(table: Table, layout: "Layout") -> tuple[dict[int, dict[str, str | None]], dict[int, str]]:
+    """Return the cells of each row by our columns, with ids, and the problems of rows with too many cells."""
     cells = {number: layout.cells(row) for number, row in table.rows if SURPLUS not in row}
     ids = layout.ids(cells)
     for number, row in cells.items():
@@ -158,7 +181,7 @@ def _cells_of_rows(
         for number, row in table.rows
         if SURPLUS in row
     }
-    return cells, problems, "emotion" in layout.names
+    return cells, problems
 
 
 def _given_labels(
@@ -226,7 +249,9 @@ def find_layout(table: Table, columns: Mapping[str, str]) -> Layout:
             swapped = f"; did you mean {given}={column}? Our column comes first" if given in COLUMNS else ""
             raise CorpusError(one_of("manifest column", column, COLUMNS) + swapped)
     for column in COLUMNS:
-        theirs = columns.get(column, column if column in table.columns else in_small_letters.get(column))
+        usual = table.usual.get(column)
+        own = column if column in table.columns else in_small_letters.get(column)
+        theirs = columns.get(column, own or (usual if usual in table.columns else None))
         if theirs is None:
             continue
         if theirs not in table.columns:
@@ -260,12 +285,12 @@ def missing_columns(table: Table, missing: Sequence[str], columns: Mapping[str, 
 
 
 def _emotion_names(
-    path: Path, found: Mapping[int, Sequence[str]], emotions: Mapping[str, str]
+    table: Table, column: str | None, found: Mapping[int, Sequence[str]], emotions: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return {emotion of the file: ours, or "-"} for the emotions in the rows of a file.
+    """Return {emotion of the file: ours, or "-"} for the emotions in the rows of a table.
 
-    Our own names may have any case. Raises `CorpusError` for a name of `emotions` that no row has, and for
-    an emotion that is neither ours nor in `emotions`.
+    `column` has the emotions. Our own names may have any case. Raises `CorpusError` for a name of `emotions`
+    that no row has, and for an emotion that is neither ours nor in `emotions`.
     """
     first_row: dict[str, int] = {}
     for number, present in found.items():
@@ -273,15 +298,16 @@ def _emotion_names(
             first_row.setdefault(emotion, number)
     for emotion in emotions:
         if emotion not in first_row:
-            raise CorpusError(f"'{path}': " + one_of("name in the map of emotions", emotion, first_row))
+            raise CorpusError(f"'{table.path}': " + one_of("name in the map of emotions", emotion, first_row))
     names = {name: name.lower() for name in first_row if name.lower() in EMOTIONS} | dict(emotions)
     unknown = [name for name in first_row if name not in names]
     if unknown:
         guesses = {name: _guess(name) for name in unknown}
         pairs = ",".join(quoted(f"{name}={ours}") for name, ours in {**emotions, **guesses}.items())
         others = f", and in other rows {unknown[1:]}" if unknown[1:] else ""
+        place = table.where(first_row[unknown[0]], column)
         raise CorpusError(
-            f"'{path}', row {first_row[unknown[0]]}: {one_of('emotion', unknown[0], EMOTIONS)}{others}; "
+            f"{place}: {one_of('emotion', unknown[0], EMOTIONS)}{others}; "
             f"name ours for each, or - to leave it out: --map-emotions {shlex.quote(pairs)} (in a recipe: "
             "corpus.emotions)"
         )
@@ -295,9 +321,9 @@ def _guess(name: str) -> str:
     return _NOUNS.get(small, similar[0] if similar else "…")
 
 
-def _bad_rows(path: Path, problems: Mapping[int, str]) -> str:
-    """Return the message for bad rows: the first ones, in the order of the file."""
-    lines = [f"'{path}', row {number}: {problem}" for number, problem in sorted(problems.items())]
+def _bad_rows(table: Table, problems: Mapping[int, str]) -> str:
+    """Return the message for bad rows: the first ones, in the order of the table."""
+    lines = [f"{table.where(number)}: {problem}" for number, problem in sorted(problems.items())]
     more = len(lines) - _NUM_LISTED
     return "\n".join([*lines[:_NUM_LISTED], *([f"and {more} more bad rows"] if more > 0 else [])])
 

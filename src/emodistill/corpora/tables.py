@@ -1,15 +1,18 @@
-"""Tables of other people: CSV with any delimiter, TSV and Parquet, with the numbers of their rows."""
+"""Tables of other people: CSV with any delimiter, TSV and Parquet, and the tables of other formats."""
 
 import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emodistill.errors import CorpusError
+from emodistill.console import with_progress
+from emodistill.corpora.base import Corpus
+from emodistill.errors import AudioError, CorpusError
+from emodistill.files import atomic_write
 from emodistill.inference.parquet_table import load_pyarrow
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -23,11 +26,95 @@ Row = dict[str | None, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """The columns and rows of a file. Names of columns have no spaces around them."""
+    """The columns and rows of a file, or of a corpus of another program.
+
+    Attributes:
+        path: the file, or the folder of the corpus.
+        columns: their names, without spaces around them.
+        rows: number of the row, {column: cell}; empty rows are left out.
+        usual: {our column: column that holds it in this format}, for those that the user does not declare.
+        places: {number of a row: where the user finds it}, such as "'train/metadata.csv', row 3"; a row that
+            is not in it is a row of `path`.
+        cell_places: the same for single cells, {(number, column): where it is}.
+        unwritten: {text of a path: audio that must be written there first}.
+    """
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[tuple[int, Row], ...]  # number of the row, {column: cell}; empty rows are left out
+    rows: tuple[tuple[int, Row], ...]
+    usual: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[int, str] = field(default_factory=dict)
+    cell_places: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    unwritten: Mapping[str, "UnwrittenAudio"] = field(default_factory=dict)
+
+    def where(self, number: int, column: str | None = None) -> str:
+        """Return where a row, or one cell of it, is found, for messages."""
+        place = self.places.get(number, f"'{self.path}', row {number}")
+        return place if column is None else self.cell_places.get((number, column), place)
+
+
+@dataclass(frozen=True)
+class UnwrittenAudio:
+    """Audio of a corpus that is no file of its own, such as bytes in a dataset.
+
+    Attributes:
+        write: writes it into a file; raises `AudioError` where it cannot be decoded.
+        is_written: returns whether a file that exists has it already.
+    """
+
+    write: Callable[[Path], None]
+    is_written: Callable[[Path], bool]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a user declares for the corpus of another program. A reader refuses what it has no use for.
+
+    Attributes:
+        columns: {our column: column of the corpus}.
+        root: where relative paths of audio start; None: as the format does.
+        audio_out: the folder for audio that is no file of its own; None: such audio is an error.
+        subset: the configuration of a dataset.
+        version: the version or revision of a database or a dataset.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    root: Path | None = None
+    audio_out: Path | None = None
+    subset: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """A format of other programs that is read as a table, with declared columns and emotions.
+
+    Attributes:
+        name: on the command line, such as "kaldi".
+        read: returns the rows of a folder or file; it opens no audio.
+        options: those of `TableOptions` that it uses, beside `columns`.
+    """
+
+    name: str
+    read: Callable[[Path, TableOptions], Table]
+    options: tuple[str, ...] = ()
+
+
+def write_audio(corpus: Corpus, table: Table, report: Callable[[str], None]) -> None:
+    """Write the audio of a corpus's utterances that is no file of its own; a file that has it is kept.
+
+    `report` gets a message for audio that cannot be decoded, which stays missing.
+    """
+    paths = dict.fromkeys(str(item.path) for item in corpus if str(item.path) in table.unwritten)
+    for text in with_progress(paths, "write audio", len(paths)) if paths else ():
+        target, audio = Path(text), table.unwritten[text]
+        if target.is_file() and audio.is_written(target):
+            continue
+        try:
+            with atomic_write(target) as partial:
+                audio.write(partial)
+        except AudioError as error:
+            report(f"not written: '{target}': {error}")
 
 
 def read_table(path: Path) -> Table:
