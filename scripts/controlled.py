@@ -4,8 +4,10 @@
     python scripts/controlled.py further MELD OUT    # adds other lines of MELD, without labels
     python scripts/controlled.py probe MELD OUT      # adds the word probe
     python scripts/controlled.py score OUT GRID      # GRID: a folder of `emodistill ablate controlled`
+    python scripts/controlled.py score OUT GRID --taught OTHER
 
-With a word probe in OUT, `score` also predicts and scores it.
+With a word probe in OUT, `score` also predicts and scores it. `--taught` is a second grid, in which students
+of the linguistic teacher start from another model. Its cells `linguistic-only` and `full` are scored.
 
 `make` writes OUT/utterances.csv with transcripts and splits, OUT/audio/, OUT/words.csv with the time of each
 word, and OUT/truth.csv. The last has the drawn prosody of each utterance and the probability of each emotion
@@ -470,8 +472,12 @@ def print_oracles(rows: list[Row], settings: dict[str, Any]) -> None:
         print(f"oracle of prosody that {name}: UA {ua:.1f} % over {is_test.sum()} test utterances")
 
 
-def score(out: Path, grid: Path) -> None:
-    """Print and write the table and the plot of a grid with the oracles, compared to the plain student."""
+def score(out: Path, grid: Path, taught: Path | None = None) -> None:
+    """Print and write the table and the plot of a grid with the oracles, compared to the plain student.
+
+    Students with the linguistic teacher are those of the grid `taught`, where it is given. All is written
+    into `grid`.
+    """
     from emodistill.console import results
     from emodistill.evaluation.ablation_systems import (
         ORACLES,
@@ -489,9 +495,14 @@ def score(out: Path, grid: Path) -> None:
         "full": "+ both",
     }
     runs = {
-        label: [read_run(folder) for folder in sorted((grid / "cells" / cell).glob("seed-*"))]
+        label: [read_run(folder) for folder in sorted((source / "cells" / cell).glob("seed-*"))]
         for cell, label in names.items()
+        for source in [grid if cell in ("no-distillation", "prosodic-only") else taught or grid]
     }
+    if empty := [label for label, members in runs.items() if not members]:
+        raise SystemExit(
+            f"no runs of {', '.join(empty)} in {grid} or {taught}: run `emodistill ablate` first"
+        )
     systems = [
         System(label, "students", label, [run.table() for run in members]) for label, members in runs.items()
     ]
@@ -585,9 +596,12 @@ def main() -> None:
     scoring = verbs.add_parser("score", help="score a grid beside the oracles")
     scoring.add_argument("out", type=Path, help="folder that `make` wrote")
     scoring.add_argument("grid", type=Path, help="folder of `emodistill ablate controlled`")
+    scoring.add_argument(
+        "--taught", type=Path, metavar="GRID", help="take students with the linguistic teacher from this grid"
+    )
     given = parser.parse_args()
     if given.verb == "score":
-        return score(given.out, given.grid)
+        return score(given.out, given.grid, given.taught)
     settings = tomllib.loads(given.settings.read_text(encoding="utf-8"))
     if given.verb == "further":
         return further(given.meld, given.out, settings, given.share, given.jobs)

@@ -148,6 +148,14 @@ def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> No
         assert float(row["difference"]) == pytest.approx(float(row["ua"]) - float(rows["plain"]["ua"]))
         assert row["no_interval"] == "no interval: 4 speakers, 5 needed"
     assert (tmp_path / "controlled.png").stat().st_size > 10_000
+    taught = tmp_path / "taught"
+    for cell, other in (("linguistic-only", "prosodic-only"), ("full", "full")):
+        shutil.copytree(tmp_path / "cells" / other, taught / "cells" / cell)
+    controlled.score(spoken, tmp_path, taught)
+    rows = {row["cell"]: row for row in make.read_rows(tmp_path / "controlled.csv")}
+    assert rows["+ linguistic"]["ua"] == rows["+ prosodic"]["ua"]
+    with pytest.raises(SystemExit, match="no runs of plain"):
+        controlled.score(spoken, taught)
 
 
 def test_the_corpus_follows_the_plan_and_can_be_made_again(
