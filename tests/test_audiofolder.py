@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import factories_exchange as exchange
 import numpy as np
 import pytest
 import soundfile
 from factories import CommandLine
+from hypothesis import given, settings
 
-from emodistill.corpora import TABLE_READERS, Corpus, TableOptions, read_manifest, read_own_table
+from emodistill.corpora import TABLE_READERS, Corpus, TableOptions, Utterance, read_manifest, read_own_table
 from emodistill.errors import CorpusError
 
 ROWS = [
@@ -42,6 +44,12 @@ def read(root: Path, columns: dict[str, str] | None = None, emotions: dict[str, 
     options = TableOptions(columns or {})
     table = TABLE_READERS["audiofolder"].read(root, options)
     return read_own_table(table, options.columns, emotions or {}, None, None, lambda text: None)
+
+
+@settings(max_examples=15)
+@given(utterances=exchange.corpora())
+def test_any_corpus_is_read_back(utterances: list[Utterance]) -> None:
+    exchange.round_trip(utterances, "audiofolder")
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])

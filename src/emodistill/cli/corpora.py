@@ -43,7 +43,10 @@ class AuditFormat(StrEnum):
 
 
 OWN_TABLE = "csv"  # in place of the name of a known corpus
-WRITTEN = ("csv",)  # the names of `corpora.writers.WRITERS`, which the help text shows without loading them
+WRITTEN = (
+    "audiofolder",
+    "csv",
+)  # the names of `corpora.writers.WRITERS`, which the help text shows without loading them
 
 
 # Long: Typer makes an option of each parameter, and the docstring is the help text.

@@ -86,7 +86,8 @@ def write_corpus(
     for utterance in corpus:
         if utterance.path is None and writer.needs_audio:
             raise CorpusError(f"'{utterance.id}' has no recording, which the format {name} needs")
-    recordings = {utterance.path: None for utterance in corpus if utterance.path is not None}
+    inputs = [*inputs, *(utterance.path for utterance in corpus if utterance.path is not None)]
+    recordings = {} if writer.places_audio else {item.path: None for item in corpus if item.path is not None}
     copies = writer.copies_audio if copy_audio is None else copy_audio
     names = _names_of_copies(recordings) if copies else {path: str(_absolute(path)) for path in recordings}
     folder = _absolute(folder)
@@ -99,7 +100,7 @@ def write_corpus(
             target = partial / names[source]
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        _move_files(partial, folder, [*inputs, *recordings])
+        _move_files(partial, folder, inputs)
 
 
 def _names_of_copies(recordings: Collection[Path]) -> dict[Path, str]:

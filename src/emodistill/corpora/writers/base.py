@@ -19,6 +19,8 @@ class CorpusWriter:
         copies_audio: the recordings are copied into the folder, unless the user says otherwise.
         needs_copies: other programs find the recordings only inside of the folder.
         needs_audio: each utterance needs a recording.
+        places_audio: `write` writes the audio itself, into the places that the format prescribes. Then its
+            third argument is empty.
         check: raises `MissingExtraError` if the writer needs a package that is missing; None: it needs none.
     """
 
@@ -27,4 +29,5 @@ class CorpusWriter:
     copies_audio: bool = True
     needs_copies: bool = False
     needs_audio: bool = True
+    places_audio: bool = False
     check: Callable[[], None] | None = None
