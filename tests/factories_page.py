@@ -25,7 +25,8 @@ WAIT_MS = 90_000  # enough for a busy machine
 
 # Loads the recogniser of the static page, and the samples in `data`.
 LOADED = """
-  globalThis.recognizer ??= await (await import('./page/recognizer.js')).Recognizer.load();
+  const { Recognizer } = await import('./page/recognizer.js');
+  globalThis.recognizer ??= await Recognizer.load(new URL('./', location.href));
   const samples = new Float32Array(Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
 """
 

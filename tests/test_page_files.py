@@ -351,7 +351,7 @@ def test_each_channel_by_itself_in_the_browser_equals_python(
               const { timelineOfChannels } = await import('./page/timelines.js');
               const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
               const channels = await decode(new Blob([bytes]), true);
-              return timelineOfChannels(channels, names, await Recognizer.load());
+              return timelineOfChannels(channels, names, await Recognizer.load(new URL('./', location.href)));
             }""",
             [base64.b64encode(call.read_bytes()).decode(), names],
         )

@@ -233,7 +233,7 @@ def test_surety_arousal_and_valence_in_the_browser_equal_pythons(browser: Any, t
         answers = page.evaluate(
             """async (rows) => {
               const { Recognizer } = await import('./page/recognizer.js');
-              const recognizer = await Recognizer.load();
+              const recognizer = await Recognizer.load(new URL('./', location.href));
               return rows.map((row) => [false, true].map((hasVoice) => recognizer.answer(row, hasVoice)));
             }""",
             rows,

@@ -40,7 +40,7 @@ def test_a_page_is_complete_and_small(tmp_path: Path) -> None:
     requested: set[str] = set()
     for path in (*folder.glob("page/*.js"), folder / "index.html"):
         text = path.read_text(encoding="utf-8")
-        for name in re.findall(r"""(?:from|src=|href=|URL\() ?['"]([^'"#]+\.[a-z]+)['"]""", text):
+        for name in re.findall(r"""(?:from|src=|href=|URL\(|open\() ?['"]([^'"#]+\.[a-z]+)['"]""", text):
             assert not name.startswith(("http", "//")), f"{path.name} requests {name}"
             requested.add(name)
             if name == "head.onnx" and model["voice_dim"] is None:

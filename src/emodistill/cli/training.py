@@ -224,6 +224,14 @@ def export(
             "Without RUN, its model is --model.",
         ),
     ] = None,
+    web_model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write the model for the npm package: docs/how-to/javascript.md. "
+            "Without RUN, it is --model.",
+        ),
+    ] = None,
     model: Model = "bundled",
     fold: Annotated[
         str | None, typer.Option(help="The fold whose student is exported. Default: the run's first fold.")
@@ -277,11 +285,14 @@ def export(
     """
     if run is None and unheard:
         raise ConfigError("--unheard is for the export of a RUN: give its folder and --out")
-    if run is None and web is not None and out is None:
-        _export_web(model, web)
+    if run is None and out is None and (web or web_model):
+        _export_web(model, web, web_model)
         return
     if run is None or out is None:
-        raise ConfigError("expected RUN and --out DIR, or --web DIR alone for a web page that runs --model")
+        raise ConfigError(
+            "expected RUN and --out DIR, or --web DIR alone for a web page that runs --model, or "
+            "--web-model DIR alone for a JavaScript program that runs it"
+        )
     need_training()
     from emodistill.corpora import read_manifest
     from emodistill.evaluation.run import read_run
@@ -303,8 +314,7 @@ def export(
     card_texts = None if texts is None else read_card_texts(texts)
     card = export_run(run, out, fold, precision.value, check_corpus, card_texts, unheard or ())
     say(_describe_export(card, out))
-    if web is not None:
-        _export_web(str(out), web)
+    _export_web(str(out), web, web_model)
 
 
 @app.command()
@@ -416,11 +426,16 @@ def _describe_export(card: "Card", out: Path) -> str:
     )
 
 
-def _export_web(model: str, out: Path) -> None:
-    from emodistill.serving.static_page import export_web
+def _export_web(model: str, page: Path | None, web_model: Path | None) -> None:
+    """Write a model as a page, as a folder for the npm package, as both, or as none."""
+    from emodistill.serving.static_page import export_web, export_web_model
 
-    size = export_web(model, out)
-    say(f"{out}: {size / 1e6:.1f} MB; to open the page: python -m http.server --directory {out}")
+    if page is not None:
+        size = export_web(model, page)
+        say(f"{page}: {size / 1e6:.1f} MB; to open the page: python -m http.server --directory {page}")
+    if web_model is not None:
+        size = export_web_model(model, web_model)
+        say(f"{web_model}: {size / 1e6:.1f} MB; serve this folder, and load it with Recognizer.load(its URL)")
 
 
 def _whole_number(text: str) -> int:

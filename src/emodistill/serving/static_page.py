@@ -1,7 +1,8 @@
 """`emodistill export --web`: writes the recogniser as a static web page, which runs it with ONNX Runtime Web.
 
 The page is the server's page (`serving/page`) with another `api.js`, which calls a recogniser in the browser
-and not the server.
+and not the server. This recogniser is also the npm package, which `scripts/npm_package.py` makes of the same
+scripts. `export --web-model` writes the model for it.
 """
 
 import gzip
@@ -42,8 +43,9 @@ _CONSTANT_MODULES = {
     "segmentation_options": segmentation_options, "streaming": streaming,
     "timelines": timelines, "voices": voices, "confidence": confidence, "dimensions": dimensions,
 }  # fmt: skip
+FORMAT = 1  # of `model.json`; the JavaScript refuses any other
 _SETTINGS_HEAD = """\
-// Written by `emodistill export --web`: constants of the Python modules that the scripts here translate.
+// Written by Python: constants of the Python modules that the scripts here translate.
 
 export default """
 
@@ -57,6 +59,38 @@ def export_web(model: str | Path, out: Path) -> int:
     Raises `ModelError` if `model` is not a complete exported model, has no emotions or has external weights,
     and `ConfigError` if `out` holds other files.
     """
+    loaded = _open(model, out)
+    page = out / "page"
+    shutil.rmtree(page, ignore_errors=True)  # it may hold files of another version
+    shutil.copytree(_SERVER_PAGE, page)
+    shutil.copytree(_BROWSER_RECOGNIZER, page, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.gz"))
+    for packed in _BROWSER_RECOGNIZER.rglob("*.gz"):  # packed to keep the wheel small
+        unpacked = (page / packed.relative_to(_BROWSER_RECOGNIZER)).with_suffix("")
+        unpacked.write_bytes(gzip.decompress(packed.read_bytes()))
+    (page / "index.html").replace(out / "index.html")
+    (page / "settings.js").write_text(settings_script(), encoding="utf-8")
+    formats = formats_script(format for format in FORMATS.values() if format.in_static_page)
+    (page / "formats.js").write_text(formats, encoding="utf-8")
+    _write_model(loaded, out)
+    return _total_bytes(out)
+
+
+def export_web_model(model: str | Path, out: Path) -> int:
+    """Write a model for the npm package `emodistill`, and return its size in bytes.
+
+    `out` then holds the files of `export_web` without its page: `model.json`, `model.onnx`, the speech
+    detector, and `head.onnx` if the model has voices.
+
+    Raises what `export_web` raises.
+    """
+    loaded = _open(model, out)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_model(loaded, out)
+    return _total_bytes(out)
+
+
+def _open(model: str | Path, out: Path) -> recognizer.Recognizer:
+    """The model, after checking that a browser can run it and that `out` may be written."""
     loaded = recognizer.Recognizer(model)
     check_emotions(loaded)
     if loaded.card.external is not None:
@@ -68,21 +102,13 @@ def export_web(model: str | Path, out: Path) -> int:
         loaded.student.run_head(np.zeros((1, loaded.voice_dim), dtype=np.float32))
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "model.json").is_file())):
         raise ConfigError(
-            f"'{out}' holds other files, expected a new folder, an empty one, or a page of 'export --web'"
+            f"'{out}' holds other files, expected a new folder, an empty one, or one of 'export --web' or "
+            "'export --web-model'"
         )
-    page = out / "page"
-    shutil.rmtree(page, ignore_errors=True)  # it may hold files of another version
-    shutil.copytree(_SERVER_PAGE, page)
-    shutil.copytree(_BROWSER_RECOGNIZER, page, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.gz"))
-    for packed in _BROWSER_RECOGNIZER.rglob("*.gz"):  # packed to keep the wheel small
-        unpacked = (page / packed.relative_to(_BROWSER_RECOGNIZER)).with_suffix("")
-        unpacked.write_bytes(gzip.decompress(packed.read_bytes()))
-    (page / "index.html").replace(out / "index.html")
-    constants = {name: _constants(module) for name, module in _CONSTANT_MODULES.items()}
-    settings = f"{_SETTINGS_HEAD}{json.dumps(constants, indent=1)};\n"
-    (page / "settings.js").write_text(settings, encoding="utf-8")
-    formats = formats_script(format for format in FORMATS.values() if format.in_static_page)
-    (page / "formats.js").write_text(formats, encoding="utf-8")
+    return loaded
+
+
+def _write_model(loaded: recognizer.Recognizer, out: Path) -> None:
     shutil.copyfile(loaded.folder / "model.onnx", out / "model.onnx")
     (out / HEAD).unlink(missing_ok=True)  # of another model
     if loaded.voice_dim is not None:
@@ -93,7 +119,16 @@ def export_web(model: str | Path, out: Path) -> int:
         shutil.copyfile(_PACKAGE / "assets" / name, out / name)
     info = json.dumps(_model_info(loaded.card), ensure_ascii=False, indent=1)
     (out / "model.json").write_text(f"{info}\n", encoding="utf-8")
-    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def _total_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def settings_script() -> str:
+    """The script `settings.js`: the constants of the Python modules that the JavaScript translates."""
+    constants = {name: _constants(module) for name, module in _CONSTANT_MODULES.items()}
+    return f"{_SETTINGS_HEAD}{json.dumps(constants, indent=1)};\n"
 
 
 def formats_script(formats: Iterable[TimelineFormat]) -> str:
@@ -123,7 +158,7 @@ def _constants(module: ModuleType) -> Mapping[str, object]:
 def _model_info(card: Card) -> dict[str, object]:
     """The facts of a model that the page shows, or needs to run it."""
     return {
-        "name": card.name, "emotions": card.emotions, "dimensions": card.dimensions,
+        "format": FORMAT, "name": card.name, "emotions": card.emotions, "dimensions": card.dimensions,
         "colours": {name: COLOURS[name] for name in card.emotions},
         "trim_db": card.trim_db, "temperature": card.temperature,
         "temperature_voice": card.temperature_voice, "voice_dim": card.voice_dim,

@@ -1,12 +1,10 @@
 // The static page's `api.js`: the functions of `serving/page/api.js`, answered by the recogniser in this
 // browser. Nothing is sent anywhere.
 
-import { decode, Resampler } from './decode.js';
-import { Recognizer } from './recognizer.js';
-import {
-  applyMinConfidence, secondsByEmotion, secondsBySpeaker, StreamingRecognizer, timeline as computeTimeline,
-  timelineOfChannels,
-} from './timelines.js';
+import { decode } from './decode.js';
+import { Recognizer } from './index.js';
+import { abstainBelow } from './recognizer.js';
+import { withMinConfidence } from './timelines.js';
 import { WRITERS } from './writers.js';
 
 export const ABOUT = {
@@ -27,7 +25,7 @@ const cacheByFile = (compute) => {
 };
 
 let loading = null;
-const recognizer = () => (loading ??= Recognizer.load());
+const recognizer = () => (loading ??= Recognizer.load(new URL('../', import.meta.url)));
 
 // The waveforms of the latest file alone: those of an hour take 230 MB.
 let latest = {};
@@ -35,35 +33,24 @@ const getWaveforms = async (file, split, { signal, onProgress }) => {
   if (latest.file !== file || latest.split !== split) {
     latest = {};
     onProgress({ text: 'decoding', share: null });
-    const waveforms = await decode(file, split).catch(() => {
-      throw new Error(
-        'this browser cannot decode it as audio. Convert it to WAV, FLAC or MP3, or use the page of ' +
-          "'emodistill serve', which decodes more.",
-      );
-    });
+    const waveforms = await decode(file, split);
     signal?.throwIfAborted();
     latest = { file, split, waveforms };
   }
   return latest.waveforms;
 };
 
-// Progress as the page shows it, from a share and a number of windows. Throws an error if the user has
-// cancelled the analysis, which ends it.
-const progressOf = ({ signal, onProgress }) => (share, numWindows) => {
-  signal?.throwIfAborted();
-  onProgress({ text: `${Math.floor(100 * share)} %, ${numWindows} windows`, share });
-};
-
 // These results do not depend on the minimum confidence, so the user can move it without a new analysis.
-const getTimeline = cacheByFile(async (file, { adapt, split, names }, report) => {
-  const waveforms = await getWaveforms(file, split, report);
-  const onProgress = progressOf(report);
-  if (!split) return computeTimeline(waveforms[0], await recognizer(), onProgress, adapt);
-  return timelineOfChannels(waveforms, names, await recognizer(), onProgress, adapt);
+const getTimeline = cacheByFile(async (file, { adapt, split, names }, { signal, onProgress }) => {
+  const waveforms = await getWaveforms(file, split, { signal, onProgress });
+  const showProgress = (share, numWindows) =>
+    onProgress({ text: `${Math.floor(100 * share)} %, ${numWindows} windows`, share });
+  const channels = split ? 'split' : 'mix';
+  return (await recognizer()).timeline(waveforms, { adapt, channels, names, signal, onProgress: showProgress });
 });
-const getPrediction = cacheByFile(async (file, report) => {
-  const [waveform] = await getWaveforms(file, false, report);
-  return (await recognizer()).predict(waveform, () => report.signal?.throwIfAborted());
+const getPrediction = cacheByFile(async (file, { signal, onProgress }) => {
+  const waveforms = await getWaveforms(file, false, { signal, onProgress });
+  return (await recognizer()).predict(waveforms, { signal });
 });
 
 const NO_REPORT = { onProgress: () => {} };
@@ -78,11 +65,7 @@ export const timeline = async (file, { threshold, compared, split, names, ...rep
     names: split && names ? names.split(',').map((name) => name.trim()) : null,
   };
   const row = await getTimeline(file, JSON.stringify(options), options, { ...NO_REPORT, ...report });
-  const segments = applyMinConfidence(row.segments, threshold);
-  const emotions = Object.keys(row.summary);
-  const speakers = row.speakers && secondsBySpeaker(segments, emotions, Object.keys(row.speakers));
-  const summary = secondsByEmotion(segments, emotions);
-  return { path: file.name, ...row, segments, summary, ...(speakers && { speakers }) };
+  return { path: file.name, ...withMinConfidence(row, threshold) };
 };
 
 export const timelineAs = async (file, format, options) => {
@@ -90,11 +73,8 @@ export const timelineAs = async (file, format, options) => {
   return new Blob([WRITERS[format.name](row, Object.keys(row.summary))], { type: format.mediaType });
 };
 
-export const predict = async (file, { threshold, ...report }) => {
-  const row = await getPrediction(file, 'prediction', { ...NO_REPORT, ...report });
-  if (row.confidence === null || row.confidence >= threshold) return row;
-  return { ...row, emotion: null, abstained: true, reason: 'low_confidence' };
-};
+export const predict = async (file, { threshold, ...report }) =>
+  abstainBelow(await getPrediction(file, 'prediction', { ...NO_REPORT, ...report }), threshold);
 
 // Nothing but this browser can decode a recording here.
 export const playable = async (file) => {
@@ -104,25 +84,20 @@ export const playable = async (file) => {
 // Open a stream of 16-bit PCM. Call `send` with each chunk, then `end`. `onEvent` gets the events, and
 // `onError` the reason if the stream ends early. `compared`: compare with the speech so far.
 export const stream = (rate, { threshold, compared }, onEvent, onError) => {
-  const resampler = new Resampler(rate);
-  const opened = recognizer().then((loaded) => new StreamingRecognizer(loaded, compared ? 'running' : 'none'));
+  const options = { adapt: compared ? 'running' : 'none', minConfidence: threshold };
+  const opened = recognizer().then((loaded) => loaded.stream(rate, options));
   let previous = opened; // so that one chunk is processed after another
   const enqueue = (step) => {
     previous = previous.then(async () => {
-      for await (const event of step(await opened)) {
-        onEvent(event.probabilities ? applyMinConfidence([event], threshold)[0] : event);
-      }
+      for await (const event of step(await opened)) onEvent(event);
     });
     previous.catch(onError);
   };
   return {
     send: (pcm) => {
       const samples = Float32Array.from(pcm, (value) => value / 32768);
-      enqueue((streaming) => streaming.push(resampler.push(samples)));
+      enqueue((stream) => stream.push(samples));
     },
-    end: () => {
-      enqueue((streaming) => streaming.push(resampler.finish()));
-      enqueue((streaming) => streaming.finish());
-    },
+    end: () => enqueue((stream) => stream.finish()),
   };
 };

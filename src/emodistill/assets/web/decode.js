@@ -136,7 +136,11 @@ const headerRate = (bytes) => {
   }
 };
 
-const clip = (samples) => samples.map((value) => Math.max(-1, Math.min(1, value)));
+// The samples, limited to -1 … 1.
+const clip = (samples) =>
+  samples.every((value) => Math.abs(value) <= 1)
+    ? samples
+    : samples.map((value) => Math.max(-1, Math.min(1, value)));
 
 const resample = async (samples, rate) => {
   if (rate === SAMPLE_RATE) return clip(samples);
@@ -156,14 +160,58 @@ const mixDown = (all) => {
   return all[0].map((_, at) => sounding.reduce((sum, samples) => sum + samples[at], 0) / sounding.length);
 };
 
-// Waveforms (Float32Array) at 16 kHz: all channels mixed; if `split`, each channel.
-export const decode = async (file, split = false) => {
+// The channels (Float32Array) of an AudioBuffer, or of samples at 16 kHz, and their rate.
+const channelsOf = (audio) => {
+  if (typeof audio?.getChannelData === 'function') {
+    const all = Array.from({ length: audio.numberOfChannels }, (_, at) => audio.getChannelData(at));
+    return [all, Math.round(audio.sampleRate)]; // the rate is a float of 32 bits
+  }
+  const all = audio instanceof Float32Array ? [audio] : audio;
+  if (Array.isArray(all) && all.length > 0 && all.every((samples) => samples instanceof Float32Array)) {
+    return [all, SAMPLE_RATE];
+  }
+  const hint = audio instanceof Blob || audio instanceof ArrayBuffer ? '. Decode a file with decodeAudio' : '';
+  throw new TypeError(
+    'expected an AudioBuffer, or samples at 16 kHz: a Float32Array, or a list with one for each channel; got ' +
+      `${audio?.constructor?.name ?? audio}${hint}`,
+  );
+};
+
+// Waveforms (Float32Array) at 16 kHz of an AudioBuffer, or of samples at 16 kHz. `channels` is 'mix' (the mean
+// of all channels, as one waveform), 'split' (each channel), or the number of one channel.
+export const waveformsOf = async (audio, channels = 'mix') => {
+  const [all, rate] = channelsOf(audio);
+  if (all.some((samples) => samples.length === 0)) throw new Error('the audio has no samples');
+  if (all.some((samples) => samples.length !== all[0].length)) {
+    const lengths = all.map((samples) => samples.length).join(', ');
+    throw new Error(`expected channels of the same length, got ${lengths} samples`);
+  }
+  if (channels !== 'mix' && channels !== 'split' && !(Number.isInteger(channels) && all[channels])) {
+    throw new RangeError(`no channel ${channels}: expected 'mix', 'split', or 0 to ${all.length - 1}`);
+  }
+  const chosen = channels === 'split' ? all : [channels === 'mix' ? mixDown(all) : all[channels]];
+  const waveforms = [];
+  for (const samples of chosen) {
+    if (!samples.every(Number.isFinite)) throw new Error('the audio has samples that are no finite numbers');
+    waveforms.push(await resample(samples, rate));
+  }
+  return waveforms;
+};
+
+// A recording (Blob) as an AudioBuffer at its own rate. Throws an error if this browser cannot decode it.
+export const decodeAudio = async (file) => {
   const bytes = await file.arrayBuffer();
   const ownRate = bytes.byteLength < 64 ? NaN : headerRate(new Uint8Array(bytes));
   const rate = ownRate >= RATES_HZ[0] && ownRate <= RATES_HZ[1] ? ownRate : DEFAULT_HZ;
-  const buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
-  const all = Array.from({ length: buffer.numberOfChannels }, (_, at) => buffer.getChannelData(at));
-  const waveforms = [];
-  for (const samples of split ? all : [mixDown(all)]) waveforms.push(await resample(samples, rate));
-  return waveforms;
+  return new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes).catch((error) => {
+    throw new Error(
+      'this browser cannot decode it as audio. Convert it to WAV, FLAC or MP3, or use the page of ' +
+        "'emodistill serve', which decodes more.",
+      { cause: error },
+    );
+  });
 };
+
+// Waveforms (Float32Array) at 16 kHz: all channels mixed; if `split`, each channel.
+export const decode = async (file, split = false) =>
+  waveformsOf(await decodeAudio(file), split ? 'split' : 'mix');

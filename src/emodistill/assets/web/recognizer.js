@@ -2,7 +2,7 @@
 // `emodistill/inference`, and `emodistill/audio/recording.py`, in the browser, with their constants. For the
 // same samples, the probabilities equal Python's within 1e-3 (`tests/test_page.py`).
 
-import { Network } from './network.js';
+import { fetchFile, Network } from './network.js';
 import settings from './settings.js';
 import { concatenate, findSpeech, SpeechStream } from './speech_activity.js';
 
@@ -12,6 +12,7 @@ const { SPEECH_MARGIN_S, MAX_PAUSE_S } = settings.speech_windows;
 const { NO_SPEECH } = settings.speech_activity;
 const { LIKELY_ACCURACY, GUESS_FACTOR } = settings.confidence;
 const { COORDINATES } = settings.dimensions;
+const FORMAT = 1; // of `model.json`, as `FORMAT` of `emodistill/serving/static_page.py`
 
 const peakOf = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
@@ -126,15 +127,54 @@ const abstention = (reason) => ({
   emotion: null, confidence: null, probabilities: {}, abstained: true, reason, error: null,
 });
 
+// The prediction without an emotion if its confidence is lower.
+export const abstainBelow = (prediction, minConfidence) =>
+  prediction.confidence === null || prediction.confidence >= minConfidence
+    ? prediction
+    : { ...prediction, emotion: null, abstained: true, reason: 'low_confidence' };
+
+// The content of `model.json`. Throws an error if it is no model, or one of another format.
+const readCard = async (url) => {
+  const text = await (await fetchFile(url)).text();
+  let card = null;
+  try {
+    card = JSON.parse(text);
+  } catch (error) {
+    const start = JSON.stringify(text.slice(0, 40)); // of a page, from servers that answer so for a missing file
+    throw new Error(`${url} is not JSON, it begins with ${start}: is there no such file?`, { cause: error });
+  }
+  if (card?.format !== FORMAT || !card.emotions?.length) {
+    throw new Error(
+      `${url} is not a model of format ${FORMAT}, its format is ${card?.format}. Write the folder again with ` +
+        "'emodistill export --web-model DIR' of the same version as this library",
+    );
+  }
+  return card;
+};
+
+const sha256 = async (bytes) => {
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+  return Array.from(hash, (byte) => byte.toString(16).padStart(2, '0')).join('');
+};
+
 export class Recognizer {
-  // Load `model.json` and the networks from the folder above this file's folder.
-  static async load(folder = new URL('../', import.meta.url)) {
+  // Load `model.json` and the networks from a folder, a URL that ends with a slash.
+  static async load(folder) {
+    const open = async (name, hash = null) => {
+      const url = new URL(name, folder);
+      const bytes = await (await fetchFile(url)).arrayBuffer();
+      // Browsers compute hashes on https and on localhost alone.
+      if (hash !== null && globalThis.crypto?.subtle && (await sha256(bytes)) !== hash) {
+        throw new Error(`${url} is not the file that model.json describes: copy the whole folder again`);
+      }
+      return Network.open(bytes, url);
+    };
     const recognizer = new Recognizer();
-    recognizer.card = await (await fetch(new URL('model.json', folder))).json();
-    recognizer.network = await Network.open(new URL('model.onnx', folder));
-    recognizer.detector = await Network.open(new URL('vad.onnx', folder));
-    const hasVoices = recognizer.card.voice_dim !== null;
-    recognizer.head = hasVoices ? await Network.open(new URL('head.onnx', folder)) : null;
+    const card = await readCard(new URL('model.json', folder));
+    recognizer.card = card;
+    recognizer.network = await open('model.onnx', card.sha256);
+    recognizer.detector = await open('vad.onnx');
+    recognizer.head = card.voice_dim === null ? null : await open('head.onnx');
     return recognizer;
   }
 

@@ -114,6 +114,15 @@ export const secondsBySpeaker = (segments, emotions, names = []) => {
   return Object.fromEntries([...speakers].map((name) => [name, secondsOf(name)]));
 };
 
+// A timeline whose segments below `minConfidence` have no emotion, and with the sums of the others.
+export const withMinConfidence = (row, minConfidence) => {
+  const segments = applyMinConfidence(row.segments, minConfidence);
+  const emotions = Object.keys(row.summary);
+  const speakers = row.speakers && secondsBySpeaker(segments, emotions, Object.keys(row.speakers));
+  const summary = secondsByEmotion(segments, emotions);
+  return { ...row, segments, summary, ...(speakers && { speakers }) };
+};
+
 // The segments of a recording whose windows are compared with all of its speech. `spans` are its stretches of
 // speech. The windows are those of the first pass.
 const secondPass = async (scorer, spans) => {

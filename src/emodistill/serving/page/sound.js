@@ -1,5 +1,7 @@
 // Samples: decoded, written as WAV, cut out of a decoded recording, and recorded from the microphone.
 
+import { capture } from './microphone.js';
+
 const MODEL_HZ = 16_000; // rate of the model's input, and so of what the page cuts out for it
 const PEAKS_PER_S = 200;
 
@@ -61,22 +63,16 @@ export const cut = (buffer, start, end) => {
 export const record = async (onChunk) => {
   const audio = { channelCount: 1, autoGainControl: false };
   const media = await navigator.mediaDevices.getUserMedia({ audio });
-  const context = new AudioContext();
-  await context.audioWorklet.addModule(new URL('./recorder.js', import.meta.url));
-  const node = new AudioWorkletNode(context, 'recorder', { numberOfOutputs: 0 });
   const chunks = [];
-  node.port.onmessage = ({ data }) => {
-    chunks.push(data);
-    onChunk(data);
-  };
-  context.createMediaStreamSource(media).connect(node);
-  await context.resume();
+  const { rate, close } = await capture(media, (chunk) => {
+    chunks.push(chunk);
+    onChunk(chunk);
+  });
   return {
-    rate: context.sampleRate,
+    rate,
     stop: async () => {
-      node.port.onmessage = null;
       media.getTracks().forEach((track) => track.stop());
-      await context.close();
+      await close();
       const samples = new Float32Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
       chunks.reduce((at, chunk) => (samples.set(chunk, at), at + chunk.length), 0);
       return samples;
