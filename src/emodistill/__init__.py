@@ -22,6 +22,7 @@ from emodistill.version import __version__
 
 if TYPE_CHECKING:
     from emodistill.config import load_recipe
+    from emodistill.inference.data_frames import predictions_frame
     from emodistill.inference.hub import push_to_hub
     from emodistill.inference.model_card import Card
     from emodistill.inference.prediction import Prediction
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "crossval",
     "load_recipe",
+    "predictions_frame",
     "push_to_hub",
     "timeline",
 ]
@@ -78,6 +80,7 @@ __getattr__, __dir__ = lazy_names(
         "WindowUpdate": "emodistill.inference.segmentation",
         "crossval": "emodistill.training.cross_validation",
         "load_recipe": "emodistill.config",
+        "predictions_frame": "emodistill.inference.data_frames",
         "push_to_hub": "emodistill.inference.hub",
         "timeline": "emodistill.inference.timelines",
     },

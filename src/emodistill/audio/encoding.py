@@ -9,7 +9,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from emodistill.audio.decoding import DecodableSource, name_in_messages
+from emodistill.audio.decoding import BlockSource, name_in_messages
 from emodistill.audio.waveform import SAMPLE_RATE, blocks_up_to
 from emodistill.errors import AudioError
 
@@ -50,7 +50,7 @@ class Envelope:
 
 
 def write_playable(
-    source: DecodableSource,
+    source: BlockSource,
     target: Any,
     format: PlayableFormat,
     max_s: float | None = None,
@@ -92,7 +92,7 @@ def write_playable(
     return duration_s
 
 
-def _playable_blocks(source: DecodableSource, max_s: float | None) -> Iterator[tuple[float, Frames]]:
+def _playable_blocks(source: BlockSource, max_s: float | None) -> Iterator[tuple[float, Frames]]:
     """Yield a recording block by block: the block's seconds, and samples (n, 1 or 2 channels) at 16 kHz."""
     name = name_in_messages(source)
     resampler: Any = None

@@ -10,6 +10,7 @@ The modules in the order of the data:
   voice.
 - `formats` and `plots` write timelines. `batch`, `prediction_rows` and `resume` write the results of many
   files, with `thread_map`. `adaptation` compares the files of a group with each other.
+- `data_frames` gives both as data frames of pandas, and `notebook` shows them in Jupyter.
 - `listen` shows a live stream.
 - `model_card` describes a model, and `hub` shares it. `fetch` completes a model of the package with published
   weights.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from emodistill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from emodistill.inference.data_frames import predictions_frame
     from emodistill.inference.given_segments import GivenSegment, read_segments
     from emodistill.inference.hub import push_to_hub
     from emodistill.inference.model_card import Card, read_card
@@ -43,6 +45,7 @@ __all__ = [
     "Timeline",
     "Voice",
     "WindowUpdate",
+    "predictions_frame",
     "push_to_hub",
     "read_card",
     "read_segments",
@@ -64,6 +67,7 @@ __getattr__, __dir__ = lazy_names(
         "Timeline": "emodistill.inference.timelines",
         "Voice": "emodistill.inference.voices",
         "WindowUpdate": "emodistill.inference.segmentation",
+        "predictions_frame": "emodistill.inference.data_frames",
         "push_to_hub": "emodistill.inference.hub",
         "read_card": "emodistill.inference.model_card",
         "read_segments": "emodistill.inference.given_segments",

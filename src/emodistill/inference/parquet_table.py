@@ -27,19 +27,19 @@ def to_parquet(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """
     arrow = load_pyarrow()
     values = list(zip(*rows, strict=True)) or [()] * len(columns)
-    fields = [
-        arrow.field(
-            name, arrow.type_for_alias("double" if name.startswith("p_") else _TYPES.get(name, "string"))
-        )
-        for name in columns
-    ]
+    fields = [arrow.field(name, arrow.type_for_alias(column_type(name))) for name in columns]
     arrays = [
-        arrow.array([_valid_text(value) for value in column], field.type)
+        arrow.array([valid_text(value) for value in column], field.type)
         for column, field in zip(values, fields, strict=True)
     ]
     content = io.BytesIO()
     arrow.parquet.write_table(arrow.Table.from_arrays(arrays, schema=arrow.schema(fields)), content)
     return content.getvalue()
+
+
+def column_type(name: str) -> str:
+    """Return the type of a column by its name: double, bool, int64 or string."""
+    return "double" if name.startswith("p_") else _TYPES.get(name, "string")
 
 
 def load_pyarrow() -> Any:
@@ -57,7 +57,7 @@ def check_pyarrow() -> None:
     load_pyarrow()
 
 
-def _valid_text(value: Any) -> Any:
+def valid_text(value: Any) -> Any:
     r"""Return a value with a file name that is not valid text as \udcXX, as in the other formats."""
     if not isinstance(value, str):
         return value

@@ -10,13 +10,12 @@ import numpy as np
 from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 from emodistill.files import atomic_write
+from emodistill.inference.display import NO_ANSWER, clock_label
 from emodistill.inference.lanes import ENVELOPE_SAMPLES
-from emodistill.inference.prediction import NO_ANSWER
 from emodistill.inference.segmentation import Segment
 from emodistill.inference.timelines import Timeline
 from emodistill.inference.trend import (
     TrendStep,
-    clock_label,
     default_step_s,
     dimensions_of,
     speakers_of,

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Reason = Literal["silence", "no_speech", "too_short", "low_confidence"]
-NO_ANSWER = "no answer"  # the name of a segment without an emotion, where there is room for words
 Surety = Literal["likely", "unsure", "no better than a guess"]
 DimensionsSource = Literal["emotions", "head"]
 
@@ -54,3 +53,9 @@ class Prediction:
             if data[name] is None:
                 del data[name]
         return data
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the sound, and the emotion with the probabilities."""
+        from emodistill.inference.notebook import prediction_html
+
+        return prediction_html(self.as_dict())

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from emodistill.inference.streaming import Detector
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import Voice
 from emodistill.inference.window_classifier import WindowClassifier, check_emotions
+
+if TYPE_CHECKING:
+    import pandas
 
 # In a recording that is split, a channel with a lower peak is amplified to QUIET_PEAK. The detector loses
 # speech below a peak of 0.003.
@@ -93,6 +96,23 @@ class Timeline:
         if self.speakers is not None:
             data["speakers"] = {name: dict(summary) for name, summary in self.speakers.items()}
         return data
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Return a data frame of pandas with one row for each segment, and the columns of the CSV format.
+
+        A probability is in the column `p_` and the emotion's name. A recording without segments has one row
+        with its `reason` or `error`. A missing value is NaN among numbers, and `pandas.NA` among texts.
+        Raises `MissingExtraError` without pandas.
+        """
+        from emodistill.inference.data_frames import segments_frame
+
+        return segments_frame(self, list(self.summary) or None)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the sound, a strip of the emotions and their probabilities."""
+        from emodistill.inference.notebook import timeline_html
+
+        return timeline_html(self.as_dict())
 
 
 class TimelineOptions(TypedDict, total=False):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emodistill.errors import ConfigError
-from emodistill.inference.prediction import NO_ANSWER
+from emodistill.inference.display import NO_ANSWER, clock_label, length_label
 from emodistill.labels import DIMENSIONS
 
 if TYPE_CHECKING:
@@ -228,22 +228,6 @@ def shares(step: TrendStep) -> str:
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
     parts = [f"{name} {100 * value / step.speech_s:.0f} %" for name, value in largest_first if value]
     return ", ".join(parts) or "–"
-
-
-def length_label(time_s: float) -> str:
-    """A length of time for reading, such as `8.3 s` or, from a minute on, `12:05`."""
-    return f"{time_s:.1f} s" if time_s < 60 else clock_label(time_s)
-
-
-def clock_label(time_s: float) -> str:
-    """A time in whole seconds for reading, as minutes:seconds, with hours if there are any.
-
-    >>> clock_label(83.2), clock_label(3723.25)
-    ('1:23', '1:02:03')
-    """
-    seconds = round(time_s)
-    minutes = f"{seconds // 60}" if seconds < 3600 else f"{seconds // 3600}:{seconds // 60 % 60:02d}"
-    return f"{minutes}:{seconds % 60:02d}"
 
 
 _WRITERS = {"csv": to_csv, "json": to_json}

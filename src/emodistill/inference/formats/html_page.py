@@ -6,7 +6,6 @@ no voice: neither statistics nor vectors. Its parts are in `assets/recording`.
 
 import base64
 import hashlib
-import html
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,16 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from emodistill.inference.display import (
+    NO_ANSWER,
+    SOUND_KBIT_S,
+    UNSURE_COLOUR,
+    clock_label,
+    escaped,
+    length_label,
+    sound_attribute,
+)
 from emodistill.inference.formats.base import TimelineFormat, WriterContext
-from emodistill.inference.prediction import NO_ANSWER
 
 if TYPE_CHECKING:
     from emodistill.inference.model_card import Card
@@ -24,10 +31,7 @@ if TYPE_CHECKING:
     from emodistill.inference.trend import TrendStep
 
 _MARK = re.compile(r"<!--([a-z-]+)-->")  # a place in page.html that this module fills
-_KBIT_S = 32  # of the sound, for one channel or two, so that 90 minutes stay under 35 MB
-_BLOCK_BYTES = 3 * 2**14  # of sound; a multiple of 3, so that Base64 needs no padding in between
 _NO_CONTEXT = WriterContext()
-_UNSURE_COLOUR = "#6b7280"
 
 
 def to_html(rows: Sequence["Timeline"], emotions: Sequence[str]) -> str:
@@ -60,7 +64,8 @@ def _read_recording(row: "Timeline", sound: BinaryIO, audio: bool) -> tuple[list
 
     envelope = Envelope()
     try:
-        write_playable(audio_of(row.path), sound if audio else None, "MP3", kbit_s=_KBIT_S, envelope=envelope)
+        target = sound if audio else None
+        write_playable(audio_of(row.path), target, "MP3", kbit_s=SOUND_KBIT_S, envelope=envelope)
     except AudioError as error:
         sound.truncate(0)
         return [], str(error)
@@ -97,10 +102,10 @@ def _fill(
     }
     places = {
         "policy": _policy(style, script),
-        "title": _text("Standard input" if row.path == "-" else PurePath(row.path).name or "Recording"),
+        "title": escaped("Standard input" if row.path == "-" else PurePath(row.path).name or "Recording"),
         "about": _about(row, context.card),
         "style": style,
-        "no-sound": "" if problem is None else f"<p class=quiet>No sound: {_text(problem)}</p>",
+        "no-sound": "" if problem is None else f"<p class=quiet>No sound: {escaped(problem)}</p>",
         "summary": _summary(row, emotions),
         "trend": _trend_table(steps, step_s),
         "trust": _trust(row, context.card),
@@ -112,19 +117,9 @@ def _fill(
         if place % 2 == 0:
             yield part
         elif part == "sound":
-            yield from _data_uri(sound)
+            yield from sound_attribute(sound)
         else:
             yield places[part]
-
-
-def _data_uri(sound: BinaryIO) -> Iterator[str]:
-    """Yield the attribute `src` with the sound itself as its address; nothing without sound."""
-    if sound.seek(0, 2):
-        sound.seek(0)
-        yield ' src="data:audio/mpeg;base64,'
-        while block := sound.read(_BLOCK_BYTES):
-            yield base64.b64encode(block).decode()
-        yield '"'
 
 
 @cache
@@ -138,7 +133,7 @@ def _style(emotions: Sequence[str]) -> str:
 
     colours = {f"e{place}": COLOURS.get(name, "#808080") for place, name in enumerate(emotions)}
     rules = [
-        f".{name} {{ --own: {colour}; }}" for name, colour in {**colours, "unsure": _UNSURE_COLOUR}.items()
+        f".{name} {{ --own: {colour}; }}" for name, colour in {**colours, "unsure": UNSURE_COLOUR}.items()
     ]
     return _asset("page.css") + "\n".join(rules) + "\n"
 
@@ -155,12 +150,6 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _text(text: str) -> str:
-    """A text for HTML, in ASCII; a part of a file name that is no valid text becomes `?`."""
-    valid = text.encode("utf-8", "replace").decode()
-    return html.escape(valid).encode("ascii", "xmlcharrefreplace").decode()
-
-
 def _json(data: Any) -> str:
     """JSON for a script element: no `<` can end the element, or begin a comment in it."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
@@ -171,7 +160,7 @@ def _json(data: Any) -> str:
 
 
 def _about(row: "Timeline", card: "Card | None") -> str:
-    from emodistill.inference.trend import clock_label, speakers_of
+    from emodistill.inference.trend import speakers_of
 
     facts = [clock_label(row.duration_s or 0.0)]
     if num_speakers := len(speakers_of(row.segments)):
@@ -179,7 +168,7 @@ def _about(row: "Timeline", card: "Card | None") -> str:
     facts.append(f"{len(row.segments)} {'segment' if len(row.segments) == 1 else 'segments'}")
     if card is not None:
         facts.append(f"model {card.name}")
-    return _text(" · ".join(facts))
+    return escaped(" · ".join(facts))
 
 
 def _summary(row: "Timeline", emotions: Sequence[str]) -> str:
@@ -188,13 +177,11 @@ def _summary(row: "Timeline", emotions: Sequence[str]) -> str:
 
     if not row.segments:
         reason = row.error or (row.reason or "no speech").replace("_", " ")
-        return f"<p>No segment: {_text(reason)}.</p>"
+        return f"<p>No segment: {escaped(reason)}.</p>"
     return "".join(_summary_card(row, step, emotions) for step in whole(row))
 
 
 def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -> str:
-    from emodistill.inference.trend import length_label
-
     values = [(f"e{place}", name, step.seconds.get(name, 0.0)) for place, name in enumerate(emotions)]
     values = [*values, ("unsure", NO_ANSWER, step.unsure_s)]
     bar, reached = [], 0.0
@@ -203,7 +190,8 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
         bar.append(f'<rect class="fill {name}" x="{reached:.2f}" width="{width:.2f}" height="10"/>')
         reached += width
     items = [
-        f'<li class="{key}"><i></i>{_text(name)} <b>{100 * seconds / (step.speech_s or 1.0):.0f}&nbsp;%</b> '
+        f'<li class="{key}"><i></i>{escaped(name)} '
+        f"<b>{100 * seconds / (step.speech_s or 1.0):.0f}&nbsp;%</b> "
         f"<span>{length_label(seconds)}</span></li>"
         for key, name, seconds in sorted(values, key=lambda value: -value[2])
         if seconds
@@ -214,7 +202,7 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
     title = "Whole recording" if step.speaker is None else step.speaker
     of = f" of {length_label(row.duration_s or 0.0)}" if step.speaker is None else ""
     return (
-        f'<article><h3 dir="auto">{_text(title)}</h3>'
+        f'<article><h3 dir="auto">{escaped(title)}</h3>'
         f'<p class="quiet">speech {length_label(step.speech_s)}{of}</p>'
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f"{''.join(bar)}</svg>"
@@ -226,7 +214,7 @@ def _summary_card(row: "Timeline", step: "TrendStep", emotions: Sequence[str]) -
 
 def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
     """A table with a row for each step and speaker."""
-    from emodistill.inference.trend import clock_label, dimensions_of, length_label, shares
+    from emodistill.inference.trend import dimensions_of, shares
 
     speakers = any(step.speaker is not None for step in steps)
     dimensions = dimensions_of(steps)
@@ -239,7 +227,7 @@ def _trend_table(steps: Sequence["TrendStep"], step_s: float) -> str:
         place = step.dimensions or {}
         cells += [f"{place[name]:.2f}" if name in place else "" for name in dimensions]
         kind = ' class="first"' if step.speaker is None else ""
-        rows.append(f"<tr{kind}>{''.join(f'<td dir=auto>{_text(cell)}</td>' for cell in cells)}</tr>")
+        rows.append(f"<tr{kind}>{''.join(f'<td dir=auto>{escaped(cell)}</td>' for cell in cells)}</tr>")
     heads = "".join(f'<th scope="col">{name}</th>' for name in head)
     return (
         f"<p class=quiet>Each row is {step_s:g} s. The shares are those of the speech in it.</p>"
@@ -271,7 +259,7 @@ def _trust(row: "Timeline", card: "Card | None") -> str:
         parts.append(("Licence of the weights", licence_text(card)))
     else:
         parts.append(("Model", "This page was written without the card of the model."))
-    return "".join(f"<dt>{title}</dt><dd>{_text(text)}</dd>" for title, text in parts)
+    return "".join(f"<dt>{title}</dt><dd>{escaped(text)}</dd>" for title, text in parts)
 
 
 def _about_dimensions(row: "Timeline", dimensions: Sequence[str], card: "Card | None") -> str:

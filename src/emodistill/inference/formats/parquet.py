@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emodistill.inference.formats.base import TimelineFormat
-from emodistill.inference.formats.csv_rows import to_table
 from emodistill.inference.parquet_table import check_pyarrow, to_parquet
+from emodistill.inference.segment_rows import to_table
 
 if TYPE_CHECKING:
     from emodistill.inference.timelines import Timeline
