@@ -661,14 +661,6 @@ def test_the_bundled_model_is_the_default() -> None:
     assert recognizer.predict(make.speech(1.0), make.RATE).error is None
 
 
-def test_a_provider_is_used_and_an_unknown_one_is_refused(exported: Path) -> None:
-    sound = make.speech(0.5)
-    cpu = Recognizer(exported, providers=["CPUExecutionProvider"], threads=1)
-    assert cpu.predict(sound, make.RATE) == Recognizer(exported, threads=1).predict(sound, make.RATE)
-    with pytest.raises(ConfigError, match=r"bad provider 'CPUExecutionProvide', .*did you mean 'CPUExec"):
-        Recognizer(exported, providers=["CPUExecutionProvide"])
-
-
 # --- the card ------------------------------------------------------------------------------------
 
 

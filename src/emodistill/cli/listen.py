@@ -12,6 +12,7 @@ from emodistill.cli.options import (
     MinDuration,
     Model,
     NoCoverage,
+    Provider,
     Smooth,
     SpeakerVoice,
     StreamAdapt,
@@ -64,6 +65,7 @@ def listen(
     min_duration: MinDuration = MIN_DURATION_S,
     hop: Hop = HOP_S,
     window: Window = WINDOW_S,
+    provider: Provider = "cpu",
 ) -> None:
     """Recognise emotions while somebody speaks.
 
@@ -93,7 +95,9 @@ def listen(
     refuse_coverage(coverage)
     options = SegmentationOptions(hop, window, smooth, min_duration)
     known = speaker_voice(voice, adapt)
-    recognizer = Recognizer(model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1)
+    recognizer = Recognizer(
+        model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1, provider=provider
+    )
     check_adaptation(recognizer, known, adapt.value)
     opened = pipe(sys.stdin.buffer, rate, channels) if source else microphone(device)
     with opened as audio:

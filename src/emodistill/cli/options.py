@@ -131,6 +131,25 @@ Force = Annotated[
     bool,
     typer.Option("--force", help="Begin anew: replace the results that an earlier run left in --output."),
 ]
+
+
+def _check_provider(name: str) -> str:
+    """Return --provider. Raises `ConfigError` before anything is read."""
+    from emodistill.audio.providers import check_provider
+
+    return check_provider(name)
+
+
+Provider = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        envvar="EMODISTILL_PROVIDER",
+        callback=_check_provider,
+        help="The hardware that runs the model: cpu, cuda, tensorrt, coreml, openvino, directml, rocm, "
+        "migraphx, or ONNX Runtime's own name. All but cpu need another package of ONNX Runtime.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads for one run of the model.")]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Files processed in parallel. Default: one for each CPU core.")

@@ -20,6 +20,7 @@ from emodistill.cli.options import (
     Jobs,
     MinConfidence,
     Model,
+    Provider,
     Threads,
     Verbose,
     VoiceFile,
@@ -122,6 +123,7 @@ def predict(
     voice: VoiceFile = None,
     adapt: Adapt = Adaptation.none,
     channels: ChannelsRead = "mix",
+    provider: Provider = "cpu",
     threads: Threads = None,
     jobs: Jobs = None,
     force: Force = False,
@@ -175,7 +177,7 @@ def predict(
     jobs = number_of_jobs(jobs, len(inputs))
     recognizer = Recognizer(
         model, emotions=names_in(emotions), min_confidence=min_confidence,
-        threads=threads or (1 if jobs > 1 else None),
+        threads=threads or (1 if jobs > 1 else None), provider=provider,
     )  # fmt: skip
     if coverage is not None:
         check_confidence(recognizer.card, "coverage")

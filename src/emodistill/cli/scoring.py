@@ -10,6 +10,7 @@ from emodistill.cli.options import (
     DimensionScale,
     Format,
     MapEmotions,
+    Provider,
     TableColumns,
     Tabular,
     app,
@@ -98,6 +99,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/evaluate-MODEL-CORPUS.")
     ] = None,
+    provider: Provider = "cpu",
     format: Format = Tabular.table,
 ) -> None:
     """Score any model on any corpus.
@@ -107,8 +109,9 @@ def evaluate(
     A model with dimensions (arousal, valence, dominance, intensity) is scored by CCC against the labels of
     the corpus, from 0 to 1.
 
-    Exported models run through the recogniser, as in predict. If a model lists its training data, and the
-    corpus has utterances or speakers of it, the corpus is refused unless --seen says otherwise.
+    Exported models run through the recogniser, as in predict, on the hardware of --provider. If a model lists
+    its training data, and the corpus has utterances or speakers of it, the corpus is refused unless --seen
+    says otherwise.
 
     With --known, the model also gets what is usual for the speaker's voice, made of other utterances. These
     are drawn 10 times without labels, from all emotions of the speaker. The scores are means over the draws,
@@ -144,7 +147,7 @@ def evaluate(
     source = CorpusSource(corpus, folder, *read_renaming(columns, map_emotions), given_scale(scale))
     if Path(corpus).suffix in TABLE_SUFFIXES:
         check_manifest(Path(corpus))
-    evaluated, digest = open_model(model)
+    evaluated, digest = open_model(model, provider)
     labelled, lacks_audio = open_labelled_corpus(source, labels, with_emotions=bool(evaluated.names))
     known_utterances = None
     if counts is not None:

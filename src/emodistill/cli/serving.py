@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from emodistill.cli.options import app
+from emodistill.cli.options import Provider, app
 from emodistill.errors import ConfigError, MissingExtraError, field_messages
 
 
@@ -39,6 +39,7 @@ def serve(
             help="Recordings processed at the same time, over all workers. Default: one for each CPU core.",
         ),
     ] = None,
+    provider: Provider = "cpu",
     token: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +120,7 @@ def serve(
     try:
         settings = Settings(
             models=tuple(model or ("bundled",)),
+            provider=provider,
             workers=workers,
             threads=max(1, (threads or cpu_count() or 1) // workers),
             # Typer ignores a variable that is set but empty. An empty token is a mistake, so pass it on.

@@ -19,6 +19,7 @@ from emodistill.cli.options import (
     Model,
     NoCoverage,
     Paths,
+    Provider,
     Smooth,
     SpeakerVoices,
     TimelineAdapt,
@@ -116,6 +117,7 @@ def timeline(
     min_duration: MinDuration = MIN_DURATION_S,
     hop: Hop = HOP_S,
     window: Window = WINDOW_S,
+    provider: Provider = "cpu",
     jobs: Jobs = None,
     force: Force = False,
     verbose: Verbose = False,
@@ -181,7 +183,9 @@ def timeline(
     if no_audio and outputs.format != "html":
         raise ConfigError(f"--no-audio is for the format html, but the format is {outputs.format}")
     given = read_segments(segments, len(files)) if segments is not None else None
-    recognizer = Recognizer(model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1)
+    recognizer = Recognizer(
+        model, emotions=names_in(emotions), min_confidence=min_confidence, threads=1, provider=provider
+    )
     check_options(recognizer, given is not None, **options)
     outputs = replace(outputs, context=WriterContext(recognizer.card, not no_audio, trend))
     unfinished = outputs.begin(files, outputs.settings(recognizer, given, **options), force)

@@ -10,6 +10,7 @@ from emodistill.cli.options import (
     Jobs,
     Model,
     Paths,
+    Provider,
     Threads,
     app,
     channels_in,
@@ -37,6 +38,7 @@ def enrol(
             help="mix: the mean of all channels. N: the channel of the speaker, counted from 0.",
         ),
     ] = "mix",
+    provider: Provider = "cpu",
     threads: Threads = None,
     jobs: Jobs = None,
 ) -> None:
@@ -71,7 +73,7 @@ def enrol(
     ensure_not_read([output], found.files)
     files = list({file.resolve(): file for file in found.files}.values())  # each counts once
     jobs = number_of_jobs(jobs, len(files))
-    recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None))
+    recognizer = Recognizer(model, threads=threads or (1 if jobs > 1 else None), provider=provider)
     read = with_progress(
         statistics_of_inputs(recognizer, inputs_of(files), speaker_channel, jobs), "enrol", len(files)
     )

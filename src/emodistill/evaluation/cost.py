@@ -3,7 +3,7 @@
 `cost.json` in a run folder, written when the first fold is finished and updated with each further one:
 
     audio_s, tokens       the measured utterance, and the length of its transcript for the linguistic teacher
-    machine               cpu, threads, system, torch (or onnxruntime)
+    machine               cpu, threads, system, torch (or onnxruntime, and its provider if not the CPU)
     models                by name: the fields of `ModelCost`; training by fold and phase, as `TrainingCost`
 
 `cost.json` in the folder of a trained model holds its `TrainingCost`, and `targets-<method>.cost.json` that
@@ -403,7 +403,8 @@ def cost_notes(costs: Sequence[RunCost]) -> list[str]:
 
 
 def _machine_text(machine: Mapping[str, Any]) -> str:
-    versions = [f"{name} {machine[name]}" for name in ("torch", "onnxruntime") if machine.get(name)]
+    names = ("torch", "onnxruntime", "provider")
+    versions = [f"{name} {machine[name]}" for name in names if machine.get(name)]
     return ", ".join([str(machine.get("cpu", "an unknown CPU")), *versions])
 
 

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import onnxruntime
+
 from emodistill.audio.waveform import Waveform
 from emodistill.config import TEACHERS, AudioConfig
 from emodistill.console import console, say, warn
@@ -273,7 +275,9 @@ def export_checkpoint(
         "num_parameters": sum(value.numel() for value in student.parameters()),
         "parity": parity,
         "versions": {
-            name: version(name) for name in ("emodistill", "torch", "transformers", "onnx", "onnxruntime")
+            **{name: version(name) for name in ("emodistill", "torch", "transformers", "onnx")},
+            # Its package may be another one than `onnxruntime`, such as `onnxruntime-gpu`.
+            "onnxruntime": onnxruntime.__version__,
         },
     }
     exported = Card(**fields)

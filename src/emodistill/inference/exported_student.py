@@ -1,8 +1,9 @@
 """The graphs of an exported model: `model.onnx`, and `head.onnx` where the model has voices."""
 
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from emodistill.audio.onnx_session import open_session
+from emodistill.audio.providers import CPU, check_provider, find_provider
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, Waveform
 from emodistill.errors import ModelError
 from emodistill.inference.fetch import fetchable_models, package_folder
@@ -28,17 +30,18 @@ Outputs = dict[str, npt.NDArray[np.float32]]  # an output's name -> its value
 class ExportedStudent:
     """The graphs and the card of an exported model. Thread-safe."""
 
-    def __init__(
-        self, model: str | Path, threads: int | None = None, providers: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, model: str | Path, threads: int | None = None, provider: str = CPU) -> None:
         """Load the card and `model.onnx`; `head.onnx` is loaded at its first use.
 
         The arguments and the errors are those of `Recognizer`.
         """
+        self.provider = check_provider(provider)  # Before a model is downloaded.
         self.folder = model_folder(model)
         self.card = read_card(self.folder)
-        self.threads, self._providers = threads, providers
-        self._session = open_session(self.folder / "model.onnx", threads, providers)
+        self.threads = threads
+        runs_alone = find_provider(provider).runs_alone
+        self._turn: AbstractContextManager[Any] = Lock() if runs_alone else nullcontext()
+        self._session = open_session(self.folder / "model.onnx", threads, provider)
         self.providers = list(self._session.get_providers())  # that ONNX Runtime uses
         self.outputs = [output.name for output in self._session.get_outputs()]
         self._check_inputs()
@@ -59,7 +62,8 @@ class ExportedStudent:
         inputs = {"waveform": padded}
         if self.voice_dim is not None:
             inputs["voice"] = self._rows(voice, 1)
-        values = self._session.run(None, inputs)
+        with self._turn:
+            values = self._session.run(None, inputs)
         return {name: value[0] for name, value in zip(self.outputs, values, strict=True)}
 
     def run_head(
@@ -71,7 +75,8 @@ class ExportedStudent:
         """
         session, outputs = self._head
         inputs = {"statistics": statistics, "voice": self._rows(voice, len(statistics))}
-        values = session.run(None, inputs)
+        with self._turn:
+            values = session.run(None, inputs)
         rows = zip(*values, strict=True)
         return [dict(zip(outputs, row, strict=True)) for row in rows]
 
@@ -97,7 +102,7 @@ class ExportedStudent:
                 "model again"
             )
         check_sha256([path], self.card.head_sha256)
-        session = open_session(path, self.threads, self._providers)
+        session = open_session(path, self.threads, self.provider)
         inputs = [item.name for item in session.get_inputs()]
         outputs = [item.name for item in session.get_outputs()]
         missing = [name for name in self._required_outputs if name not in outputs]

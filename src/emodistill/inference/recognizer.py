@@ -17,6 +17,7 @@ from typing import Any, overload
 import numpy as np
 
 from emodistill.audio.channels import Channels, check_channel
+from emodistill.audio.providers import CPU
 from emodistill.audio.recording import AudioSource, Recording
 from emodistill.audio.speech_activity import SpeechDetector
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, trim_silence
@@ -71,7 +72,7 @@ class Recognizer:
         emotions: Sequence[str] | None = None,
         min_confidence: float | str | None = None,
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
+        provider: str = CPU,
     ) -> None:
         """Load an exported model.
 
@@ -84,14 +85,15 @@ class Recognizer:
             min_confidence: abstain with the reason `low_confidence` below this confidence. "dev:0.8" is the
                 confidence that this share of the utterances had that the model was calibrated on.
             threads: CPU threads for one run of the model; None: ONNX Runtime's default.
-            providers: ONNX Runtime's execution providers in order of preference; None: the CPU.
+            provider: the hardware that runs the model: cpu, cuda, tensorrt, coreml, openvino, directml, rocm,
+                migraphx, or ONNX Runtime's own name. Speech is always found on the CPU.
 
         Raises:
             ModelError: there is no such model, or one of its files is missing, changed or not a model.
-            ConfigError: an emotion that the model does not have, a provider that ONNX Runtime does not have,
-                or a value out of range.
+            ConfigError: an emotion that the model does not have, a provider that this install does not have
+                or that cannot start, or a value out of range.
         """
-        self.student = ExportedStudent(model, threads, providers)
+        self.student = ExportedStudent(model, threads, provider)
         self.folder, self.card = self.student.folder, self.student.card
         log_model(self.student)
         self._set_options(emotions, min_confidence)

@@ -71,7 +71,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
 def _log_start(settings: Settings, host: str, port: int) -> None:
     log_event(
         "serving", url=f"http://{host}:{port}/", models=settings.models, workers=settings.workers,
-        threads=settings.threads,
+        threads=settings.threads, provider=settings.provider,
     )  # fmt: skip
     if settings.token is None and host not in ("127.0.0.1", "::1", "localhost"):
         log_event("no token: everybody who can reach this address may use the server; set --token", WARNING)

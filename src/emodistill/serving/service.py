@@ -75,7 +75,7 @@ class Service:
         self.models: dict[str, Recognizer] = {}
         self.hop_compute_s: dict[str, float] = {}  # of a stream, by model
         for source in settings.models:
-            model = Recognizer(source, threads=1)
+            model = Recognizer(source, threads=1, provider=settings.provider)
             if model.card.name in self.models:
                 raise ConfigError(
                     f"two models are named '{model.card.name}', expected different names: export one again "

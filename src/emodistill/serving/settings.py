@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from emodistill.audio.providers import CPU, check_provider
 from emodistill.errors import ConfigError
 
 
@@ -21,6 +22,7 @@ class Settings(BaseModel):
     jobs_file: Path | None = None  # lets every worker answer about the jobs of all workers
 
     models: tuple[str, ...] = ("bundled",)  # the first one answers requests that name no model
+    provider: str = CPU  # the hardware that runs the models, see `audio.providers`
     threads: int = Field(cpu_count() or 1, ge=1)  # recordings that one worker processes at the same time
     max_bytes: int = Field(250_000_000, ge=1)  # of a request: 413; an hour of stereo WAV at 16 kHz has 230 MB
     max_files: int = Field(64, ge=1)  # of a request: 422
@@ -37,6 +39,12 @@ class Settings(BaseModel):
     token: SecretStr | None = None  # required for everything but the page and the health checks: 401
     cors_origins: tuple[str, ...] = ()  # other sites whose pages may call this server
     page: bool = True  # serve the web page
+
+    @field_validator("provider")
+    @classmethod
+    def _check_provider(cls, provider: str) -> str:
+        """Raises `ConfigError`: this install does not have the provider."""
+        return check_provider(provider)
 
     @field_validator("token")
     @classmethod

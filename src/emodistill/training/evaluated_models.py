@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from emodistill.audio.providers import CPU
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.config import AudioConfig, load_recipe
 from emodistill.console import say, warn, with_progress
 from emodistill.corpora import Utterance
 from emodistill.corpora.base import audio_duration_s
-from emodistill.errors import AudioError, ModelError
+from emodistill.errors import AudioError, ConfigError, ModelError
 from emodistill.evaluation.cost import ModelCost, RunCost
 from emodistill.evaluation.known import SpeakerStatistics
 from emodistill.evaluation.run import read_run
@@ -66,17 +66,19 @@ def voice_model(evaluated: EvaluatedModel) -> VoiceModel:
     return cast(VoiceModel, evaluated)
 
 
-def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
+def open_model(model: str, provider: str = CPU) -> tuple[EvaluatedModel, str | None]:
     """Return the model of a name, and the SHA-256 of its weights where they are one file.
 
     The name is "bundled", a fetched model ("large"), a hub id, or a folder: an exported model (`card.json`),
     a checkpoint (`model.json`), a run (`recipe.toml`, of which the first fold's student is taken) or a
-    Hugging Face audio classifier (`config.json`). Raises `ModelError` for anything else.
+    Hugging Face audio classifier (`config.json`). Raises `ModelError` for anything else. `provider` is the
+    hardware for an exported model; raises `ConfigError` where it is not the CPU for another model.
     """
     folder = package_folder(model) or Path(model)
     if not folder.exists() and is_hub_id(model):
         download = download_model(model)
         if not (download / "card.json").is_file():
+            _ensure_cpu(model, provider)
             return TransformersModel(*split_revision(model)), None
         folder = download
     if (folder / "recipe.toml").is_file():
@@ -85,8 +87,9 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
         if run.all_data is None and len(folds) > 1:
             say(f"of {len(folds)} folds the student of fold {folds[0]} is scored: '{folder}'")
     if (folder / "card.json").is_file():
-        exported = ExportedModel(folder)
+        exported = ExportedModel(folder, provider)
         return exported, exported.recognizer.card.sha256
+    _ensure_cpu(model, provider)
     if (folder / "model.json").is_file():
         return CheckpointModel(folder), file_sha256(folder / "model.safetensors")
     if (folder / "config.json").is_file():
@@ -98,15 +101,23 @@ def open_model(model: str) -> tuple[EvaluatedModel, str | None]:
     )
 
 
+def _ensure_cpu(model: str, provider: str) -> None:
+    if provider != CPU:
+        raise ConfigError(
+            f"the provider '{provider}' is for exported models, which ONNX Runtime runs, but torch runs "
+            f"'{model}': leave --provider out, or export the model first"
+        )
+
+
 class ExportedModel:
     """An exported model, run by the recogniser as in `predict`: with speech detection and calibration."""
 
     kind = "exported model"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, provider: str = CPU) -> None:
         from emodistill.inference.recognizer import Recognizer
 
-        self.recognizer = Recognizer(folder, threads=1)
+        self.recognizer = Recognizer(folder, threads=1, provider=provider)
         self.names, self.dimensions = self.recognizer.emotions, self.recognizer.dimensions
         self.known_ids = self.recognizer.known_ids
         self.has_voices = self.recognizer.voice_dim is not None
@@ -309,7 +320,12 @@ def measure_evaluated(evaluated: EvaluatedModel, folder: Path) -> None:
             latency_ms=latency_ms,
             repetitions=repetitions,
         )
-        where = {**where, "torch": None, "onnxruntime": version("onnxruntime")}
+        import onnxruntime
+
+        # Its package may be another one than `onnxruntime`, such as `onnxruntime-gpu`.
+        where = {**where, "torch": None, "onnxruntime": onnxruntime.__version__}
+        if student.provider != CPU:
+            where["provider"] = student.provider
     elif isinstance(evaluated, CheckpointModel):
         cost, tokens = measure_model(evaluated.checkpoint.model, typical_transcript(folder))
     elif isinstance(evaluated, TransformersModel):
