@@ -530,7 +530,7 @@ class CachedRecognizer(Recognizer):
     ) -> WindowOutput:
         """Return what the head predicts for statistics (windows, dim)."""
         outputs = [self.head_outputs(row, shrunk) for row in statistics]
-        return self._window_output(outputs, shrunk is not None)
+        return self.combined(outputs, shrunk is not None)
 
 
 class ReplayedDetector:

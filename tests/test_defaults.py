@@ -151,6 +151,7 @@ def test_every_verb_takes_its_options_from_the_file(here: Path) -> None:
         "timeline": {"model": "large", "min_confidence": 0.5, "smooth": 2, "channels": "split"},
         "listen": {"model": "large", "min_confidence": 0.5, "rate": 8000},
         "enrol": {"model": "large"},
+        "embed": {"model": "large"},
         "serve": {
             "model": ["bundled", "large"], "port": 9000, "cors": ["https://app.example"], "page": False,
         },
@@ -165,6 +166,7 @@ def test_a_value_at_the_top_holds_for_the_verbs_that_can_have_it(emodistill: Cal
         "timeline": {"channels": "split", "adapt": "recording", "smooth": 2},
         "listen": {"smooth": 2},
         "enrol": {},
+        "embed": {"channels": "split"},
         "serve": {},
     }
     for verb in (["predict", "a.wav"], ["timeline", "a.wav"], ["enrol", "a.wav", "-o", "a.json"]):

@@ -186,7 +186,8 @@ VERBS: dict[str, list[str]] = {
     "timeline": ["{wav}"],
     "enrol": ["{wav}", "-o", "{folder}/x.json"],
     "listen": ["-"],
-    "serve": ["--port", "0"],
+    "serve": [],
+    "embed": ["{wav}", "-o", "{folder}/x.npz"],
     "evaluate": ["bundled", "{folder}/no.csv"],
 }
 

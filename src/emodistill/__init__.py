@@ -23,6 +23,7 @@ from emodistill.version import __version__
 if TYPE_CHECKING:
     from emodistill.config import load_recipe
     from emodistill.inference.data_frames import predictions_frame
+    from emodistill.inference.embedding import Embedding
     from emodistill.inference.hub import push_to_hub
     from emodistill.inference.model_card import Card
     from emodistill.inference.prediction import Prediction
@@ -42,6 +43,7 @@ __all__ = [
     "Client",
     "ConfigError",
     "CorpusError",
+    "Embedding",
     "EmodistillError",
     "LeakError",
     "MissingExtraError",
@@ -69,6 +71,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "Card": "emodistill.inference.model_card",
         "Client": "emodistill.serving.client",
+        "Embedding": "emodistill.inference.embedding",
         "Prediction": "emodistill.inference.prediction",
         "Recognizer": "emodistill.inference.recognizer",
         "Segment": "emodistill.inference.segmentation",

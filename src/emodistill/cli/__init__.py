@@ -22,6 +22,7 @@ for _module in (
     "serving",
     "listen",
     "voices",
+    "embed",
     "models",
     "corpora",
     "training",

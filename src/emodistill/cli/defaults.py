@@ -12,7 +12,7 @@ from typer.models import OptionInfo
 
 from emodistill.errors import ConfigError, one_of
 
-VERBS = ("predict", "timeline", "listen", "enrol", "serve")  # whose options may have defaults
+VERBS = ("predict", "timeline", "listen", "enrol", "embed", "serve")  # whose options may have defaults
 FILE, PYPROJECT = "emodistill.toml", "pyproject.toml"
 
 

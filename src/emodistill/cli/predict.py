@@ -172,7 +172,7 @@ def predict(
             "other files; give one of them"
         )
     known = None if voice is None else Voice.load(voice)
-    inputs, undecodable, num_empty = _inputs(paths or [], listed)
+    inputs, undecodable, num_empty = read_inputs(paths or [], listed)
     ensure_not_read([output], [*(item.location for item in inputs), listed, voice])
     jobs = number_of_jobs(jobs, len(inputs))
     recognizer = Recognizer(
@@ -225,8 +225,12 @@ def predict(
     raise typer.Exit(1 if num_failed or num_empty else 0)
 
 
-def _inputs(paths: Sequence[Path], listed: Path | None) -> tuple[list["Input"], frozenset[str], int]:
+def read_inputs(
+    paths: Sequence[Path], listed: Path | None, label: str | None = None
+) -> tuple[list["Input"], frozenset[str], int]:
     """Return the inputs, the paths that this install cannot decode, and the number of empty folders.
+
+    `label` names a column of the list.
 
     Raises `ConfigError` if there are neither paths nor a list, or both read standard input.
     """
@@ -244,7 +248,7 @@ def _inputs(paths: Sequence[Path], listed: Path | None) -> tuple[list["Input"], 
     found = find_audio_files(paths)
     inputs = inputs_of(found.files)
     if listed is not None:
-        inputs += read_list(listed)
+        inputs += read_list(listed, label)
     return inputs, found.undecodable, found.num_empty
 
 

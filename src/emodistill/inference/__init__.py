@@ -22,6 +22,7 @@ from emodistill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from emodistill.inference.data_frames import predictions_frame
+    from emodistill.inference.embedding import Embedding
     from emodistill.inference.given_segments import GivenSegment, read_segments
     from emodistill.inference.hub import push_to_hub
     from emodistill.inference.model_card import Card, read_card
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Card",
+    "Embedding",
     "GivenSegment",
     "Prediction",
     "Recognizer",
@@ -56,6 +58,7 @@ __getattr__, __dir__ = lazy_names(
     "emodistill.inference",
     {
         "Card": "emodistill.inference.model_card",
+        "Embedding": "emodistill.inference.embedding",
         "GivenSegment": "emodistill.inference.given_segments",
         "Prediction": "emodistill.inference.prediction",
         "Recognizer": "emodistill.inference.recognizer",

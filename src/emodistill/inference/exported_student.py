@@ -121,6 +121,11 @@ class ExportedStudent:
         return read_description(text) if text else {}
 
     @property
+    def sizes(self) -> dict[str, int | None]:
+        """The number of columns of each output of `model.onnx`; None where the graph does not state it."""
+        return {output: self._size(output) for output in self.outputs}
+
+    @property
     def _required_outputs(self) -> list[str]:
         """The outputs that hold the predictions of a model with this card."""
         has_emotions = bool(self.card.emotions) or not self.card.dimensions

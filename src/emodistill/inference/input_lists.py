@@ -6,10 +6,11 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emodistill.errors import ConfigError, without_control
+from emodistill.errors import ConfigError, one_of, without_control
 from emodistill.inference.given_segments.base import channel_number, seconds
 from emodistill.inference.inputs import Input
 from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal
@@ -20,15 +21,17 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _Row = tuple[int, Mapping[str, Any]]  # the number of its line, its fields
 
 
-def read_list(path: Path) -> list[Input]:
+def read_list(path: Path, label: str | None = None) -> list[Input]:
     """Return the inputs of a list.
 
     The list has one path a line, or it is CSV with a header, or JSON lines. Both have `path` and may have the
     other `COLUMNS`; more columns are ignored. `start` and `end` are in seconds, `m:ss` or `h:mm:ss`. A path
     is relative to the folder of the list, and to the current folder if the list is `-`, standard input.
+    `label` names a column whose values become the labels of the inputs.
 
     A part that does not end after its start is an input with its `error`. Raises `ConfigError`, with the
-    line, for a table that is damaged, and for an id that is there twice.
+    line, for a table that is damaged, for an id that is there twice, and for a row without the column
+    `label`.
     """
     where = "standard input" if str(path) == STANDARD_INPUT else f"'{path}'"
     folder = Path() if str(path) == STANDARD_INPUT else path.parent
@@ -36,6 +39,10 @@ def read_list(path: Path) -> list[Input]:
     line_of_id: dict[str, int] = {}
     for line, fields in _rows(_text(path, where), path.suffix.lower(), where):
         item = _input(fields, folder, f"{where}, line {line}")
+        if label is not None and label not in fields:
+            raise ConfigError(f"{where}, line {line}: {one_of('column', label, fields)}")
+        if label is not None and fields[label] not in (None, ""):
+            item = replace(item, label=without_control(str(fields[label])))
         if item.id is not None and item.id in line_of_id:
             raise ConfigError(
                 f"{where}, line {line}: the id '{item.id}' is in line {line_of_id[item.id]} too, expected a "

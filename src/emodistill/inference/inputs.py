@@ -3,21 +3,25 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emodistill.audio.channels import Channels
 from emodistill.audio.decoding import duration_up_to, num_channels, read_header
 from emodistill.audio.waveform import SAMPLE_RATE, load
 from emodistill.errors import AudioError, ConfigError
+from emodistill.inference.embedding import Embedding
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.resume import row_key
 from emodistill.inference.run_log import logged
+from emodistill.inference.segmentation_options import SegmentationOptions
 from emodistill.inference.sources import STANDARD_INPUT, audio_of, standard_input
 from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import SpeechStatistics, Voice
 
 END_TOLERANCE_S = 0.001  # times in lists are rounded
+
+Row = TypeVar("Row", Prediction, Embedding)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Input:
         speaker: of the utterance, for the row.
         channel: the channel to recognise, from 0; None: all channels mixed.
         error: why the input cannot be recognised, if that is known before it is read.
+        label: of the utterance, for the row of an embedding.
     """
 
     path: str
@@ -42,6 +47,7 @@ class Input:
     speaker: str | None = None
     channel: int | None = None
     error: str | None = None
+    label: str | None = None
 
     @property
     def key(self) -> str:
@@ -66,8 +72,8 @@ class Input:
         """What is equal for inputs of the same audio."""
         return self.location.resolve(), self.start_s, self.end_s, self.channel
 
-    def row(self, computed: Prediction) -> Prediction:
-        """Return a prediction with what the user knows of this input, and the end of its part.
+    def row(self, computed: Row) -> Row:
+        """Return a row with what the user knows of this input, and the end of its part.
 
         A part that would end after its recording ends with it.
         """
@@ -75,6 +81,13 @@ class Input:
         return replace(
             computed, path=self.path, id=self.id, start_s=self.start_s, end_s=end_s, speaker=self.speaker
         )
+
+    def window(self, row: Embedding) -> Embedding:
+        """Return the embedding of a window with what the user knows, and its times in the recording."""
+        if row.start_s is None or row.end_s is None:  # without speech
+            return self.row(row)
+        start_s, end_s = (round(time_s + (self.start_s or 0.0), 6) for time_s in (row.start_s, row.end_s))
+        return replace(row, path=self.path, id=self.id, start_s=start_s, end_s=end_s, speaker=self.speaker)
 
     def _real_end_s(self) -> float | None:
         if self.end_s is None:
@@ -123,6 +136,41 @@ def predict_inputs(
         return [item.row(row) for row in rows]
 
     yield from map_in_order(predictions_of, inputs, jobs)
+
+
+def embed_inputs(
+    recognizer: Recognizer,
+    inputs: Iterable[Input],
+    channels: Channels = "mix",
+    voice: Voice | None = None,
+    jobs: int = 1,
+    windows: SegmentationOptions | None = None,
+) -> Iterator[list[Embedding]]:
+    """Yield the embeddings of each input, in order, as `predict_inputs` does.
+
+    With `windows` there is one for each window of these options, with the times in the recording.
+    """
+
+    def embeddings_of(item: Input) -> list[Embedding]:
+        rows: list[Embedding] = []
+        try:
+            with logged(audio_of(item.location)):
+                for channel in _channels_of(item, channels):
+                    audio, part = _source(item, channel)
+                    if windows is None:
+                        found = [item.row(recognizer.embed(audio, SAMPLE_RATE, voice=voice, channel=part))]
+                    else:
+                        found = recognizer.embed_windows(
+                            audio, SAMPLE_RATE, hop_s=windows.hop_s, window_s=windows.window_s, voice=voice,
+                            channel=part,
+                        )  # fmt: skip
+                        found = [item.window(row) for row in found]
+                    rows += [replace(row, channel=channel, label=item.label) for row in found]
+        except AudioError as error:
+            rows = [item.row(Embedding(item.path, error=str(error), channel=item.channel, label=item.label))]
+        return rows
+
+    yield from map_in_order(embeddings_of, inputs, jobs)
 
 
 def statistics_of_inputs(

@@ -104,7 +104,7 @@ def _figure(row: Timeline, heights: Sequence[float], width: float) -> tuple["Fig
     for axes in axes_list:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(0, 1)
-    axes_list[0].set_title(f"{_drawable(Path(row.path).name)}  ·  {_clock(row.duration_s)}", loc="left")
+    axes_list[0].set_title(f"{drawable(Path(row.path).name)}  ·  {_clock(row.duration_s)}", loc="left")
     _label_time(axes_list[-1], row.duration_s)
     return figure, list(axes_list)
 
@@ -151,11 +151,11 @@ def _draw_dimensions(
 
 
 def _short(name: str) -> str:
-    return _drawable(name if len(name) <= 24 else f"{name[:23]}…")
+    return drawable(name if len(name) <= 24 else f"{name[:23]}…")
 
 
-def _drawable(text: str) -> str:
-    """A text that is drawn as it is: without signs that no font has, and `$` begins no formula."""
+def drawable(text: str) -> str:
+    """Return a text that is drawn as it is: without signs that no font has, and `$` begins no formula."""
     valid = text.encode("utf-8", "replace").decode()
     return "".join(sign if sign.isprintable() else " " for sign in valid).replace("$", r"\$")
 

@@ -31,6 +31,7 @@ from emodistill.inference.confidence import (
     confidence_thresholds,
     surety,
 )
+from emodistill.inference.embedding import Embedding, WindowRecorder, embedding_dims, mean_vectors
 from emodistill.inference.exported_student import ExportedStudent, Outputs
 from emodistill.inference.given_segments import GivenSegment
 from emodistill.inference.prediction import Prediction
@@ -259,6 +260,97 @@ class Recognizer:
         voices = leave_one_out(statistics, self.card.sha256)
         return [self.predict_statistics(item, voice) for item, voice in zip(statistics, voices, strict=True)]
 
+    @property
+    def embedding_dims(self) -> dict[str, int]:
+        """The size of each vector of `embed` by name: the student's, then those of the teachers' heads.
+
+        Raises `ModelError` if the graph of the model has no embeddings.
+        """
+        return embedding_dims(self.student.sizes, self.folder)
+
+    @overload
+    def embed(  # type: ignore[overload-overlap]
+        self,
+        source: AudioSource,
+        rate_hz: int | None = None,
+        *,
+        voice: Voice | None = None,
+        channel: int | None = None,
+    ) -> Embedding: ...
+
+    @overload
+    def embed(
+        self,
+        source: Iterable[AudioSource],
+        rate_hz: int | None = None,
+        *,
+        voice: Voice | None = None,
+        channel: int | None = None,
+    ) -> list[Embedding]: ...
+
+    def embed(
+        self,
+        source: AudioSource | Iterable[AudioSource],
+        rate_hz: int | None = None,
+        *,
+        voice: Voice | None = None,
+        channel: int | None = None,
+    ) -> Embedding | list[Embedding]:
+        """Return the embeddings of one utterance, or a list with those of each utterance of an iterable.
+
+        The audio is prepared as in `predict`, and the embeddings are those that its answer comes from. Over
+        20 s of audio, they are the mean over the windows with speech, scaled to unit length. Without speech
+        there is no vector, and `reason` says why.
+
+        An embedding tells much of the voice and may serve to recognise the person, so it is personal data.
+
+        The arguments and the errors are those of `predict`. Also raises `ModelError` if the graph of the
+        model has no embeddings.
+        """
+        _ = self.embedding_dims
+        sources = as_list(source)
+        if sources is not None:
+            return [self._embed_or_error(each, rate_hz, voice, channel) for each in sources]
+        channel = self._check(voice, channel)
+        prediction, outputs = self._predict_and_keep(source, rate_hz, voice, channel)
+        return Embedding.of(prediction, mean_vectors(outputs) if outputs else {})
+
+    def _embed_or_error(
+        self, source: AudioSource, rate_hz: int | None, voice: Voice | None, channel: int | None
+    ) -> Embedding:
+        try:
+            return self.embed(source, rate_hz, voice=voice, channel=channel)
+        except AudioError as error:
+            return Embedding(source_name(source), error=str(error), channel=channel)
+
+    def embed_windows(
+        self,
+        source: TimelineSource,
+        rate_hz: int | None = None,
+        *,
+        hop_s: float = HOP_S,
+        window_s: float = WINDOW_S,
+        voice: Voice | None = None,
+        channel: int | None = None,
+    ) -> list[Embedding]:
+        """Return the embeddings of the windows of `timeline`, with their times, in order.
+
+        A window of `window_s` ends at every hop of `hop_s` in a stretch of speech, and a last one at its end.
+        A shorter stretch is one window. `emotion` is that of the window alone, without smoothing. Without
+        speech there is one row with a `reason`.
+
+        The other arguments and the errors are those of `embed`. Also raises `ConfigError` for a hop or a
+        window that `timeline` refuses, and `ModelError` for a model without emotions.
+        """
+        _ = self.embedding_dims
+        channel = self._check(voice, channel)
+        recorder = WindowRecorder(self)
+        found = timeline(
+            source, recorder, rate_hz, hop_s=hop_s, window_s=window_s, voice=voice, traced=True,
+            detector=self._detector, channels="mix" if channel is None else channel,
+        )  # fmt: skip
+        return [replace(row, channel=channel) for row in recorder.rows(found)]
+
     def enrol(
         self,
         sources: AudioSource | Iterable[AudioSource],
@@ -366,15 +458,21 @@ class Recognizer:
     def _predict_one(
         self, source: Any, rate_hz: int | None, voice: Voice | None, channel: int | None
     ) -> Prediction:
+        return self._predict_and_keep(source, rate_hz, voice, channel)[0]
+
+    def _predict_and_keep(
+        self, source: Any, rate_hz: int | None, voice: Voice | None, channel: int | None
+    ) -> tuple[Prediction, list[Outputs]]:
+        """Return the prediction of an input, and the outputs of the model for each of its windows."""
         recording = Recording(source, rate_hz, channel)
         about = Prediction(
             source_name(source), channel=channel, mixed_channels=_mixed_channels(recording, channel)
         )
         windows = speech_windows(recording, self._detector)
         if isinstance(windows, str):
-            return replace(about, abstained=True, reason=windows)
-        shrunk = None if voice is None else voice.shrunk()
-        return self._prediction(about, self._run_windows(windows, shrunk), voice)
+            return replace(about, abstained=True, reason=windows), []
+        outputs = self._run_windows(windows, None if voice is None else voice.shrunk())
+        return self._prediction(about, outputs, voice), outputs
 
     def _prediction(self, about: Prediction, outputs: Sequence[Outputs], voice: Voice | None) -> Prediction:
         """Return the prediction of an input from the outputs of the model for each of its windows.
@@ -481,12 +579,28 @@ class Recognizer:
         Over 20 s, probabilities and dimensions are the mean over windows. Silence is not checked for.
         `shrunk` (dim,) is what the model subtracts, `Voice.shrunk()`; None: nothing.
         """
-        outputs = self._run_windows(Recording(waveform, SAMPLE_RATE).windows(), shrunk)
-        return self._window_output(outputs, shrunk is not None)
+        return self.combined(self.outputs(waveform, shrunk), shrunk is not None)
 
     def classify_statistics(self, statistics: Vector, shrunk: Vector | None = None) -> WindowOutput:
         """Return what the head of the model predicts for statistics (windows, dim). `shrunk` as above."""
-        return self._window_output(self.student.run_head(statistics, shrunk), shrunk is not None)
+        return self.combined(self.student.run_head(statistics, shrunk), shrunk is not None)
+
+    def outputs(self, waveform: Waveform, shrunk: Vector | None = None) -> list[Outputs]:
+        """Return every output of the graph for each window of at most 20 s of a waveform (samples,).
+
+        Silence is not checked for. `shrunk` is as in `classify`.
+        """
+        return self._run_windows(Recording(waveform, SAMPLE_RATE).windows(), shrunk)
+
+    def combined(self, outputs: Sequence[Outputs], has_voice: bool) -> WindowOutput:
+        """Return the mean over windows of the predictions in `outputs`; `has_voice` as in `answer`."""
+        means = self._mean_probabilities(outputs, has_voice)
+        statistics = [output["statistics"] for output in outputs if "statistics" in output]
+        return WindowOutput(
+            means.get("student", np.zeros(0)),
+            self._mean_dimensions(outputs),
+            np.stack(statistics) if statistics else None,
+        )
 
     def run(self, waveform: Waveform, voice: Vector | None = None) -> Outputs:
         """Return every output of the graph by name for a waveform (samples,), without the batch axis.
@@ -542,15 +656,6 @@ class Recognizer:
         if not self.dimensions:
             return None
         return np.asarray(np.mean([values["dimensions"] for values in outputs], axis=0), dtype=np.float64)
-
-    def _window_output(self, outputs: Sequence[Outputs], voiced: bool) -> WindowOutput:
-        means = self._mean_probabilities(outputs, voiced)
-        statistics = [output["statistics"] for output in outputs if "statistics" in output]
-        return WindowOutput(
-            means.get("student", np.zeros(0)),
-            self._mean_dimensions(outputs),
-            np.stack(statistics) if statistics else None,
-        )
 
     def _restrict(self, values: Probabilities) -> Probabilities:
         """Return the probabilities of the chosen emotions, scaled to sum to 1."""
