@@ -43,10 +43,8 @@ class AuditFormat(StrEnum):
 
 
 OWN_TABLE = "csv"  # in place of the name of a known corpus
-WRITTEN = (
-    "audiofolder",
-    "csv",
-)  # the names of `corpora.writers.WRITERS`, which the help text shows without loading them
+# The names of `corpora.writers.WRITERS`, which the help text shows without loading them.
+WRITTEN = ("audformat", "audiofolder", "csv")
 
 
 # Long: Typer makes an option of each parameter, and the docstring is the help text.
@@ -55,8 +53,8 @@ def prepare(
     name: Annotated[
         str,
         typer.Argument(
-            help="csv for a table of your own; audiofolder, datasets, kaldi or lhotse for a corpus of "
-            "another program; or a known corpus, e.g. ravdess, iemocap or nemo."
+            help="csv for a table of your own; audformat, audb, audiofolder, datasets, kaldi or lhotse for a "
+            "corpus of another program; or a known corpus, e.g. ravdess, iemocap or nemo."
         ),
     ],
     source: Annotated[
@@ -64,7 +62,7 @@ def prepare(
         typer.Argument(
             metavar="FILE|FOLDER",
             help="Your table (CSV, TSV or Parquet), or the folder of a corpus, as its authors distribute it; "
-            "for datasets also an id of the Hugging Face hub.",
+            "for datasets also an id of the Hugging Face hub; for audb the name of a database.",
         ),
     ],
     output: Annotated[
@@ -83,7 +81,14 @@ def prepare(
         typer.Option(metavar="DIR", help="Folder for audio that is no file of its own, e.g. of a dataset."),
     ] = None,
     subset: Annotated[str | None, typer.Option(help="Configuration of a dataset of the hub.")] = None,
-    version: Annotated[str | None, typer.Option(help="Revision of a dataset of the hub.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Version of a database, or revision of a dataset.")
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Table of a database that has the labels. Repeatable."),
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for downloads of audb.")] = None,
 ) -> None:
     """Read a table of your own, a corpus of another program or a known corpus, and write a checked manifest.
 
@@ -95,8 +100,9 @@ def prepare(
     --scale, or in a column scale. An emotion such as angry;sad;angry has the votes of several listeners, and
     a column votes has their counts.
 
-    The corpora of other programs are read in the same way: audiofolder and datasets of Hugging Face, Kaldi's
-    data folders, and cut manifests of lhotse. Their columns and emotions are declared with the same options.
+    The corpora of other programs are read in the same way: databases of audformat and audb, audiofolder and
+    datasets of Hugging Face, Kaldi's data folders, and cut manifests of lhotse. Their columns and
+    emotions are declared with the same options.
 
     The header of each audio file is read. Missing, broken and empty files are left out and counted, and the
     manifest gets the duration of the others. A row that cannot be read stops the command, which names the
@@ -135,11 +141,11 @@ def prepare(
         raise ConfigError(
             f"--output '{output}' is the table itself, and would replace it; choose another name"
         )
-    options = TableOptions(renamed, root, audio_out, subset, version)
+    options = TableOptions(renamed, root, audio_out, subset, version, tuple(table) if table else None, cache)
     if name == OWN_TABLE or name in TABLE_READERS:
         _refuse_options(name, options)
-        table = TABLE_READERS[name].read(source, options) if name in TABLE_READERS else source
-        corpus = read_own_table(table, renamed, emotions, labels, root, say, given_scale(scale))
+        rows = TABLE_READERS[name].read(source, options) if name in TABLE_READERS else source
+        corpus = read_own_table(rows, renamed, emotions, labels, root, say, given_scale(scale))
     else:
         _refuse_table_options(name, source, options, scale)
         corpus = read_corpus(name, source, labels, emotions)
@@ -171,7 +177,7 @@ def _refuse_options(name: str, options: "TableOptions") -> None:
     from emodistill.corpora import TABLE_READERS
 
     used = TABLE_READERS[name].options if name in TABLE_READERS else ("root",)
-    for option in ("root", "audio_out", "subset", "version"):
+    for option in ("root", "audio_out", "subset", "version", "table", "cache"):
         if getattr(options, option) is not None and option not in used:
             raise ConfigError(f"--{option.replace('_', '-')} is not for {name}: leave it out")
 
@@ -187,7 +193,9 @@ def _refuse_table_options(name: str, source: Path, options: "TableOptions", scal
             f"--columns, --root and --scale are for a table of your own (corpus prepare csv), not {name}"
         )
     if options != TableOptions():
-        raise ConfigError(f"--audio-out, --subset and --version are not for {name}: leave them out")
+        raise ConfigError(
+            f"--audio-out, --subset, --version, --table and --cache are not for {name}: leave them out"
+        )
     if source.is_file():
         raise CorpusError(
             f"'{source}' is a file, expected the folder of {name}; for a table: corpus prepare csv"

@@ -176,7 +176,9 @@ def read_own_table(
     if isinstance(source, Path) and not source.is_file():
         raise CorpusError(f"no table '{source}'; expected a CSV, TSV or Parquet file")
     table = read_table(source) if isinstance(source, Path) else source
-    corpus = read_rows(table, columns, None, emotions, root, scale=scale)
+    for note in table.notes:
+        report(note)
+    corpus = read_rows(table, columns, table.name, emotions, root, scale=scale)
     layout = find_layout(table, columns)
     if not {"path", "transcript"} & layout.names.keys():
         raise CorpusError(missing_columns(table, ["path"], columns))

@@ -29,7 +29,7 @@ _USUAL_NAMES = {
     "speaker": ("speaker", "spk", "actor", "subject", "participant", "talker", "who", "agent"),
     "emotion": ("emotion", "emo", "label", "feeling", "affect", "class", "category"),
 }
-_NOUNS = {
+USUAL_EMOTIONS = {
     "anger": "angry", "happiness": "happy", "joy": "happy", "sadness": "sad", "fear": "fearful",
     "disgust": "disgusted", "surprise": "surprised", "boredom": "bored", "calmness": "calm",
     "excitement": "excited", "frustration": "frustrated", "neutrality": "neutral",
@@ -318,7 +318,7 @@ def _guess(name: str) -> str:
     """Return the emotion that a name most likely means, or "…"."""
     small = name.lower()
     similar = get_close_matches(small, EMOTIONS, n=1, cutoff=0.8)
-    return _NOUNS.get(small, similar[0] if similar else "…")
+    return USUAL_EMOTIONS.get(small, similar[0] if similar else "…")
 
 
 def _bad_rows(table: Table, problems: Mapping[int, str]) -> str:

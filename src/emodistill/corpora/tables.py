@@ -37,6 +37,8 @@ class Table:
             is not in it is a row of `path`.
         cell_places: the same for single cells, {(number, column): where it is}.
         unwritten: {text of a path: audio that must be written there first}.
+        name: of the corpus; None: that of the file or folder.
+        notes: what the reader chose, for the user.
     """
 
     path: Path
@@ -46,6 +48,8 @@ class Table:
     places: Mapping[int, str] = field(default_factory=dict)
     cell_places: Mapping[tuple[int, str], str] = field(default_factory=dict)
     unwritten: Mapping[str, "UnwrittenAudio"] = field(default_factory=dict)
+    name: str | None = None
+    notes: tuple[str, ...] = ()
 
     def where(self, number: int, column: str | None = None) -> str:
         """Return where a row, or one cell of it, is found, for messages."""
@@ -76,6 +80,8 @@ class TableOptions:
         audio_out: the folder for audio that is no file of its own; None: such audio is an error.
         subset: the configuration of a dataset.
         version: the version or revision of a database or a dataset.
+        table: the names of tables that hold the labels; None: the reader chooses.
+        cache: the folder for downloads; None: as the other program does.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +89,8 @@ class TableOptions:
     audio_out: Path | None = None
     subset: str | None = None
     version: str | None = None
+    table: tuple[str, ...] | None = None
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)
