@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emodistill.corpora import (
@@ -95,6 +95,12 @@ def corpora(draw: st.DrawFn) -> list[Utterance]:
 
 
 @given(corpora())
+@example(  # a part from the start to the end, in another split than a part of the same recording
+    [
+        Utterance("a", "s", "sad", Path("a.wav"), split="train", corpus="one"),
+        Utterance("b", "s", "sad", Path("a.wav"), start_s=0.5, split="dev", corpus="one"),
+    ]
+)
 @settings(deadline=None, max_examples=20)
 def test_a_corpus_that_is_written_and_read_is_equal(utterances: list[Utterance]) -> None:
     with tempfile.TemporaryDirectory() as text:
@@ -103,11 +109,11 @@ def test_a_corpus_that_is_written_and_read_is_equal(utterances: list[Utterance])
         corpus, _ = drop_bad_audio(Corpus("mine", tuple(items)), measure=True)
         write_corpus(corpus, "audformat", folder / "db")
         back = read_back(folder / "db")
-        for found, given in zip(back, corpus, strict=True):
+        for found, written in zip(back, corpus, strict=True):
             assert found.path is not None
-            assert given.path is not None
-            assert found.path.read_bytes() == given.path.read_bytes()
-            assert replace(found, path=None) == replace(given, path=None)
+            assert written.path is not None
+            assert found.path.read_bytes() == written.path.read_bytes()
+            assert replace(found, path=None) == replace(written, path=None)
 
 
 def test_audformat_reads_what_is_written(emodistill: make.CommandLine, tmp_path: Path) -> None:
@@ -318,3 +324,32 @@ def test_options_of_other_formats_are_refused(emodistill: make.CommandLine, tmp_
     )
     assert result.code == 2
     assert "--version is not for audformat: leave it out" in result.err
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["files", "segments"])
+def test_audformat_reads_predictions(emodistill: make.CommandLine, tmp_path: Path, listed: bool) -> None:
+    sound = tmp_path / "a b.wav"
+    soundfile.write(sound, make.speech(2.0), make.RATE)
+    (tmp_path / "list.csv").write_text("path,start,end\na b.wav,0,1\na b.wav,1,\nno.wav,,\n")
+    inputs = ("--from", tmp_path / "list.csv") if listed else (sound, tmp_path / "no.wav")
+    out = tmp_path / "predictions.csv"
+    assert emodistill("predict", *inputs, "--format", "audformat", "-o", out, "--jobs", 1).code == 1
+    frame = audformat.utils.read_csv(str(out))
+    assert audformat.is_segmented_index(frame.index) == listed
+    if listed:
+        starts = [
+            (start.total_seconds(), end is pd.NaT or end.total_seconds()) for _, start, end in frame.index
+        ]
+        assert starts == [(0, 1), (1, True), (0, True)]
+    assert [Path(file).name for file in frame.index.get_level_values("file")][-1] == "no.wav"
+    assert set(frame["emotion"][:-1]) <= set(EMOTIONS)
+    assert isinstance(frame["error"].iloc[-1], str)
+    assert pd.isna(frame["emotion"].iloc[-1])
+    database = audformat.Database("predicted")
+    database["predictions"] = audformat.Table(frame.index)
+    for name in ("emotion", "confidence"):
+        database["predictions"][name] = audformat.Column()
+        database["predictions"][name].set(frame[name])
+    database.save(str(tmp_path / "db"))
+    again = audformat.Database.load(str(tmp_path / "db"))["predictions"].df
+    assert list(again["confidence"][:-1]) == list(frame["confidence"][:-1])

@@ -153,6 +153,22 @@ def write_parquet(rows: Iterable["Prediction"], stream: TextIO, columns: Columns
     stream.buffer.write(to_parquet(columns.names, map(columns.values, rows)))
 
 
+def write_audformat(rows: Iterable["Prediction"], stream: TextIO, columns: Columns) -> None:
+    """The rows of CSV as a table of audformat, which `audformat.utils.read_csv` reads.
+
+    The index is the column `file`. Rows of a list have `start` and `end` too, in seconds: 0 is the start of
+    the recording, and an empty field is its end.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    index = ["file", "start", "end"] if columns.listed else ["file"]
+    kept = [name for name in columns.names if name not in ("path", "start_s", "end_s")]
+    writer.writerow([*index, *kept])
+    for row in rows:
+        cells = dict(zip(columns.names, columns.values(row), strict=True))
+        part = [row.path, row.start_s or 0, row.end_s] if columns.listed else [row.path]
+        writer.writerow([*part, *(cells[name] for name in kept)])
+
+
 def optional_values(row: "Prediction | Segment") -> list[Any]:
     """The values of `OPTIONAL_COLUMNS` in a row; None where the row has no value."""
     place = row.dimensions or {}
@@ -171,6 +187,7 @@ PREDICTION_FORMATS: Mapping[str, PredictionFormat] = {
         PredictionFormat("json", write_json, "application/json", holds_teachers=True),
         PredictionFormat("jsonl", write_jsonl, "application/x-ndjson", holds_teachers=True, can_resume=True),
         PredictionFormat("csv", write_csv, "text/csv"),
+        PredictionFormat("audformat", write_audformat),
         PredictionFormat("parquet", write_parquet, binary=True, check=check_pyarrow),
     )
 }

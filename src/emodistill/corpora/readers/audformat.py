@@ -69,10 +69,10 @@ def table_of(database: Any, root: Path, options: TableOptions, notes: Sequence[s
             places.setdefault(part, f"'{root}', table {name}, row {number}")
             _merge(rows.setdefault(part, {}), values, f"the tables {', '.join(tables)} differ at {part}")
     further = [name for name in database.tables if name not in tables]
-    conflicts = _join(rows, [cells[name] for name in further])
+    conflicts = _join(rows, [(cells[name], database[name].is_filewise) for name in further])
     for part, row in rows.items():
         row["path"], row["start_s"], row["end_s"] = part[0], part[1] or None, part[2]
-    _add_splits(rows, {name: database[name].split_id for name in cells}, cells, database)
+    _add_splits(rows, cells, database)
     chosen = _choose(_columns(rows), names, options.columns)
     _add_languages(rows, chosen, database.languages)
     converted = _add_scales(rows, chosen, database, tables)
@@ -244,8 +244,10 @@ def _merge(row: Row, values: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _join(rows: Mapping[Part, Row], tables: Sequence[Mapping[Part, Mapping[str, Any]]]) -> set[str]:
-    """Add what further tables say of the same parts, or of their whole files.
+def _join(
+    rows: Mapping[Part, Row], tables: Sequence[tuple[Mapping[Part, Mapping[str, Any]], bool]]
+) -> set[str]:
+    """Add what further tables say of the same parts, or of their files where a table is of whole files.
 
     Returns the columns in which further tables differ; they are left out. Columns of the labels' own tables
     stay as they are.
@@ -253,8 +255,8 @@ def _join(rows: Mapping[Part, Row], tables: Sequence[Mapping[Part, Mapping[str, 
     own = {name for row in rows.values() for name in row}
     conflicts: set[str] = set()
     for part, row in rows.items():
-        for table in tables:
-            said = table.get(part) or table.get((part[0], 0.0, None)) or {}
+        for table, is_filewise in tables:
+            said = table.get((part[0], 0.0, None) if is_filewise else part, {})
             for name, value in said.items():
                 if name in own or value is None:
                     continue
@@ -266,21 +268,17 @@ def _join(rows: Mapping[Part, Row], tables: Sequence[Mapping[Part, Mapping[str, 
     return conflicts
 
 
-def _add_splits(
-    rows: Mapping[Part, Row],
-    split_ids: Mapping[str, str | None],
-    cells: Mapping[str, Mapping[Part, Any]],
-    database: Any,
-) -> None:
+def _add_splits(rows: Mapping[Part, Row], cells: Mapping[str, Mapping[Part, Any]], database: Any) -> None:
     """Add the split of the tables that have one, unless a column says the splits."""
     if any("split" in row for row in rows.values()):
         return
-    for name, split_id in split_ids.items():
+    for name in cells:
+        split_id = database[name].split_id
         if split_id is None:
             continue
         kind = str(database.splits[split_id].type)
         split = kind if kind in _SPLITS else split_id
-        files = {part[0] for part in cells[name] if part[1:] == (0.0, None)}
+        files = {part[0] for part in cells[name]} if database[name].is_filewise else set()
         for part, row in rows.items():
             if part not in cells[name] and part[0] not in files:
                 continue
