@@ -103,6 +103,10 @@ def test_a_list_gives_a_row_for_each_source(bundled: Recognizer, clips: Path) ->
     assert [bool(row.vectors) for row in rows] == [True, True, False, False]
     assert rows[2].reason == "silence"
     assert "cannot be decoded" in (rows[3].error or "")
+    several = list(bundled.embed_all(sorted(clips.iterdir()), jobs=2))
+    assert [(row.path, row.error, row.reason) for row in several] == [
+        (row.path, row.error, row.reason) for row in rows
+    ]
     np.testing.assert_array_equal(
         rows[0].vectors["student"], bundled.embed(clips / "a.wav").vectors["student"]
     )

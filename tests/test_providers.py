@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from emodistill.inference.exported_student import ExportedStudent
 
 Call = make.CommandLine
 CPU = "CPUExecutionProvider"
-ABSENT = [
-    name for name in PROVIDERS if PROVIDERS[name].runtime_name not in onnxruntime.get_available_providers()
-]
+AVAILABLE = onnxruntime.get_available_providers()
+ABSENT = [name for name in PROVIDERS if PROVIDERS[name].runtime_name not in AVAILABLE]
+PRESENT = [name for name in PROVIDERS if PROVIDERS[name].runtime_name in AVAILABLE and name != "cpu"]
 
 
 @pytest.fixture
@@ -69,6 +70,18 @@ def test_the_cpu_is_the_default_and_has_two_names() -> None:
     assert rows[0] == rows[1] == Recognizer(threads=1).predict(sound, make.RATE)
 
 
+@pytest.mark.skipif(not PRESENT, reason="this install of ONNX Runtime has the CPU alone")
+@pytest.mark.parametrize("name", PRESENT)
+def test_other_hardware_gives_the_answers_of_the_cpu(name: str) -> None:
+    cpu, other = Recognizer(threads=1), Recognizer(threads=1, provider=name)
+    assert other.student.providers[0] == PROVIDERS[name].runtime_name
+    for seed, length_s in enumerate((0.3, 1.0, 2.7, 25.0)):
+        sound = make.speech(length_s, 120 + 30 * seed, seed)
+        expected, found = cpu.predict(sound, make.RATE), other.predict(sound, make.RATE)
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-3)
+        assert (found.emotion, found.reason) == (expected.emotion, expected.reason)
+
+
 @given(st.text(max_size=20))
 def test_a_name_is_known_or_the_error_lists_the_names(name: str) -> None:
     known = name in PROVIDERS or (name.endswith("ExecutionProvider") and name != "ExecutionProvider")
@@ -96,6 +109,13 @@ def test_a_missing_provider_names_what_is_there_and_the_package(name: str) -> No
     )
     assert PROVIDERS[name].package in str(caught.value)
     ensure_available(PROVIDERS[name], [PROVIDERS[name].runtime_name, CPU])
+
+
+def test_the_remedy_removes_every_package_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"onnxruntime": ["onnxruntime", "onnxruntime-openvino"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: installed)
+    with pytest.raises(ConfigError, match="-y onnxruntime onnxruntime-gpu onnxruntime-openvino && pip"):
+        ensure_available(PROVIDERS["cuda"], [CPU])
 
 
 @pytest.mark.parametrize("name", ABSENT)

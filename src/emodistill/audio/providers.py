@@ -99,8 +99,12 @@ def ensure_available(provider: Provider, available: Iterable[str]) -> None:
     if provider.package == PROVIDERS[CPU].package:
         remedy = f"{provider.package} has it for {provider.hardware} only"
     else:
+        from importlib import metadata  # Not above: it takes 50 ms.
+
+        # Two packages overwrite each other, so all of them have to go.
+        packages = sorted({*metadata.packages_distributions().get("onnxruntime", ()), provider.package})
         remedy = (
-            f"install {provider.package} in place of it: pip uninstall -y onnxruntime {provider.package} && "
+            f"install {provider.package} in place of it: pip uninstall -y {' '.join(packages)} && "
             f"pip install {provider.package} (docs/how-to/hardware.md)"
         )
     raise ConfigError(

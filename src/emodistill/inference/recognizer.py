@@ -310,18 +310,36 @@ class Recognizer:
         _ = self.embedding_dims
         sources = as_list(source)
         if sources is not None:
-            return [self._embed_or_error(each, rate_hz, voice, channel) for each in sources]
+            return list(self.embed_all(sources, rate_hz, voice=voice, channel=channel))
         channel = self._check(voice, channel)
         prediction, outputs = self._predict_and_keep(source, rate_hz, voice, channel)
         return Embedding.of(prediction, mean_vectors(outputs) if outputs else {})
 
-    def _embed_or_error(
-        self, source: AudioSource, rate_hz: int | None, voice: Voice | None, channel: int | None
-    ) -> Embedding:
-        try:
-            return self.embed(source, rate_hz, voice=voice, channel=channel)
-        except AudioError as error:
-            return Embedding(source_name(source), error=str(error), channel=channel)
+    def embed_all(
+        self,
+        sources: Iterable[AudioSource],
+        rate_hz: int | None = None,
+        jobs: int = 1,
+        *,
+        voice: Voice | None = None,
+        channel: int | None = None,
+    ) -> Iterator[Embedding]:
+        """Yield the embeddings of each source, in order, with `jobs` threads.
+
+        A source that cannot be read gives a row with its `error`. The arguments and the other errors are
+        those of `predict_all` and `embed`.
+        """
+        ensure_several(sources, "embed")
+        _ = self.embedding_dims
+        channel = self._check(voice, channel)
+
+        def embed_one(source: AudioSource) -> Embedding:
+            try:
+                return self.embed(source, rate_hz, voice=voice, channel=channel)
+            except AudioError as error:
+                return Embedding(source_name(source), error=str(error), channel=channel)
+
+        yield from map_in_order(embed_one, sources, jobs)
 
     def embed_windows(
         self,
