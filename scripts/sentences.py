@@ -10,6 +10,7 @@ counts as one word.
 import argparse
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -18,7 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("src", "tests", "benchmarks", "scripts")
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "js/*.md")
+PAGES = (
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "docs/**/*.ipynb", "js/*.md",
+)  # fmt: skip
 
 Sentence = tuple[int, str, int, str]  # words, file, line, text
 
@@ -38,8 +41,16 @@ def sentences(text: str) -> Iterator[tuple[int, str]]:
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """The prose of a file with the line that it begins in: a whole page, or docstrings and comments."""
+    """The prose of a file with the line that it begins in: a whole page, or docstrings and comments.
+
+    The text of a notebook begins in line 1, because nobody edits its JSON by line.
+    """
     source = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        for cell in json.loads(source)["cells"]:
+            if cell["cell_type"] == "markdown":
+                yield 1, "".join(cell["source"])
+        return
     if path.suffix != ".py":
         yield 1, source
         return

@@ -4,7 +4,8 @@
 
 - A line `[text](../README.md#section "include")` becomes this section of README.
 - A link to a file outside of `docs` becomes a link to a page with the content of this file.
-- `<!-- fields NAME -->` becomes the table of the fields of a kind of JSON, see `site_reference.KINDS`.
+- `<!-- fields NAME -->` becomes the table of the fields of a kind of JSON, see `site_reference.KINDS`. The
+  line `<!-- recipe -->` becomes the fields of recipes, and `<!-- how-tos -->` the list of how-to pages.
 - Each verb of the command line has a page in `reference/cli`.
 - Each notebook of `docs` becomes a page, and the navigation lists all pages of `docs/how-to`.
 """
@@ -22,7 +23,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
-from site_reference import KINDS, cli_pages, fields_table
+from site_reference import KINDS, cli_pages, fields_table, recipe_sections
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s#:]+)(?P<anchor>#[^)\s]*)?(?P<after>\s+\"[^\"]*\")?\)")
@@ -65,6 +66,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     markdown = INCLUDE.sub(lambda found: _section(found["file"], found["anchor"], uri), markdown)
     markdown = re.sub(r"<!-- fields ([\w-]+) -->", lambda found: _table(found[1], uri), markdown)
+    if "<!-- recipe -->" in markdown:
+        markdown = markdown.replace("<!-- recipe -->", recipe_sections())
     if "<!-- how-tos -->" in markdown:
         markdown = markdown.replace("<!-- how-tos -->", _how_tos(files))
     return _with_links(markdown, uri, files)

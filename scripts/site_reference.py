@@ -1,4 +1,4 @@
-"""Write the pages of the site that come from the package: every verb, and the fields of every JSON.
+"""Write the pages of the site that come from the package: verbs, JSON, recipes.
 
 `site_hooks.py` calls these functions while MkDocs builds the site. They import no torch.
 """
@@ -7,6 +7,7 @@ import ast
 import importlib
 import inspect
 import io
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from dataclasses import fields as dataclass_fields
 from typing import Any, Literal
 
 from pydantic import BaseModel
+
+from emodistill.config.recipe import Recipe
 
 CLI = "emodistill.cli"
 
@@ -82,6 +85,18 @@ KINDS: Mapping[str, Kind] = {
     "reliability-bin": Kind(f"{_EVALUATION}.calibration:ReliabilityBin"),
     "agreement": Kind(f"{_EVALUATION}.scores:Agreement"),
     "listener-scores": Kind(f"{_EVALUATION}.scores:ListenerScores"),
+    "known-score": Kind(f"{_EVALUATION}.known_scores:KnownScore"),
+    "run-dimensions": Kind(f"{_EVALUATION}.dimension_scores:RunDimensions"),
+    "model-dimensions": Kind(f"{_EVALUATION}.dimension_scores:ModelDimensions"),
+    "dimension-group": Kind(f"{_EVALUATION}.dimension_scores:DimensionGroup"),
+    "dimension-score": Kind(f"{_EVALUATION}.dimension_scores:DimensionScore"),
+    "vote-scores": Kind(f"{_EVALUATION}.vote_scores:VoteScores"),
+    "model-votes": Kind(f"{_EVALUATION}.vote_scores:ModelVotes"),
+    "vote-bin": Kind(f"{_EVALUATION}.vote_scores:VoteBin"),
+    "half-scores": Kind(f"{_EVALUATION}.vote_scores:HalfScores"),
+    "run-cost": Kind(f"{_EVALUATION}.cost:RunCost"),
+    "model-cost": Kind(f"{_EVALUATION}.cost:ModelCost"),
+    "training-cost": Kind(f"{_EVALUATION}.cost:TrainingCost"),
 }
 
 SHARE = "0 to 1"
@@ -180,6 +195,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "notes": "which scores are missing, and why",
     },
     "model-scores": {
+        "scores": "by `ua`, `wa`, `macro_f1`, `weighted_f1`",
+        "folds": "by the same keys: `mean`, `sd`",
         "model": "its title",
         "num_utterances": "of test",
         "num_speakers": "of test",
@@ -190,11 +207,15 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "high": "the upper end",
     },
     "group": {
+        "scores": "by `ua`, `wa`, `macro_f1`, `weighted_f1`",
         "name": "of the group",
         "num_utterances": "of the group",
         "num_speakers": "of the group",
     },
-    "calibration": {"reliability": "accuracy by confidence"},
+    "calibration": {
+        "reliability": "accuracy by confidence",
+        "risk_coverage": "the curve as pairs of coverage and risk",
+    },
     "reliability-bin": {
         "confidence": "the mean confidence of some utterances",
         "accuracy": "the share of these utterances that are correct",
@@ -213,7 +234,65 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "only_teacher_right": "the teacher alone gives the label",
         "neither_right": "none of them gives the label",
     },
-    "listener-scores": {"num_utterances": "of test that have votes"},
+    "listener-scores": {
+        "num_utterances": "of test that have votes",
+        "one_listener": "UA and WA of one vote against the label",
+        "one_against_others": "UA of one vote against the most frequent other vote; null: no second vote",
+    },
+    "known-score": {
+        "group": "a corpus, all of them pooled, or a mean over corpora or folds",
+        "variant": "which utterances are known",
+        "known": "how many are known, or `all`",
+        "num_utterances": "of the group",
+        "num_speakers": "of the group",
+        "ua": "UA of the group",
+        "wa": "WA of the group",
+        "wa_sd": "over folds",
+    },
+    "run-dimensions": {"names": "of the dimensions"},
+    "model-dimensions": {"model": "its title", "dimensions": "by name"},
+    "dimension-group": {
+        "name": "of the group",
+        "num_utterances": "of the group",
+        "num_speakers": "of the group",
+        "dimensions": "by name",
+    },
+    "dimension-score": {
+        "num_utterances": "that have the label",
+        "num_speakers": "of these utterances",
+        "scores": "by `ccc`, `pearson`, `rmse`; null: not defined",
+        "undefined": "by the same keys: why a score is not defined",
+        "folds": "by the same keys: mean, sd, and number of the folds in which the score is defined",
+    },
+    "vote-scores": {"num_utterances": "of test that have votes"},
+    "model-votes": {"model": "its title", "figures": "by score", "bins": "those that are not empty"},
+    "vote-bin": {
+        "low": "the lowest probability of the bin",
+        "high": "its highest probability",
+        "num_pairs": "of an utterance and an emotion",
+        "probability": "the mean of the bin",
+        "share": "the mean share of the votes",
+    },
+    "half-scores": {
+        "model": "JS distance of the model",
+        "listeners_cross_entropy": "of the other half, in nats",
+        "model_cross_entropy": "of the model, in nats",
+    },
+    "run-cost": {
+        "models": "by name, the main model first",
+        "machine": "what was measured on",
+        "audio_s": "of the measured utterance",
+    },
+    "model-cost": {
+        "parameters": "of the network",
+        "repetitions": "of the measurement",
+    },
+    "training-cost": {
+        "epochs": "that were trained",
+        "cpu": "its name",
+        "threads": "of torch",
+        "torch": "its version",
+    },
 }
 
 
@@ -342,7 +421,11 @@ def field_comments(source: str) -> Iterator[tuple[str, str]]:
     """Yield each annotated field of a class with the comment beside it, or else with the one above it."""
     source = textwrap.dedent(source)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
+    comments = {
+        token.start[0]: token
+        for token in tokens
+        if token.type == tokenize.COMMENT and not token.string.startswith("# fmt:")
+    }
     whole_lines = {line for line, token in comments.items() if token.line.lstrip().startswith("#")}
     definition = ast.parse(source).body[0]
     assert isinstance(definition, ast.ClassDef)
@@ -358,8 +441,67 @@ def field_comments(source: str) -> Iterator[tuple[str, str]]:
                 lines.insert(0, above)
                 above -= 1
         text = " ".join(comments[line].string.lstrip("# ") for line in lines)
-        if text := text.removeprefix("fmt: skip").strip():
+        if text:
             yield node.target.id, text
+
+
+# --- recipes ---------------------------------------------------------------------------------------
+
+
+def recipe_sections() -> str:
+    """Return one section for each part of a recipe: its docstring, and a table of fields with defaults."""
+    parts: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
+    _find_sections(Recipe, "", parts)
+    return "\n\n".join(_recipe_section(name, section) for name, section in parts)
+
+
+def _find_sections(section: type[BaseModel], prefix: str, parts: list[tuple[str, type[BaseModel]]]) -> None:
+    """Add the sections inside a section to `parts`, each one once."""
+    for name, info in section.model_fields.items():
+        inner = _section_of(info.annotation)
+        if inner is not None and inner not in [known for _, known in parts]:
+            parts.append((f"{prefix}{name}", inner))
+            _find_sections(inner, f"{prefix}{name}.", parts)
+
+
+def _section_of(hint: Any) -> type[BaseModel] | None:
+    for part in (hint, *typing.get_args(hint)):
+        if inspect.isclass(part) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+def _recipe_section(name: str, section: type[BaseModel]) -> str:
+    comments = dict(field_comments(inspect.getsource(section)))
+    hints = typing.get_type_hints(section)
+    lines = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for field, info in section.model_fields.items():
+        inner = _section_of(info.annotation)
+        if inner is not None:
+            kind = f"[{inner.__name__.removesuffix('Config').lower()}](#{_anchor(inner)})"
+            default = "none" if info.default is None else ""
+        else:
+            kind = json_type(hints[field]).replace("null", "none")
+            default = "" if info.is_required() else f"`{_toml(info.default)}`"
+        meaning = comments.get(field, "").replace("None", "none").replace("|", "\\|")
+        lines.append(f"| `{field}` | {kind} | {default} | {meaning} |")
+    title = f"[{name}]" if name else "At the top"
+    about = inspect.cleandoc(section.__doc__ or "")
+    anchor = _anchor(section)
+    return f"## {title} {{ #{anchor} }}\n\n{about}\n\n" + "\n".join(lines)
+
+
+def _anchor(section: type[BaseModel]) -> str:
+    return section.__name__.removesuffix("Config").lower()
+
+
+def _toml(value: Any) -> str:
+    """Return a default as a recipe writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(part) for part in value)}]"
+    return json.dumps(value)
 
 
 # --- the command line ------------------------------------------------------------------------------
