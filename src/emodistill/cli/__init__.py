@@ -21,6 +21,7 @@ for _module in (
     "timeline",
     "serving",
     "listen",
+    "mcp",
     "voices",
     "embed",
     "models",
