@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emodistill.cli.options import Emotions, MinConfidence, Model, Threads, app, names_in
+from emodistill.cli.options import Emotions, MinConfidence, Model, Provider, Threads, app, names_in
 from emodistill.errors import MissingExtraError
 
 
@@ -27,6 +27,7 @@ def mcp(
     emotions: Emotions = None,
     min_confidence: MinConfidence = None,
     threads: Threads = None,
+    provider: Provider = "cpu",
 ) -> None:
     """Give an assistant tools for recordings on this machine, by the Model Context Protocol (MCP).
 
@@ -45,6 +46,6 @@ def mcp(
     if voices is not None:
         Folders([voices], "--voices")
     recognizer = Recognizer(
-        model, emotions=names_in(emotions), min_confidence=min_confidence, threads=threads
+        model, emotions=names_in(emotions), min_confidence=min_confidence, threads=threads, provider=provider
     )
     build_server(recognizer, folder, voices).run("stdio")
