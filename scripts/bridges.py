@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 PYTEST = ("pytest>=8.2", "pytest-timeout>=2.3", "hypothesis>=6.100")
 # The name of the bridge: extras of this package, and requirements beside them.
 BRIDGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "audb": (("audb",), ()),
     "pipecat": (("pipecat",), ()),
 }
 UNCONSTRAINED = {"pipecat"}  # It needs older versions of soundfile and soxr than constraints.txt has.

@@ -14,8 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import audformat
 import factories as make
 import numpy as np
+import pandas as pd
 import pympi
 import pytest
 import soundfile
@@ -171,6 +173,20 @@ def read_parquet(path: Path) -> list[Span]:
     ]
 
 
+def read_audformat(path: Path) -> list[Span]:
+    frame = audformat.utils.read_csv(
+        str(path), as_dataframe=True, keep_default_na=False, na_values={"end": [""]}, dtype={"speaker": str}
+    )
+    assert audformat.is_segmented_index(frame.index)
+    return [
+        (start.total_seconds(), end.total_seconds(), speaker or None, emotion or UNSURE)
+        for (_, start, end), speaker, emotion in zip(
+            frame.index, frame["speaker"], frame["emotion"], strict=True
+        )
+        if not pd.isna(end)
+    ]
+
+
 READERS: dict[str, Callable[[Path], list[Span]]] = {
     "json": read_json,
     "csv": read_csv,
@@ -178,6 +194,7 @@ READERS: dict[str, Callable[[Path], list[Span]]] = {
     "vtt": read_vtt,
     "rttm": read_rttm,
     "audacity": read_audacity,
+    "audformat": read_audformat,
     "textgrid": read_textgrid,
     "elan": read_elan,
     "html": read_html,
