@@ -58,6 +58,7 @@ export interface Segment {
   voice_utterances?: number;
   /** Only with `channels: 'split'`. */
   speaker?: string;
+  /** Only with `channels: 'split'`, or the number of a channel. */
   channel?: number;
 }
 
@@ -175,7 +176,8 @@ export class Recognizer {
 
   /**
    * Load a model from the URL of a folder that `emodistill export --web-model DIR` writes. A relative URL is
-   * relative to the page. Rejects with the URL of the file that is missing, or that is no model.
+   * relative to the page, or to the script of a worker. Rejects with the URL of the file that is missing, or
+   * that is no model.
    */
   static load(folder: string | URL): Promise<Recognizer>;
 

@@ -186,10 +186,16 @@ def test_the_types_export_what_the_package_exports(package: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small model without voices."""
+    return model_without_voices(tmp_path_factory.mktemp("models") / "plain")
+
+
+@pytest.fixture(scope="module")
+def site(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address and the folder of an exported page, which holds the scripts of the package."""
     folder = tmp_path_factory.mktemp("site")
-    export_web(model_without_voices(tmp_path_factory.mktemp("models") / "plain"), folder)
+    export_web(plain, folder)
     with serve_folder(folder) as url:
         yield url, folder
 
@@ -272,6 +278,34 @@ def test_bad_input_of_the_package_is_refused(browser: Any, site: tuple[str, Path
         assert re.search(message, said), f"{call}: {said}"
     assert page.evaluate("recognizer.predict(sound, { minConfidence: 1 })")["reason"] == "silence"
     page.close()
+
+
+@needs_chromium
+def test_a_worker_recognises_samples(browser: Any, site: tuple[str, Path], plain: Path) -> None:
+    url, folder = site
+    script = """
+      import { Recognizer } from '/page/index.js';
+      const recognizer = await Recognizer.load('.');
+      onmessage = async ({ data }) => postMessage(await recognizer.predict(data));
+      postMessage('ready');
+    """
+    (folder / "worker.js").write_text(script, encoding="utf-8")
+    page = browser.new_page()
+    page.goto(f"{url}/vad.json")
+    row = page.evaluate(
+        """(data) => new Promise((resolve, reject) => {
+          const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+          const worker = new Worker('/worker.js', { type: 'module' });
+          worker.onerror = reject;
+          worker.onmessage = ({ data }) =>
+            data === 'ready' ? worker.postMessage(new Float32Array(bytes.buffer)) : resolve(data);
+        })""",
+        as_base64(load(SPEECH[0])),
+    )
+    page.close()
+    own = Recognizer(plain, threads=1).predict(load(SPEECH[0]), rate_hz=make.RATE)
+    assert row["emotion"] == own.emotion
+    assert row["probabilities"] == pytest.approx(own.probabilities, abs=1e-3)
 
 
 # --- in a fresh Vite project ----------------------------------------------------------------------------
@@ -368,7 +402,7 @@ def page(browser: Any, built: str) -> Iterator[Any]:
 @pytest.mark.install
 @needs_chromium
 def test_answers_of_the_package_equal_pythons(page: Any, package: Path) -> None:
-    """For the demo call at its own rate, the probabilities are within 1e-3, and the times within a frame."""
+    """For the demo call at its own rate, probabilities are within 1e-3, and times within a frame."""
     recognizer = Recognizer(threads=1)
     members = interfaces(package)
     samples, rate_hz = soundfile.read(CALL, dtype="float32")
@@ -384,7 +418,8 @@ def test_answers_of_the_package_equal_pythons(page: Any, package: Path) -> None:
           return [predictions, [
             await recognizer.timeline(audio),
             await recognizer.timeline(audio, {{ channels: 1 }}),
-            await recognizer.timeline(audio, {{ channels: 'split', names, minConfidence: 0.6 }}),
+            await recognizer.timeline(audio, {{ channels: 'split', names, minConfidence: 0.27 }}),
+            await recognizer.timeline(audio, {{ channels: 'split', adapt: 'recording' }}),
           ], recognizer.card];
         }}""",
         data,
@@ -396,13 +431,14 @@ def test_answers_of_the_package_equal_pythons(page: Any, package: Path) -> None:
         check_members(row, members["Prediction"])
         assert (row["emotion"], row["reason"]) == (own.emotion, own.reason)
         assert row["probabilities"] == pytest.approx(own.probabilities, abs=1e-3)
-    confident = recognizer.with_options(min_confidence=0.6)
+    confident = recognizer.with_options(min_confidence=0.27)
     expected = (
         timeline(samples, recognizer, rate_hz),
         timeline(samples, recognizer, rate_hz, channels=1),
         timeline(samples, confident, rate_hz, channels="split", names=["agent", "customer"]),
+        timeline(samples, recognizer, rate_hz, channels="split", adapt="recording"),
     )
-    num_unsure = 0
+    found = set()
     for row, own in zip(timelines, expected, strict=True):
         check_members(row, members["Timeline"])
         assert len(own.segments) > 1
@@ -412,10 +448,12 @@ def test_answers_of_the_package_equal_pythons(page: Any, package: Path) -> None:
             assert mine["start_s"] == pytest.approx(theirs.start_s, abs=FRAME_S)
             assert mine["end_s"] == pytest.approx(theirs.end_s, abs=FRAME_S)
             assert mine["probabilities"] == pytest.approx(theirs.probabilities, abs=1e-3)
-            assert mine.get("speaker") == theirs.speaker
-            num_unsure += mine["emotion"] is None
+            assert (mine.get("speaker"), mine.get("channel")) == (theirs.speaker, theirs.channel)
+            assert mine.get("voice_utterances") == theirs.voice_utterances
+            found.add(mine["emotion"])
         assert row["summary"] == pytest.approx(own.summary, abs=FRAME_S * (1 + len(own.segments)))
-    assert num_unsure > 0
+    assert None in found
+    assert len(found) > 2
 
 
 @pytest.mark.install

@@ -228,7 +228,7 @@ def export(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also write the model for the npm package: docs/how-to/javascript.md. "
+            help="Also write the model for programs of JavaScript with the npm package emodistill. "
             "Without RUN, it is --model.",
         ),
     ] = None,

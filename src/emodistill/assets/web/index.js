@@ -25,7 +25,7 @@ export class Recognizer {
   }
 
   static async load(folder) {
-    const url = new URL(folder, globalThis.document?.baseURI);
+    const url = new URL(folder, globalThis.document?.baseURI ?? globalThis.location?.href); // of a worker
     if (!url.pathname.endsWith('/')) url.pathname += '/';
     return new Recognizer(await WaveformRecognizer.load(url));
   }
@@ -61,6 +61,9 @@ export class Recognizer {
     const row = channels === 'split'
       ? await timelineOfChannels(waveforms, names, this.#model, onProgress, adapt)
       : await timeline(waveforms[0], this.#model, onProgress, adapt);
+    if (Number.isInteger(channels)) {
+      row.segments = row.segments.map((segment) => ({ ...segment, channel: channels }));
+    }
     return withMinConfidence(row, minConfidence);
   }
 
