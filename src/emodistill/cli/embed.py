@@ -150,5 +150,8 @@ def embed(
         warn(f"'{plot}' is not drawn: expected at least {MIN_POINTS} rows with a vector")
     num_vectors = sum(bool(row.vectors) for row in rows)
     sizes = ", ".join(f"{name} {dim}" for name, dim in dims.items())
-    say(f"{output}: {len(rows)} rows, {num_vectors} with vectors ({sizes}). They are personal data.")
+    say(
+        f"{output}: {len(rows)} {'row' if len(rows) == 1 else 'rows'}, {num_vectors} with vectors ({sizes}). "
+        "They are personal data."
+    )
     raise typer.Exit(1 if num_empty or any(row.error is not None for row in rows) else 0)
