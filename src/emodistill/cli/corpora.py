@@ -44,7 +44,7 @@ class AuditFormat(StrEnum):
 
 OWN_TABLE = "csv"  # in place of the name of a known corpus
 # The names of `corpora.writers.WRITERS`, which the help text shows without loading them.
-WRITTEN = ("audformat", "audiofolder", "csv")
+WRITTEN = ("audformat", "audiofolder", "csv", "kaldi", "lhotse")
 
 
 # Long: Typer makes an option of each parameter, and the docstring is the help text.

@@ -60,8 +60,7 @@ def file_stems(ids: Iterable[str]) -> dict[str, str]:
     stems: dict[str, str] = {}
     taken: set[str] = set()
     for name in ids:
-        stem = _UNSAFE.sub("_", name).strip(" .") or "_"
-        stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+        stem = file_stem(name)
         number, unique = 1, stem
         while unique.casefold() in taken:
             number += 1
@@ -69,3 +68,9 @@ def file_stems(ids: Iterable[str]) -> dict[str, str]:
         taken.add(unique.casefold())
         stems[name] = unique
     return stems
+
+
+def file_stem(name: str) -> str:
+    """Return a name without a suffix for a file; characters that a file system refuses become "_"."""
+    stem = _UNSAFE.sub("_", name).strip(" .") or "_"
+    return stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")

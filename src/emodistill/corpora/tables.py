@@ -108,6 +108,18 @@ class TableReader:
     options: tuple[str, ...] = ()
 
 
+def found_below(text: str, folder: Path, root: Path | None) -> Path:
+    """Return the absolute path of a recording that a manifest names.
+
+    A path that is not absolute starts at `root`. Without it, it starts at `folder` if the file is there, else
+    at the working folder, where programs such as Kaldi let it start.
+    """
+    start = root if root is not None else folder
+    if root is None and not (folder / text).is_file() and Path(text).is_file():
+        start = Path.cwd()
+    return (start / text).absolute()
+
+
 def write_audio(corpus: Corpus, table: Table, report: Callable[[str], None]) -> None:
     """Write the audio of a corpus's utterances that is no file of its own; a file that has it is kept.
 

@@ -1,0 +1,184 @@
+"""Cut manifests of lhotse: `.jsonl` or `.jsonl.gz`, one cut in each line.
+
+Each supervision of a cut is an utterance. Its own fields and its custom fields are columns: id, speaker,
+text, gender, language, and for example emotion. A folder is read with all of its files `*cuts*.jsonl*`;
+the end of their names, as in `cuts_train.jsonl.gz`, is the split.
+"""
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from emodistill.corpora.parts import FLAC, file_stems, write_part
+from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, UnwrittenAudio, found_below
+from emodistill.errors import ConfigError, CorpusError
+
+SPLIT = "split of the file"  # the column of the splits in the names of files
+SUFFIXES = (".jsonl", ".jsonl.gz")
+CUTS = ("MonoCut", "MultiCut")
+_SPLITS = ("train", "dev", "valid", "validation", "val", "test", "eval")
+_USUAL = {"transcript": "text", "split": SPLIT}
+_FIELDS = ("id", "speaker", "text", "gender", "language")  # of a supervision
+
+
+def read(path: Path, options: TableOptions) -> Table:
+    """Read one cut manifest, or all in a folder.
+
+    Paths that are not absolute start at `--root`; without it at the folder of the manifest if the file is
+    there, else at the working folder, as in lhotse. A cut of one channel of a recording with several is
+    written to `--audio-out` as FLAC.
+
+    Raises:
+        CorpusError: a file that is missing or damaged, a line that is no JSON or no cut of a recording file,
+            a cut or a supervision that ends before it starts, or one outside of its recording. The message
+            names the file and the line.
+        ConfigError: a cut has one channel of several, and `--audio-out` is missing.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*cuts*") if file.name.endswith(SUFFIXES))
+    if not files or not files[0].is_file() or not files[0].name.endswith(SUFFIXES):
+        raise CorpusError(
+            f"no cut manifest '{path}'; expected a file .jsonl or .jsonl.gz, or a folder of them"
+        )
+    rows: list[tuple[int, Row]] = []
+    places: dict[int, str] = {}
+    channels: dict[int, int] = {}
+    for file in files:
+        split = next((name for name in _SPLITS if file.name.split(".")[0].endswith(f"_{name}")), None)
+        for place, cut in _cuts(file):
+            for row, channel in _utterances(place, cut, file.parent, options.root):
+                number = len(rows) + 1
+                places[number] = place
+                rows.append((number, row | ({SPLIT: split} if split else {})))
+                if channel is not None:
+                    channels[number] = channel
+    unwritten = _channel_files(dict(rows), channels, places, options.audio_out)
+    columns = tuple(dict.fromkeys(str(name) for _, row in rows for name in row))
+    return Table(path, columns, tuple(rows), _USUAL, places, unwritten=unwritten)
+
+
+def _cuts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                place = f"'{path}', line {number}"
+                try:
+                    cut = json.loads(line)
+                except ValueError as error:
+                    raise CorpusError(f"{place}: not JSON ({error})") from error
+                if not isinstance(cut, dict):
+                    raise CorpusError(f"{place}: got {line.strip()[:40]}, expected a cut of lhotse")
+                yield place, cut
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise CorpusError(f"'{path}' is damaged after line {number}: {error}") from error
+
+
+def _utterances(
+    place: str, cut: Mapping[str, Any], folder: Path, root: Path | None
+) -> Iterator[tuple[Row, int | None]]:
+    """Yield a row for each supervision of a cut, and the channel that must be taken out of its recording."""
+    recording, channels = cut.get("recording"), cut.get("channel", 0)
+    if cut.get("type", "MonoCut") not in CUTS:
+        raise CorpusError(f"{place}: is a {cut['type']}, expected {' or '.join(CUTS)}; write its audio first")
+    if not isinstance(recording, dict):
+        raise CorpusError(f"{place}: has no recording, expected a cut of a file; feature cuts have no audio")
+    if recording.get("transforms"):
+        raise CorpusError(
+            f"{place}: its recording has transforms; write its audio first, with CutSet.save_audios"
+        )
+    sources = recording.get("sources") or [{}]
+    kind, source = sources[0].get("type"), sources[0].get("source")
+    if len(sources) > 1 or kind != "file" or not isinstance(source, str):
+        raise CorpusError(
+            f"{place}: its recording has {len(sources)} source of type {kind}, expected one file"
+        )
+    given = channels if isinstance(channels, list) else [channels]
+    present = sources[0].get("channels") or [0]
+    channel = None if set(given) >= set(present) else int(given[0])
+    if channel is not None and len(given) > 1:
+        raise CorpusError(f"{place}: has the channels {given} of {present}, expected one or all")
+    start_s, duration_s = (_number(place, cut, name) for name in ("start", "duration"))
+    path = str(found_below(source, folder, root))
+    length_s, tolerance_s = (
+        _number(place, recording, "duration"),
+        0.5 / _number(place, recording, "sampling_rate"),
+    )
+    supervisions = cut.get("supervisions") or []
+    if not supervisions:
+        raise CorpusError(f"{place}: cut '{cut.get('id')}' has no supervision, so no speaker and no emotion")
+    for item in supervisions:
+        begin_s = max(start_s + _number(place, item, "start"), start_s)
+        end_s = min(
+            start_s + _number(place, item, "start") + _number(place, item, "duration"), start_s + duration_s
+        )
+        if start_s < 0 or begin_s >= end_s:
+            raise CorpusError(
+                f"{place}: supervision '{item.get('id')}' starts at {begin_s:g} s and ends at {end_s:g} s of "
+                "its recording, expected an end after it"
+            )
+        is_whole = begin_s <= tolerance_s and end_s >= length_s - tolerance_s
+        row: Row = {"path": path}
+        if begin_s > tolerance_s or end_s < length_s - tolerance_s:
+            row |= {"start_s": _text(begin_s), "end_s": _text(end_s)}
+        custom = {**(cut.get("custom") or {}), **(item.get("custom") or {})}
+        own: Row = {name: item[name] for name in _FIELDS if item.get(name) is not None}
+        yield {name: _cell(value) for name, value in custom.items()} | own | row, channel
+
+
+def _channel_files(
+    rows: Mapping[int, Row], channels: Mapping[int, int], places: Mapping[int, str], audio_out: Path | None
+) -> dict[str, UnwrittenAudio]:
+    """Let the rows of single channels name files in `audio_out`, and return how these are written."""
+    unwritten: dict[str, UnwrittenAudio] = {}
+    stems = file_stems(str(rows[number].get("id")) for number in channels)
+    for number, channel in channels.items():
+        row = rows[number]
+        if audio_out is None:
+            raise ConfigError(
+                f"{places[number]}: is channel {channel} of a recording with several, which becomes a file "
+                "of its own: name a folder for it, --audio-out DIR"
+            )
+        target = str((audio_out / f"{stems[str(row.get('id'))]}{FLAC}").absolute())
+        source = Path(row["path"])
+        start_s, end_s = (
+            None if end is None else float(end) for end in (row.get("start_s"), row.get("end_s"))
+        )
+        unwritten[target] = UnwrittenAudio(
+            partial(write_part, source, start_s=start_s, end_s=end_s, channel=channel),
+            partial(_is_newer, source),
+        )
+        row |= {"path": target, "start_s": None, "end_s": None}
+    return unwritten
+
+
+def _is_newer(source: Path, target: Path) -> bool:
+    return source.is_file() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def _number(place: str, item: Mapping[str, Any], name: str) -> float:
+    value = item.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise CorpusError(f"{place}: {name} is {value!r}, expected a number")
+    return float(value)
+
+
+def _text(seconds: float) -> str:
+    return repr(round(seconds, 8))
+
+
+def _cell(value: Any) -> Any:
+    """Return a custom field as a cell of a table; lists and objects become JSON."""
+    return json.dumps(value) if isinstance(value, (dict, list)) else value
+
+
+LHOTSE = TableReader("lhotse", read, options=("root", "audio_out"))
