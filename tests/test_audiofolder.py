@@ -46,7 +46,7 @@ def read(root: Path, columns: dict[str, str] | None = None, emotions: dict[str, 
     return read_own_table(table, options.columns, emotions or {}, None, None, lambda text: None)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(utterances=exchange.corpora())
 def test_any_corpus_is_read_back(utterances: list[Utterance]) -> None:
     exchange.round_trip(utterances, "audiofolder")

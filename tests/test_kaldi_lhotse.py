@@ -17,7 +17,7 @@ from emodistill.corpora.writers import write_corpus
 from emodistill.errors import ConfigError, CorpusError
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(utterances=exchange.corpora())
 @pytest.mark.parametrize("name", ["kaldi", "lhotse"])
 @pytest.mark.parametrize("copy_audio", [None, True], ids=["in place", "copied"])

@@ -74,3 +74,18 @@ def file_stem(name: str) -> str:
     """Return a name without a suffix for a file; characters that a file system refuses become "_"."""
     stem = _UNSAFE.sub("_", name).strip(" .") or "_"
     return stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+
+
+def recording_ids(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return an id without spaces for each recording: its name, with a number where names repeat."""
+    ids: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(paths):
+        stem = "_".join(path.stem.split()) or "_"
+        number, unique = 1, stem
+        while unique in taken:
+            number += 1
+            unique = f"{stem}-{number}"
+        taken.add(unique)
+        ids[path] = unique
+    return ids

@@ -29,8 +29,8 @@ def read(source: Path, options: TableOptions) -> Table:
     """Read a dataset; no audio is decoded.
 
     `source` is an id such as `user/corpus`, or a folder that `save_to_disk` wrote. A folder of another kind
-    is read by `load_dataset`. `--subset` is the configuration, and `--version` the revision on the hub. The path
-    is the first column of audio, unless `--columns path=` names another.
+    is read by `load_dataset`. `--subset` is the configuration, and `--version` the revision on the hub. The
+    path is the first column of audio, unless `--columns path=` names another.
 
     Raises:
         MissingExtraError: `datasets` is not installed.

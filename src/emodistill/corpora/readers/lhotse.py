@@ -126,7 +126,6 @@ def _utterances(
                 f"{place}: supervision '{item.get('id')}' starts at {begin_s:g} s and ends at {end_s:g} s of "
                 "its recording, expected an end after it"
             )
-        is_whole = begin_s <= tolerance_s and end_s >= length_s - tolerance_s
         row: Row = {"path": path}
         if begin_s > tolerance_s or end_s < length_s - tolerance_s:
             row |= {"start_s": _text(begin_s), "end_s": _text(end_s)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emodistill.corpora.base import Corpus, Utterance, audio_duration_s
 from emodistill.corpora.manifest import COLUMNS
+from emodistill.corpora.parts import recording_ids
 from emodistill.corpora.writers.base import CorpusWriter
 from emodistill.errors import CorpusError
 from emodistill.labels import DIMENSIONS, scale_text
@@ -44,7 +45,7 @@ def _write_folder(
     has_segments = len(set(paths)) < len(paths) or any(item.start_s or item.end_s for item in items)
     speakers = _names("speaker", (item.speaker for item in items))
     if has_segments:
-        ids = _recording_ids(paths)
+        ids = recording_ids(paths)
         table = {ids[path]: _readable(audio[path]) for path in paths}
         segments = {names[item.id]: _segment(item, ids) for item in items}
         _write_table(folder / "segments", segments)
@@ -103,19 +104,6 @@ def _names(what: str, given: Iterable[str]) -> dict[str, str]:
                 "rename one of them"
             )
     return names
-
-
-def _recording_ids(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return an id for each recording: the name of its file, with a number where names repeat."""
-    ids: dict[Path, str] = {}
-    for path in dict.fromkeys(paths):
-        stem = _SPACE.sub("_", path.stem.strip()) or "_"
-        number, name = 1, stem
-        while name in ids.values():
-            number += 1
-            name = f"{stem}-{number}"
-        ids[path] = name
-    return ids
 
 
 def _readable(path: str) -> str:

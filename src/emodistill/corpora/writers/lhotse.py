@@ -9,7 +9,7 @@ from typing import Any
 from emodistill.audio.decoding import AudioHeader, read_header
 from emodistill.corpora.base import Corpus, Utterance, audio_duration_s
 from emodistill.corpora.manifest import COLUMNS
-from emodistill.corpora.parts import file_stems
+from emodistill.corpora.parts import recording_ids
 from emodistill.corpora.writers.base import CorpusWriter
 from emodistill.errors import CorpusError
 from emodistill.labels import scale_text
@@ -26,12 +26,12 @@ def write(corpus: Corpus, folder: Path, audio: Mapping[Path, str]) -> None:
     """
     has_splits = all(item.split in SPLITS for item in corpus)
     recordings: dict[Path, dict[str, Any]] = {}
-    stems = file_stems(str(path) for path in audio)
+    ids = recording_ids(audio)
     lines: dict[str, list[str]] = {}
     for item in corpus:
         assert item.path is not None, "checked by `write_corpus`"
         if item.path not in recordings:
-            recordings[item.path] = _recording(item, stems[str(item.path)], audio[item.path])
+            recordings[item.path] = _recording(item, ids[item.path], audio[item.path])
         name = f"cuts_{item.split}" if has_splits else "cuts"
         cut = _cut(item, recordings[item.path])
         lines.setdefault(name, []).append(json.dumps(cut, ensure_ascii=False))

@@ -1,0 +1,128 @@
+"""Hugging Face `datasets` reads our audiofolder, and we read what it saves; no audio is decoded there."""
+
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import datasets
+import pytest
+import soundfile
+
+from emodistill.corpora import (
+    TABLE_READERS,
+    Corpus,
+    TableOptions,
+    Utterance,
+    drop_bad_audio,
+    read_own_table,
+)
+from emodistill.corpora.writers import write_corpus
+from emodistill.errors import ConfigError, CorpusError
+
+DEMO_CALL = files("emodistill") / "demo" / "call.ogg"
+
+EMOTIONS = {"anger": "angry", "joy": "happy"}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """Parts of the demo call; one split lacks a transcript and a dimension, and names have spaces."""
+    samples, rate_hz = soundfile.read(str(DEMO_CALL), dtype="int16")
+    path = tmp_path / "zażółć gęślą.wav"
+    soundfile.write(path, samples[: 4 * rate_hz], rate_hz)
+    items = (
+        Utterance("test 1", "0001", "angry", path, 0.0, 1.0, gender="female", split="train", corpus="calls",
+                  transcript="Nie!", transcript_source="gold", arousal=4.0, scale=(1.0, 5.0)),
+        Utterance("é b", "0002", "sad", path, 1.5, 3.0, split="dev", corpus="calls"),
+        Utterance("c", "0003", None, path, split="test", corpus="calls", votes='{"sad": 1, "angry": 1}'),
+    )  # fmt: skip
+    return drop_bad_audio(Corpus("calls", items))[0]
+
+
+def prepared(name: str, source: Path, options: TableOptions | None = None, emotions: bool = False) -> Corpus:
+    options = options or TableOptions()
+    table = TABLE_READERS[name].read(source, options)
+    names = EMOTIONS if emotions else {}
+    corpus = read_own_table(table, options.columns, names, "all", None, lambda text: None)
+    return drop_bad_audio(corpus, measure=True)[0]
+
+
+def without_place(item: Utterance) -> Utterance:
+    return replace(item, path=None, start_s=None, end_s=None)
+
+
+def test_datasets_reads_our_audiofolder(corpus: Corpus, tmp_path: Path) -> None:
+    write_corpus(corpus, "audiofolder", tmp_path / "out dir")
+    loaded = datasets.load_dataset(
+        "audiofolder", data_dir=str(tmp_path / "out dir"), cache_dir=str(tmp_path / "cache")
+    )
+    found = {
+        row["id"]: (split, row["speaker"], row["emotion"])
+        for split, part in loaded.items()
+        for row in part.remove_columns("audio")
+    }
+    assert found == {
+        "test 1": ("train", "0001", "angry"), "é b": ("validation", "0002", "sad"), "c": ("test", "0003", ""),
+    }  # fmt: skip
+    audio = loaded["validation"].cast_column("audio", datasets.Audio(decode=False))[0]["audio"]
+    assert soundfile.info(audio["path"]).duration == pytest.approx(1.5)
+    back = {item.id: item for item in prepared("audiofolder", tmp_path / "out dir")}
+    assert [without_place(back[item.id]) for item in corpus] == [without_place(item) for item in corpus]
+
+
+def test_without_splits_datasets_has_one(corpus: Corpus, tmp_path: Path) -> None:
+    whole = replace(corpus, utterances=tuple(replace(item, split=None) for item in corpus))
+    write_corpus(whole, "audiofolder", tmp_path / "out")
+    loaded = datasets.load_dataset(
+        "audiofolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")
+    )
+    assert {split: len(part) for split, part in loaded.items()} == {"train": 3}
+    assert {item.split for item in prepared("audiofolder", tmp_path / "out")} == {None}
+
+
+@pytest.mark.parametrize("has_bytes", [True, False], ids=["bytes", "paths"])
+def test_a_saved_dataset_is_prepared(corpus: Corpus, tmp_path: Path, has_bytes: bool) -> None:
+    write_corpus(corpus, "audiofolder", tmp_path / "files")
+    splits = {}
+    for split in ("train", "validation"):
+        (path,) = (tmp_path / "files" / split).glob("*.flac")
+        given = (
+            {"path": path.name, "bytes": path.read_bytes()}
+            if has_bytes
+            else {"path": str(path), "bytes": None}
+        )
+        features = datasets.Features(
+            {
+                "speech": datasets.Audio(decode=False),
+                "emotion": datasets.ClassLabel(names=["anger", "joy"]),
+                "who": datasets.Value("int64"),
+            }
+        )
+        rows = {"speech": [given] * 2, "emotion": [0, 1], "who": [1, 2]}
+        splits[split] = datasets.Dataset.from_dict(rows, features=features)
+    source = tmp_path / "saved set"
+    datasets.DatasetDict(splits).save_to_disk(str(source))
+    options = TableOptions({"speaker": "who"})
+    if has_bytes:
+        with pytest.raises(
+            ConfigError, match=r"train\[0\]: the dataset holds its audio as bytes.*--audio-out"
+        ):
+            prepared("datasets", source, options, emotions=True)
+    options = replace(options, audio_out=tmp_path / "audio")
+    found = prepared("datasets", source, options, emotions=True)
+    assert [(item.speaker, item.emotion, item.split) for item in found] == [
+        ("1", "angry", "train"), ("2", "happy", "train"), ("1", "angry", "dev"), ("2", "happy", "dev"),
+    ]  # fmt: skip
+    assert [item.duration_s for item in found] == pytest.approx([1.0, 1.0, 1.5, 1.5])
+    assert prepared("datasets", source, options, emotions=True) == found, "files that are there are kept"
+
+
+def test_what_cannot_be_loaded_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CorpusError, match="cannot be loaded"):
+        prepared("datasets", tmp_path / "nothing")
+    text = datasets.Dataset.from_dict({"text": ["a"], "speaker": ["s"], "emotion": ["sad"]})
+    text.save_to_disk(str(tmp_path / "text"))
+    with pytest.raises(CorpusError, match=r"no column of audio \(it has \['text', 'speaker', 'emotion'\]\)"):
+        prepared("datasets", tmp_path / "text")
+    with pytest.raises(ConfigError, match="leave --subset and --version out"):
+        prepared("datasets", tmp_path / "text", TableOptions(subset="x"))
