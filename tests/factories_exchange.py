@@ -31,7 +31,10 @@ _words = st.lists(_text, min_size=1, max_size=4).map(" ".join)
 
 @st.composite
 def corpora(draw: st.DrawFn, with_parts: bool = True) -> list[Utterance]:
-    """Utterances whose paths start at a folder of `recordings`; without parts, each has its own recording."""
+    """Utterances whose paths start at a folder of `recordings`; the first one has an emotion.
+
+    A format of tables has no table of emotions without one. Without parts, each has its own recording.
+    """
     is_parted = with_parts and draw(st.booleans())
     ids = draw(st.lists(_text, min_size=1, max_size=3, unique_by=str.casefold))
     has_splits = draw(st.booleans())
@@ -44,7 +47,7 @@ def corpora(draw: st.DrawFn, with_parts: bool = True) -> list[Utterance]:
             Utterance(
                 id=name,
                 speaker=draw(_text),
-                emotion=draw(st.none() | st.sampled_from(EMOTIONS)),
+                emotion=draw(st.sampled_from(EMOTIONS if number == 0 else (None, *EMOTIONS))),
                 path=Path(NAMES[number]),
                 start_s=draw(st.sampled_from([0.1, 0.25])) if is_parted else None,
                 end_s=draw(st.sampled_from([0.5, 0.625])) if is_parted else None,
