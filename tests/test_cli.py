@@ -86,9 +86,9 @@ def test_failures_are_listed_at_the_end(
 
 def test_verbs_are_complete() -> None:
     assert {" ".join(verb) for verb in VERBS} == {
-        "predict", "timeline", "listen", "serve", "enrol", "embed", "models", "train", "crossval", "ablate",
-        "tune", "export", "fetch", "demo", "evaluate", "scores", "compare", "report", "cite", "cache",
-        "corpus prepare", "corpus audit", "corpus stats", "corpus write",
+        "predict", "timeline", "listen", "mcp", "serve", "enrol", "embed", "models", "train", "crossval",
+        "ablate", "tune", "export", "fetch", "demo", "evaluate", "scores", "compare", "report", "cite",
+        "cache", "corpus prepare", "corpus audit", "corpus stats", "corpus write",
     }  # fmt: skip
 
 

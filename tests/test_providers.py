@@ -208,6 +208,7 @@ VERBS: dict[str, list[str]] = {
     "listen": ["-"],
     "serve": [],
     "embed": ["{wav}", "-o", "{folder}/x.npz"],
+    "mcp": ["--folder", "{folder}"],
     "evaluate": ["bundled", "{folder}/no.csv"],
 }
 
