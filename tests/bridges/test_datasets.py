@@ -93,13 +93,14 @@ def test_a_saved_dataset_is_prepared(corpus: Corpus, tmp_path: Path, has_bytes: 
         )
         features = datasets.Features(
             {
-                "speech": datasets.Audio(decode=False),
+                "speech": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
                 "emotion": datasets.ClassLabel(names=["anger", "joy"]),
                 "who": datasets.Value("int64"),
             }
         )
         rows = {"speech": [given] * 2, "emotion": [0, 1], "who": [1, 2]}
-        splits[split] = datasets.Dataset.from_dict(rows, features=features)
+        plain = datasets.Dataset.from_dict(rows, features=features)
+        splits[split] = plain.cast_column("speech", datasets.Audio(decode=False))
     source = tmp_path / "saved set"
     datasets.DatasetDict(splits).save_to_disk(str(source))
     options = TableOptions({"speaker": "who"})

@@ -33,6 +33,7 @@ def corpus(tmp_path: Path) -> Corpus:
         Utterance("a1", "anna", "angry", path, 0.25, 1.0, gender="female", language="pl", corpus="calls",
                   transcript="Nie, dziękuję!", transcript_source="gold", arousal=4.0, scale=(1.0, 5.0)),
         Utterance("b2", "jan", "sad", path, 1.5, 3.0, gender="male", corpus="calls",
+                  transcript="Hm.", transcript_source="gold",
                   votes='{"sad": 2, "angry": 1}'),
     )  # fmt: skip
     return drop_bad_audio(Corpus("calls", items))[0]
@@ -88,7 +89,7 @@ def test_lhotse_and_kaldiio_read_our_data_folder(corpus: Corpus, tmp_path: Path)
     rate_hz = soundfile.info(str(corpus.utterances[0].path)).samplerate
     recordings, supervisions, _ = load_kaldi_data_dir(tmp_path / "out", sampling_rate=rate_hz)
     found = {item.id: (item.speaker, item.text or "", item.start, item.duration) for item in supervisions}
-    assert found == {"a1": ("anna", "Nie, dziękuję!", 0.25, 0.75), "b2": ("jan", "", 1.5, 1.5)}
+    assert found == {"a1": ("anna", "Nie, dziękuję!", 0.25, 0.75), "b2": ("jan", "Hm.", 1.5, 1.5)}
     assert len(recordings) == 1
     samples = kaldiio.load_scp(str(tmp_path / "out" / "wav.scp"), segments=str(tmp_path / "out" / "segments"))
     read_rate_hz, segment = samples["a1"]

@@ -20,7 +20,8 @@ _BY_SPEAKER = "spk2"
 _SPACE = re.compile("[ \t]+")
 # Our column -> files that usually hold it, the first one that exists.
 _USUAL = {
-    "speaker": (SPEAKERS,), "transcript": (TEXT,), "emotion": ("utt2emo", "utt2emotion", "utt2label"),
+    "speaker": (SPEAKERS,), "transcript": (TEXT, "utt2transcript"),
+    "emotion": ("utt2emo", "utt2emotion", "utt2label"),
     "gender": ("utt2gender", "spk2gender"), "language": ("utt2lang", "utt2language", "spk2lang"),
     "split": ("utt2split", SPLIT),
     **{

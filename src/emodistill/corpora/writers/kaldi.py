@@ -14,8 +14,8 @@ from emodistill.labels import DIMENSIONS, scale_text
 
 SPLITS = ("train", "dev", "test")
 _SPACE = re.compile(r"\s+")
-# Our columns with the file of each; others are in `utt2` and their name.
-_FILES = {"transcript": "text", "emotion": "utt2emo", "language": "utt2lang"}
+# Our columns with the file that has all of their values; others are in `utt2` and their name.
+_FILES = {"transcript": "text", "language": "utt2lang"}
 _ELSEWHERE = ("id", "path", "start_s", "end_s", "duration_s", "speaker", "gender")
 
 
@@ -28,18 +28,30 @@ def write(corpus: Corpus, folder: Path, audio: Mapping[Path, str]) -> None:
     Raises `CorpusError` for two ids that become the same, and for a path that Kaldi would not read as one.
     """
     names = _names("id", (item.id for item in corpus))
+    # Kaldi and lhotse expect a line for each utterance in `text` and `utt2lang`. Part of it has another name.
+    files = {"emotion": "utt2emo"} | {
+        column: name for column, name in _FILES.items() if all(getattr(item, column) for item in corpus)
+    }
+    if len({(item.speaker, item.gender) for item in corpus}) == len(corpus.speakers) and all(
+        item.gender for item in corpus
+    ):
+        files["gender"] = "spk2gender"
     if all(item.split in SPLITS for item in corpus):
         for split in SPLITS:
             part = [item for item in corpus if item.split == split]
             if part:
                 (folder / split).mkdir()
-                _write_folder(part, folder / split, names, audio)
+                _write_folder(part, folder / split, names, audio, files)
     else:
-        _write_folder(list(corpus), folder, names, audio)
+        _write_folder(list(corpus), folder, names, audio, files)
 
 
 def _write_folder(
-    items: list[Utterance], folder: Path, names: Mapping[str, str], audio: Mapping[Path, str]
+    items: list[Utterance],
+    folder: Path,
+    names: Mapping[str, str],
+    audio: Mapping[Path, str],
+    files: Mapping[str, str],
 ) -> None:
     paths = [item.path for item in items if item.path is not None]
     has_segments = len(set(paths)) < len(paths) or any(item.start_s or item.end_s for item in items)
@@ -57,9 +69,9 @@ def _write_folder(
     for item in sorted(items, key=lambda item: names[item.id].encode()):
         by_speaker.setdefault(speakers[item.speaker], []).append(names[item.id])
     _write_table(folder / "spk2utt", {name: " ".join(ids) for name, ids in by_speaker.items()})
-    genders = {(speakers[item.speaker], item.gender) for item in items}
-    if len(genders) == len(by_speaker) and all(gender for _, gender in genders):
-        _write_table(folder / "spk2gender", {name: str(gender)[0] for name, gender in genders})
+    if "gender" in files:
+        genders = {speakers[item.speaker]: str(item.gender)[0] for item in items}
+        _write_table(folder / files["gender"], genders)
     else:
         _write_table(
             folder / "utt2gender", _column(items, names, lambda item: item.gender and item.gender[0])
@@ -67,7 +79,7 @@ def _write_folder(
     for column in COLUMNS:
         if column not in _ELSEWHERE:
             cells = _column(items, names, partial(_cell, column))
-            _write_table(folder / _FILES.get(column, f"utt2{column}"), cells)
+            _write_table(folder / files.get(column, f"utt2{column}"), cells)
 
 
 def _column(
