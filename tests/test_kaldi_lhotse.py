@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ def test_kaldi_segments_and_tables_are_read(emodistill: make.CommandLine, tmp_pa
     assert (second.gender, second.emotion, second.transcript) == ("male", "sad", None)
 
 
+def test_kaldi_segments_of_channels_become_files(tmp_path: Path) -> None:
+    folder = data_folder(
+        tmp_path / "data", segments="u1 rec 0.1 0.5 1\nu2 rec 0.5 -1 0\n", utt2emo="u1 sad\n"
+    )
+    noise = np.random.default_rng(1).normal(0, 0.1, (8000, 2))
+    soundfile.write(folder / "a b.wav", noise, 8000)
+    with pytest.raises(ConfigError, match=r"segments', line 1: is channel 1 of its recording.*--audio-out"):
+        exchange.prepared("kaldi", folder)
+    corpus = exchange.prepared("kaldi", folder, TableOptions(audio_out=tmp_path / "parts"))
+    given, _ = soundfile.read(folder / "a b.wav", dtype="int16")
+    for item, part in zip(corpus, (given[800:4000, 1], given[4000:, 0]), strict=True):
+        assert (item.start_s, item.end_s) == (None, None)
+        np.testing.assert_array_equal(soundfile.read(item.path, dtype="int16")[0], part)
+
+
 def test_kaldi_folders_of_splits_and_declared_tables_are_read(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         data_folder(tmp_path / split, segments=f"{split}1 rec 0 0.5\n", utt2spk=f"{split}1 anna\n", text="",
@@ -78,6 +94,7 @@ def test_kaldi_folders_of_splits_and_declared_tables_are_read(tmp_path: Path) ->
         ("wav_scp", "rec a b.wav\nrec c.wav\n", r"wav.scp', line 2: duplicate id 'rec', first in line 1"),
         ("segments", "u1 rec 0.5 0.5\n", r"segments', line 1: starts at 0.5 s and ends at 0.5 s"),
         ("segments", "u1 rec 0.5 x\n", r"segments', line 1: got 'x', expected seconds"),
+        ("segments", "u1 rec 0 0.5 A\n", r"segments', line 1: got .* one of several channels its number"),
         ("segments", "u1 rec 0.5\n", r"segments', line 1: .* expected utterance, recording, start and end"),
         ("segments", "u1 no 0 1\n", r"segments', line 1: unknown recording 'no'"),
         ("utt2emo", "u1 anger\nu9 sad\n", r"utt2emo', line 2: unknown utterance 'u9', expected one of"),
@@ -106,6 +123,20 @@ def test_kaldi_tables_are_sorted_and_names_have_no_spaces(tmp_path: Path) -> Non
     assert (tmp_path / "out" / "spk2gender").read_text(encoding="utf-8") == "the_speaker f\n"
     twins = (items[1], Utterance("b_c", "s", "sad", items[0].path))
     with pytest.raises(CorpusError, match=r"'b c' and 'b_c' are both 'b_c' without spaces"):
+        write_corpus(Corpus("given", twins), "kaldi", tmp_path / "other")
+
+
+def test_kaldi_splits_with_copied_audio_are_read_back_and_keep_speakers_apart(tmp_path: Path) -> None:
+    exchange.recordings(tmp_path)
+    items = tuple(
+        Utterance(split, speaker, "sad", tmp_path / path, split=split)
+        for split, speaker, path in zip(("train", "dev"), ("a", "b"), exchange.NAMES, strict=False)
+    )
+    write_corpus(Corpus("given", items), "kaldi", tmp_path / "out", copy_audio=True)
+    paths = [str(item.path) for item in exchange.prepared("kaldi", tmp_path / "out")]
+    assert sorted(paths) == [str(tmp_path / "out" / "audio" / name) for name in exchange.NAMES[:2]]
+    twins = tuple(replace(item, speaker=name) for item, name in zip(items, ("a b", "a_b"), strict=True))
+    with pytest.raises(CorpusError, match=r"speakers 'a b' and 'a_b' are both 'a_b'"):
         write_corpus(Corpus("given", twins), "kaldi", tmp_path / "other")
 
 
@@ -144,21 +175,47 @@ def test_lhotse_supervisions_are_utterances(emodistill: make.CommandLine, tmp_pa
     ]
 
 
-def test_one_channel_of_lhotse_becomes_a_file_once(emodistill: make.CommandLine, tmp_path: Path) -> None:
+def test_a_supervision_of_one_channel_of_a_cut_of_two_has_this_channel(tmp_path: Path) -> None:
+    both = cut(
+        channel=[0, 1], type="MultiCut",
+        supervisions=[
+            {"id": f"u{channel}", "start": 0.0, "duration": 0.5, "channel": channel, "speaker": f"s{channel}",
+             "custom": {"emotion": "sad"}}
+            for channel in (0, 1, [0, 1])
+        ],
+    )  # fmt: skip
+    corpus = exchange.prepared("lhotse", manifest(tmp_path, both), TableOptions(audio_out=tmp_path / "parts"))
+    given, _ = soundfile.read(tmp_path / "a b.wav", start=2000, stop=6000, dtype="int16")
+    for channel, item in zip((0, 1), corpus, strict=False):
+        assert item.speaker == f"s{channel}"
+        np.testing.assert_array_equal(soundfile.read(item.path, dtype="int16")[0], given[:, channel])
+    assert corpus.utterances[2].path == tmp_path / "a b.wav"
+
+
+def test_one_channel_of_lhotse_becomes_a_file(emodistill: make.CommandLine, tmp_path: Path) -> None:
     path, out, folder = manifest(tmp_path, cut()), tmp_path / "u.csv", tmp_path / "parts"
     declared = ("--columns", "emotion=emo", "--map-emotions", "anger=angry", "-o", out)
     result = emodistill("corpus", "prepare", "lhotse", path, *declared)
     assert result.code == 2
-    assert "line 1: is channel 1 of a recording with several" in result.err.replace("\n", " ")
+    assert "line 1: is channel 1 of its recording" in result.err.replace("\n", " ")
     assert "--audio-out DIR" in result.err
     assert emodistill("corpus", "prepare", "lhotse", path, *declared, "--audio-out", folder).code == 0
     (item,) = read_manifest(out)
     assert (item.path, item.start_s, item.duration_s) == (folder / "u1.flac", None, 0.4)
     given, _ = soundfile.read(tmp_path / "a b.wav", start=2800, stop=6000, dtype="int16")
     np.testing.assert_array_equal(soundfile.read(folder / "u1.flac", dtype="int16")[0], given[:, 1])
-    written = (folder / "u1.flac").stat().st_mtime_ns
+
+    manifest(tmp_path, cut(channel=0, duration=0.3))  # The file of the earlier cut is there.
     assert emodistill("corpus", "prepare", "lhotse", path, *declared, "--audio-out", folder).code == 0
-    assert (folder / "u1.flac").stat().st_mtime_ns == written, "a file that is written is kept"
+    np.testing.assert_array_equal(soundfile.read(folder / "u1.flac", dtype="int16")[0], given[:1600, 0])
+
+
+def test_a_channel_never_replaces_a_recording(tmp_path: Path) -> None:
+    recording = cut()["recording"]
+    recording["sources"][0]["source"] = "u1.flac"
+    path = manifest(tmp_path, cut(recording=recording))
+    with pytest.raises(ConfigError, match=r"line 1: its file '.*u1.flac' would replace a recording"):
+        exchange.prepared("lhotse", path, TableOptions(audio_out=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +239,7 @@ def test_one_channel_of_lhotse_becomes_a_file_once(emodistill: make.CommandLine,
 def test_bad_cuts_are_errors_with_their_line(tmp_path: Path, line: Any, message: str) -> None:
     path = manifest(tmp_path, cut(channel=[0, 1]), line)
     with pytest.raises(CorpusError, match=message):
-        exchange.prepared("lhotse", path)
+        exchange.prepared("lhotse", path, TableOptions({"emotion": "emo"}), emotions={"anger": "angry"})
 
 
 def test_a_damaged_manifest_is_an_error(tmp_path: Path) -> None:

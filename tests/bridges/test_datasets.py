@@ -115,7 +115,7 @@ def test_a_saved_dataset_is_prepared(corpus: Corpus, tmp_path: Path, has_bytes: 
         ("1", "angry", "train"), ("2", "happy", "train"), ("1", "angry", "dev"), ("2", "happy", "dev"),
     ]  # fmt: skip
     assert [item.duration_s for item in found] == pytest.approx([1.0, 1.0, 1.5, 1.5])
-    assert prepared("datasets", source, options, emotions=True) == found, "files that are there are kept"
+    assert prepared("datasets", source, options, emotions=True) == found
 
 
 def test_what_cannot_be_loaded_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

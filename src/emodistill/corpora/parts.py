@@ -1,13 +1,15 @@
 """Parts and channels of recordings as FLAC files of their own, and names of files that every system takes."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import soundfile
 
 from emodistill.audio.decoding import decode_whole_media, open_recording
-from emodistill.errors import AudioError
+from emodistill.corpora.tables import Row
+from emodistill.errors import AudioError, ConfigError
 
 FLAC = ".flac"
 MAX_NAME_BYTES = 200  # of a file's name without its suffix; file systems allow 255
@@ -50,6 +52,45 @@ def write_part(
         raise AudioError(f"{source}: no samples from {start_s or 0.0} s to {end_s} s")
     chosen = frames if channel is None else frames[:, channel]
     soundfile.write(target, chosen, rate_hz, format="FLAC", subtype=f"PCM_{bits}")
+
+
+def channel_files(
+    rows: Mapping[int, Row], channels: Mapping[int, int], places: Mapping[int, str], audio_out: Path | None
+) -> dict[str, Callable[[Path], None]]:
+    """Let rows of single channels name files in `audio_out`, and return what writes each file.
+
+    Args:
+        rows: all rows by number; those of `channels` get another path, and lose their start and end.
+        channels: number of a row -> its channel, counted from 0.
+        places: where the user finds a row, for messages.
+        audio_out: the folder for the files.
+
+    Raises:
+        ConfigError: there is no folder, or a file would replace a recording of the rows.
+    """
+    unwritten: dict[str, Callable[[Path], None]] = {}
+    stems = file_stems(str(rows[number].get("id")) for number in channels)
+    recordings = {Path(row["path"]).resolve() for row in rows.values()} if channels else set()
+    for number, channel in channels.items():
+        row = rows[number]
+        if audio_out is None:
+            raise ConfigError(
+                f"{places[number]}: is channel {channel} of its recording, which becomes a file of its own: "
+                "name a folder for it, --audio-out DIR"
+            )
+        target = (audio_out / f"{stems[str(row.get('id'))]}{FLAC}").absolute()
+        if target.resolve() in recordings:
+            raise ConfigError(
+                f"{places[number]}: its file '{target}' would replace a recording of the corpus: name "
+                "another folder, --audio-out DIR"
+            )
+        start_s, end_s = (
+            None if time is None else float(time) for time in (row.get("start_s"), row.get("end_s"))
+        )
+        source = Path(row["path"])
+        unwritten[str(target)] = partial(write_part, source, start_s=start_s, end_s=end_s, channel=channel)
+        row |= {"path": str(target), "start_s": None, "end_s": None}
+    return unwritten
 
 
 def file_stems(ids: Iterable[str]) -> dict[str, str]:

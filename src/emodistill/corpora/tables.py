@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class Table:
         places: {number of a row: where the user finds it}, such as "'train/metadata.csv', row 3"; a row that
             is not in it is a row of `path`.
         cell_places: the same for single cells, {(number, column): where it is}.
-        unwritten: {text of a path: audio that must be written there first}.
+        unwritten: {text of a path: function that writes audio there, which is no file of its own}. It raises
+            `AudioError` where the audio cannot be decoded.
         name: of the corpus; None: that of the file or folder.
         notes: what the reader chose, for the user.
     """
@@ -47,7 +48,7 @@ class Table:
     usual: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[int, str] = field(default_factory=dict)
     cell_places: Mapping[tuple[int, str], str] = field(default_factory=dict)
-    unwritten: Mapping[str, "UnwrittenAudio"] = field(default_factory=dict)
+    unwritten: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
     name: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -55,19 +56,6 @@ class Table:
         """Return where a row, or one cell of it, is found, for messages."""
         place = self.places.get(number, f"'{self.path}', row {number}")
         return place if column is None else self.cell_places.get((number, column), place)
-
-
-@dataclass(frozen=True)
-class UnwrittenAudio:
-    """Audio of a corpus that is no file of its own, such as bytes in a dataset.
-
-    Attributes:
-        write: writes it into a file; raises `AudioError` where it cannot be decoded.
-        is_written: returns whether a file that exists has it already.
-    """
-
-    write: Callable[[Path], None]
-    is_written: Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
@@ -108,32 +96,30 @@ class TableReader:
     options: tuple[str, ...] = ()
 
 
-def found_below(text: str, folder: Path, root: Path | None) -> Path:
+def found_below(text: str, folders: Sequence[Path], root: Path | None) -> Path:
     """Return the absolute path of a recording that a manifest names.
 
-    A path that is not absolute starts at `root`. Without it, it starts at `folder` if the file is there, else
-    at the working folder, where programs such as Kaldi let it start.
+    A path that is not absolute starts at `root`. Without it, it starts at the first of `folders` that has the
+    file, else at the working folder, where programs such as Kaldi let it start. If the file is missing, it is
+    below the first of `folders`.
     """
-    start = root if root is not None else folder
-    if root is None and not (folder / text).is_file() and Path(text).is_file():
-        start = Path.cwd()
-    return (start / text).absolute()
+    starts = (*folders, Path.cwd()) if root is None else (root,)
+    return next((start / text for start in starts if (start / text).is_file()), starts[0] / text).absolute()
 
 
 def write_audio(corpus: Corpus, table: Table, report: Callable[[str], None]) -> None:
-    """Write the audio of a corpus's utterances that is no file of its own; a file that has it is kept.
+    """Write the audio of a corpus's utterances that is no file of its own, and replace earlier files.
 
-    `report` gets a message for audio that cannot be decoded, which stays missing.
+    `report` gets a message for audio that cannot be decoded, which is then missing.
     """
     paths = dict.fromkeys(str(item.path) for item in corpus if str(item.path) in table.unwritten)
     for text in with_progress(paths, "write audio", len(paths)) if paths else ():
-        target, audio = Path(text), table.unwritten[text]
-        if target.is_file() and audio.is_written(target):
-            continue
+        target = Path(text)
         try:
             with atomic_write(target) as partial:
-                audio.write(partial)
+                table.unwritten[text](partial)
         except AudioError as error:
+            target.unlink(missing_ok=True)  # An earlier file may be another part.
             report(f"not written: '{target}': {error}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from emodistill.corpora.parts import file_stem
 from emodistill.corpora.readers.audiofolder import SPLITS
-from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, UnwrittenAudio
+from emodistill.corpora.tables import Row, Table, TableOptions, TableReader
 from emodistill.errors import ConfigError, CorpusError, MissingExtraError, one_of
 
 SPLIT = "name of the split"  # the column of the names
@@ -20,9 +20,7 @@ _SAVED = ("dataset_dict.json", "state.json")
 # The first bytes of audio files, for bytes without a name.
 _SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\xff\xfb": ".mp3"}
 
-_Bytes = tuple[
-    str, int, Callable[[Path], None]
-]  # name of the file, number of bytes, and how they are written
+_Bytes = tuple[str, Callable[[Path], None]]  # name of the file, and what writes it
 
 
 def read(source: Path, options: TableOptions) -> Table:
@@ -59,7 +57,7 @@ def read(source: Path, options: TableOptions) -> Table:
                 if data is not None:
                     name = Path(str(path or f"{split}-{index:06d}").replace("\\", "/"))
                     suffix = name.suffix or _suffix(data)
-                    found[number] = (name.stem + suffix, len(data), partial(_write_bytes, part, index, audio))
+                    found[number] = (name.stem + suffix, partial(_write_bytes, part, index, audio))
             rows.append((number, row | {SPLIT: SPLITS.get(split.lower(), split)}))
     unwritten = _bytes_files(dict(rows), found, audio, places, options.audio_out)
     usual = {"path": audio, "split": SPLIT, "emotion": "label", "speaker": "speaker_id"}
@@ -123,14 +121,14 @@ def _bytes_files(
     column: str,
     places: Mapping[int, str],
     audio_out: Path | None,
-) -> dict[str, UnwrittenAudio]:
-    """Let the rows with bytes name files in `audio_out`, and return how these are written.
+) -> dict[str, Callable[[Path], None]]:
+    """Let the rows with bytes name files in `audio_out`, and return what writes each file.
 
     The folder has a folder for each split, and files keep their names where these differ.
     """
-    unwritten: dict[str, UnwrittenAudio] = {}
+    unwritten: dict[str, Callable[[Path], None]] = {}
     taken: set[str] = set()
-    for number, (name, size, write) in found.items():
+    for number, (name, write) in found.items():
         if audio_out is None:
             raise ConfigError(
                 f"{places[number]}: the dataset holds its audio as bytes: name a folder to write it to, "
@@ -142,7 +140,7 @@ def _bytes_files(
             target = target.with_name(f"{stem}-{number}{target.suffix}")
         taken.add(str(target).casefold())
         rows[number][column] = str(target)
-        unwritten[str(target)] = UnwrittenAudio(write, partial(_has_size, size))
+        unwritten[str(target)] = write
     return unwritten
 
 
@@ -152,10 +150,6 @@ def _suffix(data: bytes) -> str:
 
 def _write_bytes(part: Any, index: int, column: str, path: Path) -> None:
     path.write_bytes(part[index][column]["bytes"])
-
-
-def _has_size(size: int, path: Path) -> bool:
-    return path.stat().st_size == size
 
 
 DATASETS = TableReader("datasets", read, options=("audio_out", "subset", "version", "root"))

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emodistill.corpora.parts import channel_files
 from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, found_below
 from emodistill.errors import CorpusError
 
 RECORDINGS, SEGMENTS, SPEAKERS, TEXT = "wav.scp", "segments", "utt2spk", "text"
 SPLIT = "folder of the split"  # the column of the names of folders
+CHANNEL = "channel of the segment"  # is no column of the table
 _LISTS = ("spk2utt",)  # from a name to several utterances: the same facts as in `utt2spk`
 _BY_SPEAKER = "spk2"
 _SPACE = re.compile("[ \t]+")
@@ -39,18 +41,21 @@ class _Rows:
     rows: list[tuple[int, Row]] = field(default_factory=list)
     places: dict[int, str] = field(default_factory=dict)
     cell_places: dict[tuple[int, str], str] = field(default_factory=dict)
+    channels: dict[int, int] = field(default_factory=dict)
 
 
 def read(root: Path, options: TableOptions) -> Table:
     """Read a data folder, or the data folders in a folder.
 
-    Paths that are not absolute start at `--root`; without it at the data folder if the file is there, else at
-    the working folder, as in Kaldi. A segment that ends at -1 ends with its recording.
+    Paths that are not absolute start at `--root`; without it at the data folder if the file is there, at the
+    folder of data folders, or at the working folder, as in Kaldi. A segment that ends at -1 ends with its
+    recording. A segment with a channel is written to `--audio-out` as FLAC.
 
     Raises:
         CorpusError: no `wav.scp`, a command in it, a line with too few words, a name that occurs twice, a
             segment of an unknown recording, a segment that ends before it starts, or a table with an
             utterance that the folder lacks. The message names the file and the line.
+        ConfigError: a segment has a channel, and `--audio-out` is missing.
     """
     folders = (
         [root]
@@ -68,12 +73,14 @@ def read(root: Path, options: TableOptions) -> Table:
     usual = {
         ours: next((name for name in names if name in columns), names[0]) for ours, names in _USUAL.items()
     }
-    return Table(root, columns, tuple(found.rows), usual, found.places, found.cell_places)
+    unwritten = channel_files(dict(found.rows), found.channels, found.places, options.audio_out)
+    return Table(root, columns, tuple(found.rows), usual, found.places, found.cell_places, unwritten)
 
 
 def _add_folder(found: _Rows, folder: Path, options: TableOptions, is_split: bool) -> None:
+    starts = [folder, folder.parent] if is_split else [folder]
     recordings = {
-        name: str(found_below(_path(*item), folder, options.root))
+        name: str(found_below(_path(*item), starts, options.root))
         for name, item in _lines(folder / RECORDINGS)
     }
     if (folder / SEGMENTS).is_file():
@@ -85,6 +92,8 @@ def _add_folder(found: _Rows, folder: Path, options: TableOptions, is_split: boo
     numbers: dict[str, int] = {}
     for number, (name, (place, row)) in enumerate(utterances.items(), start=len(found.rows) + 1):
         numbers[name] = number
+        if (channel := row.pop(CHANNEL, None)) is not None:
+            found.channels[number] = channel
         found.places[number] = place
         found.rows.append((number, {"id": name, **row, **({SPLIT: folder.name} if is_split else {})}))
     rows = dict(found.rows)
@@ -150,8 +159,11 @@ def _path(place: str, text: str) -> str:
 def _segments(path: Path, recordings: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, Row]]]:
     for name, (place, text) in _lines(path):
         words = text.split()
-        if len(words) not in (3, 4):  # the fourth is a channel, which Kaldi ignores
-            raise CorpusError(f"{place}: got '{name} {text}', expected utterance, recording, start and end")
+        if len(words) not in (3, 4) or not all(word.isdecimal() for word in words[3:]):
+            raise CorpusError(
+                f"{place}: got '{name} {text}', expected utterance, recording, start and end, and for one of "
+                "several channels its number from 0"
+            )
         recording, start_s, end_s = words[0], _seconds(place, words[1]), _seconds(place, words[2])
         if recording not in recordings:
             raise CorpusError(f"{place}: unknown recording '{recording}', expected one of {RECORDINGS}")
@@ -163,6 +175,7 @@ def _segments(path: Path, recordings: Mapping[str, str]) -> Iterator[tuple[str, 
             "path": recordings[recording],
             "start_s": words[1],
             "end_s": None if end_s == -1 else words[2],
+            CHANNEL: int(words[3]) if len(words) == 4 else None,
         }
         yield name, (place, row)
 
@@ -177,4 +190,4 @@ def _seconds(place: str, text: str) -> float:
     return seconds
 
 
-KALDI = TableReader("kaldi", read, options=("root",))
+KALDI = TableReader("kaldi", read, options=("root", "audio_out"))

@@ -9,14 +9,13 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emodistill.corpora.parts import FLAC, file_stems, write_part
-from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, UnwrittenAudio, found_below
-from emodistill.errors import ConfigError, CorpusError
+from emodistill.corpora.parts import channel_files
+from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, found_below
+from emodistill.errors import CorpusError
 
 SPLIT = "split of the file"  # the column of the splits in the names of files
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -30,14 +29,14 @@ def read(path: Path, options: TableOptions) -> Table:
     """Read one cut manifest, or all in a folder.
 
     Paths that are not absolute start at `--root`; without it at the folder of the manifest if the file is
-    there, else at the working folder, as in lhotse. A cut of one channel of a recording with several is
-    written to `--audio-out` as FLAC.
+    there, else at the working folder, as in lhotse. A supervision of one channel of a recording with several
+    is written to `--audio-out` as FLAC.
 
     Raises:
         CorpusError: a file that is missing or damaged, a line that is no JSON or no cut of a recording file,
             a cut or a supervision that ends before it starts, or one outside of its recording. The message
             names the file and the line.
-        ConfigError: a cut has one channel of several, and `--audio-out` is missing.
+        ConfigError: a supervision has one channel of several, and `--audio-out` is missing.
     """
     files = [path]
     if path.is_dir():
@@ -58,7 +57,7 @@ def read(path: Path, options: TableOptions) -> Table:
                 rows.append((number, row | ({SPLIT: split} if split else {})))
                 if channel is not None:
                     channels[number] = channel
-    unwritten = _channel_files(dict(rows), channels, places, options.audio_out)
+    unwritten = channel_files(dict(rows), channels, places, options.audio_out)
     columns = tuple(dict.fromkeys(str(name) for _, row in rows for name in row))
     return Table(path, columns, tuple(rows), _USUAL, places, unwritten=unwritten)
 
@@ -87,7 +86,7 @@ def _utterances(
     place: str, cut: Mapping[str, Any], folder: Path, root: Path | None
 ) -> Iterator[tuple[Row, int | None]]:
     """Yield a row for each supervision of a cut, and the channel that must be taken out of its recording."""
-    recording, channels = cut.get("recording"), cut.get("channel", 0)
+    recording = cut.get("recording")
     if cut.get("type", "MonoCut") not in CUTS:
         raise CorpusError(f"{place}: is a {cut['type']}, expected {' or '.join(CUTS)}; write its audio first")
     if not isinstance(recording, dict):
@@ -102,13 +101,8 @@ def _utterances(
         raise CorpusError(
             f"{place}: its recording has {len(sources)} source of type {kind}, expected one file"
         )
-    given = channels if isinstance(channels, list) else [channels]
-    present = sources[0].get("channels") or [0]
-    channel = None if set(given) >= set(present) else int(given[0])
-    if channel is not None and len(given) > 1:
-        raise CorpusError(f"{place}: has the channels {given} of {present}, expected one or all")
     start_s, duration_s = (_number(place, cut, name) for name in ("start", "duration"))
-    path = str(found_below(source, folder, root))
+    path = str(found_below(source, [folder], root))
     length_s, tolerance_s = (
         _number(place, recording, "duration"),
         0.5 / _number(place, recording, "sampling_rate"),
@@ -131,37 +125,26 @@ def _utterances(
             row |= {"start_s": _text(begin_s), "end_s": _text(end_s)}
         custom = {**(cut.get("custom") or {}), **(item.get("custom") or {})}
         own: Row = {name: item[name] for name in _FIELDS if item.get(name) is not None}
+        channel = _channel(place, cut, item, sources[0].get("channels") or [0])
         yield {name: _cell(value) for name, value in custom.items()} | own | row, channel
 
 
-def _channel_files(
-    rows: Mapping[int, Row], channels: Mapping[int, int], places: Mapping[int, str], audio_out: Path | None
-) -> dict[str, UnwrittenAudio]:
-    """Let the rows of single channels name files in `audio_out`, and return how these are written."""
-    unwritten: dict[str, UnwrittenAudio] = {}
-    stems = file_stems(str(rows[number].get("id")) for number in channels)
-    for number, channel in channels.items():
-        row = rows[number]
-        if audio_out is None:
-            raise ConfigError(
-                f"{places[number]}: is channel {channel} of a recording with several, which becomes a file "
-                "of its own: name a folder for it, --audio-out DIR"
-            )
-        target = str((audio_out / f"{stems[str(row.get('id'))]}{FLAC}").absolute())
-        source = Path(row["path"])
-        start_s, end_s = (
-            None if end is None else float(end) for end in (row.get("start_s"), row.get("end_s"))
-        )
-        unwritten[target] = UnwrittenAudio(
-            partial(write_part, source, start_s=start_s, end_s=end_s, channel=channel),
-            partial(_is_newer, source),
-        )
-        row |= {"path": target, "start_s": None, "end_s": None}
-    return unwritten
+def _channel(
+    place: str, cut: Mapping[str, Any], supervision: Mapping[str, Any], present: Sequence[Any]
+) -> int | None:
+    """Return the channel of a file that a supervision has, counted from 0; None: all that are `present`.
 
-
-def _is_newer(source: Path, target: Path) -> bool:
-    return source.is_file() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    A cut of several channels has supervisions of one, such as those of each speaker of a call.
+    """
+    of_cut, own = (
+        given if isinstance(given := item.get("channel", 0), list) else [given] for item in (cut, supervision)
+    )
+    given = own if "channel" in supervision and set(own) <= set(of_cut) else of_cut
+    if set(given) >= set(present):
+        return None
+    if len(given) != 1 or given[0] not in present:
+        raise CorpusError(f"{place}: has the channels {given} of {list(present)}, expected one or all")
+    return present.index(given[0])
 
 
 def _number(place: str, item: Mapping[str, Any], name: str) -> float:

@@ -25,9 +25,11 @@ def write(corpus: Corpus, folder: Path, audio: Mapping[Path, str]) -> None:
     If every utterance has a split of `SPLITS`, each split has a folder. White space in ids and speakers
     becomes "_", because a line of Kaldi ends a name with it.
 
-    Raises `CorpusError` for two ids that become the same, and for a path that Kaldi would not read as one.
+    Raises `CorpusError` for two ids or speakers that become the same, and for a path that Kaldi would not
+    read as one.
     """
     names = _names("id", (item.id for item in corpus))
+    speakers = _names("speaker", (item.speaker for item in corpus))
     # Kaldi and lhotse expect a line for each utterance in `text` and `utt2lang`. Part of it has another name.
     files = {"emotion": "utt2emo"} | {
         column: name for column, name in _FILES.items() if all(getattr(item, column) for item in corpus)
@@ -41,21 +43,21 @@ def write(corpus: Corpus, folder: Path, audio: Mapping[Path, str]) -> None:
             part = [item for item in corpus if item.split == split]
             if part:
                 (folder / split).mkdir()
-                _write_folder(part, folder / split, names, audio, files)
+                _write_folder(part, folder / split, names, speakers, audio, files)
     else:
-        _write_folder(list(corpus), folder, names, audio, files)
+        _write_folder(list(corpus), folder, names, speakers, audio, files)
 
 
 def _write_folder(
     items: list[Utterance],
     folder: Path,
     names: Mapping[str, str],
+    speakers: Mapping[str, str],
     audio: Mapping[Path, str],
     files: Mapping[str, str],
 ) -> None:
     paths = [item.path for item in items if item.path is not None]
     has_segments = len(set(paths)) < len(paths) or any(item.start_s or item.end_s for item in items)
-    speakers = _names("speaker", (item.speaker for item in items))
     if has_segments:
         ids = recording_ids(paths)
         table = {ids[path]: _readable(audio[path]) for path in paths}
