@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from pipecat.frames.frames import (
     CancelFrame,
+    ErrorFrame,
     Frame,
     InputAudioRawFrame,
     InterruptionFrame,
@@ -140,6 +141,21 @@ def test_the_event_loop_stays_free(recognizer: Recognizer, monkeypatch: pytest.M
     sent_through(EmotionProcessor(recognizer), audio_frames(SAMPLES[: 4 * RATE_HZ]))
     assert threads
     assert threading.get_ident() not in threads
+
+
+def test_a_recogniser_that_fails_does_not_stop_the_pipeline(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(recognizer.student, "run", broken)
+    frames = audio_frames(SAMPLES[: 4 * RATE_HZ])
+    processor = EmotionProcessor(recognizer)
+    down, up = asyncio.run(run_test(processor, frames_to_send=frames, start_timeout=60))
+    assert [frame for frame in down if isinstance(frame, InputAudioRawFrame)] == frames
+    errors = [frame.error for frame in up if isinstance(frame, ErrorFrame)]
+    assert any("no memory" in error for error in errors)
 
 
 def test_bad_options_are_refused_at_once(recognizer: Recognizer) -> None:

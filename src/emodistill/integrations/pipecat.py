@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emodistill.errors import AudioError, MissingExtraError
+from emodistill.errors import MissingExtraError
 from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.streaming import Event, StreamingRecognizer
 
@@ -126,16 +126,21 @@ class EmotionProcessor(FrameProcessor):  # type: ignore[misc]
             frame = await self._waiting.get()
             try:
                 user_id = getattr(frame, "user_id", "")
-                await self._emit(await asyncio.to_thread(self._push, frame, user_id), user_id)
-            except AudioError as error:
+                await self._emit(await asyncio.to_thread(self._push, self._users, frame, user_id), user_id)
+            except Exception as error:  # Without this task, `_finish` would wait for ever.
                 await self.push_error(f"the emotions of a chunk are unknown: {error}", error)
             finally:
                 self._waiting.task_done()
 
-    def _push(self, frame: InputAudioRawFrame, user_id: str) -> list[tuple[float, Event]]:
-        """Return the new events of a chunk, each with the start of its stream. It runs in a thread."""
+    def _push(
+        self, users: dict[str, _UserStream], frame: InputAudioRawFrame, user_id: str
+    ) -> list[tuple[float, Event]]:
+        """Return the new events of a chunk, each with the start of its stream.
+
+        It runs in a thread, which may end after `_stop`. So it changes the `users` of its start.
+        """
         audio_format = (frame.sample_rate, frame.num_channels)
-        user = self._users.get(user_id)
+        user = users.get(user_id)
         events: list[tuple[float, Event]] = []
         if user is None or user.audio_format != audio_format:
             start_s = 0.0
@@ -145,7 +150,7 @@ class EmotionProcessor(FrameProcessor):  # type: ignore[misc]
             user = _UserStream(
                 self._recognizer.stream(frame.sample_rate, **self._options), audio_format, start_s
             )
-            self._users[user_id] = user
+            users[user_id] = user
         whole = len(frame.audio) - len(frame.audio) % (_BYTES * frame.num_channels)
         samples = np.frombuffer(frame.audio[:whole], "<i2").reshape(-1, frame.num_channels)
         return events + [(user.start_s, event) for event in user.stream.push(samples)]
@@ -154,9 +159,13 @@ class EmotionProcessor(FrameProcessor):  # type: ignore[misc]
         """Recognise what waits, close all streams, and emit their last events."""
         if self._worker is not None:
             await self._waiting.join()
-            for user_id, user in self._users.items():
-                last = await asyncio.to_thread(user.stream.finish)
-                await self._emit([(user.start_s, event) for event in last], user_id)
+            for user_id, user in list(self._users.items()):
+                try:
+                    last = await asyncio.to_thread(user.stream.finish)
+                except Exception as error:  # The pipeline must end.
+                    await self.push_error(f"the last emotions are unknown: {error}", error)
+                else:
+                    await self._emit([(user.start_s, event) for event in last], user_id)
         await self._stop()
 
     async def _stop(self) -> None:
