@@ -130,6 +130,22 @@ def test_files_outside_of_the_folders_are_refused(place: Path) -> None:
     talk(place, dialogue)
 
 
+def test_links_say_nothing_of_files_elsewhere(place: Path) -> None:
+    (place / "calls" / "circle.ogg").symlink_to(place / "calls" / "circle.ogg")
+    (place / "named").symlink_to(place / "calls")
+    folders = mcp.Folders([place / "named"])
+    assert folders.file(str(place / "named" / "call.ogg")) == (place / "calls" / "call.ogg").resolve()
+    messages = set()
+    for path in ("out/secret.ogg", "out/missing.ogg", "circle.ogg"):
+        with pytest.raises(ConfigError) as error:
+            folders.file(path)
+        messages.add(str(error.value).replace(path, ""))
+    assert len(messages) == 1
+    for path in ("out/secret.voice.json", "out/missing/a.voice.json", "circle.ogg"):
+        with pytest.raises(ConfigError, match="outside of"):
+            folders.new_file(path)
+
+
 def test_a_voice_is_written_below_its_folder_and_used(place: Path) -> None:
     async def dialogue(client: Client) -> None:
         paths = ["call.ogg", "deep/other.ogg"]

@@ -111,26 +111,33 @@ class Folders:
             if not folder.is_dir():
                 raise ConfigError(f"{option} '{folder}' is no folder: give an existing one")
         self.roots = [folder.resolve() for folder in folders]
+        # An absolute path may have the folder as the user named it, which is perhaps a link.
+        self._named_roots = [*self.roots, *(folder.absolute() for folder in folders)]
 
     def file(self, path: str) -> Path:
         """Return the file of a path. Raises `ConfigError` for one that is not below a folder, or is no file.
 
         The message for a file elsewhere does not depend on whether it exists.
         """
-        for place in self._places(path):
-            if place.exists():
-                found = self._inside(place, path)
+        places = self._places(path)
+        inside = [found for found in map(self._followed, places) if found is not None]
+        for found in inside:
+            if found.exists():
                 if not found.is_file():
                     raise ConfigError(f"'{path}' is no file: give the path of a file")
                 return found
+        if len(inside) < len(places):
+            raise self._outside(path)
         raise ConfigError(f"'{path}': no such file in {self._named()}")
 
     def new_file(self, path: str) -> Path:
         """Return where a new file may be written. Raises `ConfigError` outside of the folders."""
-        place = self._places(path)[0]
-        if not place.parent.is_dir():
+        found = self._followed(self._places(path)[0])
+        if found is None:
+            raise self._outside(path)
+        if not found.parent.is_dir():
             raise ConfigError(f"'{path}': there is no such folder in {self._named()}")
-        return self._inside(place, path)
+        return found
 
     def _places(self, path: str) -> list[Path]:
         """Return the absolute paths that a path may stand for."""
@@ -139,16 +146,20 @@ class Folders:
             raise ConfigError(f"bad path '{path}', expected a path without '..' in {self._named()}")
         if not given.is_absolute():
             return [root / given for root in self.roots]
-        if not any(given.is_relative_to(root) for root in self.roots):
-            raise ConfigError(f"'{path}' is outside of the folders that this server may use: {self._named()}")
+        if not any(given.is_relative_to(root) for root in self._named_roots):
+            raise self._outside(path)
         return [given]
 
-    def _inside(self, place: Path, path: str) -> Path:
-        """Return the place with all links followed. Raises `ConfigError` for one outside of the folders."""
-        found = place.resolve()
-        if not any(found.is_relative_to(root) for root in self.roots):
-            raise ConfigError(f"'{path}' is outside of the folders that this server may use: {self._named()}")
-        return found
+    def _followed(self, place: Path) -> Path | None:
+        """Return the place with all links followed; None outside of the folders."""
+        try:
+            found = place.resolve()
+        except RuntimeError:  # Links in a circle lead nowhere.
+            return None
+        return found if any(found.is_relative_to(root) for root in self.roots) else None
+
+    def _outside(self, path: str) -> ConfigError:
+        return ConfigError(f"'{path}' is outside of the folders that this server may use: {self._named()}")
 
     def _named(self) -> str:
         return ", ".join(str(root) for root in self.roots)
