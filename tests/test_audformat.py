@@ -235,6 +235,21 @@ def test_segments_and_dimensions_of_several_scales_are_read(tmp_path: Path) -> N
     ]
 
 
+def test_the_splits_are_those_of_the_chosen_tables(tmp_path: Path) -> None:
+    database = foreign(tmp_path)
+    database["other"] = audformat.Table(audformat.filewise_index(["wav/03a01Wa.wav"]), split_id="test")
+    database["other"]["emotion"] = audformat.Column(scheme_id="emotion")
+    database["other"]["emotion"].set(["anger"])
+    database.save(str(tmp_path))
+    with pytest.raises(CorpusError, match="into train and test; choose the tables with --table"):
+        read_back(tmp_path, None, emotions=NAMES)
+    chosen = {"table": ("emotion.train", "emotion.test"), "emotions": NAMES}
+    corpus = read_back(tmp_path, None, **chosen)
+    assert sorted((item.id, item.split) for item in corpus) == [
+        ("03a01Wa", "train"), ("03b02La", "train"), ("08b02Fa", "test"),
+    ]  # fmt: skip
+
+
 def _two_kinds(folder: Path) -> None:
     database = foreign(folder)
     database["parts"] = audformat.Table(audformat.segmented_index(["wav/03a01Wa.wav"], ["0s"], ["1s"]))

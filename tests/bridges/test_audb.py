@@ -57,6 +57,7 @@ def test_a_published_database_is_prepared(config: Path, tmp_path: Path) -> None:
         options = TableOptions(version=version, cache=cache)
         table = TABLE_READERS["audb"].read(Path("mine"), options)
         assert table.notes[0] == f"audb: mine {version or '1.1.0'}"
+        assert [row["path"] for _, row in table.rows] == [f"audio/{n}.wav" for n in range(len(emotions))]
         corpus = read_own_table(table, {}, {}, None, None, print)
         assert [item.emotion for item in corpus] == emotions
         assert [item.speaker for item in corpus] == [f"s{number}" for number in range(len(emotions))]

@@ -20,7 +20,8 @@ def read(source: Path, options: TableOptions) -> Table:
     try:
         version = options.version or audb.latest_version(name)
         cache = None if options.cache is None else str(options.cache)
-        database = audb.load(name, version=version, cache_root=cache, verbose=False)
+        # Ids are made of the paths, so these do not start at the cache.
+        database = audb.load(name, version=version, full_path=False, cache_root=cache, verbose=False)
     except Exception as error:  # the errors of repositories have no common class
         text = " ".join(str(error).split()) or type(error).__name__
         repositories = ", ".join(str(item) for item in audb.config.REPOSITORIES) or "none"

@@ -72,7 +72,8 @@ def table_of(database: Any, root: Path, options: TableOptions, notes: Sequence[s
     conflicts = _join(rows, [(cells[name], database[name].is_filewise) for name in further])
     for part, row in rows.items():
         row["path"], row["start_s"], row["end_s"] = part[0], part[1] or None, part[2]
-    _add_splits(rows, cells, database)
+    with_split = [name for name in options.table or () if database[name].split_id is not None]
+    _add_splits(rows, {name: cells[name] for name in with_split or cells}, database)
     chosen = _choose(_columns(rows), names, options.columns)
     _add_languages(rows, chosen, database.languages)
     converted = _add_scales(rows, chosen, database, tables)
@@ -283,7 +284,10 @@ def _add_splits(rows: Mapping[Part, Row], cells: Mapping[str, Mapping[Part, Any]
             if part not in cells[name] and part[0] not in files:
                 continue
             if row.setdefault("split", split) != split:
-                raise CorpusError(f"tables of '{database.name}' put {part} into {row['split']} and {split}")
+                raise CorpusError(
+                    f"tables of '{database.name}' put {part} into {row['split']} and {split}; choose the "
+                    "tables with --table"
+                )
 
 
 def _choose(columns: Sequence[str], known: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
