@@ -228,6 +228,10 @@ def test_a_channel_never_replaces_a_recording(tmp_path: Path) -> None:
         (cut(supervisions=[]), r"line 2: cut 'c' has no supervision"),
         (cut(duration=-1.0), r"line 2: supervision 'u1' starts at 0.35 s and ends at -0.75 s"),
         (cut(start="x"), r"line 2: start is 'x', expected a number"),
+        (cut(supervisions=["u1"]), r"line 2: has fields of other types"),
+        (cut(recording={"sources": "a.wav"}), r"line 2: has fields of other types"),
+        ("[" * 100_000, r"line 2: not JSON"),
+        (" " * 2**24 + "{}", r"line 2: has over 16777216 characters"),
         (cut(recording=cut()["recording"] | {"transforms": [{"name": "Speed"}]}), r"line 2: .* transforms"),
         (
             cut(recording=cut()["recording"] | {"sources": [{"type": "command", "source": "rm x"}]}),

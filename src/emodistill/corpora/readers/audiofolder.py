@@ -106,7 +106,7 @@ def _read_json_lines(path: Path) -> Table:
         places[number] = f"'{path}', line {number}"
         try:
             item = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorpusError(f"{places[number]}: not JSON ({error})") from error
         if not isinstance(item, dict):
             raise CorpusError(f'{places[number]}: expected an object such as {{"{FILE_NAME}": …}}')

@@ -20,6 +20,7 @@ from emodistill.errors import CorpusError
 SPLIT = "split of the file"  # the column of the splits in the names of files
 SUFFIXES = (".jsonl", ".jsonl.gz")
 CUTS = ("MonoCut", "MultiCut")
+MAX_LINE = 2**24  # characters; a small damaged or hostile .gz can hold a line that fills the memory
 _SPLITS = ("train", "dev", "valid", "validation", "val", "test", "eval")
 _USUAL = {"transcript": "text", "split": SPLIT}
 _FIELDS = ("id", "speaker", "text", "gender", "language")  # of a supervision
@@ -51,7 +52,13 @@ def read(path: Path, options: TableOptions) -> Table:
     for file in files:
         split = next((name for name in _SPLITS if file.name.split(".")[0].endswith(f"_{name}")), None)
         for place, cut in _cuts(file):
-            for row, channel in _utterances(place, cut, file.parent, options.root):
+            try:
+                utterances = list(_utterances(place, cut, file.parent, options.root))
+            except (AttributeError, TypeError, KeyError, ZeroDivisionError) as error:
+                raise CorpusError(
+                    f"{place}: has fields of other types than a cut of lhotse: {error}"
+                ) from error
+            for row, channel in utterances:
                 number = len(rows) + 1
                 places[number] = place
                 rows.append((number, row | ({SPLIT: split} if split else {})))
@@ -67,13 +74,15 @@ def _cuts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     number = 0
     try:
         with opened(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), start=1):
                 if not line.strip():
                     continue
                 place = f"'{path}', line {number}"
+                if len(line) > MAX_LINE:
+                    raise CorpusError(f"{place}: has over {MAX_LINE} characters, expected a cut of lhotse")
                 try:
                     cut = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise CorpusError(f"{place}: not JSON ({error})") from error
                 if not isinstance(cut, dict):
                     raise CorpusError(f"{place}: got {line.strip()[:40]}, expected a cut of lhotse")
