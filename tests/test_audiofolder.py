@@ -64,6 +64,19 @@ def test_metadata_of_each_format_is_read(tmp_path: Path, name: str) -> None:
     ]
 
 
+def test_a_manifest_never_replaces_the_metadata(emodistill: CommandLine, tmp_path: Path) -> None:
+    for row in ROWS:
+        tone(tmp_path / "train" / row["file_name"])
+    metadata(tmp_path / "train" / "metadata.csv", ROWS)
+    before = (tmp_path / "train" / "metadata.csv").read_bytes()
+    command = ("corpus", "prepare", "audiofolder", tmp_path, "-o")
+    result = emodistill(*command, tmp_path / "train" / "metadata.csv")
+    assert result.code == 2
+    assert "would replace it; choose another name" in result.err.replace("\n", " ")
+    assert (tmp_path / "train" / "metadata.csv").read_bytes() == before
+    assert emodistill(*command, tmp_path / "utterances.csv").code == 0
+
+
 def test_folders_of_splits_become_ours_unless_the_metadata_names_one(tmp_path: Path) -> None:
     for folder, row in (("train", ROWS[0]), ("validation", ROWS[1]), ("test", ROWS[0] | {"split": "dev"})):
         metadata(tmp_path / folder / "metadata.csv", [row])

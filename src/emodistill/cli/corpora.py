@@ -144,6 +144,7 @@ def prepare(
     options = TableOptions(renamed, root, audio_out, subset, version, tuple(table) if table else None, cache)
     if name == OWN_TABLE or name in TABLE_READERS:
         _refuse_options(name, options)
+        _refuse_output(name, source, output)
         rows = TABLE_READERS[name].read(source, options) if name in TABLE_READERS else source
         corpus = read_own_table(rows, renamed, emotions, labels, root, say, given_scale(scale))
     else:
@@ -180,6 +181,18 @@ def _refuse_options(name: str, options: "TableOptions") -> None:
     for option in ("root", "audio_out", "subset", "version", "table", "cache"):
         if getattr(options, option) is not None and option not in used:
             raise ConfigError(f"--{option.replace('_', '-')} is not for {name}: leave it out")
+
+
+def _refuse_output(name: str, source: Path, output: Path) -> None:
+    """Raise `ConfigError` where the manifest would stand in place of a table of the corpus."""
+    from emodistill.corpora import TABLE_READERS
+
+    is_own = name in TABLE_READERS and output.name in TABLE_READERS[name].own_names
+    if is_own and output.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(
+            f"--output '{output}' has the name of a table of the corpus, and would replace it; choose "
+            "another name"
+        )
 
 
 def _refuse_table_options(name: str, source: Path, options: "TableOptions", scale: str | None) -> None:

@@ -89,11 +89,13 @@ class TableReader:
         name: on the command line, such as "kaldi".
         read: returns the rows of a folder or file; it opens no audio.
         options: those of `TableOptions` that it uses, beside `columns`.
+        own_names: names of files that the corpus has for itself, and that no manifest in it may have.
     """
 
     name: str
     read: Callable[[Path, TableOptions], Table]
     options: tuple[str, ...] = ()
+    own_names: tuple[str, ...] = ()
 
 
 def found_below(text: str, folders: Sequence[Path], root: Path | None) -> Path:

@@ -117,4 +117,4 @@ def _read_json_lines(path: Path) -> Table:
     return Table(path, columns, tuple(rows), places=places)
 
 
-AUDIOFOLDER = TableReader("audiofolder", read)
+AUDIOFOLDER = TableReader("audiofolder", read, own_names=METADATA)
