@@ -13,6 +13,7 @@ from factories import CommandLine
 from hypothesis import given, settings
 
 from emodistill.corpora import TABLE_READERS, Corpus, TableOptions, Utterance, read_manifest, read_own_table
+from emodistill.corpora.readers import datasets
 from emodistill.errors import CorpusError
 
 ROWS = [
@@ -75,6 +76,15 @@ def test_a_manifest_never_replaces_the_metadata(emodistill: CommandLine, tmp_pat
     assert "would replace it; choose another name" in result.err.replace("\n", " ")
     assert (tmp_path / "train" / "metadata.csv").read_bytes() == before
     assert emodistill(*command, tmp_path / "utterances.csv").code == 0
+
+
+def test_bytes_of_a_dataset_have_files_of_their_own(tmp_path: Path) -> None:
+    names = ["a.wav", "a-2.wav", "A.wav", "a-3.wav", "a.wav", "a.flac"]
+    found = {number: (name, lambda path: None) for number, name in enumerate(names, start=1)}
+    rows: dict[int, Any] = {number: {datasets.SPLIT: "train"} for number in found}
+    unwritten = datasets._bytes_files(rows, found, "audio", dict.fromkeys(found, "row"), tmp_path)
+    assert len({path.casefold() for path in unwritten}) == len(names)
+    assert [row["audio"] for row in rows.values()] == list(unwritten)
 
 
 def test_folders_of_splits_become_ours_unless_the_metadata_names_one(tmp_path: Path) -> None:

@@ -136,8 +136,10 @@ def _bytes_files(
             )
         split, stem = (file_stem(text) for text in (str(rows[number][SPLIT]), Path(name).stem))
         target = audio_out.absolute() / split / f"{stem}{Path(name).suffix}"
-        if str(target).casefold() in taken:
-            target = target.with_name(f"{stem}-{number}{target.suffix}")
+        count = 1
+        while str(target).casefold() in taken:
+            count += 1
+            target = target.with_name(f"{stem}-{count}{target.suffix}")
         taken.add(str(target).casefold())
         rows[number][column] = str(target)
         unwritten[str(target)] = write
