@@ -494,11 +494,13 @@ def score(out: Path, grid: Path, taught: Path | None = None) -> None:
         "linguistic-only": "+ linguistic",
         "full": "+ both",
     }
-    runs = {
-        label: [read_run(folder) for folder in sorted((source / "cells" / cell).glob("seed-*"))]
-        for cell, label in names.items()
-        for source in [grid if cell in ("no-distillation", "prosodic-only") else taught or grid]
-    }
+    runs = {}
+    for cell, label in names.items():
+        source = grid if cell in ("no-distillation", "prosodic-only") else taught or grid
+        cells = source / "cells"
+        # In a grid of the prosodic teacher alone, the full method is this cell.
+        folder = cells / (cell if (cells / cell).is_dir() or cell != "prosodic-only" else "full")
+        runs[label] = [read_run(run) for run in sorted(folder.glob("seed-*"))]
     if empty := [label for label, members in runs.items() if not members]:
         raise SystemExit(
             f"no runs of {', '.join(empty)} in {grid} or {taught}: run `emodistill ablate` first"

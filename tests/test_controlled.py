@@ -106,9 +106,12 @@ def spoken(meld: Path, settings: dict[str, Any], tmp_path_factory: pytest.TempPa
 
 def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> None:
     """The grid of the shipped recipe, with one epoch for each teacher and student."""
-    short = [f"{part}.optim.epochs=1" for part in ("prosodic", "linguistic", "student")]
+    parts = ("prosodic", "linguistic", "student", "student.words_first")
+    short = [f"{part}.optim.epochs=1" for part in parts]
     small = [
-        f"corpus.manifest={spoken / 'utterances.csv'}", "linguistic.encoder=scratch", "linguistic.frozen=0",
+        f"corpus.manifest={spoken / 'utterances.csv'}", f"corpus.words={spoken / 'words.csv'}",
+        "corpus.further=none", "corpus.further_words=none", "student.words_first.frozen=0",
+        "linguistic.encoder=scratch", "linguistic.frozen=0",
         "student.backbone=compact", "student.layers=1", "student.frozen=0", "student.pool=last",
         "student.width=16",
         "prosodic.width=8", "runtime.threads=1", "runtime.workers=1",
@@ -159,7 +162,11 @@ def test_a_grid_is_scored_beside_the_oracles(spoken: Path, tmp_path: Path) -> No
 
 
 def test_the_corpus_follows_the_plan_and_can_be_made_again(
-    meld: Path, spoken: Path, settings: dict[str, Any], tmp_path: Path
+    meld: Path,
+    spoken: Path,
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(spoken, tmp_path / "one")
     for name, setting in (("two", "words-and-prosody"), ("none", "prosody-alone")):
@@ -174,7 +181,8 @@ def test_the_corpus_follows_the_plan_and_can_be_made_again(
     splits = [{u.session for u in corpus if u.split == split} for split in ("train", "dev", "test")]
     assert sum(map(len, splits)) == len(set.union(*splits)), "no dialogue is in two splits"
     assert set(Counter((u.split, u.emotion) for u in corpus).values()) == {8, 4}
-    recipe = load_recipe("controlled", [f"corpus.manifest={tmp_path / 'one/utterances.csv'}"])
+    monkeypatch.chdir(tmp_path / "one")  # the recipe's paths are those of this folder
+    recipe = load_recipe("controlled")
     opened = open_corpus(recipe.corpus, print)
     audit_protocol(opened, build_protocol(opened, recipe.protocol))
 

@@ -1,6 +1,7 @@
 """The times of words, further speech without labels, and how both reach the student's training."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,88 @@ def test_each_option_has_a_cell_of_its_own(manifest: Path) -> None:
         assert cells[name] == recipe, name
     plain = make_grid(make.recipe(manifest))
     assert not expected.keys() & {cell.name for cell in plain.cells}
+
+
+def test_words_first_teaches_words_and_then_labels(manifest: Path, tmp_path: Path) -> None:
+    recipe = words_first(manifest)
+    out = tmp_path / "one"
+    crossval(recipe, out, max_folds=1)
+    models = out / "fold-1/select"
+    terms = {
+        name: json.loads((models / name / "fit.json").read_text())["history"][-1]
+        for name in ("words", "student")
+    }
+    assert terms["words"]["hard"] == 0 < terms["student"]["hard"]
+    assert {"linguistic/words", "linguistic/logit"} <= terms["words"].keys()
+    assert not [name for name in terms["words"] if name.startswith("prosodic")]
+    assert "prosodic/logit" in terms["student"]
+    assert not [name for name in terms["student"] if name.startswith("linguistic")]
+    student = load_checkpoint(models / "student")
+    assert set(student.model.heads) == {"prosodic"}
+    assert "further/f0" in student.training_ids
+    training = json.loads((out / "cost.json").read_text())["models"]["student"]["training"]
+    assert {"select", "select words"} <= training["1"].keys()
+
+    # The second training is the one that starts from this model by hand.
+    by_hand = replace_in(recipe, "student", words_first=None, init=str(models / "words"))
+    crossval(replace_in(by_hand, "distillation", teachers=("prosodic",)), tmp_path / "two", max_folds=1)
+    tables = [(tmp_path / name / "fold-1/predictions.csv").read_bytes() for name in ("one", "two")]
+    assert tables[0] == tables[1]
+
+    # A run that was stopped after the first training continues with the second.
+    before = (models / "words/model.safetensors").stat().st_mtime_ns
+    shutil.rmtree(models / "student")
+    for name in ("predictions.csv", "tables.json"):
+        (out / "fold-1" / name).unlink()
+    crossval(recipe, out, max_folds=1)
+    assert (models / "words/model.safetensors").stat().st_mtime_ns == before
+    assert (out / "fold-1/predictions.csv").read_bytes() == tables[0]
+
+
+def test_cells_share_the_first_training_and_one_lacks_it(manifest: Path, tmp_path: Path) -> None:
+    recipe = replace_in(words_first(manifest), "protocol", kind="k-fold", folds=3)
+    ablate(recipe, tmp_path, only=["linguistic-only", "prosodic-only", "no-words-first"])
+    cells = {path.name: path / "seed-0/fold-1/select" for path in (tmp_path / "cells").iterdir()}
+    first = {name: (path / "words/model.safetensors") for name, path in cells.items()}
+    assert first["full"].samefile(first["linguistic-only"])
+    assert not first["prosodic-only"].exists()
+    assert not first["no-words-first"].exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"student": {"words_first": {}, "layers": 2}}, None),
+        (
+            {"student": {"words_first": {"frozen": 1}, "layers": 2}},
+            r"compact is trained from nothing: words_first.frozen",
+        ),
+        (
+            {"student": {"words_first": {"frozen": 2}, "backbone": "folder", "layers": 2}},
+            r"words_first.frozen = 2 leaves none of layers = 2 to learn words",
+        ),
+        (
+            {"student": {"words_first": {}, "backbone": "folder", "frozen": 2, "probe": 0.5}},
+            r"probe and words_first are two ways to start",
+        ),
+        ({"voice": {}, "student": {"words_first": {}}}, r"student.words_first trains without voices"),
+        ({"acoustic": {"student": {"words_first": {}}}}, r"acoustic.student.words_first: no teacher teaches"),
+    ],
+)
+def test_a_first_training_that_does_not_fit_is_refused(
+    manifest: Path, sections: dict[str, Any], message: str | None
+) -> None:
+    if message is None:
+        make.recipe(manifest, **sections)
+        return
+    with pytest.raises(ConfigError, match=message):
+        make.recipe(manifest, **sections)
+
+
+def words_first(manifest: Path) -> Any:
+    optim = {"epochs": 2, "batch_size": 4, "select": "last"}
+    recipe = replace_in(every_option(manifest), "student", words_first={"optim": optim})
+    return replace_in(recipe, "distillation", targets="in-sample")
 
 
 def replace_in(recipe: Any, section: str, **values: Any) -> Any:

@@ -3,6 +3,7 @@
 from emodistill.config.data_sections import AudioConfig, AugmentConfig, CorpusConfig, ProtocolConfig, Section
 from emodistill.config.model_sections import (
     TEACHERS,
+    WORDS,
     AcousticConfig,
     DistillationConfig,
     LinguisticConfig,
@@ -11,6 +12,7 @@ from emodistill.config.model_sections import (
     StudentConfig,
     Teacher,
     VoiceConfig,
+    WordsFirstConfig,
 )
 from emodistill.config.recipe import (
     Recipe,
@@ -26,6 +28,7 @@ from emodistill.config.tuning_sections import TuneConfig, TunedConfig, read_spac
 
 __all__ = [
     "TEACHERS",
+    "WORDS",
     "AcousticConfig",
     "AudioConfig",
     "AugmentConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "TuneConfig",
     "TunedConfig",
     "VoiceConfig",
+    "WordsFirstConfig",
     "load_recipe",
     "parse_recipe",
     "read_space",

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from emodistill.config.data_sections import AugmentConfig, Section
 
 TEACHERS = ("prosodic", "linguistic", "acoustic")
+WORDS = "words"  # the student's training on words, before its own: a stage, its folder and its epochs
 Teacher = Literal["prosodic", "linguistic", "acoustic"]
 
 
@@ -145,6 +146,19 @@ class LinguisticConfig(Section):
         return self
 
 
+class WordsFirstConfig(Section):
+    """A training of the student before its own, in which the linguistic teacher alone teaches it.
+
+    The layers above `frozen` learn that teacher's terms, such as the word level, on the training split and on
+    further speech. Labels of emotions reach the student through the teacher alone. Then the student's own
+    training follows, from these weights, with the labels and the other teachers.
+    """
+
+    # Number of layers, from the first, that are not trained here. student.frozen is that of the own training.
+    frozen: int = Field(0, ge=0)
+    optim: OptimConfig = OptimConfig()
+
+
 class StudentConfig(Section):
     """The student: a speech backbone, statistics pooling, a classifier, and a projection head per teacher."""
 
@@ -193,10 +207,15 @@ class StudentConfig(Section):
     # Model to start from, whose shape the student keeps: "bundled", an exported model or a checkpoint folder.
     # The audit includes its training ids.
     init: str | None = None
+    # A training on the terms of the linguistic teacher alone, before the student's own training. None: there
+    # is one training, in which all teachers teach.
+    words_first: WordsFirstConfig | None = None
     optim: OptimConfig = OptimConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "StudentConfig":
+        if self.words_first is not None:
+            self._check_words_first(self.words_first.frozen)
         if self.layers is not None and self.frozen > self.layers:
             raise ValueError(f"frozen = {self.frozen} is more than layers = {self.layers}")
         if self.probe is not None and not self.frozen:
@@ -233,6 +252,23 @@ class StudentConfig(Section):
                 "leaves none: lower frozen, or set lora = 0"
             )
         return self
+
+    def _check_words_first(self, frozen: int) -> None:
+        """Raise `ValueError` where a first training does not fit; `frozen` is its number of frozen layers."""
+        if self.layers is not None and frozen >= self.layers:
+            raise ValueError(
+                f"words_first.frozen = {frozen} leaves none of layers = {self.layers} to learn words: lower "
+                "it"
+            )
+        if self.backbone == "compact" and frozen:
+            raise ValueError("compact is trained from nothing: words_first.frozen must be 0")
+        if self.probe is not None:
+            raise ValueError("probe and words_first are two ways to start: give one of them")
+        if (self.warp or self.band_mask) and frozen:
+            raise ValueError(
+                "warp and band_mask change the spectrogram, but states of frozen layers are computed without "
+                "it: set both to 0, or words_first.frozen = 0"
+            )
 
 
 class AcousticConfig(Section):

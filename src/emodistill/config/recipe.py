@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from emodistill.config.data_sections import AudioConfig, AugmentConfig, CorpusConfig, ProtocolConfig, Section
 from emodistill.config.model_sections import (
+    WORDS,
     AcousticConfig,
     DistillationConfig,
     LinguisticConfig,
@@ -116,6 +117,8 @@ class Recipe(Section):
     def optims(self) -> dict[str, OptimConfig]:
         """The settings of each training of the recipe, by model; an acoustic teacher of a run has none."""
         found = {} if self.student is None else {"student": self.student.optim}
+        if self.student is not None and self.student.words_first is not None:
+            found[WORDS] = self.student.words_first.optim
         for name in self.distillation.teachers:
             if name != "acoustic":
                 found[name] = getattr(self, name).optim
@@ -143,11 +146,18 @@ class Recipe(Section):
             )
         if self.student is None and self.protocol.refit == "classifier":
             raise ValueError("protocol.refit = 'classifier' needs a student: set it to true or false")
+        if self.acoustic.student.words_first is not None:
+            raise ValueError(
+                "acoustic.student.words_first: no teacher teaches the acoustic teacher; leave it out, or set "
+                "student.words_first"
+            )
         self._check_voice()
         self._check_words()
         acoustic_views = self.acoustic.augment or self.augment
+        first = None if self.student is None else self.student.words_first
         for name, student, views in (
             ("student", self.student, self.augment),
+            ("student.words_first", first, self.augment),
             ("acoustic.student", self.acoustic.student, acoustic_views),
         ):
             if student is not None and student.frozen and views.views == 0:
@@ -155,7 +165,8 @@ class Recipe(Section):
                     f"{name}.frozen caches the states of each view, so the number of views must be fixed: "
                     "set augment.views to 1 or more"
                 )
-        if self.student is not None and self.student.frozen and self.augment.fresh:
+        is_frozen = self.student is not None and bool(self.student.frozen or (first and first.frozen))
+        if is_frozen and self.augment.fresh:
             raise ValueError(
                 "student.frozen caches the states of each view, so nothing can be drawn again: set "
                 "augment.fresh = false"
@@ -219,10 +230,13 @@ class Recipe(Section):
                     f"distillation.{name} needs the times of words: set corpus.words, or set "
                     f"distillation.{name} = 0"
                 )
-            if self.student is not None and self.student.optim.mixup:
+            first = None if self.student is None else self.student.words_first
+            optim = self.optims["student" if first is None else WORDS] if self.student else OptimConfig()
+            if optim.mixup:
+                section = "student.optim" if first is None else "student.words_first.optim"
                 raise ValueError(
                     f"distillation.{name} needs words in their place, which mixup does not keep: set "
-                    f"student.optim.mixup = 0 or distillation.{name} = 0"
+                    f"{section}.mixup = 0 or distillation.{name} = 0"
                 )
             if self.voice is not None and self.voice.crop_probability:
                 raise ValueError(
@@ -241,6 +255,11 @@ class Recipe(Section):
             return
         if self.student is None:
             raise ValueError("[voice] is for a student: set voice = 'none', or train a student")
+        if self.student.words_first is not None:
+            raise ValueError(
+                "student.words_first trains without voices: set student.words_first = 'none', or voice = "
+                "'none'"
+            )
         if self.student.queries:
             raise ValueError(
                 "student.queries reads frames, from which a voice cannot be subtracted: set "

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emodistill.config import TEACHERS, Recipe
+from emodistill.config import TEACHERS, WORDS, Recipe
 from emodistill.console import say, warn
 from emodistill.errors import ConfigError, ModelError
 from emodistill.evaluation.dimension_predictions import write_dimensions
@@ -98,7 +98,7 @@ def chosen_epochs(run: Run) -> dict[str, list[int]]:
     Raises `ModelError` where a fold lacks the file with its epochs.
     """
     chosen: dict[str, list[int]] = {}
-    for name in (*TEACHERS, "student"):
+    for name in (*TEACHERS, WORDS, "student"):
         paths = [run.folder / f"fold-{fold}" / "select" / name / "fit.json" for fold in run.scores["folds"]]
         if not any(path.is_file() for path in paths):
             continue

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, peak_normalise
-from emodistill.config import Recipe
+from emodistill.config import WORDS, Recipe
 from emodistill.console import say
 from emodistill.corpora.manifest import read_manifest
 from emodistill.errors import MissingExtraError, ModelError
@@ -361,6 +361,9 @@ def _training(recipe: Recipe, out: Path, fold: str, model: str) -> dict[str, Tra
         if (cost := TrainingCost.read(folder / COST)) is not None:
             is_other_run = model == "acoustic" and recipe.acoustic.run is not None
             parts[phase] = replace(cost, shared=True) if is_other_run else cost
+        first = out / f"fold-{fold}" / phase / WORDS / COST
+        if model == "student" and (cost := TrainingCost.read(first)) is not None:
+            parts[f"{phase} {WORDS}"] = cost
         for path in sorted((out / f"fold-{fold}" / phase / model).glob(f"targets-*.{COST}")):
             if (cost := TrainingCost.read(path)) is not None:
                 parts[f"{phase} targets"] = cost

@@ -5,6 +5,7 @@
       refit/      protocol.refit = true: trained again on train and dev, for the epochs that dev chose;
                   protocol.refit = "classifier": the student alone, its classifier fitted again on both
         prosodic/ linguistic/ acoustic/   checkpoint, fit.json, cost.json, targets-*.safetensors
+        words/                            student.words_first: what the student starts from
         student/                          checkpoint, fit.json, cost.json
       predictions.csv  predictions-dev.csv  predictions-<teacher>.csv  predictions-<teacher>-dev.csv
       dimensions.csv  dimensions-dev.csv  …   models with dimensions: labels and predictions, without a voice
@@ -26,10 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emodistill.config import TEACHERS, Recipe, stable_seed
+from emodistill.config import TEACHERS, WORDS, Recipe, stable_seed
 from emodistill.console import say
 from emodistill.corpora import Corpus, Utterance
-from emodistill.distillation import student_heads
 from emodistill.evaluation.known import KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV
 from emodistill.features.preparation import PREPARATION
 from emodistill.labels import LabelSet
@@ -51,12 +51,14 @@ from emodistill.training.target_checks import usable_voted
 from emodistill.training.targets import (
     TeacherTargets,
     align_to_ids,
+    heads_for,
     target_source,
     usable_further,
     with_hidden_states,
     with_words,
 )
 from emodistill.training.voices import known_speakers, report_unknown_speakers
+from emodistill.training.words_first import learned_from, recipe_after_words, words_recipe
 
 DEV = "-dev"  # ends the names of tables of dev
 NUM_TRAIN_PREDICTIONS = 256  # at most, of a model that is trained on all data
@@ -177,7 +179,6 @@ class FoldRun:
         models: dict[str, tuple[Stage, nn.Module]] = {}
         epochs: dict[str, int] = {}
         targets: dict[str, TeacherTargets] = {}
-        heads: dict[str, int] = {}
         for name in self.teachers:
             stage = make_stage(name, self.recipe, self.labels)
             model, epochs[name] = self._train(stage, phase)
@@ -185,12 +186,13 @@ class FoldRun:
             if self.recipe.student is None:
                 continue
             targets[name] = self._targets(stage, model, phase, epochs[name])
-            embedding, hidden = targets[name].embedding, targets[name].hidden
-            hidden = targets[name].word_vectors if hidden is None else hidden
-            hidden_dim = None if hidden is None else hidden.shape[1]
-            heads |= student_heads(self.recipe.distillation, name, embedding.shape[1], hidden_dim)
         if self.recipe.student is not None:
-            student = make_stage("student", self.recipe, self.labels, heads)
+            recipe = self.recipe
+            if (first := words_recipe(recipe)) is not None:
+                stage = make_stage(WORDS, first, self.labels, heads_for(first, targets))
+                _, epochs[WORDS] = self._train(stage, phase, targets)
+                recipe = recipe_after_words(recipe, str(phase.folder / WORDS))
+            student = make_stage("student", recipe, self.labels, heads_for(recipe, targets))
             model, epochs["student"] = self._train(student, phase, targets)
             models["student"] = (student, model)
         return models, epochs
@@ -205,7 +207,8 @@ class FoldRun:
             checkpoint = load_checkpoint(ready)
             self._audit(checkpoint.training_ids, phase, stage.name)
             return checkpoint.model, 0
-        key = self._cache_key(stage, phase) if stage.name in TEACHERS else None
+        content = learned_from(stage, phase.train, self.further)
+        key = self._cache_key(stage, phase, **content) if stage.name in (*TEACHERS, WORDS) else None
         if not (folder / "model.json").is_file() and not self._fetch(key, folder):
             self._train_new(stage, phase, folder, targets or {})
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith("targets")]
@@ -231,12 +234,11 @@ class FoldRun:
         voice = stage.voice if isinstance(stage, SpeechStage) else None
         if voice is not None:
             report_unknown_speakers(labelled)
-        train = [*labelled, *(self.further if "linguistic" in targets else ())]
+        own = {str(name): targets[name] for name in stage.recipe.distillation.teachers if name in targets}
+        train = [*labelled, *(self.further if "linguistic" in own else ())]
         emotions = {item.id: item.emotion for item in (*phase.train, *self.further)}
-        target_sources = {
-            name: target_source(item, train, emotions, self.labels, self.recipe, seed, voice)
-            for name, item in targets.items()
-        }
+        given = (train, emotions, self.labels, stage.recipe, seed, voice)
+        target_sources = {name: target_source(item, *given) for name, item in own.items()}
         train_data = UtteranceDataset(
             stage.source(model, train, seed),
             label_indices(train, self.labels),
@@ -261,7 +263,7 @@ class FoldRun:
                 folder,
                 self.recipe.runtime,
                 seed=seed,
-                distillation=self.recipe.distillation if stage.name == "student" else None,
+                distillation=stage.recipe.distillation if stage.name in ("student", WORDS) else None,
                 stop_after=phase.epochs.get(stage.name),
             )
         training_ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
@@ -327,7 +329,8 @@ class FoldRun:
         needs_words = stage.name == "linguistic" and bool(settings.words or settings.word_contrast)
         further = self.further if "linguistic" in self.teachers else ()
         path = phase.folder / stage.name / f"targets-{method}.safetensors"
-        ids = [utterance.id for utterance in (*phase.train, *further)]
+        learners = (*phase.train, *further)
+        ids = [utterance.id for utterance in learners]
         key = self._cache_key(
             stage,
             phase,
@@ -336,9 +339,7 @@ class FoldRun:
             epochs=epochs,
             hidden=self.recipe.augment.key_settings() if needs_hidden else None,
             further=[(item.id, item.transcript, str(item.path)) for item in further],
-            words=[list(map(astuple, item.words)) for item in (*phase.train, *further)]
-            if needs_words
-            else None,
+            words=[list(map(astuple, item.words)) for item in learners] if needs_words else None,
         )
         if not path.is_file() and not self._fetch(key, path.parent):
             with measured(path):

@@ -21,6 +21,7 @@ PLAIN = "no-distillation"
 # Cell -> section and fields that switch off an option of the method; it has a cell where the recipe uses it.
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-queries": ("student", {"queries": 0}),
+    "no-words-first": ("student", {"words_first": None}),  # one training, in which all teachers teach
     "no-lora": ("student", {"lora": 0}),  # the layers are trained in full
     "no-certainty": ("distillation", {"certainty": None}),
     "no-further-speech": ("corpus", {"further": None, "further_words": None}),
@@ -154,6 +155,8 @@ def _parts(full: Recipe, requested: Sequence[str]) -> list[tuple[str, Recipe]]:
     cells += [(term.cell_alone, _alone(full, term)) for term in reversed(terms) if term.cell_alone]
     cells += [(term.cell_without, _without(full, term)) for term in terms if term.cell_without]
     options = [(name, _with_values(full, section, **off)) for name, (section, off) in OPTIONS.items()]
+    if "linguistic" not in teachers:
+        options = [(name, variant) for name, variant in options if name != "no-words-first"]
     student = full.student
     if student is not None and student.layers is not None and 0 < student.frozen < student.layers:
         options.append(("no-trained-layers", _with_values(full, "student", frozen=student.layers, lora=0)))

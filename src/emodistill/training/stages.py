@@ -89,6 +89,8 @@ class Stage(ABC):
         optim = dict(settings["optim"])
         unused = [] if self.dimensions else ["dimension_loss"]
         unused += ["targets", "vote_loss"] if optim["targets"] == "label" else []
+        if settings.get("words_first", "") is None:
+            del settings["words_first"]
         return {**settings, "optim": {name: optim[name] for name in optim if name not in unused}}
 
     def can_use(self, utterance: Utterance) -> bool:

@@ -23,6 +23,7 @@ from emodistill.audio.waveform import SAMPLE_RATE
 from emodistill.config import AudioConfig, AugmentConfig, Recipe, VoiceConfig
 from emodistill.console import progress, say
 from emodistill.corpora import Utterance, Word
+from emodistill.distillation import student_heads
 from emodistill.errors import ConfigError, ModelError
 from emodistill.features.preparation import prepare_waveform, prepared_spans
 from emodistill.files import atomic_write
@@ -101,6 +102,17 @@ class TeacherTargets:
                 "this fold: delete it and run the same command again"
             )
         return cls(ids, **{**tensors, "available": tensors["available"].bool()})
+
+
+def heads_for(recipe: Recipe, targets: Mapping[str, TeacherTargets]) -> dict[str, int]:
+    """Return the sizes of a student's projection heads for the teachers of a recipe."""
+    heads: dict[str, int] = {}
+    for name in recipe.distillation.teachers:
+        own = targets[name]
+        hidden = own.word_vectors if own.hidden is None else own.hidden
+        hidden_dim = None if hidden is None else hidden.shape[1]
+        heads |= student_heads(recipe.distillation, name, own.embedding.shape[1], hidden_dim)
+    return heads
 
 
 @dataclass(frozen=True)
