@@ -22,7 +22,7 @@ PYTEST = ("pytest>=8.2", "pytest-timeout>=2.3", "hypothesis>=6.100")
 # The name of the bridge: extras of this package, and requirements beside them.
 BRIDGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "audb": (("audb",), ()),
-    "datasets": (("datasets",), ("torch>=2.9", "torchcodec>=0.7")),
+    "datasets": (("datasets",), ("torch>=2.9",)),
     "lhotse": ((), ("lhotse>=1.30", "kaldiio>=2.18", "torch>=2.9", "urllib3>=2")),
     "pipecat": (("pipecat",), ()),
 }

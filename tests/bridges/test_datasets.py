@@ -1,8 +1,10 @@
 """Hugging Face `datasets` reads our audiofolder, and we read what it saves; no audio is decoded there."""
 
+import sys
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 import datasets
 import pytest
@@ -39,6 +41,21 @@ def corpus(tmp_path: Path) -> Corpus:
     return drop_bad_audio(Corpus("calls", items))[0]
 
 
+@pytest.fixture
+def codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace torchcodec, which `datasets` imports for a folder even though it stores the paths alone.
+
+    The real torchcodec needs FFmpeg, and a build for the same hardware as that of torch.
+    """
+    classes = {"encoders": ("AudioEncoder",), "decoders": ("AudioDecoder", "VideoDecoder")}
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    for part, names in classes.items():
+        module = ModuleType(f"torchcodec.{part}")
+        for name in names:
+            setattr(module, name, type(name, (), {}))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
 def prepared(name: str, source: Path, options: TableOptions | None = None, emotions: bool = False) -> Corpus:
     options = options or TableOptions()
     table = TABLE_READERS[name].read(source, options)
@@ -51,6 +68,7 @@ def without_place(item: Utterance) -> Utterance:
     return replace(item, path=None, start_s=None, end_s=None)
 
 
+@pytest.mark.usefixtures("codec")
 def test_datasets_reads_our_audiofolder(corpus: Corpus, tmp_path: Path) -> None:
     write_corpus(corpus, "audiofolder", tmp_path / "out dir")
     loaded = datasets.load_dataset(
@@ -70,6 +88,7 @@ def test_datasets_reads_our_audiofolder(corpus: Corpus, tmp_path: Path) -> None:
     assert [without_place(back[item.id]) for item in corpus] == [without_place(item) for item in corpus]
 
 
+@pytest.mark.usefixtures("codec")
 def test_without_splits_datasets_has_one(corpus: Corpus, tmp_path: Path) -> None:
     whole = replace(corpus, utterances=tuple(replace(item, split=None) for item in corpus))
     write_corpus(whole, "audiofolder", tmp_path / "out")
@@ -118,7 +137,60 @@ def test_a_saved_dataset_is_prepared(corpus: Corpus, tmp_path: Path, has_bytes: 
     assert prepared("datasets", source, options, emotions=True) == found
 
 
-def test_what_cannot_be_loaded_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def source(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a card and Parquet files, as the hub holds them; its path is like an id, `user/calls`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write_corpus(corpus, "audiofolder", tmp_path / "files")
+    folder = tmp_path / "user" / "calls"
+    (folder / "small").mkdir(parents=True)
+    for split, emotion in (("train", "anger"), ("validation", "joy")):
+        (path,) = (tmp_path / "files" / split).glob("*.flac")
+        rows = {
+            "speech": [{"path": path.name, "bytes": path.read_bytes()}],
+            "emotion": [emotion],
+            "who": ["0001"],
+        }
+        part = datasets.Dataset.from_dict(rows).cast_column("speech", datasets.Audio(decode=False))
+        part.to_parquet(folder / "small" / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: small\n  data_files:\n"
+        "  - {split: train, path: small/train-*}\n  - {split: validation, path: small/validation-*}\n"
+        "- config_name: large\n  data_files: large/*\n---\n"
+    )
+    return Path("user/calls")
+
+
+def test_the_files_of_a_dataset_of_the_hub_are_prepared(source: Path, tmp_path: Path) -> None:
+    options = TableOptions({"speaker": "who"}, audio_out=tmp_path / "audio", subset="small")
+    found = prepared("datasets", source, options, emotions=True)
+    assert [(item.speaker, item.emotion, item.split) for item in found] == [
+        ("0001", "angry", "train"), ("0001", "happy", "dev"),
+    ]  # fmt: skip
+    assert [item.duration_s for item in found] == pytest.approx([1.0, 1.5])
+    with pytest.raises(CorpusError, match=r"'user/calls' cannot be loaded: .*'small', 'large'"):
+        prepared("datasets", source, replace(options, subset=None), emotions=True)
+
+
+def test_an_id_of_the_hub_has_a_subset_and_a_version(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = datasets.load_dataset
+    calls = []
+
+    def load_dataset(*args: object, **given: object) -> object:
+        calls.append((args, given))
+        return load(str(source), "small")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    options = TableOptions({"speaker": "who"}, audio_out=tmp_path / "audio", subset="small", version="v2")
+    found = prepared("datasets", Path("someone/corpus"), options, emotions=True)
+    assert calls == [(("someone/corpus", "small"), {"revision": "v2"})]
+    assert [(item.emotion, item.split) for item in found] == [("angry", "train"), ("happy", "dev")]
+
+
+def test_what_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="cannot be loaded"):
         prepared("datasets", tmp_path / "nothing")
     text = datasets.Dataset.from_dict({"text": ["a"], "speaker": ["s"], "emotion": ["sad"]})
