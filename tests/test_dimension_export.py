@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from emodistill import Recognizer
-from emodistill.cli.training import _describe_export
+from emodistill.cli.exporting import _describe_export
 from emodistill.config import StudentConfig
 from emodistill.corpora import read_manifest
 from emodistill.errors import ConfigError, ModelError

@@ -124,7 +124,7 @@ def test_the_card_describes_the_model(exported: Path, run: Path) -> None:
     assert "no interval: 2 speakers, 5 needed" in (exported / "README.md").read_text()
     assert card.parity["utterances"] >= 36  # different ones: the repeats of a small corpus do not count
     assert max(card.parity["alone"], card.parity["batched"]) <= card.parity["tolerance"] == 1e-4
-    assert {entry.name for entry in exported.iterdir()} == {"README.md", "card.json", "model.onnx"}
+    assert {entry.name for entry in exported.iterdir()} == {"LICENSE", "README.md", "card.json", "model.onnx"}
 
 
 def test_the_exported_model_is_the_refitted_student(exported: Path, run: Path) -> None:
@@ -234,7 +234,8 @@ def test_fp16_is_smaller_and_gives_the_same_emotions(run: Path, exported: Path, 
     assert (card.precision, card.quantisation["agreement"]) == ("fp16", 1)
     assert 0 < card.quantisation["difference"] <= 1e-2
     assert card.parity == read_card(exported).parity
-    assert {entry.name for entry in (tmp_path / "half").iterdir()} == {"card.json", "model.onnx", "README.md"}
+    files = {entry.name for entry in (tmp_path / "half").iterdir()}
+    assert files == {"LICENSE", "README.md", "card.json", "model.onnx"}
     assert (tmp_path / "half/model.onnx").stat().st_size < (exported / "model.onnx").stat().st_size
     recognizers = Recognizer(exported), Recognizer(tmp_path / "half")
     for waveform in GATE:

@@ -167,7 +167,7 @@ def test_a_model_is_published_downloaded_and_used_offline(
         [("tiny", True)], [("tiny", "private")],
     )  # fmt: skip
     there = hub.repositories["voices/tiny"]
-    assert set(there) == {"README.md", "card.json", "model.onnx"}
+    assert set(there) == {"LICENSE", "README.md", "card.json", "model.onnx"}
     assert there["model.onnx"] == (exported / "model.onnx").read_bytes()
     assert there["README.md"].decode() == card_markdown(read_card(exported))
 
@@ -195,7 +195,9 @@ def test_a_model_with_voices_is_published_and_downloaded_with_its_head(hub: Hub,
     code = f"from emodistill import push_to_hub; push_to_hub({str(folder)!r}, 'voices/tiny')"
     published = python(code, tmp_path / "a", hub.url)
     assert published.returncode == 0, published.stderr
-    assert hub.repositories["voices/tiny"].keys() == {"README.md", "card.json", "head.onnx", "model.onnx"}
+    assert hub.repositories["voices/tiny"].keys() == {
+        "LICENSE", "README.md", "card.json", "head.onnx", "model.onnx",
+    }  # fmt: skip
     code = (
         "import numpy as np; from emodistill import Recognizer; recognizer = Recognizer('voices/tiny')\n"
         "print(len(recognizer.student.run_head(np.zeros((2, 6), np.float32))))"

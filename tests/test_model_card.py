@@ -1,17 +1,29 @@
 """The card of a model: defaults, fields that are refused, and the page for people."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from emodistill.errors import MissingExtraError
 from emodistill.inference.card_writer import card_markdown, write_card
-from emodistill.inference.model_card import Card, DataSource, read_card
+from emodistill.inference.hub_metadata import hub_card
+from emodistill.inference.model_card import (
+    BUNDLED,
+    Card,
+    DataSource,
+    licence_text,
+    read_card,
+    read_unchecked_card,
+)
 
 PLAIN: dict[str, Any] = {  # the fields without a default, and a few more
     "format": 1, "name": "old", "emotions": ["angry", "sad"], "sample_rate_hz": 16000, "trim_db": 35.0,
@@ -120,6 +132,73 @@ def test_a_hub_reads_the_front_matter() -> None:
     plain = front_matter(card_markdown(Card.model_validate(PLAIN)))
     assert (plain["license"], plain["license_name"]) == ("other", "see-below")
     assert "language" not in plain
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.dictionaries(
+        st.sampled_from(["test", "dev", "ravdess/test", "no/test", "a b/crossval"]),
+        st.dictionaries(st.sampled_from(["ua", "wa", "macro_f1", "ccc_arousal", "ccc_valence", "ua_low"]),
+                        st.floats(-1, 1)),
+    )
+)  # fmt: skip
+def test_the_library_of_the_hub_reads_every_score(scores: dict[str, dict[str, float]]) -> None:
+    card = FULL.model_copy(update={"scores": scores})
+    data = ModelCard(hub_card(card, "# A model\n")).data
+    found = {
+        (item.dataset_type, item.dataset_split, item.metric_name): item.metric_value
+        for item in data.eval_results or []
+    }
+    names = {"ua": "UA (mean recall of the emotions)", "wa": "WA (accuracy)", "macro_f1": "macro F1",
+             "ccc_arousal": "CCC of arousal", "ccc_valence": "CCC of valence"}  # fmt: skip
+    expected = {
+        (split.rpartition("/")[0] or card.corpus, split.rpartition("/")[2], names[measure]): value
+        for split, values in scores.items()
+        for measure, value in values.items()
+        if measure in names
+    }
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert all(item.verified is False for item in data.eval_results or [])
+    assert set(data.metrics or []) == {item.metric_type for item in data.eval_results or []}
+
+
+@pytest.mark.parametrize("name", ["bundled", "large"])
+def test_the_library_of_the_hub_reads_the_cards_of_the_package(name: str, tmp_path: Path) -> None:
+    folder = BUNDLED.parent / name
+    card = read_unchecked_card(folder)
+    metadata = metadata_load(folder / "README.md")
+    assert metadata is not None
+    data = ModelCardData(**metadata)
+    assert data.to_dict() == metadata
+    model_name, results = model_index_to_eval_results(metadata["model-index"])
+    assert (model_name, len(results)) == (card.name, 3 * len(card.scores))
+    (of_ravdess,) = (
+        item for item in results if (item.dataset_type, item.metric_type) == ("ravdess", "recall")
+    )
+    assert of_ravdess.metric_value == pytest.approx(card.scores["ravdess/test"]["ua"], abs=1e-4)
+    assert data.datasets == [source.name for source in card.data]
+    assert (data.library_name, data.license, data.license_name) == ("emodistill", "other", "see-below")
+    assert data.license_link == "LICENSE"
+    assert (folder / "LICENSE").read_text(encoding="utf-8").split() == licence_text(card).split()
+
+
+def test_a_test_corpus_is_no_training_data() -> None:
+    assert ModelCard(card_markdown(FULL)).data.datasets == ["ravdess"]
+    assert ModelCard(card_markdown(Card.model_validate(PLAIN))).data.datasets == ["ravdess"]
+
+
+def test_a_licence_with_an_identifier_needs_no_file(tmp_path: Path) -> None:
+    write_card(Card.model_validate(PLAIN), tmp_path)
+    assert (tmp_path / "LICENSE").is_file()
+    write_card(FULL, tmp_path)
+    assert not (tmp_path / "LICENSE").exists()
+    assert ModelCard.load(tmp_path / "README.md").data.license == "cc-by-nc-sa-4.0"
+
+
+def test_without_the_library_of_the_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'emodistill\[hub\]'"):
+        card_markdown(FULL)
 
 
 def test_the_page_leaves_out_empty_parts() -> None:

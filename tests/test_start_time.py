@@ -55,6 +55,9 @@ MISTAKES = {
     "compare": (["compare", "/no/such", "/no/such"], "no run folder '/no/such'"),
     "report": (["report", "/no/such"], "no run folder '/no/such'"),
     "export": (["export", "/no/such", "-o", "x"], "no run folder '/no/such'"),
+    "export, to": (["export", "bundled", "--to", "transformer", "x"], "'transformer' is not"),
+    "export, model": (["export", "bundeld", "--to", "transformers", "x"], "no model 'bundeld'"),
+    "export, fold": (["export", "bundled", "--to", "transformers", "x", "--fold", "1"], "is for a run"),
     "audit": (["corpus", "audit", "dmo"], "did you mean 'demo'"),
 }  # fmt: skip
 

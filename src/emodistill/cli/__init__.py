@@ -27,6 +27,7 @@ for _module in (
     "models",
     "corpora",
     "training",
+    "exporting",
     "tuning",
     "scoring",
     "cache",

@@ -51,7 +51,7 @@ _Table = TypeVar("_Table", Predictions, DimensionPredictions)
 
 # The parts of a card that a person writes. `backbone` is its hub id, where training read it from a folder.
 CARD_TEXTS = ("name", "backbone", "licence", "limits", "intended_use")
-FILES = ("model.onnx", "head.onnx", "README.md", "card.json")
+FILES = ("model.onnx", "head.onnx", "LICENSE", "README.md", "card.json")
 
 
 # Long: its docstring and the fields of the card take 40 lines.

@@ -3,12 +3,13 @@
 `README.md` has the form that model hubs show.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from emodistill.files import atomic_write
 from emodistill.inference.dimensions import COORDINATES
+from emodistill.inference.hub_metadata import LICENCE_FILE, has_licence_id, hub_card, is_score
 from emodistill.inference.model_card import (
     GUESS_FACTOR,
     LIKELY_ACCURACY,
@@ -24,34 +25,43 @@ from emodistill.labels import in_words
 
 
 def write_card(card: Card, folder: Path) -> None:
-    """Write `card.json`, and `README.md` with the same content for people."""
+    """Write `card.json`, and `README.md` with the same content for people.
+
+    A licence that is a sentence is also written into `LICENSE`, which the hub links to. Raises
+    `MissingExtraError` without huggingface_hub.
+    """
     unused = None if card.dimensions else {"dimensions"}  # so that earlier versions can read the card
-    for name, text in (
-        ("README.md", card_markdown(card)),
-        ("card.json", card.model_dump_json(indent=1, exclude=unused) + "\n"),
-    ):
+    write_readme(card, folder)
+    with atomic_write(folder / "card.json") as partial:
+        partial.write_text(card.model_dump_json(indent=1, exclude=unused) + "\n", encoding="utf-8")
+
+
+def write_readme(card: Card, folder: Path, text: str | None = None) -> None:
+    """Write `README.md`, and `LICENSE` for a licence that is a sentence.
+
+    `text` is that of `README.md`; None: `card_markdown`. Raises `MissingExtraError` without huggingface_hub.
+    """
+    texts = {"README.md": card_markdown(card) if text is None else text}
+    if has_licence_id(card):
+        (folder / LICENCE_FILE).unlink(missing_ok=True)
+    else:
+        texts[LICENCE_FILE] = "\n".join(wrap(licence_text(card), 100)) + "\n"
+    for name, content in texts.items():
         with atomic_write(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(content, encoding="utf-8")
 
 
 def card_markdown(card: Card) -> str:
-    """Return a model card as Markdown, with the front matter that the Hugging Face Hub reads."""
-    method = "trained without a teacher"
-    if card.teachers:
-        teachers = (f"{'an' if name[0] in 'aeiou' else 'a'} {name} teacher" for name in card.teachers)
-        method = f"distilled from {in_words(teachers)}"
-    size = f"{card.num_parameters / 1e6:.2f} M parameters"
+    """Return a model card as Markdown, with the metadata that the Hugging Face Hub reads.
+
+    Raises `MissingExtraError` without huggingface_hub.
+    """
     trimming = ""
     if card.trim_db:
         trimming = f", and cuts silence {card.trim_db:g} dB below the loudest part off both ends"
-    licence = f"## Licence\n\n{licence_text(card)}"
     sections = [
-        _front_matter(card),
-        f"# {card.name}\n\nSpeech emotion recognition from the waveform alone, {method} with "
-        f"[EmoDistill](https://arxiv.org/abs/2309.04849). {size}, backbone `{card.backbone}`, stored in "
-        f"{card.precision}.\n\n"
-        f"{_predictions(card)}",
-        licence if card.external else "",  # Its weights have two owners, so it stands first.
+        _title(card, card.precision),
+        _licence(card) if card.external else "",  # Its weights have two owners, so it stands first.
         "## Use\n\n```python\nfrom emodistill import Recognizer\n\n"
         'recognizer = Recognizer("FOLDER")  # or the id of this repository\n'
         'print(recognizer.predict("speech.wav"))\n```\n\n'
@@ -63,23 +73,68 @@ def card_markdown(card: Card) -> str:
         _calibration(card),
         _head_dimensions(card) if card.dimensions else _computed_dimensions(card),
         _origin(card),
-        "" if card.external else licence,
+        "" if card.external else _licence(card),
     ]
+    return hub_card(card, _joined(sections))
+
+
+def transformers_markdown(card: Card, largest_difference: float, num_waveforms: int) -> str:
+    """Return the card of a folder for transformers, as Markdown with the metadata of the hub.
+
+    `card` is that of the exported model, from whose graph the probabilities differ by at most
+    `largest_difference`. Raises `MissingExtraError` without huggingface_hub.
+    """
+    trimming = ""
+    if card.trim_db:
+        trimming = f" It cuts silence {card.trim_db:g} dB below the loudest part off both ends."
+    sections = [
+        _title(card, "fp32"),
+        _licence(card),  # First, because people rely on the first page.
+        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
+        "import emodistill.integrations.transformers  # noqa: F401\n\n"
+        'recognise = pipeline("audio-classification", model="FOLDER")  # or the id of this repository\n'
+        'print(recognise("speech.wav", top_k=None))\n```\n\n'
+        "Where EmoDistill is not installed, leave out its import and add `trust_remote_code=True`: the code "
+        "of the model is in `modeling_emodistill.py`.\n\n"
+        "Each input is one utterance of at most 20 s, mono; the pipeline resamples it to 16 kHz. The feature "
+        f"extractor removes the DC offset.{trimming} It does not search for speech, and it does not shorten "
+        "pauses. The recogniser of EmoDistill does both, so its answers for recordings with pauses differ.",
+        f"## Intended use\n\n{card.intended_use}",
+        f"## Limits\n\n{card.limits}",
+        _data(card),
+        _scores(card),
+        _calibration(card, with_answers=False),
+        _head_dimensions(card) if card.dimensions else "",
+        f"## Origin\n\n- trained on: {card.corpus}, fold {card.fold}, protocol {card.protocol}\n"
+        f"- probabilities differ from those of the ONNX model by at most {largest_difference:.1e} over "
+        f"{num_waveforms} waveforms, alone and in padded batches\n"
+        f"- SHA-256 of that model.onnx{_and_weights(card)}: `{card.sha256}`",
+    ]
+    return hub_card(card, _joined(sections), "transformers")
+
+
+def _joined(sections: Sequence[str]) -> str:
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _front_matter(card: Card) -> str:
-    # A hub knows licences by identifiers such as cc-by-4.0. A licence with blanks is a sentence.
-    is_identifier = " " not in card.licence
-    lines = [f"license: {json.dumps(card.licence.lower() if is_identifier else 'other')}"]
-    if not is_identifier:
-        lines.append("license_name: see-below")
-    if card.languages:
-        # In quotes, because YAML reads a plain `no` (Norwegian) as false.
-        lines += ["language:", *(f"- {json.dumps(name)}" for name in card.languages)]
-    lines += ["pipeline_tag: audio-classification", "library_name: emodistill", "tags:"]
-    lines += [f"- {tag}" for tag in ("speech-emotion-recognition", "knowledge-distillation", "onnx", "audio")]
-    return "---\n" + "\n".join(lines) + "\n---"
+def _title(card: Card, precision: str) -> str:
+    method = "trained without a teacher"
+    if card.teachers:
+        teachers = (f"{'an' if name[0] in 'aeiou' else 'a'} {name} teacher" for name in card.teachers)
+        method = f"distilled from {in_words(teachers)}"
+    return (
+        f"# {card.name}\n\nSpeech emotion recognition from the waveform alone, {method} with "
+        f"[EmoDistill](https://arxiv.org/abs/2309.04849). {card.num_parameters / 1e6:.2f} M parameters, "
+        f"backbone `{card.backbone}`, stored in {precision}.\n\n{_predictions(card)}"
+    )
+
+
+def _licence(card: Card) -> str:
+    return f"## Licence\n\n{licence_text(card)}"
+
+
+def _and_weights(card: Card) -> str:
+    return f" and {WEIGHTS}" if card.external else ""
 
 
 def _data(card: Card) -> str:
@@ -101,7 +156,7 @@ def _scores(card: Card) -> str:
     rows = []
     for split, values in card.scores.items():
         for measure, value in values.items():
-            if measure.endswith(("_low", "_high")) or measure.startswith(("ccc_", "utterances", "speakers")):
+            if not is_score(measure) or measure.startswith("ccc_"):
                 continue
             low, high = values.get(f"{measure}_low"), values.get(f"{measure}_high")
             interval = "" if low is None or high is None else f"{100 * low:.1f} … {100 * high:.1f}"
@@ -140,7 +195,8 @@ def _through_recogniser(card: Card) -> str:
     )
 
 
-def _calibration(card: Card) -> str:
+def _calibration(card: Card, with_answers: bool = True) -> str:
+    """The temperature, and with `with_answers` what the recogniser derives from a confidence."""
     parts = []
     if card.calibration:
         figures = [[name, f"{value:.4g}"] for name, value in card.calibration.items()]
@@ -150,6 +206,8 @@ def _calibration(card: Card) -> str:
         parts.append(
             f"{temperature} {card.calibration_note}".rstrip() + "\n\n" + _table(["figure", "value"], figures)
         )
+    if not with_answers:
+        return "## Calibration\n\n" + "\n\n".join(parts) if parts else ""
     if card.coverage:
         parts.append(
             "With `min_confidence` the recogniser abstains from unsure answers. On the utterances that the "
@@ -269,7 +327,7 @@ def _origin(card: Card) -> str:
         )
     lines += [
         f"- exported with: {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
-        f"- SHA-256 of model.onnx{' and ' + WEIGHTS if card.external else ''}: `{card.sha256}`",
+        f"- SHA-256 of model.onnx{_and_weights(card)}: `{card.sha256}`",
     ]
     return "## Origin\n\n" + "\n".join(lines)
 

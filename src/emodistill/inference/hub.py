@@ -4,11 +4,17 @@ import re
 from pathlib import Path
 
 from emodistill.errors import MissingExtraError, ModelError
-from emodistill.files import atomic_write
-from emodistill.inference.card_writer import card_markdown
+from emodistill.inference.card_writer import write_readme
+from emodistill.inference.hub_metadata import LICENCE_FILE
 from emodistill.inference.model_card import HEAD, MODEL_FILES, WEIGHTS, read_card
 
-_FILES = [*MODEL_FILES, HEAD, WEIGHTS, "README.md"]  # of a model, those that are uploaded and downloaded
+_FILES = [
+    *MODEL_FILES,
+    HEAD,
+    WEIGHTS,
+    "README.md",
+    LICENCE_FILE,
+]  # of a model, those that are uploaded and downloaded
 
 
 def is_hub_id(text: str) -> bool:
@@ -93,8 +99,7 @@ def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, token: s
         from huggingface_hub import HfApi
     except ImportError as error:
         raise MissingExtraError("huggingface_hub", "hub") from error
-    with atomic_write(folder / "README.md") as partial:
-        partial.write_text(card_markdown(card), encoding="utf-8")
+    write_readme(card, folder)
     api = HfApi(token=token)
     version = card.versions.get("emodistill", "")
     try:
