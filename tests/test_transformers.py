@@ -81,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
     """An exported model with emotions and dimensions, over a tiny compact backbone."""
     root = tmp_path_factory.mktemp("both")
-    student = make.student(Compact(16, 2), nonlinear=True, merge=2)
+    student = make.student(Compact(16, 2), nonlinear=True, merge=2, queries=2)
     student.dimensions, student.regressor = ("arousal", "valence"), torch.nn.Linear(16, 2)
     make.with_random_weights(student)  # the graph stores equal weights once
     save_checkpoint(root / "student", student, LabelSet(EMOTIONS), ["a"])
@@ -147,6 +147,7 @@ def test_every_backbone_gives_the_answers_of_its_student(
 @pytest.mark.skipif(not WHISPER_TINY.is_dir(), reason="Whisper-tiny is not here")
 def test_a_student_over_whisper_tiny_is_loaded_with_its_weights(tmp_path: Path) -> None:
     student = make.student(load_backbone(str(WHISPER_TINY), None), pool="mix", queries=2, nonlinear=True)
+    make.with_random_weights(student.queries)  # at first they add zero
     classifier(student, CARD).save_pretrained(tmp_path)
     model = AutoModelForAudioClassification.from_pretrained(tmp_path)
     waveform = torch.from_numpy(CALL[:48_000])[None]
@@ -216,6 +217,25 @@ def test_a_model_with_dimensions_returns_them_too(both: Path, tmp_path: Path) ->
     np.testing.assert_allclose(found.dimensions[0], expected.dimensions, atol=1e-4)
     np.testing.assert_allclose(found.logits[0].softmax(-1), expected.probabilities, atol=1e-4)
     assert not (tmp_path / "out" / "LICENSE").exists(), "the licence is an identifier"
+
+
+@pytest.mark.parametrize("width", [16, 128])  # one head, and two
+def test_learned_queries_are_read_back_from_the_graph(width: int, tmp_path: Path, manifest: Path) -> None:
+    student = make.with_random_weights(make.student(Compact(width, 1), queries=3))
+    assert student.queries.num_heads == max(1, width // 64)
+    save_checkpoint(tmp_path / "student", student, LabelSet(EMOTIONS), ["a"])
+    export_checkpoint(tmp_path / "student", tmp_path / "exported", read_manifest(manifest))
+    export_transformers(tmp_path / "exported", tmp_path / "out")
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    weights = student.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, weights[name], atol=0, rtol=0)
+    waveform = torch.from_numpy(CALL[:32_000])[None]
+    with torch.no_grad():
+        found = model(waveform).logits
+        torch.testing.assert_close(found, student(waveform).logits, atol=1e-5, rtol=1e-4)
+        model.queries.queries.zero_()
+        assert (model(waveform).logits - found).abs().max() > 1e-3, "the answer depends on the queries"
 
 
 def test_the_model_can_be_trained_further_and_saved(both: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from emodistill.errors import ModelError
 from emodistill.features.preparation import read_waveform
 from emodistill.inference.model_card import METADATA
 from emodistill.models.checkpoint import TRANSPOSED
-from emodistill.models.layers import Output
+from emodistill.models.layers import FrameQueries, Output
 from emodistill.models.student import FRAME_HEAD, Student
 
 TOLERANCE = 1e-4  # largest difference of an output
@@ -172,13 +172,21 @@ def _write_graph(
 
 
 def _name_transposed(exported: Any, model: nn.Module) -> None:
-    """Rename weights that the exporter transposed: their own name with `TRANSPOSED` instead of `val_…`."""
+    """Rename weights that the exporter transposed: their own name with `TRANSPOSED` instead of `val_…`.
+
+    The exporter also splits learned queries by head, which swaps their first two axes.
+    """
     by_shape: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = defaultdict(list)
     for name, value in model.state_dict().items():
         if value.ndim == 2:
             by_shape[tuple(value.T.shape)].append((name, value.T.numpy()))
+    for name, module in model.named_modules():
+        if isinstance(module, FrameQueries):
+            by_head = module.by_head().detach().numpy()
+            by_shape[by_head.shape].append((f"{name}.queries", by_head))
     for weight in list(exported.graph.initializers.values()):
-        array = weight.const_value.numpy() if weight.name.startswith("val_") else np.empty(())
+        is_folded = weight.name.startswith(("val_", "transpose_"))
+        array = weight.const_value.numpy() if is_folded else np.empty(())
         for name, value in by_shape[array.shape]:
             if np.array_equal(array, value) and f"{name}{TRANSPOSED}" not in exported.graph.initializers:
                 weight.name = f"{name}{TRANSPOSED}"

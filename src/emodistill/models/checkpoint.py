@@ -29,7 +29,7 @@ from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import FRAME_HEAD, Student
 
 FORMAT = 1
-TRANSPOSED = ".T"  # ends the name of a weight that is stored transposed in an ONNX file
+TRANSPOSED = ".T"  # ends the name of a weight whose first two axes are swapped in an ONNX file
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ def read_exported(folder: Path) -> Checkpoint:
                 "the folder student/ of its run"
             )
         array = numpy_helper.to_array(weight).astype(np.float32)
-        state[name] = torch.from_numpy(array.T if weight.name.endswith(TRANSPOSED) else array).view(
-            value.shape
-        )
+        if weight.name.endswith(TRANSPOSED):
+            array = array.swapaxes(0, 1)
+        state[name] = torch.from_numpy(array).reshape(value.shape)
     model.load_state_dict(state)
     return Checkpoint(model.eval(), labels, tuple(info["training_ids"]), info)
 

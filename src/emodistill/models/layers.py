@@ -160,13 +160,16 @@ class FrameQueries(nn.Module):
             part.view(batch, frames, self.num_heads, -1).transpose(1, 2)  # (batch, heads, frames, …)
             for part in self.keys_and_values(self.norm(x)).chunk(2, dim=2)
         )
-        queries = self.queries.view(len(self.queries), self.num_heads, -1).transpose(0, 1)
-        scores = queries @ keys.transpose(2, 3) / (width / self.num_heads) ** 0.5
+        scores = self.by_head() @ keys.transpose(2, 3) / (width / self.num_heads) ** 0.5
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
         attended = (scores.softmax(dim=3) @ values).transpose(1, 2).flatten(1)
         result: Tensor = self.out(attended)
         return result
+
+    def by_head(self) -> Tensor:
+        """Return the queries as each head uses them, (heads, queries, width / heads)."""
+        return self.queries.view(len(self.queries), self.num_heads, -1).transpose(0, 1)
 
 
 class CosineClassifier(nn.Module):
