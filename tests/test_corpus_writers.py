@@ -74,6 +74,26 @@ def test_a_folder_with_files_is_refused_and_forced_files_stay(
     assert "is a file, expected a new folder" in file.err
 
 
+@pytest.mark.parametrize("name", ["kaldi", "lhotse", "audiofolder"])
+def test_tables_of_an_earlier_corpus_do_not_stay(corpus: Corpus, tmp_path: Path, name: str) -> None:
+    splits = ("train", "dev", "test")
+    first = [replace(item, split=split) for item, split in zip(corpus, splits, strict=True)]
+    second = [replace(item, split="train", arousal=None, scale=None, transcript=None) for item in corpus]
+    for folder, written in ((tmp_path / "old", (first, second)), (tmp_path / "new", (second,))):
+        for utterances in written:
+            write_corpus(replace(corpus, utterances=tuple(utterances)), name, folder, force=True)
+            (folder / "notes.txt").write_text("mine")
+
+    def tables(folder: Path) -> set[Path]:
+        return {
+            path.relative_to(folder)
+            for path in folder.rglob("*")
+            if path.is_file() and path.suffix not in (".wav", ".flac")
+        }
+
+    assert tables(tmp_path / "old") == tables(tmp_path / "new") > {Path("notes.txt")}
+
+
 def test_a_stopped_command_leaves_no_folder(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -357,7 +357,8 @@ def write(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Write into a folder that has files. Others than ours stay.")
+        bool,
+        typer.Option("--force", help="Write into a folder that has files. Others than the format's stay."),
     ] = False,
 ) -> None:
     """Write a corpus as a folder for other programs.

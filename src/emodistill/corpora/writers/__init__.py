@@ -67,7 +67,7 @@ def write_corpus(
     """Write a corpus into a folder, in a format of `WRITERS`.
 
     The files are written beside the folder first, and are moved into it when all of them are complete. If
-    the folder has files, those with other names stay.
+    the folder has files, those with other names stay, but for tables of the same format.
 
     Args:
         corpus: its recordings must exist.
@@ -100,7 +100,7 @@ def write_corpus(
             target = partial / names[source]
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        _move_files(partial, folder, inputs)
+        _move_files(partial, folder, inputs, writer.tables)
 
 
 def _names_of_copies(recordings: Collection[Path]) -> dict[Path, str]:
@@ -120,9 +120,10 @@ def _absolute(path: Path) -> Path:
     return path.parent.resolve() / path.name if path.name else path.resolve()
 
 
-def _move_files(partial: Path, folder: Path, inputs: Iterable[Path]) -> None:
+def _move_files(partial: Path, folder: Path, inputs: Iterable[Path], tables: Iterable[str]) -> None:
     """Move all files of `partial` to the same places in `folder`. Tables come after the recordings.
 
+    Those of `tables` that `partial` does not have are removed from `folder`.
     Raises `ConfigError` where one of `inputs` would be replaced. Then nothing is moved.
     """
     if folder.is_dir() and not any(folder.iterdir()):
@@ -132,7 +133,10 @@ def _move_files(partial: Path, folder: Path, inputs: Iterable[Path]) -> None:
         return
     files = [path for path in partial.rglob("*") if path.is_file()]
     targets = {path: folder / path.relative_to(partial) for path in files}
-    ensure_not_read(targets.values(), inputs)
+    stale = [folder / name for name in tables if not (partial / name).exists()]
+    ensure_not_read([*targets.values(), *stale], inputs)
     for path in sorted(files, key=lambda path: len(path.parts), reverse=True):
         targets[path].parent.mkdir(parents=True, exist_ok=True)
         path.replace(targets[path])
+    for path in stale:
+        path.unlink(missing_ok=True)

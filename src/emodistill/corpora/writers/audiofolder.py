@@ -75,4 +75,10 @@ def _line(row: Mapping[str, Any], columns: Sequence[str], as_text: Sequence[str]
     return line
 
 
-WRITER = CorpusWriter("audiofolder", write, needs_copies=True, places_audio=True)
+WRITER = CorpusWriter(
+    "audiofolder",
+    write,
+    needs_copies=True,
+    places_audio=True,
+    tables=tuple(f"{place}/metadata.jsonl" for place in FOLDERS.values()),
+)

@@ -21,6 +21,8 @@ class CorpusWriter:
         needs_audio: each utterance needs a recording.
         places_audio: `write` writes the audio itself, into the places that the format prescribes. Then its
             third argument is empty.
+        tables: paths of all tables that `write` may write, relative to the folder. Those of an earlier corpus
+            in the same folder are removed, since they would be read with the new ones.
         check: raises `MissingExtraError` if the writer needs a package that is missing; None: it needs none.
     """
 
@@ -30,4 +32,5 @@ class CorpusWriter:
     needs_copies: bool = False
     needs_audio: bool = True
     places_audio: bool = False
+    tables: tuple[str, ...] = ()
     check: Callable[[], None] | None = None

@@ -135,4 +135,13 @@ def _write_table(path: Path, cells: Mapping[str, str]) -> None:
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-WRITER = CorpusWriter("kaldi", write, copies_audio=False)
+_TABLES = (
+    "wav.scp", "segments", "text", "utt2spk", "spk2utt", "spk2gender", "utt2gender", "utt2emo", "utt2lang",
+    *(f"utt2{column}" for column in COLUMNS if column not in _ELSEWHERE),
+)  # fmt: skip
+WRITER = CorpusWriter(
+    "kaldi",
+    write,
+    copies_audio=False,
+    tables=tuple(f"{place}{name}" for place in ("", *(f"{split}/" for split in SPLITS)) for name in _TABLES),
+)

@@ -92,4 +92,9 @@ def _cut(item: Utterance, recording: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-WRITER = CorpusWriter("lhotse", write, copies_audio=False)
+WRITER = CorpusWriter(
+    "lhotse",
+    write,
+    copies_audio=False,
+    tables=("cuts.jsonl.gz", *(f"cuts_{split}.jsonl.gz" for split in SPLITS)),
+)
