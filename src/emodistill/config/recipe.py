@@ -295,7 +295,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     except UnicodeDecodeError as error:
         raise ConfigError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"'{path}' is not TOML: {error}") from error
+        raise ConfigError(f"'{path}' is not TOML, so it is no recipe: {error}") from error
     for override in overrides:
         _apply_override(data, override)
     return parse_recipe(data, str(path))
