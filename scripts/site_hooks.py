@@ -1,9 +1,10 @@
 """Hooks of MkDocs that put the site together from pages, README, notebooks and the code.
 
-`mkdocs.yml` names this file. The hooks do five things:
+`mkdocs.yml` names this file. The hooks do six things:
 
 - A line `[text](../README.md#section "include")` becomes this section of README.
 - A link to a file outside of `docs` becomes a link to a page with the content of this file.
+- A link whose text is the name of a page, such as `docs/voices.md`, gets the page's title as its text.
 - `<!-- fields NAME -->` becomes the table of the fields of a kind of JSON, see `site_reference.KINDS`. The
   line `<!-- recipe -->` becomes the fields of recipes, and `<!-- how-tos -->` the list of how-to pages.
 - Each verb of the command line has a page in `reference/cli`.
@@ -27,6 +28,7 @@ from site_reference import KINDS, cli_pages, fields_table, recipe_sections
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s#:]+)(?P<anchor>#[^)\s]*)?(?P<after>\s+\"[^\"]*\")?\)")
+FILE_NAME = re.compile(r"\[(?P<text>[\w./-]+\.md)\]\((?P<target>[^)\s#:]+\.md)")
 INCLUDE = re.compile(r"^\[[^\]]*\]\((?P<file>[^)#]+)#(?P<anchor>[\w-]+) \"include\"\)$", flags=re.M)
 FENCE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", flags=re.M | re.S)
 HOW_TO, CLI = "how-to", "reference/cli"
@@ -94,9 +96,13 @@ def _how_tos(files: Files) -> str:
     lines = []
     for file in files.documentation_pages():
         if posixpath.dirname(file.src_uri) == HOW_TO and file.name != "index":
-            title = re.search(r"^# (.+)$", file.content_string, flags=re.M)
-            lines.append(f"- [{title[1] if title else file.name}]({posixpath.basename(file.src_uri)})")
+            lines.append(f"- [{_title(file)}]({posixpath.basename(file.src_uri)})")
     return "\n".join(lines)
+
+
+def _title(file: File) -> str:
+    title = re.search(r"^# (.+)$", file.content_string, flags=re.M)
+    return title[1] if title else file.name
 
 
 # --- the command line and JSON ---------------------------------------------------------------------
@@ -208,7 +214,12 @@ def _with_links(markdown: str, uri: str, files: Files) -> str:
             return found[0]
         return f"]({posixpath.relpath(page, posixpath.dirname(uri) or '.')}{anchor})"
 
-    return _outside_code(markdown, lambda part: LINK.sub(target, part))
+    def titled(found: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(folder, found["target"]))
+        page = files.get_file_from_path(path.removeprefix("docs/"))
+        return f"[{_title(page)}]({found['target']}" if page and path.startswith("docs/") else found[0]
+
+    return _outside_code(markdown, lambda part: LINK.sub(target, FILE_NAME.sub(titled, part)))
 
 
 def _page_of_section(anchor: str, files: Files) -> tuple[str, str]:

@@ -218,6 +218,14 @@ def test_sections_of_the_readme_are_included_with_working_links(site: Path) -> N
     assert "../README.md" not in text
 
 
+def test_a_link_to_a_page_shows_its_title_and_not_its_file_name(site: Path) -> None:
+    home = (site / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"href=\"?voices\.html\"?>Voices</a>", home)
+    for path, text in html(site):
+        links = re.findall(r"<a [^>]*href=\"?([^\s\">]+)[^>]*>[\w./-]+\.md</a>", text)
+        assert all("source/" in link for link in links) or "source" in path.relative_to(site).parts, path
+
+
 # --- notebooks -------------------------------------------------------------------------------------
 
 
