@@ -219,6 +219,14 @@ def test_a_refused_export_leaves_no_card(run: Path, tmp_path: Path, monkeypatch:
     assert list(out.iterdir()) == []
 
 
+def test_texts_of_another_are_never_replaced(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("mine")
+    with pytest.raises(ConfigError, match="has LICENSE and no model"):
+        export_run(run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["LICENSE"]
+    assert (tmp_path / "LICENSE").read_text() == "mine"
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 72 labelled utterances, and one of an emotion that the run does not know."""

@@ -237,6 +237,15 @@ def test_ids_are_made_of_the_paths(paths: list[str], ids: list[str], tmp_path: P
     assert [utterance.id for utterance in read_manifest(path)] == ids
 
 
+def test_ids_of_absolute_paths_do_not_depend_on_the_machine(tmp_path: Path) -> None:
+    rows = [
+        {"path": str(tmp_path / split / "a.wav"), "speaker": "s", "emotion": "sad"}
+        for split in ("one", "two")
+    ]
+    make.write_rows(tmp_path / "table.csv", rows)
+    assert [item.id for item in read_manifest(tmp_path / "table.csv")] == ["one/a", "two/a"]
+
+
 def test_two_rows_of_one_recording_need_ids(tmp_path: Path) -> None:
     path = manifest(tmp_path, "path,speaker,emotion\na/x.wav,a,sad\na/x.wav,a,sad\n")
     with pytest.raises(CorpusError, match="row 3: duplicate id 'a/x', first in row 2"):

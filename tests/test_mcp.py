@@ -86,6 +86,7 @@ def test_the_tools_answer_as_the_recogniser_does(place: Path) -> None:
 
         answer = await result(client, "predict", path="call.ogg")
         assert answer["emotion"] == prediction.emotion
+        assert answer["mixed_channels"] == prediction.mixed_channels == 2
         assert answer["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
         assert await result(client, "predict", path=str(place / "calls" / "call.ogg")) == {
             **answer, "path": str(place / "calls" / "call.ogg"),

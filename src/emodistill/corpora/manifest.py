@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -203,7 +204,7 @@ class Layout:
 
     A table without ids gets them from the audio paths: the name of the file without its suffix, else the
     path without its suffix, else that and the start of the segment. The first of these that differs in all
-    rows is used.
+    rows is used. Of absolute paths, the folder that all of them share is left out.
     """
 
     names: Mapping[str, str]  # our column -> column of the file; only columns that the file has
@@ -219,7 +220,11 @@ class Layout:
             return {number: row["id"] for number, row in cells.items()}
         paths = {number: PurePath((row["path"] or "").replace("\\", "/")) for number, row in cells.items()}
         stems = {number: path.stem for number, path in paths.items()}
-        whole = {number: path.with_suffix("").as_posix() for number, path in paths.items() if path.stem}
+        given = {number: path.with_suffix("") for number, path in paths.items() if path.stem}
+        if given and all(path.is_absolute() for path in given.values()):
+            shared = os.path.commonpath([path.parent for path in given.values()])  # differs between machines
+            given = {number: path.relative_to(shared) for number, path in given.items()}
+        whole = {number: path.as_posix() for number, path in given.items()}
         starts = {number: cells[number]["start_s"] for number in whole}
         parts = {
             number: f"{name}-{starts[number]}" if starts[number] else name for number, name in whole.items()

@@ -181,8 +181,17 @@ def _teachers_with_embeddings(run: Run, fold: str) -> dict[str, Path]:
 
 
 def _remove_files(out: Path) -> None:
-    """Make the folder, and delete the files of an earlier export from it."""
+    """Make the folder, and delete the files of an earlier export from it.
+
+    Raises `ConfigError` where the folder has texts of these names that belong to no model.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    found = [name for name in FILES if (out / name).exists()]
+    if found and not set(found) - {"LICENSE", "README.md"}:
+        raise ConfigError(
+            f"'{out}' has {' and '.join(found)} and no model, so an export would replace files of yours: "
+            "choose another folder"
+        )
     for name in FILES:
         (out / name).unlink(missing_ok=True)
 

@@ -52,6 +52,11 @@ class Answer(BaseModel):
     surety: str | None = Field(None, description="How far to trust the emotion.")
     dimensions: dict[str, float] | None = Field(None, description="Such as arousal and valence, 0 to 1.")
     voice_utterances: int | None = Field(None, description="How many utterances the voice is made of.")
+    mixed_channels: int | None = Field(
+        None,
+        description="The answer is of so many channels together, which differ. If each is a speaker, ask for "
+        "a timeline with split_channels.",
+    )
 
 
 class Part(BaseModel):
@@ -177,7 +182,7 @@ class Tools:
         return Answer(
             path=path, emotion=row.emotion, confidence=_rounded(row.confidence), reason=row.reason,
             probabilities=_rounded(row.probabilities), surety=row.surety, dimensions=_rounded(row.dimensions),
-            voice_utterances=row.voice_utterances,
+            voice_utterances=row.voice_utterances, mixed_channels=row.mixed_channels,
         )  # fmt: skip
 
     def timeline(
