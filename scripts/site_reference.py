@@ -456,12 +456,15 @@ def recipe_sections() -> str:
 
 
 def _find_sections(section: type[BaseModel], prefix: str, parts: list[tuple[str, type[BaseModel]]]) -> None:
-    """Add the sections inside a section to `parts`, each one once."""
+    """Add the sections inside a section to `parts`, each one once, at the place that is nearest to the top."""
+    added = []
     for name, info in section.model_fields.items():
         inner = _section_of(info.annotation)
         if inner is not None and inner not in [known for _, known in parts]:
             parts.append((f"{prefix}{name}", inner))
-            _find_sections(inner, f"{prefix}{name}.", parts)
+            added.append(parts[-1])
+    for name, inner in added:
+        _find_sections(inner, f"{name}.", parts)
 
 
 def _section_of(hint: Any) -> type[BaseModel] | None:

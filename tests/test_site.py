@@ -155,6 +155,12 @@ def test_a_field_without_a_meaning_is_refused(monkeypatch: pytest.MonkeyPatch) -
         reference.fields("prediction")
 
 
+def test_each_section_of_a_recipe_is_named_as_a_recipe_names_it() -> None:
+    names = re.findall(r"^## \[(.+?)\]", reference.recipe_sections(), re.MULTILINE)
+    assert {"student", "student.words_first", "acoustic"} <= set(names)
+    assert not [name for name in names if name.startswith("acoustic.")]
+
+
 def test_comments_beside_and_above_a_field_are_its_meaning() -> None:
     source = (
         "class A:\n    # Above,\n    # in two lines.\n    a: int\n    b: int = 1  # beside\n    c: int\n"

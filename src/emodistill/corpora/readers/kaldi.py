@@ -52,8 +52,8 @@ def read(root: Path, options: TableOptions) -> Table:
     recording. A segment with a channel is written to `--audio-out` as FLAC.
 
     Raises:
-        CorpusError: no `wav.scp`, a command in it, a line with too few words, a name that occurs twice, a
-            segment of an unknown recording, a segment that ends before it starts, or a table with an
+        CorpusError: there is no `wav.scp`, or it has a command. A line has too few words, or a name that
+            occurs twice. A segment is one of an unknown recording, or ends before it starts. A table has an
             utterance that the folder lacks. The message names the file and the line.
         ConfigError: a segment has a channel, and `--audio-out` is missing.
     """

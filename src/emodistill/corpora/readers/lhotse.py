@@ -34,9 +34,9 @@ def read(path: Path, options: TableOptions) -> Table:
     is written to `--audio-out` as FLAC.
 
     Raises:
-        CorpusError: a file that is missing or damaged, a line that is no JSON or no cut of a recording file,
-            a cut or a supervision that ends before it starts, or one outside of its recording. The message
-            names the file and the line.
+        CorpusError: a file is missing or damaged. A line is no JSON, or no cut of a recording file. A cut or
+            a supervision ends before it starts, or is outside of its recording. The message names the file
+            and the line.
         ConfigError: a supervision has one channel of several, and `--audio-out` is missing.
     """
     files = [path]
