@@ -456,7 +456,7 @@ def recipe_sections() -> str:
 
 
 def _find_sections(section: type[BaseModel], prefix: str, parts: list[tuple[str, type[BaseModel]]]) -> None:
-    """Add the sections inside a section to `parts`, each one once, at the place that is nearest to the top."""
+    """Add the sections inside a section to `parts`, each one once, under its shortest name."""
     added = []
     for name, info in section.model_fields.items():
         inner = _section_of(info.annotation)
