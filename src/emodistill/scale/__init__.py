@@ -1,0 +1,1 @@
+"""Recognition of millions of files on a cluster: `emodistill scale`."""
