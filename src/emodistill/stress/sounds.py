@@ -1,0 +1,5 @@
+"""Sounds, lines and rooms at stated levels, which the suite puts on recordings."""
+
+from emodistill.stress.base import Change
+
+SOUNDS: tuple[Change, ...] = ()
