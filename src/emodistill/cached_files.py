@@ -124,7 +124,7 @@ def clean_cache(
     num_files = size_bytes = num_refused = 0
     for item in cached_items(folder):
         is_ours = item.kind == MODELS or item.path.suffix == ".npy"
-        least_s = max(older_than_s, PARTIAL_S) if ".partial" in item.path.name else older_than_s
+        least_s = max(older_than_s, PARTIAL_S) if _is_partial(item.path.relative_to(folder)) else older_than_s
         if item.kind not in kinds or not is_ours or now - item.used < least_s:
             continue
         if not dry_run and not _delete(item.path):
@@ -132,6 +132,11 @@ def clean_cache(
             continue
         num_files, size_bytes = num_files + item.num_files, size_bytes + item.size_bytes
     return Cleaned(num_files, size_bytes, num_refused)
+
+
+def _is_partial(path: Path) -> bool:
+    """Return whether a file or folder is, or is in, what `files.partial_folder` has made."""
+    return any(".partial" in name for name in path.parts)
 
 
 def _delete(path: Path) -> bool:

@@ -8,27 +8,38 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from emodistill.errors import ConfigError
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 # How to write a file name that is not valid text (bytes of another encoding): as \udcXX. JSON reads it back.
 UNENCODABLE = "backslashreplace"
 
 MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
+MAX_WRITERS = 100  # processes that write the same file at the same time, and have a name for their folder
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS)
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path to write to. When the block ends, `path` has the content that was written there.
 
-    If the block raises an error, `path` stays as it was and the partial file is deleted. The partial file is
-    in the folder of `path`, which is created if it is missing. It keeps the suffix of `path`, because some
-    writers choose their format by it. Its name has the process id, so two processes never write to the same
-    file.
+    If the block raises an error, `path` stays as it was. The content is written in a `partial_folder` beside
+    `path`, whose folder is created if it is missing. So a process that is killed leaves nothing that has the
+    name `path`, and the next run deletes what it left. The content has the name of `path` there, because some
+    writers choose their format by it.
+
+    The content reaches the disk before it gets its name. So a power cut leaves the old file, the new one or
+    none, and never a part of one. The name itself may be lost: then the same command writes the file again.
 
     A symbolic link stays, and its target gets the content. An existing file keeps its permissions. A device,
     a FIFO or a pipe is never replaced: the content is written to it when the block ends.
@@ -44,15 +55,154 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 with partial.open("rb") as source, _open_descriptor(real) as stream:
                     shutil.copyfileobj(source, stream)
             return
-        real.parent.mkdir(parents=True, exist_ok=True)
-        partial = real.with_name(f".{real.stem}.{os.getpid()}.partial{path.suffix}")
-        try:
+        with partial_folder(real) as folder_beside:
+            partial = folder_beside / real.name
             yield partial
+            _to_disk(partial)
             if real.is_file():
                 shutil.copymode(real, partial)
             partial.replace(real)
-        finally:
-            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """Give an empty hidden folder for the parts of `path`, beside it. It is deleted when the block ends.
+
+    Its name is always the same, so the next run deletes what a killed one left there. The process holds a
+    lock of the system on it, which ends with the process. Another process that writes `path` at the same time
+    gets a folder with a number in its name. Where the file system has no such locks, the name is random, and
+    a killed process leaves its folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".partial") as name:
+            yield Path(name)
+        return
+    folder, lock = _own_folder(path)
+    try:
+        _empty(folder)
+        yield folder
+    finally:
+        _delete_folder(folder, lock)
+        for number in range(2, MAX_WRITERS):  # of killed processes that wrote beside another one
+            if not (left_over := _folder_name(path, number)).is_dir():
+                break
+            if (left_over_lock := _lock_folder(left_over)) is not None:
+                _delete_folder(left_over, left_over_lock)
+
+
+def _own_folder(path: Path) -> tuple[Path, int]:
+    """Create a partial folder that no other process uses; returns it and the descriptor of its lock."""
+    for number in range(1, MAX_WRITERS):
+        folder = _folder_name(path, number)
+        try:
+            if (lock := _lock_folder(folder, create=True)) is not None:
+                return folder, lock
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            break
+    # Its own name keeps it apart from those of other processes, without any lock.
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    return folder, os.open(folder, os.O_RDONLY)
+
+
+def _folder_name(path: Path, number: int) -> Path:
+    return path.with_name(f".{path.name}.partial" if number == 1 else f".{path.name}.{number}.partial")
+
+
+def _lock_folder(folder: Path, create: bool = False) -> int | None:
+    """Return the descriptor of a folder that this process has locked; None if another process has."""
+    while True:
+        if create:
+            with suppress(FileExistsError):
+                folder.mkdir()
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            if create:
+                continue
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have deleted the folder meanwhile, and a third one may have made it again.
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _delete_folder(folder: Path, lock: int) -> None:
+    """Delete a folder as far as the system allows it, and release its lock."""
+    with suppress(OSError):
+        _empty(folder)
+        folder.rmdir()
+    os.close(lock)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the content of a file has reached the disk."""
+    with path.open("ab") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def only_writer(path: Path, doing: str) -> Iterator[None]:
+    """Refuse other processes that enter this block with the same `path`, a file or a folder.
+
+    `doing` is what this process does with it, for the message of the other one. A hidden file with a lock of
+    the system marks `path`. The lock ends with the process, also if it is killed. Where the file system has
+    no locks, no process is refused.
+
+    Raises `ConfigError` where another process is in such a block.
+    """
+    if fcntl is None or is_stream(path):
+        yield
+        return
+    real = real_path(path)
+    mark = real / ".lock" if real.is_dir() else real.with_name(f".{real.name}.lock")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    file = _lock_file(mark, f"another process {doing} '{path}': wait for it, or name another output")
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+        file.close()
+
+
+def _lock_file(mark: Path, refusal: str) -> BinaryIO:
+    """Open and lock a file; raises `ConfigError` with this message where another process has locked it."""
+    while True:
+        file = mark.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), mark.stat()):
+                return file
+        except BlockingIOError as error:
+            file.close()
+            raise ConfigError(refusal) from error
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return file
+            if not isinstance(error, FileNotFoundError):  # else its last owner has deleted it
+                file.close()
+                raise
+        file.close()
 
 
 @contextmanager
