@@ -24,6 +24,7 @@ for _module in (
     "mcp",
     "voices",
     "embed",
+    "scale",
     "models",
     "corpora",
     "training",

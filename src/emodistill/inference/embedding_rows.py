@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emodistill.files import UNENCODABLE
-from emodistill.inference.parquet_table import check_pyarrow, load_pyarrow
+from emodistill.inference.parquet_table import check_pyarrow, load_pyarrow, table_bytes
 
 if TYPE_CHECKING:
     from emodistill.inference.embedding import Embedding
@@ -40,9 +40,15 @@ class EmbeddingFormat:
 
 
 def to_parquet(rows: Sequence["Embedding"], dims: Mapping[str, int]) -> bytes:
-    """One row for each embedding; a vector is a list of float32 of fixed size, and null where there is none.
+    """The table of `to_table`, as a Parquet file."""
+    return table_bytes(to_table(rows, dims))
 
-    Raises `MissingExtraError` without pyarrow.
+
+def to_table(rows: Sequence["Embedding"], dims: Mapping[str, int]) -> Any:
+    """Return a table of Arrow with one row for each embedding.
+
+    A vector is a list of float32 of fixed size, and null where there is none. Raises `MissingExtraError`
+    without pyarrow.
     """
     arrow = load_pyarrow()
     arrays = [
@@ -52,10 +58,7 @@ def to_parquet(rows: Sequence["Embedding"], dims: Mapping[str, int]) -> bytes:
     for name, dim in dims.items():
         vectors = [row.vectors[name].tolist() if name in row.vectors else None for row in rows]
         arrays.append(arrow.array(vectors, arrow.list_(arrow.float32(), dim)))
-    content = io.BytesIO()
-    names = [*COLUMNS, *(f"{PREFIX}{name}" for name in dims)]
-    arrow.parquet.write_table(arrow.Table.from_arrays(arrays, names=names), content)
-    return content.getvalue()
+    return arrow.Table.from_arrays(arrays, names=[*COLUMNS, *(f"{PREFIX}{name}" for name in dims)])
 
 
 def to_npz(rows: Sequence["Embedding"], dims: Mapping[str, int]) -> bytes:

@@ -38,7 +38,7 @@ def read_list(path: Path, label: str | None = None) -> list[Input]:
     inputs: list[Input] = []
     line_of_id: dict[str, int] = {}
     for line, fields in _rows(_text(path, where), path.suffix.lower(), where):
-        item = _input(fields, folder, f"{where}, line {line}")
+        item = input_of(fields, folder, f"{where}, line {line}")
         if label is not None and label not in fields:
             raise ConfigError(f"{where}, line {line}: {one_of('column', label, fields)}")
         if label is not None and fields[label] not in (None, ""):
@@ -119,8 +119,11 @@ def _csv_rows(text: str, delimiter: str, where: str) -> Iterator[_Row]:
         raise ConfigError(f"{where}, line {reader.line_num}: is no CSV ({error})") from error
 
 
-def _input(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
-    """Return the input of a row; `where` names its line. Raises `ConfigError` for a damaged row."""
+def input_of(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
+    """Return the input of a row with `COLUMNS`, relative to `folder`; `where` names its line.
+
+    Raises `ConfigError` for a damaged row.
+    """
     values = {name: None if fields.get(name) in (None, "") else fields[name] for name in COLUMNS}
     path = values["path"]
     if not isinstance(path, str) or not path.strip():

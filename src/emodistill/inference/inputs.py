@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from emodistill.audio.channels import Channels
 from emodistill.audio.decoding import duration_up_to, num_channels, read_header
@@ -37,6 +37,7 @@ class Input:
         channel: the channel to recognise, from 0; None: all channels mixed.
         error: why the input cannot be recognised, if that is known before it is read.
         label: of the utterance, for the row of an embedding.
+        opened: the audio as an open file, which can be read again; None: the file at `location`.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Input:
     channel: int | None = None
     error: str | None = None
     label: str | None = None
+    opened: BinaryIO | None = None
 
     @property
     def key(self) -> str:
@@ -59,9 +61,17 @@ class Input:
         """The path of the file."""
         return Path(self.path) if self.file is None else self.file
 
+    @property
+    def source(self) -> str | Path | BinaryIO:
+        """The audio, from its beginning."""
+        if self.opened is None:
+            return audio_of(self.location)
+        self.opened.seek(0)
+        return self.opened
+
     def duration_s(self) -> float | None:
         """Return the duration in seconds by the header; None where it states none."""
-        header = read_header(audio_of(self.location))
+        header = read_header(self.source)
         if header is None or header.duration_s is None:
             return None
         end_s = header.duration_s if self.end_s is None else min(self.end_s, header.duration_s)
@@ -92,7 +102,7 @@ class Input:
     def _real_end_s(self) -> float | None:
         if self.end_s is None:
             return None
-        source = audio_of(self.location)
+        source = self.source
         header = read_header(source)
         if header is not None and header.duration_s is not None and not header.is_estimated:
             duration_s = header.duration_s
@@ -126,7 +136,7 @@ def predict_inputs(
     def predictions_of(item: Input) -> list[Prediction]:
         rows: list[Prediction] = []
         try:
-            with logged(audio_of(item.location)):
+            with logged(item.source):
                 for channel in _channels_of(item, channels):
                     audio, part = _source(item, channel)
                     row = recognizer.predict(audio, SAMPLE_RATE, voice=voice, channel=part)
@@ -154,7 +164,7 @@ def embed_inputs(
     def embeddings_of(item: Input) -> list[Embedding]:
         rows: list[Embedding] = []
         try:
-            with logged(audio_of(item.location)):
+            with logged(item.source):
                 for channel in _channels_of(item, channels):
                     audio, part = _source(item, channel)
                     if windows is None:
@@ -181,7 +191,7 @@ def statistics_of_inputs(
     def statistics_of(item: Input) -> list[SpeechStatistics]:
         rows: list[SpeechStatistics] = []
         try:
-            with logged(audio_of(item.location)):
+            with logged(item.source):
                 for channel in _channels_of(item, channels):
                     audio, part = _source(item, channel)
                     row = recognizer.statistics(audio, SAMPLE_RATE, channel=part)
@@ -211,7 +221,7 @@ def _channels_of(item: Input, channels: Channels) -> list[int | None]:
     if item.channel is not None:
         return [item.channel]
     if channels == "split":
-        return list(range(num_channels(audio_of(item.location))))
+        return list(range(num_channels(item.source)))
     return [None if channels == "mix" else int(channels)]
 
 
@@ -220,7 +230,7 @@ def _source(item: Input, channel: int | None) -> tuple[Any, int | None]:
 
     Raises `AudioError` for a part of a recording that cannot be read.
     """
-    source = audio_of(item.location)
+    source = item.source
     if item.start_s is None and item.end_s is None:
         return source, channel
     return load(source, item.start_s, item.end_s, channel), None

@@ -15,12 +15,17 @@ from emodistill.labels import DIMENSIONS
 # Columns whose type does not depend on their values; a column of text needs no entry.
 _TYPES = {
     "start_s": "double", "end_s": "double", "confidence": "double", **dict.fromkeys(DIMENSIONS, "double"),
-    "abstained": "bool", "voice_utterances": "int64", "channel": "int64",
+    "abstained": "bool", "voice_utterances": "int64", "channel": "int64", "row": "int64",
 }  # fmt: skip
 
 
 def to_parquet(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return the bytes of a Parquet file. A row has one value for each of `columns`; None is a null.
+    """Return the bytes of a Parquet file with the table of `to_table`."""
+    return table_bytes(to_table(columns, rows))
+
+
+def to_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
+    """Return a table of Arrow. A row has one value for each of `columns`; None is a null.
 
     The types of the columns are always the same, so that the files of two runs can be read together. Raises
     `MissingExtraError` without pyarrow.
@@ -32,8 +37,13 @@ def to_parquet(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
         arrow.array([valid_text(value) for value in column], field.type)
         for column, field in zip(values, fields, strict=True)
     ]
+    return arrow.Table.from_arrays(arrays, schema=arrow.schema(fields))
+
+
+def table_bytes(table: Any) -> bytes:
+    """Return the bytes of a Parquet file with a table of Arrow."""
     content = io.BytesIO()
-    arrow.parquet.write_table(arrow.Table.from_arrays(arrays, schema=arrow.schema(fields)), content)
+    load_pyarrow().parquet.write_table(table, content)
     return content.getvalue()
 
 

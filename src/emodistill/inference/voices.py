@@ -207,7 +207,7 @@ def enrol(statistics: Iterable[SpeechStatistics], model: str) -> tuple[Voice, li
     left_out = [
         _reason(item, number) for number, item in enumerate(statistics, start=1) if not len(item.windows)
     ]
-    total = _Total.of(statistics)
+    total = VoiceSums.of(statistics)
     if not total.num_utterances:
         listed = "".join(f"\n- {problem}" for problem in left_out)
         raise AudioError(f"no recording to make a voice of: expected at least one with speech{listed}")
@@ -225,9 +225,9 @@ def leave_one_out(statistics: Sequence[SpeechStatistics], model: str) -> Iterato
 
     `model` is the SHA-256 of the model that computed the statistics.
     """
-    total = _Total.of(statistics)
+    total = VoiceSums.of(statistics)
     for item in statistics:
-        others = total - _Total.of([item])
+        others = total - VoiceSums.of([item])
         yield others.voice(model) if others.num_utterances else None
 
 
@@ -261,15 +261,16 @@ def check_voice(voice: Voice, card: Card) -> None:
 
 
 @dataclass(frozen=True)
-class _Total:
-    """Sums over inputs, from which a voice follows."""
+class VoiceSums:
+    """Sums over the utterances of a speaker, from which the speaker's voice follows."""
 
     weighted: npt.NDArray[np.float64] | float  # the sum of statistics times seconds of speech, (dim,)
     speech_s: float
     num_utterances: int
 
     @classmethod
-    def of(cls, statistics: Iterable[SpeechStatistics]) -> "_Total":
+    def of(cls, statistics: Iterable[SpeechStatistics]) -> "VoiceSums":
+        """Return the sums over inputs; one without speech adds nothing."""
         weighted: npt.NDArray[np.float64] | float = 0.0
         speech_s, num_utterances = 0.0, 0
         for item in statistics:
@@ -279,14 +280,22 @@ class _Total:
                 num_utterances += item.num_utterances
         return cls(weighted, speech_s, num_utterances)
 
-    def __sub__(self, other: "_Total") -> "_Total":
-        return _Total(
+    def __add__(self, other: "VoiceSums") -> "VoiceSums":
+        return VoiceSums(
+            self.weighted + other.weighted,
+            self.speech_s + other.speech_s,
+            self.num_utterances + other.num_utterances,
+        )
+
+    def __sub__(self, other: "VoiceSums") -> "VoiceSums":
+        return VoiceSums(
             self.weighted - other.weighted,
             self.speech_s - other.speech_s,
             self.num_utterances - other.num_utterances,
         )
 
     def voice(self, model: str) -> Voice:
+        """Return the voice, of the model with this SHA-256. There must be an utterance with speech."""
         return Voice(model, np.asarray(self.weighted / self.speech_s), self.num_utterances, self.speech_s)
 
 

@@ -1,0 +1,92 @@
+"""Ray Data: starts a cluster on this machine or joins one, and gives shards to workers."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from emodistill.errors import ConfigError, MissingExtraError
+
+
+def load_ray() -> Any:
+    """Return the package ray with its module `data`. It sends no usage reports.
+
+    Raises `MissingExtraError` without Ray Data.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own processes write to this terminal too
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("ray[data]", "scale", "emodistill scale") from error
+    return ray
+
+
+@contextmanager
+def cluster(address: str | None, num_cpus: int) -> Iterator[Any]:
+    """Give Ray, connected to the cluster at `address`, or to one of this machine alone for None.
+
+    The local cluster has `num_cpus` CPUs and no dashboard, and ends with the block. Raises `ConfigError` if
+    the cluster cannot be reached.
+    """
+    ray = load_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+    try:
+        with _quiet():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster at '{address}': {error}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what Ray's C++ code writes to standard error while it starts: its level of logs."""
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def run_shards(
+    ray: Any, worker: type, arguments: Sequence[Any], shards: Sequence[int], workers: int, threads: int
+) -> Iterator[Mapping[str, Any]]:
+    """Yield what `worker(*arguments)` returns for each shard, as soon as it is done, in any order.
+
+    `workers` actors run, with `threads` CPUs each. An actor that ends is started again, and its shard is
+    done again, without an end. Nothing is yielded for a shard whose worker raises an error.
+    """
+    if not shards:
+        return
+    configure(ray)
+    items = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+    pool = ray.data.ActorPoolStrategy(size=min(workers, len(shards)), max_tasks_in_flight_per_actor=1)
+    done = items.map_batches(
+        worker, fn_constructor_args=tuple(arguments), batch_size=1, compute=pool, num_cpus=threads
+    )  # fmt: skip
+    yield from done.iter_rows()
+
+
+def configure(ray: Any) -> None:
+    """Set the options of Ray Data: no output, and a shard that fails does not end the others."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,220 @@
+"""A run of `emodistill scale`: cut the manifest into shards, give them to workers, and count the rows."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from emodistill.console import progress, say
+from emodistill.errors import ConfigError
+from emodistill.inference.parquet_table import load_pyarrow
+from emodistill.inference.resume import CONTINUE
+from emodistill.scale.engine import cluster, load_ray, run_shards
+from emodistill.scale.job import PART, SHARD_ROWS, STATE, Job, Plan
+from emodistill.scale.manifest import check_manifest, manifest_sha256, read_batches, write_shards
+from emodistill.scale.storage import import_fsspec, join
+from emodistill.scale.worker import ROW, ShardWorker
+
+FORMAT = 1  # of the state file
+CHECK_THREADS = 16  # read the footers of parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the footer of a part states.
+
+    Attributes:
+        rows: their number.
+        failed: how many of them have an `error`.
+        first, last: the lowest and the highest number of a row.
+    """
+
+    rows: int
+    failed: int
+    first: int | None
+    last: int | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has done.
+
+    Attributes:
+        rows: of the manifest.
+        written: rows in the output.
+        failed: rows with an `error`.
+        missing: shards without a part, or with other rows than the manifest's.
+        reused: shards that were there already.
+    """
+
+    rows: int
+    written: int
+    failed: int
+    missing: tuple[int, ...]
+    reused: int
+
+
+def run(
+    job: Job,
+    manifest: str,
+    *,
+    speaker: str | None = None,
+    shard_rows: int = SHARD_ROWS,
+    workers: int = 1,
+    address: str | None = None,
+    retry_failed: bool = False,
+) -> Result:
+    """Compute one row for each row of a manifest, as Parquet parts in `job.out`.
+
+    A folder that an earlier run began is continued: shards whose part is there are not done again, and with
+    `retry_failed` only those without an `error` are kept.
+
+    Args:
+        job: what to compute.
+        manifest: the path or URL of a CSV, TSV or Parquet file, or of a folder of Parquet files.
+        speaker: the column of speakers; None: the column `speaker`, if there is one.
+        shard_rows: the number of rows of a part.
+        workers: how many of them run at a time.
+        address: of a Ray cluster; None: start one on this machine, and stop it at the end.
+
+    Raises:
+        ConfigError: a manifest that cannot be read, or a folder that was begun with other settings.
+        ModelError: the model cannot do it.
+        MissingExtraError: Ray Data, or the package for a URL, is not installed.
+    """
+    import_fsspec()
+    check_manifest(manifest, job.storage)
+    job.storage.check(job.out, writable=True)
+    recognizer = job.recognizer()
+    load_ray()
+    extra = {"speaker": speaker, "by speaker": job.by_speaker, "shard rows": shard_rows}
+    plan = _plan(job, manifest, {**job.settings(recognizer), **extra}, speaker)
+    parts = _parts(job, "")
+    done = _whole(job, plan, parts, retry_failed)
+    pending = [shard for shard in range(len(plan.sizes)) if shard not in done]
+    if pending:
+        if done:
+            say(f"{len(done)} of {len(plan.sizes)} parts are there already")
+        with cluster(address, workers * job.threads) as ray:
+            _compute(ray, ShardWorker, job, plan, pending, workers)
+    return _finish(job, plan, len(done))
+
+
+def _compute(ray: Any, worker: type, job: Job, plan: Plan, shards: Sequence[int], workers: int) -> None:
+    """Let workers do the shards, with a progress bar that counts rows."""
+    bar, task = progress(job.verb, sum(plan.sizes[shard] for shard in shards))
+    with bar:
+        for row in run_shards(ray, worker, (job, plan), shards, workers, job.threads):
+            bar.advance(task, int(row["rows"]))
+
+
+def _plan(job: Job, manifest: str, settings: dict[str, Any], speaker: str | None) -> Plan:
+    """Return the plan of the output folder, or cut the manifest into shards and keep the new plan there."""
+    settings = {**settings, "manifest": manifest_sha256(manifest, job.storage)}
+    names = job.storage.names(job.out)
+    if STATE in names:
+        plan = _read_state(job)
+        different = [name for name, value in settings.items() if plan.settings.get(name) != value]
+        if different:
+            raise ConfigError(
+                f"'{job.out}' was begun with another {' and '.join(different)}: name another --out, or "
+                "give the options of before"
+            )
+        return plan
+    if names:
+        raise ConfigError(
+            f"'{job.out}' holds files ({min(names)}) but no {STATE}: name an empty folder, or a new one"
+        )
+    batches = read_batches(manifest, job.storage, speaker)
+    sizes = write_shards(batches, int(settings["shard rows"]), job.storage, job.shards, PART)
+    plan = Plan(tuple(sizes), settings)
+    _write_state(job, plan)
+    return plan
+
+
+def _read_state(job: Job) -> Plan:
+    place = join(job.out, STATE)
+    try:
+        state = json.loads(job.storage.read(place))
+        if state["format"] != FORMAT:
+            raise ValueError(f"format {state['format']!r}, expected {FORMAT}")
+        return Plan(tuple(map(int, state["shards"])), dict(state["settings"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"'{place}' is damaged ({error}): name another --out") from error
+
+
+def _write_state(job: Job, plan: Plan, result: Result | None = None) -> None:
+    counts = None if result is None else {
+        "rows": result.written, "failed": result.failed, "missing": list(result.missing),
+    }  # fmt: skip
+    state = {
+        "format": FORMAT, "settings": dict(plan.settings), "rows": plan.num_rows, "shards": list(plan.sizes),
+        "result": counts,
+    }  # fmt: skip
+    job.storage.write(join(job.out, STATE), (json.dumps(state, indent=1) + "\n").encode())
+
+
+def _parts(job: Job, folder: str) -> set[str]:
+    """Return the names of the complete files of shards in a folder of the output."""
+    return set(job.storage.names(join(job.out, folder) if folder else job.out))
+
+
+def _whole(job: Job, plan: Plan, names: set[str], retry_failed: bool) -> set[int]:
+    """Return the shards whose part is there; with `retry_failed`, only those without a failed row."""
+    there = [shard for shard in range(len(plan.sizes)) if PART.format(shard) in names]
+    if not retry_failed:
+        return set(there)
+    return {shard for shard, part in zip(there, _footers(job, there), strict=True) if not part.failed}
+
+
+def _footers(job: Job, shards: Sequence[int]) -> list[Part]:
+    with ThreadPoolExecutor(CHECK_THREADS) as pool:
+        return list(pool.map(lambda shard: _footer(job, shard), shards))
+
+
+def _footer(job: Job, shard: int) -> Part:
+    """Return what the footer of a part states; no row is read."""
+    parquet = load_pyarrow().parquet
+    with job.storage.open(job.place("", shard)) as opened:
+        metadata = parquet.ParquetFile(opened).metadata
+    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    row, error = names.index(ROW), names.index("error")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    failed = sum(group.num_rows - group.column(error).statistics.null_count for group in groups)
+    lows = [group.column(row).statistics.min for group in groups]
+    highs = [group.column(row).statistics.max for group in groups]
+    return Part(metadata.num_rows, failed, min(lows, default=None), max(highs, default=None))
+
+
+def _finish(job: Job, plan: Plan, reused: int) -> Result:
+    """Check that the output has exactly the rows of the manifest, and keep the result in the folder."""
+    names = _parts(job, "")
+    there = [shard for shard in range(len(plan.sizes)) if PART.format(shard) in names]
+    footers = dict(zip(there, _footers(job, there), strict=True))
+    expected = {
+        shard: (size, plan.first_row(shard), plan.first_row(shard) + size - 1)
+        for shard, size in enumerate(plan.sizes)
+    }
+    missing = tuple(
+        shard
+        for shard, rows in expected.items()
+        if shard not in footers or (footers[shard].rows, footers[shard].first, footers[shard].last) != rows
+    )
+    written = sum(part.rows for part in footers.values())
+    failed = sum(part.failed for part in footers.values())
+    result = Result(plan.num_rows, written, failed, missing, reused)
+    _write_state(job, plan, result)
+    return result
+
+
+def summary(result: Result, out: str) -> str:
+    """Return what the command says at the end.
+
+    >>> summary(Result(10, 10, 1, (), 0), "out")
+    'out: 10 rows, 1 failed'
+    """
+    text = f"{out}: {result.written} rows, {result.failed} failed"
+    if result.missing:
+        text += f"; {len(result.missing)} parts are missing, {CONTINUE}"
+    return text
