@@ -37,19 +37,21 @@ def clips(tmp_path: Path) -> Path:
     return folder
 
 
+GROUPS = [["corpus"], ["scale"]]  # of verbs
+COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 VERBS = sorted(
-    [[name] for name in get_command(cli.app).commands if name != "corpus"]  # type: ignore[attr-defined]
-    + [["corpus", name] for name in get_command(cli.app).commands["corpus"].commands]  # type: ignore[attr-defined]
+    [[name] for name in COMMANDS if [name] not in GROUPS]
+    + [[group, name] for (group,) in GROUPS for name in COMMANDS[group].commands]
 )
 
 
-@pytest.mark.parametrize("verb", [[], ["corpus"], *VERBS], ids=" ".join)
+@pytest.mark.parametrize("verb", [[], *GROUPS, *VERBS], ids=" ".join)
 def test_every_verb_and_option_has_a_help_text(verb: list[str]) -> None:
     result = CliRunner().invoke(cli.app, [*verb, "--help"])
     assert result.exit_code == 0
     assert f"Usage: root {' '.join(verb)}".strip() in result.output
     assert CliRunner().invoke(cli.app, [*verb, "-h"]).output == result.output
-    if verb and verb != ["corpus"]:
+    if verb and verb not in GROUPS:
         command = get_command(cli.app)
         for part in verb:
             command = command.commands[part]  # type: ignore[attr-defined]
@@ -88,7 +90,8 @@ def test_verbs_are_complete() -> None:
     assert {" ".join(verb) for verb in VERBS} == {
         "predict", "timeline", "listen", "mcp", "serve", "enrol", "embed", "models", "train", "crossval",
         "ablate", "tune", "export", "fetch", "demo", "evaluate", "scores", "compare", "report", "cite",
-        "cache", "corpus prepare", "corpus audit", "corpus stats", "corpus write",
+        "cache", "corpus prepare", "corpus audit", "corpus stats", "corpus write", "scale predict",
+        "scale embed",
     }  # fmt: skip
 
 
