@@ -31,12 +31,13 @@ for _module in (
     "exporting",
     "tuning",
     "scoring",
+    "stress",
     "cache",
 ):
     import_module(f"emodistill.cli.{_module}")
 
 
-RESUMABLE = ("train", "crossval", "ablate", "tune", "demo")  # verbs that continue after Ctrl-C
+RESUMABLE = ("train", "crossval", "ablate", "tune", "demo", "stress")  # verbs that continue after Ctrl-C
 
 
 def main() -> None:

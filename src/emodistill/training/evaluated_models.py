@@ -1,12 +1,15 @@
 """Models that `evaluate` can score: exported models, checkpoints, and audio models of Hugging Face."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 from emodistill.audio.providers import CPU
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
@@ -30,14 +33,35 @@ Floats = npt.NDArray[np.float64]
 Statistics = npt.NDArray[np.float32]
 
 
-class EvaluatedModel(Protocol):
-    """A model that classifies utterances, or predicts their dimensions, or both."""
+@dataclass(frozen=True)
+class WaveformAnswer:
+    """What a model answers to a waveform in memory. Without an answer, everything is empty."""
+
+    probabilities: Floats  # (names,)
+    dimensions: Floats  # (dimensions,), each from 0 to 1
+    # Of a model with voices: its statistics (windows, dim), and the seconds of speech of each window.
+    statistics: Statistics
+    speech_s: Floats
+
+
+NO_ANSWER = WaveformAnswer(np.zeros(0), np.zeros(0), np.zeros((0, 1), np.float32), np.zeros(0))
+
+
+class WaveformModel(Protocol):
+    """A model that classifies waveforms in memory, or predicts their dimensions, or both."""
 
     kind: str
     names: tuple[str, ...]  # its own names of the emotions; empty: it predicts dimensions alone
     dimensions: tuple[str, ...]  # that it predicts, each from 0 to 1
     known_ids: frozenset[str]  # utterances that it was trained or chosen on, as far as the model lists them
     has_voices: bool  # whether it is a `VoiceModel`
+
+    def answer(self, waveform: Waveform) -> WaveformAnswer:
+        """The answer to a waveform (samples,), 16 kHz. Several threads may call it."""
+
+
+class EvaluatedModel(WaveformModel, Protocol):
+    """A model that also classifies utterances, from their files."""
 
     def __call__(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         """Positions of the utterances that it could classify, and their probabilities (rows, names)."""
@@ -56,7 +80,7 @@ class VoiceModel(EvaluatedModel, Protocol):
         """Probabilities (rows, names) for statistics (rows, dim) and shrunk voices (rows, dim)."""
 
 
-def voice_model(evaluated: EvaluatedModel) -> VoiceModel:
+def voice_model(evaluated: WaveformModel) -> VoiceModel:
     """The same model as one with voices. Raises `ModelError` where it has none."""
     if not evaluated.has_voices:
         raise ModelError(
@@ -138,6 +162,22 @@ class ExportedModel:
         rows, probabilities, _ = self._classify(utterances, predict)
         return rows, probabilities, SpeakerStatistics.join([(part.windows, part.speech_s) for part in parts])
 
+    def answer(self, waveform: Waveform) -> WaveformAnswer:
+        if not self.has_voices:
+            return self._answer(self.recognizer.predict(waveform, SAMPLE_RATE), NO_ANSWER)
+        found = self.recognizer.statistics(waveform, SAMPLE_RATE)
+        known = replace(NO_ANSWER, statistics=found.windows, speech_s=found.speech_s)
+        return self._answer(self.recognizer.predict_statistics(found), known)
+
+    def _answer(self, prediction: Prediction, known: WaveformAnswer) -> WaveformAnswer:
+        place = prediction.dimensions or {}
+        is_empty = not prediction.probabilities and not place
+        return replace(
+            NO_ANSWER if is_empty else known,
+            probabilities=np.array(list(prediction.probabilities.values())),
+            dimensions=np.array([] if is_empty else [place[name] for name in self.dimensions]),
+        )
+
     def head(self, statistics: Statistics, voice: Statistics) -> Floats:
         card = self.recognizer.card
         # The head subtracts one voice from all rows; here each row has its own.
@@ -191,6 +231,7 @@ class CheckpointModel:
         self.names, self.dimensions = self.checkpoint.labels.names, self.checkpoint.dimensions
         self.known_ids = self.checkpoint.known_ids
         self.has_voices = getattr(self.checkpoint.model, "has_voices", False)
+        self._turn = Lock()
         self.audio = AudioConfig()
         for parent in folder.resolve().parents[:3]:  # its run folder, of which it is fold-1/refit/student
             if (parent / "recipe.toml").is_file():
@@ -215,6 +256,23 @@ class CheckpointModel:
             raise ModelError(f"the checkpoint could classify none of {len(utterances)} utterances")
         durations_s = [audio_duration_s(utterances[row]) for row in rows]
         return rows, self._probabilities(outputs), one_window_each(outputs["statistics"], durations_s)
+
+    def answer(self, waveform: Waveform) -> WaveformAnswer:
+        # The stages of training read files, so the waveform becomes one.
+        with TemporaryDirectory() as folder, self._turn:
+            path = Path(folder) / "waveform.wav"
+            soundfile.write(path, waveform, SAMPLE_RATE, subtype="FLOAT")
+            rows, outputs = self._predict(
+                [Utterance(path.name, "", self.names[0] if self.names else None, path)]
+            )
+        if not rows:
+            raise ModelError(
+                f"the {self.kind} needs more than audio, such as a transcript: choose a model of audio"
+            )
+        dimensions = outputs["dimensions"][0].double().clamp(0, 1).numpy() if self.dimensions else np.zeros(0)
+        known = outputs["statistics"].numpy() if self.has_voices else NO_ANSWER.statistics
+        speech_s = np.full(int(self.has_voices), len(waveform) / SAMPLE_RATE)
+        return WaveformAnswer(self._probabilities(outputs)[0], dimensions, known, speech_s)
 
     def head(self, statistics: Statistics, voice: Statistics) -> Floats:
         from emodistill.training.checkpoint_inference import classify_statistics
@@ -271,6 +329,15 @@ class TransformersModel:
         if num_outside := int(((outputs < 0) | (outputs > 1)).any(axis=1).sum()):
             warn(f"{num_outside} of {len(rows)} outputs lie outside of 0 to 1: they become 0 or 1")
         return rows, np.zeros((len(rows), 0)), outputs.clip(0, 1)
+
+    def answer(self, waveform: Waveform) -> WaveformAnswer:
+        import torch
+
+        with torch.no_grad():
+            outputs = self.logits(waveform).double()
+        if self.dimensions:
+            return replace(NO_ANSWER, dimensions=outputs.clamp(0, 1).numpy())
+        return replace(NO_ANSWER, probabilities=outputs.softmax(dim=0).numpy())
 
     def _outputs(self, utterances: Sequence[Utterance]) -> tuple[list[int], Floats]:
         """Positions of the utterances that have audio, and what the model puts out (rows, outputs)."""

@@ -42,6 +42,7 @@ from emodistill.training.evaluated_models import (
     EvaluatedModel,
     Floats,
     VoiceModel,
+    WaveformModel,
     measure_evaluated,
     voice_model,
 )
@@ -145,17 +146,12 @@ def _scored_utterances(
         reason = f"without {' and '.join(dimensions)}"
     if len(kept) < len(corpus):
         left_out[reason] = len(corpus) - len(kept)
-    is_seen = by_seen_speakers(kept, evaluated.known_ids, corpus.name)
-    if is_seen.any():
-        _refuse_or_report(is_seen, kept, evaluated, seen)
-        if seen == "leave-out":
-            left_out["of speakers that the model was trained or chosen on"] = int(is_seen.sum())
-            kept = [item for item, skip in zip(kept, is_seen, strict=True) if not skip]
-    else:
-        warn_of_equal_ids(evaluated.known_ids, kept, f"the {evaluated.kind}")
+    kept, num_seen, is_marked = unseen_utterances(kept, evaluated, corpus.name, seen)
+    if num_seen:
+        left_out["of speakers that the model was trained or chosen on"] = num_seen
     if not kept:
         raise ConfigError(f"no utterance of '{corpus.name}' is left to score: {left_out}")
-    return kept, left_out, bool(is_seen.any()) and seen == "allow"
+    return kept, left_out, is_marked
 
 
 def _ensure_same_settings(out: Path, evaluation: Evaluation) -> None:
@@ -342,8 +338,29 @@ def by_seen_speakers(
     return np.array([item.speaker in speakers for item in utterances], dtype=bool)
 
 
+def unseen_utterances(
+    utterances: list[Utterance], evaluated: WaveformModel, corpus: str, seen: SeenRule
+) -> tuple[list[Utterance], int, bool]:
+    """The utterances that may be scored, how many are left out, and whether some are of seen speakers.
+
+    `corpus` is the name of the corpus. Raises `LeakError` for seen speakers where `seen` is "refuse".
+    """
+    is_seen = by_seen_speakers(utterances, evaluated.known_ids, corpus)
+    if not is_seen.any():
+        warn_of_equal_ids(evaluated.known_ids, utterances, f"the {evaluated.kind}")
+        return utterances, 0, False
+    _refuse_or_report(is_seen, utterances, evaluated, seen)
+    if seen == "allow":
+        return utterances, 0, True
+    return (
+        [item for item, skip in zip(utterances, is_seen, strict=True) if not skip],
+        int(is_seen.sum()),
+        False,
+    )
+
+
 def _refuse_or_report(
-    is_seen: npt.NDArray[np.bool_], utterances: Sequence[Utterance], evaluated: EvaluatedModel, seen: SeenRule
+    is_seen: npt.NDArray[np.bool_], utterances: Sequence[Utterance], evaluated: WaveformModel, seen: SeenRule
 ) -> None:
     first = utterances[int(np.argmax(is_seen))]
     speakers = {item.speaker for item, flag in zip(utterances, is_seen, strict=True) if flag}
