@@ -90,7 +90,7 @@ def test_verbs_are_complete() -> None:
     assert {" ".join(verb) for verb in VERBS} == {
         "predict", "timeline", "listen", "mcp", "serve", "enrol", "embed", "models", "train", "crossval",
         "ablate", "tune", "export", "fetch", "demo", "evaluate", "scores", "compare", "report", "cite",
-        "cache", "corpus prepare", "corpus audit", "corpus stats", "corpus write", "scale predict",
+        "stress", "cache", "corpus prepare", "corpus audit", "corpus stats", "corpus write", "scale predict",
         "scale embed",
     }  # fmt: skip
 
