@@ -95,6 +95,18 @@ def stress(
         typer.Option(help="Run only these changes or groups, e.g. small,babble-10db,fairness."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw of utterances and of all changes.")] = 0,
+    music: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Mix in the music of this folder, in place of that of Debian packages."
+        ),
+    ] = None,
+    ambience: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Mix in the ambience of this folder, in place of that of Debian packages."
+        ),
+    ] = None,
     audio: Annotated[
         bool, typer.Option(help="Put sounds of one utterance into the page. It may be personal data.")
     ] = True,
@@ -150,7 +162,7 @@ def stress(
             raise MissingExtraError(package, "stress", "the stress suite")
     sources = _sources(corpus or (), manifest or (), columns, map_emotions)
     from emodistill.inference.hub import folder_name
-    from emodistill.stress.data import check_protocol, read_corpora
+    from emodistill.stress.data import check_protocol, licences, read_backgrounds, read_corpora
     from emodistill.stress.models import answered_emotions, open_any_model
     from emodistill.stress.outputs import show_result, write_json, write_junit
     from emodistill.stress.page import write_page
@@ -162,15 +174,20 @@ def stress(
     evaluated, sha256 = open_any_model(model, names_in(emotions), provider)
     options = Options(utterances, seed, seen.value, answered_emotions(evaluated, mapping))
     corpora = read_corpora(sources, labels, protocol)
+    background = read_backgrounds(changes, music, ambience)
     folder = out or Path("runs") / f"stress-{folder_name(model)}"
     num_jobs = number_of_jobs(jobs, max(len(item) for item in corpora))
     with stoppable(lambda: "stopped; to continue, run the same command again"):
         result = run_suite(
-            evaluated, model, sha256, corpora, changes, with_fairness, folder, options, num_jobs, force=force
-        )
+            evaluated, model, sha256, corpora, changes, with_fairness, folder, options, num_jobs,
+            background, force,
+        )  # fmt: skip
     write_json(result, folder / "stress.json")
     write_junit(result, folder / "junit.xml")
-    write_page(result, changes, marks, folder / "stress.html", result.example if audio else None)
+    write_page(
+        result, changes, marks, folder / "stress.html", result.example if audio else None,
+        licences(changes, music, ambience),
+    )  # fmt: skip
     show_result(result, results())
     say(f"folder: {folder}")
     raise typer.Exit(0 if result.passed else 1)

@@ -1,18 +1,22 @@
 """The utterances that the suite changes, drawn by emotion and speaker, and the speech for babble."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.config import stable_seed
-from emodistill.console import say
+from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance, drop_bad_audio
 from emodistill.corpora.load import CorpusSource, report_left_out
 from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.protocol import FIXED_SPLITS
+from emodistill.stress.base import Change
+from emodistill.stress.material import PIECES, Use, read_background
 from emodistill.training.evaluated_models import WaveformModel
 from emodistill.training.evaluation_folder import SeenRule
 from emodistill.training.evaluation_run import unseen_utterances
@@ -149,6 +153,66 @@ class Waveforms:
                 self._samples_left -= len(waveform)
                 self._kept[utterance.id] = waveform
         return waveform
+
+
+@dataclass(frozen=True)
+class Background:
+    """Music and ambience to mix in, and why there is none: {"music": reason}."""
+
+    music: Sequence[Waveform] = ()
+    ambience: Sequence[Waveform] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def sha256(self, use: str | None) -> str | None:
+        """The SHA-256 of the waveforms of `use`; None for what is no background."""
+        if use not in ("music", "ambience"):
+            return None
+        digest = sha256()
+        for waveform in getattr(self, use):
+            digest.update(waveform.tobytes())
+        return digest.hexdigest()
+
+
+def read_backgrounds(
+    changes: Sequence[Change], music: Path | None = None, ambience: Path | None = None
+) -> Background:
+    """Read the music and the ambience that changes mix in: that of folders, or that of Debian packages.
+
+    The errors are those of `read_background`.
+    """
+    found: dict[str, Sequence[Waveform]] = {}
+    missing: dict[str, str] = {}
+    for use, folder in _uses(changes, music, ambience):
+        found[use], reason = read_background(use, folder)
+        if reason is not None:
+            missing[use] = reason
+            warn(f"left out: changes with {use}: {reason}")
+    return Background(found.get("music", ()), found.get("ambience", ()), missing)
+
+
+def licences(
+    changes: Sequence[Change], music: Path | None = None, ambience: Path | None = None
+) -> list[tuple[str, str, str]]:
+    """Return what changes mix in, where it comes from, and its licence; the arguments as above."""
+    rows: list[tuple[str, str, str]] = []
+    for use, folder in _uses(changes, music, ambience):
+        if folder is not None:
+            rows.append((use, f"the folder {folder.name}", "as you know it"))
+            continue
+        for piece in PIECES:
+            if piece.use == use:
+                title = f"{piece.use}: {piece.kind}" + (f", {piece.title}" if piece.title else "")
+                rows.append((title, f"{piece.author}, Debian package {piece.package}", piece.licence))
+    return rows
+
+
+def _uses(
+    changes: Sequence[Change], music: Path | None, ambience: Path | None
+) -> list[tuple[Use, Path | None]]:
+    """The kinds of background that changes need, with the folder that the user named."""
+    needed = {change.needs for change in changes}
+    folders: tuple[tuple[Use, Path | None], ...] = (("music", music), ("ambience", ambience))
+    return [(use, folder) for use, folder in folders if use in needed]
 
 
 def babble_speech(drawn: Sequence[Drawn], seed: int) -> dict[str, list[Waveform]]:

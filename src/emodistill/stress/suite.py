@@ -27,7 +27,15 @@ from emodistill.files import atomic_write
 from emodistill.inference.thread_map import map_in_order
 from emodistill.stress.base import Answers, Cell, Change, Marks, Material, Recording, read_marks
 from emodistill.stress.cells import AnswerRow, Rows, change_cell
-from emodistill.stress.data import Drawn, Waveforms, babble_speech, draw, load_utterance, speaker_of
+from emodistill.stress.data import (
+    Background,
+    Drawn,
+    Waveforms,
+    babble_speech,
+    draw,
+    load_utterance,
+    speaker_of,
+)
 from emodistill.stress.fairness import fairness_cells
 from emodistill.training.evaluated_models import NO_ANSWER, WaveformAnswer, WaveformModel, voice_model
 from emodistill.training.evaluation_folder import SeenRule
@@ -123,8 +131,7 @@ def run_suite(
     out: Path,
     options: Options,
     jobs: int = 1,
-    music: Sequence[Waveform] = (),
-    ambience: Sequence[Waveform] = (),
+    background: Background | None = None,
     force: bool = False,
 ) -> Result:
     """Run changes on corpora with a model, and return the result. Answers that `out` holds are kept.
@@ -133,14 +140,16 @@ def run_suite(
         name: of the model; `sha256` is that of its weights.
         with_fairness: whether the tests of fairness run too.
         jobs: threads. The result does not depend on it.
+        background: what changes mix in besides speech; None: changes that need it are left out.
         force: delete what `out` holds.
 
     Raises `ConfigError` where `out` holds answers of other settings, and `LeakError` for seen speakers.
     """
     drawn = [draw(corpus, model, options.utterances, options.seed, options.seen) for corpus in corpora]
     prepare_folder(out, _settings(model, name, sha256, drawn, options), force)
-    material = Material(babble_speech(drawn, options.seed), music, ambience)
-    run = _Run(model, options, material, out / ANSWERS, jobs)
+    background = background or Background()
+    material = Material(babble_speech(drawn, options.seed), background.music, background.ambience)
+    run = _Run(model, options, material, background, out / ANSWERS, jobs)
     marks = read_marks()
     total = run.count([(item, change) for item in drawn for change in (None, *changes)])
     cells: list[Cell] = []
@@ -156,8 +165,8 @@ def run_suite(
                 changed = run.answers(item, change)
                 cells += _cells(item, change, marks[change.group][change.name], clean, changed, options)
     if with_fairness:
-        cells += fairness_cells(answers)
-    example = _example(drawn[0], changes, options.seed, material)
+        cells += fairness_cells(answers, options.seed)
+    example = _example(drawn[0], changes, options.seed, material, background)
     return Result(name, model.kind, sha256, options, tuple(facts), tuple(cells), marks["required"], example)
 
 
@@ -197,10 +206,17 @@ class _Run:
     """Computes answers, or reads those that an earlier run left."""
 
     def __init__(
-        self, model: WaveformModel, options: Options, material: Material, folder: Path, jobs: int
+        self,
+        model: WaveformModel,
+        options: Options,
+        material: Material,
+        background: Background,
+        folder: Path,
+        jobs: int,
     ) -> None:
         self.model, self.options, self.material, self.jobs = model, options, material, jobs
-        self.folder = folder
+        self.background, self.folder = background, folder
+        self._mixed_in = {use: background.sha256(use) for use in (None, "speech", "music", "ambience")}
         self._advance: Callable[[], None] = lambda: None
         self._waveforms: tuple[str, Waveforms] = ("", Waveforms())
         emotions = options.emotion_of_name
@@ -236,21 +252,29 @@ class _Run:
     def answers(self, drawn: Drawn, change: Change | None) -> ChangeAnswers:
         """The answers to the recordings of a corpus under a change; None: unchanged."""
         path = self.path(drawn, change)
+        mixed_in = None if change is None else self._mixed_in[change.needs]
         if path.is_file():
-            return ChangeAnswers.from_json(json.loads(path.read_text(encoding="utf-8")))
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["mixed_in"] != mixed_in:
+                assert change is not None
+                raise ConfigError(
+                    f"'{path}' holds answers with other {change.needs} than this run: choose another "
+                    "folder with --out, or begin anew with --force"
+                )
+            return ChangeAnswers.from_json(kept)
         try:
             found = self._compute(drawn, change)
         except _CannotApply as error:  # Not kept: the next run may have what is missing.
             return ChangeAnswers(left_out=str(error))
         with atomic_write(path) as partial:
-            partial.write_text(json.dumps(found.to_json()), encoding="utf-8")
+            partial.write_text(json.dumps({"mixed_in": mixed_in, **found.to_json()}), encoding="utf-8")
         return found
 
     def _compute(self, drawn: Drawn, change: Change | None) -> ChangeAnswers:
         if self._waveforms[0] != drawn.corpus:
             self._waveforms = drawn.corpus, Waveforms()
         waveforms = self._waveforms[1]
-        if change is not None and (missing := _missing(change, self.material)):
+        if change is not None and (missing := _missing(change, self.material, self.background)):
             raise _CannotApply(missing)
 
         def answer(utterance: Utterance) -> WaveformAnswer:
@@ -312,13 +336,15 @@ class _CannotApply(Exception):
     """A change cannot be applied here; the message says why."""
 
 
-def _missing(change: Change, material: Material) -> str | None:
+def _missing(change: Change, material: Material, background: Background) -> str | None:
     """Why a change cannot be applied for lack of something to mix in."""
     if change.needs is None:
         return None
     if change.needs == "speech" and len(material.speech) < 2:
         return "the corpora have one speaker, and the change needs speech of another one"
-    return None if getattr(material, change.needs) else f"there is no {change.needs} to mix in"
+    if getattr(material, change.needs):
+        return None
+    return background.missing.get(change.needs, f"there is no {change.needs} to mix in")
 
 
 def changed_waveform(
@@ -336,14 +362,16 @@ def changed_waveform(
     return from_samples(changed, SAMPLE_RATE, utterance.id)
 
 
-def _example(drawn: Drawn, changes: Sequence[Change], seed: int, material: Material) -> Example:
+def _example(
+    drawn: Drawn, changes: Sequence[Change], seed: int, material: Material, background: Background
+) -> Example:
     """The utterance of a corpus that lasts about `EXAMPLE_S`, under each change."""
     chosen = min(drawn.utterances, key=lambda item: abs((item.duration_s or 0.0) - EXAMPLE_S))
     clean = load_utterance(chosen)
     changed = {
         change.name: changed_waveform(clean, drawn, chosen, change, seed, material)
         for change in changes
-        if _missing(change, material) is None
+        if _missing(change, material, background) is None
     }
     return Example(drawn.corpus, chosen.id, clean, changed)
 
