@@ -29,6 +29,7 @@ lint: $(READY)
 	$(VENV)/bin/python scripts/house.py
 	$(VENV)/bin/python scripts/sentences.py
 	$(VENV)/bin/python scripts/recipes.py
+	$(VENV)/bin/python scripts/licences.py --check
 	$(VENV)/bin/hadolint deploy/Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows

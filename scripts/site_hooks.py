@@ -160,9 +160,13 @@ def _section(file: str, anchor: str, uri: str) -> str:
         raise PluginError(f"{uri}: {path} has no section '{anchor}'")
     relative = os.path.relpath(posixpath.dirname(path) or ".", posixpath.join("docs", posixpath.dirname(uri)))
     section = _moved("\n".join(found), relative)
-    return _outside_code(
-        section, lambda part: part.replace("](#", f"]({posixpath.join(relative, posixpath.basename(path))}#")
-    )
+    own = {_anchor_of(heading[1]) for heading in re.finditer(r"^#+ (.+)$", section, flags=re.M)}
+    target = posixpath.join(relative, posixpath.basename(path))
+
+    def mended(link: re.Match[str]) -> str:
+        return link[0] if link[1] in own else f"]({target}#{link[1]}"
+
+    return _outside_code(section, lambda part: re.sub(r"\]\(#([\w-]+)", mended, part))
 
 
 def _anchor_of(title: str) -> str:
