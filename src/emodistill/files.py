@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import shutil
 import stat
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, EmodistillError
 
 fcntl: Any
 try:
@@ -329,6 +330,33 @@ def _explain_no_space(output: Path | str) -> Iterator[None]:
             raise
         message = "no space left; free some, or name an output on another disk, and run the command again"
         raise OSError(error.errno, message, str(output)) from error
+
+
+def read_json(path: Path, error: type[EmodistillError], problem: str, remedy: str = "") -> dict[str, Any]:
+    """Return the object of a JSON file.
+
+    Raises `error` for a file that cannot be read, and for one that holds no JSON object. The message says
+    that the file has the `problem`, e.g. "is damaged", and ends with the `remedy`.
+    """
+    try:
+        return json_object(path.read_bytes(), error, f"'{path}' {problem}", remedy)
+    except OSError as cause:
+        raise error(f"'{path}' {problem}: {cause.strerror}{remedy}") from cause
+
+
+def json_object(
+    text: str | bytes, error: type[EmodistillError], problem: str, remedy: str = ""
+) -> dict[str, Any]:
+    """Return the object of a JSON text. Raises `error` for any other; the message begins with `problem`."""
+    try:
+        data = json.loads(text)
+    except RecursionError as cause:
+        raise error(f"{problem}: its JSON is nested too deeply{remedy}") from cause
+    except ValueError as cause:  # no JSON, or no UTF-8
+        raise error(f"{problem}: {cause}{remedy}") from cause
+    if not isinstance(data, dict):
+        raise error(f"{problem}: expected an object, got {type(data).__name__}{remedy}")
+    return data
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +134,19 @@ def open_recording(source: DecodableSource) -> soundfile.SoundFile:
         file.close()
         raise RuntimeError("its header does not state its length")
     return file
+
+
+def read_samples(
+    file: soundfile.SoundFile, num_frames: int, kind: Literal["float32", "int16", "int32"]
+) -> npt.NDArray[Any]:
+    """Return the next samples (n, channels) of an open recording, fewer at its end.
+
+    Raises `RuntimeError` where the length that its header states is impossible.
+    """
+    try:
+        return np.asarray(file.read(num_frames, dtype=kind, always_2d=True))
+    except (ValueError, MemoryError) as error:  # a negative number of samples, or more than any memory holds
+        raise RuntimeError("its header states a length that is impossible") from error
 
 
 class _UnfinishedWav(io.BufferedIOBase):
@@ -281,14 +294,20 @@ def _media_header(source: DecodableSource) -> AudioHeader | None:
         return None
     try:
         with av.open(_media_handle(source), "r", options=dict(_MEDIA_OPTIONS)) as container:
-            if not container.streams.audio:
+            stream = _audio_stream(container)
+            if stream is None:
                 return None
-            stream = container.streams.audio[0]
             duration_s = None if container.duration is None else float(container.duration / av.time_base)
             estimated = container.format.name in _FORMATS_WITHOUT_LENGTH
             return AudioHeader(stream.rate, stream.channels, duration_s, estimated)
     except (av.FFmpegError, ValueError, IndexError):
         return None
+
+
+def _audio_stream(container: Any) -> Any:
+    """Return the first audio stream of a container; None without one, and if FFmpeg has no decoder for it."""
+    stream = next(iter(container.streams.audio), None)
+    return None if stream is None or stream.codec_context is None else stream
 
 
 @contextmanager
@@ -344,7 +363,7 @@ def _decode_blocks(source: BlockSource, name: str) -> Generator[RatedSamples, No
         return
     with file:
         try:
-            while len(frames := file.read(file.samplerate, dtype="float32", always_2d=True)):
+            while len(frames := read_samples(file, file.samplerate, "float32")):
                 yield file.samplerate, frames
         except (soundfile.LibsndfileError, RuntimeError) as error:
             decoded_s = file.tell() / file.samplerate
@@ -404,9 +423,9 @@ def decode_media(
         # Without "r", PyAV would use the mode of the handle, and write to a temporary file that is open for
         # writing.
         with av.open(handle, "r", options=dict(_MEDIA_OPTIONS)) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{name}: holds no audio stream")
-            stream = container.streams.audio[0]
+            stream = _audio_stream(container)
+            if stream is None:
+                raise AudioError(f"{name}: holds no audio stream that can be decoded")
             rate_hz, channels = stream.rate, stream.channels
             if channels > MAX_CHANNELS:
                 raise AudioError(f"{name}: expected at most {MAX_CHANNELS} channels, got {channels}")

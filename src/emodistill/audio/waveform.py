@@ -28,6 +28,7 @@ from emodistill.audio.decoding import (
     on_decoded,
     open_recording,
     read_header,
+    read_samples,
 )
 from emodistill.errors import AudioError, AudioTooLongError
 
@@ -58,8 +59,8 @@ def load(
     channel that the file does not have.
     """
     rate_hz, frames = load_frames(source, start_s, end_s)
-    segment = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
-    return from_samples(frames, rate_hz, f"{name_in_messages(source)}{segment}", channel, meter)
+    part = "" if start_s is None and end_s is None else f" between {start_s} s and {end_s} s"
+    return from_samples(frames, rate_hz, f"{name_in_messages(source)}{part}", channel, meter)
 
 
 def load_frames(
@@ -78,7 +79,7 @@ def load_frames(
             stop = file.frames if end_s is None else min(round(end_s * rate_hz), file.frames)
             if start:  # Not for 0, because libsndfile can read GSM 6.10 but cannot seek in it.
                 file.seek(start)
-            frames = file.read(max(stop - start, 0), dtype="float32", always_2d=True)
+            frames = read_samples(file, max(stop - start, 0), "float32")
     except (soundfile.LibsndfileError, RuntimeError) as error:
         rate_hz, frames = decode_whole_media(source, name, error, end_s)
         start = 0 if start_s is None else round(start_s * rate_hz)
@@ -398,7 +399,7 @@ def as_columns(samples: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
 
 def remove_offset(waveform: Waveform) -> Waveform:
     """Return the waveform (samples,) minus its mean, so that a DC offset does not count as sound."""
-    if waveform.size == 0:
+    if not waveform.size:
         return waveform
     return np.asarray(waveform - float(waveform.mean(dtype=np.float64)), dtype=np.float32)
 
@@ -434,8 +435,7 @@ def content_hash(path: Path, start_s: float | None = None, end_s: float | None =
 
     A file is read once, and again only if its size or its time of modification changed.
     """
-    stat = path.stat()
-    return _content_hash(path, stat.st_size, stat.st_mtime_ns, start_s, end_s)
+    return _content_hash(path, (stat := path.stat()).st_size, stat.st_mtime_ns, start_s, end_s)
 
 
 @lru_cache(maxsize=2**18)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import soundfile
 
-from emodistill.audio.decoding import decode_whole_media, open_recording
+from emodistill.audio.decoding import decode_whole_media, open_recording, read_samples
 from emodistill.corpora.tables import Row
 from emodistill.errors import AudioError, ConfigError
 
@@ -38,8 +38,7 @@ def write_part(
             start = round((start_s or 0.0) * rate_hz)
             stop = file.frames if end_s is None else min(round(end_s * rate_hz), file.frames)
             file.seek(min(start, file.frames))
-            dtype = "int16" if bits == 16 else "int32"
-            frames = file.read(max(stop - start, 0), dtype=dtype, always_2d=True)
+            frames = read_samples(file, max(stop - start, 0), "int16" if bits == 16 else "int32")
     except (soundfile.LibsndfileError, RuntimeError) as error:
         rate_hz, decoded = decode_whole_media(source, str(source), error, end_s)
         stop = len(decoded) if end_s is None else round(end_s * rate_hz)

@@ -138,11 +138,11 @@ def read_table(path: Path) -> Table:
         arrow = load_pyarrow()
         try:
             rows = arrow.parquet.read_table(path).to_pylist()
-        except (arrow.ArrowException, OSError) as error:
+        except (arrow.ArrowException, OSError, ValueError) as error:
             raise CorpusError(f"'{path}' is not Parquet: {' '.join(str(error).split())}") from error
         table = Table(path, tuple(rows[0]) if rows else (), tuple(enumerate(rows, start=2)))
     else:
-        text = _decode(path)
+        text = read_text(path)
         columns, numbered = _text_rows(text, _find_delimiter(text, path.suffix), f"'{path}'")
         table = Table(path, columns, tuple(numbered))
     if not table.rows:
@@ -177,7 +177,8 @@ def table_rows(
         yield number, {column: row.get(column) or "" for column in header}
 
 
-def _decode(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8 or UTF-16. Raises `CorpusError` for any other file."""
     data = path.read_bytes()
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:

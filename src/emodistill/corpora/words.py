@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from emodistill.corpora.base import Corpus, Word
-from emodistill.corpora.tables import table_rows
+from emodistill.corpora.tables import read_text, table_rows
 from emodistill.errors import CorpusError
 
 COLUMNS = ("id", "start_s", "end_s", "word")
@@ -77,11 +77,7 @@ def _entries(path: Path) -> Iterator[Entry]:
 
 def _ctm(path: Path) -> Iterator[Entry]:
     """Read lines `id channel start duration word [confidence]`; `;;` starts a comment."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         cells = line.split()
         if not cells or line.startswith(";;"):
             continue
@@ -103,7 +99,7 @@ def _whisperx(folder: Path) -> Iterator[Entry]:
             timed = [word for word in words if "start" in word and "end" in word]  # numbers may have no times
             for index, word in enumerate(timed):
                 yield f"'{path}', word {index + 1}", path.stem, word["start"], word["end"], str(word["word"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorpusError(
                 f"'{path}' is no JSON of whisperX ({error}); expected segments with words"
             ) from error

@@ -50,7 +50,9 @@ class ArrayCache:
             raise FileNotFoundError(
                 errno.ENOENT, f"no longer in the cache; {_RUN_AGAIN} and continues", str(path)
             ) from error
-        except (ValueError, EOFError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # NumPy parses a header as Python text, whose errors are of many kinds.
             raise OSError(errno.EIO, f"is damaged ({error}): delete it; {_RUN_AGAIN}", str(path)) from error
         mark_used(path)
         return np.asarray(array)

@@ -128,6 +128,8 @@ def input_of(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
     path = values["path"]
     if not isinstance(path, str) or not path.strip():
         raise ConfigError(f"{where}: expected a path, got {path!r}")
+    if "\0" in path:
+        raise ConfigError(f"{where}: bad path {path!r}, it holds a NUL: expected one path a line")
     times: dict[str, float | None] = {}
     for name in ("start", "end"):
         try:

@@ -15,10 +15,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emodistill.errors import ModelError, field_messages
+from emodistill.files import json_object, read_json
 
 BUNDLED = Path(str(files("emodistill"))) / "assets" / "bundled"  # the model that comes with the package
 METADATA = "emodistill"  # the metadata key of an ONNX file that holds the student's description
 MODEL_FILES = ("card.json", "model.onnx")  # without both, a folder is not an exported model
+MAX_DESCRIPTION_BYTES = 2**28  # it lists the ids of the training utterances
 WEIGHTS = "weights.bin"  # beside model.onnx, where its weights are external
 HEAD = "head.onnx"  # a model with voices has it too: statistics and a voice in, the outputs of model.onnx out
 LIKELY_ACCURACY = 0.75  # answers that are right at least this often are "likely"
@@ -150,10 +152,26 @@ def pack_description(description: Mapping[str, Any]) -> str:
 
 
 def read_description(text: str) -> dict[str, Any]:
-    """Return a student's description from the metadata of its ONNX file: JSON, or `pack_description`'s."""
+    """Return a student's description from the metadata of its ONNX file: JSON, or `pack_description`'s.
+
+    Raises `ModelError` for any other text, and for one that unpacks to over `MAX_DESCRIPTION_BYTES`.
+    """
+    problem = "the model's file has a damaged description of its student"
+    content = text.encode(errors="replace")
     if not text.startswith("{"):  # No base 85 text begins so, because zlib's first byte is fixed.
-        text = zlib.decompress(base64.b85decode(text)).decode()
-    return dict(json.loads(text))
+        unpacker = zlib.decompressobj()
+        try:
+            content = unpacker.decompress(base64.b85decode(content), MAX_DESCRIPTION_BYTES)
+        except (ValueError, zlib.error) as error:
+            raise ModelError(f"{problem}: {error}") from error
+        if unpacker.unconsumed_tail:
+            raise ModelError(f"{problem}: it unpacks to over {MAX_DESCRIPTION_BYTES} bytes")
+    description = json_object(content, ModelError, problem)
+    for name in ("emotions", "dimensions", "training_ids", "dev_ids"):
+        listed = description.get(name, [])
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            raise ModelError(f"{problem}: '{name}' is no list of texts")
+    return description
 
 
 def read_card(folder: Path) -> Card:
@@ -181,13 +199,13 @@ def read_unchecked_card(folder: Path) -> Card:
             raise ModelError(
                 f"'{folder}' is not an exported model: it has no {name}; make one with: emodistill export RUN"
             )
-    problem = f"'{folder / 'card.json'}' is not a model card of this version"
+    problem = "is not a model card of this version"
+    data = read_json(folder / "card.json", ModelError, problem)
     try:
-        return Card.model_validate(json.loads((folder / "card.json").read_text(encoding="utf-8")))
+        return Card.model_validate(data)
     except ValidationError as error:
-        raise ModelError(f"{problem}: {'; '.join(field_messages(error.errors()))}") from error
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise ModelError(f"{problem}: {error}") from error
+        messages = "; ".join(field_messages(error.errors()))
+        raise ModelError(f"'{folder / 'card.json'}' {problem}: {messages}") from error
 
 
 def check_sha256(paths: Sequence[Path], expected: str | None) -> None:

@@ -36,7 +36,7 @@ def load_backbone(name: str, num_layers: int | None, width: int = 192) -> Backbo
         return Compact(width, num_layers or 6)
     where = folder_or_id(name)
     try:
-        model_type = AutoConfig.from_pretrained(where).model_type
+        model_type = AutoConfig.from_pretrained(where, trust_remote_code=False).model_type
         family = _FAMILY_OF.get(model_type)
         if family is not None and issubclass(family, PretrainedBackbone):
             with no_progress_bar(where):

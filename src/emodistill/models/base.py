@@ -67,6 +67,22 @@ class Backbone(nn.Module, ABC):
         """
 
 
+def plain_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a saved architecture without those that name code, kernels or files to load."""
+    named = (
+        "auto_map",
+        "attn_implementation",
+        "experts_implementation",
+        "quantization_config",
+        "custom_pipelines",
+    )
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in named and (name == "_name_or_path" or not name.startswith("_"))
+    }
+
+
 class PretrainedBackbone(Backbone):
     """A family whose weights come from transformers; `model_types` are names of transformers."""
 
@@ -85,11 +101,13 @@ class PretrainedBackbone(Backbone):
     @classmethod
     def from_pretrained(cls, name: str, num_layers: int | None) -> Self:
         """Load the weights of a hub id or a folder; `num_layers` None takes all layers."""
-        return cls(AutoModel.from_pretrained(name, dtype=torch.float32), num_layers)
+        model = AutoModel.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+        return cls(model, num_layers)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], num_layers: int) -> Self:
-        return cls(AutoModel.from_config(AutoConfig.for_model(**config)), num_layers)
+        plain = plain_config(config)
+        return cls(AutoModel.from_config(AutoConfig.for_model(**plain), trust_remote_code=False), num_layers)
 
 
 def additive_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -5,7 +5,7 @@ strict: a missing, unknown or misshapen weight is an error.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import nn
 
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, read_json
 from emodistill.inference.model_card import BUNDLED, METADATA, known_ids, read_description
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import rebuild_backbone
@@ -29,6 +29,7 @@ from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import FRAME_HEAD, Student
 
 FORMAT = 1
+MAX_LAYERS, MAX_NUMBER = 1_000, 2.0**40  # in a description
 TRANSPOSED = ".T"  # ends the name of a weight whose first two axes are swapped in an ONNX file
 
 
@@ -81,14 +82,17 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ModelError(f"'{folder}' is not a complete checkpoint: it has no {name}; train it again")
-    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    info = read_json(
+        folder / "model.json", ModelError, "is no description of a checkpoint", "; train it again"
+    )
     if info.get("format") != FORMAT:
         raise ModelError(
             f"'{folder}': checkpoint format {info.get('format')}, this version reads {FORMAT}; train it "
             "again, or use the version of emodistill that wrote it"
         )
+    check_description(info, folder / "model.json")
     labels = LabelSet(tuple(info["emotions"]))
-    model = _rebuild(info, labels, folder / "model.json")
+    model = _rebuild(info, labels, folder / "model.json", (folder / "model.safetensors").stat().st_size)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except SafetensorError as error:
@@ -140,11 +144,12 @@ def read_exported(folder: Path) -> Checkpoint:
             f"'{path}' does not hold the student's description: export it again to train it further"
         )
     info = read_description(description)
+    check_description(info, path)
     info["teachers"] = {  # heads over frames are not exported
         name: dim for name, dim in info["teachers"].items() if not name.endswith(FRAME_HEAD)
     }
     labels = LabelSet(tuple(info["emotions"]))
-    model = _rebuild(info, labels, path)
+    model = _rebuild(info, labels, path, path.stat().st_size)
     stored = {item.name: item for item in exported.graph.initializer}
     state = {}
     for name, value in model.state_dict().items():
@@ -186,15 +191,63 @@ def _architecture(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _rebuild(info: dict[str, Any], labels: LabelSet, described_in: Path) -> nn.Module:
-    """Build the architecture that a file describes, with random weights."""
+def check_description(info: dict[str, Any], described_in: Path) -> None:
+    """Raise `ModelError` where the description of a model lacks an entry, or one has another type.
+
+    Also where it has more layers, or a larger number, than any model has.
+    """
+    expected: dict[str, type] = {
+        "emotions": list, "training_ids": list, "kind": str, "config": dict,
+        **{"linguistic": {"encoder": dict}, "student": {"backbone": dict, "teachers": dict}}.get(
+            str(info.get("kind")), {}
+        ),
+    }  # fmt: skip
+    wrong = [name for name, kind in expected.items() if not isinstance(info.get(name), kind)]
+    if wrong:
+        raise ModelError(f"'{described_in}' is no description of a model: it has no valid {', '.join(wrong)}")
+    for name, number in _numbers(info):
+        if abs(number) > (MAX_LAYERS if "layers" in name else MAX_NUMBER):
+            raise ModelError(f"'{described_in}' describes no model: it has {name} = {number}")
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of plain data, each with the name of its entry."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item, name)
+    elif isinstance(value, (int, float)):
+        yield name, value
+
+
+def _rebuild(info: dict[str, Any], labels: LabelSet, described_in: Path, num_bytes: int) -> nn.Module:
+    """Build the architecture that a file describes, with random weights.
+
+    Raises `ModelError` where it needs more weights than the file of `num_bytes` can hold. So a small file
+    cannot take the memory.
+    """
+    folder = described_in.parent
     try:
-        return _build(info, labels, described_in.parent)
+        with torch.device("meta"):  # It has shapes, and takes no memory.
+            shapes = _build(info, labels, folder)
+        num_weights = sum(tensor.numel() for tensor in shapes.state_dict().values())
+        if num_weights > num_bytes:  # A weight has at least one byte.
+            raise ModelError(
+                f"'{described_in}' describes {num_weights} weights, but the file has {num_bytes} bytes"
+            )
+        return _build(info, labels, folder)
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise ModelError(
             f"'{described_in}' was written by another version: this one does not accept {fields}; "
             "use that version of emodistill, or train the model again"
+        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError, ArithmeticError) as error:
+        text = " ".join(str(error).split())
+        raise ModelError(
+            f"'{described_in}' describes no model that can be built: {type(error).__name__}: {text}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 from emodistill.citations import Citation
 from emodistill.config import LinguisticConfig
 from emodistill.errors import ModelError
-from emodistill.models.base import no_progress_bar
+from emodistill.models.base import no_progress_bar, plain_config
 from emodistill.models.layers import CosineClassifier, Output, frame_mask, make_regressor
 from emodistill.models.pretrained import folder_or_id
 
@@ -132,9 +132,9 @@ class LinguisticTeacher(nn.Module):
             return cls(config, num_classes, bert, tokenizer, dimensions)
         where = folder_or_id(config.encoder, with_tokenizer=True)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(where)
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             with no_progress_bar(where):
-                encoder = AutoModel.from_pretrained(where, dtype=torch.float32)
+                encoder = AutoModel.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"text encoder '{config.encoder}' cannot be loaded: {str(error).splitlines()[0]} "
@@ -153,10 +153,12 @@ class LinguisticTeacher(nn.Module):
     ) -> "LinguisticTeacher":
         """Build the architecture with random weights; the tokenizer comes from the checkpoint `folder`."""
         if config.encoder == SCRATCH:
-            model = BertModel(BertConfig(**encoder), add_pooling_layer=False)
+            model = BertModel(BertConfig(**plain_config(encoder)), add_pooling_layer=False)
         else:
-            model = AutoModel.from_config(AutoConfig.for_model(**encoder))
-        return cls(config, num_classes, model, AutoTokenizer.from_pretrained(folder), dimensions)
+            shape = AutoConfig.for_model(**plain_config(encoder))
+            model = AutoModel.from_config(shape, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return cls(config, num_classes, model, tokenizer, dimensions)
 
     def tokenize(self, transcript: str) -> Tensor:
         """Return the token ids (tokens,) of a transcript, at most `max_tokens`."""

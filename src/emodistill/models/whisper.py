@@ -48,7 +48,7 @@ class Whisper(PretrainedBackbone):
     @classmethod
     def from_pretrained(cls, name: str, num_layers: int | None) -> Self:
         """Load the encoder of a hub id or a folder that holds a whole Whisper or an encoder alone."""
-        if AutoConfig.from_pretrained(name).architectures == ["WhisperEncoder"]:
+        if AutoConfig.from_pretrained(name, trust_remote_code=False).architectures == ["WhisperEncoder"]:
             return cls(WhisperEncoder.from_pretrained(name, dtype=torch.float32), num_layers)
         return cls(WhisperModel.from_pretrained(name, dtype=torch.float32).encoder, num_layers)
 

@@ -56,7 +56,7 @@ class StreamingDecoder:
                 break
             if result is None:
                 self._done = True
-            elif isinstance(result, AudioError):
+            elif isinstance(result, Exception):
                 self._done = True
                 raise result
             else:
@@ -80,7 +80,7 @@ class StreamingDecoder:
         self._bytes.put(b"")
         while not self._done:
             result = self._results.get()
-            self._done = result is None or isinstance(result, AudioError)
+            self._done = result is None or isinstance(result, Exception)
         self._thread.join()
 
     def read(self, size: int) -> bytes:
@@ -103,5 +103,5 @@ class StreamingDecoder:
                     raise AudioError(f"expected a rate from {low} to {high} Hz, got {rate}")
                 self._results.put((rate, samples))
             self._results.put(None)
-        except AudioError as error:
+        except Exception as error:  # `take` raises it; without a result, it would wait for ever.
             self._results.put(error)

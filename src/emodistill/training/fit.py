@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emodistill.config import DistillationConfig, OptimConfig, RuntimeConfig, VoiceConfig, stable_seed
 from emodistill.distillation import DimensionLabels, HardLabels, distillation_loss, hard_label_loss
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, ModelError
 from emodistill.files import atomic_write
 from emodistill.models.layers import Output
 from emodistill.models.student import RunningStandardise, Student, Suffix, Voices
@@ -51,8 +52,13 @@ class FitResult:
 
     @classmethod
     def read(cls, path: Path) -> "FitResult":
-        """Read `fit.json`."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """Read `fit.json`. Raises `ModelError` where it is damaged."""
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (ValidationError, OSError) as error:
+            raise ModelError(
+                f"'{path}' is damaged: delete its folder, and run the same command again"
+            ) from error
 
 
 @dataclass(frozen=True)

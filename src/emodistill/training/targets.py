@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,11 +91,18 @@ class TeacherTargets:
 
     @classmethod
     def read(cls, path: Path, expected_ids: Sequence[str]) -> "TeacherTargets":
-        """Read targets; raises `ModelError` where they are those of other utterances."""
-        with safe_open(path, framework="pt") as file:
-            ids = tuple(json.loads(file.metadata()["ids"]))
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+        """Read targets; raises `ModelError` where they are damaged, or those of other utterances."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                ids = tuple(json.loads(file.metadata()["ids"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+            unknown = tensors.keys() - cls.__dataclass_fields__.keys()
+            if unknown or not {"logits", "embedding", "available"} <= tensors.keys():
+                raise ValueError(f"it has {sorted(tensors)}")
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ModelError(
+                f"'{path}' holds no targets ({error}): delete it and run the same command again"
+            ) from error
         if ids != tuple(expected_ids):
             raise ModelError(
                 f"'{path}' holds the targets of {len(ids)} other utterances, expected {len(expected_ids)} of "

@@ -23,15 +23,17 @@ def load_audio_model(name: str, revision: str | None = None) -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtraError("transformers", "train") from error
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision, trust_remote_code=False)
         is_custom = any(item in CUSTOM_HEADS for item in config.architectures or ())
         kinds = [AutoModelForAudioClassification]
         if config.model_type == "wav2vec2":
             kinds.insert(0 if is_custom else 1, regression_model())
         missing: list[str] = []
         for kind in kinds:
-            model, info = kind.from_pretrained(name, revision=revision, output_loading_info=True)
+            model, info = kind.from_pretrained(
+                name, revision=revision, output_loading_info=True, trust_remote_code=False
+            )
             missing = _missing_in_head(model, info)
             if not missing:
                 return extractor, model.eval()

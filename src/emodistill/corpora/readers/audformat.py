@@ -49,7 +49,11 @@ def read(source: Path, options: TableOptions) -> Table:
     except Exception as error:  # those of YAML, Parquet, pandas and audformat have no common class
         text = " ".join(str(error).split())
         raise CorpusError(f"audformat: '{source}' cannot be read: {text or type(error).__name__}") from error
-    return table_of(database, source, options)
+    try:
+        return table_of(database, source, options)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # labels of types that no scheme has
+        text = " ".join(str(error).split())
+        raise CorpusError(f"audformat: '{source}' has cells of unexpected types: {text}") from error
 
 
 def table_of(database: Any, root: Path, options: TableOptions, notes: Sequence[str] = ()) -> Table:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES
-from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, read_table
+from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, read_table, read_text
 from emodistill.errors import CorpusError
 
 FILE_NAME = "file_name"
@@ -100,7 +100,7 @@ def _read_json_lines(path: Path) -> Table:
     """Read an object for each line; empty lines are left out, and lines are counted from 1."""
     rows: list[tuple[int, Row]] = []
     places: dict[int, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         places[number] = f"'{path}', line {number}"

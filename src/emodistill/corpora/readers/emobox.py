@@ -23,7 +23,6 @@ Emotions without one of our names (Amused, Sarcastic, Sleepy, Worried, …) are 
 UnKnown have no emotion. The reader was written from EmoBox's writer and its label maps.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,9 @@ from typing import Any
 
 from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root, natural_sort_key
+from emodistill.corpora.tables import read_text
 from emodistill.errors import ConfigError, CorpusError, one_of
+from emodistill.files import json_object, read_json
 
 # EmoBox's names of emotions, and the raw labels of corpora without a label map.
 _EMOTIONS = {
@@ -105,27 +106,29 @@ def published_folds(root: Path) -> dict[str, dict[str, list[tuple[str, ...]]]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
-            try:
-                item = json.loads(line)
-            except ValueError as error:
-                raise CorpusError(f"emobox: '{path}', line {number}: not JSON ({error})") from error
-            yield number, item
+            yield number, json_object(line, CorpusError, f"emobox: '{path}', line {number}: not JSON")
 
 
 def _check_fields(item: dict[str, Any], where: str) -> None:
     for field in ("key", "dataset", "wav"):
         if field not in item:
             raise CorpusError(f"{where}no '{field}' (it has {list(item)})")
+    if not isinstance(item["wav"], str):
+        raise CorpusError(f"{where}wav is {item['wav']!r}, expected a path")
+    for field in ("start_time", "end_time"):
+        value = item.get(field)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise CorpusError(f"{where}{field} is {value!r}, expected seconds")
 
 
 def _label_map(path: Path) -> dict[str, str]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_json(path, CorpusError, "is no map of labels") if path.is_file() else {}
 
 
 def _speakers(path: Path) -> dict[str, str]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.is_file() else []
     return {match[1]: match[2] for line in lines if (match := _SPEAKER.match(line))}
 
 

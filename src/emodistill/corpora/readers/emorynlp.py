@@ -39,6 +39,9 @@ def read(root: Path) -> Corpus:
             where = f"emorynlp: '{table}', row {number}: "
             if row["Emotion"] not in _EMOTIONS:
                 raise CorpusError(where + one_of("emotion", row["Emotion"], _EMOTIONS))
+            for column in ("Season", "Episode"):
+                if not row[column].isdecimal():
+                    raise CorpusError(f"{where}{column} is '{row[column]}', expected a whole number")
             scene = f"s{int(row['Season']):02}e{int(row['Episode']):02}_{row['Scene_ID']}"
             utterances.append(
                 Utterance(

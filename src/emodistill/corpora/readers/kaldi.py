@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emodistill.corpora.parts import channel_files
-from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, found_below
+from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, found_below, read_text
 from emodistill.errors import CorpusError
 
 RECORDINGS, SEGMENTS, SPEAKERS, TEXT = "wav.scp", "segments", "utt2spk", "text"
@@ -126,10 +126,7 @@ def _lines(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
     """
     if not path.is_file():
         raise CorpusError(f"no file '{path}'; expected one line for each utterance")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
+    lines = read_text(path).split("\n")
     first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

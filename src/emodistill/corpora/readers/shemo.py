@@ -12,13 +12,13 @@ Quirks: The speech is semi-natural and the classes are far from balanced. Some o
 known to be wrong. The reader was written from the card of that dataset and EmoBox's script.
 """
 
-import json
 import re
 from pathlib import Path
 
 from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
+from emodistill.files import read_json
 
 _EMOTIONS = {
     "A": "angry", "F": "fearful", "H": "happy", "N": "neutral", "S": "sad", "W": "surprised",
@@ -32,7 +32,7 @@ def read(root: Path) -> Corpus:
     root = check_root(root, "shemo", "folders female and male", "*male/*")
     audio = {**audio_files(root, "female/*"), **audio_files(root, "male/*")}
     table = root / "shemo.json"
-    words = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
+    words = read_json(table, CorpusError, "is not the JSON of ShEMO") if table.is_file() else {}
     utterances: list[Utterance] = []
     for stem in sorted(audio.keys() | words.keys()):
         match = _NAME.fullmatch(stem)
@@ -42,7 +42,10 @@ def read(root: Path) -> Corpus:
                 f"F01A01: expected an emotion of {list(_EMOTIONS)}"
             )
         speaker, gender, emotion = match.groups()
-        transcript = str(words.get(stem, {}).get("transcript") or "").strip()
+        stated = words.get(stem, {})
+        if not isinstance(stated, dict):
+            raise CorpusError(f"shemo: '{table}', '{stem}': expected an object with transcript")
+        transcript = str(stated.get("transcript") or "").strip()
         utterances.append(
             Utterance(
                 id=stem,

@@ -19,8 +19,11 @@ def rows(text: str, name: str) -> Iterator[GivenRow]:
     """Yield the rows of a table whose columns are parted by commas, semicolons or tabs."""
     head = text.splitlines()[0] if text else ""
     delimiter = next((mark for mark in ",;\t" if mark in head), ",")
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    columns = reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or []]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        columns = reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or []]
+    except csv.Error as error:
+        raise ConfigError(f"{name}, line 1: is no CSV ({error})") from error
     start = next((column for column in STARTS if column in columns), None)
     end = next((column for column in ENDS if column in columns), None)
     if start is None or end is None:
