@@ -95,10 +95,10 @@ def prepare(
     A table of your own is any CSV, TSV or Parquet file with a row for each utterance. It needs columns for
     the audio path, the speaker and the emotion; ids are made of the paths where no column has them. Say
     which column is which with --columns, and what its emotions are called here with --map-emotions. Further
-    columns that are read: start_s, end_s, transcript, gender, language, session, split. So are the dimensions
-    arousal, valence, dominance and intensity; a table that has one needs no emotion. Say their range with
-    --scale, or in a column scale. An emotion such as angry;sad;angry has the votes of several listeners, and
-    a column votes has their counts.
+    columns that are read: start_s, end_s, transcript, gender, age, language, session, split. So are the
+    dimensions arousal, valence, dominance and intensity; a table that has one needs no emotion. Say their
+    range with --scale, or in a column scale. An emotion such as angry;sad;angry has the votes of several
+    listeners, and a column votes has their counts.
 
     The corpora of other programs are read in the same way: databases of audformat and audb, audiofolder and
     datasets of Hugging Face, Kaldi's data folders, and cut manifests of lhotse. Their columns and

@@ -54,6 +54,7 @@ class Utterance:
     corpus: str | None = None
     intensity: float | None = None  # how strongly the actor was asked to show the emotion, as the dimensions
     scale: Scale | None = None  # lowest and highest possible value of all its dimensions
+    age: float | None = None  # of the speaker, in years
     words: tuple[Word, ...] = ()  # with their times; a manifest does not have them
 
     def vote_counts(self) -> dict[str, float]:

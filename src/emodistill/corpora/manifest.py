@@ -22,7 +22,7 @@ from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.labels import DIMENSIONS, EMOTIONS, LEFT_OUT, Scale, read_scale, scale_text
 
 COLUMNS = tuple(item.name for item in fields(Utterance) if item.name != "words")
-_NUMBERS = ("start_s", "end_s", "duration_s", *DIMENSIONS)
+_NUMBERS = ("start_s", "end_s", "duration_s", "age", *DIMENSIONS)
 _NUM_LISTED = 5  # bad rows that a message shows
 # Words of columns in the tables of other people, from which a message suggests what to write.
 _USUAL_NAMES = {

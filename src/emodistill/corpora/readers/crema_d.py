@@ -21,9 +21,9 @@ table each of 7442 clips has 4 to 12 votes on the voice, 9.2 on average, and the
 
 Quirks: Actors speak the same 12 sentences in all emotions. The file 1040_ITH_SAD_X is named 1040_ITH_SAD_XX
 in the tables and here. 1076_MTI_SAD_XX is silent. Clone with git-lfs: without it the audio files are short
-text files, which count as broken. Published splits share actors. Gender comes from `VideoDemographics.csv`,
-where that file exists. The columns of `finishedResponses.csv` are known from the README of the repository
-alone.
+text files, which count as broken. Published splits share actors. Gender and age come from
+`VideoDemographics.csv`, where that file exists. The columns of `finishedResponses.csv` are known from the
+README of the repository alone.
 """
 
 import json
@@ -66,7 +66,7 @@ def read(root: Path) -> Corpus:
     audio = {_RENAMED.get(stem, stem): path for stem, path in audio_files(folder, "*").items()}
     table = _find_table(root, "summaryTable.csv")
     listed = _summary_votes(table) if table else {}
-    genders = _genders(root)
+    genders, ages = _demographics(root)
     votes = _votes(root)
     utterances: list[Utterance] = []
     for stem in sorted(audio.keys() | listed.keys()):
@@ -86,6 +86,7 @@ def read(root: Path) -> Corpus:
                 path=path,
                 speaker=parts[0],
                 gender=genders.get(parts[0]),
+                age=ages.get(parts[0]),
                 language="en",
                 emotion=_EMOTIONS[parts[2]],
                 transcript=_SENTENCES[parts[1]],
@@ -136,17 +137,21 @@ def _find_table(root: Path, name: str) -> Path | None:
     return next((root / folder / name for folder in folders if (root / folder / name).is_file()), None)
 
 
-def _genders(root: Path) -> dict[str, str]:
-    """Return the gender of each actor; an empty dict without `VideoDemographics.csv`."""
+def _demographics(root: Path) -> tuple[dict[str, str], dict[str, float]]:
+    """Return the gender and the age of each actor; empty dicts without `VideoDemographics.csv`."""
     path = _find_table(root, "VideoDemographics.csv")
-    if path is None:
-        return {}
     genders: dict[str, str] = {}
-    for number, row in table_rows(path, "crema-d", ("ActorID", "Sex")):
+    ages: dict[str, float] = {}
+    for number, row in () if path is None else table_rows(path, "crema-d", ("ActorID", "Sex")):
+        where = f"crema-d: '{path}', row {number}: "
         if row["Sex"] not in _GENDERS:
-            raise CorpusError(f"crema-d: '{path}', row {number}: " + one_of("sex", row["Sex"], _GENDERS))
+            raise CorpusError(where + one_of("sex", row["Sex"], _GENDERS))
         genders[row["ActorID"]] = _GENDERS[row["Sex"]]
-    return genders
+        if age := row.get("Age"):
+            if not age.isdecimal():
+                raise CorpusError(f"{where}age is '{age}', expected a number of years")
+            ages[row["ActorID"]] = float(age)
+    return genders, ages
 
 
 def _summary_votes(path: Path) -> dict[str, list[str]]:

@@ -42,6 +42,7 @@ def read(root: Path) -> Corpus:
                 path=audio.pop(stem, root / "samples" / row["file_id"]),
                 speaker=row["speaker_id"].strip(),
                 gender=row["gender"].strip() or None,
+                age=_age(row.get("age"), f"nemo: '{root / 'data.tsv'}', row {number}"),
                 language="pl",
                 emotion=_EMOTIONS[row["emotion"]],
                 transcript=row["raw_text"].strip(),
@@ -50,6 +51,13 @@ def read(root: Path) -> Corpus:
             )
         )
     return Corpus("nemo", tuple(utterances), {"audio not in data.tsv": len(audio)} if audio else {})
+
+
+def _age(cell: str | None, where: str) -> float | None:
+    text = (cell or "").strip()
+    if text and not text.isdecimal():
+        raise CorpusError(f"{where}: age is '{text}', expected a number of years")
+    return float(text) if text else None
 
 
 NEMO = Reader(
