@@ -26,7 +26,7 @@ from emodistill.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from emodistill.corpora.load import CorpusSource
 
-NEEDED = ("av", "jinja2", "scipy")  # packages of the extra `stress`
+NEEDED = ("av", "jinja2", "scipy", "swift_f0")  # packages of the extra `stress`
 
 
 # Long: Typer makes an option of each parameter, and each option has its help text beside it.

@@ -43,6 +43,7 @@ class Utterance:
     duration_s: float | None = None  # length of the audio; None: not measured
     session: str | None = None  # recording session or dialogue
     gender: str | None = None  # "female" or "male"
+    age: float | None = None  # of the speaker, in years
     language: str | None = None  # ISO 639-1
     transcript: str | None = None
     transcript_source: str | None = None  # "gold", or the name of the speech recogniser that wrote it
@@ -54,7 +55,6 @@ class Utterance:
     corpus: str | None = None
     intensity: float | None = None  # how strongly the actor was asked to show the emotion, as the dimensions
     scale: Scale | None = None  # lowest and highest possible value of all its dimensions
-    age: float | None = None  # of the speaker, in years
     words: tuple[Word, ...] = ()  # with their times; a manifest does not have them
 
     def vote_counts(self) -> dict[str, float]:
