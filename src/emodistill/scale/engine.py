@@ -83,10 +83,11 @@ def run_shards(
     yield from done.iter_rows()
 
 
-def configure(ray: Any) -> None:
-    """Set the options of Ray Data: no output, and a shard that fails does not end the others."""
+def configure(ray: Any, may_fail: bool = True) -> None:
+    """Set the options of Ray Data. With `may_fail`, a shard that fails does not end the others."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.max_errored_blocks = -1 if may_fail else 0
+    context.shuffle_strategy = ray.data.context.ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # works with one CPU
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the driver prints errors

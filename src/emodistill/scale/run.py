@@ -6,18 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from emodistill.console import progress, say
+from emodistill.console import progress, say, warn
 from emodistill.errors import ConfigError
 from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.inference.resume import CONTINUE
+from emodistill.inference.voices import ensure_voices
 from emodistill.scale.engine import cluster, load_ray, run_shards
-from emodistill.scale.job import PART, SHARD_ROWS, STATE, Job, Plan
+from emodistill.scale.job import PART, SHARD_ROWS, STATE, STATISTICS, Job, Plan
 from emodistill.scale.manifest import check_manifest, manifest_sha256, read_batches, write_shards
 from emodistill.scale.storage import import_fsspec, join
+from emodistill.scale.voices import StatisticsWorker, VoicedWorker, has_voices, make_voices, remove_voices
 from emodistill.scale.worker import ROW, ShardWorker
 
 FORMAT = 1  # of the state file
 CHECK_THREADS = 16  # read the footers of parts
+MAX_ERRORS = 3  # of shards, that are printed
 
 
 @dataclass(frozen=True)
@@ -86,27 +89,58 @@ def run(
     import_fsspec()
     check_manifest(manifest, job.storage)
     job.storage.check(job.out, writable=True)
+    if job.by_speaker and retry_failed:
+        raise ConfigError(
+            "--retry-failed and --speaker exclude each other: one more file changes the voice, and so all "
+            "rows of its speaker; name another --out"
+        )
     recognizer = job.recognizer()
+    if job.by_speaker:
+        ensure_voices(recognizer.card)
     load_ray()
     extra = {"speaker": speaker, "by speaker": job.by_speaker, "shard rows": shard_rows}
     plan = _plan(job, manifest, {**job.settings(recognizer), **extra}, speaker)
-    parts = _parts(job, "")
-    done = _whole(job, plan, parts, retry_failed)
+    done = _whole(job, plan, retry_failed)
     pending = [shard for shard in range(len(plan.sizes)) if shard not in done]
     if pending:
         if done:
             say(f"{len(done)} of {len(plan.sizes)} parts are there already")
         with cluster(address, workers * job.threads) as ray:
-            _compute(ray, ShardWorker, job, plan, pending, workers)
+            compute = _compute_voices if job.by_speaker else _compute_parts
+            compute(ray, job, plan, pending, workers)
     return _finish(job, plan, len(done))
 
 
-def _compute(ray: Any, worker: type, job: Job, plan: Plan, shards: Sequence[int], workers: int) -> None:
-    """Let workers do the shards, with a progress bar that counts rows."""
-    bar, task = progress(job.verb, sum(plan.sizes[shard] for shard in shards))
+def _compute_parts(ray: Any, job: Job, plan: Plan, shards: Sequence[int], workers: int) -> None:
+    _compute(ray, ShardWorker, job, plan, shards, workers)
+
+
+def _compute_voices(ray: Any, job: Job, plan: Plan, shards: Sequence[int], workers: int) -> None:
+    """Compute statistics, voices and parts; each of them continues what an earlier run left."""
+    every = range(len(plan.sizes))
+    if not has_voices(job):
+        names = _names(job, STATISTICS)
+        _compute(ray, StatisticsWorker, job, plan, [n for n in every if PART.format(n) not in names], workers)
+        names = _names(job, STATISTICS)
+        if not all(PART.format(shard) in names for shard in every):
+            return
+        say(f"{make_voices(ray, job, every)} voices")
+    _compute(ray, VoicedWorker, job, plan, shards, workers)
+
+
+def _compute(
+    ray: Any, worker: type[ShardWorker], job: Job, plan: Plan, shards: Sequence[int], workers: int
+) -> None:
+    """Let workers do the shards, with a progress bar that counts rows, and print their first errors."""
+    num_errors = 0
+    what = "statistics" if worker.folder else job.verb
+    bar, task = progress(what, sum(plan.sizes[shard] for shard in shards))
     with bar:
         for row in run_shards(ray, worker, (job, plan), shards, workers, job.threads):
             bar.advance(task, int(row["rows"]))
+            num_errors += bool(row["error"])
+            if row["error"] and num_errors <= MAX_ERRORS:
+                warn(str(row["error"]))
 
 
 def _plan(job: Job, manifest: str, settings: dict[str, Any], speaker: str | None) -> Plan:
@@ -155,13 +189,14 @@ def _write_state(job: Job, plan: Plan, result: Result | None = None) -> None:
     job.storage.write(join(job.out, STATE), (json.dumps(state, indent=1) + "\n").encode())
 
 
-def _parts(job: Job, folder: str) -> set[str]:
-    """Return the names of the complete files of shards in a folder of the output."""
+def _names(job: Job, folder: str = "") -> set[str]:
+    """Return the names of the complete files in a folder of the output, or in the output folder itself."""
     return set(job.storage.names(join(job.out, folder) if folder else job.out))
 
 
-def _whole(job: Job, plan: Plan, names: set[str], retry_failed: bool) -> set[int]:
+def _whole(job: Job, plan: Plan, retry_failed: bool) -> set[int]:
     """Return the shards whose part is there; with `retry_failed`, only those without a failed row."""
+    names = _names(job)
     there = [shard for shard in range(len(plan.sizes)) if PART.format(shard) in names]
     if not retry_failed:
         return set(there)
@@ -189,7 +224,7 @@ def _footer(job: Job, shard: int) -> Part:
 
 def _finish(job: Job, plan: Plan, reused: int) -> Result:
     """Check that the output has exactly the rows of the manifest, and keep the result in the folder."""
-    names = _parts(job, "")
+    names = _names(job)
     there = [shard for shard in range(len(plan.sizes)) if PART.format(shard) in names]
     footers = dict(zip(there, _footers(job, there), strict=True))
     expected = {
@@ -205,6 +240,8 @@ def _finish(job: Job, plan: Plan, reused: int) -> Result:
     failed = sum(part.failed for part in footers.values())
     result = Result(plan.num_rows, written, failed, missing, reused)
     _write_state(job, plan, result)
+    if job.by_speaker and not missing:
+        remove_voices(job)
     return result
 
 

@@ -122,6 +122,8 @@ def _locate_local(path: str, root: str) -> str | None:
         elif part not in ("", "."):
             parts.append(part)
     name = "/".join(parts)
+    if not name:
+        return None
     return join(root, quote(name, safe="/") if scheme_of(root) in WEB else name)
 
 

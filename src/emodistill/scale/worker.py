@@ -31,20 +31,35 @@ class ShardWorker:
         self.job, self.plan = job, plan
         self.recognizer: Recognizer = job.recognizer()
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """Write the parts of the shards in a batch; returns the shards and their numbers of rows."""
-        sizes = []
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Write the parts of the shards in a batch; returns the shards, their numbers of rows, and errors."""
+        done: dict[str, list[Any]] = {"shard": [], "rows": [], "error": []}
         for shard in map(int, batch["shard"]):
-            tries = Tries(self.job, shard)
-            rows = tries.guard(read_shard(self.job, self.plan, shard))
-            table = self.table(tries.watched(with_audio(self.job, rows)), self.plan.first_row(shard))
-            self.job.storage.write(self.job.place(self.folder, shard), table_bytes(table))
-            tries.finish()
-            sizes.append(len(table))
-        return {"shard": list(batch["shard"]), "rows": sizes}
+            rows, problem = 0, ""
+            try:
+                rows = self.write(shard)
+            except Exception as error:  # Ray would hide it in a log; the driver prints it.
+                problem = f"shard {shard}: {type(error).__name__}: {error}"
+            for name, value in {"shard": shard, "rows": rows, "error": problem}.items():
+                done[name].append(value)
+        return done
 
-    def table(self, inputs: Iterator[Input], first_row: int) -> Any:
-        """Return the table of the rows of a shard, in order; `first_row` is the number of the first one."""
+    def write(self, shard: int) -> int:
+        """Write the part of a shard; returns its number of rows."""
+        tries = Tries(self.job, shard)
+        rows = tries.guard(read_shard(self.job, self.plan, shard))
+        places = [url or str(item.location) for item, url in rows]
+        inputs = tries.watched(with_audio(self.job, rows))
+        table = self.table(inputs, self.plan.first_row(shard), places)
+        self.job.storage.write(self.job.place(self.folder, shard), table_bytes(table))
+        tries.finish()
+        return len(table)
+
+    def table(self, inputs: Iterator[Input], first_row: int, places: Sequence[str]) -> Any:
+        """Return the table of the rows of a shard, in order.
+
+        `first_row` is the number of the first one, and `places` has the path or the URL of each audio.
+        """
         if self.job.verb == "embed":
             embedded = embed_inputs(self.recognizer, inputs, self._channel, self.job.voice)
             rows = [row for each in embedded for row in each]
