@@ -2,6 +2,7 @@
 # make test    runs the tests
 # make lint    checks format, types, imports and texts, and builds the documentation site
 # make site    builds the documentation site in site/
+# make build   builds wheel and sdist in dist/, and the lists of what they are made of (SBOM) in sbom/
 # make lowest  installs the lowest versions that pyproject.toml declares, and tries each install
 # make bridges tests the bridges to large programs of others, each in an environment of its own
 # Each target makes .venv first if it is missing or out of date.
@@ -10,7 +11,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 CODE := src tests benchmarks scripts
 
-.PHONY: demo test lint site lowest bridges
+.PHONY: demo test lint site build lowest bridges
 
 # Hides a notice of the theme's authors, which says nothing about this site.
 export NO_MKDOCS_2_WARNING := 1
@@ -39,6 +40,9 @@ lint: $(READY)
 site: $(READY)
 	$(VENV)/bin/mkdocs build --quiet --strict
 	@echo "Built in site/: open site/index.html in a browser, or run $(VENV)/bin/mkdocs serve"
+
+build: $(READY)
+	$(VENV)/bin/python scripts/release.py
 
 lowest: $(READY)
 	$(VENV)/bin/python scripts/lowest.py
