@@ -224,4 +224,6 @@ def test_pitch_is_measured_in_real_speech(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", voices[110], 16_000)
     many = [Utterance(f"{number}", "a", "sad", tmp_path / "a.wav") for number in range(26)]
     assert speaker_pitch_hz(many) == {"a": pytest.approx(110, rel=0.03)}
+    broken = [replace(item, id=f"x{item.id}", path=tmp_path / "none.wav") for item in many]
+    assert speaker_pitch_hz([*many, *broken]) == {"a": pytest.approx(110, rel=0.03)}
     assert speaker_pitch_hz(many[:25]) == {}  # ser-tests takes speakers with more than 25 utterances

@@ -64,7 +64,7 @@ def fairness_cells(answers: Sequence[Answers], seed: int = 0) -> list[Cell]:
 
     A cell is one group of one corpus, such as "sex: female". Groups without enough utterances have a cell
     without checks. A corpus has no cell for what is not known of its speakers. Raises `MissingExtraError`
-    without the extra "stress", and `AudioError` for audio that cannot be decoded.
+    without the extra "stress".
     """
     pitch_hz: dict[str, Mapping[str, float]] = {}
     cells: list[Cell] = []
