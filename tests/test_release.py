@@ -1,5 +1,6 @@
 """The wheel, the sdist and the SBOMs: reproducible, complete, and without files that nobody expects."""
 
+import gzip
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from factories_scripts import ROOT, load_script
 
-licences, release = load_script("licences"), load_script("release")
+licences, release, vendor = map(load_script, ("licences", "release", "vendor"))
 NOBODY = 65534
 LICENCE_FILE = re.compile(r"src/emodistill/.*(LICENSE|NOTICE)[^/]*$")
 # Moves the clock of a Python process by ten years.
@@ -298,3 +299,26 @@ def test_a_file_that_git_does_not_know_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(release, "ROOT", tmp_path)
     with pytest.raises(SystemExit, match=r"files that git does not know: \['.gitignore', 'secret.wav'\]"):
         release.build(tmp_path / "dist")
+
+
+# --- the JavaScript libraries of the pages ----------------------------------------------------------
+
+
+@pytest.mark.install
+def test_the_javascript_libraries_are_those_of_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = shutil.which("npm")
+    if npm is None or subprocess.run([npm, "ping"], capture_output=True, timeout=60).returncode:
+        pytest.skip("npm is missing or reaches no registry")
+    files = [name for _, _, targets in vendor.PACKAGES.values() for name in targets.values()]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(vendor, "ROOT", tmp_path)
+    vendor.main()
+    for name in files:
+        there, here = ((root / name).read_bytes() for root in (tmp_path, ROOT / "src/emodistill"))
+        if name.endswith(".gz"):
+            there, here = gzip.decompress(there), gzip.decompress(here)
+        assert there == here, name
+    monkeypatch.setitem(vendor.PACKAGES, "wavesurfer.js", ("8.0.1", "sha512-AAAA", {}))
+    with pytest.raises(SystemExit, match="expected sha512-AAAA"):
+        vendor.main()
