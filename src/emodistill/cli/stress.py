@@ -162,11 +162,12 @@ def stress(
             raise MissingExtraError(package, "stress", "the stress suite")
     sources = _sources(corpus or (), manifest or (), columns, map_emotions)
     from emodistill.inference.hub import folder_name
+    from emodistill.stress.answers import Options
     from emodistill.stress.data import check_protocol, licences, read_backgrounds, read_corpora
     from emodistill.stress.models import answered_emotions, open_any_model
     from emodistill.stress.outputs import show_result, write_json, write_junit
     from emodistill.stress.page import write_page
-    from emodistill.stress.suite import Options, run_suite
+    from emodistill.stress.suite import run_suite
     from emodistill.training.evaluation_run import read_mapping
 
     mapping = read_mapping(map)

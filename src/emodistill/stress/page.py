@@ -12,9 +12,10 @@ from emodistill.audio.encoding import write_playable
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
 from emodistill.errors import AudioError, MissingExtraError
 from emodistill.files import atomic_write
+from emodistill.stress.answers import KNOWN, Example
 from emodistill.stress.base import Cell, Change, Marks
 from emodistill.stress.outputs import cell_advice, cell_title, check_text, failures
-from emodistill.stress.suite import KNOWN, Example, Result
+from emodistill.stress.suite import Result
 from emodistill.version import __version__
 
 MAX_FAILURES = 20  # in the first table
