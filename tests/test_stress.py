@@ -20,7 +20,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emodistill.audio.waveform import SAMPLE_RATE, Waveform
+from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.corpora import Corpus, Utterance, read_manifest
 from emodistill.corpora.load import CorpusSource
 from emodistill.corpora.readers import READERS
@@ -92,6 +92,11 @@ def hears_loudness(threshold: float) -> FakeModel:
     return FakeModel(lambda waveform: int(np.sqrt(np.mean(waveform.astype(np.float64) ** 2)) > threshold))
 
 
+def median_level(corpus: Corpus) -> float:
+    levels = [np.sqrt(np.mean(load(item.path).astype(np.float64) ** 2)) for item in corpus if item.path]
+    return float(np.median(levels))
+
+
 @pytest.fixture(scope="module")
 def corpus(manifest: Path) -> Corpus:
     """36 utterances of six speakers, of the emotions angry and sad."""
@@ -134,10 +139,16 @@ def test_a_model_that_ignores_its_input_passes_all_small_cells(corpus: Corpus, t
 
 def test_a_model_that_answers_at_random_fails(corpus: Corpus, tmp_path: Path) -> None:
     result = run(guessing(), [corpus], tmp_path)
-    exact = {"flac", "append-zeros", "prepend-zeros", "silence-around"}  # that keep the sum of the bytes
+    exact = {
+        "flac",
+        "append-zeros",
+        "prepend-zeros",
+        "silence-around",
+        "trim",
+    }  # that keep the sum of the bytes
     assert {cell.name for cell in result.cells if cell.passed} <= exact
     assert not result.passed
-    assert result.share("small") <= 0.2
+    assert result.share("small") <= 0.25
 
 
 def test_a_model_that_hears_only_loudness_fails_gain(corpus: Corpus, tmp_path: Path) -> None:
@@ -466,8 +477,6 @@ def test_an_onnx_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_answers_waveforms_as_it_answers_files(run: Path, corpus: Corpus) -> None:
-    from emodistill.audio.waveform import load
-
     model, _ = open_any_model(str(run))
     items = corpus.utterances[:3]
     _, probabilities = model(items)  # type: ignore[operator]
@@ -498,11 +507,9 @@ def test_names_that_are_mapped_are_checked() -> None:
 @pytest.fixture(scope="module")
 def finished(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run in which gain fails, and in which music is left out."""
-    levels: list[float] = []
     folder = tmp_path_factory.mktemp("finished")
-    run(FakeModel(lambda waveform: levels.append(np.sqrt(np.mean(waveform**2)))), [corpus], folder / "a", [])
     changes = [GAIN, BY_NAME["flac"], BY_NAME["music-5db"], BY_NAME["overlap-5db"]]
-    return run(hears_loudness(float(np.median(levels))), [corpus], folder / "b", changes)
+    return run(hears_loudness(median_level(corpus)), [corpus], folder, changes)
 
 
 def test_junit_has_a_test_case_for_each_cell(finished: Result, tmp_path: Path) -> None:
@@ -603,6 +610,7 @@ def test_recordings_without_labels(manifest: Path, tmp_path: Path, emodistill: m
     assert result.code in (0, 1), result.err
     cells = json.loads((tmp_path / "out/stress.json").read_text())["cells"]
     assert [[check["measure"] for check in cell["checks"]] for cell in cells] == [["unchanged"]] * 2
+    assert "has no column emotion, so only the answers that stay are counted" in result.err
 
 
 def test_music_of_a_folder_is_mixed_in(manifest: Path, tmp_path: Path, emodistill: make.CommandLine) -> None:
@@ -638,10 +646,7 @@ def test_the_list_needs_no_model(emodistill: make.CommandLine) -> None:
     [
         ([], "name a model, such as bundled"),
         (["bundled"], "no recordings: name a known corpus with --corpus NAME=DIR"),
-        (
-            ["bundled", "--corpus", "ravdess"],
-            "bad --corpus 'ravdess', expected NAME=DIR, e.g. ravdess=FOLDER",
-        ),
+        (["bundled", "--corpus", "ravdess"], "bad --corpus 'ravdess', expected NAME=DIR"),
         (["bundled", "--corpus", "ravdes=/x"], "did you mean 'ravdess'"),
         (["bundled", "--corpus", "ravdess=/no/such"], "no folder '/no/such'"),
         (["bundled", "--manifest", "no.csv"], "no manifest 'no.csv'"),
@@ -651,21 +656,28 @@ def test_the_list_needs_no_model(emodistill: make.CommandLine) -> None:
         (["bundeld", "--corpus", "demo"], "'bundeld' is no model: expected bundled"),
     ],
 )
-def test_mistakes_are_reported_early(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_mistakes_are_reported(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    emodistill: make.CommandLine,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    result = emodistill("stress", *arguments)
+    assert result.code == 2
+    assert message in " ".join(result.err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_reported_before_heavy_imports(tmp_path: Path) -> None:
     program = (
         "import atexit, sys\n"
         "atexit.register(lambda: print('loaded:', [name for name in ('torch', 'scipy', 'transformers', 'av') "
         "if name in sys.modules]))\n"
         "from emodistill.cli import main\nmain()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "stress", *arguments], capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "400"},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.split())
-    assert done.stdout == "loaded: []\n"
-    assert list(tmp_path.iterdir()) == []
+    for arguments in (["--only", "gian"], ["--protocol", "five-corpus"], ["--map", "angry=x"]):
+        command = [sys.executable, "-c", program, "stress", "bundled", "--corpus", "demo", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "loaded: []\n")
 
 
 def test_help_teaches_and_is_fast(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load, loud_span
 from emodistill.errors import ConfigError
 from emodistill.stress import small
 from emodistill.stress.advice import advice
-from emodistill.stress.base import Change, Marks, Material, Recording, read_marks
-from emodistill.stress.changes import CHANGES, chosen_groups
+from emodistill.stress.base import Change, Marks, Material, Recording, check_names, read_marks
+from emodistill.stress.changes import CHANGES, chosen_changes
 from emodistill.stress.small import SMALL
 
 CALL = Path(emodistill.__file__).parent / "demo" / "call.ogg"
@@ -114,11 +114,14 @@ def test_short_and_silent_recordings_stay_recordings(
 
 
 def test_only_names_changes_and_groups() -> None:
-    assert chosen_groups(None) == (list(CHANGES), True)
-    assert chosen_groups(["gain", "fairness"]) == ([BY_NAME["gain"]], True)
-    assert chosen_groups(["small"]) == (list(SMALL), False)
+    assert chosen_changes(None) == list(CHANGES)
+    assert chosen_changes(["gain", "fairness"]) == [BY_NAME["gain"]]
+    assert chosen_changes(["small"]) == list(SMALL)
+    check_names(["small", "babble-10db", "fairness"])
     with pytest.raises(ConfigError, match=r"bad change or group 'gian', .*did you mean 'gain'"):
-        chosen_groups(["gian"])
+        check_names(["gian"])
+    with pytest.raises(ConfigError, match="--only names nothing"):
+        check_names([])
 
 
 # --- each small change ----------------------------------------------------------------------------

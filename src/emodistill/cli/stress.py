@@ -145,34 +145,40 @@ def stress(
 
     emodistill stress model.onnx --emotions angry,happy,sad --manifest calls.csv
     """
-    from emodistill.stress.base import read_marks
-    from emodistill.stress.changes import CHANGES, chosen_groups
+    from emodistill.stress.base import check_names, read_marks
 
+    for package in NEEDED:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "stress", "the stress suite")
     marks = read_marks()
     if list_changes:
+        from emodistill.stress.changes import CHANGES
         from emodistill.stress.outputs import show_changes
 
         show_changes(CHANGES, {**marks["small"], **marks["sounds"]}, results())
         return
     if model is None:
         raise ConfigError("name a model, such as bundled; emodistill stress --list shows the changes")
-    changes, with_fairness = chosen_groups(names_in(only))
-    for package in NEEDED:
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "stress", "the stress suite")
+    names = names_in(only)
+    if names is not None:
+        check_names(names)
     sources = _sources(corpus or (), manifest or (), columns, map_emotions)
     from emodistill.inference.hub import folder_name
-    from emodistill.stress.answers import Options
     from emodistill.stress.data import check_protocol, licences, read_backgrounds, read_corpora
     from emodistill.stress.models import answered_emotions, open_any_model
-    from emodistill.stress.outputs import show_result, write_json, write_junit
-    from emodistill.stress.page import write_page
-    from emodistill.stress.suite import run_suite
     from emodistill.training.evaluation_run import read_mapping
 
     mapping = read_mapping(map)
     check_protocol(protocol)
     evaluated, sha256 = open_any_model(model, names_in(emotions), provider)
+    # Only now, because they load scipy.
+    from emodistill.stress.answers import Options
+    from emodistill.stress.changes import chosen_changes
+    from emodistill.stress.outputs import show_result, write_json, write_junit
+    from emodistill.stress.page import write_page
+    from emodistill.stress.suite import run_suite
+
+    changes, with_fairness = chosen_changes(names), names is None or "fairness" in names
     options = Options(utterances, seed, seen.value, answered_emotions(evaluated, mapping))
     corpora = read_corpora(sources, labels, protocol)
     background = read_backgrounds(changes, music, ambience)

@@ -19,7 +19,7 @@ from emodistill.files import atomic_write
 from emodistill.inference.thread_map import map_in_order
 from emodistill.stress.base import Change, Material, Recording
 from emodistill.stress.cells import AnswerRow, Rows
-from emodistill.stress.data import Background, Drawn, Waveforms, load_utterance, speaker_of
+from emodistill.stress.data import Background, Drawn, Waveforms, speaker_of
 from emodistill.training.evaluated_models import NO_ANSWER, WaveformAnswer, WaveformModel, voice_model
 from emodistill.training.evaluation_folder import SeenRule
 
@@ -242,7 +242,7 @@ def make_example(
 ) -> Example:
     """The utterance of a corpus that lasts about `EXAMPLE_S`, under each change."""
     chosen = min(drawn.utterances, key=lambda item: abs((item.duration_s or 0.0) - EXAMPLE_S))
-    clean = load_utterance(chosen)
+    clean = Waveforms().load(chosen)
     changed = {
         change.name: changed_waveform(clean, drawn, chosen, change, seed, material)
         for change in changes

@@ -10,6 +10,7 @@ import numpy as np
 
 from emodistill.audio.waveform import Waveform
 from emodistill.corpora.base import Utterance
+from emodistill.errors import ConfigError, one_of
 
 ChangeGroup = Literal["small", "sounds"]
 Group = Literal["small", "sounds", "fairness"]
@@ -111,3 +112,14 @@ class Cell:
     def passed(self) -> bool | None:
         """Whether all checks passed; None: there are none."""
         return all(check.passed for check in self.checks) if self.checks else None
+
+
+def check_names(only: Sequence[str]) -> None:
+    """Raise `ConfigError` for what is no group and no name of a change. It needs no change, so it is fast."""
+    marks = read_marks()
+    names = ["small", "sounds", "fairness", *marks["small"], *marks["sounds"]]
+    for name in only:
+        if name not in names:
+            raise ConfigError(one_of("change or group", name, names))
+    if not only:
+        raise ConfigError("--only names nothing, expected groups or changes, e.g. small,babble-10db")

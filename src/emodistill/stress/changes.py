@@ -2,24 +2,13 @@
 
 from collections.abc import Sequence
 
-from emodistill.errors import ConfigError, one_of
 from emodistill.stress.base import Change
 from emodistill.stress.small import SMALL
 from emodistill.stress.sounds import SOUNDS
 
 CHANGES: tuple[Change, ...] = (*SMALL, *SOUNDS)
-GROUPS = ("small", "sounds", "fairness")
 
 
-def chosen_groups(only: Sequence[str] | None) -> tuple[list[Change], bool]:
-    """Return the changes that `--only` names, and whether fairness is one of them; None: everything.
-
-    `only` has names of changes and of groups. Raises `ConfigError` for any other name.
-    """
-    if only is None:
-        return list(CHANGES), True
-    names = [*GROUPS, *(change.name for change in CHANGES)]
-    for name in only:
-        if name not in names:
-            raise ConfigError(one_of("change or group", name, names))
-    return [item for item in CHANGES if item.name in only or item.group in only], "fairness" in only
+def chosen_changes(only: Sequence[str] | None) -> list[Change]:
+    """Return the changes that names of changes and of groups choose; None: all."""
+    return [change for change in CHANGES if only is None or {change.name, change.group} & {*only}]

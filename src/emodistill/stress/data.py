@@ -12,7 +12,8 @@ from emodistill.audio.waveform import SAMPLE_RATE, Waveform, load
 from emodistill.config import stable_seed
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance, drop_bad_audio
-from emodistill.corpora.load import CorpusSource, report_left_out
+from emodistill.corpora.load import CorpusSource, read_own_table, report_left_out
+from emodistill.corpora.tables import read_table
 from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.protocol import FIXED_SPLITS
 from emodistill.stress.base import Change
@@ -50,7 +51,7 @@ def read_corpora(
     check_protocol(protocol)
     corpora: list[Corpus] = []
     for source in sources:
-        corpus = source.read(labels, say)
+        corpus = _read(source, labels)
         if corpus.name in [other.name for other in corpora]:
             raise ConfigError(f"two corpora have the name '{corpus.name}': expected each corpus once")
         kept = _test_speakers(corpus, protocol) if protocol else _test_rows(corpus)
@@ -61,6 +62,23 @@ def read_corpora(
             raise ConfigError(f"corpus '{corpus.name}' has text alone, and the suite changes recordings")
         corpora.append(replace(corpus, utterances=with_audio))
     return corpora
+
+
+def _read(source: CorpusSource, labels: str | None) -> Corpus:
+    """The utterances of a known corpus or a manifest; a manifest may lack emotions."""
+    if source.folder is not None:
+        return source.read(labels, say)
+    table = read_table(Path(source.corpus))
+    has_labels = "emotion" in source.columns or {"emotion", "votes"} & {
+        name.lower() for name in table.columns
+    }
+    if not has_labels:
+        say(
+            f"'{source.corpus}' has no column emotion, so only the answers that stay are counted; name the "
+            "column with --columns emotion=…"
+        )
+        table = replace(table, columns=(*table.columns, "emotion"))
+    return read_own_table(table, source.columns, source.emotions, labels or "all", None, say)
 
 
 def check_protocol(protocol: str | None) -> None:
