@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-TOTAL_S = 45.0  # of all targets together
+TOTAL_S = 35.0  # of all targets together
 EACH_S = TOTAL_S / len(fuzz_targets.TARGETS)
 # Values that readers often do not expect.
 PIECES = (

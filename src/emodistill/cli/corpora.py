@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 Root = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Where relative paths of a table start. Default: the folder of the table."
+        metavar="DIR",
+        help="Folder that holds the audio of a table, and where its relative paths start. Default: the "
+        "folder of the table. Paths that lead elsewhere are refused.",
     ),
 ]
 _TABLE_COLUMNS = 120  # of the terminal that a file gets a table for

@@ -54,6 +54,9 @@ class CorpusConfig(Section):
     # Manifest: utterances.csv, .tsv or .parquet. It is read instead of
     # a folder, so `root` must be None.
     manifest: str | None = None
+    # Folder that holds the manifest's audio, where it is not in the folder of the manifest. The paths in a
+    # manifest lead nowhere else, unless `emodistill corpus prepare` wrote it on this machine.
+    audio_root: str | None = None
     # Renames columns of the manifest: {our column = "column of the file"}, or the text "id=file,path=wav" of
     # the option --columns.
     columns: dict[str, str] = {}

@@ -102,6 +102,8 @@ def _relabel(
 class CorpusSource:
     """The labelled utterances of `evaluate`: a manifest by its path, or a known corpus and its folder.
 
+    The folder of a manifest is the root of its audio, as in `read_manifest`.
+
     Raises `ConfigError` for anything else, and `CorpusError` where the folder does not exist.
     """
 
@@ -122,10 +124,6 @@ class CorpusSource:
                 f"corpus '{self.corpus}' is read from a folder: emodistill evaluate MODEL {self.corpus} "
                 "FOLDER"
             )
-        if is_table and self.folder is not None:
-            raise ConfigError(
-                f"'{self.corpus}' is a manifest, which has the paths of its audio: leave '{self.folder}' out"
-            )
         if self.folder is not None and not self.folder.is_dir():
             raise CorpusError(
                 f"{self.corpus}: no folder '{self.folder}'; expected the folder of the corpus, as its "
@@ -142,13 +140,14 @@ class CorpusSource:
 
         `report` gets a message where audio was found under another name, see `find_audio`.
         """
-        if self.folder is not None:
+        if self.folder is not None and self.corpus in READERS:
             return read_corpus(self.corpus, self.folder, labels, self.emotions, keep_left_out=keep_left_out)
         corpus = read_manifest(
             Path(self.corpus),
             self.columns,
             None,
             self.emotions,
+            self.folder,
             keep_left_out=keep_left_out,
             scale=self.scale,
         )
@@ -229,6 +228,7 @@ def find_audio(corpus: Corpus, report: Callable[[str], None]) -> Corpus:
         if path.parent not in listings:
             listings[path.parent] = _audio_by_stem(path.parent)
         matches = {file for stem in (path.name, path.stem) for file in listings[path.parent].get(stem, ())}
+        matches = {file for file in matches if not file.is_symlink()}  # It may lead out of the folder.
         if len(matches) != 1:
             return path
         (match,) = matches
@@ -298,7 +298,8 @@ def open_further(config: CorpusConfig, report: Callable[[str], None]) -> tuple[U
     """
     if config.further is None:
         return ()
-    corpus = read_manifest(Path(config.further), config.columns, "further", config.emotions)
+    root = None if config.audio_root is None else Path(config.audio_root)
+    corpus = read_manifest(Path(config.further), config.columns, "further", config.emotions, root)
     if config.further_words is not None:
         corpus = add_words(corpus, Path(config.further_words))
     corpus, problems = drop_bad_audio(corpus)
@@ -353,8 +354,9 @@ def _read(
     """
     keep_unlabelled = any(name in DIMENSIONS for name in targets)
     if config.manifest is not None:
+        root = None if config.audio_root is None else Path(config.audio_root)
         corpus = read_manifest(
-            Path(config.manifest), config.columns, config.name, config.emotions, scale=config.scale
+            Path(config.manifest), config.columns, config.name, config.emotions, root, scale=config.scale
         )
         corpus = find_audio(with_scale(corpus, config.scale, report), report)
         return _relabel(corpus, config.labels or "all", {}, False, keep_unlabelled, keep_voted)

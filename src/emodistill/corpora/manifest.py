@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from emodistill.config.renaming import quoted
+from emodistill.corpora.audio_folders import AudioFolders, check_name, remember_folders
 from emodistill.corpora.base import Corpus, Utterance
 from emodistill.corpora.given_labels import GivenLabels, read_labels
 from emodistill.corpora.tables import SURPLUS, TABLE_SUFFIXES, Row, Table, read_table
@@ -56,10 +57,12 @@ def check_suffix(path: Path) -> None:
 def write_manifest(corpus: Corpus, path: Path) -> None:
     """Write a corpus as CSV, TSV or Parquet, by suffix. Paths of audio below the manifest become relative.
 
-    Raises `ConfigError` for another suffix.
+    Other folders of audio are remembered, so that this user's manifests may name them. Raises `ConfigError`
+    for another suffix.
     """
     path = Path(path)
     check_suffix(path)
+    remember_folders([item.path.resolve() for item in corpus if item.path], path.parent.resolve())
     rows = [_row(utterance, path.parent.resolve()) for utterance in corpus]
     with atomic_write(path) as partial:
         if path.suffix == ".parquet":
@@ -90,6 +93,7 @@ def read_manifest(
     *,
     keep_left_out: bool = False,
     scale: Scale | None = None,
+    anywhere: bool = False,
 ) -> Corpus:
     """Read `utterances.csv`, or any CSV, TSV or Parquet file with named columns.
 
@@ -101,19 +105,24 @@ def read_manifest(
         columns: renames columns of the file: {our column: column of the file}.
         name: the corpus's name. Default: the manifest's stem.
         emotions: renames emotions of the file: {emotion of the file: our emotion, or "-" to leave it out}.
-        root: the folder where relative audio paths start. Default: the folder of the manifest.
+        root: the folder where relative audio paths start, if the file is there. Else they start at the
+            folder of the manifest.
         keep_left_out: keep utterances of emotions that are left out, without an emotion.
         scale: lowest and highest possible value of the dimensions in rows that have no scale of their own.
+        anywhere: the audio may be anywhere, since this package wrote the manifest. Default: it is in the
+            folder of the manifest, below `root`, or in a folder of a manifest that this user wrote.
 
     Raises:
         CorpusError: a bad file or column, and a bad row: an emotion, votes, a number, a dimension outside its
-            scale, or a duplicate id. The message names the row; the header is row 1.
+            scale, a duplicate id, or a path that leaves the folders of `AudioFolders`. The message names
+            the row; the header is row 1.
     """
     check_manifest(path := Path(path))
     _check_targets(emotions or {})
     return read_rows(
-        read_table(path), columns, name, emotions, root, keep_left_out=keep_left_out, scale=scale
-    )
+        read_table(path), columns, name, emotions, root, keep_left_out=keep_left_out, scale=scale,
+        anywhere=anywhere,
+    )  # fmt: skip
 
 
 def _check_targets(emotions: Mapping[str, str]) -> None:
@@ -132,6 +141,7 @@ def read_rows(
     *,
     keep_left_out: bool = False,
     scale: Scale | None = None,
+    anywhere: bool = False,
 ) -> Corpus:
     """Read the utterances of a table. The arguments and the errors are those of `read_manifest`."""
     _check_targets(emotions or {})
@@ -142,6 +152,7 @@ def read_rows(
     found = {number: labels.names for number, labels in given.items()}
     names = _emotion_names(table, layout.names.get("emotion"), found, emotions or {})
     folder = path if path.is_dir() else path.parent
+    allowed = None if anywhere else AudioFolders((folder, root, *table.folders))
     utterances: list[Utterance] = []
     rows: dict[str, int] = {}
     dropped, merged = Counter[str](), Counter[str]()
@@ -156,7 +167,8 @@ def read_rows(
         row |= {"emotion": None if ours == LEFT_OUT else ours, "corpus": row["corpus"] or name or path.stem}
         row |= {"votes": json.dumps(counts) if counts else None}
         try:
-            utterance = _utterance(row, folder if root is None else Path(root), scale)
+            row["path"] = _audio_path(row["path"], folder, root, table, allowed)
+            utterance = _utterance(row, scale)
             if rows.setdefault(utterance.id, number) != number:
                 first = rows[utterance.id]
                 first_place = table.places.get(first, f"row {first}")
@@ -342,8 +354,25 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
     return row
 
 
-def _utterance(cells: Mapping[str, str | None], folder: Path, scale: Scale | None) -> Utterance:
-    """Return the utterance of cells by our columns; relative paths start at `folder`.
+def _audio_path(
+    text: str | None, folder: Path, root: Path | None, table: Table, allowed: AudioFolders | None
+) -> str | None:
+    """Return the path of a row, which starts at `folder`, or at `root` if the file is there.
+
+    Raises `CorpusError` for a path that `allowed` refuses; None allows all, and so does audio that is not
+    written yet.
+    """
+    if text is None or text in table.unwritten:
+        return text
+    check_name(text)
+    path = folder / text
+    if root is not None and ((root / text).is_file() or not path.is_file()):
+        path = root / text
+    return str(path if allowed is None else allowed.check(path, text))
+
+
+def _utterance(cells: Mapping[str, str | None], scale: Scale | None) -> Utterance:
+    """Return the utterance of cells by our columns.
 
     `scale` is that of a row which has dimensions, but no scale.
     """
@@ -364,7 +393,7 @@ def _utterance(cells: Mapping[str, str | None], folder: Path, scale: Scale | Non
             small = text.lower()
             values[column] = spellings.get(small, small if small in spellings.values() else text)
     if values["path"] is not None:
-        values["path"] = folder / values["path"]
+        values["path"] = Path(values["path"])
     if values["transcript"] is not None and values["transcript_source"] is None:
         values["transcript_source"] = "gold"
     utterance = Utterance(**values)

@@ -14,6 +14,10 @@ from emodistill.errors import AudioError, ConfigError
 FLAC = ".flac"
 MAX_NAME_BYTES = 200  # of a file's name without its suffix; file systems allow 255
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+# Names of devices in Windows, which no file can have.
+_DEVICES = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{name}{number}" for name in ("COM", "LPT") for number in range(10)))
+)
 _EXACT_AS_16_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 
 
@@ -113,7 +117,9 @@ def file_stems(ids: Iterable[str]) -> dict[str, str]:
 def file_stem(name: str) -> str:
     """Return a name without a suffix for a file; characters that a file system refuses become "_"."""
     stem = _UNSAFE.sub("_", name).strip(" .") or "_"
-    return stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    if stem.split(".")[0].rstrip().upper() in _DEVICES:
+        stem = f"_{stem}"
+    return stem.encode(errors="replace")[:MAX_NAME_BYTES].decode(errors="ignore").rstrip(" .")
 
 
 def recording_ids(paths: Iterable[Path]) -> dict[Path, str]:

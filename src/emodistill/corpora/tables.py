@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.console import with_progress
+from emodistill.corpora.audio_folders import AudioFolders, check_name
 from emodistill.corpora.base import Corpus
 from emodistill.errors import AudioError, CorpusError
 from emodistill.files import atomic_write
@@ -38,6 +39,7 @@ class Table:
         cell_places: the same for single cells, {(number, column): where it is}.
         unwritten: {text of a path: function that writes audio there, which is no file of its own}. It raises
             `AudioError` where the audio cannot be decoded.
+        folders: that may hold its audio too, such as those of downloads.
         name: of the corpus; None: that of the file or folder.
         notes: what the reader chose, for the user.
     """
@@ -49,6 +51,7 @@ class Table:
     places: Mapping[int, str] = field(default_factory=dict)
     cell_places: Mapping[tuple[int, str], str] = field(default_factory=dict)
     unwritten: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
     name: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -98,15 +101,20 @@ class TableReader:
     own_names: tuple[str, ...] = ()
 
 
-def found_below(text: str, folders: Sequence[Path], root: Path | None) -> Path:
-    """Return the absolute path of a recording that a manifest names.
+def found_below(text: str, folders: Sequence[Path], root: Path | None, place: str) -> Path:
+    """Return the absolute path of a recording that a manifest names at a `place`.
 
-    A path that is not absolute starts at `root`. Without it, it starts at the first of `folders` that has the
-    file, else at the working folder, where programs such as Kaldi let it start. If the file is missing, it is
-    below the first of `folders`.
+    A path that is not absolute starts at `root`, else at the first of `folders` that has the file. Without a
+    root it may also start at the working folder, as in Kaldi, if that is below `folders`. If the file is
+    missing, it is below the first of these. Raises `CorpusError` for a path that leaves `folders` and `root`.
     """
-    starts = (*folders, Path.cwd()) if root is None else (root,)
-    return next((start / text for start in starts if (start / text).is_file()), starts[0] / text).absolute()
+    starts = (*folders, Path.cwd()) if root is None else (root, *folders)
+    try:
+        check_name(text)
+        found = next((start / text for start in starts if (start / text).is_file()), starts[0] / text)
+        return AudioFolders((*folders, root)).check(found, text).absolute()
+    except CorpusError as error:
+        raise CorpusError(f"{place}: {error}") from error
 
 
 def write_audio(corpus: Corpus, table: Table, report: Callable[[str], None]) -> None:

@@ -123,7 +123,7 @@ class Run:
         path = self.folder / UTTERANCES
         if not path.is_file():
             raise ModelError(f"'{path}' is missing; {_RUN_AGAIN}: trained models stay")
-        utterances = {item.id: item for item in read_manifest(path)}
+        utterances = {item.id: item for item in read_manifest(path, anywhere=True)}
         if _recorded_checksum(path) != _facts_sha256(path):
             raise ModelError(
                 f"'{path}' was changed after it was written, and not only the paths of its audio; delete it "

@@ -339,7 +339,11 @@ def write_cost(recipe: Recipe, out: Path, folds: Sequence[str]) -> None:
 def typical_transcript(folder: Path) -> str:
     """The transcript of median length in the corpus of a run; a few words where there are none."""
     path = folder / UTTERANCES
-    known = [item.transcript for item in read_manifest(path) if item.transcript] if path.is_file() else []
+    known = (
+        [item.transcript for item in read_manifest(path, anywhere=True) if item.transcript]
+        if path.is_file()
+        else []
+    )
     return (
         sorted(known, key=lambda text: (len(text), text))[len(known) // 2]
         if known

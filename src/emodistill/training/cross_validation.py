@@ -135,12 +135,13 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
     """
     protocol = read_protocol(out / "protocol.json")
     last = recipe.last_table
+    corpus = read_manifest(out / UTTERANCES, anywhere=True)
     done = [fold.name for fold in protocol.folds if (out / f"fold-{fold.name}" / last).is_file()]
     scores: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "protocol": protocol.stamp, "folds": done,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()}, "models": {},
         "sha256": {},  # of the tables of the run, so that an edit is noticed
-        "notes": list(notes_for_scores(read_manifest(out / UTTERANCES), protocol, recipe.protocol)),
+        "notes": list(notes_for_scores(corpus, protocol, recipe.protocol)),
     }  # fmt: skip
     if recipe.tuned is not None:
         scores["tuned"] = {**to_dict(recipe.tuned), "note": recipe.tuned.note}

@@ -5,6 +5,7 @@ dataset holds as bytes is written into a folder.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ SPLIT = "name of the split"  # the column of the names
 _SAVED = ("dataset_dict.json", "state.json")
 # The first bytes of audio files, for bytes without a name.
 _SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\xff\xfb": ".mp3"}
+
+_IS_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 _Bytes = tuple[str, Callable[[Path], None]]  # name of the file, and what writes it
 
@@ -56,12 +59,22 @@ def read(source: Path, options: TableOptions) -> Table:
                 row[audio] = path
                 if data is not None:
                     name = Path(str(path or f"{split}-{index:06d}").replace("\\", "/"))
-                    suffix = name.suffix or _suffix(data)
+                    suffix = name.suffix if _IS_SUFFIX.fullmatch(name.suffix) else _suffix(data)
                     found[number] = (name.stem + suffix, partial(_write_bytes, part, index, audio))
             rows.append((number, row | {SPLIT: SPLITS.get(split.lower(), split)}))
     unwritten = _bytes_files(dict(rows), found, audio, places, options.audio_out)
     usual = {"path": audio, "split": SPLIT, "emotion": "label", "speaker": "speaker_id"}
-    return Table(source, (*columns, SPLIT), tuple(rows), usual, places, unwritten=unwritten)
+    return Table(
+        source, (*columns, SPLIT), tuple(rows), usual, places, unwritten=unwritten, folders=_cache_folders()
+    )
+
+
+def _cache_folders() -> tuple[Path, ...]:
+    """Return the folders of the downloads of `datasets` and of the hub."""
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(config.HF_CACHE_HOME), Path(config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)
 
 
 def _load(source: Path, options: TableOptions) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.citations import Citation
+from emodistill.corpora.audio_folders import check_name
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root, natural_sort_key
 from emodistill.corpora.tables import read_text
 from emodistill.errors import ConfigError, CorpusError, one_of
@@ -117,6 +118,14 @@ def _check_fields(item: dict[str, Any], where: str) -> None:
             raise CorpusError(f"{where}no '{field}' (it has {list(item)})")
     if not isinstance(item["wav"], str):
         raise CorpusError(f"{where}wav is {item['wav']!r}, expected a path")
+    try:
+        check_name(item["wav"])
+    except CorpusError as error:
+        raise CorpusError(f"{where}{error}") from error
+    if Path(item["wav"]).is_absolute() or ".." in Path(item["wav"].replace("\\", "/")).parts:
+        raise CorpusError(
+            f"{where}wav is '{item['wav']}', expected a path below EmoBox's folder, without '..'"
+        )
     for field in ("start_time", "end_time"):
         value = item.get(field)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):

@@ -80,7 +80,7 @@ def read(root: Path, options: TableOptions) -> Table:
 def _add_folder(found: _Rows, folder: Path, options: TableOptions, is_split: bool) -> None:
     starts = [folder, folder.parent] if is_split else [folder]
     recordings = {
-        name: str(found_below(_path(*item), starts, options.root))
+        name: str(found_below(_path(*item), starts, options.root, item[0]))
         for name, item in _lines(folder / RECORDINGS)
     }
     if (folder / SEGMENTS).is_file():

@@ -111,7 +111,7 @@ def _utterances(
             f"{place}: its recording has {len(sources)} source of type {kind}, expected one file"
         )
     start_s, duration_s = (_number(place, cut, name) for name in ("start", "duration"))
-    path = str(found_below(source, [folder], root))
+    path = str(found_below(source, [folder], root, place))
     length_s, tolerance_s = (
         _number(place, recording, "duration"),
         0.5 / _number(place, recording, "sampling_rate"),

@@ -18,6 +18,7 @@ file's header as public code quotes it.
 from pathlib import Path
 
 from emodistill.citations import Citation
+from emodistill.corpora.audio_folders import check_name
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.corpora.tables import table_rows
 from emodistill.errors import CorpusError, one_of
@@ -52,6 +53,7 @@ def read(root: Path) -> Corpus:
         for column, known in (("EmoClass", _EMOTIONS), ("Split_Set", _SPLITS), ("Gender", _GENDERS)):
             if row[column] not in known:
                 raise CorpusError(where + one_of(column, row[column], known))
+        check_name(row["FileName"])
         stem = Path(row["FileName"]).stem
         text_file = root / "Transcripts" / f"{stem}.txt"
         text = text_file.read_text(encoding="utf-8", errors="replace") if text_file.is_file() else ""
@@ -60,7 +62,7 @@ def read(root: Path) -> Corpus:
         utterances.append(
             Utterance(
                 id=stem,
-                path=audio.pop(stem, root / "Audios" / row["FileName"]),
+                path=audio.pop(stem, root / "Audios" / Path(row["FileName"]).name),
                 speaker=row["SpkrID"] if known_speaker else f"unknown-{stem.rsplit('_', 1)[0]}",
                 session=stem.rsplit("_", 1)[0],
                 gender=_GENDERS[row["Gender"]],

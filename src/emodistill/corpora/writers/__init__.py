@@ -13,6 +13,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from emodistill.console import with_progress
+from emodistill.corpora.audio_folders import remember_folders
 from emodistill.corpora.base import Corpus
 from emodistill.corpora.writers.base import CorpusWriter
 from emodistill.errors import ConfigError, CorpusError, one_of
@@ -91,6 +92,8 @@ def write_corpus(
     copies = writer.copies_audio if copy_audio is None else copy_audio
     names = _names_of_copies(recordings) if copies else {path: str(_absolute(path)) for path in recordings}
     folder = _absolute(folder)
+    if not copies:
+        remember_folders([path.resolve() for path in recordings], folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial") as text:
         partial = Path(text) / folder.name
