@@ -79,6 +79,19 @@ def test_the_image_pins_its_base_runs_without_root_and_starts_the_server() -> No
     assert "CMD" not in dict(lines)
 
 
+def test_the_image_installs_and_builds_with_the_pinned_versions() -> None:
+    lines = instructions()
+    (install,) = (at for at, (name, rest) in enumerate(lines) if name == "RUN" and "pip install" in rest)
+    variables = [pair for name, rest in lines[:install] if name == "ENV" for pair in rest.split()]
+    (folder,) = (rest for name, rest in lines[:install] if name == "WORKDIR")
+    for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"):
+        assert f"{name}={folder}/constraints.txt" in variables
+    assert any(name == "COPY" and "constraints.txt" in rest for name, rest in lines[:install])
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for package in ("hatchling", "uvicorn", "starlette", "h11"):
+        assert re.search(rf"^{package}==\d", pinned, flags=re.M), package
+
+
 def test_the_copied_files_exist_and_dockerignore_lets_them_through() -> None:
     ignore = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     copied = [
