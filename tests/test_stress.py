@@ -548,12 +548,18 @@ def test_the_documented_fields_are_those_of_the_file(finished: Result) -> None:
         assert re.findall(r"^\| `(\w+)` \|", part, flags=re.M) == list(found), title
 
 
-def test_the_worst_cell_stands_first() -> None:
-    def cell(name: str, value: float, mark: float) -> Cell:
-        return Cell("small", name, "c", False, 9, (Check("unchanged", value, mark),), "ours")
+def test_the_change_with_the_worst_cell_stands_first() -> None:
+    def cell(name: str, corpus: str, value: float, mark: float) -> Cell:
+        return Cell("small", name, corpus, False, 9, (Check("unchanged", value, mark),), "ours")
 
-    cells = [cell("a", 0.9, 0.95), cell("b", 0.5, 0.8), cell("c", 1.0, 0.95), cell("d", 0.6, 0.95)]
-    assert [item.name for item in failures(cells)] == ["d", "b", "a"]
+    cells = [
+        cell("a", "c", 0.9, 0.95), cell("b", "c", 0.5, 0.8), cell("c", "c", 1.0, 0.95),
+        cell("d", "c", 0.6, 0.95), cell("b", "d", 0.7, 0.8), cell("b", "e", 0.9, 0.8),
+        Cell("small", "b", "f", False, 0, (), "ours"),
+    ]  # fmt: skip
+    found = failures(cells)
+    assert [item.worst.name for item in found] == ["d", "b", "a"]
+    assert found[1].place == "c; 2 of 3 cells fail"
 
 
 def test_a_group_passes_if_enough_cells_pass(finished: Result) -> None:

@@ -109,7 +109,7 @@ class AnswerFolder:
             num_done += 1
             if num_done == 50 and total > 500 and not console.is_terminal:
                 minutes = (time.monotonic() - start) / num_done * total / 60
-                say(f"{total} recordings, about {minutes:.0f} minutes")
+                say(f"{total} recordings, about {max(1, round(minutes))} min")
 
         self._advance = advance
         return bar

@@ -78,7 +78,12 @@ def _read(source: CorpusSource, labels: str | None) -> Corpus:
             "column with --columns emotion=…"
         )
         table = replace(table, columns=(*table.columns, "emotion"))
-    return read_own_table(table, source.columns, source.emotions, labels or "all", None, say)
+
+    def report(message: str) -> None:
+        if source.columns or not message.startswith("columns:"):  # Nobody needs the list of our own columns.
+            say(message)
+
+    return read_own_table(table, source.columns, source.emotions, labels or "all", None, report)
 
 
 def check_protocol(protocol: str | None) -> None:

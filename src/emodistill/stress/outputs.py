@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -49,10 +49,33 @@ def cell_title(cell: Cell) -> str:
     return f"{cell.name}, with voice" if cell.voice else cell.name
 
 
-def failures(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells that fail, the one farthest from its mark first."""
-    failed = [cell for cell in cells if cell.passed is False]
-    return sorted(failed, key=lambda cell: (-_distance(cell), cell.group, cell.name, cell.corpus, cell.voice))
+@dataclass(frozen=True)
+class Failure:
+    """A change, or a test of fairness, that fails somewhere."""
+
+    worst: Cell  # the one that is farthest from its mark
+    num_failed: int
+    num_cells: int  # with marks
+
+    @property
+    def place(self) -> str:
+        """Where it fails: the corpus of the worst cell, with or without a voice, and how many cells fail."""
+        voice = ", with voice" if self.worst.voice else ""
+        return f"{self.worst.corpus}{voice}; {self.num_failed} of {self.num_cells} cells fail"
+
+
+def failures(cells: Sequence[Cell]) -> list[Failure]:
+    """Return what fails, by the distance of its worst cell from the mark."""
+    by_name: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.checks:
+            by_name[cell.group, cell.name].append(cell)
+    found = []
+    for group in by_name.values():
+        failed = [cell for cell in group if not cell.passed]
+        if failed:
+            found.append(Failure(max(failed, key=_distance), len(failed), len(group)))
+    return sorted(found, key=lambda item: (-_distance(item.worst), item.worst.group, item.worst.name))
 
 
 def _distance(cell: Cell) -> float:
@@ -210,19 +233,20 @@ def _notes(cells: Sequence[Cell]) -> dict[str, list[str]]:
     return {note: list(names) for note, names in notes.items()}
 
 
-def _show_failures(failed: Sequence[Cell], to: Console) -> None:
+def _show_failures(failed: Sequence[Failure], to: Console) -> None:
     if not failed:
         to.print("All cells pass.")
         return
     table = Table(title="What fails first", title_justify="left")
-    for title in ("change", "corpus", "figure and mark", "what to do"):
+    for title in ("change", "worst in", "figure and mark", "what to do"):
         table.add_column(title, overflow="fold")
-    for cell in failed[:MAX_FAILURES]:
-        missed = "\n".join(check_text(check) for check in cell.checks if not check.passed)
-        table.add_row(escape(cell_title(cell)), escape(cell.corpus), missed, cell_advice(cell) or "")
+    for item in failed[:MAX_FAILURES]:
+        missed = "\n".join(check_text(check) for check in item.worst.checks if not check.passed)
+        table.add_row(escape(item.worst.name), escape(item.place), missed, cell_advice(item.worst) or "")
     to.print(table)
     if len(failed) > MAX_FAILURES:
-        to.print(f"{len(failed) - MAX_FAILURES} more cells fail: see the page")
+        rest = ", ".join(item.worst.name for item in failed[MAX_FAILURES:])
+        to.print(f"also fail: {rest}", markup=False)
 
 
 def cell_advice(cell: Cell) -> str | None:

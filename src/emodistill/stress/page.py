@@ -14,11 +14,10 @@ from emodistill.errors import AudioError, MissingExtraError
 from emodistill.files import atomic_write
 from emodistill.stress.answers import KNOWN, Example
 from emodistill.stress.base import Cell, Change, Marks
-from emodistill.stress.outputs import cell_advice, cell_title, check_text, failures
+from emodistill.stress.outputs import cell_advice, check_text, failures
 from emodistill.stress.suite import Result
 from emodistill.version import __version__
 
-MAX_FAILURES = 20  # in the first table
 MAX_CLIP_S = 8.0  # of an example; the rest is cut off
 _GROUPS: Mapping[str, tuple[str, str]] = {  # group -> title and text
     "small": (
@@ -68,14 +67,13 @@ def write_page(
         result=result,
         has_voices=any(cell.voice for cell in result.cells),
         failed=failures(result.cells),
-        max_failures=MAX_FAILURES,
         grids=[grid for group in _GROUPS if (grid := _grid(result, group))["rows"]],
         changes=[_change(result, change, marks[change.group][change.name], example) for change in changes],
         clean_sound=None if example is None else sound(example.clean),
         example=None if example is None else f"the utterance {example.utterance} of {example.corpus}",
         sources=sources,
         known=KNOWN,
-        cell_title=cell_title,
+        why=_why,
         check_text=check_text,
         cell_advice=cell_advice,
         tooltip=_tooltip,
@@ -122,6 +120,16 @@ def _tooltip(cell: Cell) -> str:
     texts = [check_text(check) for check in cell.checks]
     silent = [f"{cell.no_answer} without an answer"] if cell.no_answer else []
     return "; ".join([*texts, *silent, f"{cell.utterances} utterances"])
+
+
+def _why(cell: Cell) -> str:
+    """What a cell fails by, where it is not the share that is unchanged."""
+    failed = {check.measure: check.value for check in cell.checks if not check.passed}
+    if "unchanged" in failed or "unchanged" not in cell.figures:
+        return "fails"
+    titles = {"ua_change": "UA", "precision_change": "prec."}
+    measure = min(failed, key=lambda name: failed[name])
+    return f"{titles[measure]} {100 * failed[measure]:+.0f}"
 
 
 def _main_figure(cell: Cell) -> str:
