@@ -275,17 +275,17 @@ def test_a_manifest_with_splits_gives_its_test_rows(manifest: Path, tmp_path: Pa
     rows = make.read_rows(manifest)
     for number, row in enumerate(rows):
         row["split"] = ("train", "dev", "test")[number % 3]
-        row["path"] = str(manifest.parent / row["path"])
     path = make.write_rows(tmp_path / "calls.csv", rows)
-    (corpus,) = read_corpora([CorpusSource(str(path))])
+    source = CorpusSource(str(path), manifest.parent)
+    (corpus,) = read_corpora([source])
     assert (corpus.name, len(corpus)) == ("calls", 12)
     assert {item.split for item in corpus} == {"test"}
     with pytest.raises(ConfigError, match="two corpora have the name 'calls'"):
-        read_corpora([CorpusSource(str(path)), CorpusSource(str(path))])
+        read_corpora([source, source])
     with pytest.raises(ConfigError, match=r"--protocol: bad list of speakers 'bundeld', .*'bundled'"):
-        read_corpora([CorpusSource(str(path))], protocol="bundeld")
+        read_corpora([source], protocol="bundeld")
     with pytest.raises(ConfigError, match="has no test speakers of 'calls'"):
-        read_corpora([CorpusSource(str(path))], protocol="five-corpora")
+        read_corpora([source], protocol="five-corpora")
 
 
 def test_babble_has_speech_of_several_corpora(corpus: Corpus) -> None:
@@ -603,14 +603,11 @@ def test_the_verb_from_end_to_end(tmp_path: Path, emodistill: make.CommandLine) 
 
 
 def test_recordings_without_labels(manifest: Path, tmp_path: Path, emodistill: make.CommandLine) -> None:
-    rows = [
-        {"path": str(manifest.parent / row["path"]), "speaker": row["speaker"]}
-        for row in make.read_rows(manifest)
-    ]
+    rows = [{"path": row["path"], "speaker": row["speaker"]} for row in make.read_rows(manifest)]
     path = make.write_rows(tmp_path / "calls.csv", rows)
     folder = voices.model_without_voices(tmp_path / "model")
     result = emodistill(
-        "stress", folder / "model.onnx", "--emotions", ",".join(voices.EMOTIONS), "--manifest", path,
+        "stress", folder / "model.onnx", "--emotions", ",".join(voices.EMOTIONS), "--manifest", path, "--root", manifest.parent,
         "--utterances", 6, "--only", "flac,white-noise-20db", "-o", tmp_path / "out",
     )  # fmt: skip
     assert result.code in (0, 1), result.err

@@ -55,6 +55,14 @@ def stress(
             "test are used. Repeatable.",
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that holds the audio of the manifests. Default: the folder of each manifest. Paths "
+            "that lead elsewhere are refused.",
+        ),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -162,7 +170,7 @@ def stress(
     names = names_in(only)
     if names is not None:
         check_names(names)
-    sources = _sources(corpus or (), manifest or (), columns, map_emotions)
+    sources = _sources(corpus or (), manifest or (), root, columns, map_emotions)
     from emodistill.inference.hub import folder_name
     from emodistill.stress.data import check_protocol, licences, read_backgrounds, read_corpora
     from emodistill.stress.models import answered_emotions, open_any_model
@@ -203,6 +211,7 @@ def stress(
 def _sources(
     corpora: Sequence[str],
     manifests: Sequence[Path],
+    root: Path | None,
     columns: list[str] | None,
     map_emotions: list[str] | None,
 ) -> "list[CorpusSource]":
@@ -221,7 +230,7 @@ def _sources(
         sources.append(CorpusSource(name, Path(folder) if folder else packaged))
     for path in manifests:
         check_manifest(path)
-        sources.append(CorpusSource(str(path), None, renamed, emotions))
+        sources.append(CorpusSource(str(path), root, renamed, emotions))
     if not sources:
         raise ConfigError(
             "no recordings: name a known corpus with --corpus NAME=DIR, a table with --manifest FILE, or try "

@@ -13,7 +13,7 @@ from emodistill.config import stable_seed
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance, drop_bad_audio
 from emodistill.corpora.load import CorpusSource, read_own_table, report_left_out
-from emodistill.corpora.tables import read_table
+from emodistill.corpora.tables import TABLE_SUFFIXES, read_table
 from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.protocol import FIXED_SPLITS
 from emodistill.stress.base import Change
@@ -66,7 +66,7 @@ def read_corpora(
 
 def _read(source: CorpusSource, labels: str | None) -> Corpus:
     """The utterances of a known corpus or a manifest; a manifest may lack emotions."""
-    if source.folder is not None:
+    if Path(source.corpus).suffix not in TABLE_SUFFIXES:
         return source.read(labels, say)
     table = read_table(Path(source.corpus))
     has_labels = "emotion" in source.columns or {"emotion", "votes"} & {
@@ -83,7 +83,7 @@ def _read(source: CorpusSource, labels: str | None) -> Corpus:
         if source.columns or not message.startswith("columns:"):  # Nobody needs the list of our own columns.
             say(message)
 
-    return read_own_table(table, source.columns, source.emotions, labels or "all", None, report)
+    return read_own_table(table, source.columns, source.emotions, labels or "all", source.folder, report)
 
 
 def check_protocol(protocol: str | None) -> None:
