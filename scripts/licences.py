@@ -388,7 +388,7 @@ def page(packages: Sequence[Package], rules: Mapping[str, Any]) -> str:
     lines += ["## Notes", ""]
     for name, note in sorted(rules["notes"].items()):
         lines += [f"### {name}", "", note.strip(), ""]
-    lines += ["## Licences that were read by a person", "", rules["page"]["reviewed"].strip(), ""]
+    lines += ["## Reviewed licences", "", rules["page"]["reviewed"].strip(), ""]
     lines += ["| package | licence | source |", "| --- | --- | --- |"]
     lines += [
         f"| {name} | {entry['licence']} | {entry['source']} |"

@@ -224,6 +224,12 @@ def test_sections_of_the_readme_are_included_with_working_links(site: Path) -> N
     assert "../README.md" not in text
 
 
+def test_links_inside_an_included_text_stay_on_the_page(site: Path) -> None:
+    text = (site / "about/security.html").read_text(encoding="utf-8")
+    assert re.search(r"href=\"?#the-hub\b", text)
+    assert re.search(r"id=\"?the-hub\b", text)
+
+
 def test_a_link_to_a_page_shows_its_title_and_not_its_file_name(site: Path) -> None:
     home = (site / "index.html").read_text(encoding="utf-8")
     assert re.search(r"href=\"?voices\.html\"?>Voices</a>", home)
