@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from factories_scripts import ROOT, load_script
 
 licences, release, vendor = map(load_script, ("licences", "release", "vendor"))
@@ -299,6 +300,27 @@ def test_a_file_that_git_does_not_know_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(release, "ROOT", tmp_path)
     with pytest.raises(SystemExit, match=r"files that git does not know: \['.gitignore', 'secret.wav'\]"):
         release.build(tmp_path / "dist")
+
+
+# --- the workflows -----------------------------------------------------------------------------------
+
+
+def test_workflows_pin_their_actions_and_have_few_rights() -> None:
+    folder = ROOT / ".github/workflows"
+    zizmor = Path(sys.executable).parent / "zizmor"
+    done = subprocess.run([zizmor, "--offline", folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in sorted(folder.glob("*.yml")):
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow["permissions"] in ({}, {"contents": "read"})
+        for name, job in workflow["jobs"].items():
+            steps = job["steps"]
+            assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step), name
+            can_write = "write" in job.get("permissions", {}).values()
+            runs_our_code = any("checkout" in step.get("uses", "") for step in steps)
+            assert not (can_write and runs_our_code), (
+                f"'{name}' can write, so it must not run code of a commit"
+            )
 
 
 # --- the JavaScript libraries of the pages ----------------------------------------------------------
