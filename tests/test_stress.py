@@ -352,6 +352,19 @@ def test_a_change_that_cannot_be_applied_is_left_out(corpus: Corpus, tmp_path: P
     assert gain.passed
 
 
+def test_a_recording_that_breaks_off_has_no_answer(manifest: Path, tmp_path: Path) -> None:
+    path = tmp_path / "broken.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, SAMPLE_RATE), SAMPLE_RATE)
+    path.write_bytes(path.read_bytes()[:9000])
+    corpus = read_manifest(manifest, name="tiny")
+    broken = replace(corpus.utterances[9], path=path)
+    corpus = replace(corpus, utterances=(*corpus.utterances[:9], broken, *corpus.utterances[10:]))
+    result = run(deaf(), [corpus], tmp_path / "out", [GAIN, BY_NAME["babble-20db"]])
+    assert {cell.utterances for cell in result.cells} == {35}
+    assert all(cell.passed for cell in result.cells)
+    assert result.corpora[0].no_answer == 1
+
+
 def test_changes_get_the_speaker_and_speech_of_the_others(corpus: Corpus, tmp_path: Path) -> None:
     seen: set[str] = set()
 
@@ -607,8 +620,9 @@ def test_recordings_without_labels(manifest: Path, tmp_path: Path, emodistill: m
     path = make.write_rows(tmp_path / "calls.csv", rows)
     folder = voices.model_without_voices(tmp_path / "model")
     result = emodistill(
-        "stress", folder / "model.onnx", "--emotions", ",".join(voices.EMOTIONS), "--manifest", path, "--root", manifest.parent,
-        "--utterances", 6, "--only", "flac,white-noise-20db", "-o", tmp_path / "out",
+        "stress", folder / "model.onnx", "--emotions", ",".join(voices.EMOTIONS), "--manifest", path,
+        "--root", manifest.parent, "--utterances", 6, "--only", "flac,white-noise-20db",
+        "-o", tmp_path / "out",
     )  # fmt: skip
     assert result.code in (0, 1), result.err
     cells = json.loads((tmp_path / "out/stress.json").read_text())["cells"]

@@ -26,7 +26,7 @@ from emodistill.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from emodistill.corpora.load import CorpusSource
 
-NEEDED = ("av", "jinja2", "scipy", "swift_f0")  # packages of the extra `stress`
+NEEDED = {"av": "av", "jinja2": "jinja2", "scipy": "scipy", "swift_f0": "swift-f0"}  # of the extra `stress`
 
 
 # Long: Typer makes an option of each parameter, and each option has its help text beside it.
@@ -155,8 +155,8 @@ def stress(
     """
     from emodistill.stress.base import check_names, read_marks
 
-    for package in NEEDED:
-        if find_spec(package) is None:
+    for module, package in NEEDED.items():
+        if find_spec(module) is None:
             raise MissingExtraError(package, "stress", "the stress suite")
     marks = read_marks()
     if list_changes:

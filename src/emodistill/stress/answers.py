@@ -19,7 +19,7 @@ from emodistill.files import atomic_write
 from emodistill.inference.thread_map import map_in_order
 from emodistill.stress.base import Change, Material, Recording
 from emodistill.stress.cells import AnswerRow, Rows
-from emodistill.stress.data import Background, Drawn, Waveforms, speaker_of
+from emodistill.stress.data import Background, Drawn, Waveforms, load_or_none, speaker_of
 from emodistill.training.evaluated_models import NO_ANSWER, WaveformAnswer, WaveformModel, voice_model
 from emodistill.training.evaluation_folder import SeenRule
 
@@ -143,14 +143,14 @@ class AnswerFolder:
             raise CannotApply(missing)
 
         def answer(utterance: Utterance) -> WaveformAnswer:
-            waveform = waveforms.load(utterance)
-            if change is not None:
-                waveform = changed_waveform(
-                    waveform, drawn, utterance, change, self.options.seed, self.material
-                )
             try:
+                waveform = waveforms.load(utterance)
+                if change is not None:
+                    waveform = changed_waveform(
+                        waveform, drawn, utterance, change, self.options.seed, self.material
+                    )
                 return self.model.answer(waveform)
-            except AudioError:  # such as too little audio
+            except AudioError:  # such as a file that breaks off, or too little audio
                 return NO_ANSWER
 
         found = []
@@ -239,10 +239,11 @@ def changed_waveform(
 
 def make_example(
     drawn: Drawn, changes: Sequence[Change], seed: int, material: Material, background: Background
-) -> Example:
-    """The utterance of a corpus that lasts about `EXAMPLE_S`, under each change."""
+) -> Example | None:
+    """The utterance of a corpus that lasts about `EXAMPLE_S`, under each change; None: it cannot be read."""
     chosen = min(drawn.utterances, key=lambda item: abs((item.duration_s or 0.0) - EXAMPLE_S))
-    clean = Waveforms().load(chosen)
+    if (clean := load_or_none(chosen)) is None:
+        return None
     changed = {
         change.name: changed_waveform(clean, drawn, chosen, change, seed, material)
         for change in changes

@@ -160,6 +160,16 @@ def load_utterance(utterance: Utterance) -> Waveform:
     return load(utterance.path, utterance.start_s, utterance.end_s)
 
 
+def load_or_none(utterance: Utterance) -> Waveform | None:
+    """Return the waveform (samples,) of an utterance, read-only; None where it cannot be read."""
+    try:
+        waveform = load_utterance(utterance)
+    except AudioError:
+        return None
+    waveform.setflags(write=False)  # a change must not change it for the others
+    return waveform
+
+
 class Waveforms:
     """Loads the waveforms of utterances; the first ones stay in memory. Several threads may use it."""
 
@@ -257,5 +267,7 @@ def babble_speech(drawn: Sequence[Drawn], seed: int) -> dict[str, list[Waveform]
             if speakers and len(speech) < MAX_BABBLE_SPEAKERS:
                 speaker = speakers.pop()
                 places = rng.permutation(len(by_speaker[speaker]))[:MAX_BABBLE_UTTERANCES]
-                speech[speaker] = [load_utterance(by_speaker[speaker][place]) for place in places]
+                loaded = [load_or_none(by_speaker[speaker][place]) for place in places]
+                if found := [waveform for waveform in loaded if waveform is not None]:
+                    speech[speaker] = found
     return speech
