@@ -50,8 +50,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with _explain_no_space(path):
         real = real_path(path)
         if is_stream(real):
-            with tempfile.TemporaryDirectory(prefix="emodistill-") as folder:
-                partial = Path(folder) / f"output{path.suffix}"
+            with temporary_folder("output") as folder:
+                partial = folder / f"output{path.suffix}"
                 yield partial
                 with partial.open("rb") as source, _open_descriptor(real) as stream:
                     shutil.copyfileobj(source, stream)
@@ -90,6 +90,37 @@ def partial_folder(path: Path) -> Iterator[Path]:
                 break
             if (left_over_lock := _lock_folder(left_over)) is not None:
                 _delete_folder(left_over, left_over_lock)
+
+
+@contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """Give an empty folder for temporary files, which is deleted when the block ends.
+
+    A folder of the same name that a killed process left is deleted first. So it is in a folder of this user
+    alone, in the system's folder for temporary files.
+    """
+    own = Path(tempfile.gettempdir()) / f"emodistill-{getattr(os, 'geteuid', int)()}"
+    if fcntl is None or not _is_private(own):
+        with tempfile.TemporaryDirectory(prefix="emodistill-") as folder:
+            yield Path(folder)
+        return
+    try:
+        with partial_folder(own / name) as partial:
+            yield partial
+    finally:
+        with suppress(OSError):  # another process uses it
+            own.rmdir()
+
+
+def _is_private(folder: Path) -> bool:
+    """Make a folder that this user alone can enter, and return whether it is one."""
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        state = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
 
 
 def _own_folder(path: Path) -> tuple[Path, int]:
@@ -154,6 +185,25 @@ def _delete_folder(folder: Path, lock: int) -> None:
         _empty(folder)
         folder.rmdir()
     os.close(lock)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a complete file its final name, after its content has reached the disk."""
+    _to_disk(source)
+    source.replace(target)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the content of a file; the copy appears complete or not at all."""
+    with atomic_write(target) as partial:
+        shutil.copyfile(source, partial)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the content of all files below a folder has reached the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _to_disk(path)
 
 
 def _to_disk(path: Path) -> None:

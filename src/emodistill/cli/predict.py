@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import StrEnum
 from itertools import chain
@@ -34,7 +35,7 @@ from emodistill.cli.options import (
 )
 from emodistill.console import hint_at_channels, report_failures, say
 from emodistill.errors import ConfigError
-from emodistill.files import ensure_not_read, ensure_writable, is_stream, open_output
+from emodistill.files import ensure_not_read, ensure_writable, is_stream, only_writer, open_output
 from emodistill.inference.prediction_rows import PREDICTION_FORMATS
 
 if TYPE_CHECKING:
@@ -188,38 +189,40 @@ def predict(
     requested = {item.key: str(item.location) for item in inputs}
     finished: set[str] = set()
     resumed = output is not None and PREDICTION_FORMATS[format].can_resume and not is_stream(output)
-    if output is not None and resumed:
-        settings = {
-            **recognizer.settings,
-            "teachers": teachers,
-            "voice": None if known is None else known.sha256,
-            "adapt": str(adapt) if adapted else None,
-            "set of files": inputs_sha256(inputs) if adapted else None,
-            "channels": None if read_channels == "mix" else read_channels,
-        }
-        groups = [{item.key for item in group} for group in groups_of(inputs, adapt)] if adapted else []
-        input_of = {item.key: item for item in inputs}
-        finished = finished_keys(
-            output, requested, recognizer.emotions, settings, groups, force,
-            num_rows=lambda key: num_rows(input_of[key], read_channels),
-        )  # fmt: skip
-    unfinished = [item for item in inputs if item.key not in finished]
-    if adapted:
-        predictions = predict_compared(recognizer, unfinished, adapt, jobs, read_channels)
-    else:
-        predictions = with_audio_progress(
-            predict_inputs(recognizer, unfinished, read_channels, known, jobs), "predict", unfinished, 3
-        )
-    noted = _note_long(unfinished, predictions) if recognizer.emotions else predictions
-    rows = hint_at_channels(report_failures(chain.from_iterable(noted), undecodable))
-    if not teachers:
-        rows = (replace(row, teachers=None) for row in rows)
-    stopped = stoppable(lambda: stopped_message(output, resumed, requested))
-    with stopped, open_output(output, append=resumed) as stream:
-        if coverage is not None:
-            rows = iter(keep_most_confident(list(rows), coverage))
-        columns = Columns(recognizer.emotions, known is not None or adapted, listed is not None)
-        num_failed = write_rows(rows, format, stream, columns)
+    # Two processes would both add the rows that are missing.
+    with only_writer(output, "writes") if output is not None and resumed else nullcontext():
+        if output is not None and resumed:
+            settings = {
+                **recognizer.settings,
+                "teachers": teachers,
+                "voice": None if known is None else known.sha256,
+                "adapt": str(adapt) if adapted else None,
+                "set of files": inputs_sha256(inputs) if adapted else None,
+                "channels": None if read_channels == "mix" else read_channels,
+            }
+            groups = [{item.key for item in group} for group in groups_of(inputs, adapt)] if adapted else []
+            input_of = {item.key: item for item in inputs}
+            finished = finished_keys(
+                output, requested, recognizer.emotions, settings, groups, force,
+                num_rows=lambda key: num_rows(input_of[key], read_channels),
+            )  # fmt: skip
+        unfinished = [item for item in inputs if item.key not in finished]
+        if adapted:
+            predictions = predict_compared(recognizer, unfinished, adapt, jobs, read_channels)
+        else:
+            predictions = with_audio_progress(
+                predict_inputs(recognizer, unfinished, read_channels, known, jobs), "predict", unfinished, 3
+            )
+        noted = _note_long(unfinished, predictions) if recognizer.emotions else predictions
+        rows = hint_at_channels(report_failures(chain.from_iterable(noted), undecodable))
+        if not teachers:
+            rows = (replace(row, teachers=None) for row in rows)
+        stopped = stoppable(lambda: stopped_message(output, resumed, requested))
+        with stopped, open_output(output, append=resumed) as stream:
+            if coverage is not None:
+                rows = iter(keep_most_confident(list(rows), coverage))
+            columns = Columns(recognizer.emotions, known is not None or adapted, listed is not None)
+            num_failed = write_rows(rows, format, stream, columns)
     if finished:
         say(f"{len(finished)} rows were there already, {len(unfinished)} added to {output}")
     raise typer.Exit(1 if num_failed or num_empty else 0)

@@ -1,5 +1,6 @@
 """emodistill timeline: emotions over time."""
 
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +39,7 @@ from emodistill.cli.options import (
 )
 from emodistill.console import hint_at_channels, report_failures, say
 from emodistill.errors import ConfigError
-from emodistill.files import ensure_not_read
+from emodistill.files import ensure_not_read, only_writer
 from emodistill.inference.formats import FORMAT_BY_SUFFIX, FORMATS
 from emodistill.inference.segmentation_options import HOP_S, MIN_DURATION_S, SMOOTH_S, WINDOW_S
 
@@ -188,19 +189,24 @@ def timeline(
     )
     check_options(recognizer, given is not None, **options)
     outputs = replace(outputs, context=WriterContext(recognizer.card, not no_audio, trend))
-    unfinished = outputs.begin(files, outputs.settings(recognizer, given, **options), force)
-    jobs = number_of_jobs(jobs, len(unfinished))
-    written = batch.run(recognizer, unfinished, outputs, given, jobs, **options)
-    rows, num_failed = [], 0
-    passes = 2 if options["channels"] == "split" else 1
-    shown = with_audio_progress(written, "timeline", inputs_of(unfinished), passes)
-    reported = report_failures(shown, found.undecodable)
-    with stoppable(lambda: outputs.stopped_message(files)):
-        for row in hint_at_channels(reported):
-            num_failed += row.error is not None
-            if outputs.folder is None:  # in a folder it is written by now; many rows would fill the memory
-                rows.append(row)
-        batch.finish(rows, outputs, recognizer.emotions)
+    if outputs.folder is not None:
+        outputs.folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if outputs.folder is None else only_writer(outputs.folder, "writes to"):
+        unfinished = outputs.begin(files, outputs.settings(recognizer, given, **options), force)
+        jobs = number_of_jobs(jobs, len(unfinished))
+        written = batch.run(recognizer, unfinished, outputs, given, jobs, **options)
+        rows, num_failed = [], 0
+        passes = 2 if options["channels"] == "split" else 1
+        shown = with_audio_progress(written, "timeline", inputs_of(unfinished), passes)
+        reported = report_failures(shown, found.undecodable)
+        with stoppable(lambda: outputs.stopped_message(files)):
+            for row in hint_at_channels(reported):
+                num_failed += row.error is not None
+                if (
+                    outputs.folder is None
+                ):  # in a folder it is written by now; many rows would fill the memory
+                    rows.append(row)
+            batch.finish(rows, outputs, recognizer.emotions)
     if len(unfinished) < len(files):
         num_skipped = len(files) - len(unfinished)
         say(f"{num_skipped} files were there already, {len(unfinished) - num_failed} added to {output}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from emodistill.console import with_progress
 from emodistill.corpora.base import Corpus, audio_duration_s
 from emodistill.errors import CorpusError, MissingExtraError
+from emodistill.files import atomic_write
 from emodistill.labels import DIMENSIONS, Scale
 
 _MOST_VALUES = 6  # of a column of the corpus that has columns in a table of counts
@@ -142,5 +143,5 @@ def plot_stats(stats: Stats, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
     figure.legend(loc="outside right upper", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=150)

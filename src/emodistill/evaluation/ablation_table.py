@@ -94,8 +94,12 @@ class AblationTable:
 
         `read_ablation` reads the JSON file.
         """
-        (folder / f"{name}.md").write_text(self.markdown(), encoding="utf-8")
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(folder / f"{name}.md") as partial:
+            partial.write_text(self.markdown(), encoding="utf-8")
+        with (
+            atomic_write(folder / f"{name}.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             own = [field.name for field in fields(AblationRow) if field.name != "dimensions"]
             columns = [*(own if self.measure == UA else COMMON_COLUMNS), *COST_TITLES]
             columns += AblationDimensions.columns() if self.has_ccc else []

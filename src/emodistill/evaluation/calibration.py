@@ -21,6 +21,7 @@ from emodistill.evaluation.bootstrap import (
     percentile_interval,
 )
 from emodistill.evaluation.predictions import Predictions
+from emodistill.files import atomic_write
 from emodistill.inference.confidence import apply_temperature
 from emodistill.inference.model_card import AccuracyPoint, CoveragePoint, why_no_interval
 
@@ -423,11 +424,11 @@ def plot_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = 
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Reliability")
     right.set(xlabel="answered (%)", ylabel="wrong among these (%)", xlim=(0, 100), title="Risk and coverage")
     right.set_ylim(bottom=0)
-    for axes in (left, right):
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=150)
 
 
 def _bins(confidence: Floats, bins: int) -> list[Indices]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from emodistill.errors import MissingExtraError
+from emodistill.files import atomic_write
 
 SIGNIFICANT = 0.05  # corrected p-values below it
 FAR = 3.0  # times the median extent of a panel's intervals: what reaches further is drawn as an arrow
@@ -116,8 +117,8 @@ def plot_forest(panels: Sequence[ForestPanel], label: str, path: Path, title: st
             axes.text(1.02, place, row.value, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
             _plot_row(axes, panel, row, place, colour)
     drawn[-1, 0].set_xlabel(label)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=150)
 
 
 def _plot_row(axes: object, panel: ForestPanel, row: ForestRow, place: int, colour: str) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from emodistill.errors import MissingExtraError
 from emodistill.evaluation.compare import is_share, measure_title
 from emodistill.evaluation.tables import format_measure
+from emodistill.files import atomic_write
 
 CHOOSING_ON_TEST = (
     "Test is shown for every value of the sweeps. A value that you choose by these figures is chosen on "
@@ -123,7 +124,10 @@ class Sweeps:
 
     def write(self, folder: Path) -> None:
         """Write `sweeps.csv` and `sweeps.png` into a folder."""
-        with (folder / "sweeps.csv").open("w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_write(folder / "sweeps.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             other = "dev_ccc" if self.measure == "ua" else "dev_ua"
             columns = [field.name for field in fields(SweptValue) if not field.name.startswith(other)]
             writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
@@ -207,4 +211,5 @@ def plot_sweeps(sweeps: Sweeps, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color="#eeeeee")
     panels[-1, 0].set_xlabel(f"{sweeps.title}{unit}: mean ± sd over seeds and folds; diamond: chosen on dev")
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=150)

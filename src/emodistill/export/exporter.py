@@ -3,7 +3,6 @@
 A student with voices also has `head.onnx`.
 """
 
-import tempfile
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
@@ -39,6 +38,7 @@ from emodistill.export.quantize import (
 )
 from emodistill.export.start import inherited_fields
 from emodistill.features.preparation import prepare_waveform
+from emodistill.files import move_file, partial_folder
 from emodistill.inference.card_writer import write_card
 from emodistill.inference.model_card import Card, file_sha256
 from emodistill.labels import LabelSet
@@ -102,11 +102,11 @@ def export_run(
             f"'{run}' predicts dimensions alone, so there is no temperature to fit: leave --unheard out"
         )
     _remove_files(out)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
+    with partial_folder(out / "model.onnx") as partial:
         with console.status("exporting, and comparing with torch"):
             card = export_checkpoint(
                 source.checkpoint_folder(fold),
-                Path(partial),
+                partial,
                 corpus,
                 precision,
                 check or Corpus(corpus.name, tuple(splits["test"] or splits["train"])),
@@ -126,11 +126,11 @@ def export_run(
                     **(texts or {}),
                 },
             )
-        card = card.model_copy(update=_card_results(source, fold, Path(partial), splits))
-        write_card(card, Path(partial))
+        card = card.model_copy(update=_card_results(source, fold, partial, splits))
+        write_card(card, partial)
         for name in FILES:  # the card is last, because a folder without it is no model
-            if (Path(partial) / name).is_file():
-                (Path(partial) / name).replace(out / name)
+            if (partial / name).is_file():
+                move_file(partial / name, out / name)
     return card
 
 
@@ -232,8 +232,8 @@ def export_checkpoint(
     heads = [name for name in TEACHERS if name in student.heads]
     model = OnnxStudent(student, _teacher_classifiers(heads, teachers or {})).eval()
     _remove_files(out)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as partial:
-        fp32 = Path(partial) / "fp32.onnx"
+    with partial_folder(out / "model.onnx") as partial:
+        fp32 = partial / "fp32.onnx"
         dev_ids = checkpoint.info.get("dev_ids", ())
         description = describe_model(student, checkpoint.labels, checkpoint.training_ids, dev_ids)
         student_config, backbone_config = description["config"], description["backbone"]["config"]
@@ -261,9 +261,9 @@ def export_checkpoint(
                 store_in_fp16(head, head)
         elif precision == "int8":
             path, figures = _to_int8(fp32, front_end, *_labelled_waveforms(check, checkpoint.labels, audio))
-        path.replace(out / "model.onnx")
+        move_file(path, out / "model.onnx")
         if head is not None:
-            head.replace(out / "head.onnx")
+            move_file(head, out / "head.onnx")
     fields = {
         "name": folder.name,
         "backbone": student.backbone.model_type,

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emodistill.cached_files import MODELS, mark_used
 from emodistill.console import say, with_progress
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import cache_folder
+from emodistill.files import cache_folder, partial_folder, sync_folder
 from emodistill.inference.hub import download_file
 from emodistill.inference.model_card import (
     BUNDLED,
@@ -250,8 +249,8 @@ def _assemble(name: str, source: Safetensors, source_name: str) -> None:
     listed = weight_list(name)
     target = fetched_path(name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as partial:
-        folder = Path(partial) / name
+    with partial_folder(target) as partial:
+        folder = partial / name
         folder.mkdir()
         for path in (ASSETS / name).iterdir():
             if path.name != WEIGHT_LIST:
@@ -264,8 +263,11 @@ def _assemble(name: str, source: Safetensors, source_name: str) -> None:
                 "Nothing was written."
             )
         read_card(folder)
-        shutil.rmtree(target, ignore_errors=True)  # It is damaged, or it would not be written again.
-        folder.rename(target)
+        if not _is_complete(target):  # else another process has completed it meanwhile
+            if target.exists():  # It is damaged.
+                target.rename(partial / "damaged")
+            sync_folder(folder)
+            folder.rename(target)
 
 
 def weight_list(name: str) -> WeightList:

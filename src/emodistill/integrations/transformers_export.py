@@ -5,7 +5,6 @@ of an exported model. Before anything is written, the new model is compared with
 """
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ import numpy as np
 
 from emodistill.errors import ConfigError, MissingExtraError, ModelError
 from emodistill.evaluation.run import read_run
+from emodistill.files import move_file, partial_folder
 from emodistill.inference.card_writer import transformers_markdown, write_readme
 from emodistill.inference.fetch import fetchable_models, package_folder
 from emodistill.inference.model_card import Card, read_unchecked_card
@@ -25,6 +25,7 @@ TOLERANCE = (
 )
 LENGTHS_S = (0.3, 0.9, 2.5, 7.0, 20.0)  # of the waveforms that are compared
 PACKAGES = ("torch", "transformers", "onnx", "safetensors", "joblib")
+CONFIG = "config.json"
 RECIPE = "recipe.toml"  # a folder with it is a run
 # Settings of a backbone that say nothing about its shape, or name a folder of this machine.
 _UNUSED = ("_name_or_path", "id2label", "label2id", "architectures", "transformers_version", "model_type")
@@ -106,13 +107,13 @@ def export_transformers(
     """
     source = find_source(model, out, fold)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".partial-") as partial:
+    with partial_folder(out) as partial:
         graph = source.folder
         if source.card is None:
             from emodistill.export import export_run
             from emodistill.models.checkpoint import load_checkpoint
 
-            graph = Path(partial) / "onnx"
+            graph = partial / "onnx"
             export_run(source.folder, graph, fold, texts=texts, unheard=unheard)
             run = read_run(source.folder, needs_scores=False)
             checkpoint = load_checkpoint(run.checkpoint_folder(fold))
@@ -123,11 +124,12 @@ def export_transformers(
                 checkpoint = read_exported(graph)
             except ModelError as error:
                 raise ModelError(f"{error}. With --to transformers, give the run itself") from error
-        folder = Path(partial) / "transformers"
+        folder = partial / "transformers"
         written = _write(graph, checkpoint, folder)
         out.mkdir(exist_ok=True)
-        for path in sorted(folder.iterdir()):
-            shutil.copyfile(path, out / path.name)
+        (out / CONFIG).unlink(missing_ok=True)  # it comes last, because a folder without it is no model
+        for path in sorted(folder.iterdir(), key=lambda path: (path.name == CONFIG, path.name)):
+            move_file(path, out / path.name)
     return written
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
-from emodistill.files import atomic_write, read_json
+from emodistill.files import atomic_write, move_file, partial_folder, read_json
 from emodistill.inference.model_card import BUNDLED, METADATA, known_ids, read_description
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import rebuild_backbone
@@ -66,10 +66,14 @@ def save_checkpoint(
     weights = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors")
+    with atomic_write(folder / "model.safetensors") as partial:
+        save_file(weights, partial)
     info = describe_model(model, labels, training_ids, dev_ids)
     if isinstance(model, LinguisticTeacher):
-        model.tokenizer.save_pretrained(folder)
+        with partial_folder(folder / "tokenizer") as partial:
+            model.tokenizer.save_pretrained(partial)
+            for path in partial.iterdir():
+                move_file(path, folder / path.name)
     with atomic_write(folder / "model.json") as partial:
         partial.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

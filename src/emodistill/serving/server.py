@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import tempfile
 import threading
 from asyncio import AbstractEventLoop, Task, get_running_loop
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -21,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from emodistill.errors import ConfigError
+from emodistill.files import temporary_folder
 from emodistill.serving.logs import log_event, log_to_stderr
 from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings
@@ -58,10 +58,10 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
     Service(settings)  # a model that cannot be loaded is reported here, once, and not by each worker
     _log_start(settings, host, port)
     secret = settings.token and settings.token.get_secret_value()
-    with tempfile.TemporaryDirectory(prefix="emodistill-serve-") as folder:
-        os.environ[_METRICS_VARIABLE] = folder
+    with temporary_folder("serve") as folder:
+        os.environ[_METRICS_VARIABLE] = str(folder)
         files = {"rate_limit_file": "rates.sqlite", "jobs_file": "jobs.sqlite"}
-        shared = {"token": secret, **{name: str(Path(folder) / file) for name, file in files.items()}}
+        shared = {"token": secret, **{name: str(folder / file) for name, file in files.items()}}
         os.environ[_SETTINGS_VARIABLE] = json.dumps({**settings.model_dump(mode="json"), **shared})
         uvicorn.run(
             "emodistill.serving.server:create_worker_app", factory=True, workers=settings.workers, **options

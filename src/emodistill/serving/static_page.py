@@ -17,6 +17,7 @@ import numpy as np
 
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError, ModelError
+from emodistill.files import partial_folder, sync_folder
 from emodistill.inference import (
     confidence,
     dimensions,
@@ -60,8 +61,17 @@ def export_web(model: str | Path, out: Path) -> int:
     and `ConfigError` if `out` holds other files.
     """
     loaded = _open(model, out)
+    with partial_folder(out) as partial:
+        written = partial / "written"
+        _write_page(written)
+        _write_model(loaded, written)
+        _place(written, out)
+    return _total_bytes(out)
+
+
+def _write_page(out: Path) -> None:
+    """Write `index.html` and the folder `page` with what it loads."""
     page = out / "page"
-    shutil.rmtree(page, ignore_errors=True)  # it may hold files of another version
     shutil.copytree(_SERVER_PAGE, page)
     shutil.copytree(_BROWSER_RECOGNIZER, page, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.gz"))
     for packed in _BROWSER_RECOGNIZER.rglob("*.gz"):  # packed to keep the wheel small
@@ -71,8 +81,22 @@ def export_web(model: str | Path, out: Path) -> int:
     (page / "settings.js").write_text(settings_script(), encoding="utf-8")
     formats = formats_script(format for format in FORMATS.values() if format.in_static_page)
     (page / "formats.js").write_text(formats, encoding="utf-8")
-    _write_model(loaded, out)
-    return _total_bytes(out)
+
+
+def _place(written: Path, out: Path) -> None:
+    """Give the complete folder `written` the name `out`, or move its files into an earlier export there."""
+    sync_folder(written)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    if not out.exists():
+        written.rename(out)
+        return
+    if (out / "page").exists():  # it may hold files of another version
+        (out / "page").rename(written.parent / "old")
+    if not (written / HEAD).exists():
+        (out / HEAD).unlink(missing_ok=True)  # of another model
+    for path in sorted(written.iterdir(), key=lambda path: path.name == "model.json"):  # it marks an export
+        path.replace(out / path.name)
 
 
 def export_web_model(model: str | Path, out: Path) -> int:
@@ -84,8 +108,11 @@ def export_web_model(model: str | Path, out: Path) -> int:
     Raises what `export_web` raises.
     """
     loaded = _open(model, out)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_model(loaded, out)
+    with partial_folder(out) as partial:
+        written = partial / "written"
+        written.mkdir()
+        _write_model(loaded, written)
+        _place(written, out)
     return _total_bytes(out)
 
 
@@ -110,7 +137,6 @@ def _open(model: str | Path, out: Path) -> recognizer.Recognizer:
 
 def _write_model(loaded: recognizer.Recognizer, out: Path) -> None:
     shutil.copyfile(loaded.folder / "model.onnx", out / "model.onnx")
-    (out / HEAD).unlink(missing_ok=True)  # of another model
     if loaded.voice_dim is not None:
         shutil.copyfile(loaded.folder / HEAD, out / HEAD)
     for notice in loaded.folder.glob("*-LICENSE.txt"):  # of weights that the model contains

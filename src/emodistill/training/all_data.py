@@ -35,7 +35,7 @@ from emodistill.evaluation.run import (
     table_name,
     write_checksums,
 )
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, only_writer
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.folds import Fold, Protocol
 from emodistill.training.cross_validation import crossval, prepare_run
@@ -83,8 +83,9 @@ def train_all(
             "protocol.refit = 'classifier' needs speakers that the student has not learned from. None are "
             "left, so the classifier is not fitted again"
         )
-    fold_run.run_on_all(epochs)
-    _copy_predictions(run, out / "crossval")
+    with only_writer(out, "trains in"):
+        fold_run.run_on_all(epochs)
+        _copy_predictions(run, out / "crossval")
     speakers = {item.speaker for item in data.corpus if item.id in ids}
     scores = _scores(recipe, protocol, run, chosen, epochs, (len(fold.train), len(speakers)))
     with atomic_write(out / "scores.json") as partial:

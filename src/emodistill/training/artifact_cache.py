@@ -14,13 +14,13 @@ copied.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emodistill.evaluation.cost import COST, mark_as_shared
+from emodistill.files import copy_file, partial_folder
 
 LAST = "model.json"  # placed after all other files, since a checkpoint that has it is complete
 
@@ -46,15 +46,19 @@ class ArtifactCache:
         entry = self.folder / key
         if entry.is_dir():
             return
-        partial = self.folder / f"{key}.{os.getpid()}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for source in files:
-            if source.name.endswith(COST):
-                mark_as_shared(source, partial / source.name)
-            else:
-                place_file(source, partial / source.name)
-        partial.replace(entry)
+        with partial_folder(entry) as folder:
+            partial = folder / key
+            partial.mkdir()
+            for source in files:
+                if source.name.endswith(COST):
+                    mark_as_shared(source, partial / source.name)
+                else:
+                    place_file(source, partial / source.name)
+            try:
+                partial.rename(entry)
+            except OSError:
+                if not entry.is_dir():  # else another process has made the same entry first
+                    raise
 
 
 def cache_key(**content: Any) -> str:
@@ -73,9 +77,9 @@ def place_file(source: Path, target: Path) -> None:
     # file.
     target.unlink(missing_ok=True)
     if source.suffix == ".csv":
-        shutil.copyfile(source, target)
+        copy_file(source, target)
         return
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
+        copy_file(source, target)

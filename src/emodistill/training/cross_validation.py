@@ -46,7 +46,7 @@ from emodistill.evaluation.run import (
     table_name,
     write_utterances,
 )
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, only_writer
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.audit import notes_for_scores
 from emodistill.protocol.folds import Protocol, read_protocol
@@ -71,11 +71,13 @@ def crossval(
     where it was. `folds` names the folds to run (default: all), and no more
     than `max_folds` of them are run. Several runs can share `artifacts` and `data`, the result of
     `read_data`. Raises `ConfigError` where `out` holds a run of another recipe, and `LeakError` where the
-    protocol leaks.
+    protocol leaks. Raises `ConfigError` where another process trains in `out`.
     """
-    for fold_run in prepare_run(recipe, out, folds, data, artifacts, max_folds):
-        fold_run.run()
-    return collect_scores(load_recipe(out / "recipe.toml"), out)
+    runs = prepare_run(recipe, out, folds, data, artifacts, max_folds)
+    with only_writer(out, "trains in"):
+        for fold_run in runs:
+            fold_run.run()
+        return collect_scores(load_recipe(out / "recipe.toml"), out)
 
 
 def prepare_run(
@@ -167,9 +169,9 @@ def collect_scores(recipe: Recipe, out: Path) -> dict[str, Any]:
             scores["models"][model] = entry
     if recipe.voice is not None and recipe.has_emotions and done:
         scores["sha256"][KNOWN_CSV] = _collect_known(recipe, done, protocol, out)
-    with atomic_write(out / "scores.json") as partial:
-        partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_cost(recipe, out, done)
+    with atomic_write(out / "scores.json") as partial:  # last, because a run with it is finished
+        partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return scores
 
 

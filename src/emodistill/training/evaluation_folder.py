@@ -1,7 +1,6 @@
 """The folder that `evaluate` writes, see `evaluation_run`: its settings, tables and scores."""
 
 import json
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +21,7 @@ from emodistill.evaluation.run import (
     write_checksums,
     write_utterances,
 )
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, copy_file
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.protocol.folds import Fold, Protocol
@@ -147,7 +146,7 @@ def _write_tables(
         write_dimensions(predicted, out / names[-1])
         summary["dimensions"] = summarise_dimensions(predicted)
     for name in names:
-        shutil.copyfile(out / name, fold / name)
+        copy_file(out / name, fold / name)
     checksums = {name: file_sha256(fold / name) for name in names}
     write_checksums(fold, checksums)
     return checksums, summary

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -180,6 +181,9 @@ class Learner(lightning.LightningModule):
             epochs = self.best[1]
             kept = self.history[epochs - 1]
             result = FitResult(epochs, kept.get("dev_ua"), self.history, kept.get("dev_ccc"))
+            for logger in self.loggers:
+                if isinstance(logger, CSVLogger):
+                    logger.save()  # before the file that says that the training is finished
             with atomic_write(self.folder / "fit.json") as partial:
                 partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
 
@@ -225,10 +229,8 @@ class Learner(lightning.LightningModule):
         if self.data.dev is None or self.optim.select == "last" or score > self.best[0]:
             self.best = (score, self.current_epoch + 1)
             if self.trainer.is_global_zero:
-                save_file(
-                    {k: v.detach().cpu().contiguous() for k, v in weights.items()},
-                    self.folder / "best.safetensors",
-                )
+                with atomic_write(self.folder / "best.safetensors") as partial:
+                    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, partial)
         self._stop_if_out_of_patience()
 
     def _stop_if_out_of_patience(self) -> None:
@@ -309,6 +311,13 @@ class Learner(lightning.LightningModule):
         self.best = (state["best"][0], state["best"][1])
 
 
+class PlainFiles(TorchCheckpointIO):
+    """Writes a checkpoint directly to its path. Lightning's own way leaves a temporary file after a kill."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        torch.save(checkpoint, path)
+
+
 class SaveEveryEpoch(Checkpoint):
     """Writes the state to resume from, `last.ckpt`, at the end of each epoch, completely or not at all."""
 
@@ -351,7 +360,7 @@ def fit(
             trainer = _trainer(optim, folder, runtime, stop_after, loggers)
             resume = folder / "last.ckpt"
             trainer.fit(learner, ckpt_path=resume if resume.is_file() else None, weights_only=True)
-        (folder / "last.ckpt").unlink(missing_ok=True)
+    (folder / "last.ckpt").unlink(missing_ok=True)
     model.load_state_dict(load_file(folder / "best.safetensors"), strict=False)
     model.eval()
     return FitResult.read(result)
@@ -425,4 +434,5 @@ def _trainer(
         enable_progress_bar=console.is_terminal,
         logger=loggers,
         callbacks=callbacks,
+        plugins=[PlainFiles()],
     )

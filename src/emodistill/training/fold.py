@@ -18,7 +18,6 @@ was killed continues where it stopped. Runs of one grid share teachers, their ta
 through the artifact cache.
 """
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from emodistill.console import say
 from emodistill.corpora import Corpus, Utterance
 from emodistill.evaluation.known import KNOWN_PREDICTIONS, KNOWN_PREDICTIONS_DEV
 from emodistill.features.preparation import PREPARATION
+from emodistill.files import copy_file
 from emodistill.labels import LabelSet
 from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
 from emodistill.models.linguistic import LinguisticTeacher
@@ -211,6 +211,7 @@ class FoldRun:
         key = self._cache_key(stage, phase, **content) if stage.name in (*TEACHERS, WORDS) else None
         if not (folder / "model.json").is_file() and not self._fetch(key, folder):
             self._train_new(stage, phase, folder, targets or {})
+        (folder / "best.safetensors").unlink(missing_ok=True)  # of a run that was killed after the checkpoint
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith("targets")]
         self._store(key, files)
         checkpoint = load_checkpoint(folder)
@@ -268,7 +269,6 @@ class FoldRun:
             )
         training_ids = tuple(sorted({utterance.id for utterance in train} | set(initial_ids)))
         save_checkpoint(folder, model, self.labels, training_ids, [utterance.id for utterance in dev])
-        (folder / "best.safetensors").unlink()
 
     def _audit(self, training_ids: Sequence[str], phase: Phase, name: str) -> None:
         held_out = (*phase.dev, *self.test)
@@ -356,7 +356,7 @@ class FoldRun:
                 if needs_hidden:
                     assert isinstance(stage, SpeechStage)
                     targets = with_hidden_states(targets, stage, model, phase.train)
-                targets.write(path, stage.name, method)
+            targets.write(path, stage.name, method)  # after its cost, because it says that both are there
         self._store(key, path.parent.glob(f"{path.stem}.*"))
         return TeacherTargets.read(path, ids)
 
@@ -413,7 +413,7 @@ class FoldRun:
             training_ids = tuple(sorted({*seen_before, *(utterance.id for utterance in usable)}))
             save_checkpoint(folder, student, self.labels, training_ids)
         for table in tables:
-            shutil.copyfile(table, self.folder / table.name)
+            copy_file(table, self.folder / table.name)
         layers = ["classifier"] * bool(len(self.labels)) + ["regressor"] * bool(self.recipe.dimensions)
         fitted = " and ".join(layers)
         say(f"fold {self.fold.name}, phase refit: fitted the student's {fitted} on train and dev")

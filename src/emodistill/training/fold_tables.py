@@ -21,6 +21,7 @@ from emodistill.evaluation.known import (
 )
 from emodistill.evaluation.predictions import Predictions, write_predictions
 from emodistill.evaluation.run import CHECKSUMS, write_checksums
+from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.labels import LabelSet
 from emodistill.training.known_tables import known_table, predict_with_known
@@ -108,10 +109,9 @@ class FoldTables:
         if path != self.folder / self.last:
             write(path)
             return
-        partial = path.with_suffix(".last")
-        write(partial)
-        write_checksums(self.folder, {**self._checksums(), path.name: file_sha256(partial)})
-        partial.replace(path)
+        with atomic_write(path) as partial:
+            write(partial)
+            write_checksums(self.folder, {**self._checksums(), path.name: file_sha256(partial)})
 
     def write_known(
         self,

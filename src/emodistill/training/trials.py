@@ -117,7 +117,8 @@ def plot_trials(result: TuneResult, measure: str, path: Path) -> None:
         _plot_field(axes, scored, name, result)
     for axes in panels[1 + len(fields) :]:
         axes.set_visible(False)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=150)
 
 
 def _plot_field(axes: Any, scored: Sequence[TrialRow], name: str, result: TuneResult) -> None:

@@ -10,7 +10,7 @@ tune folder/
   crossval-<n>/   the run folder of best.toml after n trials, made by `crossval_best`.
 """
 
-import shutil
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ from emodistill.console import say, warn
 from emodistill.errors import ConfigError, MissingExtraError
 from emodistill.evaluation.dev_scores import dev_score
 from emodistill.evaluation.run import CHECKSUMS, UTTERANCES
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, copy_file, only_writer
 from emodistill.training.ablation import GridProgress, GridRuns, data_key
-from emodistill.training.artifact_cache import ArtifactCache, place_file
+from emodistill.training.artifact_cache import LAST, ArtifactCache, place_file
 from emodistill.training.cross_validation import crossval, prepare_run
 from emodistill.training.grid import with_fields
 from emodistill.training.preflight import AuditedData, check_recipe
@@ -71,8 +71,10 @@ def tune(
     holds another search. Raises `MissingExtraError` without Optuna, and whatever `crossval` raises.
     """
     recipe, dimensions = searched_recipe(recipe, space or {}, trials, prune)
-    search = Search(recipe, out, dimensions, _open_optuna())
-    return search.run()
+    optuna = _open_optuna()
+    out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out, "searches in"):
+        return Search(recipe, out, dimensions, optuna).run()
 
 
 def crossval_best(result: TuneResult, out: Path) -> tuple[dict[str, Any], Path]:
@@ -82,13 +84,14 @@ def crossval_best(result: TuneResult, out: Path) -> tuple[dict[str, Any], Path]:
     """
     assert result.recipe.tuned is not None
     run = out / f"crossval-{result.recipe.tuned.trials}"
-    for select in (out / "trials" / f"{result.best:03d}").glob("fold-*/select"):
-        if not (folder := run / select.parent.name / "select").exists():
-            for path in select.rglob("*"):
-                if path.is_file():
-                    target = folder / path.relative_to(select)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    place_file(path, target)
+    trial = out / "trials" / f"{result.best:03d}"
+    # A folder with `LAST` is a complete checkpoint, so this file comes after all others.
+    files = [path for path in trial.glob("fold-*/select/**/*") if path.is_file()]
+    for path in sorted(files, key=lambda path: (path.name == LAST, path)):
+        target = run / path.relative_to(trial)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            place_file(path, target)
     return crossval(result.recipe, run, artifacts=ArtifactCache(out / "artifacts")), run
 
 
@@ -152,6 +155,7 @@ class Search:
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
         path = str(self.out / JOURNAL)
+        _repair_journal(Path(path))
         pruner = (
             self.optuna.pruners.MedianPruner() if self.settings.prune else self.optuna.pruners.NopPruner()
         )
@@ -250,9 +254,8 @@ class Search:
         """Copy the manifest of an earlier trial, because it is slow to measure every recording again."""
         for source in sorted(self.out.glob(f"trials/*/{UTTERANCES}"))[:1]:
             if not folder.is_dir():
-                folder.mkdir(parents=True)
-                shutil.copyfile(source.with_name(CHECKSUMS), folder / CHECKSUMS)
-                shutil.copyfile(source, folder / UTTERANCES)
+                copy_file(source.with_name(CHECKSUMS), folder / CHECKSUMS)
+                copy_file(source, folder / UTTERANCES)
 
     def _write(self) -> TuneResult:
         """Write the tables, the plot and the best recipe; delete the models of all other trials."""
@@ -284,6 +287,17 @@ class Search:
             if row.number != best.number:
                 _delete_models(self.out / "trials" / f"{row.number:03d}")
         return result
+
+
+def _repair_journal(path: Path) -> None:
+    """Remove from a journal what a killed search left: its lock, and a last line that is not complete.
+
+    `only_writer` keeps other searches away. Optuna would wait 30 s for the lock, and append to the line.
+    """
+    for lock in path.parent.glob(f"{path.name}.lock*"):
+        lock.unlink()
+    if path.is_file() and (last := path.read_bytes().rsplit(b"\n", 1)[-1]):
+        os.truncate(path, path.stat().st_size - len(last))
 
 
 def _delete_models(trial: Path) -> None:

@@ -6,7 +6,6 @@ these modules by itself, so a new format is one new file (docs/extending.md).
 
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +16,7 @@ from emodistill.corpora.audio_folders import remember_folders
 from emodistill.corpora.base import Corpus
 from emodistill.corpora.writers.base import CorpusWriter
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.files import ensure_not_read
+from emodistill.files import ensure_not_read, move_file, partial_folder, sync_folder
 
 __all__ = ["WRITERS", "CorpusWriter", "check_output", "write_corpus"]
 
@@ -95,8 +94,8 @@ def write_corpus(
     if not copies:
         remember_folders([path.resolve() for path in recordings], folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial") as text:
-        partial = Path(text) / folder.name
+    with partial_folder(folder) as parent:
+        partial = parent / folder.name
         partial.mkdir()
         writer.write(corpus, partial, names)
         for source in with_progress(recordings, "copy recordings", len(recordings)) if copies else ():
@@ -132,6 +131,7 @@ def _move_files(partial: Path, folder: Path, inputs: Iterable[Path], tables: Ite
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     if not folder.exists():
+        sync_folder(partial)
         partial.rename(folder)  # in one step
         return
     files = [path for path in partial.rglob("*") if path.is_file()]
@@ -140,6 +140,6 @@ def _move_files(partial: Path, folder: Path, inputs: Iterable[Path], tables: Ite
     ensure_not_read([*targets.values(), *stale], inputs)
     for path in sorted(files, key=lambda path: len(path.parts), reverse=True):
         targets[path].parent.mkdir(parents=True, exist_ok=True)
-        path.replace(targets[path])
+        move_file(path, targets[path])
     for path in stale:
         path.unlink(missing_ok=True)
