@@ -26,7 +26,9 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,8 @@ class Stage:
             after a kill, but need not be equal to those at the end.
         complete: what the command says where its output is complete already, if it refuses to replace it.
         at_writes: whether the process counts its writes. A server and its workers do not.
+        forked: whether the process is a fork of this one, which has imported torch already. So the kills do
+            not fall into the seconds that the import takes.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Stage:
     growing: tuple[str, ...] = ()
     complete: str = ""
     at_writes: bool = True
+    forked: bool = False
 
 
 FIT = ("*/best.safetensors", "*/last.ckpt", "*/log/metrics.csv", "*/tables.json", "tables.json")
@@ -78,19 +83,21 @@ def _stages() -> dict[str, Stage]:
         return lambda material, out: [verb, material / "clips", *more, "-o", out / output]
 
     stages = [
-        Stage("train", training("train"), growing=FIT),
-        Stage("crossval", training("crossval"), growing=FIT),
-        Stage("ablate", training("ablate", "--cells", "no-distillation"), growing=FIT),
+        Stage("train", training("train"), growing=FIT, forked=True),
+        Stage("crossval", training("crossval"), growing=FIT, forked=True),
+        Stage("ablate", training("ablate", "--cells", "no-distillation"), growing=FIT, forked=True),
         Stage(
             "tune", training("tune", "--space", "student.dropout=0.1,0.2,0.3", "--trials", "2"), 4,
-            (*FIT, "*/tune.journal", "*/trials.csv", "*/best.toml", "*/tune.png"),
+            (*FIT, "*/study.journal", "*/trials.csv", "*/best.toml", "*/tune.png"), forked=True,
         ),
-        Stage("states", lambda m, out: ["train", m / "frozen.toml", "--out", out / "run"], 8, FIT),
-        Stage("export", lambda m, out: ["export", m / "run", "-o", out / "model"], 12),
+        Stage(
+            "states", lambda m, out: ["train", m / "frozen.toml", "--out", out / "run"], 8, FIT, forked=True,
+        ),
+        Stage("export", lambda m, out: ["export", m / "run", "-o", out / "model"], 12, forked=True),
         Stage("export --web", lambda m, out: ["export", "--web", out / "page"], 4),
         Stage(
             "export --to transformers",
-            lambda m, out: ["export", m / "run", "--to", "transformers", "-o", out / "model"], 4,
+            lambda m, out: ["export", m / "run", "--to", "transformers", "-o", out / "model"], 4, forked=True,
         ),
         Stage("predict to CSV", inference("predict", "rows.csv"), 10),
         Stage("predict to JSON lines", inference("predict", "rows.jsonl", "--jobs", "1"), 16, ("*.jsonl",)),
@@ -157,8 +164,9 @@ class CountWrites:
 
 def run_child(arguments: Sequence[str]) -> None:
     """Run one command line in this process; the environment says where it is killed."""
-    fault = json.loads(os.environ.get("EMODISTILL_FAULT", "null"))
-    if fault is not None:
+    fault = json.loads(os.environ["EMODISTILL_FAULT"])
+    os.chdir(fault["roots"][0])
+    if fault["kill_at"] is not None:
         sys.addaudithook(
             CountWrites(fault["roots"], Path(fault["counter"]), fault["kill_at"], fault["delay_s"])
         )
@@ -456,29 +464,25 @@ class Loop:
             for name in WORK:
                 (work / name).mkdir(parents=True)
         counter = self.out / "work" / "writes"
-        fault = {"roots": [str(work)], "counter": str(counter), "kill_at": kill_at, "delay_s": delay_s}
+        fault = {
+            "roots": [str(work)], "counter": str(counter), "delay_s": delay_s,
+            "kill_at": kill_at if stage.at_writes else None,
+        }  # fmt: skip
         environment = {
             **os.environ, "EMODISTILL_CACHE": str(work / "cache"), "TMPDIR": str(work / "tmp"),
-            "EMODISTILL_FAULT": json.dumps(fault) if stage.at_writes else "null", "OMP_NUM_THREADS": "1",
+            "EMODISTILL_FAULT": json.dumps(fault), "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", "MPLCONFIGDIR": str(self.out / "matplotlib"),
         }  # fmt: skip
-        arguments = map(str, stage.arguments(self.material, work / "out"))
-        command = [sys.executable, str(Path(__file__).resolve()), CHILD, *arguments]
+        arguments = list(map(str, stage.arguments(self.material, work / "out")))
         printed = self.out / "work" / "printed"
+        start = start_fork if stage.forked else start_process
         with printed.open("wb") as file:
-            process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=file, start_new_session=True, cwd=work
-            )
-            try:
-                process.wait(LIMIT_S if kill_s is None else kill_s)
-            except subprocess.TimeoutExpired:
-                pass
-            finally:
-                if process.poll() is None or kill_s is not None:
-                    with_suppressed_kill(process.pid)
-            code = process.wait()
-        if code == -signal.SIGKILL:
-            _wait_for_group(process.pid)
+            process = start(arguments, environment, file.fileno())
+        code = None
+        try:
+            code = wait(process, LIMIT_S if kill_s is None else kill_s)
+        finally:
+            code = end_group(process, code)
         num_writes = int(counter.read_text() or 0) if stage.at_writes and counter.is_file() else 0
         return code, num_writes, printed.read_text(encoding="utf-8", errors="replace")
 
@@ -492,22 +496,73 @@ class Loop:
         )
 
 
-def with_suppressed_kill(group: int) -> None:
-    """Kill a process group, which may have ended."""
+def start_process(arguments: Sequence[str], environment: Mapping[str, str], output: int) -> int:
+    """Start a command in a process group of its own, and return its id."""
+    command = [sys.executable, str(Path(__file__).resolve()), CHILD, *arguments]
+    actions = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+    return os.posix_spawn(sys.executable, command, environment, file_actions=actions, setsid=True)
+
+
+def start_fork(arguments: Sequence[str], environment: Mapping[str, str], output: int) -> int:
+    """Do the same in a fork of this process, after the imports that take seconds."""
+    import tempfile
+
+    import emodistill.export
+    import emodistill.training.cross_validation
+    import emodistill.training.tuning  # noqa: F401
+
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return process
+    code = 1
     try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+        os.setsid()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.environ.clear()
+        os.environ.update(environment)
+        tempfile.tempdir = None
+        run_child(arguments)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
-def _wait_for_group(group: int) -> None:
-    """Wait until no process of a killed group is left."""
-    for _ in range(500):
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            return
-        time.sleep(0.01)
+def wait(process: int, limit_s: float) -> int | None:
+    """Return the exit code of a process, negative after a signal; None if it still runs."""
+    end = time.monotonic() + limit_s
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.002)
+
+
+def end_group(process: int, code: int | None) -> int:
+    """Kill all that is left of a process group; returns the exit code of its first process.
+
+    `code` is this exit code, or None if the process was not waited for.
+    """
+    if code is None:
+        os.kill(process, signal.SIGKILL)
+    while True:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process, signal.SIGKILL)
+            if code is not None:
+                time.sleep(0.01)
+                continue
+        if code is not None:
+            return code
+        code = wait(process, LIMIT_S)
 
 
 def make_material(folder: Path) -> None:

@@ -123,8 +123,9 @@ def clean_cache(
     now = time.time()
     num_files = size_bytes = num_refused = 0
     for item in cached_items(folder):
-        is_ours = item.kind == MODELS or item.path.suffix == ".npy"
-        least_s = max(older_than_s, PARTIAL_S) if _is_partial(item.path.relative_to(folder)) else older_than_s
+        is_partial = ".partial" in item.path.name
+        is_ours = item.kind == MODELS or item.path.suffix == ".npy" or is_partial
+        least_s = max(older_than_s, PARTIAL_S) if is_partial else older_than_s
         if item.kind not in kinds or not is_ours or now - item.used < least_s:
             continue
         if not dry_run and not _delete(item.path):
@@ -132,11 +133,6 @@ def clean_cache(
             continue
         num_files, size_bytes = num_files + item.num_files, size_bytes + item.size_bytes
     return Cleaned(num_files, size_bytes, num_refused)
-
-
-def _is_partial(path: Path) -> bool:
-    """Return whether a file or folder is, or is in, what `files.partial_folder` has made."""
-    return any(".partial" in name for name in path.parts)
 
 
 def _delete(path: Path) -> bool:
@@ -167,8 +163,9 @@ def _item(path: Path, kind: str, files: list[Path]) -> CachedItem | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, and folders with the parts of a file, which are deleted as one."""
     for path in _entries(folder):
-        if _is_folder(path):
+        if _is_folder(path) and ".partial" not in path.name:
             yield from _files(path)
         else:
             yield path

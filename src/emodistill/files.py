@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -56,13 +57,50 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 with partial.open("rb") as source, _open_descriptor(real) as stream:
                     shutil.copyfileobj(source, stream)
             return
-        with partial_folder(real) as folder_beside:
-            partial = folder_beside / real.name
+        complete = _folder_name(real, 0)
+        with partial_folder(real) as beside:
+            partial = beside / real.name
             yield partial
             _to_disk(partial)
             if real.is_file():
                 shutil.copymode(real, partial)
-            partial.replace(real)
+            partial.replace(complete)
+        # The last step. After it, the same command need not write this file again, so nothing may be left.
+        try:
+            complete.replace(real)
+        except FileNotFoundError:  # another process has given this content, or a newer one, its name
+            if not real.is_file():
+                raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill. When the block ends, it has the name `path`, complete or not at all.
+
+    An empty folder `path` is replaced. The folder that is given is the one of `partial_folder`.
+
+    Raises `FileExistsError` if `path` is there then and is not empty; the content is deleted.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, lock = _own_folder(path)
+    try:
+        _empty(folder)
+        yield folder
+        for file in folder.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "is there already", str(path))
+        folder.rename(path)
+    except BaseException:
+        _empty(folder)
+        folder.rmdir()
+        raise
+    finally:
+        os.close(lock)
+        _delete_left_over(path)
 
 
 @contextmanager
@@ -75,21 +113,13 @@ def partial_folder(path: Path) -> Iterator[Path]:
     a killed process leaves its folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".partial") as name:
-            yield Path(name)
-        return
     folder, lock = _own_folder(path)
     try:
         _empty(folder)
         yield folder
     finally:
         _delete_folder(folder, lock)
-        for number in range(2, MAX_WRITERS):  # of killed processes that wrote beside another one
-            if not (left_over := _folder_name(path, number)).is_dir():
-                break
-            if (left_over_lock := _lock_folder(left_over)) is not None:
-                _delete_folder(left_over, left_over_lock)
+        _delete_left_over(path)
 
 
 @contextmanager
@@ -125,7 +155,7 @@ def _is_private(folder: Path) -> bool:
 
 def _own_folder(path: Path) -> tuple[Path, int]:
     """Create a partial folder that no other process uses; returns it and the descriptor of its lock."""
-    for number in range(1, MAX_WRITERS):
+    for number in range(1, MAX_WRITERS if fcntl is not None else 1):
         folder = _folder_name(path, number)
         try:
             if (lock := _lock_folder(folder, create=True)) is not None:
@@ -135,8 +165,9 @@ def _own_folder(path: Path) -> tuple[Path, int]:
                 raise
             break
     # Its own name keeps it apart from those of other processes, without any lock.
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
-    return folder, os.open(folder, os.O_RDONLY)
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    folder.mkdir()
+    return folder, os.open(os.devnull, os.O_RDONLY)
 
 
 def _folder_name(path: Path, number: int) -> Path:
@@ -199,11 +230,13 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, partial)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the content of all files below a folder has reached the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            _to_disk(path)
+def _delete_left_over(path: Path) -> None:
+    """Delete the folders with numbers of killed processes, which wrote `path` beside another one."""
+    for number in range(2, MAX_WRITERS):
+        if not (folder := _folder_name(path, number)).is_dir():
+            return
+        if (lock := _lock_folder(folder)) is not None:
+            _delete_folder(folder, lock)
 
 
 def _to_disk(path: Path) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emodistill.cached_files import MODELS, mark_used
 from emodistill.console import say, with_progress
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import cache_folder, partial_folder, sync_folder
+from emodistill.files import atomic_folder, cache_folder, partial_folder
 from emodistill.inference.hub import download_file
 from emodistill.inference.model_card import (
     BUNDLED,
@@ -249,9 +250,13 @@ def _assemble(name: str, source: Safetensors, source_name: str) -> None:
     listed = weight_list(name)
     target = fetched_path(name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with partial_folder(target) as partial:
-        folder = partial / name
-        folder.mkdir()
+    if _is_complete(target):  # by another process meanwhile
+        return
+    if target.exists():  # It is damaged.
+        with partial_folder(target.with_name(f"{target.name}-damaged")) as damaged:
+            target.rename(damaged / target.name)
+    # Another process may complete it first.
+    with suppress(FileExistsError), atomic_folder(target) as folder:
         for path in (ASSETS / name).iterdir():
             if path.name != WEIGHT_LIST:
                 shutil.copyfile(path, folder / path.name)
@@ -263,11 +268,6 @@ def _assemble(name: str, source: Safetensors, source_name: str) -> None:
                 "Nothing was written."
             )
         read_card(folder)
-        if not _is_complete(target):  # else another process has completed it meanwhile
-            if target.exists():  # It is damaged.
-                target.rename(partial / "damaged")
-            sync_folder(folder)
-            folder.rename(target)
 
 
 def weight_list(name: str) -> WeightList:

@@ -17,7 +17,7 @@ import numpy as np
 
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import partial_folder, sync_folder
+from emodistill.files import atomic_folder, move_file, partial_folder
 from emodistill.inference import (
     confidence,
     dimensions,
@@ -61,11 +61,12 @@ def export_web(model: str | Path, out: Path) -> int:
     and `ConfigError` if `out` holds other files.
     """
     loaded = _open(model, out)
-    with partial_folder(out) as partial:
-        written = partial / "written"
-        _write_page(written)
-        _write_model(loaded, written)
-        _place(written, out)
+    is_new = _is_new(out)
+    with atomic_folder(out) if is_new else partial_folder(out) as folder:
+        _write_page(folder)
+        _write_model(loaded, folder)
+        if not is_new:
+            _replace(folder, out)
     return _total_bytes(out)
 
 
@@ -83,20 +84,21 @@ def _write_page(out: Path) -> None:
     (page / "formats.js").write_text(formats, encoding="utf-8")
 
 
-def _place(written: Path, out: Path) -> None:
-    """Give the complete folder `written` the name `out`, or move its files into an earlier export there."""
-    sync_folder(written)
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
-    if not out.exists():
-        written.rename(out)
-        return
+def _is_new(out: Path) -> bool:
+    return not out.is_dir() or not any(out.iterdir())
+
+
+def _replace(written: Path, out: Path) -> None:
+    """Move the files of the complete folder `written` into an earlier export."""
     if (out / "page").exists():  # it may hold files of another version
-        (out / "page").rename(written.parent / "old")
+        (out / "page").rename(written / "old")
     if not (written / HEAD).exists():
         (out / HEAD).unlink(missing_ok=True)  # of another model
     for path in sorted(written.iterdir(), key=lambda path: path.name == "model.json"):  # it marks an export
-        path.replace(out / path.name)
+        if path.is_file():
+            move_file(path, out / path.name)
+        elif path.name != "old":
+            path.replace(out / path.name)
 
 
 def export_web_model(model: str | Path, out: Path) -> int:
@@ -108,11 +110,11 @@ def export_web_model(model: str | Path, out: Path) -> int:
     Raises what `export_web` raises.
     """
     loaded = _open(model, out)
-    with partial_folder(out) as partial:
-        written = partial / "written"
-        written.mkdir()
-        _write_model(loaded, written)
-        _place(written, out)
+    is_new = _is_new(out)
+    with atomic_folder(out) if is_new else partial_folder(out) as folder:
+        _write_model(loaded, folder)
+        if not is_new:
+            _replace(folder, out)
     return _total_bytes(out)
 
 

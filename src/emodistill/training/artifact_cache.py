@@ -15,12 +15,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emodistill.evaluation.cost import COST, mark_as_shared
-from emodistill.files import copy_file, partial_folder
+from emodistill.files import atomic_folder, copy_file
 
 LAST = "model.json"  # placed after all other files, since a checkpoint that has it is complete
 
@@ -46,19 +47,13 @@ class ArtifactCache:
         entry = self.folder / key
         if entry.is_dir():
             return
-        with partial_folder(entry) as folder:
-            partial = folder / key
-            partial.mkdir()
+        # Another process may make the same entry first.
+        with suppress(FileExistsError), atomic_folder(entry) as folder:
             for source in files:
                 if source.name.endswith(COST):
-                    mark_as_shared(source, partial / source.name)
+                    mark_as_shared(source, folder / source.name)
                 else:
-                    place_file(source, partial / source.name)
-            try:
-                partial.rename(entry)
-            except OSError:
-                if not entry.is_dir():  # else another process has made the same entry first
-                    raise
+                    place_file(source, folder / source.name)
 
 
 def cache_key(**content: Any) -> str:

@@ -16,7 +16,7 @@ from emodistill.corpora.audio_folders import remember_folders
 from emodistill.corpora.base import Corpus
 from emodistill.corpora.writers.base import CorpusWriter
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.files import ensure_not_read, move_file, partial_folder, sync_folder
+from emodistill.files import atomic_folder, ensure_not_read, move_file, partial_folder
 
 __all__ = ["WRITERS", "CorpusWriter", "check_output", "write_corpus"]
 
@@ -94,15 +94,15 @@ def write_corpus(
     if not copies:
         remember_folders([path.resolve() for path in recordings], folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with partial_folder(folder) as parent:
-        partial = parent / folder.name
-        partial.mkdir()
+    is_new = not folder.is_dir() or not any(folder.iterdir())
+    with atomic_folder(folder) if is_new else partial_folder(folder) as partial:
         writer.write(corpus, partial, names)
         for source in with_progress(recordings, "copy recordings", len(recordings)) if copies else ():
             target = partial / names[source]
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        _move_files(partial, folder, inputs, writer.tables)
+        if not is_new:
+            _move_files(partial, folder, inputs, writer.tables)
 
 
 def _names_of_copies(recordings: Collection[Path]) -> dict[Path, str]:
@@ -128,12 +128,6 @@ def _move_files(partial: Path, folder: Path, inputs: Iterable[Path], tables: Ite
     Those of `tables` that `partial` does not have are removed from `folder`.
     Raises `ConfigError` where one of `inputs` would be replaced. Then nothing is moved.
     """
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-    if not folder.exists():
-        sync_folder(partial)
-        partial.rename(folder)  # in one step
-        return
     files = [path for path in partial.rglob("*") if path.is_file()]
     targets = {path: folder / path.relative_to(partial) for path in files}
     stale = [folder / name for name in tables if not (partial / name).exists()]
