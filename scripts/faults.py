@@ -224,7 +224,7 @@ def without_times(path: Path) -> bytes:
     - `cost.json` and the tables of an ablation: seconds, milliseconds and the peak of memory. `shared` of a
       cost is kept.
     - `.safetensors`: the entries of the metadata in any order, since the library writes them in random order.
-    - the journal of `tune`: dates; it is the log of the search, and no result. `trials.csv`: seconds.
+    - the journal of `tune` has dates: it is the log of the search, and no result. `trials.csv`: seconds.
 
     Raises `ValueError` for JSON that is incomplete.
     """
@@ -242,7 +242,7 @@ def without_times(path: Path) -> bytes:
         ).encode()
     if name in ("ablation.csv", "trials.csv"):
         return _drop_columns(data, _MEASURED)
-    if name == "tune.journal":
+    if name == "study.journal":
         return b""
     if name.endswith(".safetensors"):
         length = int.from_bytes(data[:8], "little")
@@ -366,6 +366,7 @@ class Loop:
         make_material(self.material)
         done = {(kill.stage, kill.number): kill for kill in self.read() if kill.seed == self.seed}
         for stage, count in stages.items():
+            self.reference(stage)
             for number in range(count) if numbers is None else numbers:
                 before = done.get((stage.name, number))
                 if before is not None and before.is_survived and numbers is None:

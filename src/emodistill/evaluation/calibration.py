@@ -418,9 +418,8 @@ def plot_reliability(tables: Mapping[str, Predictions], path: Path, bins: int = 
             linewidth=1.2, elinewidth=0.8, capsize=2,
             label=f"{name} (calibration error {100 * calibration_error(table, bins):.1f} %)",
         )  # fmt: skip
-        coverage, risk = risk_coverage(table)
-        label = f"{name} (AURC {100 * area_under_risk(table):.1f} %)"
-        right.plot(100 * coverage, 100 * risk, linewidth=1.5, label=label)
+        coverage, risk = (100 * values for values in risk_coverage(table))
+        right.plot(coverage, risk, linewidth=1.5, label=f"{name} (AURC {100 * area_under_risk(table):.1f} %)")
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Reliability")
     right.set(xlabel="answered (%)", ylabel="wrong among these (%)", xlim=(0, 100), title="Risk and coverage")
     right.set_ylim(bottom=0)

@@ -160,12 +160,15 @@ class Learner(lightning.LightningModule):
         labels_alone = config.model_copy(update={"gamma": config.gamma or 1.0, "delta": config.delta or 1.0})
         return distillation_loss(output, hard, {}, labels_alone, dimensions)
 
-    def on_train_start(self) -> None:
-        self.average = {name: value.to(self.device) for name, value in self.average.items()}
-        self._stop_if_out_of_patience()  # a run may have been killed just before it would have stopped
+    def on_fit_start(self) -> None:
+        # Not in `on_train_start`, which is left out where the state to resume from has all epochs.
         for logger in self.loggers:
             if isinstance(logger, CSVLogger):  # it does not keep the rows of its old file
                 self._log(logger, self.history)
+
+    def on_train_start(self) -> None:
+        self.average = {name: value.to(self.device) for name, value in self.average.items()}
+        self._stop_if_out_of_patience()  # a run may have been killed just before it would have stopped
 
     def on_train_epoch_start(self) -> None:
         if self.contexts is not None and isinstance(self.model, Suffix):
