@@ -88,7 +88,7 @@ def _stages() -> dict[str, Stage]:
         Stage("ablate", training("ablate", "--cells", "no-distillation"), growing=FIT, forked=True),
         Stage(
             "tune", training("tune", "--space", "student.dropout=0.1,0.2,0.3", "--trials", "2"), 4,
-            (*FIT, "*/study.journal", "*/trials.csv", "*/best.toml", "*/tune.png"), forked=True,
+            (*FIT, "*/study.journal*", "*/trials.csv", "*/best.toml", "*/tune.png"), forked=True,
         ),
         Stage(
             "states", lambda m, out: ["train", m / "frozen.toml", "--out", out / "run"], 8, FIT, forked=True,

@@ -4,31 +4,29 @@ import errno
 import io
 import json
 import os
-import secrets
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from emodistill.errors import ConfigError, EmodistillError
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None
+from emodistill.partial_folders import (
+    HAS_LOCKS,
+    folder_name,
+    lock_file,
+    partial_folder,
+    temporary_folder,
+    to_disk,
+)
 
 # How to write a file name that is not valid text (bytes of another encoding): as \udcXX. JSON reads it back.
 UNENCODABLE = "backslashreplace"
 
 MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
-MAX_WRITERS = 100  # processes that write the same file at the same time, and have a name for their folder
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS)
 
 
 @contextmanager
@@ -57,11 +55,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 with partial.open("rb") as source, _open_descriptor(real) as stream:
                     shutil.copyfileobj(source, stream)
             return
-        complete = _folder_name(real, 0)
+        complete = folder_name(real, 0)
         with partial_folder(real) as beside:
             partial = beside / real.name
             yield partial
-            _to_disk(partial)
+            to_disk(partial)
             if real.is_file():
                 shutil.copymode(real, partial)
             partial.replace(complete)
@@ -73,154 +71,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 raise
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill. When the block ends, it has the name `path`, complete or not at all.
-
-    An empty folder `path` is replaced. The folder that is given is the one of `partial_folder`.
-
-    Raises `FileExistsError` if `path` is there then and is not empty; the content is deleted.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder, lock = _own_folder(path)
-    try:
-        _empty(folder)
-        yield folder
-        for file in folder.rglob("*"):
-            if file.is_file():
-                _to_disk(file)
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, "is there already", str(path))
-        folder.rename(path)
-    except BaseException:
-        _empty(folder)
-        folder.rmdir()
-        raise
-    finally:
-        os.close(lock)
-        _delete_left_over(path)
-
-
-@contextmanager
-def partial_folder(path: Path) -> Iterator[Path]:
-    """Give an empty hidden folder for the parts of `path`, beside it. It is deleted when the block ends.
-
-    Its name is always the same, so the next run deletes what a killed one left there. The process holds a
-    lock of the system on it, which ends with the process. Another process that writes `path` at the same time
-    gets a folder with a number in its name. Where the file system has no such locks, the name is random, and
-    a killed process leaves its folder.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder, lock = _own_folder(path)
-    try:
-        _empty(folder)
-        yield folder
-    finally:
-        _delete_folder(folder, lock)
-        _delete_left_over(path)
-
-
-@contextmanager
-def temporary_folder(name: str) -> Iterator[Path]:
-    """Give an empty folder for temporary files, which is deleted when the block ends.
-
-    A folder of the same name that a killed process left is deleted first. So it is in a folder of this user
-    alone, in the system's folder for temporary files.
-    """
-    own = Path(tempfile.gettempdir()) / f"emodistill-{getattr(os, 'geteuid', int)()}"
-    if fcntl is None or not _is_private(own):
-        with tempfile.TemporaryDirectory(prefix="emodistill-") as folder:
-            yield Path(folder)
-        return
-    try:
-        with partial_folder(own / name) as partial:
-            yield partial
-    finally:
-        with suppress(OSError):  # another process uses it
-            own.rmdir()
-
-
-def _is_private(folder: Path) -> bool:
-    """Make a folder that this user alone can enter, and return whether it is one."""
-    try:
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        state = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
-
-
-def _own_folder(path: Path) -> tuple[Path, int]:
-    """Create a partial folder that no other process uses; returns it and the descriptor of its lock."""
-    for number in range(1, MAX_WRITERS if fcntl is not None else 1):
-        folder = _folder_name(path, number)
-        try:
-            if (lock := _lock_folder(folder, create=True)) is not None:
-                return folder, lock
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            break
-    # Its own name keeps it apart from those of other processes, without any lock.
-    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    folder.mkdir()
-    return folder, os.open(os.devnull, os.O_RDONLY)
-
-
-def _folder_name(path: Path, number: int) -> Path:
-    return path.with_name(f".{path.name}.partial" if number == 1 else f".{path.name}.{number}.partial")
-
-
-def _lock_folder(folder: Path, create: bool = False) -> int | None:
-    """Return the descriptor of a folder that this process has locked; None if another process has."""
-    while True:
-        if create:
-            with suppress(FileExistsError):
-                folder.mkdir()
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            if create:
-                continue
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have deleted the folder meanwhile, and a third one may have made it again.
-            if os.path.samestat(os.fstat(descriptor), folder.stat()):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _delete_folder(folder: Path, lock: int) -> None:
-    """Delete a folder as far as the system allows it, and release its lock."""
-    with suppress(OSError):
-        _empty(folder)
-        folder.rmdir()
-    os.close(lock)
-
-
 def move_file(source: Path, target: Path) -> None:
     """Give a complete file its final name, after its content has reached the disk."""
-    _to_disk(source)
+    to_disk(source)
     source.replace(target)
 
 
@@ -228,21 +81,6 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy the content of a file; the copy appears complete or not at all."""
     with atomic_write(target) as partial:
         shutil.copyfile(source, partial)
-
-
-def _delete_left_over(path: Path) -> None:
-    """Delete the folders with numbers of killed processes, which wrote `path` beside another one."""
-    for number in range(2, MAX_WRITERS):
-        if not (folder := _folder_name(path, number)).is_dir():
-            return
-        if (lock := _lock_folder(folder)) is not None:
-            _delete_folder(folder, lock)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until the content of a file has reached the disk."""
-    with path.open("ab") as file:
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -255,37 +93,17 @@ def only_writer(path: Path, doing: str) -> Iterator[None]:
 
     Raises `ConfigError` where another process is in such a block.
     """
-    if fcntl is None or is_stream(path):
+    if not HAS_LOCKS or is_stream(path):
         yield
         return
     real = real_path(path)
     mark = real / ".lock" if real.is_dir() else real.with_name(f".{real.name}.lock")
     mark.parent.mkdir(parents=True, exist_ok=True)
-    file = _lock_file(mark, f"another process {doing} '{path}': wait for it, or name another output")
+    file = lock_file(mark, f"another process {doing} '{path}': wait for it, or name another output")
     try:
         yield
     finally:
         mark.unlink(missing_ok=True)
-        file.close()
-
-
-def _lock_file(mark: Path, refusal: str) -> BinaryIO:
-    """Open and lock a file; raises `ConfigError` with this message where another process has locked it."""
-    while True:
-        file = mark.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), mark.stat()):
-                return file
-        except BlockingIOError as error:
-            file.close()
-            raise ConfigError(refusal) from error
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return file
-            if not isinstance(error, FileNotFoundError):  # else its last owner has deleted it
-                file.close()
-                raise
         file.close()
 
 

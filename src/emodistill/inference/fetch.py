@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emodistill.cached_files import MODELS, mark_used
 from emodistill.console import say, with_progress
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import atomic_folder, cache_folder, partial_folder
+from emodistill.files import cache_folder
 from emodistill.inference.hub import download_file
 from emodistill.inference.model_card import (
     BUNDLED,
@@ -30,6 +30,7 @@ from emodistill.inference.model_card import (
     read_card,
     read_unchecked_card,
 )
+from emodistill.partial_folders import atomic_folder, partial_folder
 
 ASSETS = BUNDLED.parent
 WEIGHT_LIST = "weights.json"

@@ -15,10 +15,11 @@ import numpy as np
 
 from emodistill.errors import ConfigError, MissingExtraError, ModelError
 from emodistill.evaluation.run import read_run
-from emodistill.files import move_file, partial_folder
+from emodistill.files import move_file
 from emodistill.inference.card_writer import transformers_markdown, write_readme
 from emodistill.inference.fetch import fetchable_models, package_folder
 from emodistill.inference.model_card import Card, read_unchecked_card
+from emodistill.partial_folders import partial_folder
 
 TOLERANCE = (
     1e-4  # largest difference of a probability, of a dimension and of an embedding from the ONNX graph

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from emodistill.errors import ConfigError
-from emodistill.files import temporary_folder
+from emodistill.partial_folders import temporary_folder
 from emodistill.serving.logs import log_event, log_to_stderr
 from emodistill.serving.service import Service
 from emodistill.serving.settings import Settings

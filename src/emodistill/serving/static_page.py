@@ -17,7 +17,7 @@ import numpy as np
 
 from emodistill.audio import recording, speech_activity, waveform
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import atomic_folder, move_file, partial_folder
+from emodistill.files import move_file
 from emodistill.inference import (
     confidence,
     dimensions,
@@ -33,6 +33,7 @@ from emodistill.inference.formats import FORMATS, TimelineFormat
 from emodistill.inference.model_card import HEAD, Card
 from emodistill.inference.window_classifier import check_emotions
 from emodistill.labels import COLOURS
+from emodistill.partial_folders import atomic_folder, partial_folder
 
 _PACKAGE = Path(str(files("emodistill")))
 _SERVER_PAGE = _PACKAGE / "serving" / "page"

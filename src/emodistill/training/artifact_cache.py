@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.evaluation.cost import COST, mark_as_shared
-from emodistill.files import atomic_folder, copy_file
+from emodistill.files import copy_file
+from emodistill.partial_folders import atomic_folder
 
 LAST = "model.json"  # placed after all other files, since a checkpoint that has it is complete
 

@@ -16,7 +16,8 @@ from emodistill.corpora.audio_folders import remember_folders
 from emodistill.corpora.base import Corpus
 from emodistill.corpora.writers.base import CorpusWriter
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.files import atomic_folder, ensure_not_read, move_file, partial_folder
+from emodistill.files import ensure_not_read, move_file
+from emodistill.partial_folders import atomic_folder, partial_folder
 
 __all__ = ["WRITERS", "CorpusWriter", "check_output", "write_corpus"]
 
