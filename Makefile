@@ -31,7 +31,8 @@ lint: $(READY)
 	$(VENV)/bin/python scripts/sentences.py
 	$(VENV)/bin/python scripts/recipes.py
 	$(VENV)/bin/python scripts/licences.py --check
-	$(VENV)/bin/hadolint deploy/Dockerfile
+	$(VENV)/bin/hadolint deploy/Dockerfile deploy/ray.Dockerfile
+	$(VENV)/bin/check-jsonschema --schemafile deploy/ray-job.schema.json deploy/ray-job.yaml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff

@@ -60,8 +60,9 @@ def instructions() -> list[tuple[str, str]]:
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines)]
 
 
-def test_hadolint_accepts_the_dockerfile() -> None:
-    assert output_of(tool("hadolint"), str(DEPLOY / "Dockerfile")) == ""
+@pytest.mark.parametrize("name", ["Dockerfile", "ray.Dockerfile"])
+def test_hadolint_accepts_the_dockerfile(name: str) -> None:
+    assert output_of(tool("hadolint"), str(DEPLOY / name)) == ""
 
 
 def test_the_image_pins_its_base_runs_without_root_and_starts_the_server() -> None:

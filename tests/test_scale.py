@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,11 +22,14 @@ import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
+from factories_scripts import load_script
 from factories_serving import free_port
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from emodistill import Recognizer
+from emodistill.cli import app
 from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.adaptation import predict_compared
 from emodistill.inference.embedding_rows import to_parquet as embeddings_to_parquet
@@ -731,6 +735,88 @@ def test_sums_of_voices_add_up() -> None:
     total = first + second
     assert ((total - second).speech_s, (total - second).num_utterances) == (2.0, 1)
     np.testing.assert_array_equal((total - second).weighted, first.weighted)
+
+
+# --- figures and files for a cluster ------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+JOB, SCHEMA = ROOT / "deploy" / "ray-job.yaml", ROOT / "deploy" / "ray-job.schema.json"
+
+
+def test_the_ray_job_fits_its_schema_and_the_command() -> None:
+    import yaml
+    from jsonschema import Draft202012Validator
+
+    schema = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    text = JOB.read_text(encoding="utf-8")
+    schema.validate(yaml.safe_load(text))
+    for old, new in (("runAsNonRoot: true", "runAsNonRoot: false"), ("backoffLimit", "backofLimit"),
+                     ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+                     ('rayVersion: "2.60.0"', "rayVersion: 2.6")):  # fmt: skip
+        assert old in text
+        assert not schema.is_valid(yaml.safe_load(text.replace(old, new))), old
+    spec = yaml.safe_load(text)["spec"]
+    cluster = spec["rayClusterSpec"]
+    versions = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    assert cluster["rayVersion"] == versions["ray"]
+    assert f"rayproject/ray:{versions['ray']}-" in (ROOT / "deploy" / "ray.Dockerfile").read_text()
+    command = spec["entrypoint"].split()
+    shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [*command[1:3], "--help"]).output
+    assert {part for part in command if part.startswith("--")} <= set(re.findall(r"--[a-z-]+", shown))
+    (group,) = cluster["workerGroupSpecs"]
+    workers = int(command[command.index("--workers") + 1])
+    assert workers == group["replicas"] * int(group["rayStartParams"]["num-cpus"])
+    for pods in (group, cluster["headGroupSpec"]):
+        (container,) = pods["template"]["spec"]["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+simulation = load_script("scale_simulation")
+
+
+@given(
+    files=st.integers(1000, 50_000), workers=st.integers(1, 20), rows=st.sampled_from([100, 500, 3000]),
+    failures=st.sampled_from([0.0, 5.0]),
+)  # fmt: skip
+def test_a_simulated_run_takes_at_least_its_work_and_at_most_one_worker(
+    files: int, workers: int, rows: int, failures: float
+) -> None:
+    cluster = simulation.Cluster(files=files, workers=workers, failures=failures, slow=0.0, file_spread=0.01)
+    span_s = simulation.makespan_s(cluster, rows, np.random.default_rng(files))
+    shards = -(-files // rows)
+    assert span_s > 0.99 * max(cluster.ideal_s, cluster.driver_s * shards)
+    if not failures:
+        longest_s = shards * (1.01 * rows * cluster.file_s + cluster.gap_s + cluster.driver_s)
+        assert span_s < longest_s
+        assert span_s == simulation.makespan_s(cluster, rows, np.random.default_rng(files))
+
+
+def test_failures_and_slow_workers_make_large_shards_worse() -> None:
+    cluster = simulation.Cluster(files=400_000, workers=20, failures=3.0)
+    found = simulation.overheads(cluster, (100, 1000, 20_000), 5)
+    assert found[20_000] > found[1000] > 1
+    assert 1000 in simulation.good_sizes({100: 1.0, 1000: 1.01, 20_000: 1.5})
+    assert simulation.good_sizes({100: 1.0, 1000: 1.05}) == [100]
+
+
+def test_the_simulation_reads_the_figures_of_the_benchmark(tmp_path: Path) -> None:
+    figures = {"rows of a shard": 50, "seconds of shards": [0.5, 0.5, 0.6], "ms between two shards": 20}
+    (tmp_path / "b.json").write_text(json.dumps(figures))
+    cluster = simulation.measured(tmp_path / "b.json", simulation.Cluster())
+    assert (cluster.file_s, cluster.gap_s) == (pytest.approx(0.01), pytest.approx(0.02))
+    assert 0 < cluster.file_spread < 2
+
+
+def test_the_fields_of_the_state_are_documented(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("path\n")
+    run(Job("predict", str(tmp_path / "out"), str(tmp_path)), str(tmp_path / "rows.csv"))
+    state = json.loads((tmp_path / "out" / "_scale.json").read_text())
+    section = (ROOT / "docs/reference/json.md").read_text(encoding="utf-8").partition("## Scale output")[2]
+    first, _, second = section.partition("### Result of scale")
+    assert re.findall(r"^\| `(\w+)`", first, re.MULTILINE) == list(state)
+    assert re.findall(r"^\| `(\w+)`", second, re.MULTILINE) == list(state["result"])
 
 
 # --- the command --------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def read_batches(url: str, storage: Storage, speaker: str | None = None) -> Iter
                 read = _csv_batches if _suffix(file) in DELIMITERS else _parquet_batches
                 for batch in read(opened, file, speaker):
                     yield _to_columns(batch, speaker)
-            except arrow.ArrowException as error:
+            except (arrow.ArrowException, ValueError) as error:
                 reason = " ".join(str(error).split())[:300]
                 raise ConfigError(f"the manifest '{file}' cannot be read: {reason}") from error
 
@@ -167,7 +167,10 @@ def _header(opened: BinaryIO, file: str) -> list[str]:
     opened.seek(0)
     if not text.strip():
         raise ConfigError(f"the manifest '{file}' is empty: expected a header with the column path")
-    return next(csv.reader([text], delimiter=DELIMITERS[_suffix(file)]))
+    try:
+        return next(csv.reader([text], delimiter=DELIMITERS[_suffix(file)]))
+    except csv.Error as error:
+        raise ConfigError(f"the manifest '{file}' has no header that can be read: {error}") from error
 
 
 def _parquet_batches(opened: BinaryIO, file: str, speaker: str | None) -> Iterator[Any]:
