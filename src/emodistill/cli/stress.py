@@ -143,7 +143,8 @@ def stress(
     Writes stress.json, stress.html and junit.xml into the folder. A run that was stopped continues with the
     same command. Needs the extra [stress], and [train] for models that torch runs.
 
-    Exit code 0: enough cells of each group pass. 1: some group fails. 2: nothing was run.
+    Exit code 0: enough cells of each group pass. 1: some group fails, or a change was not run. 2: nothing was
+    run.
 
     Examples:
 

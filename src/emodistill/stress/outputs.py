@@ -215,7 +215,9 @@ def show_result(result: Result, to: Console) -> None:
         if facts.no_answer:
             note = f"{facts.no_answer} unchanged recordings have no answer, and are left out"
             to.print(f"{facts.name}: {note}", markup=False)
-    for note, names in _notes(result.cells).items():
+    for note, names in _notes(result.not_run).items():
+        to.print(f"not run, so the suite does not pass: {', '.join(names)}: {note}", markup=False)
+    for note, names in _notes([cell for cell in result.cells if cell.group == "fairness"]).items():
         to.print(f"left out: {', '.join(names)}: {note}", markup=False)
     _show_failures(failures(result.cells), to)
 

@@ -78,9 +78,14 @@ class Result:
         return self.share(group) >= self.required[group] - 1e-9
 
     @property
+    def not_run(self) -> list[Cell]:
+        """The cells of changes that were not checked, for example because there is no music to mix in."""
+        return [cell for cell in self.cells if cell.group != "fairness" and not cell.checks]
+
+    @property
     def passed(self) -> bool:
-        """Whether enough cells of each group pass."""
-        return all(self.group_passes(group) for group in self.groups)
+        """Whether every change was run, and enough cells of each group pass."""
+        return not self.not_run and all(self.group_passes(group) for group in self.groups)
 
 
 # Long: the parameters are the options of the command.
