@@ -306,3 +306,15 @@ def test_no_piece_is_in_the_project() -> None:
     root = Path(__file__).parents[1]
     names = {Path(piece.file).name for piece in PIECES}
     assert not [path for path in (root / "src").rglob("*") if path.name in names]
+
+
+def test_the_documentation_has_the_licence_table_and_the_command() -> None:
+    text = (Path(__file__).parents[1] / "docs/how-to/stress.md").read_text(encoding="utf-8")
+    for row in licence_table():
+        line = next(line for line in text.splitlines() if row["path"].removeprefix("/usr/share/") in line)
+        kind = f"| {row['use']}: {row['kind']} |"
+        assert line.startswith(kind)
+        assert line.endswith(f"| `{row['package']}` | {row['author']} | {row['licence']} |")
+        assert row["title"] in line
+    packages = " ".join(dict.fromkeys(piece.package for piece in PIECES))
+    assert f"apt-get install --no-install-recommends {packages}\n" in text
