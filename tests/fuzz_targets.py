@@ -516,7 +516,9 @@ def _card(data: bytes, folder: Path) -> None:
 
     (folder / "card.json").write_bytes(data)
     (folder / "model.onnx").write_bytes(_model_parts()[1])
-    Recognizer(folder, threads=1).predict(_sound(), RATE)
+    recognizer = Recognizer(folder, threads=1)
+    recognizer.predict(_sound(), RATE)
+    recognizer.student.run(_sound())
 
 
 def _graph(data: bytes, folder: Path) -> None:
@@ -527,7 +529,7 @@ def _graph(data: bytes, folder: Path) -> None:
     card["sha256"] = hashlib.sha256(data).hexdigest()
     (folder / "card.json").write_text(json.dumps(card))
     (folder / "model.onnx").write_bytes(data)
-    Recognizer(folder, threads=1).predict(_sound(), RATE)
+    Recognizer(folder, threads=1).student.run(_sound())
 
 
 def _description(data: bytes, folder: Path) -> None:

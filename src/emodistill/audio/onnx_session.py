@@ -1,12 +1,23 @@
 """One way to run an ONNX file: the student, the speech detector, and the graphs that an export compares."""
 
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
+from emodistill.audio.onnx_graph import check_graph
 from emodistill.audio.providers import CPU, ensure_available, find_provider
 from emodistill.errors import ConfigError, ModelError
 
+MEMORY_VARIABLE = "EMODISTILL_MODEL_MEMORY_MB"  # that all models of a process may take; default: half of it
 _LOG_FATAL_ONLY = 4  # errors are raised, so ONNX Runtime need not log them too
 
 
@@ -23,7 +34,7 @@ def open_session(
 
     Raises:
         ConfigError: this install of ONNX Runtime does not have the provider, or the provider cannot start.
-        ModelError: the file is not an ONNX model, or ONNX Runtime cannot run it.
+        ModelError: the file is not an ONNX model, ONNX Runtime cannot run it, or `check_graph` refuses it.
     """
     chosen = find_provider(provider)
     available = onnxruntime.get_available_providers()
@@ -32,7 +43,12 @@ def open_session(
     own_options: dict[str, str] = {}
     if threads is not None and chosen.threads_option is not None:
         own_options[chosen.threads_option] = str(threads)
+    name = "the model" if isinstance(model, bytes) else f"'{model}'"
+    with _content(model, name) as content:
+        check_graph(content, name, model if isinstance(model, Path) else None)
     options = onnxruntime.SessionOptions()
+    if chosen.name == CPU and _limit_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = _LOG_FATAL_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -42,7 +58,6 @@ def open_session(
             enable_fallback=0,  # With a fallback, ONNX Runtime may use the CPU alone.
         )  # fmt: skip
     except Exception as error:  # ONNX Runtime's errors have no base class of their own.
-        name = "the model" if isinstance(model, bytes) else f"'{model}'"
         message = " ".join(str(error).split())
         where = "" if chosen.name == CPU else f" with the provider '{chosen.name}'"
         raise ModelError(f"{name} cannot be run by ONNX Runtime{where}: {message}") from error
@@ -53,3 +68,91 @@ def open_session(
             f"provider '{CPU}'"
         )
     return session
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]], name: str, num_rows: int
+) -> list[npt.NDArray[np.float32]]:
+    """Return all outputs of a model, (num_rows, columns) each. `name` stands for the model in messages.
+
+    Raises `ModelError` where ONNX Runtime cannot run it, for example for lack of memory, and where an output
+    has another shape or other values.
+    """
+    try:
+        values = session.run(None, dict(inputs))
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own.
+        message = " ".join(str(error).split())
+        hint = ""
+        if "Available memory" in message or "allocate memory" in message or "bad_alloc" in message:
+            hint = f"; all models together may take {memory_limit() // 10**6} MB, see {MEMORY_VARIABLE}"
+        raise ModelError(f"{name} cannot be run: {message[:500]}{hint}") from error
+    for output, value in zip(session.get_outputs(), values, strict=True):
+        is_table = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f"
+        if not is_table or len(value) != num_rows:
+            raise ModelError(
+                f"{name} gives '{output.name}' with the shape {getattr(value, 'shape', None)}, expected "
+                f"({num_rows}, columns) of floating-point numbers"
+            )
+    return list(values)
+
+
+@contextmanager
+def _content(model: Path | bytes, name: str) -> Iterator[memoryview]:
+    """Give the bytes of a model. A file is mapped, because it may be large."""
+    if isinstance(model, bytes):
+        yield memoryview(model)
+        return
+    try:
+        with model.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # An empty file cannot be mapped.
+        raise ModelError(f"{name} cannot be read: {error}") from error
+    try:
+        yield memoryview(mapped)
+    finally:
+        with suppress(BufferError):  # An error that was raised still holds a part of the file.
+            mapped.close()
+
+
+def check_file(path: Path) -> None:
+    """Raise `ModelError` for an ONNX file that cannot be read, or that `check_graph` refuses."""
+    with _content(path, f"'{path}'") as content:
+        check_graph(content, f"'{path}'", path)
+
+
+@lru_cache(maxsize=1)
+def memory_limit() -> int:
+    """Return how many bytes all models of this process may take: half of the machine's or container's memory.
+
+    The environment variable `MEMORY_VARIABLE` replaces it. Raises `ConfigError` for a bad value of it.
+    """
+    if given := os.environ.get(MEMORY_VARIABLE):
+        if not given.isdecimal() or not int(given):
+            raise ConfigError(f"bad {MEMORY_VARIABLE} '{given}', expected a number of megabytes")
+        return int(given) * 10**6
+    limits = [2**35]  # where the system does not tell its memory
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf.
+        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, ValueError):  # no container, or "max"
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(limits) // 2
+
+
+_registering = threading.Lock()
+
+
+def _limit_memory() -> bool:
+    """Let all models of this process share one arena with a limit; returns whether it could be done."""
+    with _registering:
+        return _register_arena(memory_limit())
+
+
+@lru_cache(maxsize=1)
+def _register_arena(limit: int) -> bool:
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    try:
+        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"max_mem": limit}))
+    except Exception:  # A program that uses ONNX Runtime itself may have registered its own.
+        return False
+    return True

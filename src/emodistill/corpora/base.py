@@ -222,7 +222,7 @@ def vote_distribution(votes: Mapping[str, float], labels: LabelSet) -> list[floa
 
 def natural_sort_key(name: str) -> list[tuple[int, str]]:
     """Return a sorting key that takes the numbers in a name by value: s2 sorts before s10."""
-    return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def check_root(root: Path, name: str, expected: str, *patterns: str) -> Path:

@@ -45,7 +45,8 @@ class ArrayCache:
         """
         path = self.path(key)
         try:
-            array = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:  # `np.load` would also open an archive.
+                array = np.lib.format.read_array(file, allow_pickle=False)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 errno.ENOENT, f"no longer in the cache; {_RUN_AGAIN} and continues", str(path)

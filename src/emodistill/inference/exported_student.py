@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from emodistill.audio.onnx_session import open_session
+from emodistill.audio.onnx_session import open_session, run_session
 from emodistill.audio.providers import CPU, check_provider, find_provider
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, Waveform
 from emodistill.errors import ModelError
@@ -63,7 +63,7 @@ class ExportedStudent:
         if self.voice_dim is not None:
             inputs["voice"] = self._rows(voice, 1)
         with self._turn:
-            values = self._session.run(None, inputs)
+            values = run_session(self._session, inputs, f"'{self.folder / 'model.onnx'}'", 1)
         return {name: value[0] for name, value in zip(self.outputs, values, strict=True)}
 
     def run_head(
@@ -76,7 +76,7 @@ class ExportedStudent:
         session, outputs = self._head
         inputs = {"statistics": statistics, "voice": self._rows(voice, len(statistics))}
         with self._turn:
-            values = session.run(None, inputs)
+            values = run_session(session, inputs, f"'{self.folder / HEAD}'", len(statistics))
         rows = zip(*values, strict=True)
         return [dict(zip(outputs, row, strict=True)) for row in rows]
 
@@ -144,7 +144,7 @@ class ExportedStudent:
                 f"{' and '.join(required)}, and for a model with voices also the input voice and the output "
                 f"statistics, got the inputs {list(inputs)} and the outputs {self.outputs}"
             )
-        dim = inputs["voice"][-1] if has_voices else None
+        dim = inputs["voice"][-1] if has_voices and inputs["voice"] else None
         if has_voices != (self.voice_dim is not None) or (isinstance(dim, int) and dim != self.voice_dim):
             graph = f"voices of {dim} numbers" if has_voices else "no voices"
             raise ModelError(
@@ -185,8 +185,8 @@ class ExportedStudent:
 
     def _size(self, output: str) -> int | None:
         """The number of columns of an output; None if the graph does not state it."""
-        size = self._session.get_outputs()[self.outputs.index(output)].shape[-1]
-        return size if isinstance(size, int) else None
+        shape = self._session.get_outputs()[self.outputs.index(output)].shape
+        return shape[-1] if shape and isinstance(shape[-1], int) else None
 
 
 def model_folder(model: str | Path) -> Path:

@@ -38,6 +38,7 @@ SOURCE_FILE = "model.safetensors"
 ALIGNMENT = 64  # bytes; every array of weights.bin starts at a multiple of it
 INT8 = "-int8"  # ends the name of the int8 variant of a model, which is fetched with it
 _PREFIXES = ("model.encoder.", "encoder.")  # of keys; a file with an encoder alone has none
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file; the library has the same limit
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}  # of safetensors -> NumPy
 
 Array = npt.NDArray[Any]
@@ -106,7 +107,7 @@ class Safetensors:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = file.read(length) if length <= size - 8 else b""
+            header = file.read(length) if length <= min(size - 8, MAX_HEADER_BYTES) else b""
         try:
             entries = {
                 str(key): _Entry(
@@ -115,7 +116,7 @@ class Safetensors:
                 for key, item in json.loads(header).items()
                 if key != "__metadata__"
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(
                 f"'{path}' is not a safetensors file, or is not complete ({size} bytes): download it again"
             ) from error

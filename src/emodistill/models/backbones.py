@@ -6,8 +6,8 @@ from typing import Any
 from transformers import AutoConfig
 
 from emodistill.citations import Citation
-from emodistill.errors import ModelError, one_of
-from emodistill.models.base import Backbone, PretrainedBackbone, no_progress_bar
+from emodistill.errors import EmodistillError, ModelError, one_of
+from emodistill.models.base import Backbone, PretrainedBackbone, first_line, no_progress_bar
 from emodistill.models.compact import Compact
 from emodistill.models.data2vec import Data2VecAudio
 from emodistill.models.pretrained import folder_or_id
@@ -41,9 +41,11 @@ def load_backbone(name: str, num_layers: int | None, width: int = 192) -> Backbo
         if family is not None and issubclass(family, PretrainedBackbone):
             with no_progress_bar(where):
                 return family.from_pretrained(where, num_layers)
-    except (OSError, ValueError) as error:
+    except EmodistillError:
+        raise
+    except Exception as error:  # transformers and torch raise errors of many kinds, such as for a pickle
         raise ModelError(
-            f"backbone '{name}' cannot be loaded: {str(error).splitlines()[0]} "
+            f"backbone '{name}' cannot be loaded: {first_line(error)} "
             "Give a folder that holds config.json and model.safetensors (--set student.backbone=DIR), "
             "or go online once so that the hub id can be downloaded."
         ) from error

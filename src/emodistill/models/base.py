@@ -67,6 +67,11 @@ class Backbone(nn.Module, ABC):
         """
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind if it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def plain_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a saved architecture without those that name code, kernels or files to load."""
     named = (

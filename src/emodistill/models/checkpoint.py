@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from emodistill.audio.onnx_session import check_file
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
 from emodistill.files import atomic_write, move_file, read_json
@@ -142,6 +143,7 @@ def read_exported(folder: Path) -> Checkpoint:
     from onnx import numpy_helper
 
     path = folder / "model.onnx"
+    check_file(path)
     exported = onnx.load(path)
     description = {entry.key: entry.value for entry in exported.metadata_props}.get(METADATA)
     if description is None:

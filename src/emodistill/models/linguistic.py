@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 from emodistill.citations import Citation
 from emodistill.config import LinguisticConfig
 from emodistill.errors import ModelError
-from emodistill.models.base import no_progress_bar, plain_config
+from emodistill.models.base import first_line, no_progress_bar, plain_config
 from emodistill.models.layers import CosineClassifier, Output, frame_mask, make_regressor
 from emodistill.models.pretrained import folder_or_id
 
@@ -135,9 +135,9 @@ class LinguisticTeacher(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             with no_progress_bar(where):
                 encoder = AutoModel.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # transformers and torch raise errors of many kinds, such as for a pickle
             raise ModelError(
-                f"text encoder '{config.encoder}' cannot be loaded: {str(error).splitlines()[0]} "
+                f"text encoder '{config.encoder}' cannot be loaded: {first_line(error)} "
                 "Give a folder (--set linguistic.encoder=DIR), 'scratch', or go online once."
             ) from error
         return cls(config, num_classes, encoder, tokenizer, dimensions)

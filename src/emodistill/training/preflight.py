@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from emodistill.audio.onnx_session import check_file
 from emodistill.config import Recipe, StudentConfig, load_recipe
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.load import check_source, open_corpus, open_further
 from emodistill.errors import ConfigError, ModelError
+from emodistill.files import read_json
 from emodistill.inference.model_card import BUNDLED, METADATA, read_description
 from emodistill.models.pretrained import find_pretrained
 from emodistill.models.student_checks import check_layers, too_few_layers
@@ -229,11 +231,12 @@ def check_init(init: str, field: str, kind: str) -> tuple[str, ...]:
     if (folder / "model.onnx").is_file():
         import onnx
 
+        check_file(folder / "model.onnx")
         metadata = onnx.load(folder / "model.onnx", load_external_data=False).metadata_props
         text = {entry.key: entry.value for entry in metadata}.get(METADATA)
         description = {"kind": "student"} if text is None else read_description(text)
     elif (folder / "model.json").is_file():
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        description = read_json(folder / "model.json", ModelError, "is no description of a checkpoint")
     else:
         raise ModelError(
             f"{where}: the folder has neither model.json, as a checkpoint has, nor model.onnx, as an "

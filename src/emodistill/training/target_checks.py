@@ -1,6 +1,5 @@
 """Checks of what a training learns from: labels, votes and the times of words. It imports no torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 from emodistill.config import Recipe
 from emodistill.console import say
 from emodistill.corpora.base import Corpus, Utterance, vote_distribution
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, ModelError
+from emodistill.files import read_json
 from emodistill.labels import LabelSet
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import SPLITS, Fold
@@ -140,7 +140,7 @@ def check_acoustic_run(recipe: Recipe, fold: Fold, emotions: tuple[str, ...]) ->
                 f"acoustic.run = '{recipe.acoustic.run}': fold {fold.name} has no trained student in "
                 f"'{folder}'{problem}; finish that run first, or set acoustic.run to another"
             )
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        description = read_json(folder / "model.json", ModelError, "is no description of a checkpoint")
         if recipe.has_emotions and sorted(description["emotions"]) != sorted(emotions):
             raise ConfigError(
                 f"acoustic.run: '{folder}' has the emotions {description['emotions']}, expected those of "

@@ -6,6 +6,7 @@ with a gender gives a column `speaker.gender`. Splits are those of the tables wi
 """
 
 import math
+import tempfile
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _USUAL = {
 _UNIT = (0.0, 1.0)
 
 # A part of a recording: file, start and end in seconds. The end None is that of the recording.
+_TABLE_SUFFIXES = (".csv", ".parquet")
 Part = tuple[str, float, float | None]
 
 
@@ -45,7 +47,9 @@ def read(source: Path, options: TableOptions) -> Table:
     if not header.is_file():
         raise CorpusError(f"audformat: no '{header}'; expected the folder of a database, with db.yaml")
     try:
-        database = audformat.Database.load(str(source), load_data=True)
+        with tempfile.TemporaryDirectory(prefix="emodistill-") as folder:
+            _copy_plain(source, Path(folder))
+            database = audformat.Database.load(folder, load_data=True)
     except Exception as error:  # those of YAML, Parquet, pandas and audformat have no common class
         text = " ".join(str(error).split())
         raise CorpusError(f"audformat: '{source}' cannot be read: {text or type(error).__name__}") from error
@@ -54,6 +58,29 @@ def read(source: Path, options: TableOptions) -> Table:
     except (TypeError, ValueError, AttributeError, KeyError) as error:  # labels of types that no scheme has
         text = " ".join(str(error).split())
         raise CorpusError(f"audformat: '{source}' has cells of unexpected types: {text}") from error
+
+
+def _copy_plain(source: Path, folder: Path) -> None:
+    """Copy the files of a database that hold no code: its header as plain YAML, and its tables.
+
+    audformat would run code in the header, and in a table that is a pickle.
+    """
+    import yaml  # of audformat
+
+    header = yaml.safe_load((source / "db.yaml").read_text(encoding="utf-8"))
+    (folder / "db.yaml").write_text(
+        yaml.safe_dump(header, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    tables = {path for suffix in _TABLE_SUFFIXES for path in source.glob(f"db.*{suffix}")}
+    for path in tables:
+        (folder / path.name).symlink_to(path.resolve())
+    pickled = [path.name for path in sorted(source.glob("db.*.pkl"))]
+    stems = {path.stem for path in tables}
+    only = [name for name in pickled if Path(name).stem not in stems]
+    if only:
+        raise CorpusError(
+            f"'{only[0]}' is a pickle, which may run code, and is not read: save the table as CSV or Parquet"
+        )
 
 
 def table_of(database: Any, root: Path, options: TableOptions, notes: Sequence[str] = ()) -> Table:

@@ -1,0 +1,224 @@
+"""What an ONNX file declares, checked before ONNX Runtime opens it. The file may be that of a stranger.
+
+The base install has no package `onnx`, so this module reads the parts of the protobuf that it needs. The
+numbers of the fields are those of `onnx.proto`.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from emodistill.errors import ModelError
+
+# Domains whose operators are part of every ONNX Runtime.
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+ENDLESS = ("Loop", "Scan")  # operators whose rounds nothing bounds
+MAX_DEPTH = 16  # of graphs in graphs
+VALUES_PER_BYTE = 8  # at most, in the data of a tensor; the smallest types have two bits
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of fields
+_MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
+_FUNCTION_NODE, _FUNCTION_DOMAIN = 7, 10
+_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
+_NODE_ATTRIBUTE, _NODE_OPERATOR, _NODE_DOMAIN = 5, 4, 7
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
+_TENSOR_DIMS, _TENSOR_EXTERNAL = 1, 13
+_SPARSE_VALUES, _SPARSE_INDICES, _SPARSE_DIMS = 1, 2, 3
+
+Field = tuple[int, int | memoryview]  # its number, its value
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The check of one file."""
+
+    name: str  # of the model, in messages
+    path: Path | None  # of the file, whose folder may hold external data; None: there may be none
+    domains: set[str] = field(default_factory=lambda: set(DOMAINS))  # with those of the model's own functions
+
+    def model(self, content: memoryview) -> None:
+        fields = [item for item in _fields(content) if item[0] in (_MODEL_GRAPH, _MODEL_FUNCTION)]
+        functions = [_message(value) for number, value in fields if number == _MODEL_FUNCTION]
+        for function in functions:
+            self.domains.update(_texts(function, _FUNCTION_DOMAIN))
+        for function in functions:
+            for number, value in _fields(function):
+                if number == _FUNCTION_NODE:
+                    self._node(_message(value), 1)
+        for number, value in fields:
+            if number == _MODEL_GRAPH:
+                self._graph(_message(value), 0)
+
+    def _graph(self, content: memoryview, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise ModelError(f"{self.name} has graphs in graphs, over {MAX_DEPTH} levels deep")
+        for number, value in _fields(content):
+            if number == _GRAPH_NODE:
+                self._node(_message(value), depth)
+            elif number == _GRAPH_TENSOR:
+                self._tensor(_message(value))
+            elif number == _GRAPH_SPARSE:
+                self._sparse(_message(value))
+
+    def _node(self, content: memoryview, depth: int) -> None:
+        operator, domain, attributes = "", "", []
+        for number, value in _fields(content):
+            if number == _NODE_OPERATOR:
+                operator = _text(value)
+            elif number == _NODE_DOMAIN:
+                domain = _text(value)
+            elif number == _NODE_ATTRIBUTE:
+                attributes.append(_message(value))
+        if domain not in self.domains:
+            raise ModelError(
+                f"{self.name} has the operator '{operator}' of the domain '{domain}', which ONNX Runtime "
+                "does not have: export the model with the operators of ONNX alone"
+            )
+        if operator in ENDLESS:
+            raise ModelError(
+                f"{self.name} has the operator '{operator}', whose rounds nothing bounds: export the model "
+                "without loops"
+            )
+        for attribute in attributes:
+            for number, value in _fields(attribute):
+                if number in _ATTRIBUTE_TENSORS:
+                    self._tensor(_message(value))
+                elif number in _ATTRIBUTE_SPARSE:
+                    self._sparse(_message(value))
+                elif number in _ATTRIBUTE_GRAPHS:
+                    self._graph(_message(value), depth + 1)
+
+    def _tensor(self, content: memoryview) -> None:
+        dims: list[int] = []
+        external: dict[str, str] = {}
+        for number, value in _fields(content):
+            if number == _TENSOR_DIMS:
+                dims += _integers(value)
+            elif number == _TENSOR_EXTERNAL:
+                entry = {place: _text(item) for place, item in _fields(_message(value)) if place in (1, 2)}
+                external[entry.get(1, "")] = entry.get(2, "")
+        num_bytes = self._external_bytes(external) if external else len(content)
+        self._check_size(dims, num_bytes)
+
+    def _sparse(self, content: memoryview) -> None:
+        dims: list[int] = []
+        for number, value in _fields(content):
+            if number in (_SPARSE_VALUES, _SPARSE_INDICES):
+                self._tensor(_message(value))
+            elif number == _SPARSE_DIMS:
+                dims += _integers(value)
+        self._check_size(dims, len(content))  # ONNX Runtime makes it dense.
+
+    def _check_size(self, dims: list[int], num_bytes: int) -> None:
+        if any(size < 0 for size in dims) or math.prod(dims) > VALUES_PER_BYTE * num_bytes:
+            raise ModelError(
+                f"{self.name} declares a weight of the shape {dims[:8]}, but has {num_bytes} bytes for it: "
+                "export or download the model again"
+            )
+
+    def _external_bytes(self, external: dict[str, str]) -> int:
+        """Return the size of a file of external data. Raises `ModelError` for one outside of the folder.
+
+        In the cache of the hub, the files of a model are links to files that lie in one other folder.
+        """
+        location = external.get("location", "")
+        if self.path is None:
+            raise ModelError(f"{self.name} keeps weights in another file, '{location}': give its folder")
+        found = self.path.parent / location
+        is_plain = location and "\0" not in location and ".." not in location.replace("\\", "/").split("/")
+        allowed = {os.path.realpath(self.path.parent), os.path.realpath(self.path.resolve().parent)}
+        if (
+            not is_plain
+            or PurePosixPath(location).is_absolute()
+            or PureWindowsPath(location).anchor
+            or not any(Path(os.path.realpath(found)).is_relative_to(folder) for folder in allowed)
+        ):
+            raise ModelError(
+                f"{self.name} keeps weights in '{location}', which is outside of its folder, and is not read"
+            )
+        if not found.is_file():
+            raise ModelError(f"{self.name} keeps weights in '{location}', which is missing in its folder")
+        return found.stat().st_size
+
+
+def check_graph(content: memoryview, name: str, path: Path | None) -> None:
+    """Raise `ModelError` for an ONNX file that could harm the machine that runs it.
+
+    It is refused where
+
+    - its weights are in a file outside of its folder: an absolute path, `..`, or a link that leaves it;
+    - it has an operator that is not one of ONNX or of ONNX Runtime, or a loop;
+    - it declares a weight that is larger than its data.
+
+    Args:
+        content: the bytes of the file.
+        name: what messages call the model.
+        path: of the file; None: it is in memory, and has no folder.
+    """
+    try:
+        _Check(name, path).model(content)
+    except (ValueError, OverflowError) as error:
+        raise ModelError(f"{name} is not an ONNX file: {error}") from error
+
+
+def _fields(content: memoryview) -> Iterator[Field]:
+    """Yield the fields of a message. Raises `ValueError` for a damaged one."""
+    place, end = 0, len(content)
+    while place < end:
+        tag, place = _varint(content, place)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, place = _varint(content, place)
+            yield number, value
+            continue
+        if kind == _BYTES:
+            size, place = _varint(content, place)
+        elif kind in (_FIXED64, _FIXED32):
+            size = 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(f"a field has the kind {kind}")
+        if size > end - place:
+            raise ValueError("it ends within a field")
+        yield number, content[place : place + size]
+        place += size
+
+
+def _varint(content: memoryview, place: int) -> tuple[int, int]:
+    """Return a number and the place after it."""
+    value = 0
+    for count in range(10):
+        if place + count >= len(content):
+            raise ValueError("it ends within a number")
+        byte = content[place + count]
+        value |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            return value & (2**64 - 1), place + count + 1
+    raise ValueError("a number has over ten bytes")
+
+
+def _message(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number stands where an object should be")
+    return value
+
+
+def _text(value: int | memoryview) -> str:
+    return bytes(_message(value)).decode("utf-8")
+
+
+def _texts(content: memoryview, wanted: int) -> list[str]:
+    return [_text(value) for number, value in _fields(content) if number == wanted]
+
+
+def _integers(value: int | memoryview) -> list[int]:
+    """Return the signed numbers of a repeated field, which may be packed."""
+    found: list[int] = []
+    if isinstance(value, int):
+        found.append(value)
+    else:
+        place = 0
+        while place < len(value):
+            number, place = _varint(value, place)
+            found.append(number)
+    return [number - 2**64 if number >= 2**63 else number for number in found]

@@ -1,0 +1,557 @@
+"""Models of strangers: nothing in their files runs, no other file is read, and the memory has a limit."""
+
+import ast
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import factories as make
+import numpy as np
+import onnx
+import pytest
+from factories_voices import model_without_voices
+from onnx import TensorProto, helper, numpy_helper
+
+from emodistill import EmodistillError, ModelError, Recognizer
+from emodistill.audio import onnx_session
+from emodistill.audio.onnx_session import MEMORY_VARIABLE, open_session
+from emodistill.features.cache import ArrayCache
+from emodistill.inference.fetch import Safetensors
+from emodistill.inference.model_card import MAX_DESCRIPTION_BYTES, pack_description, read_description
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "emodistill"
+SOUND = make.speech(0.5)
+
+
+# --- no code ---------------------------------------------------------------------------------------
+
+
+class Trap:
+    """An object whose pickle writes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def trap(place: Path) -> tuple[bytes, Path]:
+    """A pickle, and the folder that it makes if anything loads it."""
+    sprung = place / "sprung"
+    return pickle.dumps({"state_dict": Trap(sprung), "weights": Trap(sprung)}), sprung
+
+
+def torch_trap(place: Path) -> tuple[bytes, Path]:
+    """The same in the format of `torch.save`."""
+    import torch
+
+    file, sprung = io.BytesIO(), place / "sprung"
+    torch.save({"state_dict": Trap(sprung), "epoch": 1}, file)
+    return file.getvalue(), sprung
+
+
+def teacher(folder: Path) -> Path:
+    from emodistill.config import ProsodicConfig
+    from emodistill.labels import LabelSet
+    from emodistill.models.checkpoint import save_checkpoint
+    from emodistill.models.prosodic import ProsodicTeacher
+
+    labels = LabelSet(make.EMOTIONS)
+    save_checkpoint(folder, ProsodicTeacher(ProsodicConfig(), len(labels)), labels, ["a"])
+    return folder
+
+
+def load_weights(place: Path, content: bytes) -> None:
+    from emodistill.models.checkpoint import load_checkpoint
+
+    (teacher(place / "model") / "model.safetensors").write_bytes(content)
+    load_checkpoint(place / "model")
+
+
+def load_description(place: Path, content: bytes) -> None:
+    from emodistill.models.checkpoint import load_checkpoint
+
+    (teacher(place / "model") / "model.json").write_bytes(content)
+    load_checkpoint(place / "model")
+
+
+def load_array(place: Path, content: bytes) -> None:
+    cache = ArrayCache(place)
+    cache.path("ab").parent.mkdir()
+    cache.path("ab").write_bytes(content)
+    cache.read("ab")
+
+
+def load_object_array(place: Path, content: bytes) -> None:
+    file = io.BytesIO()
+    np.save(file, np.array([Trap(place / "sprung")], dtype=object), allow_pickle=True)
+    load_array(place, file.getvalue())
+
+
+def load_targets(place: Path, content: bytes) -> None:
+    from emodistill.training.targets import TeacherTargets
+
+    (place / "targets.safetensors").write_bytes(content)
+    TeacherTargets.read(place / "targets.safetensors", ["a"])
+
+
+def load_fetched(place: Path, content: bytes) -> None:
+    (place / "model.safetensors").write_bytes(content)
+    Safetensors(place / "model.safetensors")
+
+
+def load_graph(place: Path, content: bytes) -> None:
+    (place / "model.onnx").write_bytes(content)
+    open_session(place / "model.onnx")
+
+
+def load_backbone(place: Path, content: bytes) -> None:
+    from emodistill.models.backbones import load_backbone as load
+
+    folder = make.PRETRAINED["hubert"](place / "hf")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(content)
+    load(str(folder), None)
+
+
+def load_classifier(place: Path, content: bytes) -> None:
+    from emodistill.training.transformers_models import load_audio_model
+
+    folder = make.classifier(place / "hf")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(content)
+    load_audio_model(str(folder))
+
+
+def load_database(place: Path, content: bytes) -> None:
+    from emodistill.corpora import TABLE_READERS, TableOptions
+
+    (place / "db.yaml").write_text(
+        "name: tiny\nsource: x\nusage: research\nlanguages: []\n"
+        "tables:\n  files:\n    type: filewise\n    columns:\n      emotion: {}\n"
+    )
+    (place / "db.files.pkl").write_bytes(content)
+    TABLE_READERS["audformat"].read(place, TableOptions())
+
+
+def load_yaml(place: Path, content: bytes) -> None:
+    from emodistill.corpora import TABLE_READERS, TableOptions
+
+    (place / "db.yaml").write_text(f"name: !!python/object/apply:os.mkdir ['{place / 'sprung'}']\n")
+    TABLE_READERS["audformat"].read(place, TableOptions())
+
+
+LOADERS: dict[str, Callable[[Path, bytes], None]] = {
+    "weights of a checkpoint": load_weights,
+    "description of a checkpoint": load_description,
+    "array of the cache": load_array,
+    "array of objects in the cache": load_object_array,
+    "targets of a teacher": load_targets,
+    "published weights": load_fetched,
+    "graph": load_graph,
+    "backbone of transformers": load_backbone,
+    "classifier of transformers": load_classifier,
+    "table of an audformat database": load_database,
+    "header of an audformat database": load_yaml,
+}
+
+
+@pytest.mark.parametrize("make_trap", [trap, torch_trap])
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_pickle_in_the_place_of_a_file_never_runs(
+    name: str, make_trap: Callable[[Path], tuple[bytes, Path]], tmp_path: Path
+) -> None:
+    content, sprung = make_trap(tmp_path)
+    with pytest.raises((EmodistillError, OSError)) as caught:
+        LOADERS[name](tmp_path, content)
+    assert len(str(caught.value)) > 20
+    assert not sprung.exists()
+
+
+def test_a_pickle_in_the_place_of_the_state_of_a_training_never_runs(tmp_path: Path) -> None:
+    from emodistill.training.cross_validation import crossval
+
+    content, sprung = torch_trap(tmp_path)
+    out = tmp_path / "run"
+    recipe = make.recipe(make.corpus_folder(tmp_path / "data"))
+    fold = out / "fold-0" / "first" / "prosodic"
+    for folder in (fold, out / "fold-0" / "prosodic", out / "fold-0" / "refit" / "prosodic"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "last.ckpt").write_bytes(content)
+    with suppress(EmodistillError, pickle.UnpicklingError):
+        crossval(recipe, out)
+    assert not sprung.exists()
+
+
+CODE = "import os\nos.mkdir({path!r})\nclass Any:\n    pass\n"
+
+
+@pytest.mark.parametrize("kind", ["backbone", "encoder", "classifier", "checkpoint"])
+def test_code_beside_a_model_of_transformers_never_runs(kind: str, tmp_path: Path) -> None:
+    from emodistill.config import LinguisticConfig
+    from emodistill.models.backbones import load_backbone as load
+    from emodistill.models.checkpoint import load_checkpoint
+    from emodistill.models.linguistic import LinguisticTeacher
+    from emodistill.training.transformers_models import load_audio_model
+
+    folder = tmp_path / "hf"
+    sprung = tmp_path / "sprung"
+    if kind == "backbone":
+        make.PRETRAINED["hubert"](folder)
+    elif kind == "encoder":
+        make.PRETRAINED["bert"](folder)
+    elif kind == "classifier":
+        make.classifier(folder)
+    else:
+        teacher(folder)
+    (folder / "evil.py").write_text(CODE.format(path=str(sprung)))
+    classes = ("AutoConfig", "AutoModel", "AutoModelForAudioClassification", "AutoFeatureExtractor")
+    named = dict.fromkeys(classes, "evil.Any")
+    path = folder / ("model.json" if kind == "checkpoint" else "config.json")
+    config = json.loads(path.read_text())
+    config |= {"model_type": "evil", "auto_map": {**named, "AutoTokenizer": ["evil.Any", "evil.Any"]}}
+    if kind == "checkpoint":
+        config |= {"kind": "evil"}
+    path.write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Any", "auto_map": {"AutoTokenizer": ["evil.Any", "evil.Any"]}})
+    )
+    calls: dict[str, Callable[[], Any]] = {
+        "backbone": lambda: load(str(folder), None),
+        "encoder": lambda: LinguisticTeacher.create(LinguisticConfig(encoder=str(folder)), 2, ["stop that"]),
+        "classifier": lambda: load_audio_model(str(folder)),
+        "checkpoint": lambda: load_checkpoint(folder),
+    }
+    with pytest.raises(EmodistillError):
+        calls[kind]()
+    assert not sprung.exists()
+
+
+# In the source: what would run code of a file, or a shell.
+FORBIDDEN = {
+    "a pickle": re.compile(
+        r"\b(import|from) (pickle|cPickle|dill|cloudpickle|shelve|marshal)\b|joblib\.load|read_pickle"
+    ),
+    "a pickle in an array": re.compile(r"allow_pickle\s*=\s*True"),
+    "weights that may hold a pickle": re.compile(r"weights_only\s*=\s*False"),
+    "code of the hub": re.compile(r"trust_remote_code\s*=\s*True(?!`)"),
+    "a shell": re.compile(r"os\.system|os\.popen|shell\s*=\s*True|commands\.getoutput"),
+    "an unsafe loader of YAML": re.compile(r"yaml\.(load|full_load|unsafe_load)\("),
+}
+BUILT_IN = ("eval", "exec", "compile", "__import__")
+
+
+def sources() -> Sequence[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if "assets" not in path.parts)
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_the_source_never_uses(what: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sources()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if FORBIDDEN[what].search(line)
+    ]
+    assert found == []
+
+
+def test_the_source_never_calls_what_runs_text() -> None:
+    found = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in BUILT_IN:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+def test_every_load_of_transformers_refuses_code_of_the_model() -> None:
+    """A class whose name begins with Auto would otherwise ask the user whether to run it."""
+    found = []
+    for path in sources():
+        if path.name == "modeling_emodistill.py":  # it is the code of a model
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_load = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if not is_load or node.func.attr not in ("from_pretrained", "from_config"):
+                continue
+            owner = ast.unparse(node.func.value)
+            if not owner.startswith("Auto"):
+                continue
+            given = {item.arg: ast.unparse(item.value) for item in node.keywords}
+            if given.get("trust_remote_code") != "False":
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+# --- ONNX ------------------------------------------------------------------------------------------
+
+
+def graph(
+    nodes: Sequence[onnx.NodeProto], tensors: Sequence[TensorProto] = (), **opsets: int
+) -> onnx.ModelProto:
+    """A model whose input is `waveform` and whose output is `probabilities`."""
+    body = helper.make_graph(
+        nodes, "student",
+        [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None)], list(tensors),
+    )  # fmt: skip
+    imports = [helper.make_opsetid("", 18), *(helper.make_opsetid(name, one) for name, one in opsets.items())]
+    return helper.make_model(body, opset_imports=imports, ir_version=9)
+
+
+def write(model: onnx.ModelProto, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    return folder / "model.onnx"
+
+
+def weight(dims: Sequence[int], location: str | None = None, **more: Any) -> TensorProto:
+    """A tensor without data, or with data in another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, **more)
+    tensor.dims.extend(dims)
+    if location is not None:
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+ADD = [
+    helper.make_node("ReduceMean", ["w"], ["mean"], keepdims=0),
+    helper.make_node("Add", ["waveform", "mean"], ["probabilities"]),
+]
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["../secret.bin", "{place}/secret.bin", "link.bin", "out/secret.bin", "/dev/zero", "C:\\secret.bin",
+     "..\\secret.bin", "", "x/../../secret.bin", "/etc/passwd", "a\0b"],
+)  # fmt: skip
+def test_weights_outside_of_the_folder_are_never_read(location: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.bin").write_bytes(np.ones(4, dtype=np.float32).tobytes())
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (folder / "out").symlink_to(tmp_path)
+    path = write(graph(ADD, [weight([4], location.format(place=tmp_path))]), folder)
+    with pytest.raises(ModelError, match="outside of its folder"):
+        open_session(path)
+
+
+def test_weights_in_the_folder_are_read_also_through_the_cache_of_the_hub(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    (blobs / "b").write_bytes(np.ones(4, dtype=np.float32).tobytes())
+    shutil.copy(write(graph(ADD, [weight([4], "weights.bin")]), tmp_path / "x"), blobs / "a")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    shutil.copy(blobs / "a", plain / "model.onnx")
+    shutil.copy(blobs / "b", plain / "weights.bin")
+    (value,) = open_session(plain / "model.onnx").run(None, {"waveform": np.zeros((1, 3), np.float32)})
+    np.testing.assert_array_equal(value, np.ones((1, 3)))
+    for name, blob in (("model.onnx", "a"), ("weights.bin", "b")):
+        (snapshot / name).symlink_to(Path("../../blobs") / blob)
+    onnx_session.check_file(snapshot / "model.onnx")
+
+
+def test_missing_weights_and_weights_of_a_model_in_memory_are_refused(tmp_path: Path) -> None:
+    model = graph(ADD, [weight([4], "weights.bin")])
+    with pytest.raises(ModelError, match="is missing in its folder"):
+        open_session(write(model, tmp_path))
+    with pytest.raises(ModelError, match="give its folder"):
+        open_session(model.SerializeToString())
+
+
+@pytest.mark.parametrize("place", ["graph", "branch", "function"])
+def test_operators_of_others_are_refused_by_name(place: str, tmp_path: Path) -> None:
+    node = helper.make_node("Evil", ["waveform"], ["probabilities"], domain="evil.corp")
+    model = graph([node], **{"evil.corp": 1})
+    if place == "branch":
+        body = helper.make_graph(
+            [node], "body", [], [helper.make_tensor_value_info("probabilities", 1, None)]
+        )
+        choose = helper.make_node("If", ["yes"], ["probabilities"], then_branch=body, else_branch=body)
+        model = graph([choose], [numpy_helper.from_array(np.array(True), "yes")], **{"evil.corp": 1})
+    elif place == "function":
+        function = helper.make_function("own", "Mine", ["waveform"], ["probabilities"], [node], [])
+        model = graph([helper.make_node("Mine", ["waveform"], ["probabilities"], domain="own")], own=1)
+        model.functions.append(function)
+    with pytest.raises(ModelError, match=r"operator 'Evil' of the domain 'evil\.corp'"):
+        open_session(write(model, tmp_path))
+
+
+@pytest.mark.parametrize("operator", ["Loop", "Scan"])
+def test_loops_are_refused(operator: str, tmp_path: Path) -> None:
+    node = helper.make_node(operator, ["w"], ["probabilities"])
+    with pytest.raises(ModelError, match=f"operator '{operator}', whose rounds nothing bounds"):
+        open_session(write(graph([node]), tmp_path))
+
+
+def test_graphs_in_graphs_are_not_endless(tmp_path: Path) -> None:
+    body = helper.make_graph([], "body", [], [])
+    for _ in range(18):
+        body = helper.make_graph([helper.make_node("If", ["y"], ["z"], then_branch=body)], "body", [], [])
+    model = graph([helper.make_node("If", ["y"], ["probabilities"], then_branch=body)])
+    with pytest.raises(ModelError, match="levels deep"):
+        open_session(write(model, tmp_path))
+
+
+@pytest.mark.parametrize("dims", [[2**38], [2**40, 2**40], [-1], [2**62, 4], [10**5, 10**5]])
+@pytest.mark.parametrize("kind", ["weight", "constant", "external", "sparse"])
+def test_a_weight_that_is_larger_than_its_data_is_refused(kind: str, dims: list[int], tmp_path: Path) -> None:
+    nodes, tensors = ADD, [weight(dims)]
+    (tmp_path / "weights.bin").write_bytes(bytes(64))
+    model = graph(nodes, tensors)
+    if kind == "external":
+        model = graph(nodes, [weight(dims, "weights.bin")])
+    elif kind == "constant":
+        model = graph([helper.make_node("Constant", [], ["w"], value=weight(dims)), *ADD])
+    elif kind == "sparse":
+        model = graph(ADD)
+        values = numpy_helper.from_array(np.ones(1, dtype=np.float32), "w")
+        places = numpy_helper.from_array(np.zeros(1, dtype=np.int64), "i")
+        sparse = model.graph.sparse_initializer.add(values=values, indices=places)
+        sparse.dims.extend(dims)
+    with pytest.raises(ModelError, match="declares a weight of the shape"):
+        open_session(write(model, tmp_path))
+
+
+GREEDY = {
+    "constant": [helper.make_node("ConstantOfShape", ["size"], ["w"]), *ADD],
+    "copies": [helper.make_node("Expand", ["waveform", "size"], ["w"]), *ADD],
+    "tiles": [helper.make_node("Tile", ["waveform", "size"], ["w"]), *ADD],
+    "range": [helper.make_node("Range", ["zero", "many", "step"], ["w"]), *ADD],
+}
+RUN_GREEDY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from emodistill import ModelError, Recognizer
+recognizer = Recognizer(Path(sys.argv[1]), threads=1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resource.setrlimit(resource.RLIMIT_AS, (8 * 10**9, 8 * 10**9))
+try:
+    recognizer.student.run(np.ones(16000, dtype=np.float32))
+except ModelError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("size", [2**31, 2**38])
+@pytest.mark.parametrize("kind", GREEDY)
+def test_a_graph_that_wants_more_memory_than_the_limit_gets_an_error(
+    kind: str, size: int, tmp_path: Path
+) -> None:
+    sizes = {"constant": [size], "copies": [size // 8000, 8000], "tiles": [size // 8000, 1]}.get(kind, [1])
+    numbers = {"size": sizes, "zero": 0, "many": size, "step": 1}
+    tensors = [numpy_helper.from_array(np.array(value), name) for name, value in numbers.items()]
+    nodes = GREEDY[kind]
+    if kind == "range":
+        nodes = [nodes[0], helper.make_node("Cast", ["w"], ["float"], to=TensorProto.FLOAT),
+                 helper.make_node("ReduceMean", ["float"], ["mean"], keepdims=0), ADD[1]]  # fmt: skip
+    folder = model_of(graph(nodes, tensors), tmp_path)
+    environment = {**os.environ, MEMORY_VARIABLE: "300", "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_GREEDY, str(folder)], env=environment, capture_output=True, text=True,
+        timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *message, used_mb = done.stdout.strip().splitlines()
+    assert "cannot be run" in message[0]
+    assert int(used_mb) < 400
+
+
+def model_of(model: onnx.ModelProto, folder: Path) -> Path:
+    """The folder of an exported model with this graph, and a card that fits it."""
+    model_without_voices(folder / "model")
+    path = write(model, folder / "model")
+    card = json.loads((folder / "model" / "card.json").read_text())
+    card |= {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "teachers": []}
+    (folder / "model" / "card.json").write_text(json.dumps(card))
+    return folder / "model"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "much", "1e3"])
+def test_a_bad_limit_of_the_memory_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx_session.memory_limit.cache_clear()
+    monkeypatch.setenv(MEMORY_VARIABLE, limit)
+    with pytest.raises(EmodistillError, match=MEMORY_VARIABLE):
+        onnx_session.memory_limit()
+    monkeypatch.delenv(MEMORY_VARIABLE)
+    onnx_session.memory_limit.cache_clear()
+    assert onnx_session.memory_limit() > 10**8
+
+
+SHAPES = {
+    "no axis": [helper.make_node("ReduceMean", ["waveform"], ["probabilities"], keepdims=0)],
+    "one axis": [helper.make_node("ReduceMean", ["waveform", "axis"], ["probabilities"], keepdims=0)],
+    "whole numbers": [helper.make_node("Cast", ["waveform"], ["probabilities"], to=TensorProto.INT64)],
+    "three axes": [helper.make_node("Unsqueeze", ["waveform", "axis"], ["probabilities"])],
+    "other rows": [helper.make_node("Concat", ["waveform", "waveform"], ["probabilities"], axis=0)],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_graph_with_outputs_of_another_shape_is_refused(shape: str, tmp_path: Path) -> None:
+    model = graph(SHAPES[shape], [numpy_helper.from_array(np.array([1]), "axis")])
+    if shape == "whole numbers":
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(ModelError):
+        Recognizer(model_of(model, tmp_path), threads=1).student.run(SOUND)
+
+
+@pytest.mark.parametrize("length", [2**63, 2**40, 200_000_000])
+def test_a_safetensors_file_with_a_huge_header_is_refused(length: int, tmp_path: Path) -> None:
+    from emodistill.models.checkpoint import load_checkpoint
+
+    folder = teacher(tmp_path / "model")
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(length.to_bytes(8, "little"))
+        file.truncate(min(length + 8, 2**30))
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        Safetensors(folder / "model.safetensors")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_checkpoint(folder)
+
+
+def test_a_small_checkpoint_never_builds_a_large_model(tmp_path: Path) -> None:
+    from emodistill.labels import LabelSet
+    from emodistill.models.checkpoint import load_checkpoint, save_checkpoint
+
+    folder = tmp_path / "student"
+    save_checkpoint(folder, make.student(make.hubert_backbone()) if hasattr(make, "hubert_backbone")
+                    else make.student(_hubert()), LabelSet(make.EMOTIONS), ["a"])  # fmt: skip
+    info = json.loads((folder / "model.json").read_text())
+    for changed in ({"hidden_size": 65_536, "intermediate_size": 262_144}, {"num_hidden_layers": 10**9}):
+        info["backbone"]["config"] |= changed
+        (folder / "model.json").write_text(json.dumps(info))
+        with pytest.raises(ModelError):
+            load_checkpoint(folder)
+
+
+def _hubert() -> Any:
+    from emodistill.models.backbones import _FAMILY_OF
+
+    config = make.hubert().config.to_dict()
+    return _FAMILY_OF["hubert"].from_config(config, 1)
+
+
+def test_a_description_that_unpacks_to_gigabytes_is_refused() -> None:
+    bomb = pack_description({"training_ids": ["a" * (MAX_DESCRIPTION_BYTES + 1)]})
+    assert len(bomb) < 10**6
+    with pytest.raises(ModelError, match="unpacks to over"):
+        read_description(bomb)
