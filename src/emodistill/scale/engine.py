@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from emodistill.errors import ConfigError, MissingExtraError
+from emodistill.console import warn
+from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 
 
 def load_ray() -> Any:
@@ -71,6 +72,8 @@ def run_shards(
 
     `workers` actors run, with `threads` CPUs each. An actor that ends is started again, and its shard is
     done again, without an end. Nothing is yielded for a shard whose worker raises an error.
+
+    Raises `EmodistillError` if no worker can start.
     """
     if not shards:
         return
@@ -80,7 +83,14 @@ def run_shards(
     done = items.map_batches(
         worker, fn_constructor_args=tuple(arguments), batch_size=1, compute=pool, num_cpus=threads
     )  # fmt: skip
-    yield from done.iter_rows()
+    needed, there = pool.max_size * threads, ray.cluster_resources().get("CPU", 0)
+    if needed > there:
+        warn(f"the workers need {needed} CPUs, but the cluster has {there:g}: fewer of them run at a time")
+    try:
+        yield from done.iter_rows()
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EmodistillError(f"Ray stopped: {reason}; look at Ray's logs in /tmp/ray") from error
 
 
 def configure(ray: Any, may_fail: bool = True) -> None:

@@ -11,10 +11,12 @@ from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.inference.input_lists import COLUMNS, input_of
 from emodistill.inference.inputs import Input
 from emodistill.inference.parquet_table import load_pyarrow, table_bytes
+from emodistill.inference.thread_map import map_in_order
 from emodistill.scale.storage import Storage, join, local_path, locate, scheme_of, sha256_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
+REMOTE_JOBS = 16  # files of object storage that are written or deleted at a time
 BATCH_ROWS = 65_536  # that the driver holds at once
 
 
@@ -58,15 +60,21 @@ def write_shards(
 
     `name` is the pattern of the names of the files in the folder, with the number of the shard.
     """
+
+    def write(numbered: tuple[int, Any]) -> int:
+        number, table = numbered
+        storage.write(join(folder, name.format(number)), table_bytes(table))
+        return len(table)
+
+    shards = enumerate(_shards(batches, shard_rows))
+    return list(map_in_order(write, shards, 1 if local_path(folder) is not None else REMOTE_JOBS))
+
+
+def _shards(batches: Iterator[Any], shard_rows: int) -> Iterator[Any]:
+    """Yield tables of `shard_rows` rows, and a last one with the rest; few rows are held at a time."""
     arrow = load_pyarrow()
     waiting: list[Any] = []
-    sizes: list[int] = []
     num_waiting = 0
-
-    def write(table: Any) -> None:
-        storage.write(join(folder, name.format(len(sizes))), table_bytes(table))
-        sizes.append(len(table))
-
     for batch in batches:
         waiting.append(batch)
         num_waiting += len(batch)
@@ -75,11 +83,10 @@ def write_shards(
         table = arrow.concat_tables(waiting)
         end = num_waiting - num_waiting % shard_rows
         for start in range(0, end, shard_rows):
-            write(table.slice(start, shard_rows))
+            yield table.slice(start, shard_rows)
         waiting, num_waiting = [table.slice(end)], num_waiting - end
     if num_waiting:
-        write(arrow.concat_tables(waiting))
-    return sizes
+        yield arrow.concat_tables(waiting)
 
 
 def read_inputs(

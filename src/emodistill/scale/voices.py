@@ -18,9 +18,11 @@ import numpy as np
 from emodistill.inference.inputs import Input, statistics_of_inputs
 from emodistill.inference.parquet_table import load_pyarrow, table_bytes, valid_text
 from emodistill.inference.prediction import Prediction
+from emodistill.inference.thread_map import map_in_order
 from emodistill.inference.voices import SpeechStatistics, VoiceSums
 from emodistill.scale.engine import configure
 from emodistill.scale.job import STATISTICS, VOICES, Job, Plan
+from emodistill.scale.manifest import REMOTE_JOBS
 from emodistill.scale.storage import join
 from emodistill.scale.worker import ShardWorker, with_row_numbers
 
@@ -269,6 +271,10 @@ def has_voices(job: Job) -> bool:
 
 def remove_voices(job: Job) -> None:
     """Delete voices and statistics, which are personal data, when all parts are written."""
-    for folder in (VOICES, STATISTICS):
-        for name in job.storage.names(join(job.out, folder)):
-            job.storage.remove(join(join(job.out, folder), name))
+    places = [
+        join(join(job.out, folder), name)
+        for folder in (VOICES, STATISTICS)
+        for name in job.storage.names(join(job.out, folder))
+    ]
+    for _ in map_in_order(job.storage.remove, places, REMOTE_JOBS):
+        pass
