@@ -435,23 +435,27 @@ def test_a_hostile_manifest_gives_rows_with_errors_and_reads_nothing(
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "noise.wav").write_bytes(b"RIFF nothing")
     (tmp_path / "root" / "ok.ogg").write_bytes(secret.read_bytes())
+    (tmp_path / "root" / "link.ogg").symlink_to(secret)
+    (tmp_path / "root" / "up").symlink_to(tmp_path)
+    (tmp_path / "root" / "inside.ogg").symlink_to("ok.ogg")
     rows = [
+        {"path": "link.ogg"}, {"path": "up/secret.ogg"},
         {"path": "../secret.ogg"}, {"path": str(secret)}, {"path": f"file://{secret}"}, {"path": ""},
         {"path": None}, {"path": "ok.ogg", "start": "soon"}, {"path": "ok.ogg", "start": "2", "end": "1"},
         {"path": "ok.ogg", "channel": "-1"}, {"path": "ok.ogg", "channel": "7"},
         {"path": "noise.wav"}, {"path": "-"}, {"path": "gone.wav"}, {"path": "x" * 5000},
         {"path": "ok.ogg", "id": "\x1b[31m"},
-        {"path": "ok.ogg", "start": "0.1", "end": "99"},
+        {"path": "ok.ogg", "start": "0.1", "end": "99"}, {"path": "inside.ogg"},
     ]  # fmt: skip
     worker = shard_worker(Job("predict", str(tmp_path / "out"), str(tmp_path / "root")), rows)
     assert worker({"shard": [0]})["error"] == [""]
     table = parts(tmp_path / "out").to_pylist()
-    assert [row["error"] is None for row in table] == [False] * 13 + [True, True]
-    for row in table[:3]:
+    assert [row["error"] is None for row in table] == [False] * 15 + [True] * 3
+    for row in table[:5]:
         assert "leaves" in row["error"]
-    assert table[13]["id"] == "?[31m"
-    assert table[14]["start_s"] == 0.1
-    assert table[14]["end_s"] < 30  # of the recording
+    assert table[15]["id"] == "?[31m"
+    assert table[16]["start_s"] == 0.1
+    assert table[16]["end_s"] < 30  # of the recording
 
 
 # --- manifests ----------------------------------------------------------------------------------------

@@ -156,9 +156,10 @@ def _plan(job: Job, manifest: str, settings: dict[str, Any], speaker: str | None
                 "give the options of before"
             )
         return plan
-    if names:
+    others = [name for name in names if not name.startswith(".")]  # a killed run may leave a hidden file
+    if others:
         raise ConfigError(
-            f"'{job.out}' holds files ({min(names)}) but no {STATE}: name an empty folder, or a new one"
+            f"'{job.out}' holds files ({min(others)}) but no {STATE}: name an empty folder, or a new one"
         )
     batches = read_batches(manifest, job.storage, speaker)
     sizes = write_shards(batches, int(settings["shard rows"]), job.storage, job.shards, PART)

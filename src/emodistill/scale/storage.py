@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
@@ -86,8 +87,8 @@ def locate(path: str, root: str, allowed: Sequence[str] = ()) -> str:
             Without them, each URL of `REMOTE` is accepted.
 
     Raises:
-        AudioError: the path leaves the root (`..`, or an absolute local path elsewhere), or has a scheme that
-            is not read.
+        AudioError: the path leaves the root (`..`, an absolute local path elsewhere, or a link out of it), or
+            has a scheme that is not read.
     """
     scheme = scheme_of(path)
     if scheme is None or scheme in LOCAL:
@@ -148,11 +149,27 @@ def _absolute(path: str) -> str:
     return posixpath.normpath(path if path.startswith("/") else posixpath.join(str(Path.cwd()), path))
 
 
+@lru_cache(2**14)
+def _real_folder(folder: str) -> str:
+    """Return the place of a local folder at the end of all links. A shard has few folders."""
+    return str(Path(folder).resolve())
+
+
+def _real(path: str) -> str:
+    """Return the place of a local file at the end of all links."""
+    folder, _, name = _absolute(path).rpartition("/")
+    real = posixpath.join(_real_folder(folder or "/"), name)
+    try:
+        return str(Path(real).resolve()) if Path(real).is_symlink() else real
+    except OSError:  # No file can have this name, so reading it fails.
+        return real
+
+
 def _is_below(located: str, place: str) -> bool:
     """Return whether a place is a folder or URL that holds the located file."""
     path, folder = local_path(located), local_path(place)
     if path is not None and folder is not None:
-        return _absolute(path).startswith(_absolute(folder).rstrip("/") + "/")
+        return _real(path).startswith(_real_folder(folder).rstrip("/") + "/")
     if path is not None or folder is not None:
         return False
     has_dots = ".." in re.split(r"[/\\]", located.replace("%2e", ".").replace("%2E", "."))
