@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,21 @@ def test_all_rows_are_right_with_a_server_that_fails_now_and_then(
     first, second = table["error"].to_pylist()[24:]
     assert first == f"{url}/lost/a.ogg: cannot be read or written (no such file)"
     assert second == f"{url}/lost/b.ogg: cannot be read or written (no such file)"  # without the token
+
+
+def test_a_manifest_may_be_on_a_server(web: tuple[str, Counter[str]]) -> None:
+    url, _ = web
+    table = pa.concat_tables(read_batches(f"{url}/utterances.csv?token=1", Storage()))
+    assert [row["path"] for row in table.to_pylist()] == [row["path"] for row in demo_rows()]
+    with pytest.raises(ConfigError, match=r"gone\.csv: cannot be read"):
+        list(read_batches(f"{url}/gone.csv", Storage()))
+
+
+@pytest.mark.parametrize(("url", "package"), [("gs://calls/a", "gcsfs"), ("az://calls/a", "adlfs")])
+def test_a_cloud_without_its_package_is_named_early(url: str, package: str) -> None:
+    assert find_spec(package) is None
+    with pytest.raises(ConfigError, match=f"pip install {package}"):
+        Storage().check(url)
 
 
 def test_a_recording_over_the_limit_is_refused_while_it_is_read(

@@ -35,6 +35,7 @@ PACKAGES = {
     "az": "adlfs",
     "abfs": "adlfs",
 }
+NOT_IN_EXTRA = ("gcsfs", "adlfs")  # for users of these clouds alone
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 # HTTP statuses of a client's error that may pass: timeout, too early, too many requests.
@@ -334,7 +335,12 @@ class Storage:
                 try:
                     self._systems[scheme] = fsspec.filesystem(scheme, **options)
                 except ImportError as error:
-                    raise MissingExtraError(PACKAGES[scheme], "scale", f"{scheme}:// URLs") from error
+                    package = PACKAGES[scheme]
+                    if package in NOT_IN_EXTRA:
+                        raise ConfigError(
+                            f"{scheme}:// URLs need '{package}': pip install {package}"
+                        ) from error
+                    raise MissingExtraError(package, "scale", f"{scheme}:// URLs") from error
             return self._systems[scheme]
 
     def _again(self, action: Callable[[], T], name: str, kind: type[Exception] = AudioError) -> T:
