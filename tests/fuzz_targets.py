@@ -660,7 +660,8 @@ def _predictions(data: bytes, folder: Path) -> None:
 
     (folder / "predictions.csv").write_bytes(data)
     table = read_predictions(folder / "predictions.csv")
-    table.scores()
+    if len(table):
+        table.scores()
     write_predictions(table, folder / "written.csv")
 
 

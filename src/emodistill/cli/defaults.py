@@ -101,7 +101,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of TOML, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
         raise ConfigError(f"{path}: is no TOML: {error}") from error
 
 

@@ -294,7 +294,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"'{path}' is not TOML, so it is no recipe: {error}") from error
     for override in overrides:
         _apply_override(data, override)

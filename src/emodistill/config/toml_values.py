@@ -8,7 +8,7 @@ def toml_value(text: str) -> Any:
     """Return the value of a text such as `0.5`, `true` or `[1, 2]`. What is not TOML is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text.strip()
 
 
@@ -16,5 +16,5 @@ def toml_list(text: str) -> list[Any]:
     """Return the values of a text such as `1,2` or `cosine,mse`, each as `toml_value` does."""
     try:
         return list(tomllib.loads(f"values = [{text}]")["values"])
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return [toml_value(part) for part in text.split(",")]

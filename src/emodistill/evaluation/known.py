@@ -380,7 +380,7 @@ def read_known(path: Path, labels: LabelSet) -> KnownPredictions:
                 draws_read = blocks.setdefault(setting, [])
                 if draw == len(draws_read):
                     draws_read.append([])
-                place = len(draws_read[-1])
+                place = len(draws_read[-1]) if draws_read else 0
                 fact = tuple(row[name] for name in COLUMNS[:5])
                 if len(blocks) == 1 and len(draws_read) == 1:
                     facts.append(fact)

@@ -301,7 +301,7 @@ def read_card_texts(path: Path) -> dict[str, str]:
         raise ConfigError(f"no file '{path}': expected TOML with texts for {', '.join(CARD_TEXTS)}")
     try:
         texts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"'{path}' is not TOML: {error}") from error
     for name, text in texts.items():
         if name not in CARD_TEXTS:
