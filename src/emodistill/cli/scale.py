@@ -21,15 +21,12 @@ from emodistill.cli.options import (
 )
 from emodistill.console import say, warn
 from emodistill.errors import ConfigError
+from emodistill.scale import MAX_MB, RETRIES, SHARD_ROWS
 
 if TYPE_CHECKING:
     from emodistill.inference.voices import Voice
     from emodistill.scale.job import Job
     from emodistill.scale.storage import Storage
-
-SHARD_ROWS = 1000
-RETRIES = 5
-MAX_MB = 2000
 
 scale_app = typer.Typer(
     no_args_is_help=True,

@@ -9,7 +9,6 @@ from emodistill.inference.recognizer import Recognizer
 from emodistill.inference.voices import Voice
 from emodistill.scale.storage import Storage, join
 
-SHARD_ROWS = 1000
 READERS = 8  # threads of a worker that read audio from servers ahead of the model
 STATE = "_scale.json"  # in the output folder: the settings, the shards and, in the end, the result
 # Folders in the output folder; readers of Parquet ignore a name that begins with `_`.

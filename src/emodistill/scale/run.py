@@ -11,8 +11,9 @@ from emodistill.errors import ConfigError
 from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.inference.resume import CONTINUE
 from emodistill.inference.voices import ensure_voices
+from emodistill.scale import SHARD_ROWS
 from emodistill.scale.engine import cluster, load_ray, run_shards
-from emodistill.scale.job import PART, SHARD_ROWS, STATE, STATISTICS, Job, Plan
+from emodistill.scale.job import PART, STATE, STATISTICS, Job, Plan
 from emodistill.scale.manifest import check_manifest, manifest_sha256, read_batches, write_shards
 from emodistill.scale.storage import import_fsspec, join
 from emodistill.scale.voices import StatisticsWorker, VoicedWorker, has_voices, make_voices, remove_voices

@@ -18,11 +18,10 @@ from urllib.parse import quote
 
 from emodistill.errors import AudioError, ConfigError, MissingExtraError, one_of
 from emodistill.files import atomic_write
+from emodistill.scale import MAX_MB, RETRIES
 
-RETRIES = 5  # of a read or a write that fails for a reason that may pass
 FIRST_WAIT_S = 0.5  # before the first retry; it doubles with each one
 MAX_WAIT_S = 30.0
-MAX_AUDIO_BYTES = 2 * 2**30  # a larger recording is refused, so that no server can fill the disk of a worker
 READ_TIMEOUT_S = 60.0  # without a byte from a server
 REMOTE = ("s3", "http", "https", "gs", "az", "abfs")  # the schemes that can be read beside local files
 LOCAL = ("file", "local")
@@ -220,7 +219,7 @@ class Storage:
         self,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         retries: int = RETRIES,
-        max_bytes: int = MAX_AUDIO_BYTES,
+        max_bytes: int = MAX_MB * 10**6,
     ) -> None:
         self.options, self.retries, self.max_bytes = options or {}, retries, max_bytes
         self._systems: dict[str, Any] = {}
