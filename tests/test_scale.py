@@ -40,6 +40,8 @@ from emodistill.inference.prediction_rows import Columns
 from emodistill.inference.voices import VoiceSums
 from emodistill.scale import run as scale_run
 from emodistill.scale import storage as storage_module
+from emodistill.scale.engine import LATE, STARTS, load_ray
+from emodistill.scale.engine import cluster as ray_cluster
 from emodistill.scale.job import PART, Job, Plan
 from emodistill.scale.manifest import read_batches, read_inputs, write_shards
 from emodistill.scale.run import run
@@ -119,12 +121,19 @@ def shard_worker(job: Job, rows: list[dict[str, Any]], shard_rows: int = 1000) -
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A Ray cluster of two nodes with one CPU each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    load_ray()  # sets the environment of Ray's processes
     from ray.cluster_utils import Cluster
 
-    arguments = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 150_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=arguments)
-    cluster.add_node(num_cpus=1, object_store_memory=150_000_000)
+    cluster = Cluster()
+    for number in range(2):
+        options = {"include_dashboard": False} if number == 0 else {}
+        for tries_left in reversed(range(STARTS)):  # Ray gives a node 30 s, which is short on a busy machine.
+            try:
+                cluster.add_node(num_cpus=1, object_store_memory=150_000_000, **options)
+                break
+            except Exception as error:
+                if LATE not in str(error) or not tries_left:
+                    raise
     yield cluster
     cluster.shutdown()
 
@@ -837,6 +846,32 @@ def test_the_fields_of_the_state_are_documented(tmp_path: Path) -> None:
     first, _, second = section.partition("### Result of scale")
     assert re.findall(r"^\| `(\w+)`", first, re.MULTILINE) == list(state)
     assert re.findall(r"^\| `(\w+)`", second, re.MULTILINE) == list(state["result"])
+
+
+def test_a_cluster_that_cannot_be_reached_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.\nMore lines")
+
+    monkeypatch.setattr(load_ray(), "init", refuse)
+    with (
+        pytest.raises(ConfigError, match=r"no Ray cluster at 'auto': Could not find .* instance\.$"),
+        ray_cluster("auto", 1),
+    ):
+        pytest.fail("there is no cluster")
+
+
+def test_ray_is_started_again_where_a_busy_machine_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[object] = []
+
+    def late(**options: object) -> None:
+        starts.append(options["num_cpus"])
+        if len(starts) < STARTS:
+            raise Exception(f"The current node {LATE}.")
+
+    monkeypatch.setattr(load_ray(), "init", late)
+    monkeypatch.setattr(load_ray(), "shutdown", lambda: None)
+    with ray_cluster(None, 2):
+        assert starts == [2] * STARTS
 
 
 # --- the command --------------------------------------------------------------------------------------

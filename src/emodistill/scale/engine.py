@@ -9,6 +9,9 @@ from typing import Any
 from emodistill.console import warn
 from emodistill.errors import ConfigError, EmodistillError, MissingExtraError
 
+STARTS = 3  # of Ray on a busy machine, where it does not start within the 30 s that it allows itself
+LATE = "timed out during startup"  # in its message
+
 
 def load_ray() -> Any:
     """Return the package ray with its module `data`. It sends no usage reports.
@@ -40,11 +43,18 @@ def cluster(address: str | None, num_cpus: int) -> Iterator[Any]:
     options: dict[str, Any] = {"address": address}
     if address is None:
         options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-    try:
-        with _quiet():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster at '{address}': {error}") from error
+    for tries_left in reversed(range(STARTS)):
+        try:
+            with _quiet():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            break
+        except Exception as error:  # Ray raises this class itself where a node does not start in time.
+            ray.shutdown()
+            if LATE in str(error) and tries_left:
+                continue
+            place = "on this machine" if address is None else f"at '{address}'"
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"no Ray cluster {place}: {reason}") from error
     try:
         yield ray
     finally:
