@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emodistill import EmodistillError, ModelError, Recognizer
 from emodistill.audio import onnx_session
+from emodistill.audio.onnx_graph import check_file
 from emodistill.audio.onnx_session import MEMORY_VARIABLE, open_session
 from emodistill.features.cache import ArrayCache
 from emodistill.inference.fetch import Safetensors
@@ -364,7 +365,7 @@ def test_weights_in_the_folder_are_read_also_through_the_cache_of_the_hub(tmp_pa
     np.testing.assert_array_equal(value, np.ones((1, 3)))
     for name, blob in (("model.onnx", "a"), ("weights.bin", "b")):
         (snapshot / name).symlink_to(Path("../../blobs") / blob)
-    onnx_session.check_file(snapshot / "model.onnx")
+    check_file(snapshot / "model.onnx")
 
 
 def test_missing_weights_and_weights_of_a_model_in_memory_are_refused(tmp_path: Path) -> None:

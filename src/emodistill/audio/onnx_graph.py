@@ -5,8 +5,10 @@ numbers of the fields are those of `onnx.proto`.
 """
 
 import math
+import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -160,6 +162,30 @@ def check_graph(content: memoryview, name: str, path: Path | None) -> None:
         _Check(name, path).model(content)
     except (ValueError, OverflowError) as error:
         raise ModelError(f"{name} is not an ONNX file: {error}") from error
+
+
+@contextmanager
+def model_content(model: Path | bytes, name: str) -> Iterator[memoryview]:
+    """Give the bytes of a model. A file is mapped, because it may be large."""
+    if isinstance(model, bytes):
+        yield memoryview(model)
+        return
+    try:
+        with model.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # An empty file cannot be mapped.
+        raise ModelError(f"{name} cannot be read: {error}") from error
+    try:
+        yield memoryview(mapped)
+    finally:
+        with suppress(BufferError):  # An error that was raised still holds a part of the file.
+            mapped.close()
+
+
+def check_file(path: Path) -> None:
+    """Raise `ModelError` for an ONNX file that cannot be read, or that `check_graph` refuses."""
+    with model_content(path, f"'{path}'") as content:
+        check_graph(content, f"'{path}'", path)
 
 
 def _fields(content: memoryview) -> Iterator[Field]:

@@ -1,10 +1,9 @@
 """One way to run an ONNX file: the student, the speech detector, and the graphs that an export compares."""
 
-import mmap
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from emodistill.audio.onnx_graph import check_graph
+from emodistill.audio.onnx_graph import check_graph, model_content
 from emodistill.audio.providers import CPU, ensure_available, find_provider
 from emodistill.errors import ConfigError, ModelError
 
@@ -44,7 +43,7 @@ def open_session(
     if threads is not None and chosen.threads_option is not None:
         own_options[chosen.threads_option] = str(threads)
     name = "the model" if isinstance(model, bytes) else f"'{model}'"
-    with _content(model, name) as content:
+    with model_content(model, name) as content:
         check_graph(content, name, model if isinstance(model, Path) else None)
     options = onnxruntime.SessionOptions()
     if chosen.name == CPU and _limit_memory():
@@ -94,30 +93,6 @@ def run_session(
                 f"({num_rows}, columns) of floating-point numbers"
             )
     return list(values)
-
-
-@contextmanager
-def _content(model: Path | bytes, name: str) -> Iterator[memoryview]:
-    """Give the bytes of a model. A file is mapped, because it may be large."""
-    if isinstance(model, bytes):
-        yield memoryview(model)
-        return
-    try:
-        with model.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:  # An empty file cannot be mapped.
-        raise ModelError(f"{name} cannot be read: {error}") from error
-    try:
-        yield memoryview(mapped)
-    finally:
-        with suppress(BufferError):  # An error that was raised still holds a part of the file.
-            mapped.close()
-
-
-def check_file(path: Path) -> None:
-    """Raise `ModelError` for an ONNX file that cannot be read, or that `check_graph` refuses."""
-    with _content(path, f"'{path}'") as content:
-        check_graph(content, f"'{path}'", path)
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emodistill.audio.onnx_session import check_file
+from emodistill.audio.onnx_graph import check_file
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
 from emodistill.files import atomic_write, move_file, read_json

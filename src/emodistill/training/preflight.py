@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from emodistill.audio.onnx_session import check_file
+from emodistill.audio.onnx_graph import check_file
 from emodistill.config import Recipe, StudentConfig, load_recipe
 from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
