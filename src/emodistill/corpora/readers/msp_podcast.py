@@ -53,7 +53,7 @@ def read(root: Path) -> Corpus:
         for column, known in (("EmoClass", _EMOTIONS), ("Split_Set", _SPLITS), ("Gender", _GENDERS)):
             if row[column] not in known:
                 raise CorpusError(where + one_of(column, row[column], known))
-        check_name(row["FileName"])
+        check_name(f"{row['FileName']}.txt")  # of the transcript
         stem = Path(row["FileName"]).stem
         text_file = root / "Transcripts" / f"{stem}.txt"
         text = text_file.read_text(encoding="utf-8", errors="replace") if text_file.is_file() else ""
