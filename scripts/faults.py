@@ -72,7 +72,8 @@ class Stage:
 
 
 FIT = ("*/best.safetensors", "*/last.ckpt", "*/log/metrics.csv", "*/tables.json", "tables.json")
-OF_OTHERS = (".ses", "torchinductor_", "joblib", "loky", "pymp-")  # temporary files of other packages
+# Temporary files of other packages; Python's `tempfile` tries a folder with a file of eight letters.
+OF_OTHERS = r"\.ses|torchinductor_|joblib|loky|pymp-|[a-z0-9_]{8}$"
 
 
 def _stages() -> dict[str, Stage]:
@@ -277,7 +278,7 @@ def tree(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if name.startswith("tmp/"):
-            if not path.name.startswith(OF_OTHERS) and path.parent.name == "tmp":
+            if path.parent.name == "tmp" and not re.match(OF_OTHERS, path.name):
                 found[name] = "temporary"
         elif path.is_dir():
             found[name] = "folder"
@@ -363,7 +364,7 @@ class Loop:
 
     def run(self, stages: Mapping[Stage, int], numbers: Sequence[int] | None = None) -> list[Kill]:
         """Kill each stage as often as asked, and return the kills of all of them."""
-        make_material(self.material)
+        make_material(self.material, any(stage.forked for stage in stages))
         done = {(kill.stage, kill.number): kill for kill in self.read() if kill.seed == self.seed}
         for stage, count in stages.items():
             self.reference(stage)
@@ -566,45 +567,45 @@ def end_group(process: int, code: int | None) -> int:
         code = wait(process, LIMIT_S)
 
 
-def make_material(folder: Path) -> None:
-    """Make what the stages read: a corpus, recipes, a finished run and some recordings of speech."""
-    if (folder / "complete").is_file():
+def make_material(folder: Path, training: bool = True) -> None:
+    """Make what the stages read: a corpus and recordings; for `training` also recipes and a finished run."""
+    complete = folder / "complete"
+    if complete.is_file():
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     sys.path.insert(0, str(ROOT / "tests"))
     import factories as make  # type: ignore[import-not-found]
 
-    from emodistill.config import recipe_toml
     from emodistill.corpora import DEMO_CORPUS
 
     manifest = make.corpus_folder(folder / "corpus", speakers=6, each=2)
-    short = {"protocol": {"folds": 3, "refit": False}}
-    make.PRETRAINED["whisper"](folder / "whisper")
-    frozen = {
-        **short, "distillation": {"teachers": []},
-        "student": {"backbone": str(folder / "whisper"), "layers": 2, "frozen": 1},
-    }  # fmt: skip
-    for name, sections in (("recipe", short), ("frozen", frozen)):
-        (folder / f"{name}.toml").write_text(recipe_toml(make.recipe(manifest, **sections)), encoding="utf-8")
     (folder / "clips").mkdir()
     for path in sorted(DEMO_CORPUS.glob("audio/*/*"))[:24:2]:
         shutil.copyfile(path, folder / "clips" / path.name)
     published = make.DATA / "models" / "whisper-base"
     if published.is_dir():
         (folder / "whisper-base").symlink_to(published)
+    if training:
+        _make_run(folder, manifest)
+    complete.touch()
+
+
+def _make_run(folder: Path, manifest: Path) -> None:
+    import factories as make
+
+    from emodistill.config import recipe_toml
+
+    short = {"protocol": {"folds": 3, "refit": False}}
+    make.PRETRAINED["whisper"](folder / "whisper")
+    student = {"backbone": str(folder / "whisper"), "layers": 2, "frozen": 1}
+    frozen = {**short, "distillation": {"teachers": []}, "student": student}
+    for name, sections in (("recipe", short), ("frozen", frozen)):
+        (folder / f"{name}.toml").write_text(recipe_toml(make.recipe(manifest, **sections)), encoding="utf-8")
     environment = {**os.environ, "EMODISTILL_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "emodistill",
-        "crossval",
-        folder / "recipe.toml",
-        "--out",
-        folder / "run",
-    ]
-    subprocess.run(list(map(str, command)), check=True, env=environment, stdout=subprocess.DEVNULL)
-    (folder / "complete").touch()
+    command = [sys.executable, "-m", "emodistill", "crossval", str(folder / "recipe.toml")]
+    command += ["--out", str(folder / "run")]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def share_out(kills: int, names: Sequence[str]) -> dict[Stage, int]:

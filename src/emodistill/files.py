@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -27,6 +28,10 @@ UNENCODABLE = "backslashreplace"
 
 MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What NumPy, torch and safetensors say of a full disk, in errors of their own.
+_SHORT_WRITE = re.compile(
+    r"[0-9]+ requested and [0-9]+ written|PytorchStreamWriter failed|os error (27|28|122)"
+)
 
 
 @contextmanager
@@ -225,12 +230,14 @@ def _explain_no_space(output: Path | str) -> Iterator[None]:
     """Name the output in the error of a full disk, and say what to do."""
     try:
         yield
-    except OSError as error:
-        of_other_file = error.filename is not None and ".partial" not in str(error.filename)
-        if error.errno not in _NO_SPACE or of_other_file:
+    except Exception as error:
+        number, file = getattr(error, "errno", None), getattr(error, "filename", None)
+        if number is None and _SHORT_WRITE.search(str(error)):
+            number = errno.ENOSPC
+        if number not in _NO_SPACE or (file is not None and ".partial" not in str(file)):
             raise
         message = "no space left; free some, or name an output on another disk, and run the command again"
-        raise OSError(error.errno, message, str(output)) from error
+        raise OSError(number, message, str(output)) from error
 
 
 def read_json(path: Path, error: type[EmodistillError], problem: str, remedy: str = "") -> dict[str, Any]:

@@ -42,9 +42,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 to_disk(file)
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, "is there already", str(path))
-        folder.rename(path)
+        try:
+            folder.rename(path)
+        except OSError as error:
+            if not path.exists():
+                raise
+            raise FileExistsError(errno.EEXIST, "is there already", str(path)) from error
     except BaseException:
         _empty(folder)
         folder.rmdir()

@@ -40,6 +40,10 @@ for _module in (
 RESUMABLE = ("train", "crossval", "ablate", "tune", "demo", "stress")  # verbs that continue after Ctrl-C
 
 
+# What the system, ONNX Runtime and torch say where memory is missing, also while a package is imported.
+_NO_MEMORY = re.compile(r"can(no|')t allocate memory|failed to map segment|bad.?alloc", re.IGNORECASE)
+
+
 def main() -> None:
     """Run the command line. A user error is one message on standard error and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -57,8 +61,21 @@ def main() -> None:
         text = str(error)
         if isinstance(error, OSError):
             text = re.sub(r"^\[Errno \d+\] ", "", " ".join(text.split()))
-        console.print(f"error: {text}", style="bold red", markup=False)
-        sys.exit(2)
+        _end_with_error(text)
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        _end_with_error("cannot allocate memory")
+
+
+def _end_with_error(text: str) -> NoReturn:
+    if _NO_MEMORY.search(text):
+        text = (
+            "not enough memory: free some, or use fewer --jobs, shorter recordings or a smaller model, and "
+            "run the same command again"
+        )
+    console.print(f"error: {text}", style="bold red", markup=False)
+    sys.exit(2)
 
 
 def end_process(code: int) -> NoReturn:
