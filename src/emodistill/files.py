@@ -30,7 +30,8 @@ MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What NumPy, torch and safetensors say of a full disk, in errors of their own.
 _SHORT_WRITE = re.compile(
-    r"[0-9]+ requested and [0-9]+ written|PytorchStreamWriter failed|os error (27|28|122)"
+    r"[0-9]+ requested and [0-9]+ written|PytorchStreamWriter failed|unexpected pos [0-9]+ vs"
+    r"|os error (27|28|122)"
 )
 
 
