@@ -240,7 +240,8 @@ def test_a_probe_needs_every_emotion_in_training_of_each_fold(
     ]
     listed = make.write_rows(tmp_path / "utterances.csv", rows)
     student = {"backbone": str(models["hubert"]), "layers": 2, "frozen": 2, "probe": 0.5, "embedding_dim": 8}
-    recipe = make.recipe(listed, student=student, linguistic={"encoder": "scratch"})
+    sections = {"student": student, "linguistic": {"encoder": "scratch"}}
+    recipe = make.recipe(listed, corpus={"audio_root": str(three.parent)}, **sections)
     message = r"student\.probe needs every emotion in training: training of fold . lacks \['happy'\]; unset"
     with pytest.raises(ConfigError, match=message):
         crossval(recipe, tmp_path / "run")
@@ -248,7 +249,7 @@ def test_a_probe_needs_every_emotion_in_training_of_each_fold(
     complete = [
         fold.name
         for fold in read_data(recipe).protocol.folds
-        if any(u.emotion == "happy" and u.id in fold.train for u in read_manifest(listed))
+        if any(u.emotion == "happy" and u.id in fold.train for u in read_data(recipe).corpus)
     ]
     assert complete
     assert check_recipe(recipe, complete)

@@ -9,6 +9,7 @@ from fastapi import File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import StringConstraints
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
 from emodistill.audio.recording import MAX_WINDOW_S
@@ -32,6 +33,7 @@ from emodistill.serving.service import IsConnected, Service
 MAX_VOICES = 32  # of one request, each of another speaker
 MAX_FIELDS = 64 + MAX_VOICES  # of a form, without its files
 MAX_FIELD_BYTES = 8192
+CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")  # of the texts of a form
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Files = Annotated[list[UploadFile], File(description="One or more audio or video files.", min_length=1)]
 Model = Annotated[
@@ -192,7 +194,7 @@ def form_route(max_files: int) -> type[APIRoute]:
     """A route class that parses the form with limits. FastAPI's own limits are too high, for three reasons.
 
     Each part of a form costs more than its bytes. A file below 1 MB stays in memory. And the client names the
-    charset of a text, whose decoder may be slow.
+    charset of a text. Some decoders of Python are slow, or make no text.
     """
 
     class FormRoute(APIRoute):
@@ -203,6 +205,7 @@ def form_route(max_files: int) -> type[APIRoute]:
                 files = "1 file" if max_files == 1 else f"{max_files} files"
                 detail = f"more than {files} in one request; send fewer files at a time"
                 too_many = RequestRefused(422, "too-many-files", detail)
+                _check_charset(request)
                 try:
                     form = await request.form(
                         max_files=max_files + 1 + MAX_VOICES,  # one is for segments
@@ -222,6 +225,15 @@ def form_route(max_files: int) -> type[APIRoute]:
             return handle_form
 
     return FormRoute
+
+
+def _check_charset(request: Request) -> None:
+    """Raise `HTTPException` (400) for a form whose Content-Type names a charset that is not in `CHARSETS`."""
+    _, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in CHARSETS:
+        names = ", ".join(CHARSETS)
+        raise HTTPException(400, f"bad charset {charset[:40]!r} of the form, expected one of {names}")
 
 
 async def select_recognizer(service: Service, request: Request, options: Options) -> Recognizer:

@@ -1,6 +1,7 @@
 """Error answers: every error of the server is a problem document (RFC 9457), `application/problem+json`."""
 
 import errno
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -94,9 +95,24 @@ def problem_content(error: HTTPException, instance: str | None) -> dict[str, Any
     return problem_body(error.status_code, kind, str(error.detail), instance)
 
 
-def problem_response(error: HTTPException, instance: str | None) -> JSONResponse:
+class ProblemResponse(JSONResponse):
+    """The HTTP response with a problem document."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """The JSON of the document."""
+        return json_text(content).encode()
+
+
+def json_text(content: Any) -> str:
+    """The JSON of a content. A lone surrogate, which UTF-8 does not have, stays as its escape of JSON."""
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
+def problem_response(error: HTTPException, instance: str | None) -> ProblemResponse:
     """The HTTP response for an error. `instance` is the request's id."""
-    return JSONResponse(problem_content(error, instance), error.status_code, error.headers, MEDIA_TYPE)
+    return ProblemResponse(problem_content(error, instance), error.status_code, error.headers)
 
 
 def to_http_error(error: Exception) -> HTTPException:
@@ -139,7 +155,7 @@ def install_error_handlers(app: FastAPI) -> None:
         ]
         detail = "; ".join(f"{item.field}: {item.message}" for item in fields)
         body = problem_body(422, "bad-option", detail, _request_id(request), fields)
-        return JSONResponse(body, 422, media_type=MEDIA_TYPE)
+        return ProblemResponse(body, 422)
 
     async def recognizer_or_disk_error(request: Request, error: Exception) -> JSONResponse:
         return problem_response(to_http_error(error), _request_id(request))
@@ -151,7 +167,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def unexpected_error(request: Request, error: Exception) -> JSONResponse:
         # The message of such an error may hold secrets, so it goes to the log only.
         body = problem_body(500, None, INTERNAL_ERROR, _request_id(request))
-        return JSONResponse(body, 500, media_type=MEDIA_TYPE)
+        return ProblemResponse(body, 500)
 
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)

@@ -33,6 +33,7 @@ from emodistill.serving.logs import log_event
 from emodistill.serving.problems import (
     INTERNAL_ERROR,
     RequestRefused,
+    json_text,
     message_without_source,
     problem_body,
     server_busy,
@@ -48,6 +49,7 @@ BAD_DATA, POLICY, TOO_BIG, SERVER_ERROR = 1007, 1008, 1009, 1011
 
 # Of a container: a video track, padding, or a block without an end. The decoder keeps such bytes in memory.
 MAX_BYTES_WITHOUT_SAMPLES = 8_000_000
+MAX_TIMES_OPEN = 2  # times the limit of audio; a client with small messages must not keep its place for ever
 MAX_SAMPLES_PER_PUSH = SAMPLE_RATE * 10  # then other streams and files have their turn
 
 
@@ -104,6 +106,7 @@ class LiveStream:
         self._stream: StreamingRecognizer | None = None
         self._segments: list[Segment] = []  # for the summary
         self._receiving: anyio.CancelScope | None = None
+        self._began_s = time.monotonic()
 
     @property
     def audio_s(self) -> float:
@@ -206,6 +209,10 @@ class LiveStream:
         if self._service.draining:
             return None
         idle_s = self._service.settings.idle_s
+        max_s = MAX_TIMES_OPEN * self._service.settings.max_stream_seconds
+        if time.monotonic() - self._began_s > max_s:
+            detail = f"the stream is open for over {max_s:g} s, the limit of this server; open another stream"
+            raise StreamError(TOO_BIG, RequestRefused(413, "too-long", detail))
         with anyio.move_on_after(idle_s) as self._receiving:
             message = dict(await self._websocket.receive())
             if message["type"] == "websocket.disconnect":
@@ -244,7 +251,7 @@ class LiveStream:
 
     async def _send(self, event: str, **fields: Any) -> None:
         with anyio.move_on_after(self._service.settings.idle_s):
-            await self._websocket.send_text(json.dumps({"event": event, **fields}, ensure_ascii=False))
+            await self._websocket.send_text(json_text({"event": event, **fields}))
             return
         self.disconnected = True
         raise WebSocketDisconnect(CONNECTION_LOST, "the client does not read the events")
