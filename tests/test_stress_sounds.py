@@ -157,6 +157,8 @@ def test_hum_is_at_50_or_60_hz_and_its_harmonics() -> None:
         assert mains_hz in (50, 60)
         assert set(lines % mains_hz) == {0}
         assert lines.max() <= 1000
+        long = hum(2 * SAMPLE_RATE + 7, np.random.default_rng(seed))
+        np.testing.assert_array_equal(long[SAMPLE_RATE:], long[: SAMPLE_RATE + 7])
 
 
 @pytest.mark.parametrize(("gain", "at_2khz_db"), [(0.0, -2.5), (3.0, 3.52)])

@@ -1,6 +1,7 @@
 """Changes that a listener does not notice, or that say nothing about the emotion. They must change no answer.
 
 The first ten are those of ser-tests, with the same values: github.com/audeering/ser-tests, arXiv 2312.06270.
+Of its ratios of white noise, 35, 40 and 45 dB, ours is the loudest. As there, pauses count in the level.
 """
 
 import io
@@ -227,7 +228,7 @@ SMALL: tuple[Change, ...] = (
     _small("tone", "A tone from 5 to 7 kHz, whose peak is 40, 45 or 50 dB below the speech.", _tone),
     _small("high-pass", "A high-pass filter of order 1 at 50, 100 or 150 Hz.", _high_pass),
     _small("low-pass", "A low-pass filter of order 1 at 7500, 7000 or 6500 Hz.", _low_pass),
-    _small("white-noise-35db", "White noise 35 dB below the speech.", _white_noise),
+    _small("white-noise-35db", "White noise 35 dB below the level of the whole recording.", _white_noise),
     _small("silence-around", "0.5 to 2 s of digital silence before and after the speech.", _silence_around),
     _small("pauses", "Two pauses of 0.3 to 1 s at the quietest places inside the speech.", _pauses),
     _small("trim", "The silence at both ends is removed.", _trim),

@@ -2,8 +2,8 @@
 
 The level of speech is the root mean square of its speech part: of the frames of 20 ms that are at most 30 dB
 below the loudest frame. The level of a background is the root mean square of all of it. The signal-to-noise
-ratio (SNR) compares the two. In training the level of speech includes the pauses, so the same ratio is a
-quieter background there.
+ratio (SNR) compares the two. In training and in ser-tests, the level of speech includes the pauses. So the
+same ratio is a quieter background there.
 
 Samples beyond full scale are never clipped, except where clipping is the change: the whole result is scaled
 down. The length of a recording does not change, except where a change says so.
@@ -197,8 +197,11 @@ def hum(num_samples: int, rng: np.random.Generator) -> Samples:
     harmonics = np.arange(1, 1000 // mains_hz + 1)
     amplitudes = 10 ** (rng.uniform(-6, 6, len(harmonics)) / 20) / harmonics
     phases = rng.uniform(0, 2 * np.pi, len(harmonics))
-    time_s = np.arange(num_samples) / SAMPLE_RATE
-    return amplitudes @ np.sin(2 * np.pi * mains_hz * np.outer(harmonics, time_s) + phases[:, None])
+    time_s = (
+        np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    )  # It repeats every second. A long one would take the memory.
+    second = amplitudes @ np.sin(2 * np.pi * mains_hz * np.outer(harmonics, time_s) + phases[:, None])
+    return np.resize(second, num_samples)
 
 
 def _hum(snr_db: float) -> Callable[[Recording, np.random.Generator, Material], Waveform]:
