@@ -204,6 +204,8 @@ def test_speakers_are_grouped_by_the_mean_of_their_pitch(monkeypatch: pytest.Mon
         for voice in (False, True)
     }
     assert calls == [600]  # the audio of a corpus is read once
+    fairness_cells([replace(item, for_pitch=items[:7]) for item in given])
+    assert calls == [600, 607]
 
 
 def test_pitch_is_measured_in_real_speech(tmp_path: Path) -> None:

@@ -143,8 +143,8 @@ def stress(
     Writes stress.json, stress.html and junit.xml into the folder. A run that was stopped continues with the
     same command. Needs the extra [stress], and [train] for models that torch runs.
 
-    Exit code 0: enough cells of each group pass. 1: some group fails, or a change was not run. 2: nothing was
-    run.
+    Exit code 0: enough cells of each group pass. 1: some group fails, a change was not run, or nothing was
+    checked. 2: nothing was run.
 
     Examples:
 
@@ -202,7 +202,7 @@ def stress(
     write_junit(result, folder / "junit.xml")
     write_page(
         result, changes, marks, folder / "stress.html", result.example if audio else None,
-        licences(changes, music, ambience),
+        licences([change for change in changes if change.needs not in background.missing], music, ambience),
     )  # fmt: skip
     show_result(result, results())
     say(f"folder: {folder}")

@@ -73,6 +73,7 @@ class Answers:
     utterances: tuple[Utterance, ...]
     predicted: tuple[str | None, ...]  # (utterances,): the emotion; None: no answer
     emotions: tuple[str, ...]  # that the model can answer; empty: it predicts dimensions alone
+    for_pitch: tuple[Utterance, ...] = ()  # more of the same speakers, which measure their pitch alone
 
 
 @dataclass(frozen=True)

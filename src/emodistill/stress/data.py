@@ -1,6 +1,6 @@
 """The utterances that the suite changes, drawn by emotion and speaker, and the speech for babble."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -18,6 +18,7 @@ from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.protocol import FIXED_SPLITS
 from emodistill.stress.base import Change
 from emodistill.stress.material import PIECES, Use, read_background
+from emodistill.stress.pitch import MIN_UTTERANCES
 from emodistill.training.evaluated_models import WaveformModel
 from emodistill.training.evaluation_folder import SeenRule
 from emodistill.training.evaluation_run import unseen_utterances
@@ -36,6 +37,8 @@ class Drawn:
     num_speakers: int  # of the corpus, as far as its utterances may be used
     num_utterances: int
     seen: bool  # whether some are of speakers that the model was trained or chosen on
+    # More of the same speakers, so that each has as many as the measurement of pitch needs.
+    for_pitch: tuple[Utterance, ...] = ()
 
 
 def read_corpora(
@@ -141,11 +144,22 @@ def draw(corpus: Corpus, model: WaveformModel, number: int, seed: int, seen: See
     order = rng.permutation(len(shuffled))
     rounds = range(max(map(len, shuffled)))
     in_turn = [shuffled[place][turn] for turn in rounds for place in order if turn < len(shuffled[place])]
-    chosen = in_turn[: number or None]
+    chosen, rest = in_turn[: number or None], in_turn[number or len(in_turn) :]
     return Drawn(
         corpus.name, tuple(sorted(chosen, key=lambda item: item.id)),
-        len({item.speaker for item in usable}), len(usable), is_marked,
+        len({item.speaker for item in usable}), len(usable), is_marked, tuple(_for_pitch(chosen, rest)),
     )  # fmt: skip
+
+
+def _for_pitch(chosen: Sequence[Utterance], rest: Sequence[Utterance]) -> list[Utterance]:
+    """The first of the rest that make `MIN_UTTERANCES` of each speaker, together with the chosen ones."""
+    counts = Counter(item.speaker for item in chosen)
+    more = []
+    for item in rest:
+        if 0 < counts[item.speaker] < MIN_UTTERANCES:
+            counts[item.speaker] += 1
+            more.append(item)
+    return more
 
 
 def speaker_of(drawn: Drawn, utterance: Utterance) -> str:

@@ -72,7 +72,7 @@ def fairness_cells(answers: Sequence[Answers], seed: int = 0) -> list[Cell]:
         if not item.emotions:
             continue
         if item.corpus not in pitch_hz:
-            pitch_hz[item.corpus] = speaker_pitch_hz(item.utterances)
+            pitch_hz[item.corpus] = speaker_pitch_hz((*item.utterances, *item.for_pitch))
         groupings = {"sex": _sex, "age": _age, "pitch": _pitch_of(pitch_hz[item.corpus])}
         for name, group_of in groupings.items():
             cells += _cells(item, name, group_of, seed)

@@ -160,7 +160,7 @@ def write_junit(result: Result, path: Path) -> None:
         for cell in cells:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=f"stress.{group}.{_xml_text(cell.corpus)}",
-                name=cell_title(cell),
+                name=_xml_text(cell_title(cell)),
             )  # fmt: skip
             if cell.passed is None:
                 ElementTree.SubElement(case, "skipped", message=_xml_text(cell.note or "no marks"))
@@ -219,7 +219,10 @@ def show_result(result: Result, to: Console) -> None:
         to.print(f"not run, so the suite does not pass: {', '.join(names)}: {note}", markup=False)
     for note, names in _notes([cell for cell in result.cells if cell.group == "fairness"]).items():
         to.print(f"left out: {', '.join(names)}: {note}", markup=False)
-    _show_failures(failures(result.cells), to)
+    if result.groups:
+        _show_failures(failures(result.cells), to)
+    else:
+        to.print("Nothing was checked, so the suite does not pass.")
 
 
 def _percent(passed: Sequence[bool]) -> str:

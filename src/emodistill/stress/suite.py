@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from emodistill.console import warn
 from emodistill.corpora import Corpus
 from emodistill.errors import ConfigError
 from emodistill.files import atomic_write
@@ -84,8 +85,8 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether every change was run, and enough cells of each group pass."""
-        return not self.not_run and all(self.group_passes(group) for group in self.groups)
+        """Whether something was checked, every change was run, and enough cells of each group pass."""
+        return bool(self.groups) and not self.not_run and all(map(self.group_passes, self.groups))
 
 
 # Long: the parameters are the options of the command.
@@ -114,6 +115,8 @@ def run_suite(
     Raises `ConfigError` where `out` holds answers of other settings, and `LeakError` for seen speakers.
     """
     drawn = [draw(corpus, model, options.utterances, options.seed, options.seen) for corpus in corpora]
+    for item in drawn:
+        _warn_of_other_labels(item, options)
     prepare_folder(out, _settings(model, name, sha256, drawn, options), force)
     background = background or Background()
     material = Material(babble_speech(drawn, options.seed), background.music, background.ambience)
@@ -136,6 +139,17 @@ def run_suite(
         cells += fairness_cells(answers, options.seed)
     example = make_example(drawn[0], changes, options.seed, material, background)
     return Result(name, model.kind, sha256, options, tuple(facts), tuple(cells), marks["required"], example)
+
+
+def _warn_of_other_labels(drawn: Drawn, options: Options) -> None:
+    answers = {name for name in options.emotion_of_name if name is not None}
+    labels = {item.emotion for item in drawn.utterances if item.emotion is not None}
+    if answers and labels and not answers & labels:
+        warn(
+            f"no label of '{drawn.corpus}' ({', '.join(sorted(labels))}) is an answer of the model "
+            f"({', '.join(sorted(answers))}), so neither accuracy nor fairness is checked: see --map and "
+            "--map-emotions"
+        )
 
 
 # --- cells ----------------------------------------------------------------------------------------
@@ -186,10 +200,13 @@ def _facts(drawn: Drawn, clean: ChangeAnswers, options: Options) -> CorpusFacts:
 def _clean_answers(drawn: Drawn, clean: ChangeAnswers, options: Options) -> list[Answers]:
     emotions = tuple(dict.fromkeys(name for name in options.emotion_of_name if name is not None))
     return [
-        Answers(drawn.corpus, voice, drawn.utterances, tuple(row.emotion for row in rows), emotions)
+        Answers(
+            drawn.corpus, voice, drawn.utterances, tuple(row.emotion for row in rows), emotions,
+            drawn.for_pitch,
+        )
         for voice, rows in ((False, clean.plain), (True, clean.voiced))
         if rows is not None
-    ]
+    ]  # fmt: skip
 
 
 # --- the folder -----------------------------------------------------------------------------------
