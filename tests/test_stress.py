@@ -30,9 +30,11 @@ from emodistill.stress.answers import Options
 from emodistill.stress.base import Cell, Change, Check, Marks, Material, Recording, read_marks
 from emodistill.stress.cells import AnswerRow, change_cell, mean_precision
 from emodistill.stress.changes import CHANGES
+from emodistill.stress.codecs import code
 from emodistill.stress.data import babble_speech, draw, read_corpora, speaker_of
 from emodistill.stress.models import OnnxModel, answered_emotions, open_any_model
 from emodistill.stress.outputs import failures, result_dict, write_junit
+from emodistill.stress.pitch import MIN_UTTERANCES
 from emodistill.stress.small import SMALL
 from emodistill.stress.suite import Result, run_suite
 from emodistill.training.evaluated_models import NO_ANSWER, WaveformAnswer
@@ -256,6 +258,19 @@ def test_the_draw_is_even_and_the_order_does_not_matter(number: int, seed: int, 
     assert all(counts[group] >= min(most - 1, available[group]) for group in available)
 
 
+@given(st.integers(0, 200))
+def test_pitch_has_enough_utterances_of_each_drawn_speaker(number: int) -> None:
+    counts = {"a": 40, "b": 30, "c": 10}
+    items = [Utterance(f"{name}{take}", name, "sad") for name, most in counts.items() for take in range(most)]
+    drawn = draw(Corpus("c", tuple(items)), deaf(), number, 0, "refuse")
+    both = (*drawn.utterances, *drawn.for_pitch)
+    assert len({item.id for item in both}) == len(both)
+    num_drawn = Counter(item.speaker for item in drawn.utterances)
+    for name, num in Counter(item.speaker for item in both).items():
+        assert num == max(num_drawn[name], min(MIN_UTTERANCES, counts[name]))
+        assert num_drawn[name]
+
+
 def test_all_utterances_are_drawn_for_0(corpus: Corpus) -> None:
     assert len(draw(corpus, deaf(), 0, 0, "refuse").utterances) == 36
 
@@ -365,6 +380,33 @@ def test_a_recording_that_breaks_off_has_no_answer(manifest: Path, tmp_path: Pat
     assert result.corpora[0].no_answer == 1
 
 
+def test_a_codec_that_is_missing_leaves_its_change_out(corpus: Corpus, tmp_path: Path) -> None:
+    def apply(recording: Recording, rng: np.random.Generator, material: Material) -> Waveform:
+        return code(recording.waveform, "no_such_codec", "ogg", 12)
+
+    result = run(deaf(), [corpus], tmp_path, [GAIN, replace(BY_NAME["opus-12k"], apply=apply)])
+    assert "lacks the codec no_such_codec" in str(result.cells[1].note)
+    assert not result.passed
+    assert result.example is not None
+    assert result.example.changed.keys() == {"gain"}
+
+
+def test_labels_that_are_no_answers_are_reported(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options(emotion_of_name=("ang", "sa"))
+    result = run_suite(deaf(), "fake", None, [corpus], [GAIN], True, tmp_path, options)
+    assert "no label of 'tiny' (angry, sad) is an answer of the model (ang, sa)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert [check.measure for cell in result.cells for check in cell.checks] == ["unchanged"]
+
+
+def test_nothing_that_is_checked_does_not_pass(corpus: Corpus, tmp_path: Path) -> None:
+    result = run(deaf(), [corpus], tmp_path, [])
+    assert (result.cells, result.groups, result.passed) == ((), [], False)
+
+
 def test_changes_get_the_speaker_and_speech_of_the_others(corpus: Corpus, tmp_path: Path) -> None:
     seen: set[str] = set()
 
@@ -462,6 +504,48 @@ def test_a_bare_onnx_file(manifest: Path, tmp_path: Path, emodistill: make.Comma
     data = json.loads((tmp_path / "o/stress.json").read_text())
     assert (data["kind"], len(data["sha256"])) == ("ONNX file", 64)
     assert data["cells"][1]["figures"]["unchanged"] == 1
+
+
+@pytest.mark.parametrize(
+    ("type_", "shape"), [("DOUBLE", ["batch", "samples"]), ("FLOAT", ["b", 1, "s"]), ("FLOAT", [1, 48_000])]
+)
+def test_an_onnx_file_with_another_waveform_is_refused(
+    type_: str, shape: list[object], tmp_path: Path
+) -> None:
+    type_id = onnx.TensorProto.DataType.Value(type_)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Abs", ["waveform"], ["probabilities"])], "g",
+        [onnx.helper.make_tensor_value_info("waveform", type_id, shape)],
+        [onnx.helper.make_tensor_value_info("probabilities", type_id, shape)],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"waveform \(batch, samples\) of any length, float32"):
+        OnnxModel(tmp_path / "m.onnx", EMOTIONS)
+
+
+def test_an_answer_that_is_no_number_is_none(corpus: Corpus, tmp_path: Path) -> None:
+    model = deaf()
+    broken = replace(NO_ANSWER, probabilities=np.array([np.nan, 1.0]))
+    model.answer = lambda waveform: broken  # type: ignore[method-assign]
+    result = run(model, [corpus], tmp_path, [GAIN])
+    assert result.corpora[0].no_answer == 36
+    assert result.cells[0].note == "the model gives no answer to the unchanged recordings"
+    assert not result.passed
+
+
+def test_weights_decide_the_sha256_of_a_hugging_face_model(tmp_path: Path) -> None:
+    folder = make.classifier(tmp_path / "model")
+    model, first = open_any_model(str(folder))
+    assert first == open_any_model(str(folder))[1]
+    network = model.model  # type: ignore[attr-defined]
+    next(network.parameters()).data[0] += 1
+    network.save_pretrained(folder)
+    other = open_any_model(str(folder))[1]
+    assert first is not None
+    assert other is not None
+    assert len(first) == len(other) == 64
+    assert first != other
 
 
 def test_a_bare_onnx_file_with_dimensions(tmp_path: Path) -> None:

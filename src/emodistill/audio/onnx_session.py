@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -70,26 +70,31 @@ def open_session(
 
 
 def run_session(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]], name: str, num_rows: int
+    session: onnxruntime.InferenceSession,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    name: str,
+    num_rows: int,
+    outputs: Sequence[str] | None = None,
 ) -> list[npt.NDArray[np.float32]]:
-    """Return all outputs of a model, (num_rows, columns) each. `name` stands for the model in messages.
+    """Return outputs of a model, (num_rows, columns) each; None: all. `name` is the model in messages.
 
     Raises `ModelError` where ONNX Runtime cannot run it, for example for lack of memory, and where an output
     has another shape or other values.
     """
     try:
-        values = session.run(None, dict(inputs))
+        outputs = [output.name for output in session.get_outputs()] if outputs is None else outputs
+        values = session.run(list(outputs), dict(inputs))
     except Exception as error:  # ONNX Runtime's errors have no base class of their own.
         message = " ".join(str(error).split())
         hint = ""
         if "Available memory" in message or "allocate memory" in message or "bad_alloc" in message:
             hint = f"; all models together may take {memory_limit() // 10**6} MB, see {MEMORY_VARIABLE}"
         raise ModelError(f"{name} cannot be run: {message[:500]}{hint}") from error
-    for output, value in zip(session.get_outputs(), values, strict=True):
+    for output, value in zip(outputs, values, strict=True):
         is_table = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f"
         if not is_table or len(value) != num_rows:
             raise ModelError(
-                f"{name} gives '{output.name}' with the shape {getattr(value, 'shape', None)}, expected "
+                f"{name} gives '{output}' with the shape {getattr(value, 'shape', None)}, expected "
                 f"({num_rows}, columns) of floating-point numbers"
             )
     return list(values)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ class AnswerFolder:
                     waveform = changed_waveform(
                         waveform, drawn, utterance, change, self.options.seed, self.material
                     )
-                return self.model.answer(waveform)
+                return _finite(self.model.answer(waveform))
             except AudioError:  # such as a file that breaks off, or too little audio
                 return NO_ANSWER
 
@@ -195,6 +196,12 @@ class AnswerFolder:
         )  # fmt: skip
         result = predict_known(task, voice_model(self.model).head, (KNOWN,), range(1))
         return result.predicted[Setting(DRAWN, KNOWN)][0]
+
+
+def _finite(answer: WaveformAnswer) -> WaveformAnswer:
+    """The answer, or none where the model gives NaN or Inf: the largest of these says nothing."""
+    is_finite = np.isfinite(answer.probabilities).all() and np.isfinite(answer.dimensions).all()
+    return answer if is_finite else NO_ANSWER
 
 
 @dataclass(frozen=True)
@@ -244,9 +251,9 @@ def make_example(
     chosen = min(drawn.utterances, key=lambda item: abs((item.duration_s or 0.0) - EXAMPLE_S))
     if (clean := load_or_none(chosen)) is None:
         return None
-    changed = {
-        change.name: changed_waveform(clean, drawn, chosen, change, seed, material)
-        for change in changes
-        if why_not(change, material, background) is None
-    }
+    changed = {}
+    for change in changes:
+        if why_not(change, material, background) is None:
+            with suppress(CannotApply):  # Its cells say why.
+                changed[change.name] = changed_waveform(clean, drawn, chosen, change, seed, material)
     return Example(drawn.corpus, chosen.id, clean, changed)

@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 
 from emodistill.audio.waveform import SAMPLE_RATE, Waveform
-from emodistill.errors import MissingExtraError
+from emodistill.errors import AudioError, MissingExtraError
 
 _FULL_SCALE = 32767  # of 16-bit samples
 
@@ -31,7 +31,8 @@ def code(
         delay_samples: what remains of the codec's delay, at `rate_hz`, and is cut.
 
     Raises:
-        MissingExtraError: the extra "stress" is not installed, or its PyAV lacks the codec.
+        MissingExtraError: the extra "stress" is not installed.
+        AudioError: this PyAV lacks the codec.
     """
     try:
         import av  # an extra
@@ -46,7 +47,9 @@ def code(
         try:
             stream = cast(Any, output.add_stream(codec, rate=rate_hz, layout="mono"))
         except ValueError as error:
-            raise MissingExtraError("av", "stress", f"the codec {codec}, which this PyAV lacks,") from error
+            raise AudioError(
+                f"this PyAV lacks the codec {codec}: install the package av from its wheel"
+            ) from error
         stream.bit_rate = round(kbit_s * 1000)
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
         frame.sample_rate = rate_hz

@@ -7,23 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from emodistill.audio.onnx_session import open_session
+from emodistill.audio.onnx_session import open_session, run_session
 from emodistill.audio.providers import CPU
 from emodistill.audio.waveform import MIN_INPUT_SAMPLES, Waveform
 from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.inference.model_card import METADATA, file_sha256, known_ids, read_description
-from emodistill.training.evaluated_models import NO_ANSWER, WaveformAnswer, WaveformModel, open_model
+from emodistill.training.evaluated_models import (
+    NO_ANSWER,
+    TransformersModel,
+    WaveformAnswer,
+    WaveformModel,
+    open_model,
+)
 
 INTERFACE = (
-    "expected the input waveform (batch, samples), float32, 16 kHz, and the output probabilities (batch, "
-    "emotions) or dimensions (batch, dimensions)"
+    "expected the input waveform (batch, samples) of any length, float32, 16 kHz, and the output "
+    "probabilities (batch, emotions) or dimensions (batch, dimensions)"
 )
 
 
 def open_any_model(
     model: str, emotions: Sequence[str] | None = None, provider: str = CPU
 ) -> tuple[WaveformModel, str | None]:
-    """Return the model of a name or path, and the SHA-256 of its weights where they are one file.
+    """Return the model of a name or path, and the SHA-256 of its weights.
 
     A path that ends in `.onnx` is a bare graph, whose outputs have the names `emotions`. Everything else is
     as in `open_model`. Raises `ModelError` for what is no model, and `ConfigError` for emotions that do not
@@ -39,7 +45,10 @@ def open_any_model(
             f"--emotions names the outputs of a bare .onnx file, and '{model}' names its own: leave "
             "--emotions out; --map renames emotions"
         )
-    return open_model(model, provider)
+    evaluated, sha256 = open_model(model, provider)
+    if sha256 is None and isinstance(evaluated, TransformersModel):
+        sha256 = evaluated.weights_sha256()
+    return evaluated, sha256
 
 
 class OnnxModel:
@@ -52,11 +61,11 @@ class OnnxModel:
     has_voices = False
 
     def __init__(self, path: Path, emotions: Sequence[str] | None = None, provider: str = CPU) -> None:
-        self._session = open_session(path, 1, provider)
+        self._session, self._path = open_session(path, 1, provider), path
         inputs = {item.name: item for item in self._session.get_inputs()}
         sizes = {item.name: (item.shape or [None])[-1] for item in self._session.get_outputs()}
         has_voice = list(inputs) == ["waveform", "voice"]
-        is_ours = has_voice or list(inputs) == ["waveform"]
+        is_ours = (has_voice or list(inputs) == ["waveform"]) and _is_waveform(inputs["waveform"])
         if not is_ours or not {"probabilities", "dimensions"} & sizes.keys():
             raise ModelError(
                 f"'{path}' has another interface than exported models: {INTERFACE}, got the inputs "
@@ -80,7 +89,8 @@ class OnnxModel:
     def answer(self, waveform: Waveform) -> WaveformAnswer:
         """The answer to a waveform (samples,), 16 kHz."""
         padded = np.pad(waveform, (0, max(0, MIN_INPUT_SAMPLES - len(waveform))))[None]
-        values = self._session.run(self._outputs, {"waveform": padded, **self._voice})
+        inputs = {"waveform": padded, **self._voice}
+        values = run_session(self._session, inputs, f"'{self._path}'", 1, self._outputs)
         by_name = {
             name: np.asarray(value[0], np.float64) for name, value in zip(self._outputs, values, strict=True)
         }
@@ -117,6 +127,11 @@ def _other_number(names: Sequence[str], number: int) -> str:
         f"--emotions names {len(names)} emotions ({', '.join(names)}), and the model puts out {number} "
         "probabilities: name one for each, in their order"
     )
+
+
+def _is_waveform(item: Any) -> bool:
+    """Whether an input takes float32 (batch, samples), with any number of samples."""
+    return item.type == "tensor(float)" and len(item.shape) == 2 and not isinstance(item.shape[1], int)
 
 
 def _shapes(items: Iterable[Any]) -> str:

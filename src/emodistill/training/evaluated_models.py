@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -307,6 +308,16 @@ class TransformersModel:
         self.dimensions = predicted_dimensions(names, self.model.config.problem_type, name)
         self.names = () if self.dimensions else names
         warn(f"'{name}' does not list its training data: make sure that it was not trained on this corpus")
+
+    def weights_sha256(self) -> str:
+        """The SHA-256 of all weights by name. A hub id or a folder may get other weights later."""
+        import torch
+
+        digest = sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def logits(self, waveform: Waveform) -> Any:
         """The outputs (names,) of a waveform (samples,), 16 kHz: logits of emotions, or dimensions."""
