@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 from factories_scripts import ROOT, load_script
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 licences = load_script("licences")
 PACKAGE = licences.Package("one", "1.0", "MIT", "one-1.0-py3-none-any.whl", "0" * 64, (), ("base",))
@@ -142,3 +146,14 @@ def test_the_page_has_each_package_once_for_each_version_and_each_note() -> None
 def test_the_list_names_no_host_and_no_path() -> None:
     for row in json.loads(licences.LIST.read_text(encoding="utf-8")):
         assert not any("/" in str(value) or "\\" in str(value) for value in row.values()), row
+
+
+def test_every_pinned_version_runs_on_the_lowest_python() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lowest = project["requires-python"].removeprefix(">=") + ".0"
+    pins = licences.constraint_pins()
+    tested = {canonicalize_name(found.metadata["Name"]): found for found in distributions()}
+    tested = {name: found for name, found in tested.items() if pins.get(name) == found.version}
+    assert len(tested) > 100
+    needs = {name: found.metadata.get("Requires-Python") or "" for name, found in tested.items()}
+    assert {name: need for name, need in needs.items() if not SpecifierSet(need).contains(lowest)} == {}
