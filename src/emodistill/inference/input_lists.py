@@ -74,7 +74,7 @@ def _text(path: Path, where: str) -> str:
 def _rows(text: str, suffix: str, where: str) -> Iterator[_Row]:
     """Yield the rows of a list of any of the three kinds."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    delimiter = delimiter_of(first)
     header = [name.strip().strip('"') for name in first.split(delimiter)]
     if suffix in (".jsonl", ".ndjson") or first.lstrip().startswith("{"):
         yield from _json_rows(text, where)
@@ -84,6 +84,15 @@ def _rows(text: str, suffix: str, where: str) -> Iterator[_Row]:
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
                 yield number, {"path": line.strip()}
+
+
+def delimiter_of(header: str) -> str:
+    """Return what separates the fields of CSV: the first of comma, semicolon and tab that is in its header.
+
+    >>> delimiter_of("path;speaker")
+    ';'
+    """
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _json_rows(text: str, where: str) -> Iterator[_Row]:

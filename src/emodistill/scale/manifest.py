@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from emodistill.errors import AudioError, ConfigError, one_of
-from emodistill.inference.input_lists import COLUMNS, input_of
+from emodistill.inference.input_lists import COLUMNS, delimiter_of, input_of
 from emodistill.inference.inputs import Input
 from emodistill.inference.parquet_table import load_pyarrow, table_bytes
 from emodistill.inference.thread_map import map_in_order
 from emodistill.scale.storage import Storage, join, local_path, locate, scheme_of, sha256_of
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+CSV = (".csv", ".tsv")
 PARQUET = (".parquet", ".pq")
 REMOTE_JOBS = 16  # files of object storage that are written or deleted at a time
 BATCH_ROWS = 65_536  # that the driver holds at once
@@ -45,7 +45,7 @@ def read_batches(url: str, storage: Storage, speaker: str | None = None) -> Iter
     for file in _files(url, storage):
         with _opened(file, storage) as opened:
             try:
-                read = _csv_batches if _suffix(file) in DELIMITERS else _parquet_batches
+                read = _csv_batches if _suffix(file) in CSV else _parquet_batches
                 for batch in read(opened, file, speaker):
                     yield _to_columns(batch, speaker)
             except (arrow.ArrowException, ValueError) as error:
@@ -116,7 +116,7 @@ def read_inputs(
 
 def _files(url: str, storage: Storage) -> list[str]:
     """Return the files of a manifest in order. Raises `ConfigError` if there are none."""
-    if _suffix(url) in (*DELIMITERS, *PARQUET):
+    if _suffix(url) in (*CSV, *PARQUET):
         local = local_path(url)
         if local is None or not Path(local).is_dir():
             if local is not None and not Path(local).is_file():
@@ -154,28 +154,33 @@ def _csv_batches(opened: BinaryIO, file: str, speaker: str | None) -> Iterator[A
     arrow = load_pyarrow()
     from pyarrow import csv
 
-    header = _header(opened, file)
-    parse = csv.ParseOptions(delimiter=DELIMITERS[_suffix(file)], newlines_in_values=True)
+    header, delimiter = _header(opened, file)
+    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(header, arrow.string()), null_values=[""], strings_can_be_null=True
     )
+    has_spaces = any(name.startswith(" ") for name in header)  # "path, speaker": they are no part of a field
     with csv.open_csv(opened, parse_options=parse, convert_options=convert) as reader:
         _check_columns([name.strip() for name in reader.schema.names], file, speaker)
         for batch in reader:
             table = arrow.Table.from_batches([batch])
-            yield table.rename_columns([name.strip() for name in table.column_names])
+            columns = [arrow.compute.utf8_ltrim(each, " ") if has_spaces else each for each in table.columns]
+            yield arrow.Table.from_arrays(columns, names=[name.strip() for name in table.column_names])
 
 
-def _header(opened: BinaryIO, file: str) -> list[str]:
-    """Return the names of the columns of a CSV file. Raises `ConfigError` for an empty file."""
+def _header(opened: BinaryIO, file: str) -> tuple[list[str], str]:
+    """Return the names in the header of a CSV file, and its delimiter. Raises `ConfigError` without one."""
     import csv
 
     text = opened.readline().decode("utf-8-sig", errors="replace")
     opened.seek(0)
     if not text.strip():
-        raise ConfigError(f"the manifest '{file}' is empty: expected a header with the column path")
+        raise ConfigError(
+            f"the manifest '{file}' begins with no header: expected a line with the column path"
+        )
+    delimiter = "\t" if _suffix(file) == ".tsv" else delimiter_of(text)
     try:
-        return next(csv.reader([text], delimiter=DELIMITERS[_suffix(file)]))
+        return next(csv.reader([text], delimiter=delimiter)), delimiter
     except csv.Error as error:
         raise ConfigError(f"the manifest '{file}' has no header that can be read: {error}") from error
 
