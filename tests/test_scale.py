@@ -34,6 +34,7 @@ from emodistill.cli import app
 from emodistill.errors import AudioError, ConfigError
 from emodistill.inference.adaptation import predict_compared
 from emodistill.inference.embedding_rows import to_parquet as embeddings_to_parquet
+from emodistill.inference.input_lists import read_list
 from emodistill.inference.inputs import Input, embed_inputs, predict_inputs
 from emodistill.inference.prediction import Prediction
 from emodistill.inference.prediction_rows import Columns
@@ -138,6 +139,20 @@ def cluster() -> Iterator[Any]:
     cluster.shutdown()
 
 
+def children_of(parent: int) -> list[Path]:
+    """The folders in /proc of the processes that a process started."""
+    threads = Path(f"/proc/{parent}/task").glob("*/children")
+    return [Path("/proc") / child for thread in threads for child in thread.read_text().split()]
+
+
+def runs(process: Path) -> bool:
+    """Whether a process runs; one that ended may wait for its parent (a zombie)."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def workers_of(cluster: Any) -> list[int]:
     """The process ids of the actors that run shards."""
     raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
@@ -191,16 +206,23 @@ def test_a_killed_driver_is_continued(cluster: Any, recognizer: Recognizer, tmp_
     rows = demo_rows(200)
     manifest, out = write_manifest(tmp_path / "rows.parquet", rows), tmp_path / "out"
     options = ["predict", "--manifest", manifest, "--root", DEMO, "--out", out, "--shard-rows", 20]
-    # Ray on this machine: it must end with its driver.
+    # Ray on this machine: its ports need a token, and it must end with its driver.
     command = [sys.executable, "-m", "emodistill", "scale", *map(str, options), "--workers", "1"]
     driver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     for _ in range(2400):
         if len(list(out.glob("part-*"))) >= 2:
             break
         time.sleep(0.05)
+    rays = children_of(driver.pid)
+    assert len(rays) >= 2
+    assert all("RAY_AUTH_MODE=token" in (process / "environ").read_text().split("\0") for process in rays)
     driver.kill()
     driver.wait()
-    time.sleep(1)  # for the last worker
+    for _ in range(600):
+        if not any(map(runs, rays)):
+            break
+        time.sleep(0.1)
+    assert not any(map(runs, rays))
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert 2 <= len(before) < 10
     again = scale(*options, "--workers", 2, "--address", cluster.address)
@@ -529,9 +551,28 @@ def test_every_kind_of_manifest_gives_the_same_rows(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"path,speaker\na b.wav,anna\nc.wav,\n",
+        b"\xef\xbb\xbfpath;speaker\r\na b.wav;anna\r\nc.wav;\r\n",  # as Excel writes it in Europe
+        b"path, speaker\na b.wav, anna\nc.wav, \n",
+        b"path\tspeaker\na b.wav\tanna\n\nc.wav\t\n\n",
+    ],
+)
+def test_csv_is_read_as_predict_reads_a_list(tmp_path: Path, content: bytes) -> None:
+    manifest = tmp_path / "rows.csv"
+    manifest.write_bytes(content)
+    table = pa.concat_tables(read_batches(str(manifest), Storage()))
+    found = [(item.path, item.speaker) for item, _ in read_inputs(table, 0, "/data")]
+    assert found == [("a b.wav", "anna"), ("c.wav", None)]
+    assert found == [(item.path, item.speaker) for item in read_list(manifest)]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.csv", b"", "is empty"),
+        ("rows.csv", b"", "begins with no header"),
+        ("rows.csv", b"\npath\na.wav\n", "begins with no header"),
         ("rows.csv", b"file,speaker\na,b\n", "needs the column 'path'"),
         ("rows.csv", b"path,path\na,b\n", "twice"),
         ("rows.csv", b"path,speaker\na.wav,x,y\n", "cannot be read"),

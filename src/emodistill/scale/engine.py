@@ -33,8 +33,9 @@ def load_ray() -> Any:
 def cluster(address: str | None, num_cpus: int) -> Iterator[Any]:
     """Give Ray, connected to the cluster at `address`, or to one of this machine alone for None.
 
-    The local cluster has `num_cpus` CPUs and no dashboard, and ends with the block. Raises `ConfigError` if
-    the cluster cannot be reached.
+    The local cluster has `num_cpus` CPUs and no dashboard, and ends with the block. Its ports are open to the
+    network, so Ray requires a token there (2.60 or newer does so by itself). Raises `ConfigError` if the
+    cluster cannot be reached.
     """
     ray = load_ray()
     if ray.is_initialized():
