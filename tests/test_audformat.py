@@ -1,5 +1,6 @@
 """audformat databases: written, read by audformat's own library, and read back."""
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -312,6 +313,27 @@ def test_bad_databases_are_refused(tmp_path: Path, case: str) -> None:
     prepare(tmp_path)
     with pytest.raises(CorpusError, match=message):
         read_back(tmp_path, None, **options)
+
+
+def test_a_table_that_is_a_link_out_of_its_database_is_not_read(tmp_path: Path) -> None:
+    database, secret = tmp_path / "db", tmp_path / "secret.csv"
+    foreign(database)
+    table = next(path for suffix in (".csv", ".parquet") for path in database.glob(f"db.emotion{suffix}"))
+    shutil.copy(table, secret)
+    table.unlink()
+    table.symlink_to(secret)
+    with pytest.raises(CorpusError, match="is a link that leaves its database, and is not read"):
+        read_back(database, None, emotions=NAMES)
+
+
+def test_a_database_in_the_cache_of_the_hub_is_read(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    foreign(snapshot)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(item for item in snapshot.iterdir() if item.is_file())):
+        shutil.move(path, blobs / str(number))
+        path.symlink_to(Path("../../blobs") / str(number))
+    assert len(read_back(snapshot, None, emotions=NAMES)) > 0
 
 
 def test_the_same_part_twice_is_refused(tmp_path: Path) -> None:

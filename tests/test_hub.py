@@ -8,6 +8,8 @@ import base64
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -273,6 +275,31 @@ def test_the_error_names_the_missing_extra(exported: Path, monkeypatch: pytest.M
 def test_an_incomplete_model_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is not an exported model: it has no card\.json"):
         push_to_hub(tmp_path, "a/b")
+
+
+@pytest.mark.parametrize("name", ["card.json", "head.onnx", "README.md", "LICENSE"])
+def test_a_link_out_of_a_model_is_not_published(exported: Path, name: str, tmp_path: Path) -> None:
+    """Its content would be published, and a README.md would replace the file that the link names."""
+    folder, secret = tmp_path / "model", tmp_path / "secret"
+    shutil.copytree(exported, folder)
+    secret.write_text("secret")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    with pytest.raises(ModelError, match=rf"'.*{re.escape(name)}' is a link that leaves the folder"):
+        push_to_hub(folder, "a/b")
+    assert secret.read_text() == "secret"
+
+
+def test_a_card_that_is_a_link_to_another_file_shows_nothing_of_it(exported: Path, tmp_path: Path) -> None:
+    folder, secret = tmp_path / "model", tmp_path / "secret.json"
+    shutil.copytree(exported, folder)
+    (folder / "card.json").unlink()
+    (folder / "card.json").symlink_to(secret)
+    for text in ('{"name": ["pa55word"], "user": "pa55word"}', "pa55word", '["pa55word"]'):
+        secret.write_text(text)
+        with pytest.raises(ModelError, match="is not a model card of this version") as caught:
+            Recognizer(folder)
+        assert "pa55word" not in str(caught.value)
 
 
 def test_a_model_that_was_never_downloaded_is_an_error_offline() -> None:

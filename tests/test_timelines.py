@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -275,6 +276,30 @@ def test_outputs_have_the_same_folders_as_their_recordings(tmp_path: Path) -> No
     assert [str(names[file]) for file in files] == ["a.wav.rttm", "deep/a.rttm", "a.mp3.rttm", "b.rttm"]
     with pytest.raises(ConfigError, match=r"would both be written to 'a\.wav\.srt'"):
         batch.output_names([tmp_path / "x/a.wav", tmp_path / "y/a.wav"], [], ".srt")
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["..", "a", "b", "c.wav", ".wav", "A", "..."]), min_size=1, max_size=4)
+        .map(lambda parts: Path(*parts, "x.wav")),
+        min_size=1,
+        max_size=6,
+        unique=True,
+    )
+)  # fmt: skip
+def test_no_recording_is_written_outside_of_the_output_or_over_another_one(paths: list[Path]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "a").mkdir()
+        try:
+            names = batch.output_names([root / path for path in paths], [root, root / "a"], ".srt")
+        except ConfigError as error:
+            assert "would both be written to" in str(error)  # noqa: PT017
+            return
+        out = Path("/out")
+        targets = [Path(os.path.normpath(out / name)) for name in names.values()]
+        assert all(target.is_relative_to(out) and target != out for target in targets)
+        assert len(set(targets)) == len(paths)
 
 
 # --- pictures ------------------------------------------------------------------------------------

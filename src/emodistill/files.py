@@ -241,6 +241,18 @@ def _explain_no_space(output: Path | str) -> Iterator[None]:
         raise OSError(number, message, str(output)) from error
 
 
+def is_in_folder(path: Path) -> bool:
+    """Return whether a file is in its folder after its links are followed.
+
+    A snapshot of the cache of the Hugging Face Hub has links to the folder "blobs" of the same model.
+    """
+    folder = Path(os.path.realpath(path.parent))
+    allowed = [folder]
+    if folder.parent.name == "snapshots":
+        allowed.append(folder.parents[1] / "blobs")
+    return any(Path(os.path.realpath(path)).is_relative_to(place) for place in allowed)
+
+
 def read_json(path: Path, error: type[EmodistillError], problem: str, remedy: str = "") -> dict[str, Any]:
     """Return the object of a JSON file.
 

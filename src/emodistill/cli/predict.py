@@ -104,7 +104,8 @@ ListOption = Annotated[
         metavar="FILE",
         help="Read the inputs from a list, or from standard input with `-`: one path a line, or CSV or JSON "
         "lines with `path`, and if you like `id`, `start` and `end` (seconds or m:ss), `speaker`, `channel` "
-        "(from 0). Paths are relative to the folder of the list. The rows get `id` and `speaker` back.",
+        "(from 0). Paths are relative to the folder of the list, and may name any file: check the list of a "
+        "stranger. The rows get `id` and `speaker` back.",
     ),
 ]
 

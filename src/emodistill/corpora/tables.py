@@ -14,10 +14,15 @@ from emodistill.corpora.audio_folders import AudioFolders, check_name
 from emodistill.corpora.base import Corpus
 from emodistill.errors import AudioError, CorpusError
 from emodistill.files import atomic_write
+from emodistill.inference.parquet_reading import plain_text, read_parquet
 from emodistill.inference.parquet_table import load_pyarrow
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 SURPLUS = None  # the key of the cells behind the last column
+MAX_TEXT_BYTES = 2**28  # of a table of text
+MAX_TABLE_BYTES = 2**30  # of the rows of Parquet in memory
+_ROW_BYTES, _CELL_BYTES = 256, 64  # that Python needs, about
+_BATCH_ROWS = 8192
 _WORKBOOKS = (".xls", ".xlsx", ".xlsm", ".ods", ".numbers")
 _DELIMITERS = (",", ";", "\t", "|")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
@@ -137,18 +142,19 @@ def read_table(path: Path) -> Table:
     """Read a CSV, TSV or Parquet file with named columns.
 
     The delimiter of text is found in its first line: a comma, a semicolon, a tab or "|". Text is UTF-8 or
-    UTF-16. The number of a row is that of its first line in a text editor, where the header is line 1. Rows
-    of Parquet are counted from 2, too. Raises `CorpusError` for a file that is damaged or has no rows.
+    UTF-16, and has at most `MAX_TEXT_BYTES`. The number of a row is that of its first line in a text editor,
+    where the header is line 1. Rows of Parquet are counted from 2, too. Raises `CorpusError` for a file that
+    is damaged, takes too much memory or has no rows.
     """
     if path.suffix.lower() in _WORKBOOKS:
         raise CorpusError(f"'{path}' is a workbook, expected a table: save its sheet as CSV UTF-8")
     if path.suffix == ".parquet":
         arrow = load_pyarrow()
         try:
-            rows = arrow.parquet.read_table(path).to_pylist()
+            rows = _parquet_rows(path)
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise CorpusError(f"'{path}' is not Parquet: {' '.join(str(error).split())}") from error
-        table = Table(path, tuple(rows[0]) if rows else (), tuple(enumerate(rows, start=2)))
+        table = Table(path, tuple(map(str, rows[0])) if rows else (), tuple(enumerate(rows, start=2)))
     else:
         text = read_text(path)
         columns, numbered = _text_rows(text, _find_delimiter(text, path.suffix), f"'{path}'")
@@ -161,6 +167,19 @@ def read_table(path: Path) -> Table:
     return table
 
 
+def _parquet_rows(path: Path) -> list[Row]:
+    """Return the rows of a Parquet file. Raises `ValueError` for more text than `MAX_TABLE_BYTES`."""
+    rows: list[Row] = []
+    num_bytes = 0
+    for batch in read_parquet(path, _BATCH_ROWS):
+        part = plain_text(batch)
+        num_bytes += part.nbytes + part.num_rows * (_ROW_BYTES + _CELL_BYTES * part.num_columns)
+        if num_bytes > MAX_TABLE_BYTES:
+            raise ValueError(f"its rows take over {MAX_TABLE_BYTES} bytes of memory: divide the table")
+        rows += part.to_pylist()
+    return rows
+
+
 def table_rows(
     path: Path, name: str, columns: Iterable[str], delimiter: str | None = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
@@ -170,7 +189,7 @@ def table_rows(
     delimiter None is found in the first line. Raises `CorpusError` where one of `columns` is missing or a
     quote is never closed.
     """
-    data = path.read_bytes()
+    data = _content(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -187,12 +206,24 @@ def table_rows(
 
 def read_text(path: Path) -> str:
     """Return the text of a file in UTF-8 or UTF-16. Raises `CorpusError` for any other file."""
-    data = path.read_bytes()
+    data = _content(path)
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorpusError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file. Raises `CorpusError` for more than `MAX_TEXT_BYTES`."""
+    with path.open("rb") as file:
+        content = file.read(min(path.stat().st_size, MAX_TEXT_BYTES) + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise CorpusError(
+            f"'{path}' has over {MAX_TEXT_BYTES} bytes, the most of a table of text: divide it, or save it "
+            "as Parquet"
+        )
+    return content
 
 
 def _find_delimiter(text: str, suffix: str) -> str:
@@ -201,7 +232,10 @@ def _find_delimiter(text: str, suffix: str) -> str:
     header = next((line for line in text.splitlines() if line.strip()), "")
 
     def num_cells(delimiter: str) -> tuple[int, bool]:
-        return len(next(csv.reader([header], delimiter=delimiter), [])), delimiter == usual
+        try:
+            return len(next(csv.reader([header], delimiter=delimiter), [])), delimiter == usual
+        except csv.Error:  # a name of over 131,072 characters
+            return 0, delimiter == usual
 
     return max(_DELIMITERS, key=num_cells)
 

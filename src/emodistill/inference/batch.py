@@ -170,14 +170,16 @@ def plan(
 def output_names(paths: Sequence[Path], roots: Sequence[Path], suffix: str) -> dict[Path, Path]:
     """Where each recording's file goes below an output folder: at the same place as below its root.
 
-    The recording's own suffix is kept where two recordings would share a file: `a.wav.srt`, `a.mp3.srt`.
-    Raises `ConfigError` where they still do.
+    A path that leaves its root, as `clips/../a.wav`, goes to the output folder itself. The recording's own
+    suffix is kept where two recordings would share a file: `a.wav.srt`, `a.mp3.srt`. Raises `ConfigError`
+    where they still do.
     """
     folders = [root for root in roots if root.is_dir()]
     relative: dict[Path, Path] = {}
     for path in paths:
         root = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
-        relative[path] = path.relative_to(root)
+        below = path.relative_to(root)
+        relative[path] = Path(path.name) if ".." in below.parts else below
     short_names = {path: name.with_suffix(suffix) for path, name in relative.items()}
     num_uses = Counter(short_names.values())
     names = {

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from emodistill.errors import MissingExtraError, ModelError
+from emodistill.files import is_in_folder
 from emodistill.inference.card_writer import write_readme
 from emodistill.inference.hub_metadata import LICENCE_FILE
 from emodistill.inference.model_card import HEAD, MODEL_FILES, WEIGHTS, read_card
@@ -90,10 +91,14 @@ def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, token: s
         token: of the Hugging Face Hub; None: the token that `hf auth login` stored.
 
     Raises:
-        ModelError: the folder is not an exported model, or the hub refuses the upload.
+        ModelError: the folder is not an exported model, one of its files is a link to another folder, or the
+            hub refuses the upload.
         MissingExtraError: [hub] is not installed.
     """
     folder = Path(folder)
+    for name in _FILES:
+        if not is_in_folder(folder / name):
+            raise ModelError(f"'{folder / name}' is a link that leaves the folder, and is not published")
     card = read_card(folder)
     try:
         from huggingface_hub import HfApi

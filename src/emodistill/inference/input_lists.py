@@ -16,6 +16,7 @@ from emodistill.inference.inputs import Input
 from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal
 
 COLUMNS = ("path", "id", "start", "end", "speaker", "channel")
+MAX_LIST_BYTES = 2**28
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 _Row = tuple[int, Mapping[str, Any]]  # the number of its line, its fields
@@ -59,11 +60,14 @@ def read_list(path: Path, label: str | None = None) -> list[Input]:
 def _text(path: Path, where: str) -> str:
     if str(path) == STANDARD_INPUT:
         ensure_no_terminal("a list", "find . -name '*.wav' | emodistill predict --from -")
-        content = sys.stdin.buffer.read()
+        content = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
     elif path.is_file():
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(min(path.stat().st_size, MAX_LIST_BYTES) + 1)
     else:
         raise ConfigError(f"no file {where}: expected a list of paths, CSV or JSON lines")
+    if len(content) > MAX_LIST_BYTES:
+        raise ConfigError(f"{where} has over {MAX_LIST_BYTES} bytes: use emodistill scale for such a list")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from emodistill.errors import AudioError, ConfigError, one_of
 from emodistill.inference.input_lists import COLUMNS, delimiter_of, input_of
 from emodistill.inference.inputs import Input
+from emodistill.inference.parquet_reading import read_parquet
 from emodistill.inference.parquet_table import load_pyarrow, table_bytes
 from emodistill.inference.thread_map import map_in_order
 from emodistill.scale.storage import Storage, join, local_path, locate, scheme_of, sha256_of
@@ -18,6 +19,7 @@ CSV = (".csv", ".tsv")
 PARQUET = (".parquet", ".pq")
 REMOTE_JOBS = 16  # files of object storage that are written or deleted at a time
 BATCH_ROWS = 65_536  # that the driver holds at once
+MAX_HEADER_BYTES = 2**20  # of CSV; a row has the same limit, the block size of Arrow
 
 
 def check_manifest(url: str, storage: Storage) -> None:
@@ -160,7 +162,10 @@ def _csv_batches(opened: BinaryIO, file: str, speaker: str | None) -> Iterator[A
         column_types=dict.fromkeys(header, arrow.string()), null_values=[""], strings_can_be_null=True
     )
     has_spaces = any(name.startswith(" ") for name in header)  # "path, speaker": they are no part of a field
-    with csv.open_csv(opened, parse_options=parse, convert_options=convert) as reader:
+    # Arrow reads ahead in a thread, which must not call Python when the process ends after an error.
+    local = local_path(file)
+    source = opened if local is None else arrow.OSFile(local)
+    with csv.open_csv(source, parse_options=parse, convert_options=convert) as reader:
         _check_columns([name.strip() for name in reader.schema.names], file, speaker)
         for batch in reader:
             table = arrow.Table.from_batches([batch])
@@ -172,8 +177,11 @@ def _header(opened: BinaryIO, file: str) -> tuple[list[str], str]:
     """Return the names in the header of a CSV file, and its delimiter. Raises `ConfigError` without one."""
     import csv
 
-    text = opened.readline().decode("utf-8-sig", errors="replace")
+    line = opened.readline(MAX_HEADER_BYTES)
     opened.seek(0)
+    if len(line) == MAX_HEADER_BYTES:
+        raise ConfigError(f"the manifest '{file}' has a header of over {MAX_HEADER_BYTES} bytes")
+    text = line.decode("utf-8-sig", errors="replace")
     if not text.strip():
         raise ConfigError(
             f"the manifest '{file}' begins with no header: expected a line with the column path"
@@ -186,13 +194,11 @@ def _header(opened: BinaryIO, file: str) -> tuple[list[str], str]:
 
 
 def _parquet_batches(opened: BinaryIO, file: str, speaker: str | None) -> Iterator[Any]:
-    arrow = load_pyarrow()
-    parquet = arrow.parquet.ParquetFile(opened)
-    names = parquet.schema_arrow.names
+    names = load_pyarrow().parquet.read_schema(opened).names
+    opened.seek(0)
     _check_columns(names, file, speaker)
     wanted = [name for name in {*COLUMNS, *([speaker] if speaker else [])} if name in names]
-    for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
-        yield arrow.Table.from_batches([batch])
+    yield from read_parquet(opened, BATCH_ROWS, wanted)
 
 
 def _check_columns(names: list[str], file: str, speaker: str | None) -> None:

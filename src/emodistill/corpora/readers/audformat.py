@@ -14,6 +14,7 @@ from typing import Any
 from emodistill.corpora.manifest import COLUMNS, USUAL_EMOTIONS
 from emodistill.corpora.tables import Row, Table, TableOptions, TableReader
 from emodistill.errors import CorpusError, MissingExtraError, one_of
+from emodistill.files import is_in_folder
 from emodistill.labels import DIMENSIONS, EMOTIONS, scale_text
 
 LABEL = "label"  # the field of a scheme whose labels have one text each
@@ -73,6 +74,9 @@ def _copy_plain(source: Path, folder: Path) -> None:
     )
     tables = {path for suffix in _TABLE_SUFFIXES for path in source.glob(f"db.*{suffix}")}
     for path in tables:
+        # The cache of the hub has links from snapshots/REVISION to blobs.
+        if not is_in_folder(path):
+            raise CorpusError(f"the table '{path}' is a link that leaves its database, and is not read")
         (folder / path.name).symlink_to(path.resolve())
     pickled = [path.name for path in sorted(source.glob("db.*.pkl"))]
     stems = {path.stem for path in tables}

@@ -16,6 +16,7 @@ from emodistill.corpora.readers.audiofolder import SPLITS
 from emodistill.corpora.tables import Row, Table, TableOptions, TableReader
 from emodistill.errors import ConfigError, CorpusError, MissingExtraError, one_of
 
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 SPLIT = "name of the split"  # the column of the names
 _SAVED = ("dataset_dict.json", "state.json")
 # The first bytes of audio files, for bytes without a name.
@@ -148,7 +149,8 @@ def _bytes_files(
                 "--audio-out DIR"
             )
         split, stem = (file_stem(text) for text in (str(rows[number][SPLIT]), Path(name).stem))
-        target = audio_out.absolute() / split / f"{stem}{Path(name).suffix}"
+        suffix = Path(name).suffix
+        target = audio_out.absolute() / split / f"{stem}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
         count = 1
         while str(target).casefold() in taken:
             count += 1
