@@ -216,13 +216,16 @@ def test_a_killed_driver_is_continued(cluster: Any, recognizer: Recognizer, tmp_
     rays = children_of(driver.pid)
     assert len(rays) >= 2
     assert all("RAY_AUTH_MODE=token" in (process / "environ").read_text().split("\0") for process in rays)
+    started = [process for ray in rays for process in children_of(int(ray.name))]
+    workers = [each for each in started if (each / "cmdline").read_text().startswith("ray::MapWorker")]
+    assert workers
     driver.kill()
     driver.wait()
     for _ in range(600):
-        if not any(map(runs, rays)):
+        if not any(map(runs, [*rays, *workers])):
             break
         time.sleep(0.1)
-    assert not any(map(runs, rays))
+    assert not any(map(runs, [*rays, *workers]))
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert 2 <= len(before) < 10
     again = scale(*options, "--workers", 2, "--address", cluster.address)
