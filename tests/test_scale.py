@@ -685,13 +685,17 @@ def test_failed_rows_are_tried_again_on_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_ray")
-def test_a_part_with_other_rows_counts_as_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["rows of another part", "half of the file"])
+def test_a_part_without_its_rows_is_computed_again(damage: str, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "rows.csv", demo_rows(4))
     job = Job("predict", str(tmp_path / "out"), str(DEMO))
     run(job, str(manifest), shard_rows=2)
-    (tmp_path / "out" / PART.format(1)).write_bytes((tmp_path / "out" / PART.format(0)).read_bytes())
+    first, second = ((tmp_path / "out" / PART.format(shard)).read_bytes() for shard in range(2))
+    bad = first if damage == "rows of another part" else second[: len(second) // 2]
+    (tmp_path / "out" / PART.format(1)).write_bytes(bad)
     result = run(job, str(manifest), shard_rows=2)
-    assert result.missing == (1,)
+    assert (result.missing, result.written, result.reused) == ((), 4, 1)
+    assert (tmp_path / "out" / PART.format(1)).read_bytes() == second
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -141,8 +141,6 @@ def input_of(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
     path = values["path"]
     if not isinstance(path, str) or not path.strip():
         raise ConfigError(f"{where}: expected a path, got {path!r}")
-    if "\0" in path:
-        raise ConfigError(f"{where}: bad path {path!r}, it holds a NUL: expected one path a line")
     times: dict[str, float | None] = {}
     for name in ("start", "end"):
         try:
@@ -155,9 +153,12 @@ def input_of(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
     problem = None
     if not (0 <= (start_s or 0.0) < (math.inf if end_s is None else end_s)) or math.isinf(end_s or 0.0):
         problem = f"{path}: bad part from {start_s} s to {end_s} s, expected 0 ≤ start < end"
+    if "\0" in path:
+        problem = f"bad path {path!r}, it holds a NUL: expected one path a line"
+    place = path.replace("\0", "\ufffd")  # no system has files with a NUL in their names
     return Input(
         path=path,
-        file=Path(path) if _URL.match(path) else folder / path,
+        file=Path(place) if _URL.match(path) else folder / place,
         id=None if values["id"] is None else without_control(str(values["id"])),
         start_s=start_s,
         end_s=end_s,

@@ -1,7 +1,7 @@
 """A run of `emodistill scale`: cut the manifest into shards, give them to workers, and count the rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -197,24 +197,34 @@ def _names(job: Job, folder: str = "") -> set[str]:
 
 
 def _whole(job: Job, plan: Plan, retry_failed: bool) -> set[int]:
-    """Return the shards whose part is there; with `retry_failed`, only those without a failed row."""
+    """Return the shards whose part has their rows; with `retry_failed`, only those without a failed row."""
+    whole = _with_their_rows(_footers(job, plan), plan)
+    return {shard for shard, part in whole.items() if not (retry_failed and part.failed)}
+
+
+def _with_their_rows(footers: Mapping[int, Part | None], plan: Plan) -> dict[int, Part]:
+    """Return the parts that have the rows of their shard."""
+    rows = {n: (size, plan.first_row(n), plan.first_row(n) + size - 1) for n, size in enumerate(plan.sizes)}
+    there = {shard: part for shard, part in footers.items() if part is not None}
+    return {n: part for n, part in there.items() if (part.rows, part.first, part.last) == rows[n]}
+
+
+def _footers(job: Job, plan: Plan) -> dict[int, Part | None]:
+    """Return the footers of the parts that are there, by shard; None: the part cannot be read."""
     names = _names(job)
     there = [shard for shard in range(len(plan.sizes)) if PART.format(shard) in names]
-    if not retry_failed:
-        return set(there)
-    return {shard for shard, part in zip(there, _footers(job, there), strict=True) if not part.failed}
-
-
-def _footers(job: Job, shards: Sequence[int]) -> list[Part]:
     with ThreadPoolExecutor(CHECK_THREADS) as pool:
-        return list(pool.map(lambda shard: _footer(job, shard), shards))
+        return dict(zip(there, pool.map(lambda shard: _footer(job, shard), there), strict=True))
 
 
-def _footer(job: Job, shard: int) -> Part:
-    """Return what the footer of a part states; no row is read."""
-    parquet = load_pyarrow().parquet
+def _footer(job: Job, shard: int) -> Part | None:
+    """Return what the footer of a part states, or None where it cannot be read; no row is read."""
+    pyarrow = load_pyarrow()
     with job.storage.open(job.place("", shard)) as opened:
-        metadata = parquet.ParquetFile(opened).metadata
+        try:
+            metadata = pyarrow.parquet.ParquetFile(opened).metadata
+        except pyarrow.ArrowInvalid:
+            return None
     names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
     row, error = names.index(ROW), names.index("error")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -226,20 +236,12 @@ def _footer(job: Job, shard: int) -> Part:
 
 def _finish(job: Job, plan: Plan, reused: int) -> Result:
     """Check that the output has exactly the rows of the manifest, and keep the result in the folder."""
-    names = _names(job)
-    there = [shard for shard in range(len(plan.sizes)) if PART.format(shard) in names]
-    footers = dict(zip(there, _footers(job, there), strict=True))
-    expected = {
-        shard: (size, plan.first_row(shard), plan.first_row(shard) + size - 1)
-        for shard, size in enumerate(plan.sizes)
-    }
-    missing = tuple(
-        shard
-        for shard, rows in expected.items()
-        if shard not in footers or (footers[shard].rows, footers[shard].first, footers[shard].last) != rows
-    )
-    written = sum(part.rows for part in footers.values())
-    failed = sum(part.failed for part in footers.values())
+    footers = _footers(job, plan)
+    whole = _with_their_rows(footers, plan)
+    missing = tuple(shard for shard in range(len(plan.sizes)) if shard not in whole)
+    parts = [part for part in footers.values() if part is not None]
+    written = sum(part.rows for part in parts)
+    failed = sum(part.failed for part in parts)
     result = Result(plan.num_rows, written, failed, missing, reused)
     _write_state(job, plan, result)
     if job.by_speaker and not missing:
