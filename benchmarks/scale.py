@@ -3,13 +3,15 @@
     python benchmarks/scale.py FOLDER [--files 5000] [--rounds 3] [--shard-rows 125] [--json FILE]
 
 The clock runs after the cluster and its workers have started, each with one thread. It stops when the last
-part is written. The three ways alternate. A ratio is the median of the ratios within a round, so that other
-work on the machine slows all ways equally. It prints the CPU time of a file, and the memory of a worker and
-of the driver. Use a machine with at least two free cores.
+part is written. The ways alternate. Processes without Ray show what two cores of this machine give at most.
+A ratio is the median of the ratios within a round, so that other work on the machine slows all ways equally.
+It prints the CPU time of a file, and the memory of a worker and of the driver. Use a machine with at least
+two free cores.
 """
 
 import argparse
 import json
+import multiprocessing
 import random
 import resource
 import shutil
@@ -64,6 +66,29 @@ def scale_s(
     return whole_s, sum(row["cpu_s"] for row in rows), shards_s, max(row["peak_mb"] for row in rows)
 
 
+def _recognise(files: list[Path], started: Any) -> None:
+    recognizer = Recognizer(threads=1)
+    assert all(row.error is None for row in recognizer.predict_all(files[:5], jobs=1))
+    started.wait()
+    assert all(row.error is None for row in recognizer.predict_all(files, jobs=1))
+
+
+def plain_s(files: list[Path], processes: int) -> float:
+    """Return the seconds of all files in processes without Ray, after each has loaded the model."""
+    context = multiprocessing.get_context("spawn")
+    started = context.Barrier(processes + 1)
+    parts = [(files[number::processes], started) for number in range(processes)]
+    running = [context.Process(target=_recognise, args=part) for part in parts]
+    for process in running:
+        process.start()
+    started.wait()
+    began = time.perf_counter()
+    for process in running:
+        process.join()
+    assert not any(process.exitcode for process in running)
+    return time.perf_counter() - began
+
+
 def ratio(over: list[float], under: list[float]) -> float:
     """Return the median of the ratios within a round."""
     return median(first / second for first, second in zip(over, under, strict=True))
@@ -88,6 +113,7 @@ def main() -> None:
     audio_s = sum(header.duration_s or 0.0 for file in files if (header := read_header(file)) is not None)
     recognizer = Recognizer(threads=1)
     times: dict[str, list[float]] = {"predict_all": [], "one worker": [], "two workers": []}
+    plain: dict[int, list[float]] = {1: [], 2: []}
     cpu_s: dict[str, list[float]] = {"predict_all": [], "one worker": []}
     gaps_s: list[float] = []  # between two shards of the one worker
     shards_s: list[float] = []
@@ -108,6 +134,8 @@ def main() -> None:
                     cpu_s[name].append(used_s)
                     gaps_s.append((whole_s - sum(each_s)) / len(each_s))
                     shards_s += each_s
+            for processes, seconds in plain.items():
+                seconds.append(plain_s(files, processes))
             print({name: round(values[-1], 2) for name, values in times.items()}, flush=True)
     shutil.rmtree(temporary)
     cpu_ms = 1000 * median(cpu_s["one worker"]) / len(files)
@@ -119,6 +147,7 @@ def main() -> None:
             for name, values in times.items()
         },
         "two workers against one": round(ratio(times["one worker"], times["two workers"]), 2),
+        "two processes without Ray against one": round(ratio(plain[1], plain[2]), 2),
         "overhead of one worker": round(ratio(times["one worker"], times["predict_all"]) - 1, 3),
         "overhead in CPU time": round(ratio(cpu_s["one worker"], cpu_s["predict_all"]) - 1, 3),
         "ms between two shards": round(1000 * median(gaps_s), 1),

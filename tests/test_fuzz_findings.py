@@ -46,7 +46,8 @@ FOUND: dict[str, tuple[bytes, ...]] = {
     "fit-result": (b"", b"\xb9", b'""', b'{"epochs": 1}'),
     "fold-list": ("id,fold\na,³\nb,v\nc,0\nd,-".encode(),),
     "input-list": (b"\0",),
-    "kaldi": (b"call \0" + FILE + b"a call 0 2\nb call 2 -1 0\n" + FILE, b"a " + b"a" * 300,),
+    "kaldi": (b"call \0" + FILE + b"a call 0 2\nb call 2 -1 0\n" + FILE, b"a " + b"a" * 300,
+              b"a " + b"a\\" * 150),
     "known": (b"utterance,fold,corpus,speaker,truth,predicted,known,used,draw,variant\n,,,,angry,"
               b"angry,0,0,8,drawn",),
     "segments": (b"\rw", b"\r", b'{"segments": [' + b"[" * 100_000),

@@ -58,7 +58,7 @@ def check_name(text: str) -> None:
         raise CorpusError(f"bad path {text!r}: it is no text") from error
     if b"\0" in encoded:
         raise CorpusError(f"bad path {text!r}: it holds a NUL")
-    longest = max(map(len, encoded.replace(b"\\", b"/").split(b"/")))
+    longest = max(map(len, encoded.replace(os.sep.encode(), b"/").split(b"/")))
     if longest > MAX_NAME_BYTES or len(encoded) > MAX_PATH_BYTES:
         raise CorpusError(
             f"bad path '{text[:40]}…': expected at most {MAX_NAME_BYTES} bytes in a name and "
