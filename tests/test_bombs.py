@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import factories as make
 import numpy as np
 import pyarrow
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from emodistill import demo
 from emodistill.corpora import tables
 from emodistill.corpora.tables import read_table
 from emodistill.errors import ConfigError, CorpusError
@@ -22,6 +25,7 @@ from emodistill.scale import manifest
 from emodistill.scale.manifest import read_batches
 from emodistill.scale.storage import Storage
 
+DEMO_CALL = Path(demo.__file__).parent / "call.ogg"
 LIMIT_BYTES = 3 * 2**30  # of the addresses of the process that reads
 
 READ = """
@@ -145,3 +149,41 @@ def test_a_header_of_one_huge_name_is_refused(tmp_path: Path) -> None:
         read_table(path)
     with pytest.raises(ConfigError, match="header of over 1048576 bytes"):
         list(read_batches(str(path), Storage()))
+
+
+def predict_in_little_memory(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Run `emodistill predict` on a file, in a process with few addresses."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+
+    command = [sys.executable, "-m", "emodistill", "predict", str(path), "--jobs", "1", "-o", str(out)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, preexec_fn=limit, check=False)
+
+
+def test_a_small_file_of_sixteen_hours_is_read_in_little_memory(tmp_path: Path) -> None:
+    path, out = tmp_path / "bomb.flac", tmp_path / "out.csv"
+    minute = np.zeros(16_000 * 60, dtype=np.int16)
+    with soundfile.SoundFile(path, "w", 16_000, 1, "PCM_16") as file:
+        for _ in range(16 * 60):
+            file.write(minute)
+    assert path.stat().st_size < 10 * 10**6, "small, and 3.7 GB as samples"
+    done = predict_in_little_memory(path, out)
+    assert "Traceback" not in done.stderr
+    rows = make.read_rows(out)
+    assert (done.returncode, len(rows), rows[0]["emotion"]) == (0, 1, ""), done.stderr
+
+
+def test_a_header_that_declares_days_takes_no_memory(tmp_path: Path) -> None:
+    path, out = tmp_path / "bomb.wav", tmp_path / "out.csv"
+    speech, rate_hz = soundfile.read(DEMO_CALL, dtype="int16", stop=32_000)
+    soundfile.write(path, speech, rate_hz, format="WAV")
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b"RIFF") + 4, content.index(b"data") + 4):
+        content[place : place + 4] = (2**32 - 100).to_bytes(4, "little")
+    path.write_bytes(content)
+    done = predict_in_little_memory(path, out)
+    assert "Traceback" not in done.stderr
+    (row,) = make.read_rows(out)
+    assert done.returncode in (0, 1), done.stderr
+    assert bool(row["emotion"]) != bool(row["error"])

@@ -33,10 +33,10 @@ from emodistill.stress.changes import CHANGES
 from emodistill.stress.codecs import code
 from emodistill.stress.data import babble_speech, draw, read_corpora, speaker_of
 from emodistill.stress.models import OnnxModel, answered_emotions, open_any_model
-from emodistill.stress.outputs import failures, result_dict, write_junit
+from emodistill.stress.outputs import failures, missed_marks, result_dict, write_junit
 from emodistill.stress.pitch import MIN_UTTERANCES
 from emodistill.stress.small import SMALL
-from emodistill.stress.suite import Result, run_suite
+from emodistill.stress.suite import RESULTS, Result, run_suite
 from emodistill.training.evaluated_models import NO_ANSWER, WaveformAnswer
 
 ROOT = Path(__file__).parents[1]
@@ -355,6 +355,26 @@ def test_answers_of_other_settings_are_refused(corpus: Corpus, tmp_path: Path) -
     model = deaf()
     run(model, [corpus], tmp_path, [GAIN], seed=1, force=True)
     assert model.calls == 72
+
+
+def test_a_new_run_that_is_killed_leaves_no_results_of_the_old_one(corpus: Corpus, tmp_path: Path) -> None:
+    for name in RESULTS:
+        (tmp_path / name).write_text("old")
+
+    def killed(waveform: Waveform) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(FakeModel(killed), [corpus], tmp_path, [GAIN], force=True)
+    assert not [name for name in RESULTS if (tmp_path / name).exists()]
+
+
+def test_a_table_shows_the_marks_that_are_missed_most() -> None:
+    values = (0.5, 0.7, 0.1, 0.96, 0.3, 0.2)
+    checks = tuple(Check(f"{value}", value, 0.95) for value in values)
+    missed = missed_marks(Cell("fairness", "sex: female", "calls", False, 60, checks, "ours"))
+    assert [text.split()[0] for text in missed[:3]] == ["0.1", "0.2", "0.3"]
+    assert missed[3:] == ["and 2 more"]
 
 
 def test_a_change_that_cannot_be_applied_is_left_out(corpus: Corpus, tmp_path: Path) -> None:

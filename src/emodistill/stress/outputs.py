@@ -23,8 +23,11 @@ MEASURE_TITLES = {  # measure of a check -> its name in tables and messages
     "unchanged": "unchanged",
     "ua_change": "change of UA",
     "precision_change": "change of mean precision",
+    "ua difference": "difference of UA",
+    "precision difference": "difference of mean precision",
 }
 MAX_FAILURES = 12  # that the terminal shows
+MAX_MISSED = 3  # marks of one cell that a table shows
 
 
 def measure_title(measure: str) -> str:
@@ -42,6 +45,18 @@ def check_text(check: Check) -> str:
     value, mark = (format(100 * number, f"{sign}.1f") for number in (check.value, check.mark))
     bound = "at most " if check.at_most else ""
     return f"{measure_title(check.measure)} {value} {unit}, mark {bound}{mark} {unit}"
+
+
+def missed_marks(cell: Cell) -> list[str]:
+    """Return the figures that miss their marks, the farthest first, and how many more there are."""
+    missed = sorted((check for check in cell.checks if not check.passed), key=_miss, reverse=True)
+    texts = [check_text(check) for check in missed[:MAX_MISSED]]
+    more = len(missed) - len(texts)
+    return [*texts, f"and {more} more"] if more else texts
+
+
+def _miss(check: Check) -> float:
+    return abs(check.value - check.mark)
 
 
 def cell_title(cell: Cell) -> str:
@@ -80,7 +95,7 @@ def failures(cells: Sequence[Cell]) -> list[Failure]:
 
 def _distance(cell: Cell) -> float:
     """How far a cell is from its mark, in the measure that is farthest."""
-    return max(abs(check.value - check.mark) for check in cell.checks if not check.passed)
+    return max(_miss(check) for check in cell.checks if not check.passed)
 
 
 # --- JSON ------------------------------------------------------------------------------------------
@@ -246,7 +261,7 @@ def _show_failures(failed: Sequence[Failure], to: Console) -> None:
     for title in ("change", "worst in", "figure and mark", "what to do"):
         table.add_column(title, overflow="fold")
     for item in failed[:MAX_FAILURES]:
-        missed = "\n".join(check_text(check) for check in item.worst.checks if not check.passed)
+        missed = "\n".join(missed_marks(item.worst))
         table.add_row(escape(item.worst.name), escape(item.place), missed, cell_advice(item.worst) or "")
     to.print(table)
     if len(failed) > MAX_FAILURES:

@@ -14,7 +14,7 @@ from emodistill.errors import AudioError, MissingExtraError
 from emodistill.files import atomic_write
 from emodistill.stress.answers import KNOWN, Example
 from emodistill.stress.base import Cell, Change, Marks
-from emodistill.stress.outputs import cell_advice, check_text, failures
+from emodistill.stress.outputs import cell_advice, check_text, failures, missed_marks
 from emodistill.stress.suite import Result
 from emodistill.version import __version__
 
@@ -74,7 +74,7 @@ def write_page(
         sources=sources,
         known=KNOWN,
         why=_why,
-        check_text=check_text,
+        missed_marks=missed_marks,
         cell_advice=cell_advice,
         tooltip=_tooltip,
         main_figure=_main_figure,

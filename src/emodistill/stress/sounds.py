@@ -197,9 +197,8 @@ def hum(num_samples: int, rng: np.random.Generator) -> Samples:
     harmonics = np.arange(1, 1000 // mains_hz + 1)
     amplitudes = 10 ** (rng.uniform(-6, 6, len(harmonics)) / 20) / harmonics
     phases = rng.uniform(0, 2 * np.pi, len(harmonics))
-    time_s = (
-        np.arange(SAMPLE_RATE) / SAMPLE_RATE
-    )  # It repeats every second. A long one would take the memory.
+    # The hum repeats every second. So one second is enough, and a long recording needs little memory.
+    time_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     second = amplitudes @ np.sin(2 * np.pi * mains_hz * np.outer(harmonics, time_s) + phases[:, None])
     return np.resize(second, num_samples)
 

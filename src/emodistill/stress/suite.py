@@ -30,6 +30,7 @@ from emodistill.version import __version__
 
 SETTINGS = "settings.json"
 ANSWERS = "answers"
+RESULTS = ("stress.json", "stress.html", "junit.xml")
 FORMAT = 1  # of the files of answers and of stress.json
 
 
@@ -110,7 +111,7 @@ def run_suite(
         with_fairness: whether the tests of fairness run too.
         jobs: threads. The result does not depend on it.
         background: what changes mix in besides speech; None: changes that need it are left out.
-        force: delete what `out` holds.
+        force: delete the results and answers that `out` holds.
 
     Raises `ConfigError` where `out` holds answers of other settings, and `LeakError` for seen speakers.
     """
@@ -235,9 +236,10 @@ def _settings(
 def prepare_folder(out: Path, settings: Mapping[str, Any], force: bool) -> None:
     """Write the settings, or check those of an earlier run. Raises `ConfigError` where they differ."""
     path = out / SETTINGS
-    if force:
+    if force:  # The results go first, so that none of them ever stands beside the answers of another run.
+        for name in (*RESULTS, SETTINGS):
+            (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / ANSWERS, ignore_errors=True)
-        path.unlink(missing_ok=True)
     if path.is_file():
         try:
             recorded = dict(json.loads(path.read_text(encoding="utf-8")))
