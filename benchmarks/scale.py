@@ -12,11 +12,14 @@ two free cores.
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import resource
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +35,7 @@ from emodistill.scale.worker import ShardWorker
 
 
 class TimedWorker(ShardWorker):
-    """A worker that also returns when each shard began and ended, and its CPU time in seconds."""
+    """A worker that also returns its process, its CPU seconds, and when each shard began and ended."""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Write the parts of the shards in a batch."""
@@ -40,7 +43,7 @@ class TimedWorker(ShardWorker):
         done = super().__call__(batch)
         took_s = [time.process_time() - cpu_s] * len(done["shard"])
         times = {"began": [began] * len(took_s), "ended": [time.time()] * len(took_s), "cpu_s": took_s}
-        return {**done, **times, "peak_mb": [peak_mb()] * len(took_s)}
+        return {**done, **times, "pid": [os.getpid()] * len(took_s), "peak_mb": [peak_mb()] * len(took_s)}
 
 
 def peak_mb() -> float:
@@ -48,10 +51,19 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def scale_s(
-    ray: Any, files: list[Path], folder: Path, shard_rows: int, workers: int
-) -> tuple[float, float, list[float], float]:
-    """Return the seconds of all files, the workers' CPU seconds, the seconds of shards, a worker's MB."""
+@dataclass(frozen=True)
+class Measured:
+    """One run: the seconds of all files, of each shard, and between two shards of a worker."""
+
+    whole_s: float
+    shards_s: list[float]
+    gaps_s: list[float]
+    cpu_s: float  # of all workers
+    worker_mb: float
+
+
+def run_scale(ray: Any, files: list[Path], folder: Path, shard_rows: int, workers: int) -> Measured:
+    """Recognise all files with some workers."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     manifest = folder / "rows.parquet"
@@ -61,9 +73,14 @@ def scale_s(
     rows = list(run_shards(ray, TimedWorker, (job, Plan(tuple(sizes), {})), range(len(sizes)), workers, 1))
     assert sum(row["rows"] for row in rows) == len(files)
     assert not any(row["error"] for row in rows)
-    shards_s = [row["ended"] - row["began"] for row in rows]
-    whole_s = max(row["ended"] for row in rows) - min(row["began"] for row in rows)
-    return whole_s, sum(row["cpu_s"] for row in rows), shards_s, max(row["peak_mb"] for row in rows)
+    rows.sort(key=lambda row: (row["pid"], row["began"]))
+    return Measured(
+        whole_s=max(row["ended"] for row in rows) - min(row["began"] for row in rows),
+        shards_s=[row["ended"] - row["began"] for row in rows],
+        gaps_s=[after["began"] - row["ended"] for row, after in pairwise(rows) if after["pid"] == row["pid"]],
+        cpu_s=sum(row["cpu_s"] for row in rows),
+        worker_mb=max(row["peak_mb"] for row in rows),
+    )
 
 
 def _recognise(files: list[Path], started: Any) -> None:
@@ -115,7 +132,7 @@ def main() -> None:
     times: dict[str, list[float]] = {"predict_all": [], "one worker": [], "two workers": []}
     plain: dict[int, list[float]] = {1: [], 2: []}
     cpu_s: dict[str, list[float]] = {"predict_all": [], "one worker": []}
-    gaps_s: list[float] = []  # between two shards of the one worker
+    gaps_s: list[float] = []
     shards_s: list[float] = []
     temporary = Path(tempfile.mkdtemp(prefix="emodistill-scale-"))
     with cluster(None, 2) as ray:
@@ -126,14 +143,13 @@ def main() -> None:
             times["predict_all"].append(time.perf_counter() - began)
             cpu_s["predict_all"].append(time.process_time() - cpu_began_s)
             for name, workers in (("one worker", 1), ("two workers", 2)):
-                whole_s, used_s, each_s, worker_mb = scale_s(
-                    ray, files, temporary, options.shard_rows, workers
-                )
-                times[name].append(whole_s)
+                one = run_scale(ray, files, temporary, options.shard_rows, workers)
+                times[name].append(one.whole_s)
                 if workers == 1:
-                    cpu_s[name].append(used_s)
-                    gaps_s.append((whole_s - sum(each_s)) / len(each_s))
-                    shards_s += each_s
+                    cpu_s[name].append(one.cpu_s)
+                    shards_s += one.shards_s
+                else:
+                    gaps_s += one.gaps_s
             for processes, seconds in plain.items():
                 seconds.append(plain_s(files, processes))
             print({name: round(values[-1], 2) for name, values in times.items()}, flush=True)
@@ -151,7 +167,7 @@ def main() -> None:
         "overhead of one worker": round(ratio(times["one worker"], times["predict_all"]) - 1, 3),
         "overhead in CPU time": round(ratio(cpu_s["one worker"], cpu_s["predict_all"]) - 1, 3),
         "ms between two shards": round(1000 * median(gaps_s), 1),
-        "MB of a worker, at most": round(worker_mb),
+        "MB of a worker, at most": round(one.worker_mb),
         "MB of the driver with the model, at most": round(peak_mb()),
         "CPU ms a file": round(cpu_ms, 2),
         "CPU hours for 10^8 files": round(cpu_ms / 1000 * 1e8 / 3600),

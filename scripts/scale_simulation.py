@@ -2,10 +2,11 @@
 
     python scripts/scale_simulation.py [--plot docs/scale.png] [--measured FILE]
 
-Workers take shards from one queue, as Ray Data gives them out. Each shard costs the driver some milliseconds,
-one after the other, and the worker some more. A file takes a lognormal time. Some workers are always slow,
-since another program shares their machine. A worker fails at random (preempted, out of memory). The time in
-its shard is lost, Ray starts it again, and the same worker begins the shard anew.
+Workers take shards from one queue, as Ray Data gives them out. A worker holds one more shard than the one
+that it works on. The driver looks for free places ten times in a second. Each shard costs it some
+milliseconds, one after the other, and the worker some more. A file takes a lognormal time. Some workers are
+always slow, since another program shares their machine. A worker fails at random (preempted, out of memory).
+The time in its shard is lost, Ray starts it again, and the same worker begins the shard anew.
 
 The times are those of benchmarks/scale.py, whose --json file --measured reads. For each size of shards the
 script prints the time over the ideal time (no failure, no slow worker, no gap), the median of several draws.
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 SIZES = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # rows of a shard
+HELD = 2  # shards of a worker: one that it works on, and one that waits
 GOOD = 1.02  # a size is good while its makespan is at most this much over the best one
 
 
@@ -34,6 +36,7 @@ class Cluster:
         file_s, file_spread: mean seconds of a file, and the standard deviation of its logarithm.
         gap_s: between two shards of a worker: messages of Ray, reading and writing the shard.
         driver_s: CPU time of the driver for a shard; it gives out one after the other.
+        look_s: at most so long the driver does not see that a worker has room for one more shard.
         restart_s: from a failure until the worker has loaded the model again.
         slow, slow_factor: the share of workers that are slow, and how many times as long they take.
     """
@@ -43,8 +46,9 @@ class Cluster:
     failures: float = 0.05
     file_s: float = 0.0099
     file_spread: float = 0.6
-    gap_s: float = 0.016
+    gap_s: float = 0.005
     driver_s: float = 0.0037
+    look_s: float = 0.1
     restart_s: float = 15.0
     slow: float = 0.05
     slow_factor: float = 2.0
@@ -63,20 +67,20 @@ def makespan_s(cluster: Cluster, shard_rows: int, rng: np.random.Generator) -> f
     times_s = np.maximum(rng.normal(cluster.file_s * shard_rows, spread_s, num_shards), 1e-3)
     speeds = np.where(rng.random(cluster.workers) < cluster.slow, cluster.slow_factor, 1.0)
     rate = cluster.failures / 3600.0
-    free = [(0.0, worker) for worker in range(cluster.workers)]
-    heapq.heapify(free)
-    given_out_s, end_s = 0.0, 0.0
+    # Since when a worker has room for a shard; a worker without any goes first.
+    places = [(0.0, place, worker) for place in range(HELD) for worker in range(cluster.workers)]
+    given_out_s, ends_s = 0.0, [0.0] * cluster.workers
     for time_s in times_s.tolist():
-        ready_s, worker = heapq.heappop(free)
-        given_out_s = max(ready_s, given_out_s + cluster.driver_s)
-        now_s = given_out_s + cluster.gap_s
+        free_s, place, worker = heapq.heappop(places)
+        given_out_s = max(free_s + cluster.look_s, given_out_s + cluster.driver_s)
+        now_s = max(given_out_s, ends_s[worker]) + cluster.gap_s
         needed_s = time_s * float(speeds[worker])
         while rate and (fails_s := rng.exponential(1 / rate)) < needed_s:
             now_s += fails_s + cluster.restart_s
         now_s += needed_s
-        end_s = max(end_s, now_s)
-        heapq.heappush(free, (now_s, worker))
-    return end_s
+        ends_s[worker] = now_s
+        heapq.heappush(places, (now_s, place, worker))
+    return max(ends_s)
 
 
 def overheads(cluster: Cluster, sizes: tuple[int, ...], draws: int) -> dict[int, float]:

@@ -81,8 +81,10 @@ def run_shards(
 ) -> Iterator[Mapping[str, Any]]:
     """Yield what `worker(*arguments)` returns for each shard, as soon as it is done, in any order.
 
-    `workers` actors run, with `threads` CPUs each. An actor that ends is started again, and its shard is
-    done again, without an end. Nothing is yielded for a shard whose worker raises an error.
+    `workers` actors run, with `threads` CPUs each. Each holds one more shard than the one that it works on,
+    because Ray Data looks only ten times in a second for actors without work. An actor that ends is started
+    again, and its shards are done again, without an end. Nothing is yielded for a shard whose worker raises
+    an error.
 
     Raises `EmodistillError` if no worker can start.
     """
@@ -90,7 +92,7 @@ def run_shards(
         return
     configure(ray)
     items = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-    pool = ray.data.ActorPoolStrategy(size=min(workers, len(shards)), max_tasks_in_flight_per_actor=1)
+    pool = ray.data.ActorPoolStrategy(size=min(workers, len(shards)), max_tasks_in_flight_per_actor=2)
     done = items.map_batches(
         worker, fn_constructor_args=tuple(arguments), batch_size=1, compute=pool, num_cpus=threads
     )  # fmt: skip
