@@ -44,9 +44,9 @@ class Cluster:
     files: int = 100_000_000
     workers: int = 400
     failures: float = 0.05
-    file_s: float = 0.0099
+    file_s: float = 0.0091
     file_spread: float = 0.6
-    gap_s: float = 0.005
+    gap_s: float = 0.0056
     driver_s: float = 0.0037
     look_s: float = 0.1
     restart_s: float = 15.0

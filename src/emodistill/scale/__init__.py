@@ -5,6 +5,6 @@ for each shard. A part appears complete or not at all, so a later run continues 
 """
 
 # Defaults of the command, here because importing this file loads nothing else.
-SHARD_ROWS = 1000  # scripts/scale_simulation.py recommends it
+SHARD_ROWS = 1000  # by scripts/scale_simulation.py, 200 to 1000 are close to the best for most clusters
 RETRIES = 5  # of a read or a write that fails for a reason that may pass
 MAX_MB = 2000  # of a recording from a server, so that no server can fill the disk of a worker
