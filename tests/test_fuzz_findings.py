@@ -3,6 +3,8 @@
 import hashlib
 import json
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -114,6 +116,23 @@ def test_a_header_with_an_impossible_length_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="length that is impossible"):
         read_samples(Impossible(), 1, "float32")  # type: ignore[arg-type]
+
+
+def test_a_rate_of_a_gigahertz_takes_little_memory(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="Windows has no limits of memory")
+    path = tmp_path / "gsm.wav"
+    with soundfile.SoundFile(path, "w", 1_056_980_608, 1, "GSM610", format="WAV") as file:
+        file.write(np.zeros(3200, dtype=np.float32))
+    with soundfile.SoundFile(path) as file:
+        assert not file.seekable(), "libsndfile then makes room for all samples that are asked for"
+    code = """
+import resource, sys
+from emodistill.audio.decoding import duration_up_to
+resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9, 2 * 10**9))
+print(duration_up_to(20.0, sys.argv[1]) < 1e-4)
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_names_with_signs_that_look_like_digits_are_sorted() -> None:

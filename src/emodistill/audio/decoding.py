@@ -19,6 +19,7 @@ from emodistill.audio.wav_header import read_wav_header
 from emodistill.errors import AudioError
 
 MAX_CHANNELS = 128
+BLOCK_VALUES = 2**23  # of a block at most, whatever rate and number of channels a header states: 32 MB
 MAX_FRAMES = 2**48  # a larger frame count means that the header's length is invalid
 # Read with libsndfile.
 SUFFIXES = (
@@ -338,7 +339,7 @@ def _media_handle(source: DecodableSource) -> Any:
 
 
 def decode_blocks(source: BlockSource, name: str) -> Iterator[RatedSamples]:
-    """Yield a recording about a second at a time: its own rate in Hz, and samples (n, channels).
+    """Yield a recording at most about a second at a time: its own rate in Hz, and samples (n, channels).
 
     `name` is what messages call the recording. Raises `AudioError` if it is missing or cannot be decoded.
     """
@@ -362,8 +363,9 @@ def _decode_blocks(source: BlockSource, name: str) -> Generator[RatedSamples, No
         yield from decode_media(_media_handle(source), name, error)
         return
     with file:
+        num_frames = max(1, min(file.samplerate, BLOCK_VALUES // file.channels))
         try:
-            while len(frames := read_samples(file, file.samplerate, "float32")):
+            while len(frames := read_samples(file, num_frames, "float32")):
                 yield file.samplerate, frames
         except (soundfile.LibsndfileError, RuntimeError) as error:
             decoded_s = file.tell() / file.samplerate
