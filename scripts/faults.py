@@ -1,14 +1,19 @@
-"""Kill each stage of `emodistill` at random points, run the same command again, and compare the outputs.
+"""Disturb each stage of `emodistill` at random points, run the same command again, and compare the outputs.
 
     python scripts/faults.py --kills 200 --out DIR
     python scripts/faults.py --kills 200 --out DIR --only export timeline
     python scripts/faults.py --out DIR --only export --number 3
+    python scripts/faults.py --limits 3 --out DIR  # full disks, read-only disks, little memory
 
 Every kill is a SIGKILL of the whole process group. One half of them comes at a random time of the stage. The
 other half is spread over the points where the stage writes, renames or deletes a file. After the kill, no
 file under its final name may be incomplete. Then the same command runs to its end. Its folder and the cache
 must be those of a run that nobody disturbed, byte for byte, and no file may be left over, in the folder for
 temporary files too. `without_times` names what is left out, and why.
+
+With --limits, the folders of a stage lie on a disk of their own, which is smaller than what the stage writes,
+or read-only. Or the process may have little more memory than at its start. Without space the stage must end
+with one line that says so. The rest is as after a kill. This needs root, because it mounts the disks.
 
 Kills that a stage has survived stand in DIR/kills.jsonl and are not repeated, so a loop that was stopped
 continues. DIR/faults.md has the table. A failure is printed with the command that repeats it.
@@ -27,8 +32,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +42,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CHILD = "child"  # the first argument of a process that runs one command of `emodistill`
 SERVE = "serve-a-job"  # in place of a verb: a server, and a client that waits for the result of a job
 LIMIT_S = 300.0
+FULL_DISK, READ_ONLY, LITTLE_MEMORY = KINDS = ("full disk", "read-only disk", "little memory")
+PAGE = 4096  # bytes; disks have whole pages
+DISK = "1g"  # size of a disk that is not full
 TRAINING = ("train", "crossval", "ablate")
 WRITES = {
     "open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod",
@@ -167,6 +175,8 @@ def run_child(arguments: Sequence[str]) -> None:
     """Run one command line in this process; the environment says where it is killed."""
     fault = json.loads(os.environ["EMODISTILL_FAULT"])
     os.chdir(fault["roots"][0])
+    if fault["memory_mb"] is not None:
+        limit_memory(fault["memory_mb"])
     if fault["kill_at"] is not None:
         sys.addaudithook(
             CountWrites(fault["roots"], Path(fault["counter"]), fault["kill_at"], fault["delay_s"])
@@ -178,6 +188,15 @@ def run_child(arguments: Sequence[str]) -> None:
 
     sys.argv = ["emodistill", *arguments]
     main()
+
+
+def limit_memory(more_mb: float) -> None:
+    """Let this process and those that it starts have little more address space than it has now."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + int(more_mb * 1e6)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def serve_a_job(clips: Path, out: Path) -> None:
@@ -328,6 +347,7 @@ class Reference:
 
     seconds: float
     num_writes: int
+    num_bytes: int  # on disk, at the end
     tree: dict[str, str]
 
 
@@ -372,15 +392,31 @@ class Loop:
                 before = done.get((stage.name, number))
                 if before is not None and before.is_survived and numbers is None:
                     continue
-                kill = self.kill(stage, number, count)
-                done[stage.name, number] = kill
-                with self.log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(kill)) + "\n")
-                print(f"{stage.name}, {number}: at {kill.at}: {'ok' if kill.is_survived else 'FAILED'}")
-                if not kill.is_survived:
-                    self._explain(kill)
+                done[stage.name, number] = self._noted(self.kill(stage, number, count))
                 self.write_table(done.values())
         return list(done.values())
+
+    def run_limits(self, stages: Sequence[Stage], count: int) -> list[Kill]:
+        """Run each stage with each kind of limit, one of them `count` times, and return what was found."""
+        make_material(self.material, any(stage.forked for stage in stages))
+        found = []
+        for stage in stages:
+            for kind in KINDS:
+                for number in range(1 if kind == READ_ONLY else count):
+                    found.append(self._noted(self.limit(stage, kind, number)))
+                    self.write_table(found)
+        return found
+
+    def _noted(self, kill: Kill) -> Kill:
+        """Write a line to the log, and print what was found."""
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(kill)) + "\n")
+        print(
+            f"{kill.stage}, {kill.number}: at {kill.at}: {'ok' if kill.is_survived else 'FAILED'}", flush=True
+        )
+        if not kill.is_survived:
+            self._explain(kill)
+        return kill
 
     def read(self) -> list[Kill]:
         """Return all kills so far; of one that was repeated the last."""
@@ -417,6 +453,36 @@ class Loop:
         text = "" if code == 0 else message[-1500:]
         return Kill(stage.name, number, self.seed, at, incomplete, found, code, text, self.version)
 
+    def limit(self, stage: Stage, kind: str, number: int) -> Kill:
+        """Run a stage on a bad disk or with little memory; then go on as after a kill."""
+        reference = self.reference(stage)
+        draw = random.Random(f"{self.seed}/{stage.name}/{kind}/{number}")
+        work = self._work(stage)
+        with ExitStack() as stack:
+            if kind == LITTLE_MEMORY:
+                memory_mb = draw.uniform(0, 150 if stage.forked else 400)
+                at = f"{memory_mb:.0f} MB more"
+                code, _, said = self._start(stage, memory_mb=memory_mb)
+            else:
+                shutil.rmtree(work, ignore_errors=True)
+                size = max(PAGE, int(draw.random() * reference.num_bytes))
+                disk = stack.enter_context(mounted_disk(work))
+                make_folders(work)
+                at = f"{size} of {reference.num_bytes} bytes" if kind == FULL_DISK else kind
+                disk(f"size={size}" if kind == FULL_DISK else "ro")
+                code, _, said = self._start(stage, fresh=False)
+                disk(f"rw,size={DISK}")
+            incomplete = incomplete_files(work, reference.tree, stage.growing)
+            if kind != LITTLE_MEMORY and code:
+                incomplete += unclear(code, said, "no space left" if kind == FULL_DISK else "ead-only")
+            code, _, message = self._start(stage, fresh=False)
+            if code == 2 and stage.complete and stage.complete in message:
+                code = 0
+            found = differences(tree(work), reference.tree)
+        text = "" if code == 0 else message[-1500:]
+        name = f"{stage.name}: {kind}"
+        return Kill(name, number, self.seed, at, incomplete, found, code, text, self.version)
+
     def reference(self, stage: Stage) -> Reference:
         """Return what an undisturbed run writes, from disk if it was measured before."""
         path = self.out / "references" / f"{stage.name.replace(' ', '_')}.json"
@@ -432,7 +498,8 @@ class Loop:
             trees.append(tree(self._work(stage)))
         if lines := differences(*trees):
             raise RuntimeError(f"two undisturbed runs of {stage.name} differ: {lines}")
-        found = Reference(seconds, num_writes, trees[0])
+        used = sum(512 * path.stat().st_blocks for path in self._work(stage).rglob("*") if path.is_file())
+        found = Reference(seconds, num_writes, used, trees[0])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(found)), encoding="utf-8")
         return found
@@ -442,9 +509,9 @@ class Loop:
         by_stage: dict[str, list[Kill]] = {}
         for kill in kills:
             by_stage.setdefault(kill.stage, []).append(kill)
-        lines = ["| stage | kills | ended well | identical |", "| --- | ---: | ---: | ---: |"]
+        lines = ["| stage | times | ended well | identical |", "| --- | ---: | ---: | ---: |"]
         total = [0, 0, 0]
-        for name in [name for name in STAGES if name in by_stage]:
+        for name in sorted(by_stage, key=lambda name: list(STAGES).index(name.partition(":")[0])):
             own = by_stage[name]
             counts = [len(own), sum(k.code == 0 for k in own), sum(k.is_survived for k in own)]
             total = [a + b for a, b in zip(total, counts, strict=True)]
@@ -457,18 +524,17 @@ class Loop:
 
     def _start(
         self, stage: Stage, kill_at: int = -1, delay_s: float = 0.0, kill_s: float | None = None,
-        fresh: bool = True,
+        memory_mb: float | None = None, fresh: bool = True,
     ) -> tuple[int, int, str]:  # fmt: skip
         """Run a stage; returns the exit code, how often it wrote, and what it printed."""
         work = self._work(stage)
         if fresh:
             shutil.rmtree(work, ignore_errors=True)
-            for name in WORK:
-                (work / name).mkdir(parents=True)
+            make_folders(work)
         counter = self.out / "work" / "writes"
         fault = {
             "roots": [str(work)], "counter": str(counter), "delay_s": delay_s,
-            "kill_at": kill_at if stage.at_writes else None,
+            "kill_at": kill_at if stage.at_writes else None, "memory_mb": memory_mb,
         }  # fmt: skip
         environment = {
             **os.environ, "EMODISTILL_CACHE": str(work / "cache"), "TMPDIR": str(work / "tmp"),
@@ -496,6 +562,35 @@ class Loop:
             f"{self.seed} --only '{kill.stage}' --number {kill.number}",
             flush=True,
         )
+
+
+def make_folders(work: Path) -> None:
+    """Make the folders that a stage may write to."""
+    for name in WORK:
+        (work / name).mkdir(parents=True)
+
+
+@contextmanager
+def mounted_disk(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Mount an empty disk in memory at a folder; gives a function that mounts it again with other options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "faults", str(folder)], check=True)
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+    try:
+        yield remount
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def unclear(code: int, said: str, reason: str) -> list[str]:
+    """Return what is wrong with the end of a command that had no disk to write to."""
+    last = (said.strip().splitlines() or [""])[-1]
+    if code == 2 and last.startswith("error: ") and reason in last and "Traceback" not in said:
+        return []
+    return [f"exit code {code}, expected 2 and one line with '{reason}', but it said: {said[-1500:]}"]
 
 
 def start_process(arguments: Sequence[str], environment: Mapping[str, str], output: int) -> int:
@@ -631,9 +726,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--number", type=int, nargs="+", help="repeat these kills alone")
+    parser.add_argument("--limits", type=int, metavar="COUNT", help="instead of kills: see above")
     options = parser.parse_args()
     loop = Loop(options.out, options.seed)
-    kills = loop.run(share_out(options.kills, options.only), options.number)
+    if options.limits is not None:
+        kills = loop.run_limits([STAGES[name] for name in options.only], options.limits)
+    else:
+        kills = loop.run(share_out(options.kills, options.only), options.number)
     print((loop.out / "faults.md").read_text(encoding="utf-8"))
     return int(not all(kill.is_survived for kill in kills))
 
