@@ -114,6 +114,30 @@ def test_a_group_of_rows_that_unpacks_to_too_much_is_refused_before_it_is_read(
         read_table(tmp_path / "m.parquet")
 
 
+def test_sizes_of_columns_that_do_not_fit_the_schema_do_not_end_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    # A column that may be null has a histogram of definition levels in its footer. One that may not has none.
+    parquet.write_table(pyarrow.table({"path": ["a.wav"]}), path)
+    content = path.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little")
+    start = len(content) - 8 - footer
+    optional, required = b"\x25\x02\x18\x04path", b"\x25\x00\x18\x04path"  # Thrift: repetition type, name
+    assert content[start:].count(optional) == 1
+    path.write_bytes(content[:start] + content[start:].replace(optional, required))
+    code = """
+import sys
+from pathlib import Path
+from emodistill.corpora.tables import read_table
+from emodistill.errors import EmodistillError
+try:
+    print(read_table(Path(sys.argv[1])).rows)
+except EmodistillError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr
+
+
 @given(st.lists(st.tuples(st.text(max_size=9), st.none() | st.integers(-9, 9)), min_size=1, max_size=50))
 def test_parquet_is_read_as_it_is(rows: list[tuple[str, int | None]]) -> None:
     texts, numbers = [list(column) for column in zip(*rows, strict=True)]
