@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import re
 import shutil
 import stat
 import sys
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, TextIO
 from emodistill.errors import ConfigError, EmodistillError
 from emodistill.partial_folders import (
     HAS_LOCKS,
+    explain_no_space,
     folder_name,
     lock_file,
     partial_folder,
@@ -27,12 +27,6 @@ from emodistill.partial_folders import (
 UNENCODABLE = "backslashreplace"
 
 MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What NumPy, torch and safetensors say of a full disk, in errors of their own.
-_SHORT_WRITE = re.compile(
-    r"[0-9]+ requested and [0-9]+ written|PytorchStreamWriter failed|unexpected pos [0-9]+ vs"
-    r"|os error (27|28|122)"
-)
 
 
 @contextmanager
@@ -52,29 +46,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Raises `OSError` with the name `path` if there is no space left.
     """
-    with _explain_no_space(path):
-        real = real_path(path)
-        if is_stream(real):
-            with temporary_folder("output") as folder:
-                partial = folder / f"output{path.suffix}"
-                yield partial
-                with partial.open("rb") as source, _open_descriptor(real) as stream:
-                    shutil.copyfileobj(source, stream)
-            return
-        complete = folder_name(real, 0)
-        with partial_folder(real) as beside:
-            partial = beside / real.name
+    real = real_path(path)
+    if is_stream(real):
+        with temporary_folder("output") as folder:
+            partial = folder / f"output{path.suffix}"
             yield partial
-            to_disk(partial)
-            if real.is_file():
-                shutil.copymode(real, partial)
-            partial.replace(complete)
-        # The last step. After it, the same command need not write this file again, so nothing may be left.
-        try:
-            complete.replace(real)
-        except FileNotFoundError:  # another process has given this content, or a newer one, its name
-            if not real.is_file():
-                raise
+            with partial.open("rb") as source, open_output(path) as stream:
+                shutil.copyfileobj(source, stream.buffer)
+        return
+    complete = folder_name(real, 0)
+    with partial_folder(real, named=path) as beside:
+        partial = beside / real.name
+        yield partial
+        to_disk(partial)
+        if real.is_file():
+            shutil.copymode(real, partial)
+        partial.replace(complete)
+    # The last step. After it, the same command need not write this file again, so nothing may be left.
+    try:
+        complete.replace(real)
+    except FileNotFoundError:  # another process has given this content, or a newer one, its name
+        if not real.is_file():
+            raise
 
 
 def move_file(source: Path, target: Path) -> None:
@@ -123,16 +116,16 @@ def open_output(path: Path | None, append: bool = False) -> Iterator[TextIO]:
     Raises `OSError` with the name `path` if there is no space left.
     """
     if path is None:
-        with _explain_no_space("standard output"):
+        with explain_no_space("standard output"):
             yield sys.stdout
             sys.stdout.flush()
     elif is_stream(path):
-        with _explain_no_space(path), _open_descriptor(real_path(path)) as raw, _text(raw) as stream:
+        with explain_no_space(path), _open_descriptor(real_path(path)) as raw, _text(raw) as stream:
             yield stream
     elif append:
         real = real_path(path)
         real.parent.mkdir(parents=True, exist_ok=True)
-        with _explain_no_space(path), real.open("ab") as raw, _text(raw) as stream:
+        with explain_no_space(path), real.open("ab") as raw, _text(raw) as stream:
             yield stream
     else:
         with atomic_write(path) as partial, partial.open("wb") as raw, _text(raw) as stream:
@@ -224,21 +217,6 @@ def _open_descriptor(real: Path) -> BinaryIO:
 
 def _text(raw: BinaryIO) -> TextIO:
     return io.TextIOWrapper(raw, encoding="utf-8", errors=UNENCODABLE, newline="")
-
-
-@contextmanager
-def _explain_no_space(output: Path | str) -> Iterator[None]:
-    """Name the output in the error of a full disk, and say what to do."""
-    try:
-        yield
-    except Exception as error:
-        number, file = getattr(error, "errno", None), getattr(error, "filename", None)
-        if number is None and _SHORT_WRITE.search(str(error)):
-            number = errno.ENOSPC
-        if number not in _NO_SPACE or (file is not None and ".partial" not in str(file)):
-            raise
-        message = "no space left; free some, or name an output on another disk, and run the command again"
-        raise OSError(number, message, str(output)) from error
 
 
 def is_in_folder(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -23,6 +24,33 @@ HAS_LOCKS = fcntl is not None
 MAX_WRITERS = 100  # processes that write the same file at the same time, and have a name for their folder
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS)
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = "no space left; free some, or name an output on another disk, and run the command again"
+# What NumPy, torch and safetensors say of a full disk, in errors of their own.
+_SHORT_WRITE = re.compile(
+    r"[0-9]+ requested and [0-9]+ written|PytorchStreamWriter failed|unexpected pos [0-9]+ vs"
+    r"|os error (27|28|122)"
+)
+
+
+@contextmanager
+def explain_no_space(output: Path | str | None = None) -> Iterator[None]:
+    """Say in the error of a full disk what to do. Name the output in it, unless another file has no space.
+
+    Without an `output`, the error names the file that has no space, if it is known.
+    """
+    try:
+        yield
+    except Exception as error:
+        number, file = getattr(error, "errno", None), getattr(error, "filename", None)
+        if number is None and _SHORT_WRITE.search(str(error)):
+            number = errno.ENOSPC
+        is_other = output is not None and file is not None and ".partial" not in str(file)
+        if number not in _NO_SPACE or is_other or NO_SPACE in str(error):
+            raise
+        name = output or file
+        raise OSError(number, NO_SPACE, *([] if name is None else [str(name)])) from error
+
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
@@ -30,50 +58,56 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     An empty folder `path` is replaced. The folder that is given is the one of `partial_folder`.
 
-    Raises `FileExistsError` if `path` is there then and is not empty; the content is deleted.
+    Raises:
+        FileExistsError: `path` is there then and is not empty. The content is deleted.
+        OSError: there is no space left. It has the name `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder, lock = _own_folder(path)
-    try:
-        _empty(folder)
-        yield folder
-        for file in folder.rglob("*"):
-            if file.is_file():
-                to_disk(file)
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    with explain_no_space(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder, lock = _own_folder(path)
         try:
-            folder.rename(path)
-        except OSError as error:
-            if not path.exists():
-                raise
-            raise FileExistsError(errno.EEXIST, "is there already", str(path)) from error
-    except BaseException:
-        _empty(folder)
-        folder.rmdir()
-        raise
-    finally:
-        os.close(lock)
-        _delete_left_over(path)
+            _empty(folder)
+            yield folder
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    to_disk(file)
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+            try:
+                folder.rename(path)
+            except OSError as error:
+                if not path.exists():
+                    raise
+                raise FileExistsError(errno.EEXIST, "is there already", str(path)) from error
+        except BaseException:
+            _empty(folder)
+            folder.rmdir()
+            raise
+        finally:
+            os.close(lock)
+            _delete_left_over(path)
 
 
 @contextmanager
-def partial_folder(path: Path) -> Iterator[Path]:
+def partial_folder(path: Path, named: Path | None = None) -> Iterator[Path]:
     """Give an empty hidden folder for the parts of `path`, beside it. It is deleted when the block ends.
 
     Its name is always the same, so the next run deletes what a killed one left there. The process holds a
     lock of the system on it, which ends with the process. Another process that writes `path` at the same time
     gets a folder with a number in its name. Where the file system has no such locks, the name is random, and
     a killed process leaves its folder.
+
+    Raises `OSError` with the name `named`, or `path`, if there is no space left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder, lock = _own_folder(path)
-    try:
-        _empty(folder)
-        yield folder
-    finally:
-        _delete_folder(folder, lock)
-        _delete_left_over(path)
+    with explain_no_space(named or path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder, lock = _own_folder(path)
+        try:
+            _empty(folder)
+            yield folder
+        finally:
+            _delete_folder(folder, lock)
+            _delete_left_over(path)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from emodistill.cli.options import INTERRUPTED, Stopped, app
 from emodistill.console import console
 from emodistill.errors import EmodistillError
 from emodistill.files import UNENCODABLE
+from emodistill.partial_folders import explain_no_space
 
 __all__ = ["app", "main"]
 
@@ -50,7 +51,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=UNENCODABLE)
     try:
-        app()
+        with explain_no_space():
+            app()
     except Stopped:
         end_process(INTERRUPTED)
     except SystemExit as stop:
