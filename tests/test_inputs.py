@@ -19,6 +19,7 @@ from emodistill.audio.decoding import MEDIA_SUFFIXES, SUFFIXES, name_in_messages
 from emodistill.audio.waveform import load_bounded
 from emodistill.console import skipped_message
 from emodistill.inference.input_files import find_audio_files
+from emodistill.inference.input_lists import read_list
 
 Call = make.CommandLine
 CALL = Path(decoding.__file__).parents[1] / "demo" / "call.ogg"
@@ -486,6 +487,15 @@ def test_a_list_that_is_missing_or_no_text_is_a_usage_error(emodistill: Call, ca
     result = emodistill("predict", "--from", calls / "bad.csv")
     assert result.code == 2
     assert "line 3: is not UTF-8 text" in result.err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le with its mark"])
+def test_a_list_of_a_spreadsheet_program_is_read(tmp_path: Path, encoding: str) -> None:
+    text = "path;id\nÄnne 1.wav;ä\n"
+    encoding, _, mark = encoding.partition(" ")
+    (tmp_path / "list.csv").write_bytes((("\ufeff" if mark else "") + text).encode(encoding))
+    (item,) = read_list(tmp_path / "list.csv")
+    assert (item.path, item.id) == ("Änne 1.wav", "ä")
 
 
 @pytest.mark.parametrize("options", [[], ["--channels", "split"], ["--adapt", "together"]])

@@ -576,6 +576,7 @@ def test_csv_is_read_as_predict_reads_a_list(tmp_path: Path, content: bytes) -> 
     [
         ("rows.csv", b"", "begins with no header"),
         ("rows.csv", b"\npath\na.wav\n", "begins with no header"),
+        ("rows.csv", "path\na.wav\n".encode("utf-16"), "is UTF-16, expected UTF-8: save it again"),
         ("rows.csv", b"file,speaker\na,b\n", "needs the column 'path'"),
         ("rows.csv", b"path,path\na,b\n", "twice"),
         ("rows.csv", b"path,speaker\na.wav,x,y\n", "cannot be read"),

@@ -1,5 +1,6 @@
 """Files that appear complete or not at all, outputs of every kind, and the cache folder."""
 
+import codecs
 import errno
 import io
 import json
@@ -229,6 +230,19 @@ def is_in_folder(path: Path) -> bool:
     if folder.parent.name == "snapshots":
         allowed.append(folder.parents[1] / "blobs")
     return any(Path(os.path.realpath(path)).is_relative_to(place) for place in allowed)
+
+
+def decode_text(content: bytes) -> str:
+    """Return text of UTF-8, or of UTF-16 with a byte order mark, as spreadsheet programs save it.
+
+    Raises `UnicodeDecodeError` for other bytes.
+    """
+    return content.decode("utf-16" if is_utf16(content) else "utf-8-sig")
+
+
+def is_utf16(content: bytes) -> bool:
+    """Return whether bytes begin with a byte order mark of UTF-16."""
+    return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
 def read_json(path: Path, error: type[EmodistillError], problem: str, remedy: str = "") -> dict[str, Any]:

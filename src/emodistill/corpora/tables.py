@@ -1,6 +1,5 @@
 """Tables of other people: CSV with any delimiter, TSV and Parquet, and the tables of other formats."""
 
-import codecs
 import csv
 import io
 import re
@@ -13,7 +12,7 @@ from emodistill.console import with_progress
 from emodistill.corpora.audio_folders import AudioFolders, check_name
 from emodistill.corpora.base import Corpus
 from emodistill.errors import AudioError, CorpusError
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, decode_text
 from emodistill.inference.parquet_reading import plain_text, read_parquet
 from emodistill.inference.parquet_table import load_pyarrow
 
@@ -206,10 +205,8 @@ def table_rows(
 
 def read_text(path: Path) -> str:
     """Return the text of a file in UTF-8 or UTF-16. Raises `CorpusError` for any other file."""
-    data = _content(path)
-    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+        return decode_text(_content(path))
     except UnicodeDecodeError as error:
         raise CorpusError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.errors import ConfigError, one_of, without_control
+from emodistill.files import decode_text
 from emodistill.inference.given_segments.base import channel_number, seconds
 from emodistill.inference.inputs import Input
 from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal
@@ -69,7 +70,7 @@ def _text(path: Path, where: str) -> str:
     if len(content) > MAX_LIST_BYTES:
         raise ConfigError(f"{where} has over {MAX_LIST_BYTES} bytes: use emodistill scale for such a list")
     try:
-        return content.decode("utf-8-sig")
+        return decode_text(content)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{where}, line {line}: is not UTF-8 text, so it is no list") from error

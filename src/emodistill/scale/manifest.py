@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from emodistill.errors import AudioError, ConfigError, one_of
+from emodistill.files import is_utf16
 from emodistill.inference.input_lists import COLUMNS, delimiter_of, input_of
 from emodistill.inference.inputs import Input
 from emodistill.inference.parquet_reading import read_parquet
@@ -181,6 +182,8 @@ def _header(opened: BinaryIO, file: str) -> tuple[list[str], str]:
     opened.seek(0)
     if len(line) == MAX_HEADER_BYTES:
         raise ConfigError(f"the manifest '{file}' has a header of over {MAX_HEADER_BYTES} bytes")
+    if is_utf16(line):
+        raise ConfigError(f"the manifest '{file}' is UTF-16, expected UTF-8: save it again as UTF-8")
     text = line.decode("utf-8-sig", errors="replace")
     if not text.strip():
         raise ConfigError(
