@@ -830,6 +830,7 @@ def test_the_ray_job_fits_its_schema_and_the_command() -> None:
     schema.validate(yaml.safe_load(text))
     for old, new in (("runAsNonRoot: true", "runAsNonRoot: false"), ("backoffLimit", "backofLimit"),
                      ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+                     ("mode: token", "mode: disabled"),
                      ('rayVersion: "2.60.0"', "rayVersion: 2.6")):  # fmt: skip
         assert old in text
         assert not schema.is_valid(yaml.safe_load(text.replace(old, new))), old
