@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import factories as make
@@ -17,10 +18,13 @@ from pyarrow import parquet
 
 from emodistill import demo
 from emodistill.corpora import tables
-from emodistill.corpora.tables import read_table
-from emodistill.errors import ConfigError, CorpusError
+from emodistill.corpora.readers.audformat import read as read_audformat
+from emodistill.corpora.tables import TableOptions, read_table
+from emodistill.errors import ConfigError, CorpusError, ModelError
+from emodistill.files import MAX_JSON_BYTES
 from emodistill.inference import input_lists, parquet_reading
 from emodistill.inference.input_lists import read_list
+from emodistill.inference.model_card import read_card
 from emodistill.scale import manifest
 from emodistill.scale.manifest import read_batches
 from emodistill.scale.storage import Storage
@@ -112,6 +116,26 @@ def test_a_group_of_rows_that_unpacks_to_too_much_is_refused_before_it_is_read(
     )
     with pytest.raises(CorpusError, match=r"10000 rows unpack to [0-9]+ bytes, expected at most 200000"):
         read_table(tmp_path / "m.parquet")
+
+
+def test_the_card_of_a_model_that_has_a_terabyte_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    with (tmp_path / "card.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ModelError, match=f"has over {MAX_JSON_BYTES} bytes"):
+        read_card(tmp_path)
+
+
+def test_aliases_of_yaml_that_write_out_to_a_billion_values_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("audformat")
+    names = "abcdefghi"
+    lines = ["x-a: &a [l,l,l,l,l,l,l,l,l,l]"]
+    lines += [f"x-{b}: &{b} [{','.join([f'*{a}'] * 10)}]" for a, b in pairwise(names)]
+    for more, message in (("usage: *i", "over 2000000 values"), ("usage: &j [*j]", "over 2000000 values")):
+        text = "\n".join([*lines, "name: tiny", more, ""])
+        (tmp_path / "db.yaml").write_text(text)
+        with pytest.raises(CorpusError, match=message):
+            read_audformat(tmp_path, TableOptions())
 
 
 def test_sizes_of_columns_that_do_not_fit_the_schema_do_not_end_the_process(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from emodistill.partial_folders import (
 # How to write a file name that is not valid text (bytes of another encoding): as \udcXX. JSON reads it back.
 UNENCODABLE = "backslashreplace"
 
+MAX_JSON_BYTES = 2**26
 MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
 
 
@@ -248,13 +249,17 @@ def is_utf16(content: bytes) -> bool:
 def read_json(path: Path, error: type[EmodistillError], problem: str, remedy: str = "") -> dict[str, Any]:
     """Return the object of a JSON file.
 
-    Raises `error` for a file that cannot be read, and for one that holds no JSON object. The message says
-    that the file has the `problem`, e.g. "is damaged", and ends with the `remedy`.
+    Raises `error` for a file that cannot be read, has over `MAX_JSON_BYTES`, or holds no JSON object. The
+    message says that the file has the `problem`, e.g. "is damaged", and ends with the `remedy`.
     """
     try:
-        return json_object(path.read_bytes(), error, f"'{path}' {problem}", remedy)
+        with path.open("rb") as file:
+            content = file.read(min(path.stat().st_size, MAX_JSON_BYTES) + 1)
     except OSError as cause:
         raise error(f"'{path}' {problem}: {cause.strerror}{remedy}") from cause
+    if len(content) > MAX_JSON_BYTES:
+        raise error(f"'{path}' {problem}: it has over {MAX_JSON_BYTES} bytes{remedy}")
+    return json_object(content, error, f"'{path}' {problem}", remedy)
 
 
 def json_object(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.corpora.manifest import COLUMNS, USUAL_EMOTIONS
-from emodistill.corpora.tables import Row, Table, TableOptions, TableReader
+from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, read_text
 from emodistill.errors import CorpusError, MissingExtraError, one_of
 from emodistill.files import is_in_folder
 from emodistill.labels import DIMENSIONS, EMOTIONS, scale_text
@@ -26,6 +26,7 @@ _USUAL = {
     "gender": ("sex",),
 }
 _UNIT = (0.0, 1.0)
+MAX_HEADER_VALUES = 2_000_000
 
 # A part of a recording: file, start and end in seconds. The end None is that of the recording.
 _TABLE_SUFFIXES = (".csv", ".parquet")
@@ -68,7 +69,9 @@ def _copy_plain(source: Path, folder: Path) -> None:
     """
     import yaml  # of audformat
 
-    header = yaml.safe_load((source / "db.yaml").read_text(encoding="utf-8"))
+    header = yaml.safe_load(read_text(source / "db.yaml"))
+    if _num_values(header, {}) > MAX_HEADER_VALUES:
+        raise ValueError(f"db.yaml has over {MAX_HEADER_VALUES} values, with each alias written out")
     (folder / "db.yaml").write_text(
         yaml.safe_dump(header, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
@@ -85,6 +88,17 @@ def _copy_plain(source: Path, folder: Path) -> None:
         raise CorpusError(
             f"'{only[0]}' is a pickle, which may run code, and is not read: save the table as CSV or Parquet"
         )
+
+
+def _num_values(value: Any, known: dict[int, float]) -> float:
+    """Return how many values a value of YAML holds, with those of each alias: inf if it holds itself."""
+    if not isinstance(value, (list, dict)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        parts = value if isinstance(value, list) else [*value, *value.values()]
+        known[id(value)] = 1 + sum(_num_values(part, known) for part in parts)
+    return known[id(value)]
 
 
 def table_of(database: Any, root: Path, options: TableOptions, notes: Sequence[str] = ()) -> Table:
