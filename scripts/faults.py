@@ -213,9 +213,11 @@ def serve_a_job(clips: Path, out: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "emodistill", "serve", "--port", str(port), "--workers", "2"]
     environment = {name: value for name, value in os.environ.items() if name != "EMODISTILL_FAULT"}
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+    server = subprocess.Popen(command, env=environment)
     try:
         while True:
+            if (code := server.poll()) is not None:
+                sys.exit(code)
             try:
                 httpx2.get(f"{url}/health", timeout=10)
                 break
@@ -617,6 +619,8 @@ def start_fork(arguments: Sequence[str], environment: Mapping[str, str], output:
         os.setsid()
         os.dup2(output, 1)
         os.dup2(output, 2)
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):  # pytest replaces them
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
         os.environ.clear()
         os.environ.update(environment)
         tempfile.tempdir = None

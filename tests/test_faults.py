@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import factories as make
 import numpy as np
 import pytest
+from factories_disks import mounted
 from factories_scripts import load_script
 from safetensors.numpy import save_file
 
@@ -205,17 +206,6 @@ def test_after_a_full_disk_the_same_command_ends_well(material: Path, tmp_path: 
     assert faults.tree(out) == found
 
 
-@contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[None]:
-    """Mount something at a folder; skips the test where the system does not allow it."""
-    if os.geteuid() or subprocess.run(["mount", *options, str(folder)], capture_output=True).returncode:
-        pytest.skip("only root can mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_disk_that_is_really_full(material: Path, tmp_path: Path) -> None:
     with mounted(tmp_path, "-t", "tmpfs", "-o", "size=64k", "faults"):
         filler = tmp_path / "filler"
@@ -226,6 +216,24 @@ def test_a_disk_that_is_really_full(material: Path, tmp_path: Path) -> None:
         filler.unlink()
         assert run(*commands(material, tmp_path)["csv"]).code == 0
         assert len(make.read_rows(tmp_path / "rows.csv")) == len(list((material / "clips").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs stages on disks of their own."""
+    return faults.Loop(tmp_path_factory.mktemp("limits"), seed=int(time.time()))
+
+
+@pytest.mark.parametrize("name", ["train", "export", "fetch"])
+def test_a_stage_goes_on_after_bad_disks_and_little_memory(
+    loop: Any, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "fetch" and not make.DATA.is_dir():
+        pytest.skip("no published weights")
+    with mounted(tmp_path, "-t", "tmpfs", "faults"):
+        found = loop.run_limits([faults.STAGES[name]], 1)
+    assert [kill.stage for kill in found] == [f"{name}: {kind}" for kind in faults.KINDS]
+    assert all(kill.is_survived for kill in found), capsys.readouterr().out
 
 
 @pytest.mark.parametrize("writer", ["json lines", "folder", "voice", "manifest", "corpus"])

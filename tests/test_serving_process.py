@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,12 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
+from factories_disks import mounted
 from factories_serving import PROBLEM, SPEECH, Running, in_thread, serving, upload
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -110,6 +113,39 @@ def run_serve(*options: str) -> "subprocess.CompletedProcess[str]":
     """What `emodistill serve` prints, and its exit code, where it cannot serve."""
     command = [sys.executable, "-m", "emodistill", "serve", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_server_of_several_workers_does_not_start_without_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=200k", "small"):
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        done = run_serve("--port", "8124", "--workers", "2")
+        assert done.returncode == 2
+        last = done.stderr.splitlines()[-1]
+        assert re.match(r"error: no space left in '.*', where the workers share metrics and jobs: free", last)
+        assert list(tmp_path.glob("emodistill*")) == []
+
+
+def test_workers_outlive_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=3m", "small"):
+        environment = {"TMPDIR": str(tmp_path / "disk")}
+        with serving(tmp_path, "--workers", "2", env=environment) as server:
+            filler = tmp_path / "disk/filler"
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            for _ in range(6):  # both workers get some, and note routes and codes that are new to them
+                assert answers(server)
+                refused = httpx2.post(f"{server.url}/v1/jobs", files=upload(SPEECH[0]), timeout=60)
+                assert refused.status_code in (503, 507)
+            filler.unlink()
+            assert httpx2.post(f"{server.url}/v1/jobs", files=upload(SPEECH[0])).status_code == 202
+            starts = [line for line in server.lines() if str(line["event"]).startswith("Started server")]
+            assert len(starts) == 2, "no worker ended"
+            server.process.terminate()
+            assert server.process.wait(30) == 0
 
 
 def test_an_undeclared_gigabyte_is_refused_while_it_arrives(server: Running) -> None:

@@ -1,6 +1,7 @@
 """Metrics for Prometheus. With several worker processes, the numbers are sums over all of them."""
 
 import os
+from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -59,7 +60,10 @@ class Metrics:
         )  # fmt: skip
         self._registry = registry
         self._multiprocess = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        if not self._multiprocess:
+        if self._multiprocess:
+            self.closed_streams.labels("1000")  # so that the file of each kind of metric is there
+            _reserve_files(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+        else:
             ProcessCollector(registry=registry)
 
     def text(self) -> bytes:
@@ -69,3 +73,13 @@ class Metrics:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)
         return generate_latest(registry)
+
+
+def _reserve_files(folder: Path) -> None:
+    """Reserve the space of this process's files in a folder. Raises `OSError` if there is none.
+
+    prometheus-client writes to them as memory. The system would kill the process where the disk is full.
+    """
+    for path in folder.glob(f"*_{os.getpid()}.db") if hasattr(os, "posix_fallocate") else ():
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

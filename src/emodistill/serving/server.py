@@ -3,14 +3,16 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
+import time
 from asyncio import AbstractEventLoop, Task, get_running_loop
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_network
-from logging import WARNING
+from logging import ERROR, WARNING
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +29,8 @@ from emodistill.serving.settings import Settings
 
 MAX_MESSAGE_BYTES = 1 << 20  # of one WebSocket message; a longer one closes the stream with code 1009
 CANCEL_S = 2  # after the grace period, uvicorn waits this long before it cancels what is left
+MIN_FREE_BYTES = 2**20  # on the disk of the temporary folder, before a worker starts
+WAIT_FOR_SPACE_S = 5.0
 _SETTINGS_VARIABLE = "EMODISTILL_SERVE"  # passes the settings to the worker processes
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which the workers share their metrics
 
@@ -59,6 +63,11 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, proxies
     _log_start(settings, host, port)
     secret = settings.token and settings.token.get_secret_value()
     with temporary_folder("serve") as folder:
+        if not _has_space(folder):
+            raise ConfigError(
+                f"no space left in '{folder}', where the workers share metrics and jobs: free some, or set "
+                "TMPDIR to another folder"
+            )
         os.environ[_METRICS_VARIABLE] = str(folder)
         files = {"rate_limit_file": "rates.sqlite", "jobs_file": "jobs.sqlite"}
         shared = {"token": secret, **{name: str(folder / file) for name, file in files.items()}}
@@ -100,7 +109,11 @@ def _check_address(host: str, port: int) -> None:
 def create_worker_app() -> FastAPI:
     """The app of a worker process, with the settings of its parent process."""
     log_to_stderr()
-    _remove_dead_workers(Path(os.environ[_METRICS_VARIABLE]))
+    folder = Path(os.environ[_METRICS_VARIABLE])
+    _remove_dead_workers(folder)
+    while not _has_space(folder):
+        log_event("a new worker waits until the disk has space", ERROR, folder=str(folder))
+        time.sleep(WAIT_FOR_SPACE_S)
     return _create_app(Settings.model_validate_json(os.environ[_SETTINGS_VARIABLE]))
 
 
@@ -167,6 +180,14 @@ def _check_proxies(proxies: Sequence[str]) -> None:
                 f"bad proxy '{proxy}', expected an address or a network such as 127.0.0.1 or 10.0.0.0/8 "
                 f"({error})"
             ) from error
+
+
+def _has_space(folder: Path) -> bool:
+    """Return whether a worker can write its metrics, which are memory of a file.
+
+    The system kills a process that writes to such memory where the disk is full.
+    """
+    return shutil.disk_usage(folder).free >= MIN_FREE_BYTES
 
 
 def _remove_dead_workers(folder: Path) -> None:

@@ -8,7 +8,8 @@ A segment without an emotion (below `min_confidence`) is kept in every format: n
 CSV, `?` where a label is needed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -73,8 +74,8 @@ def write(
     """
     if format not in FORMATS:
         raise ConfigError(one_of("format", format, FORMATS))
-    with open_output(path) as stream:
-        for part in _parts(rows, FORMATS[format], emotions, context):
+    with open_output(path) as stream, closing(_parts(rows, FORMATS[format], emotions, context)) as parts:
+        for part in parts:
             if isinstance(part, str):
                 stream.write(part)
             else:
@@ -83,7 +84,7 @@ def write(
 
 def _parts(
     rows: Sequence["Timeline"], format: TimelineFormat, emotions: Sequence[str], context: WriterContext
-) -> Iterator[str | bytes]:
+) -> Generator[str | bytes, None, None]:
     """Yield the content of a file part by part."""
     if format.to_parts is not None:
         yield from format.to_parts(rows, emotions, context)
