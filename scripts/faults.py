@@ -230,6 +230,9 @@ def serve_a_job(clips: Path, out: Path) -> None:
         result = httpx2.get(f"{url}/v1/jobs/{job}/result", timeout=60).raise_for_status().content
         with atomic_write(out) as partial:
             partial.write_bytes(result)
+    except OSError as error:  # of the client's disk
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     finally:
         server.terminate()
         server.wait(60)
