@@ -587,7 +587,7 @@ def mounted_disk(folder: Path) -> Iterator[Callable[[str], None]]:
     try:
         yield remount
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def unclear(code: int, said: str, reason: str) -> list[str]:

@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from emodistill.audio.waveform import load
+from emodistill.errors import ModelError
 from emodistill.serving import connections
 from emodistill.serving.settings import Settings
 
@@ -146,6 +147,33 @@ def test_workers_outlive_a_full_disk(tmp_path: Path) -> None:
             assert len(starts) == 2, "no worker ended"
             server.process.terminate()
             assert server.process.wait(30) == 0
+
+
+def test_a_worker_that_cannot_start_waits_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from emodistill.serving import server
+
+    def fails(settings: Settings) -> None:
+        raise ModelError("'model.onnx' is gone")
+
+    spaces = iter([False, False, True])
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setenv("EMODISTILL_SERVE", "{}")
+    monkeypatch.setattr(server, "RETRY_S", 0)
+    monkeypatch.setattr(server, "_has_space", lambda folder: next(spaces))
+    monkeypatch.setattr(server, "_create_app", fails)
+    with pytest.raises(SystemExit) as ended:
+        server.create_worker_app()
+    assert ended.value.code == 1
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    waits = "a new worker waits until the disk has space"
+    assert [line["event"] for line in lines] == [
+        waits,
+        waits,
+        "a new worker cannot start, and is tried again",
+    ]
+    assert lines[-1]["error"] == "'model.onnx' is gone"
 
 
 def test_an_undeclared_gigabyte_is_refused_while_it_arrives(server: Running) -> None:

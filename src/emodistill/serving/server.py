@@ -21,7 +21,7 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
-from emodistill.errors import ConfigError
+from emodistill.errors import ConfigError, EmodistillError
 from emodistill.partial_folders import temporary_folder
 from emodistill.serving.logs import log_event, log_to_stderr
 from emodistill.serving.service import Service
@@ -30,7 +30,7 @@ from emodistill.serving.settings import Settings
 MAX_MESSAGE_BYTES = 1 << 20  # of one WebSocket message; a longer one closes the stream with code 1009
 CANCEL_S = 2  # after the grace period, uvicorn waits this long before it cancels what is left
 MIN_FREE_BYTES = 2**20  # on the disk of the temporary folder, before a worker starts
-WAIT_FOR_SPACE_S = 5.0
+RETRY_S = 5.0
 _SETTINGS_VARIABLE = "EMODISTILL_SERVE"  # passes the settings to the worker processes
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which the workers share their metrics
 
@@ -113,8 +113,14 @@ def create_worker_app() -> FastAPI:
     _remove_dead_workers(folder)
     while not _has_space(folder):
         log_event("a new worker waits until the disk has space", ERROR, folder=str(folder))
-        time.sleep(WAIT_FOR_SPACE_S)
-    return _create_app(Settings.model_validate_json(os.environ[_SETTINGS_VARIABLE]))
+        time.sleep(RETRY_S)
+    try:
+        return _create_app(Settings.model_validate_json(os.environ[_SETTINGS_VARIABLE]))
+    except (EmodistillError, OSError, MemoryError) as error:  # it could start when the parent process began
+        text = str(error) or "not enough memory"
+        log_event("a new worker cannot start, and is tried again", ERROR, error=text)
+        time.sleep(RETRY_S)  # uvicorn starts another one at once
+        raise SystemExit(1) from error
 
 
 def _create_app(settings: Settings) -> FastAPI:
