@@ -213,7 +213,7 @@ def serve_a_job(clips: Path, out: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "emodistill", "serve", "--port", str(port), "--workers", "2"]
     environment = {name: value for name, value in os.environ.items() if name != "EMODISTILL_FAULT"}
-    server = subprocess.Popen(command, env=environment)
+    server, problem = subprocess.Popen(command, env=environment), ""
     try:
         while True:
             if (code := server.poll()) is not None:
@@ -231,11 +231,13 @@ def serve_a_job(clips: Path, out: Path) -> None:
         with atomic_write(out) as partial:
             partial.write_bytes(result)
     except OSError as error:  # of the client's disk
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        problem = str(error)
     finally:
         server.terminate()
         server.wait(60)
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
 
 
 # --- comparing -----------------------------------------------------------------------------------
