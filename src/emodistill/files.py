@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -28,6 +29,10 @@ from emodistill.partial_folders import (
 UNENCODABLE = "backslashreplace"
 
 MAX_JSON_BYTES = 2**26
+# A key of TOML with over 100 parts, bare or quoted.
+_LONG_KEY = re.compile(
+    r"""(?<![A-Za-z0-9_-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}"""
+)
 MAX_LINKS = 40  # symbolic links from one to the next, as in Linux
 
 
@@ -246,6 +251,54 @@ def is_utf16(content: bytes) -> bool:
     return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file.
+
+    Raises `OSError` for a file of over `max_bytes`. It raises one for a pipe or a device too, which may have
+    no end, or wait for ever.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    with path.open("rb") as file:
+        content = file.read(min(path.stat().st_size, max_bytes) + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EINVAL, f"it has over {max_bytes} bytes", str(path))
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises `ValueError` for every text that has none."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the table of a TOML text. Raises `ValueError` for every text that is none.
+
+    An integer has 64 bits, as TOML says. A key has at most 100 parts, because tomllib needs memory for the
+    square of their number.
+    """
+    import tomllib  # Not above: few commands read TOML.
+
+    if _LONG_KEY.search(text):
+        raise ValueError("a key has over 100 parts")
+    try:
+        table = tomllib.loads(text)
+        _check_integers(table)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return table
+
+
+def _check_integers(value: Any) -> None:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer has over 64 bits")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_integers(part)
+
+
 def read_json(path: Path, error: type[EmodistillError], problem: str, remedy: str = "") -> dict[str, Any]:
     """Return the object of a JSON file.
 
@@ -253,13 +306,9 @@ def read_json(path: Path, error: type[EmodistillError], problem: str, remedy: st
     message says that the file has the `problem`, e.g. "is damaged", and ends with the `remedy`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(min(path.stat().st_size, MAX_JSON_BYTES) + 1)
+        return json_object(read_bytes(path, MAX_JSON_BYTES), error, f"'{path}' {problem}", remedy)
     except OSError as cause:
         raise error(f"'{path}' {problem}: {cause.strerror}{remedy}") from cause
-    if len(content) > MAX_JSON_BYTES:
-        raise error(f"'{path}' {problem}: it has over {MAX_JSON_BYTES} bytes{remedy}")
-    return json_object(content, error, f"'{path}' {problem}", remedy)
 
 
 def json_object(
@@ -267,9 +316,7 @@ def json_object(
 ) -> dict[str, Any]:
     """Return the object of a JSON text. Raises `error` for any other; the message begins with `problem`."""
     try:
-        data = json.loads(text)
-    except RecursionError as cause:
-        raise error(f"{problem}: its JSON is nested too deeply{remedy}") from cause
+        data = parse_json(text)
     except ValueError as cause:  # no JSON, or no UTF-8
         raise error(f"{problem}: {cause}{remedy}") from cause
     if not isinstance(data, dict):

@@ -375,6 +375,15 @@ def _decode_blocks(source: BlockSource, name: str) -> Generator[RatedSamples, No
             ) from error
 
 
+def frame_range(start_s: float | None, end_s: float | None, rate_hz: int, num_frames: int) -> tuple[int, int]:
+    """Return the first frame of a part of a recording, and the one after its last, each at most `num_frames`.
+
+    The start None is that of the recording, and the end None its end.
+    """
+    start = 0 if start_s is None else round(min(start_s * rate_hz, num_frames))
+    return start, num_frames if end_s is None else round(min(end_s * rate_hz, num_frames))
+
+
 def decode_whole_media(
     source: DecodableSource, name: str, sndfile_error: Exception, end_s: float | None = None
 ) -> RatedSamples:

@@ -24,6 +24,7 @@ from emodistill.audio.decoding import (
     check_file,
     decode_blocks,
     decode_whole_media,
+    frame_range,
     name_in_messages,
     on_decoded,
     open_recording,
@@ -75,15 +76,14 @@ def load_frames(
     try:
         with open_recording(source) as file:
             rate_hz = file.samplerate
-            start = 0 if start_s is None else min(round(start_s * rate_hz), file.frames)
-            stop = file.frames if end_s is None else min(round(end_s * rate_hz), file.frames)
+            start, stop = frame_range(start_s, end_s, rate_hz, file.frames)
             if start:  # Not for 0, because libsndfile can read GSM 6.10 but cannot seek in it.
                 file.seek(start)
             frames = read_samples(file, max(stop - start, 0), "float32")
     except (soundfile.LibsndfileError, RuntimeError) as error:
         rate_hz, frames = decode_whole_media(source, name, error, end_s)
-        start = 0 if start_s is None else round(start_s * rate_hz)
-        frames = frames[start : None if end_s is None else round(end_s * rate_hz)]
+        start, stop = frame_range(start_s, end_s, rate_hz, len(frames))
+        frames = frames[start:stop]
     return rate_hz, frames
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 from typer.models import OptionInfo
 
 from emodistill.errors import ConfigError, one_of
+from emodistill.files import parse_toml
 
 VERBS = ("predict", "timeline", "listen", "enrol", "embed", "serve")  # whose options may have defaults
 FILE, PYPROJECT = "emodistill.toml", "pyproject.toml"
@@ -97,11 +98,9 @@ def read_defaults(verb: str, verbs: Mapping[str, Callable[..., Any]]) -> Default
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    import tomllib  # Not above: most folders have no such file.
-
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of TOML, or of UTF-8
         raise ConfigError(f"{path}: is no TOML: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +23,7 @@ from emodistill.config.model_sections import (
 from emodistill.config.toml_values import toml_value
 from emodistill.config.tuning_sections import TuneConfig, TunedConfig
 from emodistill.errors import ConfigError, one_of
+from emodistill.files import parse_toml, read_bytes
 from emodistill.labels import DIMENSIONS
 
 
@@ -274,6 +274,9 @@ class Recipe(Section):
             )
 
 
+MAX_RECIPE_BYTES = 2**20
+
+
 def shipped_recipes() -> dict[str, Path]:
     """Return the recipes that come with the package, by name."""
     folder = Path(str(files("emodistill"))) / "recipes"
@@ -291,10 +294,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     if not path.is_file():
         raise ConfigError(one_of("recipe", name_or_path, shipped) + ", or the path of a TOML file")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = parse_toml(read_bytes(path, MAX_RECIPE_BYTES).decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"'{path}' is not UTF-8 ({error}); save it again as UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"'{path}' is not TOML, so it is no recipe: {error}") from error
     for override in overrides:
         _apply_override(data, override)

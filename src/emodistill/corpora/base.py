@@ -220,9 +220,18 @@ def vote_distribution(votes: Mapping[str, float], labels: LabelSet) -> list[floa
     return [count / total for count in counts] if total else None
 
 
+MAX_DIGITS = 4300  # of a number in a name
+
+
 def natural_sort_key(name: str) -> list[tuple[int, str]]:
-    """Return a sorting key that takes the numbers in a name by value: s2 sorts before s10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    """Return a sorting key that takes the numbers in a name by value: s2 sorts before s10.
+
+    Python converts no number of over `MAX_DIGITS`: it is text.
+    """
+    return [
+        (int(part), "") if part.isdecimal() and len(part) <= MAX_DIGITS else (-1, part)
+        for part in re.split(r"(\d+)", name)
+    ]
 
 
 def check_root(root: Path, name: str, expected: str, *patterns: str) -> Path:

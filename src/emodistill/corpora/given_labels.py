@@ -1,13 +1,13 @@
 """What a row of a manifest states of its emotion: one name, several, or listeners' votes."""
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emodistill.corpora.base import most_frequent
 from emodistill.errors import CorpusError
+from emodistill.files import parse_json
 from emodistill.labels import EMOTIONS, LEFT_OUT
 
 LIST = ";"  # between the emotions of an utterance that has several
@@ -68,11 +68,14 @@ def read_labels(emotion: str | None, votes: str | None, has_emotions: bool) -> G
     return GivenLabels(None, listed, from_votes=True)
 
 
+MAX_VOTES = 1e9  # of one emotion
+
+
 def _read_votes(text: str | None) -> dict[str, float]:
     if text is None:
         return {}
     try:
-        votes = json.loads(text)
+        votes = parse_json(text)
     except ValueError as error:
         hint = "" if "{" in text else ". A list such as angry;sad stands in the column emotion"
         raise CorpusError(f"votes are '{text}', which is no JSON ({error}); {_EXPECTED}{hint}") from error
@@ -80,8 +83,11 @@ def _read_votes(text: str | None) -> dict[str, float]:
         raise CorpusError(f"votes are '{text}', {_EXPECTED}")
     for name, count in votes.items():
         is_number = isinstance(count, (int, float)) and not isinstance(count, bool)
-        if not is_number or not math.isfinite(count) or count < 0:
-            raise CorpusError(f"votes for '{name}' are {json.dumps(count)}, expected a count of 0 or more")
+        if not is_number or not 0 <= count <= MAX_VOTES:
+            text = json.dumps(count)[:40]
+            raise CorpusError(
+                f"votes for '{name}' are {text}, expected a count of 0 or more, at most {MAX_VOTES:g}"
+            )
     if not sum(votes.values()):
         raise CorpusError(f"votes are '{text}', which sum to 0; expected a vote, or an empty cell")
     return {name: count for name, count in votes.items() if count}

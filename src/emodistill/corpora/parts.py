@@ -7,7 +7,7 @@ from pathlib import Path
 
 import soundfile
 
-from emodistill.audio.decoding import decode_whole_media, open_recording, read_samples
+from emodistill.audio.decoding import decode_whole_media, frame_range, open_recording, read_samples
 from emodistill.corpora.tables import Row
 from emodistill.errors import AudioError, ConfigError
 
@@ -39,14 +39,13 @@ def write_part(
     try:
         with open_recording(source) as file:
             rate_hz, bits = file.samplerate, 16 if file.subtype in _EXACT_AS_16_BITS else 24
-            start = round((start_s or 0.0) * rate_hz)
-            stop = file.frames if end_s is None else min(round(end_s * rate_hz), file.frames)
-            file.seek(min(start, file.frames))
+            start, stop = frame_range(start_s, end_s, rate_hz, file.frames)
+            file.seek(start)
             frames = read_samples(file, max(stop - start, 0), "int16" if bits == 16 else "int32")
     except (soundfile.LibsndfileError, RuntimeError) as error:
         rate_hz, decoded = decode_whole_media(source, str(source), error, end_s)
-        stop = len(decoded) if end_s is None else round(end_s * rate_hz)
-        frames, bits = decoded[round((start_s or 0.0) * rate_hz) : stop], 16
+        start, stop = frame_range(start_s, end_s, rate_hz, len(decoded))
+        frames, bits = decoded[start:stop], 16
     if channel is not None and channel >= frames.shape[1]:
         raise AudioError(
             f"{source}: has {frames.shape[1]} channels, counted from 0, but no channel {channel}"

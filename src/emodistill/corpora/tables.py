@@ -1,8 +1,10 @@
 """Tables of other people: CSV with any delimiter, TSV and Parquet, and the tables of other formats."""
 
 import csv
+import errno
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +14,15 @@ from emodistill.console import with_progress
 from emodistill.corpora.audio_folders import AudioFolders, check_name
 from emodistill.corpora.base import Corpus
 from emodistill.errors import AudioError, CorpusError
-from emodistill.files import atomic_write, decode_text
+from emodistill.files import atomic_write, decode_text, read_bytes
 from emodistill.inference.parquet_reading import plain_text, read_parquet
 from emodistill.inference.parquet_table import load_pyarrow
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 SURPLUS = None  # the key of the cells behind the last column
 MAX_TEXT_BYTES = 2**28  # of a table of text
-MAX_TABLE_BYTES = 2**30  # of the rows of Parquet in memory
-_ROW_BYTES, _CELL_BYTES = 256, 64  # that Python needs, about
+MAX_TABLE_BYTES = 2**30  # of the rows of Parquet or lhotse in memory
+ROW_BYTES, CELL_BYTES = 256, 64  # that Python needs, about
 _BATCH_ROWS = 8192
 _WORKBOOKS = (".xls", ".xlsx", ".xlsm", ".ods", ".numbers")
 _DELIMITERS = (",", ";", "\t", "|")
@@ -160,7 +162,7 @@ def read_table(path: Path) -> Table:
         table = Table(path, columns, tuple(numbered))
     if not table.rows:
         raise CorpusError(f"'{path}' holds no rows")
-    repeated = [name for name in table.columns if name and table.columns.count(name) > 1]
+    repeated = [name for name, count in Counter(table.columns).items() if name and count > 1]
     if repeated:
         raise CorpusError(f"'{path}' has two columns '{repeated[0]}': rename or remove one of them")
     return table
@@ -172,7 +174,7 @@ def _parquet_rows(path: Path) -> list[Row]:
     num_bytes = 0
     for batch in read_parquet(path, _BATCH_ROWS):
         part = plain_text(batch)
-        num_bytes += part.nbytes + part.num_rows * (_ROW_BYTES + _CELL_BYTES * part.num_columns)
+        num_bytes += part.nbytes + part.num_rows * (ROW_BYTES + CELL_BYTES * part.num_columns)
         if num_bytes > MAX_TABLE_BYTES:
             raise ValueError(f"its rows take over {MAX_TABLE_BYTES} bytes of memory: divide the table")
         rows += part.to_pylist()
@@ -213,14 +215,13 @@ def read_text(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     """Return the bytes of a file. Raises `CorpusError` for more than `MAX_TEXT_BYTES`."""
-    with path.open("rb") as file:
-        content = file.read(min(path.stat().st_size, MAX_TEXT_BYTES) + 1)
-    if len(content) > MAX_TEXT_BYTES:
-        raise CorpusError(
-            f"'{path}' has over {MAX_TEXT_BYTES} bytes, the most of a table of text: divide it, or save it "
-            "as Parquet"
-        )
-    return content
+    try:
+        return read_bytes(path, MAX_TEXT_BYTES)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        problem = f"'{path}' is no table of text: {error.strerror}"
+        raise CorpusError(f"{problem}; divide a large one, or save it as Parquet") from error
 
 
 def _find_delimiter(text: str, suffix: str) -> str:

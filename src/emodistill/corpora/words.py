@@ -5,7 +5,6 @@ Kaldi or NeMo; and a folder with one JSON of whisperX for each utterance, ID.jso
 from the start of the utterance.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from emodistill.corpora.base import Corpus, Word
 from emodistill.corpora.tables import read_text, table_rows
 from emodistill.errors import CorpusError
+from emodistill.files import MAX_JSON_BYTES, parse_json, read_bytes
 
 COLUMNS = ("id", "start_s", "end_s", "word")
 
@@ -94,12 +94,12 @@ def _whisperx(folder: Path) -> Iterator[Entry]:
         raise CorpusError(f"'{folder}' has no .json file; expected one JSON of whisperX for each utterance")
     for path in files:
         try:
-            segments = json.loads(path.read_text(encoding="utf-8"))["segments"]
+            segments = parse_json(read_bytes(path, MAX_JSON_BYTES))["segments"]
             words = [word for segment in segments for word in segment.get("words", ())]
             timed = [word for word in words if "start" in word and "end" in word]  # numbers may have no times
             for index, word in enumerate(timed):
                 yield f"'{path}', word {index + 1}", path.stem, word["start"], word["end"], str(word["word"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorpusError(
                 f"'{path}' is no JSON of whisperX ({error}); expected segments with words"
             ) from error

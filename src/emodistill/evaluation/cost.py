@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.errors import ModelError
-from emodistill.files import atomic_write, format_bytes
+from emodistill.files import atomic_write, format_bytes, parse_json
 
 COST = "cost.json"
 TOGETHER = "teachers together"
@@ -426,7 +426,7 @@ def _fields(cls: Any, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise _damaged(path, error) from error
 

@@ -18,7 +18,7 @@ from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.dimension_predictions import DimensionPredictions, read_dimensions
 from emodistill.evaluation.known import KNOWN_CSV, KnownPredictions, read_known
 from emodistill.evaluation.predictions import Predictions, read_predictions
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, parse_json
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.folds import Protocol, read_protocol
 
@@ -338,7 +338,7 @@ def read_run(folder: Path, needs_scores: bool = True) -> Run:
             f"'{folder}' has no scores.json: the run is not finished; run the same command again"
         )
     try:
-        scores = dict(json.loads(path.read_text(encoding="utf-8")))
+        scores = dict(parse_json(path.read_bytes()))
         folds, models = list(scores["folds"]), dict(scores["models"])
         scores["sha256"] = dict(scores["sha256"])
     except (ValueError, TypeError, KeyError) as error:

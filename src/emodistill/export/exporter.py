@@ -3,7 +3,6 @@
 A student with voices also has `head.onnx`.
 """
 
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +37,7 @@ from emodistill.export.quantize import (
 )
 from emodistill.export.start import inherited_fields
 from emodistill.features.preparation import prepare_waveform
-from emodistill.files import move_file
+from emodistill.files import move_file, parse_toml
 from emodistill.inference.card_writer import write_card
 from emodistill.inference.model_card import Card, file_sha256
 from emodistill.labels import LabelSet
@@ -300,8 +299,8 @@ def read_card_texts(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ConfigError(f"no file '{path}': expected TOML with texts for {', '.join(CARD_TEXTS)}")
     try:
-        texts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        texts = parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ConfigError(f"'{path}' is not TOML: {error}") from error
     for name, text in texts.items():
         if name not in CARD_TEXTS:

@@ -6,7 +6,6 @@ weights (safetensors) with NumPy alone, and checks its SHA-256. The complete mod
 """
 
 import hashlib
-import json
 import math
 import shutil
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emodistill.cached_files import MODELS, mark_used
 from emodistill.console import say, with_progress
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import cache_folder
+from emodistill.files import cache_folder, parse_json
 from emodistill.inference.hub import download_file
 from emodistill.inference.model_card import (
     BUNDLED,
@@ -113,10 +112,10 @@ class Safetensors:
                 str(key): _Entry(
                     item["dtype"], tuple(map(int, item["shape"])), *map(int, item["data_offsets"])
                 )
-                for key, item in json.loads(header).items()
+                for key, item in parse_json(header).items()
                 if key != "__metadata__"
             }
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ModelError(
                 f"'{path}' is not a safetensors file, or is not complete ({size} bytes): download it again"
             ) from error
@@ -144,7 +143,9 @@ class Safetensors:
                 f"'{self.path}' stores '{key}' as {entry.dtype}: expected one of {list(_DTYPES)}"
             )
         dtype = np.dtype(_DTYPES[entry.dtype])
-        if entry.end - entry.start != dtype.itemsize * math.prod(entry.shape):
+        if min(entry.shape, default=0) < 0 or entry.end - entry.start != dtype.itemsize * math.prod(
+            entry.shape
+        ):
             raise ModelError(f"'{self.path}' is damaged at '{key}': download it again")
         with self.path.open("rb") as file:
             file.seek(self._start + entry.start)

@@ -8,7 +8,7 @@ from typing import Any
 
 from emodistill.console import say
 from emodistill.errors import ConfigError
-from emodistill.files import atomic_write, is_stream, real_path
+from emodistill.files import atomic_write, is_stream, parse_json, real_path
 
 CONTINUE = "run the same command again to continue"
 BEGIN_ANEW = "name another output, or add --force to begin anew"
@@ -176,7 +176,7 @@ def _read_row(
 ) -> tuple[str, bool]:
     """Return the key of a row, and whether its input could not be read."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         failed, row_emotions = row["error"] is not None, list(row["probabilities"])
         key = _key_in_file(row, requested)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,7 +3,6 @@
 It imports no torch and no transformers, so a missing model is an error within a second.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from emodistill.errors import MissingExtraError, ModelError
+from emodistill.files import MAX_JSON_BYTES, parse_json, read_bytes
 
 CONFIG = "config.json"
 _WEIGHTS = (
@@ -58,7 +58,7 @@ def find_pretrained(name: str, field: str, with_tokenizer: bool = False) -> Pret
                     f"{where}: the folder has no {names[0]}, expected a model as transformers saves it, with "
                     f"{CONFIG} and model.safetensors{' and a tokenizer' if with_tokenizer else ''}"
                 )
-        return Pretrained(_read_config((folder / CONFIG).read_bytes(), where), folder)
+        return Pretrained(_read_config(_content(folder / CONFIG, where), where), folder)
     if not _HUB_ID.fullmatch(name) or (folder.parent != Path() and folder.parent.is_dir()) or folder.exists():
         raise ModelError(
             f"{where}: no such folder; expected a folder that holds {CONFIG} and model.safetensors, or a hub "
@@ -66,7 +66,7 @@ def find_pretrained(name: str, field: str, with_tokenizer: bool = False) -> Pret
         )
     cached = cached_folder(name, with_tokenizer)
     if cached is not None:
-        return Pretrained(_read_config((cached / CONFIG).read_bytes(), where), cached)
+        return Pretrained(_read_config(_content(cached / CONFIG, where), where), cached)
     return Pretrained(_read_config(_config_from_hub(name, where), where), None)
 
 
@@ -99,9 +99,16 @@ def _holds_one_of(folder: Path, patterns: Iterable[str]) -> bool:
     return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
 
+def _content(path: Path, where: str) -> bytes:
+    try:
+        return read_bytes(path, MAX_JSON_BYTES)
+    except OSError as error:
+        raise ModelError(f"{where}: its {CONFIG} cannot be read: {error.strerror}") from error
+
+
 def _read_config(content: bytes, where: str) -> dict[str, Any]:
     try:
-        config = json.loads(content)
+        config = parse_json(content)
     except ValueError as error:
         raise ModelError(f"{where}: its {CONFIG} is no JSON ({error}); download the model again") from error
     if not isinstance(config, dict):

@@ -11,7 +11,7 @@ from pathlib import Path
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus
 from emodistill.errors import ConfigError, ModelError, one_of
-from emodistill.files import atomic_write
+from emodistill.files import atomic_write, parse_json
 from emodistill.protocol.fixed_lists import FIXED_FOLDS, FIXED_SPLITS
 from emodistill.protocol.fold_lists import read_emobox_folds, read_fold_list
 
@@ -93,7 +93,7 @@ def read_protocol(path: Path) -> Protocol:
     if not path.is_file():
         raise ModelError(f"no protocol '{path}': is this a run folder?")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_bytes())
         folds = tuple(Fold(item["name"], *(tuple(item[split]) for split in SPLITS)) for item in data["folds"])
         protocol = Protocol(data["corpus"], data["description"], folds, tuple(data["allowed"]))
         recorded_hash = data["hash"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
+from anyio import to_thread
 from fastapi import Request, UploadFile
 
 from emodistill.audio.channels import Channels, check_channels
@@ -112,7 +113,7 @@ async def _read_segments(
     if len(content) > MAX_SEGMENTS_BYTES:
         detail = f"the segments have more than {MAX_SEGMENTS_BYTES // 1_000_000} MB, the limit"
         raise RequestRefused(413, "too-large", detail)
-    given = parse_segments(content, "the file with the segments", num_files)
+    given = await to_thread.run_sync(parse_segments, content, "the file with the segments", num_files)
     for segments in given.by_name.values():
         # Each segment costs a window at least.
         given_s = sum(max(WINDOW_S, min(part.end_s - part.start_s, max_seconds)) for part in segments)

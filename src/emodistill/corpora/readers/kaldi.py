@@ -156,7 +156,7 @@ def _path(place: str, text: str) -> str:
 def _segments(path: Path, recordings: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, Row]]]:
     for name, (place, text) in _lines(path):
         words = text.split()
-        if len(words) not in (3, 4) or not all(word.isdecimal() for word in words[3:]):
+        if len(words) not in (3, 4) or not all(word.isdecimal() and len(word) < 9 for word in words[3:]):
             raise CorpusError(
                 f"{place}: got '{name} {text}', expected utterance, recording, start and end, and for one of "
                 "several channels its number from 0"

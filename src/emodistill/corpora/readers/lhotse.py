@@ -7,20 +7,29 @@ the end of their names, as in `cuts_train.jsonl.gz`, is the split.
 
 import gzip
 import json
-import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from emodistill.corpora.parts import channel_files
-from emodistill.corpora.tables import Row, Table, TableOptions, TableReader, found_below
+from emodistill.corpora.tables import (
+    CELL_BYTES,
+    MAX_TABLE_BYTES,
+    ROW_BYTES,
+    Row,
+    Table,
+    TableOptions,
+    TableReader,
+    found_below,
+)
 from emodistill.errors import CorpusError
 
 SPLIT = "split of the file"  # the column of the splits in the names of files
 SUFFIXES = (".jsonl", ".jsonl.gz")
 CUTS = ("MonoCut", "MultiCut")
 MAX_LINE = 2**24  # characters; a small damaged or hostile .gz can hold a line that fills the memory
+MAX_NUMBER = 1e12  # of seconds, or Hz
 _SPLITS = ("train", "dev", "valid", "validation", "val", "test", "eval")
 _USUAL = {"transcript": "text", "split": SPLIT}
 _FIELDS = ("id", "speaker", "text", "gender", "language")  # of a supervision
@@ -49,27 +58,34 @@ def read(path: Path, options: TableOptions) -> Table:
     rows: list[tuple[int, Row]] = []
     places: dict[int, str] = {}
     channels: dict[int, int] = {}
+    num_bytes = 0
     for file in files:
         split = next((name for name in _SPLITS if file.name.split(".")[0].endswith(f"_{name}")), None)
         for place, cut in _cuts(file):
             try:
-                utterances = list(_utterances(place, cut, file.parent, options.root))
+                for row, channel in _utterances(place, cut, file.parent, options.root):
+                    number = len(rows) + 1
+                    places[number] = place
+                    rows.append((number, row | ({SPLIT: split} if split else {})))
+                    if channel is not None:
+                        channels[number] = channel
+                    num_bytes += ROW_BYTES + CELL_BYTES * len(row)
+                    if num_bytes > MAX_TABLE_BYTES:
+                        raise CorpusError(
+                            f"{place}: the rows take over {MAX_TABLE_BYTES} bytes of memory: divide the table"
+                        )
             except (AttributeError, TypeError, KeyError, ZeroDivisionError) as error:
                 raise CorpusError(
                     f"{place}: has fields of other types than a cut of lhotse: {error}"
                 ) from error
-            for row, channel in utterances:
-                number = len(rows) + 1
-                places[number] = place
-                rows.append((number, row | ({SPLIT: split} if split else {})))
-                if channel is not None:
-                    channels[number] = channel
     unwritten = channel_files(dict(rows), channels, places, options.audio_out)
     columns = tuple(dict.fromkeys(str(name) for _, row in rows for name in row))
     return Table(path, columns, tuple(rows), _USUAL, places, unwritten=unwritten)
 
 
 def _cuts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not path.is_file():
+        raise CorpusError(f"'{path}' is no regular file")
     opened = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
@@ -158,8 +174,8 @@ def _channel(
 
 def _number(place: str, item: Mapping[str, Any], name: str) -> float:
     value = item.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CorpusError(f"{place}: {name} is {value!r}, expected a number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < MAX_NUMBER:
+        raise CorpusError(f"{place}: {name} is {repr(value)[:40]}, expected a number")
     return float(value)
 
 

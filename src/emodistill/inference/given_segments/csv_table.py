@@ -19,32 +19,32 @@ def rows(text: str, name: str) -> Iterator[GivenRow]:
     """Yield the rows of a table whose columns are parted by commas, semicolons or tabs."""
     head = text.splitlines()[0] if text else ""
     delimiter = next((mark for mark in ",;\t" if mark in head), ",")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        columns = reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or []]
+        header = [column.strip().lower() for column in next(filter(None, reader), [])]
     except csv.Error as error:
         raise ConfigError(f"{name}, line 1: is no CSV ({error})") from error
-    start = next((column for column in STARTS if column in columns), None)
-    end = next((column for column in ENDS if column in columns), None)
+    columns = {column: index for index, column in enumerate(header)}
+    start = next((columns[column] for column in STARTS if column in columns), None)
+    end = next((columns[column] for column in ENDS if column in columns), None)
     if start is None or end is None:
         raise ConfigError(
             f"{name} has none of the known formats: expected a CSV with the columns "
             "start,end[,speaker][,path][,channel][,text], RTTM, or JSON of whisperX or pyannote, got the "
-            f"columns {list(columns)}"
+            f"columns {header}"
         )
     try:
-        for row in reader:
+        for row in filter(None, reader):
+            further = (_cell(row, columns.get(name)) for name in ("speaker", "path", "channel", "text"))
             yield GivenRow(
-                f"line {reader.line_num}",
-                row[start],
-                row[end],
-                text_or_none(row.get("speaker")),
-                text_or_none(row.get("path")),
-                text_or_none(row.get("channel")),
-                text_or_none(row.get("text")),
+                f"line {reader.line_num}", _cell(row, start), _cell(row, end), *map(text_or_none, further)
             )
     except csv.Error as error:
         raise ConfigError(f"{name}, line {reader.line_num}: is no CSV ({error})") from error
+
+
+def _cell(row: list[str], index: int | None) -> str | None:
+    return row[index] if index is not None and index < len(row) else None
 
 
 FORMAT = SegmentsFormat("CSV", recognises, rows)

@@ -21,7 +21,7 @@ def rows(text: str, name: str) -> Iterator[GivenRow]:
     for where, item in items_of(text, "segments", name):
         listed = item.get("words")
         words = [word for word in listed if isinstance(word, dict)] if isinstance(listed, list) else []
-        speakers = Counter(word["speaker"] for word in words if word.get("speaker"))
+        speakers = Counter(str(word["speaker"]) for word in words if word.get("speaker"))
         most = speakers.most_common(1)[0][0] if speakers else None
         spoken = " ".join(str(word.get("word", "")).strip() for word in words)
         yield GivenRow(
