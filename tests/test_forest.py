@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emodistill.evaluation.forest import FAR, ForestRow, forest_panel, plot_forest
@@ -50,6 +50,8 @@ def test_the_scale_of_teachers_need_not_hold_zero() -> None:
     assert -24 < panel.high < -22.5
 
 
+# The last one lies to the right of the scale, and its interval begins at the left of it.
+@example([(0.0, 1.0, 1.0), (0.0, 1.0, 1.0), (2.0, 4.0, 2.0)], True)
 @given(st.lists(intervals, min_size=1, max_size=8), st.booleans())
 def test_every_mark_lies_in_the_picture(found: list[tuple[float, float, float]], students: bool) -> None:
     rows = [row(f"cell <{place}> {'long' * 12}", *item) for place, item in enumerate(found)]

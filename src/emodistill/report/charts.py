@@ -245,7 +245,7 @@ def _forest_row(panel: ForestPanel, row: ForestRow, top: float, unit: str) -> li
         if panel.is_far(row):
             left = row.difference < panel.low
             elements.append(
-                f'<text class="value" x="{ends[0] + (12 if left else -12)}" y="{middle + 4}" '
+                f'<text class="value" x="{ends[0] + 12 if left else ends[1] - 12}" y="{middle + 4}" '
                 f'text-anchor="{"start" if left else "end"}">{escape(row.figures)}</text>'
             )
         else:
