@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from emodistill.audio.wav_header import read_wav_header
+from emodistill.audio.wav_header import UnfinishedWav
 from emodistill.errors import AudioError
 
 MAX_CHANNELS = 128
@@ -42,7 +42,6 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.+)", re.DOTALL)
 _MP3_FRAME_BYTES = 2**11  # at least one frame of MP3
 # PyAV computes the duration of these from the size of the file and the bitrate of a part.
 _FORMATS_WITHOUT_LENGTH = frozenset(("aac", "ac3", "amr", "dts", "eac3", "g722", "gsm", "mp3"))
-_HEADER_BYTES = 2**14  # the part of a WAV file in which its data size is looked for
 # Only containers that hold their audio themselves. FFmpeg also knows playlists, which would make it open any
 # file of this machine or any address on its network.
 _MEDIA_OPTIONS = {
@@ -130,7 +129,7 @@ def open_recording(source: DecodableSource) -> soundfile.SoundFile:
         raise RuntimeError("its name cannot be encoded on this system: rename it") from error
     if file.frames == 0 and file.format in ("WAV", "WAVEX"):
         file.close()
-        file = soundfile.SoundFile(_UnfinishedWav(source))
+        file = soundfile.SoundFile(UnfinishedWav(source))
     if file.frames > MAX_FRAMES:  # A FLAC that was written to a pipe: libsndfile cannot read it to its end.
         file.close()
         raise RuntimeError("its header does not state its length")
@@ -148,56 +147,6 @@ def read_samples(
         return np.asarray(file.read(num_frames, dtype=kind, always_2d=True))
     except (ValueError, MemoryError) as error:  # a negative number of samples, or more than any memory holds
         raise RuntimeError("its header states a length that is impossible") from error
-
-
-class _UnfinishedWav(io.BufferedIOBase):
-    """A WAV file that treats an unset data size as "until end of file"; any other file reads as it is.
-
-    A recorder that was cut off leaves the data size unset.
-    """
-
-    def __init__(self, source: DecodableSource) -> None:
-        self._owns_file = isinstance(source, (str, Path, bytes))
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source
-        self._file: Any = io.FileIO(opened) if isinstance(opened, (str, Path)) else opened
-        self._file.seek(0)
-        self._size_offset = _unset_size_offset(self._file.read(_HEADER_BYTES))
-        self._file.seek(0)
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read as a file does; the four bytes of an unset data size read as the largest size."""
-        start = self._file.tell()
-        data = bytearray(self._file.read(size))
-        if self._size_offset is not None:
-            end = min(start + len(data), self._size_offset + 4)
-            for offset in range(max(start, self._size_offset), end):
-                data[offset - start] = 0xFF
-        return bytes(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Seek as a file does."""
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        """Return the position as a file does."""
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        """Close the file, unless the caller opened it."""
-        if self._owns_file:
-            self._file.close()
-        super().close()
-
-
-def _unset_size_offset(head: bytes) -> int | None:
-    """Return the offset of a WAV's data size that was never written; None if it was, or is not in `head`."""
-    if not head.startswith(b"RIFF"):
-        return None
-    try:
-        header = read_wav_header(io.BytesIO(head[4:]).read, "")
-    except AudioError:
-        return None
-    return header.data_size_offset if header.is_unfinished else None
 
 
 @dataclass(frozen=True)

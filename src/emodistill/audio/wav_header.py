@@ -1,12 +1,17 @@
 """The header of a WAV, for audio that libsndfile cannot read: pipes, and files that were cut off."""
 
+import io
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from emodistill.errors import AudioError
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # format tags of the `fmt ` chunk
+HEADER_BYTES = 2**14  # the part of a file in which its data size is looked for
 UNKNOWN_SIZE = 0xFFFFFFFF  # what FFmpeg writes as a size when it cannot seek back
 
 
@@ -62,3 +67,53 @@ def read_wav_header(read: Callable[[int], bytes], name: str) -> WavHeader:
             if format_tag == EXTENSIBLE and len(body) >= 26:
                 (format_tag,) = struct.unpack("<H", body[24:26])
     raise AudioError(f"{name}: the WAV header is cut off, so there are no samples")
+
+
+class UnfinishedWav(io.BufferedIOBase):
+    """A WAV file that treats an unset data size as "until end of file"; any other file reads as it is.
+
+    A recorder that was cut off leaves the data size unset.
+    """
+
+    def __init__(self, source: str | Path | bytes | BinaryIO) -> None:
+        self._owns_file = isinstance(source, (str, Path, bytes))
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        self._file: Any = io.FileIO(opened) if isinstance(opened, (str, Path)) else opened
+        self._file.seek(0)
+        self._size_offset = _unset_size_offset(self._file.read(HEADER_BYTES))
+        self._file.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as a file does; the four bytes of an unset data size read as the largest size."""
+        start = self._file.tell()
+        data = bytearray(self._file.read(size))
+        if self._size_offset is not None:
+            end = min(start + len(data), self._size_offset + 4)
+            for offset in range(max(start, self._size_offset), end):
+                data[offset - start] = 0xFF
+        return bytes(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Seek as a file does."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the position as a file does."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """Close the file, unless the caller opened it."""
+        if self._owns_file:
+            self._file.close()
+        super().close()
+
+
+def _unset_size_offset(head: bytes) -> int | None:
+    """Return the offset of a WAV's data size that was never written; None if it was, or is not in `head`."""
+    if not head.startswith(b"RIFF"):
+        return None
+    try:
+        header = read_wav_header(io.BytesIO(head[4:]).read, "")
+    except AudioError:
+        return None
+    return header.data_size_offset if header.is_unfinished else None
