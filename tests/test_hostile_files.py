@@ -17,10 +17,12 @@ from emodistill.corpora.parts import write_part
 from emodistill.corpora.readers.lhotse import read as read_lhotse
 from emodistill.corpora.tables import TableOptions, read_table
 from emodistill.corpora.words import _whisperx
-from emodistill.errors import AudioError, ConfigError, CorpusError, ModelError
+from emodistill.errors import AudioError, ConfigError, CorpusError, ModelError, one_of
 from emodistill.files import parse_toml
 from emodistill.inference.fetch import Safetensors
-from emodistill.inference.given_segments import parse_segments
+from emodistill.inference.given_segments import parse_segments, read_segments
+from emodistill.inference.resume import MadeWith
+from emodistill.inference.voices import Voice
 from emodistill.models.pretrained import find_pretrained
 from emodistill.protocol.folds import read_protocol
 
@@ -117,6 +119,36 @@ def test_numbers_of_lhotse_and_kaldi_that_are_far_too_large_are_refused(tmp_path
     path.write_text(json.dumps(cut | {"custom": shared, "supervisions": cut["supervisions"] * 9000}))
     with pytest.raises(CorpusError, match="the rows take over 1073741824 bytes"):
         read_lhotse(path, TableOptions())
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"a": ' + DEEP, '{"inputs": {"a.wav": 5}}', "[1]"])
+def test_damaged_notes_of_an_output_are_refused_and_replaced_by_force(tmp_path: Path, text: str) -> None:
+    note = tmp_path / ".rows.jsonl.made_with.json"
+    note.write_text(text)
+    with pytest.raises(ConfigError, match="is damaged"):
+        MadeWith.read(note, tmp_path / "rows.jsonl")
+    assert MadeWith.read(note, tmp_path / "rows.jsonl", force=True).settings == {}
+
+
+@pytest.mark.parametrize("value", [1e99, 3e38, -1e8])
+def test_a_voice_whose_mean_no_speech_has_is_refused(value: float) -> None:
+    with pytest.raises(ModelError, match="bad mean of a voice"):
+        Voice("model", np.array([0.0, value]), 5, 5.0)
+
+
+def test_a_name_with_a_nul_is_no_voice() -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        Voice.load("a\0b")
+
+
+def test_segments_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emodistill.inference.given_segments.MAX_SEGMENTS_BYTES", 10_000)
+    with pytest.raises(ConfigError, match="has over 10000 bytes"):
+        read_segments(Path("/dev/zero"))
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    assert one_of("model", "x" * 60_000, ["small"]) == f"bad model '{'x' * 200}…', expected one of ['small']"
 
 
 def test_long_numbers_in_names_are_sorted_as_text() -> None:

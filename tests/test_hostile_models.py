@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ import numpy as np
 import onnx
 import pytest
 from factories_voices import model_without_voices
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from emodistill import EmodistillError, ModelError, Recognizer
 from emodistill.audio import onnx_session
-from emodistill.audio.onnx_graph import check_file
+from emodistill.audio.onnx_graph import MAX_FUNCTION_DEPTH, MAX_FUNCTION_NODES, check_file, check_graph
 from emodistill.audio.onnx_session import MEMORY_VARIABLE, open_session
 from emodistill.features.cache import ArrayCache
 from emodistill.inference.fetch import Safetensors
@@ -394,6 +397,100 @@ def test_operators_of_others_are_refused_by_name(place: str, tmp_path: Path) -> 
         open_session(write(model, tmp_path))
 
 
+def functions(depth: int, width: int) -> onnx.ModelProto:
+    """A model whose functions each call the one before several times; the first calls Abs."""
+    defined, imports = [], [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    for level in range(depth):
+        called, domain = (f"F{level - 1}", "own") if level else ("Abs", "")
+        names = ["x", *(f"t{place}" for place in range(1, width)), "y"]
+        nodes = [helper.make_node(called, [a], [b], domain=domain) for a, b in pairwise(names)]
+        defined.append(helper.make_function("own", f"F{level}", ["x"], ["y"], nodes, imports))
+    node = helper.make_node(f"F{depth - 1}", ["waveform"], ["probabilities"], domain="own")
+    model = graph([node], own=1)
+    model.functions.extend(defined)
+    return model
+
+
+@given(st.integers(1, 120), st.integers(1, 40))
+def test_functions_are_refused_where_they_write_out_to_many_nodes(depth: int, width: int) -> None:
+    content = memoryview(functions(depth, width).SerializeToString())
+    if depth > MAX_FUNCTION_DEPTH:
+        expected = "has functions in functions, over 100 levels deep"
+    elif width**depth > MAX_FUNCTION_NODES:
+        expected = "has functions that write out to over 20000 nodes"
+    else:
+        check_graph(content, "it", None)
+        return
+    with pytest.raises(ModelError, match=expected):
+        check_graph(content, "it", None)
+
+
+def test_a_function_that_calls_itself_is_refused() -> None:
+    model = functions(2, 2)
+    model.functions[0].node[0].op_type, model.functions[0].node[0].domain = "F1", "own"
+    with pytest.raises(ModelError, match="has functions in functions"):
+        check_graph(memoryview(model.SerializeToString()), "it", None)
+
+
+def with_texts(kind: str) -> onnx.ModelProto:
+    """A model that makes texts."""
+    text = helper.make_tensor("s", TensorProto.STRING, [1], [b"a" * 1000])
+    if kind == "weight":
+        return graph([], [text])
+    if kind == "cast":
+        return graph([helper.make_node("Cast", ["waveform"], ["s"], to=TensorProto.STRING)])
+    if kind in ("cast in a function", "cast in two functions", "cast by default"):
+        cast = helper.make_node("Cast", ["x"], ["y"])
+        cast.attribute.append(onnx.AttributeProto(name="to", ref_attr_name="type", type="INT"))
+        imports = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+        defined = [helper.make_function("own", "Texts", ["x"], ["y"], [cast], imports, ["type"])]
+        name, options = "Texts", {"type": 8}
+        if kind == "cast in two functions":
+            inner = helper.make_node("Texts", ["x"], ["y"], domain="own")
+            inner.attribute.append(onnx.AttributeProto(name="type", ref_attr_name="kind", type="INT"))
+            defined.append(helper.make_function("own", "Outer", ["x"], ["y"], [inner], imports, ["kind"]))
+            name, options = "Outer", {"kind": 8}
+        if kind == "cast by default":
+            del defined[0].attribute[:]
+            defined[0].attribute_proto.append(helper.make_attribute("type", 8))
+            options = {}
+        model = graph([helper.make_node(name, ["waveform"], ["s"], domain="own", **options)], own=1)
+        model.functions.extend(defined)
+        return model
+    options = {
+        "constant": {"value": text},
+        "one text": {"value_string": "a"},
+        "texts": {"value_strings": ["a", "b"]},
+    }
+    if kind in options:
+        return graph([helper.make_node("Constant", [], ["s"], **options[kind])])
+    return graph(
+        [helper.make_node("LabelEncoder", ["waveform"], ["s"], domain="ai.onnx.ml", keys_floats=[0.0],
+                          values_strings=["a"])], **{"ai.onnx.ml": 3},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["weight", "cast", "cast in a function", "cast in two functions", "cast by default", "constant",
+     "one text", "texts", "labels"],
+)  # fmt: skip
+def test_a_model_that_makes_texts_is_refused(kind: str) -> None:
+    model = with_texts(kind)
+    with pytest.raises(ModelError, match=r"makes texts \(.*\), expected numbers alone"):
+        check_graph(memoryview(model.SerializeToString()), "it", None)
+
+
+def test_eights_that_are_no_type_of_texts_are_read() -> None:
+    cast = helper.make_node("Cast", ["x"], ["y"])
+    cast.attribute.append(onnx.AttributeProto(name="to", ref_attr_name="type", type="INT"))
+    function = helper.make_function("own", "F", ["x"], ["y"], [cast], [helper.make_opsetid("", 18)], ["type"])
+    call = helper.make_node("F", ["waveform"], ["a"], domain="own", type=TensorProto.FLOAT)
+    model = graph([call, helper.make_node("Split", ["a"], ["probabilities"], num_outputs=8)], own=1)
+    model.functions.append(function)
+    check_graph(memoryview(model.SerializeToString()), "it", None)
+
+
 @pytest.mark.parametrize("operator", ["Loop", "Scan"])
 def test_loops_are_refused(operator: str, tmp_path: Path) -> None:
     node = helper.make_node(operator, ["w"], ["probabilities"])
@@ -502,6 +599,7 @@ SHAPES = {
     "one axis": [helper.make_node("ReduceMean", ["waveform", "axis"], ["probabilities"], keepdims=0)],
     "whole numbers": [helper.make_node("Cast", ["waveform"], ["probabilities"], to=TensorProto.INT64)],
     "three axes": [helper.make_node("Unsqueeze", ["waveform", "axis"], ["probabilities"])],
+    "no number": [helper.make_node("Log", ["waveform"], ["probabilities"])],
     "other rows": [helper.make_node("Concat", ["waveform", "waveform"], ["probabilities"], axis=0)],
 }
 

@@ -571,6 +571,15 @@ def test_csv_is_read_as_predict_reads_a_list(tmp_path: Path, content: bytes) -> 
     assert found == [(item.path, item.speaker) for item in read_list(manifest)]
 
 
+def not_utf8(column: str) -> bytes:
+    """A Parquet manifest with a text that is no UTF-8."""
+    broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
+    table = pa.table({"path": pa.array(["a.wav"]), "id": pa.array(["a"])})
+    stream = io.BytesIO()
+    pa.parquet.write_table(table.set_column(table.column_names.index(column), column, broken), stream)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -579,6 +588,10 @@ def test_csv_is_read_as_predict_reads_a_list(tmp_path: Path, content: bytes) -> 
         ("rows.csv", "path\na.wav\n".encode("utf-16"), "is UTF-16, expected UTF-8: save it again"),
         ("rows.csv", b"file,speaker\na,b\n", "needs the column 'path'"),
         ("rows.csv", b"path,path\na,b\n", "twice"),
+        ("rows.csv", b"path,id,id\na,b,c\n", "has the column 'id' twice"),
+        ("rows.csv", b"path, id,id\na,b,c\n", "has the column 'id' twice"),
+        ("rows.parquet", not_utf8("path"), r"cannot be read.*UTF8"),
+        ("rows.parquet", not_utf8("id"), r"cannot be read.*UTF8"),
         ("rows.csv", b"path,speaker\na.wav,x,y\n", "cannot be read"),
         ("rows.csv", b"path\n\xff\xfe.wav\n", "cannot be read"),
         ("rows.parquet", b"PAR1 nothing", "cannot be read"),
@@ -635,6 +648,32 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_ray")
+def test_a_row_whose_kind_of_url_has_no_package_gets_an_error_alone(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "rows.csv", [*demo_rows(2), {"path": "gs://bucket/a.wav"}])
+    result = run(Job("predict", str(tmp_path / "out"), str(DEMO)), str(manifest))
+    assert (result.written, result.failed, result.missing) == (3, 1, ())
+    (error,) = pa.parquet.read_table(tmp_path / "out").column("error").drop_null().to_pylist()
+    assert "gs:// URLs need 'gcsfs'" in error
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize("part", ["other columns", "no statistics", "no Parquet"])
+def test_a_part_that_is_no_part_is_done_again(tmp_path: Path, part: str) -> None:
+    manifest = write_manifest(tmp_path / "rows.csv", demo_rows(2))
+    job, path = Job("predict", str(tmp_path / "out"), str(DEMO)), tmp_path / "out" / PART.format(0)
+    run(job, str(manifest))
+    expected = pa.parquet.read_table(path)
+    if part == "other columns":
+        pa.parquet.write_table(pa.table({"a": [1, 2]}), path)
+    elif part == "no statistics":
+        pa.parquet.write_table(expected, path, write_statistics=False)
+    else:
+        path.write_bytes(b"PAR1")
+    assert run(job, str(manifest)).missing == ()
+    assert pa.parquet.read_table(path).equals(expected)
+
+
+@pytest.mark.usefixtures("without_ray")
 def test_other_settings_and_other_manifests_are_refused(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "rows.csv", demo_rows(4))
     job = Job("predict", str(tmp_path / "out"), str(DEMO))
@@ -665,9 +704,10 @@ def test_a_folder_with_other_files_or_a_damaged_state_is_refused(tmp_path: Path)
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"thesis\.txt"):
         run(job, str(manifest))
-    (tmp_path / "out" / "_scale.json").write_text("{}")
-    with pytest.raises(ConfigError, match="damaged"):
-        run(job, str(manifest))
+    for text in ("{}", "[" * 50_000, '{"format": 1, "shards": [1e999], "settings": {}}'):
+        (tmp_path / "out" / "_scale.json").write_text(text)
+        with pytest.raises(ConfigError, match="damaged"):
+            run(job, str(manifest))
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -413,6 +413,17 @@ def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyP
     assert closed == ['emodistill_streams_total{code="1006"} 1.0']
 
 
+@pytest.mark.parametrize("name", ["\N{GRINNING FACE}" * 60, "Ä" * 60])
+def test_a_reason_that_needs_many_bytes_closes_the_stream_with_its_code(name: str) -> None:
+    with in_thread(Settings(threads=1)) as port, connect(f"ws://127.0.0.1:{port}/v1/stream") as client:
+        client.send(json.dumps({"rate": 16_000, "model": name}))
+        assert json.loads(client.recv())["event"] == "error"
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.reason.startswith("bad model")
+
+
 def test_a_message_above_one_mebibyte_closes_the_stream() -> None:
     with (
         in_thread(Settings(threads=1)) as port,

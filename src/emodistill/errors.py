@@ -83,6 +83,9 @@ class ServerError(EmodistillError):
         self.status = status
 
 
+MAX_SHOWN = 200  # characters of a bad value in a message
+
+
 def one_of(what: str, value: object, expected: Iterable[str]) -> str:
     """The message for a value that is not in a list of names, with the most similar name.
 
@@ -90,6 +93,8 @@ def one_of(what: str, value: object, expected: Iterable[str]) -> str:
     "bad backbone 'hubrt', expected one of ['hubert', 'whisper'] (did you mean 'hubert'?)"
     """
     names = list(expected)
+    if len(str(value)) > MAX_SHOWN:
+        value = f"{str(value)[:MAX_SHOWN]}…"
     similar = get_close_matches(str(value), names, n=1)
     hint = f" (did you mean '{similar[0]}'?)" if similar else ""
     return f"bad {what} '{value}', expected one of {names}{hint}"

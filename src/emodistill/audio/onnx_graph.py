@@ -7,28 +7,38 @@ numbers of the fields are those of `onnx.proto`.
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NoReturn
 
 from emodistill.errors import ModelError
 
 # Domains whose operators are part of every ONNX Runtime.
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+_DOMAIN_NAMES = {"ai.onnx": ""}  # two names of one domain
 ENDLESS = ("Loop", "Scan")  # operators whose rounds nothing bounds
 MAX_DEPTH = 16  # of graphs in graphs
+MAX_FUNCTION_NODES = 20_000  # that functions add to the graph; ONNX Runtime writes each call out
+MAX_FUNCTION_DEPTH = 100  # of functions in functions
 VALUES_PER_BYTE = 8  # at most, in the data of a tensor; the smallest types have two bits
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of fields
 _MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
-_FUNCTION_NODE, _FUNCTION_DOMAIN = 7, 10
+_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN, _FUNCTION_DEFAULT, _FUNCTION_OVERLOAD = 1, 7, 10, 11, 13
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_OPERATOR, _NODE_DOMAIN = 5, 4, 7
+_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN, _NODE_OVERLOAD = 4, 5, 7, 8
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TEXT, _ATTRIBUTE_TEXTS, _ATTRIBUTE_REFERENCE = 1, 3, 4, 9, 21
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-_TENSOR_DIMS, _TENSOR_EXTERNAL = 1, 13
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_TEXTS, _TENSOR_EXTERNAL = 1, 2, 6, 13
+TEXT_TYPE = 8  # of tensors; the limit of memory does not cover their values
+_TEXT_VALUES = ("value_string", "default_string")  # attributes that give a tensor of texts
+_TEXT_OPTIONS = ("activations",)  # attributes with several texts that give none
 _SPARSE_VALUES, _SPARSE_INDICES, _SPARSE_DIMS = 1, 2, 3
 
 Field = tuple[int, int | memoryview]  # its number, its value
+Function = tuple[str, str, str]  # its domain, its name, its overload
 
 
 @dataclass(frozen=True)
@@ -38,19 +48,73 @@ class _Check:
     name: str  # of the model, in messages
     path: Path | None  # of the file, whose folder may hold external data; None: there may be none
     domains: set[str] = field(default_factory=lambda: set(DOMAINS))  # with those of the model's own functions
+    called: list[Function] = field(default_factory=list)  # by the nodes that were read, in subgraphs too
+    casts: set[str] = field(default_factory=set)  # attributes of functions that a Cast takes its type from
+    passed: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # (attribute, attribute of the function around)
+    texts: set[str] = field(default_factory=set)  # attributes with the number of the type of texts
 
     def model(self, content: memoryview) -> None:
         fields = [item for item in _fields(content) if item[0] in (_MODEL_GRAPH, _MODEL_FUNCTION)]
         functions = [_message(value) for number, value in fields if number == _MODEL_FUNCTION]
         for function in functions:
             self.domains.update(_texts(function, _FUNCTION_DOMAIN))
+        bodies: dict[Function, Counter[Function]] = {}
         for function in functions:
             for number, value in _fields(function):
                 if number == _FUNCTION_NODE:
                     self._node(_message(value), 1)
+                elif number == _FUNCTION_DEFAULT:
+                    self._attribute(_message(value), "", 1)
+            bodies[_function(function)] = self._take_called()
         for number, value in fields:
             if number == _MODEL_GRAPH:
                 self._graph(_message(value), 0)
+        self._check_functions(bodies, self._take_called())
+        self._check_casts()
+
+    def _take_called(self) -> "Counter[Function]":
+        found = Counter(self.called)
+        self.called.clear()
+        return found
+
+    def _check_functions(
+        self, bodies: "Mapping[Function, Counter[Function]]", graph: "Counter[Function]"
+    ) -> None:
+        """Raise `ModelError` where functions that call functions write out to too many nodes."""
+        sizes: dict[Function, int] = {}
+
+        def size(function: Function, depth: int) -> int:
+            if depth > MAX_FUNCTION_DEPTH:
+                raise ModelError(
+                    f"{self.name} has functions in functions, over {MAX_FUNCTION_DEPTH} levels deep"
+                )
+            if function not in sizes:
+                parts = bodies[function].items()
+                sizes[function] = sum(
+                    n * (size(part, depth + 1) if part in bodies else 1) for part, n in parts
+                )
+            return sizes[function]
+
+        num_nodes = sum(count * size(function, 1) for function, count in graph.items() if function in bodies)
+        if num_nodes > MAX_FUNCTION_NODES:
+            raise ModelError(
+                f"{self.name} has functions that write out to over {MAX_FUNCTION_NODES} nodes: export the "
+                "model without functions"
+            )
+
+    def _check_casts(self) -> None:
+        """Raise `ModelError` where a Cast in a function makes texts: its type comes from a call."""
+        while more := {outer for name, outer in self.passed if name in self.casts} - self.casts:
+            self.casts.update(more)
+        if self.casts & self.texts:
+            self._refuse_texts("Cast")
+
+    def _refuse_texts(self, what: str) -> NoReturn:
+        raise ModelError(
+            f"{self.name} makes texts ({what}), expected numbers alone: a model of audio needs no texts"
+        )
 
     def _graph(self, content: memoryview, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -64,14 +128,17 @@ class _Check:
                 self._sparse(_message(value))
 
     def _node(self, content: memoryview, depth: int) -> None:
-        operator, domain, attributes = "", "", []
+        operator, domain, overload, attributes = "", "", "", []
         for number, value in _fields(content):
             if number == _NODE_OPERATOR:
                 operator = _text(value)
             elif number == _NODE_DOMAIN:
                 domain = _text(value)
+            elif number == _NODE_OVERLOAD:
+                overload = _text(value)
             elif number == _NODE_ATTRIBUTE:
                 attributes.append(_message(value))
+        self.called.append((_DOMAIN_NAMES.get(domain, domain), operator, overload))
         if domain not in self.domains:
             raise ModelError(
                 f"{self.name} has the operator '{operator}' of the domain '{domain}', which ONNX Runtime "
@@ -83,13 +150,38 @@ class _Check:
                 "without loops"
             )
         for attribute in attributes:
-            for number, value in _fields(attribute):
-                if number in _ATTRIBUTE_TENSORS:
-                    self._tensor(_message(value))
-                elif number in _ATTRIBUTE_SPARSE:
-                    self._sparse(_message(value))
-                elif number in _ATTRIBUTE_GRAPHS:
-                    self._graph(_message(value), depth + 1)
+            self._attribute(attribute, operator, depth)
+
+    def _attribute(self, content: memoryview, operator: str, depth: int) -> None:
+        name, outer, is_text_type, has_text, has_texts = "", "", False, False, False
+        for number, value in _fields(content):
+            if number == _ATTRIBUTE_NAME:
+                name = _text(value)
+            elif number == _ATTRIBUTE_REFERENCE:
+                outer = _text(value)
+            elif number == _ATTRIBUTE_INTEGER:
+                is_text_type = value == TEXT_TYPE
+            elif number == _ATTRIBUTE_TEXT:
+                has_text = True
+            elif number == _ATTRIBUTE_TEXTS:
+                has_texts = True
+            elif number in _ATTRIBUTE_TENSORS:
+                self._tensor(_message(value))
+            elif number in _ATTRIBUTE_SPARSE:
+                self._sparse(_message(value))
+            elif number in _ATTRIBUTE_GRAPHS:
+                self._graph(_message(value), depth + 1)
+        if (has_text and name in _TEXT_VALUES) or (has_texts and name not in _TEXT_OPTIONS):
+            self._refuse_texts(f"{operator}, {name}")
+        is_cast = (operator, name) == ("Cast", "to")
+        if is_cast and is_text_type:
+            self._refuse_texts(operator)
+        if outer:
+            self.passed.append((name, outer))
+            if is_cast:
+                self.casts.add(outer)
+        if is_text_type:
+            self.texts.add(name)
 
     def _tensor(self, content: memoryview) -> None:
         dims: list[int] = []
@@ -97,6 +189,8 @@ class _Check:
         for number, value in _fields(content):
             if number == _TENSOR_DIMS:
                 dims += _integers(value)
+            elif number == _TENSOR_TEXTS or (number == _TENSOR_TYPE and value == TEXT_TYPE):
+                self._refuse_texts("a tensor")
             elif number == _TENSOR_EXTERNAL:
                 entry = {place: _text(item) for place, item in _fields(_message(value)) if place in (1, 2)}
                 external[entry.get(1, "")] = entry.get(2, "")
@@ -151,7 +245,9 @@ def check_graph(content: memoryview, name: str, path: Path | None) -> None:
 
     - its weights are in a file outside of its folder: an absolute path, `..`, or a link that leaves it;
     - it has an operator that is not one of ONNX or of ONNX Runtime, or a loop;
-    - it declares a weight that is larger than its data.
+    - it declares a weight that is larger than its data;
+    - its functions call each other so often that they write out to too many nodes;
+    - it makes texts, whose memory ONNX Runtime does not limit.
 
     Args:
         content: the bytes of the file.
@@ -231,6 +327,13 @@ def _message(value: int | memoryview) -> memoryview:
 
 def _text(value: int | memoryview) -> str:
     return bytes(_message(value)).decode("utf-8")
+
+
+def _function(content: memoryview) -> Function:
+    """Return what calls a function."""
+    names = (_texts(content, number) for number in (_FUNCTION_DOMAIN, _FUNCTION_NAME, _FUNCTION_OVERLOAD))
+    domain, name, overload = ((found or [""])[-1] for found in names)
+    return _DOMAIN_NAMES.get(domain, domain), name, overload
 
 
 def _texts(content: memoryview, wanted: int) -> list[str]:

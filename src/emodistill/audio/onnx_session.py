@@ -97,6 +97,8 @@ def run_session(
                 f"{name} gives '{output}' with the shape {getattr(value, 'shape', None)}, expected "
                 f"({num_rows}, columns) of floating-point numbers"
             )
+        if not np.isfinite(value).all():
+            raise ModelError(f"{name} gives '{output}' with values that are no finite numbers")
     return list(values)
 
 

@@ -40,8 +40,9 @@ class MadeWith:
         if not path.is_file():
             return cls(path, output)
         try:
-            settings = dict(json.loads(path.read_text(encoding="utf-8")))
-            return cls(path, output, inputs=dict(settings.pop(_INPUTS, {})), settings=settings)
+            settings = dict(parse_json(path.read_bytes()))
+            inputs = {name: list(state) for name, state in dict(settings.pop(_INPUTS, {})).items()}
+            return cls(path, output, inputs=inputs, settings=settings)
         except (ValueError, TypeError) as error:
             if force:
                 return cls(path, output)

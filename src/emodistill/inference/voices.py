@@ -63,6 +63,9 @@ class SpeechStatistics:
         return max(1, round(float(self.speech_s.sum()) / UTTERANCE_S))
 
 
+MAX_MEAN = 1e7  # of a statistic; far above those of any speech, and far below the largest float32
+
+
 @dataclass(frozen=True, eq=False)
 class Voice:
     """A speaker's usual way of speaking: the mean of the statistics of known utterances, without labels.
@@ -81,8 +84,10 @@ class Voice:
 
     def __post_init__(self) -> None:
         mean = np.array(self.mean, dtype=np.float64) + 0.0  # no -0.0, which JavaScript writes as 0
-        if mean.ndim != 1 or not len(mean) or not np.isfinite(mean).all():
-            raise ModelError(f"bad mean of a voice: expected finite numbers (dim,), got {mean.shape}")
+        if mean.ndim != 1 or not len(mean) or not (np.abs(mean) <= MAX_MEAN).all():
+            raise ModelError(
+                f"bad mean of a voice: expected numbers (dim,) of at most {MAX_MEAN:g}, got {mean.shape}"
+            )
         if self.utterances < 1 or not (0 < self.speech_s < math.inf):
             raise ModelError(
                 "expected a voice of at least one utterance and some seconds of speech, got "
@@ -176,9 +181,10 @@ class Voice:
         try:
             with Path(path).open("rb") as file:
                 content = file.read(MAX_VOICE_BYTES + 1)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a ValueError for a NUL in the name
+            problem = getattr(error, "strerror", None) or error
             raise ModelError(
-                f"the voice file '{path}' cannot be read ({error.strerror}); make one with: "
+                f"the voice file '{path}' cannot be read ({problem}); make one with: "
                 "emodistill enrol CLIPS -o FILE"
             ) from error
         return cls.from_json(content, f"'{path}'")

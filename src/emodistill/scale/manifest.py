@@ -158,16 +158,18 @@ def _csv_batches(opened: BinaryIO, file: str, speaker: str | None) -> Iterator[A
     from pyarrow import csv
 
     header, delimiter = _header(opened, file)
+    _check_columns([name.strip() for name in header], file, speaker)
+    wanted = [name for name in header if name.strip() in (*COLUMNS, speaker)]
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     convert = csv.ConvertOptions(
-        column_types=dict.fromkeys(header, arrow.string()), null_values=[""], strings_can_be_null=True
-    )
-    has_spaces = any(name.startswith(" ") for name in header)  # "path, speaker": they are no part of a field
+        column_types=dict.fromkeys(wanted, arrow.string()), include_columns=wanted, null_values=[""],
+        strings_can_be_null=True,
+    )  # fmt: skip
+    has_spaces = any(name.startswith(" ") for name in wanted)  # "path, speaker": they are no part of a field
     # Arrow reads ahead in a thread, which must not call Python when the process ends after an error.
     local = local_path(file)
     source = opened if local is None else arrow.OSFile(local)
     with csv.open_csv(source, parse_options=parse, convert_options=convert) as reader:
-        _check_columns([name.strip() for name in reader.schema.names], file, speaker)
         for batch in reader:
             table = arrow.Table.from_batches([batch])
             columns = [arrow.compute.utf8_ltrim(each, " ") if has_spaces else each for each in table.columns]
@@ -209,6 +211,9 @@ def _check_columns(names: list[str], file: str, speaker: str | None) -> None:
         if names.count(name) != 1:
             problem = "there twice" if name in names else one_of("column", name, names)
             raise ConfigError(f"the manifest '{file}' needs the column '{name}' once: {problem}")
+    for name in COLUMNS:
+        if names.count(name) > 1:
+            raise ConfigError(f"the manifest '{file}' has the column '{name}' twice: rename one of them")
 
 
 def _to_columns(table: Any, speaker: str | None) -> Any:
@@ -221,4 +226,6 @@ def _to_columns(table: Any, speaker: str | None) -> Any:
         else arrow.nulls(len(table), arrow.string())
         for source in sources.values()
     ]
-    return arrow.Table.from_arrays(arrays, names=list(sources))
+    columns = arrow.Table.from_arrays(arrays, names=list(sources))
+    columns.validate(full=True)  # Parquet may hold text that is no UTF-8.
+    return columns

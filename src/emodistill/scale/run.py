@@ -8,6 +8,7 @@ from typing import Any
 
 from emodistill.console import progress, say, warn
 from emodistill.errors import ConfigError
+from emodistill.files import parse_json
 from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.inference.resume import CONTINUE
 from emodistill.inference.voices import ensure_voices
@@ -172,11 +173,11 @@ def _plan(job: Job, manifest: str, settings: dict[str, Any], speaker: str | None
 def _read_state(job: Job) -> Plan:
     place = join(job.out, STATE)
     try:
-        state = json.loads(job.storage.read(place))
+        state = parse_json(job.storage.read(place))
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']!r}, expected {FORMAT}")
         return Plan(tuple(map(int, state["shards"])), dict(state["settings"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"'{place}' is damaged ({error}): name another --out") from error
 
 
@@ -222,9 +223,12 @@ def _footer(job: Job, shard: int) -> Part | None:
     pyarrow = load_pyarrow()
     with job.storage.open(job.place("", shard)) as opened:
         try:
-            metadata = pyarrow.parquet.ParquetFile(opened).metadata
-        except pyarrow.ArrowInvalid:
-            return None
+            return _part(pyarrow.parquet.ParquetFile(opened).metadata)
+        except (pyarrow.ArrowException, ValueError, TypeError, AttributeError):
+            return None  # it is damaged, or lacks columns or statistics
+
+
+def _part(metadata: Any) -> Part:
     names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
     row, error = names.index(ROW), names.index("error")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]

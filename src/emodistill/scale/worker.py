@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from emodistill.errors import AudioError
+from emodistill.errors import EmodistillError
 from emodistill.inference.embedding_rows import to_table as embeddings_table
 from emodistill.inference.inputs import Input, embed_inputs, predict_inputs
 from emodistill.inference.parquet_table import load_pyarrow, table_bytes, to_table
@@ -102,7 +102,7 @@ def with_audio(job: Job, rows: Sequence[tuple[Input, str | None]]) -> Iterator[I
             return item
         try:
             return replace(item, opened=job.storage.fetch(url))
-        except AudioError as error:
+        except EmodistillError as error:  # of the audio, or of a kind of URL whose package is missing
             return replace(item, error=str(error))
 
     jobs = job.readers if any(url is not None for _, url in rows) else 1

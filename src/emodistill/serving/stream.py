@@ -159,7 +159,9 @@ class LiveStream:
         try:
             with anyio.move_on_after(5):
                 await self._send("error", **body)
-                await self._websocket.close(error.code, str(problem.detail)[:40])
+                # A close frame holds at most 123 bytes of UTF-8.
+                reason = str(problem.detail)[:40].encode("utf-8", "replace")[:120]
+                await self._websocket.close(error.code, reason.decode("utf-8", "ignore"))
         except (WebSocketDisconnect, RuntimeError):
             self.disconnected = True
 

@@ -30,6 +30,9 @@ __all__ = ["SEGMENT_FORMATS", "GivenSegment", "GivenSegments", "parse_segments",
 SEGMENT_FORMATS: tuple[SegmentsFormat, ...] = (WHISPERX, PYANNOTE, RTTM, CSV)
 
 
+MAX_SEGMENTS_BYTES = 2**28  # of a file; whisperX writes 1 or 2 MB for an hour
+
+
 def read_segments(path: Path, num_recordings: int = 1) -> GivenSegments:
     """Return the segments in a file of one of `SEGMENT_FORMATS`. The content decides the format.
 
@@ -43,7 +46,11 @@ def read_segments(path: Path, num_recordings: int = 1) -> GivenSegments:
         return parse_segments(sys.stdin.buffer.read(), "standard input", num_recordings)
     if not path.exists() or path.is_dir():
         raise ConfigError(f"no file '{path}': expected the segments as {_expected()}")
-    return parse_segments(path.read_bytes(), f"'{path}'", num_recordings)
+    with path.open("rb") as file:
+        content = file.read(MAX_SEGMENTS_BYTES + 1)
+    if len(content) > MAX_SEGMENTS_BYTES:
+        raise ConfigError(f"'{path}' has over {MAX_SEGMENTS_BYTES} bytes, expected segments of recordings")
+    return parse_segments(content, f"'{path}'", num_recordings)
 
 
 def parse_segments(content: bytes | str, name: str, num_recordings: int = 1) -> GivenSegments:
