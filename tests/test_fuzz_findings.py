@@ -51,7 +51,13 @@ FOUND: dict[str, tuple[bytes, ...]] = {
     "kaldi": (b"call \0" + FILE + b"a call 0 2\nb call 2 -1 0\n" + FILE, b"a " + b"a" * 300,
               b"a " + b"a\\" * 150),
     "known": (b"utterance,fold,corpus,speaker,truth,predicted,known,used,draw,variant\n,,,,angry,"
-              b"angry,0,0,8,drawn",),
+              b"angry,0,0,8,drawn",
+              b"utterance,fold,corpus,speaker,truth,predicted,,used,draw,variant,,known,\n"
+              b",,,,angry,angry,,,,drawn",
+              b"utterance,fold,corpus,speaker,truth,predicted,known,,draw,variant,,used,\n"
+              b",,,,angry,angry,0,,,drawn",
+              b"utterance,fold,corpus,speaker,truth,predicted,known,used,draw,variant\n,,,,angry,angry,0,"
+              + b"9" * 30 + b",0,drawn"),
     "segments": (b"\rw", b"\r", b'{"segments": [' + b"[" * 100_000),
     "targets": (b"", b"\x02\0\0\0\0\0\0\0{}", b"\x11\0\0\0\0\0\0\0" + b'{"__metadata__":{}'),
     "card": (b"[" * 100_000, b"{}", b"\xff"),

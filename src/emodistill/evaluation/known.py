@@ -371,7 +371,7 @@ def read_known(path: Path, labels: LabelSet) -> KnownPredictions:
     facts: list[tuple[str, ...]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")  # a row may be cut off
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise ModelError(f"'{path}' is no table of known utterances: it lacks {missing}")
@@ -416,6 +416,8 @@ def _read_row(row: Mapping[str, str], labels: LabelSet, where: str) -> tuple[Set
     try:
         known: Count = "all" if row["known"] == "all" else int(row["known"])
         used, draw = int(row["used"]), int(row["draw"])
+        if not 0 <= used < 2**63:
+            raise ValueError(f"got {used}")
     except ValueError as error:
         raise ModelError(f"{where}: known, used and draw must be numbers of utterances: {error}") from error
     return Setting(row["variant"], known), draw, (labels.index(row["predicted"]), used)
