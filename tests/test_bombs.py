@@ -184,7 +184,7 @@ def test_a_text_above_the_limit_is_refused_and_one_at_the_limit_is_read(
     assert len(read_table(path).rows) == len(read_list(path)) == 1
     monkeypatch.setattr(tables, "MAX_TEXT_BYTES", size - 1)
     monkeypatch.setattr(input_lists, "MAX_LIST_BYTES", size - 1)
-    with pytest.raises(CorpusError, match=rf"has over {size - 1} bytes.*divide it, or save it as Parquet"):
+    with pytest.raises(CorpusError, match=rf"has over {size - 1} bytes; divide .*, or save it as Parquet"):
         read_table(path)
     with pytest.raises(ConfigError, match="use emodistill scale"):
         read_list(path)
