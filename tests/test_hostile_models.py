@@ -19,6 +19,7 @@ from typing import Any
 import factories as make
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from factories_voices import model_without_voices
 from hypothesis import given
@@ -416,7 +417,7 @@ def test_functions_are_refused_where_they_write_out_to_many_nodes(depth: int, wi
     content = memoryview(functions(depth, width).SerializeToString())
     if depth > MAX_FUNCTION_DEPTH:
         expected = "has functions in functions, over 100 levels deep"
-    elif width**depth > MAX_FUNCTION_NODES:
+    elif sum(width**level for level in range(depth + 1)) > MAX_FUNCTION_NODES:
         expected = "has functions that write out to over 20000 nodes"
     else:
         check_graph(content, "it", None)
@@ -430,6 +431,25 @@ def test_a_function_that_calls_itself_is_refused() -> None:
     model.functions[0].node[0].op_type, model.functions[0].node[0].domain = "F1", "own"
     with pytest.raises(ModelError, match="has functions in functions"):
         check_graph(memoryview(model.SerializeToString()), "it", None)
+
+
+def test_functions_without_nodes_and_with_overloads_count_too() -> None:
+    model = functions(25, 2)
+    for function in model.functions:
+        del function.output[:]
+        for node in function.node:
+            del node.output[:]
+    del model.functions[0].node[:]
+    named = functions(25, 2)
+    for function in named.functions:
+        function.name = function.name.replace("F", "F:")
+        for node in function.node:
+            if node.domain:
+                node.op_type, node.overload = "F", node.op_type[1:]
+    named.graph.node[0].op_type, named.graph.node[0].overload = "F", "24"
+    for hostile in (model, named):
+        with pytest.raises(ModelError, match="has functions that write out to over 20000 nodes"):
+            check_graph(memoryview(hostile.SerializeToString()), "it", None)
 
 
 def with_texts(kind: str) -> onnx.ModelProto:
@@ -457,6 +477,28 @@ def with_texts(kind: str) -> onnx.ModelProto:
         model = graph([helper.make_node(name, ["waveform"], ["s"], domain="own", **options)], own=1)
         model.functions.extend(defined)
         return model
+    if kind in ("text of a call", "texts of a call"):
+        name, given, place = (
+            ("value_string", "text", 3) if kind == "text of a call" else ("value_strings", "activations", 8)
+        )
+        constant = helper.make_node("Constant", [], ["y"])
+        constant.attribute.append(onnx.AttributeProto(name=name, ref_attr_name=given, type=place))
+        imports = [helper.make_opsetid("", 18)]
+        value: Any = "a" if place == 3 else ["a"]
+        model = graph([helper.make_node("F", [], ["s"], domain="own", **{given: value})], own=1)
+        model.functions.append(helper.make_function("own", "F", [], ["y"], [constant], imports, [given]))
+        return model
+    if kind in ("input", "sequence"):
+        model = graph([])
+        make_info = (
+            helper.make_tensor_value_info if kind == "input" else helper.make_tensor_sequence_value_info
+        )
+        model.graph.input.append(make_info("s", TensorProto.STRING, [1]))
+        return model
+    if kind == "cast of 33 bits":
+        return graph([helper.make_node("Cast", ["waveform"], ["s"], to=2**32 + TensorProto.STRING)])
+    if kind == "concatenation":
+        return graph([helper.make_node("StringConcat", ["a", "a"], ["s"])])
     options = {
         "constant": {"value": text},
         "one text": {"value_string": "a"},
@@ -473,12 +515,45 @@ def with_texts(kind: str) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     "kind",
     ["weight", "cast", "cast in a function", "cast in two functions", "cast by default", "constant",
-     "one text", "texts", "labels"],
+     "one text", "texts", "labels", "text of a call", "texts of a call", "input", "sequence",
+     "cast of 33 bits", "concatenation"],
 )  # fmt: skip
 def test_a_model_that_makes_texts_is_refused(kind: str) -> None:
     model = with_texts(kind)
     with pytest.raises(ModelError, match=r"makes texts \(.*\), expected numbers alone"):
         check_graph(memoryview(model.SerializeToString()), "it", None)
+
+
+def test_a_field_with_a_number_of_over_32_bits_is_refused() -> None:
+    content = graph([]).SerializeToString()
+    for tag in (b"\xba\x80\x80\x80\x10", b"\x02"):  # ONNX Runtime reads the first one as a graph.
+        with pytest.raises(ModelError, match="a field has the number"):
+            check_graph(memoryview(content + tag + b"\x00"), "it", None)
+
+
+def test_a_field_of_another_kind_hides_no_operator() -> None:
+    loop = helper.make_node("Loop", ["w"], ["probabilities"])
+    node = loop.SerializeToString() + b"\x25Abs "  # The name again, as four bytes: ONNX Runtime skips it.
+    model = onnx.ModelProto().SerializeToString()
+    body = b"\x0a" + bytes([len(node)]) + node
+    content = model + b"\x3a" + bytes([len(body)]) + body
+    with pytest.raises(ModelError, match="operator 'Loop'"):
+        check_graph(memoryview(content), "it", None)
+
+
+def test_a_file_in_the_other_format_of_onnx_runtime_is_not_read(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(
+        graph([helper.make_node("Abs", ["waveform"], ["probabilities"])]).SerializeToString(), options
+    )
+    content = (tmp_path / "model.ort").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_session, "check_graph", lambda *_: None)
+        for model in (content, tmp_path / "model.ort"):
+            with pytest.raises(ModelError, match="cannot be run by ONNX Runtime"):
+                open_session(model)
 
 
 def test_eights_that_are_no_type_of_texts_are_read() -> None:

@@ -21,24 +21,31 @@ DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", 
 _DOMAIN_NAMES = {"ai.onnx": ""}  # two names of one domain
 ENDLESS = ("Loop", "Scan")  # operators whose rounds nothing bounds
 MAX_DEPTH = 16  # of graphs in graphs
-MAX_FUNCTION_NODES = 20_000  # that functions add to the graph; ONNX Runtime writes each call out
+MAX_FUNCTION_NODES = 20_000  # that functions add to the graph, with their calls, which are written out
 MAX_FUNCTION_DEPTH = 100  # of functions in functions
 VALUES_PER_BYTE = 8  # at most, in the data of a tensor; the smallest types have two bits
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of fields
 _MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
 _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN, _FUNCTION_DEFAULT, _FUNCTION_OVERLOAD = 1, 7, 10, 11, 13
-_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
+_FUNCTION_TYPE = 12
+_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE, _GRAPH_TYPES = 1, 5, 15, (11, 12, 13)
+_VALUE_TYPE = 2
+_TYPE_TENSORS, _TYPE_OTHERS = (1, 8), (4, 5, 9)  # of sequences, maps and optional values
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN, _NODE_OVERLOAD = 4, 5, 7, 8
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TEXT, _ATTRIBUTE_TEXTS, _ATTRIBUTE_REFERENCE = 1, 3, 4, 9, 21
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_TEXTS, _TENSOR_EXTERNAL = 1, 2, 6, 13
 TEXT_TYPE = 8  # of tensors; the limit of memory does not cover their values
-_TEXT_VALUES = ("value_string", "default_string")  # attributes that give a tensor of texts
+_TEXT_VALUES = ("value_string", "value_strings", "default_string")  # attributes that give a tensor of texts
 _TEXT_OPTIONS = ("activations",)  # attributes with several texts that give none
+TEXT_OPERATORS = (  # that take or make texts
+    "CastMap", "CategoryMapper", "DictVectorizer", "LabelEncoder", "RegexFullMatch", "StringConcat",
+    "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Tokenizer", "WordConvEmbedding",
+)  # fmt: skip
 _SPARSE_VALUES, _SPARSE_INDICES, _SPARSE_DIMS = 1, 2, 3
 
 Field = tuple[int, int | memoryview]  # its number, its value
-Function = tuple[str, str, str]  # its domain, its name, its overload
+Function = str  # its domain, its name and its overload, joined as ONNX Runtime joins them
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class _Check:
                     self._node(_message(value), 1)
                 elif number == _FUNCTION_DEFAULT:
                     self._attribute(_message(value), "", 1)
+                elif number == _FUNCTION_TYPE:
+                    self._value(_message(value))
             bodies[_function(function)] = self._take_called()
         for number, value in fields:
             if number == _MODEL_GRAPH:
@@ -93,11 +102,12 @@ class _Check:
             if function not in sizes:
                 parts = bodies[function].items()
                 sizes[function] = sum(
-                    n * (size(part, depth + 1) if part in bodies else 1) for part, n in parts
+                    n * (1 + size(part, depth + 1) if part in bodies else 1) for part, n in parts
                 )
             return sizes[function]
 
-        num_nodes = sum(count * size(function, 1) for function, count in graph.items() if function in bodies)
+        called = ((function, count) for function, count in graph.items() if function in bodies)
+        num_nodes = sum(count * (1 + size(function, 1)) for function, count in called)
         if num_nodes > MAX_FUNCTION_NODES:
             raise ModelError(
                 f"{self.name} has functions that write out to over {MAX_FUNCTION_NODES} nodes: export the "
@@ -126,6 +136,26 @@ class _Check:
                 self._tensor(_message(value))
             elif number == _GRAPH_SPARSE:
                 self._sparse(_message(value))
+            elif number in _GRAPH_TYPES:
+                self._value(_message(value))
+
+    def _value(self, content: memoryview) -> None:
+        for number, value in _fields(content):
+            if number == _VALUE_TYPE:
+                self._type(_message(value), 0)
+
+    def _type(self, content: memoryview, depth: int) -> None:
+        """Raise `ModelError` for a type of texts, in a sequence and in a map too."""
+        if depth > MAX_DEPTH:
+            raise ModelError(f"{self.name} has types in types, over {MAX_DEPTH} levels deep")
+        for number, value in _fields(content):
+            if number not in _TYPE_TENSORS + _TYPE_OTHERS:
+                continue
+            for _, part in _fields(_message(value)):
+                if _is_text_type(part):
+                    self._refuse_texts("a type")
+                if number in _TYPE_OTHERS and not isinstance(part, int):
+                    self._type(part, depth + 1)
 
     def _node(self, content: memoryview, depth: int) -> None:
         operator, domain, overload, attributes = "", "", "", []
@@ -138,7 +168,7 @@ class _Check:
                 overload = _text(value)
             elif number == _NODE_ATTRIBUTE:
                 attributes.append(_message(value))
-        self.called.append((_DOMAIN_NAMES.get(domain, domain), operator, overload))
+        self.called.append(_joined(domain, operator, overload))
         if domain not in self.domains:
             raise ModelError(
                 f"{self.name} has the operator '{operator}' of the domain '{domain}', which ONNX Runtime "
@@ -149,6 +179,8 @@ class _Check:
                 f"{self.name} has the operator '{operator}', whose rounds nothing bounds: export the model "
                 "without loops"
             )
+        if operator in TEXT_OPERATORS:
+            self._refuse_texts(operator)
         for attribute in attributes:
             self._attribute(attribute, operator, depth)
 
@@ -159,8 +191,8 @@ class _Check:
                 name = _text(value)
             elif number == _ATTRIBUTE_REFERENCE:
                 outer = _text(value)
-            elif number == _ATTRIBUTE_INTEGER:
-                is_text_type = value == TEXT_TYPE
+            elif number == _ATTRIBUTE_INTEGER and isinstance(value, int):
+                is_text_type = _is_text_type(value)
             elif number == _ATTRIBUTE_TEXT:
                 has_text = True
             elif number == _ATTRIBUTE_TEXTS:
@@ -171,7 +203,8 @@ class _Check:
                 self._sparse(_message(value))
             elif number in _ATTRIBUTE_GRAPHS:
                 self._graph(_message(value), depth + 1)
-        if (has_text and name in _TEXT_VALUES) or (has_texts and name not in _TEXT_OPTIONS):
+        has_texts = has_texts or outer in _TEXT_OPTIONS
+        if ((has_text or outer) and name in _TEXT_VALUES) or (has_texts and name not in _TEXT_OPTIONS):
             self._refuse_texts(f"{operator}, {name}")
         is_cast = (operator, name) == ("Cast", "to")
         if is_cast and is_text_type:
@@ -189,7 +222,7 @@ class _Check:
         for number, value in _fields(content):
             if number == _TENSOR_DIMS:
                 dims += _integers(value)
-            elif number == _TENSOR_TEXTS or (number == _TENSOR_TYPE and value == TEXT_TYPE):
+            elif number == _TENSOR_TEXTS or (number == _TENSOR_TYPE and _is_text_type(value)):
                 self._refuse_texts("a tensor")
             elif number == _TENSOR_EXTERNAL:
                 entry = {place: _text(item) for place, item in _fields(_message(value)) if place in (1, 2)}
@@ -285,11 +318,16 @@ def check_file(path: Path) -> None:
 
 
 def _fields(content: memoryview) -> Iterator[Field]:
-    """Yield the fields of a message. Raises `ValueError` for a damaged one."""
+    """Yield the fields of a message, without those of a fixed size, which are of no use here.
+
+    Raises `ValueError` for a damaged message, and for a number of a field that other readers would cut.
+    """
     place, end = 0, len(content)
     while place < end:
         tag, place = _varint(content, place)
         number, kind = tag >> 3, tag & 7
+        if not number or tag >= 2**32:
+            raise ValueError(f"a field has the number {number}")
         if kind == _VARINT:
             value, place = _varint(content, place)
             yield number, value
@@ -302,7 +340,8 @@ def _fields(content: memoryview) -> Iterator[Field]:
             raise ValueError(f"a field has the kind {kind}")
         if size > end - place:
             raise ValueError("it ends within a field")
-        yield number, content[place : place + size]
+        if kind == _BYTES:
+            yield number, content[place : place + size]
         place += size
 
 
@@ -332,8 +371,16 @@ def _text(value: int | memoryview) -> str:
 def _function(content: memoryview) -> Function:
     """Return what calls a function."""
     names = (_texts(content, number) for number in (_FUNCTION_DOMAIN, _FUNCTION_NAME, _FUNCTION_OVERLOAD))
-    domain, name, overload = ((found or [""])[-1] for found in names)
-    return _DOMAIN_NAMES.get(domain, domain), name, overload
+    return _joined(*((found or [""])[-1] for found in names))
+
+
+def _joined(domain: str, name: str, overload: str) -> Function:
+    return ":".join([_DOMAIN_NAMES.get(domain, domain), name, *([overload] if overload else [])])
+
+
+def _is_text_type(value: int | memoryview) -> bool:
+    """Return whether a number is the type of texts for ONNX Runtime, which cuts a number to 32 bits."""
+    return isinstance(value, int) and value & (2**32 - 1) == TEXT_TYPE
 
 
 def _texts(content: memoryview, wanted: int) -> list[str]:

@@ -46,6 +46,7 @@ def open_session(
     with model_content(model, name) as content:
         check_graph(content, name, model if isinstance(model, Path) else None)
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # The other format is not checked.
     if chosen.name == CPU and _limit_memory():
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = _LOG_FATAL_ONLY
