@@ -15,8 +15,9 @@ With --limits, the folders of a stage lie on a disk of their own, which is small
 or read-only. Or the process may have little more memory than at its start. Without space the stage must end
 with one line that says so. The rest is as after a kill. This needs root, because it mounts the disks.
 
-Kills that a stage has survived stand in DIR/kills.jsonl and are not repeated, so a loop that was stopped
-continues. DIR/faults.md has the table. A failure is printed with the command that repeats it.
+DIR/faults.jsonl has a line for each kill and each limit. Kills that a stage has survived are not repeated,
+so a loop of kills that was stopped continues. DIR/faults.md has the table. A failure is printed with the
+command that repeats it.
 """
 
 import argparse
@@ -359,8 +360,8 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Kill:
-    """One kill, and what was found afterwards. Each is a line of kills.jsonl."""
+class Fault:
+    """One kill or one limit, and what was found afterwards. Each is a line of faults.jsonl."""
 
     stage: str
     number: int
@@ -379,17 +380,17 @@ class Kill:
 
 
 class Loop:
-    """Kills of several stages in one folder."""
+    """Faults of several stages in one folder."""
 
     def __init__(self, out: Path, seed: int) -> None:
         self.out, self.seed = out.resolve(), seed
         self.material = self.out / "material"
-        self.log = self.out / "kills.jsonl"
+        self.log = self.out / "faults.jsonl"
         self.version = subprocess.run(
             ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
         ).stdout.strip()
 
-    def run(self, stages: Mapping[Stage, int], numbers: Sequence[int] | None = None) -> list[Kill]:
+    def run(self, stages: Mapping[Stage, int], numbers: Sequence[int] | None = None) -> list[Fault]:
         """Kill each stage as often as asked, and return the kills of all of them."""
         make_material(self.material, any(stage.forked for stage in stages))
         done = {(kill.stage, kill.number): kill for kill in self.read() if kill.seed == self.seed}
@@ -403,7 +404,7 @@ class Loop:
                 self.write_table(done.values())
         return list(done.values())
 
-    def run_limits(self, stages: Sequence[Stage], count: int) -> list[Kill]:
+    def run_limits(self, stages: Sequence[Stage], count: int) -> list[Fault]:
         """Run each stage with each kind of limit, one of them `count` times, and return what was found."""
         make_material(self.material, any(stage.forked for stage in stages))
         found = []
@@ -414,25 +415,26 @@ class Loop:
                     self.write_table(found)
         return found
 
-    def _noted(self, kill: Kill) -> Kill:
+    def _noted(self, fault: Fault) -> Fault:
         """Write a line to the log, and print what was found."""
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(kill)) + "\n")
+            file.write(json.dumps(asdict(fault)) + "\n")
         print(
-            f"{kill.stage}, {kill.number}: at {kill.at}: {'ok' if kill.is_survived else 'FAILED'}", flush=True
+            f"{fault.stage}, {fault.number}: at {fault.at}: {'ok' if fault.is_survived else 'FAILED'}",
+            flush=True,
         )
-        if not kill.is_survived:
-            self._explain(kill)
-        return kill
+        if not fault.is_survived:
+            self._explain(fault)
+        return fault
 
-    def read(self) -> list[Kill]:
+    def read(self) -> list[Fault]:
         """Return all kills so far; of one that was repeated the last."""
         if not self.log.is_file():
             return []
         lines = self.log.read_text(encoding="utf-8").split("\n")[:-1]
-        return [Kill(**json.loads(line)) for line in lines]
+        return [Fault(**json.loads(line)) for line in lines]
 
-    def kill(self, stage: Stage, number: int, count: int) -> Kill:
+    def kill(self, stage: Stage, number: int, count: int) -> Fault:
         """Run a stage, kill it, look at its files, run it again and compare."""
         reference = self.reference(stage)
         draw = random.Random(f"{self.seed}/{stage.name}/{number}")
@@ -458,9 +460,9 @@ class Loop:
             code = 0  # the output is complete, and the command says so
         found = differences(tree(work), reference.tree)
         text = "" if code == 0 else message[-1500:]
-        return Kill(stage.name, number, self.seed, at, incomplete, found, code, text, self.version)
+        return Fault(stage.name, number, self.seed, at, incomplete, found, code, text, self.version)
 
-    def limit(self, stage: Stage, kind: str, number: int) -> Kill:
+    def limit(self, stage: Stage, kind: str, number: int) -> Fault:
         """Run a stage on a bad disk or with little memory; then go on as after a kill."""
         reference = self.reference(stage)
         draw = random.Random(f"{self.seed}/{stage.name}/{kind}/{number}")
@@ -488,7 +490,7 @@ class Loop:
             found = differences(tree(work), reference.tree)
         text = "" if code == 0 else message[-1500:]
         name = f"{stage.name}: {kind}"
-        return Kill(name, number, self.seed, at, incomplete, found, code, text, self.version)
+        return Fault(name, number, self.seed, at, incomplete, found, code, text, self.version)
 
     def reference(self, stage: Stage) -> Reference:
         """Return what an undisturbed run writes, from disk if it was measured before."""
@@ -511,11 +513,11 @@ class Loop:
         path.write_text(json.dumps(asdict(found)), encoding="utf-8")
         return found
 
-    def write_table(self, kills: Iterable[Kill]) -> None:
+    def write_table(self, faults: Iterable[Fault]) -> None:
         """Write faults.md: a row for each stage."""
-        by_stage: dict[str, list[Kill]] = {}
-        for kill in kills:
-            by_stage.setdefault(kill.stage, []).append(kill)
+        by_stage: dict[str, list[Fault]] = {}
+        for fault in faults:
+            by_stage.setdefault(fault.stage, []).append(fault)
         lines = ["| stage | times | ended well | identical |", "| --- | ---: | ---: | ---: |"]
         total = [0, 0, 0]
         for name in sorted(by_stage, key=lambda name: list(STAGES).index(name.partition(":")[0])):
@@ -561,12 +563,14 @@ class Loop:
         num_writes = int(counter.read_text() or 0) if stage.at_writes and counter.is_file() else 0
         return code, num_writes, printed.read_text(encoding="utf-8", errors="replace")
 
-    def _explain(self, kill: Kill) -> None:
-        for line in [*kill.incomplete, *kill.differences[:12], *kill.message.splitlines()[-6:]]:
+    def _explain(self, fault: Fault) -> None:
+        for line in [*fault.incomplete, *fault.differences[:12], *fault.message.splitlines()[-6:]]:
             print(f"    {line}")
+        stage, _, kind = fault.stage.partition(": ")
+        again = f"--limits {fault.number + 1}" if kind else f"--number {fault.number}"
         print(
-            f"    exit code {kill.code}; to repeat: python scripts/faults.py --out {self.out} --seed "
-            f"{self.seed} --only '{kill.stage}' --number {kill.number}",
+            f"    exit code {fault.code}; to repeat: python scripts/faults.py --out {self.out} --seed "
+            f"{self.seed} --only '{stage}' {again}",
             flush=True,
         )
 
@@ -725,7 +729,7 @@ def share_out(kills: int, names: Sequence[str]) -> dict[Stage, int]:
 
 
 def main() -> int:
-    """Run the loop; returns 1 if a kill was not survived."""
+    """Run the loop; returns 1 if a fault was not survived."""
     if sys.argv[1:2] == [CHILD]:
         run_child(sys.argv[2:])
         return 0

@@ -21,10 +21,10 @@ from emodistill.corpora import tables
 from emodistill.corpora.readers.audformat import read as read_audformat
 from emodistill.corpora.tables import TableOptions, read_table
 from emodistill.errors import ConfigError, CorpusError, ModelError
-from emodistill.files import MAX_JSON_BYTES
 from emodistill.inference import input_lists, parquet_reading
 from emodistill.inference.input_lists import read_list
 from emodistill.inference.model_card import read_card
+from emodistill.reading import MAX_JSON_BYTES
 from emodistill.scale import manifest
 from emodistill.scale.manifest import read_batches
 from emodistill.scale.storage import Storage

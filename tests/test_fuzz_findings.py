@@ -16,7 +16,7 @@ import soundfile
 from emodistill.audio.decoding import read_samples
 from emodistill.corpora.base import natural_sort_key
 from emodistill.errors import AudioError, EmodistillError, ModelError
-from emodistill.files import json_object, read_json
+from emodistill.reading import json_object, read_json
 from emodistill.serving.decoder import StreamingDecoder
 
 FILE = fuzz_targets.FILE

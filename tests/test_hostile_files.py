@@ -18,13 +18,13 @@ from emodistill.corpora.readers.lhotse import read as read_lhotse
 from emodistill.corpora.tables import TableOptions, read_table
 from emodistill.corpora.words import _whisperx
 from emodistill.errors import AudioError, ConfigError, CorpusError, ModelError, one_of
-from emodistill.files import parse_toml
 from emodistill.inference.fetch import Safetensors
 from emodistill.inference.given_segments import parse_segments, read_segments
 from emodistill.inference.resume import MadeWith
 from emodistill.inference.voices import Voice
 from emodistill.models.pretrained import find_pretrained
 from emodistill.protocol.folds import read_protocol
+from emodistill.reading import parse_toml
 
 DEEP, LONG = "[" * 5000, "9" * 4000  # Python converts no text of over 4300 digits
 
@@ -142,7 +142,7 @@ def test_a_name_with_a_nul_is_no_voice() -> None:
 
 
 def test_segments_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emodistill.inference.given_segments.MAX_SEGMENTS_BYTES", 10_000)
+    monkeypatch.setattr("emodistill.inference.given_segments.MAX_FILE_BYTES", 10_000)
     with pytest.raises(ConfigError, match="has over 10000 bytes"):
         read_segments(Path("/dev/zero"))
 

@@ -1,4 +1,4 @@
-"""Hidden folders for what is not complete, and locks that end with the process that holds them."""
+"""Hidden folders for what is not complete, locks that end with a process, and the error of a full disk."""
 
 import errno
 import os

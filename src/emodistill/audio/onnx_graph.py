@@ -57,9 +57,7 @@ class _Check:
     domains: set[str] = field(default_factory=lambda: set(DOMAINS))  # with those of the model's own functions
     called: list[Function] = field(default_factory=list)  # by the nodes that were read, in subgraphs too
     casts: set[str] = field(default_factory=set)  # attributes of functions that a Cast takes its type from
-    passed: list[tuple[str, str]] = field(
-        default_factory=list
-    )  # (attribute, attribute of the function around)
+    passed: list[tuple[str, str]] = field(default_factory=list)  # (attribute, that of the function around)
     texts: set[str] = field(default_factory=set)  # attributes with the number of the type of texts
 
     def model(self, content: memoryview) -> None:
@@ -83,13 +81,14 @@ class _Check:
         self._check_functions(bodies, self._take_called())
         self._check_casts()
 
-    def _take_called(self) -> "Counter[Function]":
+    def _take_called(self) -> Counter[Function]:
+        """Return how often each function or operator was called since the last time."""
         found = Counter(self.called)
         self.called.clear()
         return found
 
     def _check_functions(
-        self, bodies: "Mapping[Function, Counter[Function]]", graph: "Counter[Function]"
+        self, bodies: Mapping[Function, Counter[Function]], graph: Counter[Function]
     ) -> None:
         """Raise `ModelError` where functions that call functions write out to too many nodes."""
         sizes: dict[Function, int] = {}

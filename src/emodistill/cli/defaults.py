@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from typer.models import OptionInfo
 
 from emodistill.errors import ConfigError, one_of
-from emodistill.files import parse_toml
+from emodistill.reading import parse_toml
 
 VERBS = ("predict", "timeline", "listen", "enrol", "embed", "serve")  # whose options may have defaults
 FILE, PYPROJECT = "emodistill.toml", "pyproject.toml"

@@ -23,8 +23,8 @@ from emodistill.config.model_sections import (
 from emodistill.config.toml_values import toml_value
 from emodistill.config.tuning_sections import TuneConfig, TunedConfig
 from emodistill.errors import ConfigError, one_of
-from emodistill.files import parse_toml, read_bytes
 from emodistill.labels import DIMENSIONS
+from emodistill.reading import parse_toml, read_bytes
 
 
 def _number_as_text(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from emodistill.files import parse_toml
+from emodistill.reading import parse_toml
 
 
 def toml_value(text: str) -> Any:

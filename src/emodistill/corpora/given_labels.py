@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from emodistill.corpora.base import most_frequent
 from emodistill.errors import CorpusError
-from emodistill.files import parse_json
 from emodistill.labels import EMOTIONS, LEFT_OUT
+from emodistill.reading import parse_json
 
 LIST = ";"  # between the emotions of an utterance that has several
 _EXPECTED = 'expected {emotion: count} as JSON, such as {"angry": 2, "sad": 1}'
@@ -84,9 +84,9 @@ def _read_votes(text: str | None) -> dict[str, float]:
     for name, count in votes.items():
         is_number = isinstance(count, (int, float)) and not isinstance(count, bool)
         if not is_number or not 0 <= count <= MAX_VOTES:
-            text = json.dumps(count)[:40]
+            shown = json.dumps(count)[:40]
             raise CorpusError(
-                f"votes for '{name}' are {text}, expected a count of 0 or more, at most {MAX_VOTES:g}"
+                f"votes for '{name}' are {shown}, expected a count of 0 or more, at most {MAX_VOTES:g}"
             )
     if not sum(votes.values()):
         raise CorpusError(f"votes are '{text}', which sum to 0; expected a vote, or an empty cell")

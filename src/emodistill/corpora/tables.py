@@ -14,9 +14,10 @@ from emodistill.console import with_progress
 from emodistill.corpora.audio_folders import AudioFolders, check_name
 from emodistill.corpora.base import Corpus
 from emodistill.errors import AudioError, CorpusError
-from emodistill.files import atomic_write, decode_text, read_bytes
+from emodistill.files import atomic_write
 from emodistill.inference.parquet_reading import plain_text, read_parquet
 from emodistill.inference.parquet_table import load_pyarrow
+from emodistill.reading import decode_text, read_bytes
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 SURPLUS = None  # the key of the cells behind the last column

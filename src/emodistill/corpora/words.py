@@ -14,7 +14,7 @@ from pathlib import Path
 from emodistill.corpora.base import Corpus, Word
 from emodistill.corpora.tables import read_text, table_rows
 from emodistill.errors import CorpusError
-from emodistill.files import MAX_JSON_BYTES, parse_json, read_bytes
+from emodistill.reading import MAX_JSON_BYTES, parse_json, read_bytes
 
 COLUMNS = ("id", "start_s", "end_s", "word")
 

@@ -22,7 +22,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from emodistill.errors import ModelError
-from emodistill.files import atomic_write, format_bytes, parse_json
+from emodistill.files import atomic_write, format_bytes
+from emodistill.reading import parse_json
 
 COST = "cost.json"
 TOGETHER = "teachers together"

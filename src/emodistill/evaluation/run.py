@@ -18,9 +18,10 @@ from emodistill.errors import ConfigError, ModelError, one_of
 from emodistill.evaluation.dimension_predictions import DimensionPredictions, read_dimensions
 from emodistill.evaluation.known import KNOWN_CSV, KnownPredictions, read_known
 from emodistill.evaluation.predictions import Predictions, read_predictions
-from emodistill.files import atomic_write, parse_json
+from emodistill.files import atomic_write
 from emodistill.inference.model_card import file_sha256
 from emodistill.protocol.folds import Protocol, read_protocol
+from emodistill.reading import parse_json
 
 UTTERANCES = "utterances.csv"  # the corpus's manifest with durations, written when the run began
 CHECKSUMS = (

@@ -37,7 +37,7 @@ from emodistill.export.quantize import (
 )
 from emodistill.export.start import inherited_fields
 from emodistill.features.preparation import prepare_waveform
-from emodistill.files import move_file, parse_toml
+from emodistill.files import move_file
 from emodistill.inference.card_writer import write_card
 from emodistill.inference.model_card import Card, file_sha256
 from emodistill.labels import LabelSet
@@ -45,6 +45,7 @@ from emodistill.models.checkpoint import describe_model, load_checkpoint
 from emodistill.models.layers import CosineClassifier
 from emodistill.models.student import Student
 from emodistill.partial_folders import partial_folder
+from emodistill.reading import parse_toml
 
 Precision = Literal["fp32", "fp16", "int8"]
 _Table = TypeVar("_Table", Predictions, DimensionPredictions)

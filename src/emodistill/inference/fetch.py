@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emodistill.cached_files import MODELS, mark_used
 from emodistill.console import say, with_progress
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import cache_folder, parse_json
+from emodistill.files import cache_folder
 from emodistill.inference.hub import download_file
 from emodistill.inference.model_card import (
     BUNDLED,
@@ -30,6 +30,7 @@ from emodistill.inference.model_card import (
     read_unchecked_card,
 )
 from emodistill.partial_folders import atomic_folder, partial_folder
+from emodistill.reading import parse_json
 
 ASSETS = BUNDLED.parent
 WEIGHT_LIST = "weights.json"
@@ -143,9 +144,8 @@ class Safetensors:
                 f"'{self.path}' stores '{key}' as {entry.dtype}: expected one of {list(_DTYPES)}"
             )
         dtype = np.dtype(_DTYPES[entry.dtype])
-        if min(entry.shape, default=0) < 0 or entry.end - entry.start != dtype.itemsize * math.prod(
-            entry.shape
-        ):
+        expected = dtype.itemsize * math.prod(entry.shape)
+        if min(entry.shape, default=0) < 0 or entry.end - entry.start != expected:
             raise ModelError(f"'{self.path}' is damaged at '{key}': download it again")
         with self.path.open("rb") as file:
             file.seek(self._start + entry.start)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from emodistill.errors import ConfigError, one_of, without_control
-from emodistill.files import decode_text
 from emodistill.inference.given_segments.base import channel_number, seconds
 from emodistill.inference.inputs import Input
 from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal
+from emodistill.reading import decode_text
 
 COLUMNS = ("path", "id", "start", "end", "speaker", "channel")
 MAX_LIST_BYTES = 2**28

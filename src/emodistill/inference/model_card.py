@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emodistill.errors import ModelError, field_messages
-from emodistill.files import json_object, read_json
+from emodistill.reading import json_object, read_json
 
 BUNDLED = Path(str(files("emodistill"))) / "assets" / "bundled"  # the model that comes with the package
 METADATA = "emodistill"  # the metadata key of an ONNX file that holds the student's description

@@ -8,7 +8,8 @@ from typing import Any
 
 from emodistill.console import say
 from emodistill.errors import ConfigError
-from emodistill.files import atomic_write, is_stream, parse_json, real_path
+from emodistill.files import atomic_write, is_stream, real_path
+from emodistill.reading import parse_json
 
 CONTINUE = "run the same command again to continue"
 BEGIN_ANEW = "name another output, or add --force to begin anew"

@@ -21,7 +21,7 @@ from torch import nn
 from emodistill.audio.onnx_graph import check_file
 from emodistill.config import LinguisticConfig, ProsodicConfig, StudentConfig
 from emodistill.errors import ModelError, one_of
-from emodistill.files import atomic_write, move_file, read_json
+from emodistill.files import atomic_write, move_file
 from emodistill.inference.model_card import BUNDLED, METADATA, known_ids, read_description
 from emodistill.labels import LabelSet
 from emodistill.models.backbones import rebuild_backbone
@@ -29,6 +29,7 @@ from emodistill.models.linguistic import LinguisticTeacher
 from emodistill.models.prosodic import ProsodicTeacher
 from emodistill.models.student import FRAME_HEAD, Student
 from emodistill.partial_folders import partial_folder
+from emodistill.reading import read_json
 
 FORMAT = 1
 MAX_LAYERS, MAX_NUMBER = 1_000, 2.0**40  # in a description

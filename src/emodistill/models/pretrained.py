@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from emodistill.errors import MissingExtraError, ModelError
-from emodistill.files import MAX_JSON_BYTES, parse_json, read_bytes
+from emodistill.reading import MAX_JSON_BYTES, parse_json, read_bytes
 
 CONFIG = "config.json"
 _WEIGHTS = (

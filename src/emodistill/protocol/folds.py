@@ -11,9 +11,10 @@ from pathlib import Path
 from emodistill.config import ProtocolConfig
 from emodistill.corpora import Corpus
 from emodistill.errors import ConfigError, ModelError, one_of
-from emodistill.files import atomic_write, parse_json
+from emodistill.files import atomic_write
 from emodistill.protocol.fixed_lists import FIXED_FOLDS, FIXED_SPLITS
 from emodistill.protocol.fold_lists import read_emobox_folds, read_fold_list
+from emodistill.reading import parse_json
 
 SPLITS = ("train", "dev", "test")
 

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from emodistill.errors import AudioError, ConfigError, one_of
-from emodistill.files import is_utf16
 from emodistill.inference.input_lists import COLUMNS, delimiter_of, input_of
 from emodistill.inference.inputs import Input
 from emodistill.inference.parquet_reading import read_parquet
 from emodistill.inference.parquet_table import load_pyarrow, table_bytes
 from emodistill.inference.thread_map import map_in_order
+from emodistill.reading import is_utf16
 from emodistill.scale.storage import Storage, join, local_path, locate, scheme_of, sha256_of
 
 CSV = (".csv", ".tsv")

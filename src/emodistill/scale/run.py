@@ -8,10 +8,10 @@ from typing import Any
 
 from emodistill.console import progress, say, warn
 from emodistill.errors import ConfigError
-from emodistill.files import parse_json
 from emodistill.inference.parquet_table import load_pyarrow
 from emodistill.inference.resume import CONTINUE
 from emodistill.inference.voices import ensure_voices
+from emodistill.reading import parse_json
 from emodistill.scale import SHARD_ROWS
 from emodistill.scale.engine import cluster, load_ray, run_shards
 from emodistill.scale.job import PART, STATE, STATISTICS, Job, Plan

@@ -19,7 +19,6 @@ from emodistill.console import say, warn
 from emodistill.corpora import Corpus, Utterance
 from emodistill.corpora.load import check_source, open_corpus, open_further
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import read_json
 from emodistill.inference.model_card import BUNDLED, METADATA, read_description
 from emodistill.models.pretrained import find_pretrained
 from emodistill.models.student_checks import check_layers, too_few_layers
@@ -27,6 +26,7 @@ from emodistill.protocol import audit
 from emodistill.protocol.audit import audit_protocol, audit_teacher, class_warnings
 from emodistill.protocol.dimensions import report_dimensions
 from emodistill.protocol.folds import SPLITS, Fold, Protocol, build_protocol, read_protocol
+from emodistill.reading import read_json
 from emodistill.training.packages import check_packages
 from emodistill.training.target_checks import (
     check_acoustic_run,

@@ -8,10 +8,10 @@ from emodistill.config import Recipe
 from emodistill.console import say
 from emodistill.corpora.base import Corpus, Utterance, vote_distribution
 from emodistill.errors import ConfigError, ModelError
-from emodistill.files import read_json
 from emodistill.labels import LabelSet
 from emodistill.protocol.audit import audit_teacher
 from emodistill.protocol.folds import SPLITS, Fold
+from emodistill.reading import read_json
 
 _LEAST = {"train": 2, "dev": 2, "test": 1}  # labels of a dimension: CCC needs two utterances
 

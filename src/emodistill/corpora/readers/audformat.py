@@ -91,7 +91,10 @@ def _copy_plain(source: Path, folder: Path) -> None:
 
 
 def _num_values(value: Any, known: dict[int, float]) -> float:
-    """Return how many values a value of YAML holds, with those of each alias: inf if it holds itself."""
+    """Return how many values a value of YAML holds, with those of each alias: inf if it holds itself.
+
+    `known` has the counts of lists and objects by their id.
+    """
     if not isinstance(value, (list, dict)):
         return 1
     if id(value) not in known:

@@ -33,7 +33,7 @@ from emodistill.corpora.audio_folders import check_name
 from emodistill.corpora.base import Corpus, Reader, Utterance, check_root, natural_sort_key
 from emodistill.corpora.tables import read_text
 from emodistill.errors import ConfigError, CorpusError, one_of
-from emodistill.files import json_object, read_json
+from emodistill.reading import json_object, read_json
 
 # EmoBox's names of emotions, and the raw labels of corpora without a label map.
 _EMOTIONS = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from emodistill.citations import Citation
 from emodistill.corpora.base import Corpus, Reader, Utterance, audio_files, check_root
 from emodistill.errors import CorpusError
-from emodistill.files import read_json
+from emodistill.reading import read_json
 
 _EMOTIONS = {
     "A": "angry", "F": "fearful", "H": "happy", "N": "neutral", "S": "sad", "W": "surprised",

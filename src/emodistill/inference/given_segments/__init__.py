@@ -28,29 +28,29 @@ __all__ = ["SEGMENT_FORMATS", "GivenSegment", "GivenSegments", "parse_segments",
 
 # The first format that recognises a text reads it.
 SEGMENT_FORMATS: tuple[SegmentsFormat, ...] = (WHISPERX, PYANNOTE, RTTM, CSV)
-
-
-MAX_SEGMENTS_BYTES = 2**28  # of a file; whisperX writes 1 or 2 MB for an hour
+MAX_FILE_BYTES = 2**28  # whisperX writes 1 or 2 MB for an hour
 
 
 def read_segments(path: Path, num_recordings: int = 1) -> GivenSegments:
     """Return the segments in a file of one of `SEGMENT_FORMATS`. The content decides the format.
 
-    `-` is standard input. Raises `ConfigError` for a file that is missing, for a terminal, and as
-    `parse_segments`.
+    `-` is standard input. Raises `ConfigError` for a file that is missing or has over `MAX_FILE_BYTES`, for a
+    terminal, and as `parse_segments`.
     """
     from emodistill.inference.sources import STANDARD_INPUT, ensure_no_terminal  # they load numpy
 
     if str(path) == STANDARD_INPUT:
         ensure_no_terminal("segments", "emodistill timeline call.wav --segments - < call.rttm")
-        return parse_segments(sys.stdin.buffer.read(), "standard input", num_recordings)
-    if not path.exists() or path.is_dir():
+        name, content = "standard input", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    elif not path.exists() or path.is_dir():
         raise ConfigError(f"no file '{path}': expected the segments as {_expected()}")
-    with path.open("rb") as file:
-        content = file.read(MAX_SEGMENTS_BYTES + 1)
-    if len(content) > MAX_SEGMENTS_BYTES:
-        raise ConfigError(f"'{path}' has over {MAX_SEGMENTS_BYTES} bytes, expected segments of recordings")
-    return parse_segments(content, f"'{path}'", num_recordings)
+    else:
+        name = f"'{path}'"
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{name} has over {MAX_FILE_BYTES} bytes, expected segments of recordings")
+    return parse_segments(content, name, num_recordings)
 
 
 def parse_segments(content: bytes | str, name: str, num_recordings: int = 1) -> GivenSegments:
