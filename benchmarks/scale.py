@@ -51,6 +51,21 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
+class IdleWorker:
+    """A worker that does nothing, so that the time of the driver is left."""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what came."""
+        return batch
+
+
+def driver_ms(ray: Any, shards: int = 2000) -> float:
+    """Return the CPU milliseconds that the driver needs to give out one shard."""
+    began_s = time.process_time()
+    assert sum(1 for _ in run_shards(ray, IdleWorker, (), range(shards), 2, 1)) == shards
+    return 1000 * (time.process_time() - began_s) / shards
+
+
 @dataclass(frozen=True)
 class Measured:
     """One run: the seconds of all files, of each shard, and between two shards of a worker."""
@@ -153,6 +168,7 @@ def main() -> None:
             for processes, seconds in plain.items():
                 seconds.append(plain_s(files, processes))
             print({name: round(values[-1], 2) for name, values in times.items()}, flush=True)
+        driver = driver_ms(ray)
     shutil.rmtree(temporary)
     cpu_ms = 1000 * median(cpu_s["one worker"]) / len(files)
     figures = {
@@ -167,6 +183,7 @@ def main() -> None:
         "overhead of one worker": round(ratio(times["one worker"], times["predict_all"]) - 1, 3),
         "overhead in CPU time": round(ratio(cpu_s["one worker"], cpu_s["predict_all"]) - 1, 3),
         "ms between two shards": round(1000 * median(gaps_s), 1),
+        "CPU ms of the driver for a shard": round(driver, 1),
         "MB of a worker, at most": round(one.worker_mb),
         "MB of the driver with the model, at most": round(peak_mb()),
         "CPU ms a file": round(cpu_ms, 2),

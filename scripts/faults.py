@@ -701,9 +701,11 @@ def make_material(folder: Path, training: bool = True) -> None:
 
 def _make_run(folder: Path, manifest: Path) -> None:
     import factories as make
+    import torch
 
     from emodistill.config import recipe_toml
 
+    torch.set_num_threads(1)  # A fork of this process would wait for ever for threads that it lacks.
     short = {"protocol": {"folds": 3, "refit": False}}
     make.PRETRAINED["whisper"](folder / "whisper")
     student = {"backbone": str(folder / "whisper"), "layers": 2, "frozen": 1}
