@@ -11,6 +11,7 @@ two free cores.
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -59,11 +60,18 @@ class IdleWorker:
         return batch
 
 
-def driver_ms(ray: Any, shards: int = 2000) -> float:
-    """Return the CPU milliseconds that the driver needs to give out one shard."""
-    began_s = time.process_time()
+def driver_costs(ray: Any, shards: int = 2000) -> tuple[float, float]:
+    """Return the CPU milliseconds, and the kB that stay, of the driver for one shard."""
+    began_s, began_kb = time.process_time(), resident_kb()
     assert sum(1 for _ in run_shards(ray, IdleWorker, (), range(shards), 2, 1)) == shards
-    return 1000 * (time.process_time() - began_s) / shards
+    return 1000 * (time.process_time() - began_s) / shards, (resident_kb() - began_kb) / shards
+
+
+def resident_kb() -> float:
+    """Return the memory that this process has now, in kB."""
+    return (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 1000
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,7 @@ def main() -> None:
             for processes, seconds in plain.items():
                 seconds.append(plain_s(files, processes))
             print({name: round(values[-1], 2) for name, values in times.items()}, flush=True)
-        driver = driver_ms(ray)
+        driver_ms, driver_kb = driver_costs(ray)
     shutil.rmtree(temporary)
     cpu_ms = 1000 * median(cpu_s["one worker"]) / len(files)
     figures = {
@@ -182,8 +190,9 @@ def main() -> None:
         "two processes without Ray against one": round(ratio(plain[1], plain[2]), 2),
         "overhead of one worker": round(ratio(times["one worker"], times["predict_all"]) - 1, 3),
         "overhead in CPU time": round(ratio(cpu_s["one worker"], cpu_s["predict_all"]) - 1, 3),
-        "ms between two shards": round(1000 * median(gaps_s), 1),
-        "CPU ms of the driver for a shard": round(driver, 1),
+        "ms between two shards": round(1000 * median(gaps_s or [math.nan]), 1),
+        "CPU ms of the driver for a shard": round(driver_ms, 1),
+        "kB of the driver for a shard": round(driver_kb, 1),
         "MB of a worker, at most": round(one.worker_mb),
         "MB of the driver with the model, at most": round(peak_mb()),
         "CPU ms a file": round(cpu_ms, 2),

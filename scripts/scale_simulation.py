@@ -47,7 +47,7 @@ class Cluster:
     file_s: float = 0.0091
     file_spread: float = 0.6
     gap_s: float = 0.0056
-    driver_s: float = 0.0037
+    driver_s: float = 0.0035
     look_s: float = 0.1
     restart_s: float = 15.0
     slow: float = 0.05
